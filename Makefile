@@ -1,0 +1,50 @@
+# Everything runs inside .venv, which is made once and again only when the lock or pyproject.toml change.
+
+PYTHON ?= python3
+VENV := .venv/bin
+
+# The interpreter's version is part of the stamp's name: another PYTHON means another environment, not a silent mix.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+STAMP := .venv/ready-$(VERSION)
+LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
+
+.DEFAULT_GOAL := help
+.PHONY: help report test test-slow check lab lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+report: $(STAMP) ## measure the cluster and write the HTML report (quick profile)
+	@$(VENV)/perfkit report --profile quick
+
+test: $(STAMP) ## every test that is not slow, with branch coverage
+	@$(VENV)/python -m pytest -m "not slow" --cov --cov-report=term
+
+test-slow: $(STAMP) ## the tests marked slow
+	@$(VENV)/python -m pytest -m slow
+
+check: $(STAMP) ## lint, format, types and house style
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/python -m pytest -q tests/test_tidy.py
+
+lab: $(STAMP) ## JupyterLab on the notebooks
+	@$(VENV)/jupyter lab --notebook-dir=notebooks
+
+# Only the public registry, whatever this machine's pip is told: its hashes are those every other machine will see.
+lock: $(STAMP) ## pin every dependency anew for this Python, with hashes
+	@mkdir -p $(dir $(LOCK))
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_INDEX_URL PIP_CONFIG_FILE=/dev/null \
+	  $(VENV)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --extra infer --extra lab --extra profile --extra dev --output-file $(LOCK) pyproject.toml
+
+clean: ## remove .venv, caches and generated reports
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find cluster perfkit notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines -exec rm -rf {} +
+
+$(STAMP): pyproject.toml .ci/bootstrap $(wildcard $(LOCK))
+	@.ci/bootstrap $(PYTHON)
+	@touch $@

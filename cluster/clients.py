@@ -1,0 +1,136 @@
+"""The coordinator's side of its clients: what each handed in, and what it has received.
+
+Submissions are numbered by their client, so a repeated message is recognised; results are kept
+until the client says that it has them, so a lost one can be delivered again.
+"""
+
+from __future__ import annotations
+
+from cluster import actions as do
+from cluster import events as on
+from cluster.ledger import CANCELLED, Ledger, stretches
+from cluster.lifecycle import Cause
+from cluster.run import Run
+
+
+class ClientState:
+    """One client: what it has handed in and not yet said it received."""
+
+    __slots__ = ("floor", "id", "last_seen", "received", "submissions")
+
+    def __init__(self, id: str, now: float) -> None:
+        self.id = id
+        self.last_seen = now
+        #: nothing below this submission concerns the client any more
+        self.floor = 0
+        self.submissions: dict[int, Run] = {}
+        #: submissions above the floor that are over: a late repeat of one must not start it again
+        self.received: set[int] = set()
+
+
+class Clients:
+    """All clients, by name. A client that stays silent too long is dropped with everything it had
+    handed in.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.by_name: dict[str, ClientState] = {}
+        self._ledger = ledger
+        self._limits = ledger.limits
+
+    def submitted(self, event: on.TasksSubmitted, now: float) -> None:
+        """Accept a run, refuse it with a reason, or recognise it as a repeat."""
+        client = self._seen(event.client, now)
+        if client is None:
+            return self._refuse(event, f"{self._limits.clients} clients are served already")
+        known = client.submissions.get(event.submission)
+        if known is not None:
+            self._ledger.out.append(do.Accept(client.id, event.submission, known.id))
+        if known or event.submission < client.floor or event.submission in client.received:
+            self._ledger.counters["duplicate_submissions"] += 1
+            return None
+        if not event.payloads:
+            return self._refuse(event, "it holds no task")
+        if len(client.submissions) + len(client.received) >= self._limits.submissions_per_client:
+            most = self._limits.submissions_per_client
+            return self._refuse(event, f"{most} submissions of this client are open")
+        reason = self._ledger.full(len(event.payloads), sum(map(len, event.payloads)))
+        if reason is not None:
+            return self._refuse(event, reason)
+        client.submissions[event.submission] = self._ledger.accept(event, now)
+        return None
+
+    def cancelled(self, event: on.TasksCancelled, now: float) -> None:
+        """End what is not terminal yet of some positions, or of all."""
+        client = self.by_name.get(event.client)
+        run = client.submissions.get(event.submission) if client is not None else None
+        if run is None:
+            self._ledger.counters["late_cancels"] += 1
+            return
+        spans = stretches(event.positions) if event.positions else [(0, run.count)]
+        for start, stop in spans:
+            self._ledger.end(run, (start, min(stop, run.count)), Cause.CANCELLED, CANCELLED, now)
+
+    def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
+        """Let go of what was received, remind the client of what it seems to have missed."""
+        client = self._seen(event.client, now)
+        if client is None:
+            return
+        self._ledger.out.append(do.Greet(client.id, self._limits.heartbeat_s))
+        for submission in event.received:
+            self._received(client, submission, now)
+        if event.floor > client.floor:
+            client.floor = event.floor
+            for submission in [s for s in client.submissions if s < event.floor]:
+                self._received(client, submission, now)
+            client.received = {s for s in client.received if s >= event.floor}
+        for submission, count in event.waiting:
+            self._remind(client, submission, count)
+
+    def left(self, event: on.ClientLeft, now: float) -> None:
+        """Forget a client and everything it had handed in."""
+        client = self.by_name.pop(event.client, None)
+        if client is None:
+            return
+        self._ledger.timers.clear(("client", client.id))
+        for submission in list(client.submissions):
+            self._received(client, submission, now)
+
+    def due(self, name: str, now: float) -> None:
+        """A client may have been silent for too long."""
+        due = self.by_name[name].last_seen + self._limits.client_liveness_s
+        if due > now:
+            self._ledger.timers.set(("client", name), due)
+        else:
+            self._ledger.counters["clients_lost"] += 1
+            self.left(on.ClientLeft(name), now)
+
+    def _seen(self, name: str, now: float) -> ClientState | None:
+        client = self.by_name.get(name)
+        if client is None:
+            if len(self.by_name) >= self._limits.clients:
+                return None
+            client = self.by_name[name] = ClientState(name, now)
+            self._ledger.timers.set(("client", name), now + self._limits.client_liveness_s)
+        client.last_seen = now
+        return client
+
+    def _refuse(self, event: on.TasksSubmitted, reason: str) -> None:
+        self._ledger.counters["refused"] += len(event.payloads)
+        self._ledger.out.append(do.Refuse(event.client, event.submission, reason))
+
+    def _received(self, client: ClientState, submission: int, now: float) -> None:
+        run = client.submissions.pop(submission, None)
+        if submission >= client.floor:
+            client.received.add(submission)
+        if run is not None:
+            self._ledger.forget(run, now)
+
+    def _remind(self, client: ClientState, submission: int, count: int) -> None:
+        run = client.submissions.get(submission)
+        if run is not None:
+            self._ledger.out.append(do.Accept(client.id, submission, run.id))
+            if count < run.count - run.open:
+                self._ledger.redeliver(run)
+        elif submission >= client.floor and submission not in client.received:
+            self._ledger.out.append(do.Refuse(client.id, submission, "the coordinator lost it"))

@@ -1,0 +1,256 @@
+"""The coordinator: a ZeroMQ ROUTER loop around the scheduler.
+
+It reads whatever has arrived, bounded, lets the scheduler handle it, and answers each peer. It
+never looks into a payload, and nothing a peer sends ends the loop. One thread owns the socket and
+the scheduler, so there is nothing to lock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import zmq
+
+from cluster import actions as do
+from cluster import events as on
+from cluster.codec import Codec
+from cluster.errors import ClusterError, ProtocolError
+from cluster.scheduler import Scheduler
+from cluster.spec import BASELINE, ClusterSpec, load_part
+from cluster.task import Priority, TaskId
+from cluster.transport import Channel, Waker, check_bind
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+LOCAL_ONLY = "tcp://127.0.0.1:*"
+MAX_KEPT_RESULTS = 100_000
+
+
+class ClusterCoordinator:
+    """Serve workers and clients at an endpoint, in the caller's thread (run) or in one of its own
+    (start).
+
+    Embedded in a program it can also be its own client: ``submit_task`` and ``get_result``.
+    """
+
+    def __init__(
+        self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
+    ) -> None:
+        check_bind(bind, insecure)
+        policies = load_part(spec.policies)
+        if spec.policy not in policies:
+            known = ", ".join(sorted(policies))
+            raise ClusterError(f"spec {spec.name!r}: no policy {spec.policy!r}; there are {known}")
+        self.spec = spec
+        self.scheduler = Scheduler(
+            policies[spec.policy](), spec.limits, random.Random().random, policies
+        )
+        self._codec: Codec = load_part(spec.codec)()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._channel = Channel(self._context, zmq.ROUTER, spec)
+        self._waker = Waker()
+        self._clients: dict[str, bytes] = {}
+        self._workers: dict[str, bytes] = {}
+        self._controls: dict[str, bytes] = {}
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._own_client: Client | None = None
+        self._results: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._submitted = 0
+        try:
+            self._channel.socket.bind(bind)
+        except zmq.ZMQError as error:
+            self._close()
+            raise ClusterError(f"cannot listen at {bind}: {error}") from error
+        self.endpoint: str = self._channel.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    # Embedding
+
+    def start(self) -> Self:
+        """Serve in a thread of its own until stop."""
+        self._thread = threading.Thread(target=self.run, name="coordinator", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and give the port back; returns when both are done. Safe from a signal
+        handler's thread.
+        """
+        if self._own_client is not None:
+            self._own_client.close()
+            self._own_client = None
+        self._stopping = True
+        self._waker.wake()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def submit_task(
+        self,
+        payload: bytes,
+        priority: Priority = Priority.NORMAL,
+        *,
+        kind: str = "echo",
+        **options: Any,
+    ) -> int:
+        """Submit one task from the program that embeds the coordinator; returns an id for
+        get_result.
+
+        ``options`` are those of Client.submit. The newest 100,000 results are kept until they are
+        asked for.
+        """
+        if self._own_client is None:
+            from cluster.client import Client
+
+            self._own_client = Client(self.endpoint, spec=self.spec)
+        future = self._own_client.submit(kind, payload, priority=priority, **options)
+        self._submitted += 1
+        self._results[self._submitted] = future
+        if len(self._results) > MAX_KEPT_RESULTS:
+            self._results.popitem(last=False)
+        return self._submitted
+
+    def get_result(self, task: int, timeout: float | None = None) -> bytes:
+        """The result of a submitted task, once; raises KeyError for an unknown id, TimeoutError,
+        TaskError.
+        """
+        future = self._results[task]
+        result = future.result(timeout)
+        del self._results[task]
+        return result
+
+    def story(self, task: TaskId) -> list[str]:
+        """What happened to one task, a line each; call it from the serving thread or after stop."""
+        return [f"{e.at_s:.6f} {e.cause}: {e.detail}" for e in self.scheduler.story(task)]
+
+    # The loop
+
+    def run(self) -> None:
+        """Serve until stop is called."""
+        poller = zmq.Poller()
+        poller.register(self._channel.socket, zmq.POLLIN)
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        try:
+            while not self._stopping:
+                poller.poll(self._patience_ms())
+                self._waker.clear()
+                self._turn()
+        finally:
+            self._close()
+
+    def _patience_ms(self) -> int | None:
+        deadline = self.scheduler.deadline()
+        if deadline is None:
+            return None
+        return max(0, math.ceil((deadline - time.monotonic()) * 1000))
+
+    def _turn(self) -> None:
+        """Handle what has arrived and what is due, then answer every peer."""
+        outgoing: dict[bytes, list[do.Action]] = {}
+        for sender, *frames in self._channel.receive(self.spec.drain):
+            try:
+                events = self._codec.events(frames)
+            except ProtocolError as error:
+                self.scheduler.counters["malformed"] += 1
+                answer = do.Report("?", 0, None, f"refused: {error}"[:1000])
+                outgoing.setdefault(sender, []).append(answer)
+                continue
+            now = time.monotonic()
+            for event in events:
+                self._meet(event, sender)
+                self._address(self.scheduler.handle(event, now), sender, outgoing)
+        self._address(self.scheduler.handle_timer(time.monotonic()), b"", outgoing)
+        while outgoing:
+            lost = [name for route, out in outgoing.items() if (name := self._send(route, out))]
+            outgoing = {}
+            for name in lost:
+                gone = on.WorkerLost(name, "unreachable")
+                self._address(self.scheduler.handle(gone, time.monotonic()), b"", outgoing)
+
+    def _meet(self, event: on.Event, sender: bytes) -> None:
+        """Learn where a peer can be reached."""
+        if isinstance(event, on.WorkerHeartbeat):
+            worker = self.scheduler.workers.get(event.worker)
+            if worker is not None and worker.epoch == event.epoch:
+                self._controls[event.worker] = sender
+        elif isinstance(event, on.TasksSubmitted | on.ClientHeartbeat | on.StatusRequested):
+            self._clients[event.client] = sender
+            self._forget_gone()
+            if isinstance(event, on.StatusRequested):
+                self._publish()
+        elif isinstance(event, on.ClientLeft):
+            self._clients.pop(event.client, None)
+
+    def _address(
+        self, actions: list[do.Action], sender: bytes, outgoing: dict[bytes, list[do.Action]]
+    ) -> None:
+        """Put each action on the pile of the peer it names; what answers a message goes to its
+        sender.
+        """
+        for action in actions:
+            if isinstance(action, do.ToClient):
+                route = self._clients.get(action.client, sender)
+            elif isinstance(action, do.Assign):
+                route = self._workers.get(action.worker, b"")
+            elif isinstance(action, do.Recall | do.Cancel):
+                route = self._controls.get(action.worker) or self._workers.get(action.worker, b"")
+            else:
+                route = sender
+                if isinstance(action, do.Welcome):
+                    self._workers[action.worker] = sender
+                    self._controls.pop(action.worker, None)
+            if route:
+                outgoing.setdefault(route, []).append(action)
+
+    def _send(self, route: bytes, actions: list[do.Action]) -> str | None:
+        """Send a pile; returns the worker's name if it turns out that it can't be reached."""
+        try:
+            for frames in self._codec.encode(actions):
+                self._channel.send([route, *frames])
+        except zmq.ZMQError as error:
+            self.scheduler.counters["undelivered"] += len(actions)
+            name = next((a.worker for a in actions if isinstance(a, do.Assign)), None)
+            if name is not None and error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return name
+        return None
+
+    def _publish(self) -> None:
+        """Put the channel's counts beside the scheduler's, for a status."""
+        channel, counters = self._channel, self.scheduler.counters
+        counters["messages_in"], counters["bytes_in"] = channel.messages_in, channel.bytes_in
+        counters["messages_out"], counters["bytes_out"] = channel.messages_out, channel.bytes_out
+
+    def _forget_gone(self) -> None:
+        """Keep the addresses bounded: once they outnumber the peers there may be, only those
+        present stay.
+        """
+        clients, workers = self.scheduler.clients.by_name, self.scheduler.workers
+        if len(self._clients) > 2 * self.spec.limits.clients:
+            self._clients = {n: route for n, route in self._clients.items() if n in clients}
+        if len(self._workers) > 2 * self.spec.limits.workers:
+            self._workers = {n: route for n, route in self._workers.items() if n in workers}
+            self._controls = {n: route for n, route in self._controls.items() if n in workers}
+
+    def _close(self) -> None:
+        self._channel.close()
+        self._context.term()
+        self._waker.close()

@@ -1,0 +1,37 @@
+"""What a user of the cluster may have to catch."""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """Anything the cluster itself reports."""
+
+
+class ProtocolError(ClusterError):
+    """A message that cannot be understood: malformed, of another version, or over a bound."""
+
+
+class Unreachable(ClusterError):
+    """Nobody answered at the endpoint in time."""
+
+
+class Busy(ClusterError):
+    """The coordinator refused a submission at one of its bounds; the message says which. Try again
+    later.
+    """
+
+
+class TaskError(ClusterError):
+    """A task ended without a result."""
+
+
+class TaskFailed(TaskError):
+    """The handler raised in every attempt; the message carries the remote error."""
+
+
+class TaskTimedOut(TaskError, TimeoutError):
+    """The task's ``timeout_s`` passed before it had a result."""
+
+
+class TaskDeadLettered(TaskError):
+    """The task was on three workers when they died; the message carries its story."""

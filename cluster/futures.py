@@ -1,0 +1,69 @@
+"""One task as its submitter sees it: a future, and the exceptions it may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+
+from cluster.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
+from cluster.sessions import Submission
+from cluster.task import Failure, State, TaskId
+
+
+class TaskFuture(Future[bytes]):
+    """A future that knows its task. ``stamps`` are the seven times of a traced task, in seconds
+    (profile/latency.py).
+    """
+
+    def __init__(self, give_up: Callable[[TaskFuture], None]) -> None:
+        super().__init__()
+        self._give_up = give_up
+        self.submission: Submission | None = None
+        self.position = 0
+        self.stamps: tuple[float, ...] = ()
+
+    @property
+    def task_id(self) -> TaskId | None:
+        """Which task it is, once the coordinator has accepted it."""
+        if self.submission is None or self.submission.run is None:
+            return None
+        return TaskId(self.submission.run, self.position)
+
+    def cancel(self) -> bool:
+        """Give the task up: if it has not been started it never will be. False if it is over
+        already.
+        """
+        cancelled = super().cancel()
+        if cancelled:
+            self._give_up(self)
+        return cancelled
+
+
+def as_exception(failure: Failure) -> Exception:
+    """The exception a user catches for a failure."""
+    if failure.state is State.CANCELLED:
+        return CancelledError(failure.message)
+    if failure.state is State.DEAD_LETTERED:
+        return TaskDeadLettered(failure.message)
+    if failure.error == "TimedOut":
+        return TaskTimedOut(failure.message)
+    return TaskFailed(f"{failure.error}: {failure.message}")
+
+
+def set_result(future: TaskFuture, result: bytes) -> None:
+    """Give a future its result, unless its owner has given it up."""
+    try:
+        future.set_result(result)
+    except InvalidStateError:
+        return
+
+
+def set_exception(future: TaskFuture, error: Exception) -> None:
+    """Give a future its error, unless its owner has given it up."""
+    try:
+        if isinstance(error, CancelledError):
+            Future.cancel(future)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        return

@@ -1,0 +1,142 @@
+"""Looking into a scheduler without touching it: its invariants checked, its state as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cluster.lifecycle import TRANSITIONS
+from cluster.run import Run
+from cluster.status import Status, WorkerStatus
+from cluster.task import Priority, State
+
+if TYPE_CHECKING:
+    from cluster.scheduler import Scheduler
+
+
+def status(scheduler: Scheduler, now: float) -> Status:
+    """Counts by state and priority, totals, and every worker."""
+    ledger = scheduler.ledger
+    queued = {priority.name.lower(): 0 for priority in Priority}
+    for run in ledger.queue.runs():
+        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in run.queued)
+    return Status(
+        policy=scheduler.policy.name,
+        clients=len(scheduler.clients.by_name),
+        runs=len(ledger.runs),
+        queued=queued,
+        assigned=sum(worker.held for worker in scheduler.workers.values()),
+        delayed=sum(len(run.delayed or ()) for run in ledger.runs.values()),
+        payload_bytes=ledger.payload_bytes,
+        retained_bytes=ledger.retained_bytes,
+        counters=dict(ledger.counters),
+        workers=[
+            WorkerStatus(
+                worker=worker.id,
+                epoch=worker.epoch,
+                host=worker.host,
+                pid=worker.pid,
+                capacity=worker.capacity,
+                credit=worker.credit,
+                held=worker.held,
+                leases=len(worker.leases),
+                finished=worker.finished,
+                draining=worker.draining,
+                silent_s=now - worker.last_seen,
+                kinds=sorted(worker.kinds),
+                models=sorted(worker.models),
+                gpus=worker.gpus,
+                load=worker.load,
+            )
+            for worker in scheduler.workers.values()
+        ],
+    )
+
+
+def validate(scheduler: Scheduler) -> None:
+    """Check DESIGN's invariants; raises AssertionError that says which is broken and by what."""
+    _check_tasks(scheduler)
+    _check_leases(scheduler)
+    _check_workers(scheduler)
+    _check_accounts(scheduler)
+
+
+def _check_tasks(scheduler: Scheduler) -> None:
+    """Each task is queued, waiting for a retry, under one live lease, or terminal; the ranges
+    partition the run.
+    """
+    leased: dict[int, Counter[int]] = {}
+    for lease in scheduler.ledger.leases.values():
+        wanted = leased.setdefault(lease.run.id, Counter())
+        for piece in lease.pieces(lease.next, lease.stop):
+            wanted.update(range(piece.start, piece.stop))
+    waiting = {id(run) for run in scheduler.ledger.queue.runs()}
+    for run in scheduler.ledger.runs.values():
+        places = leased.get(run.id, Counter())
+        for piece in run.queued:
+            places.update(range(piece.start, piece.stop))
+        places.update(list(run.delayed or ()))
+        places.update(p for p in range(run.count) if not run.is_open(p))
+        assert places == Counter(range(run.count)), f"run {run.id} is not partitioned: {places}"
+        assert run.queued == sorted(run.queued), f"run {run.id} is queued out of order"
+        assert not run.queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
+        assert run.open == sum(map(run.is_open, range(run.count))), f"run {run.id} miscounts"
+        _check_story(run)
+
+
+def _check_story(run: Run) -> None:
+    """Attempts and deaths within their bounds, every move in the story one that TRANSITIONS has."""
+    for piece in [*run.queued, *(run.delayed or {}).values()]:
+        assert piece.attempts < run.retry.max_attempts, (
+            f"run {run.id} has too many attempts: {piece}"
+        )
+    for entry in run.story:
+        known = any(entry.state == moves.get(entry.cause) for moves in TRANSITIONS.values())  # type: ignore[call-overload]
+        assert known, f"run {run.id} made a move that is not in the table: {entry}"
+
+
+def _check_leases(scheduler: Scheduler) -> None:
+    """Each live lease is its worker's, who is here under the lease's epoch, and is not empty."""
+    ledger = scheduler.ledger
+    for lease in ledger.leases.values():
+        worker = lease.worker
+        assert scheduler.workers.get(worker.id) is worker, f"lease {lease.id} of a worker not here"
+        assert worker.leases.get(lease.id) is lease, f"lease {lease.id} unknown to {worker.id}"
+        assert lease.next < lease.stop, f"lease {lease.id} is empty but live"
+        assert lease.deaths < scheduler.limits.deaths, f"lease {lease.id} should have been buried"
+        assert lease.attempts < lease.run.retry.max_attempts, f"lease {lease.id}: attempts"
+    held = sum(len(worker.leases) for worker in scheduler.workers.values())
+    assert held == len(ledger.leases), "a worker holds a lease that is not live"
+
+
+def _check_workers(scheduler: Scheduler) -> None:
+    """What a worker holds is what its leases say, within its credit; the indexes agree."""
+    for worker in scheduler.workers.values():
+        held = sum(lease.stop - lease.next for lease in worker.leases.values())
+        assert worker.held == held, f"{worker.id} holds {held}, counted {worker.held}"
+        assert worker.held <= worker.credit, f"{worker.id} holds more than its credit"
+        suspects = sum(1 for lease in worker.leases.values() if lease.deaths)
+        assert worker.suspects == suspects <= 1, f"{worker.id} has {suspects} suspects"
+    spare = {worker.id for worker in scheduler.workers.values() if worker.free > 0}
+    assert scheduler.spare.keys() == spare, "the index of spare workers is wrong"
+    backlogged = {w.id for w in scheduler.workers.values() if w.held > w.capacity}
+    assert scheduler.backlogged.keys() == backlogged, "the index of backlogged workers is wrong"
+
+
+def _check_accounts(scheduler: Scheduler) -> None:
+    """Totals equal what they total, and stay within their bounds."""
+    ledger, limits = scheduler.ledger, scheduler.limits
+    runs = ledger.runs.values()
+    assert ledger.open_tasks == sum(run.open for run in runs) <= limits.tasks, "open tasks"
+    payload = sum(run.payload_bytes for run in runs if run.open)
+    assert ledger.payload_bytes == payload <= limits.payload_bytes, "payload bytes"
+    assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"
+    known = sum(len(client.submissions) for client in scheduler.clients.by_name.values())
+    assert known == len(ledger.runs), "a run belongs to no client"
+    assert len(scheduler.clients.by_name) <= limits.clients, "clients"
+    assert len(scheduler.workers) <= limits.workers, "workers"
+    counts = ledger.counters
+    ended = counts["done"] + sum(
+        counts[s] for s in (State.FAILED, State.CANCELLED, State.DEAD_LETTERED)
+    )
+    assert counts["accepted"] == ended + ledger.open_tasks, "a task has vanished or multiplied"

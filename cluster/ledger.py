@@ -1,0 +1,265 @@
+"""The ledger of tasks: every accepted task is in it once, queued, under one lease, or terminal.
+
+It moves ranges through TRANSITIONS and keeps the accounts (tasks open, bytes held, stories). It
+knows leases but does not decide who gets one: that is the scheduler's part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from cluster import actions as do
+from cluster.events import TasksSubmitted
+from cluster.lifecycle import Cause
+from cluster.limits import Limits
+from cluster.queue import RunQueue
+from cluster.roster import WorkerState
+from cluster.run import Entry, Lease, Outcome, Range, Run
+from cluster.task import Failure, RunId, State, TaskId
+from cluster.timers import Timers
+
+Timer: TypeAlias = tuple[str, Any]
+CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+
+
+def stretches(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """Positions as sorted half-open ranges ``(start, stop)``, neighbours joined."""
+    joined: list[tuple[int, int]] = []
+    for position in sorted(set(positions)):
+        if joined and joined[-1][1] == position:
+            joined[-1] = (joined[-1][0], position + 1)
+        else:
+            joined.append((position, position + 1))
+    return joined
+
+
+class Ledger:
+    """Runs, leases and what is owed to whom. Actions to take are appended to ``out``."""
+
+    def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+        self.limits = limits
+        self.out: list[do.Action] = []
+        self.counters: Counter[str] = Counter()
+        self.timers: Timers[Timer] = Timers()
+        self.queue = RunQueue(limits.bypasses)
+        self.runs: dict[RunId, Run] = {}
+        self.leases: dict[int, Lease] = {}
+        #: runs that are over and received, kept for their stories
+        self.history: deque[Run] = deque(maxlen=limits.history_runs)
+        #: tasks not terminal, the payload bytes of their runs, and the bytes of outcomes not yet
+        #: received
+        self.open_tasks = 0
+        self.payload_bytes = 0
+        self.retained_bytes = 0
+        self._chance = chance
+        self._next_run = 1
+        self._next_lease = 1
+
+    def full(self, tasks: int, payload_bytes: int) -> str | None:
+        """Which bound stands in the way of so much more, in words; None when there is room."""
+        limits = self.limits
+        if self.open_tasks + tasks > limits.tasks:
+            return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
+        if self.payload_bytes + payload_bytes > limits.payload_bytes:
+            return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
+        if self.retained_bytes > limits.retained_bytes:
+            return (
+                f"{self.retained_bytes} bytes of results wait to be received, "
+                f"of at most {limits.retained_bytes}"
+            )
+        return None
+
+    def accept(self, event: TasksSubmitted, now: float) -> Run:
+        """Take a run in: from here on each of its tasks will have exactly one outcome."""
+        run = Run(self._next_run, event, now)
+        self._next_run += 1
+        self.runs[run.id] = run
+        self.open_tasks += run.count
+        self.payload_bytes += run.payload_bytes
+        self.counters["accepted"] += run.count
+        self.out.append(do.Accept(run.client, run.submission, run.id))
+        if run.deadline is not None:
+            self.timers.set(("run", run.id), run.deadline)
+        self.queue.push(run)
+        return run
+
+    def lease(self, run: Run, most: int, worker: WorkerState, now: float) -> Lease:
+        """Put at most ``most`` tasks from the front of a run into a worker's hands."""
+        piece = run.take(most)
+        lease = Lease(self._next_lease, run, piece, worker, now)
+        self._next_lease += 1
+        self.leases[lease.id] = worker.leases[lease.id] = lease
+        if piece.deaths:
+            worker.suspects += 1
+        self._note(run, State.QUEUED, Cause.ASSIGNED, piece.start, piece.stop, worker.id, now)
+        if run.stamps is not None and len(run.stamps) == 1:
+            run.stamps.append(now)
+        payloads = run.payloads[piece.start : piece.stop]
+        kind = run.needs[0]
+        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, piece.start, payloads))
+        return lease
+
+    def close(self, lease: Lease) -> None:
+        """End a lease of which nothing is left."""
+        del self.leases[lease.id]
+        del lease.worker.leases[lease.id]
+        if lease.deaths:
+            lease.worker.suspects -= 1
+
+    def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
+        """Settle a stretch of a lease with its results, and deliver them."""
+        run, stop = lease.run, start + len(outcomes)
+        self._note(run, State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now)
+        self.counters["done"] += len(outcomes)
+        self._settle(run, start, outcomes, sum(map(len, outcomes)))
+        self._deliver(run, start, outcomes, [])
+
+    def fail(self, lease: Lease, failure: Failure, now: float) -> None:
+        """Take in one failed attempt: try again after a wait, or settle."""
+        run, position, attempts = lease.run, failure.position, lease.attempts + 1
+        detail = f"{failure.error} on {lease.worker.id}"
+        if attempts >= run.retry.max_attempts:
+            self._end_piece(
+                run, State.ASSIGNED, Cause.FAILED, (position, position + 1), failure, now
+            )
+            return
+        self.counters["retried"] += 1
+        self._note(run, State.ASSIGNED, Cause.RETRIED, position, position + 1, detail, now)
+        run.delayed = run.delayed or {}
+        run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
+        due = now + run.retry.wait_s(attempts, self._chance())
+        self.timers.set(("retry", (run.id, position)), due)
+
+    def retry_due(self, task: tuple[RunId, int], now: float) -> None:
+        """A failed task has waited long enough."""
+        run = self.runs[task[0]]
+        assert run.delayed is not None
+        run.put_back(run.delayed.pop(task[1]))
+        self.queue.push(run)
+
+    def requeue(
+        self, lease: Lease, span: tuple[int, int], cause: Cause, detail: str, now: float
+    ) -> None:
+        """Queue again what is still wanted of a stretch of a lease; bury what has lost too many
+        workers.
+        """
+        run, died = lease.run, cause is Cause.LOST
+        self.counters[cause.value] += span[1] - span[0]
+        for piece in lease.pieces(*span):
+            start, stop, attempts, deaths = piece
+            if deaths + died >= self.limits.deaths:
+                message = "\n".join(self._lines(run, start)) + f"\n{now:.3f} lost again: {detail}"
+                buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
+                self._end_piece(run, State.ASSIGNED, Cause.BURIED, (start, stop), buried, now)
+            else:
+                self._note(
+                    run, State.ASSIGNED, cause, start, stop, f"{lease.worker.id}: {detail}", now
+                )
+                run.put_back(Range(start, stop, attempts, deaths + died))
+        self.queue.push(run)
+
+    def end(
+        self, run: Run, span: tuple[int, int], cause: Cause, failure: Failure, now: float
+    ) -> None:
+        """Settle, as ``failure``, whatever of positions ``span`` is not terminal; workers are told
+        to drop it.
+        """
+        for piece in run.withdraw(*span):
+            self._end_piece(run, State.QUEUED, cause, piece[:2], failure, now)
+        for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
+            assert run.delayed is not None
+            del run.delayed[position]
+            self.timers.clear(("retry", (run.id, position)))
+            self._end_piece(run, State.QUEUED, cause, (position, position + 1), failure, now)
+        if not run.open:
+            return
+        for lease in [lease for lease in self.leases.values() if lease.run is run]:
+            pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
+            positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
+            if not positions:
+                continue
+            lease.revoked = (lease.revoked or set()).union(positions)
+            worker = lease.worker
+            self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
+            for piece in pieces:
+                self._end_piece(run, State.ASSIGNED, cause, piece[:2], failure, now)
+
+    def run_due(self, id: RunId, now: float) -> None:
+        """A run's time is up."""
+        run = self.runs[id]
+        waited_s = now - run.accepted_at
+        late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
+        self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
+
+    def redeliver(self, run: Run) -> None:
+        """Deliver again every outcome there is."""
+        if run.outcomes is None:
+            return
+        self.counters["redelivered"] += 1
+        for start, stop in stretches(p for p, o in enumerate(run.outcomes) if o is not None):
+            settled = run.outcomes[start:stop]
+            failures = [o for o in settled if isinstance(o, Failure)]
+            results = [b"" if isinstance(o, Failure) or o is None else o for o in settled]
+            self._deliver(run, start, results, failures)
+
+    def forget(self, run: Run, now: float) -> None:
+        """The client wants nothing more of a run: what is open of it ends unheard, only its story
+        is kept.
+        """
+        mark = len(self.out)
+        self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
+        self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
+        self.retained_bytes -= run.retained_bytes
+        run.outcomes = None
+        del self.runs[run.id]
+        self.history.append(run)
+
+    def story(self, task: TaskId) -> list[Entry]:
+        """What happened to one task, in order; empty when its run is unknown or forgotten."""
+        run = self.runs.get(task.run) or next((r for r in self.history if r.id == task.run), None)
+        if run is None or not 0 <= task.position < run.count:
+            return []
+        first = Entry(run.accepted_at, "accepted", State.QUEUED, 0, run.count, f"from {run.client}")
+        return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
+
+    def _lines(self, run: Run, position: int) -> list[str]:
+        story = self.story(TaskId(run.id, position))
+        return [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+
+    def _end_piece(
+        self,
+        run: Run,
+        state: State,
+        cause: Cause,
+        span: Sequence[int],
+        failure: Failure,
+        now: float,
+    ) -> None:
+        start, stop = span
+        self._note(run, state, cause, start, stop, failure.error, now)
+        failures = [
+            Failure(p, failure.error, failure.message, failure.state) for p in range(start, stop)
+        ]
+        self.counters[failure.state.value] += len(failures)
+        self._settle(run, start, failures, len(failure.message) * len(failures))
+        self._deliver(run, start, [b""] * len(failures), failures)
+
+    def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
+        run.settle(start, outcomes, size_bytes)
+        self.open_tasks -= len(outcomes)
+        self.retained_bytes += size_bytes
+        if not run.open:
+            self.payload_bytes -= run.payload_bytes
+            run.payloads = []
+            self.timers.clear(("run", run.id))
+
+    def _deliver(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
+        stamps = run.stamps or []
+        self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))
+
+    def _note(
+        self, run: Run, state: State, cause: Cause, start: int, stop: int, detail: str, now: float
+    ) -> None:
+        run.note(state, cause, (start, stop), detail, now, self.limits.story_entries)

@@ -1,0 +1,237 @@
+"""A whole cluster on this machine: a coordinator and its workers as real processes, for as long as
+a with block lasts.
+
+Children are started with a pipe as their standard input and stop when it closes, so they outlive
+neither the block nor the program, however either ends. Nothing is forked after a ZeroMQ context
+exists: each child is a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.async_client import AsyncClient
+from cluster.client import Client
+from cluster.errors import ClusterError
+from cluster.spec import BASELINE, ClusterSpec, encode_spec
+from cluster.status import Status
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+LOG_TAIL_BYTES = 4_000
+
+
+class Process:
+    """One child: its process id, and the signals a fault test wants to send."""
+
+    def __init__(self, role: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+        self.role = role
+        self._log = folder / f"{role}.log"
+        with self._log.open("wb") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye, no clean-up. Returns when it is gone."""
+        self._popen.kill()
+        self._popen.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM: finish what is started, give back the rest, leave."""
+        self._popen.terminate()
+
+    def suspend(self) -> None:
+        """SIGSTOP: silent, but not dead."""
+        self._popen.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._popen.send_signal(signal.SIGCONT)
+
+    def announcement(self, until_s: float) -> dict[str, str]:
+        """The line a child prints when it is ready; raises ClusterError with the child's last
+        words.
+        """
+        assert self._popen.stdout is not None
+        if not select.select([self._popen.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
+            raise ClusterError(f"{self.role} was not ready in time{self.last_words()}")
+        line = self._popen.stdout.readline()
+        if not line:
+            self._popen.wait()
+            code = self._popen.returncode
+            raise ClusterError(
+                f"{self.role} ended with code {code} before it was ready{self.last_words()}"
+            )
+        announced: dict[str, str] = json.loads(line)
+        return announced
+
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error, for an error message."""
+        with contextlib.suppress(OSError):
+            text = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+            return f":\n{text}" if text else ""
+        return ""
+
+    def stop(self, until_s: float) -> None:
+        """Ask it to end by closing its input; SIGKILL if it has not by then."""
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        with contextlib.suppress(OSError):
+            self._popen.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(signal.SIGCONT)
+        try:
+            self._popen.wait(max(0.01, until_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._popen.stdout.close()
+
+
+class LocalCluster:
+    """A coordinator and ``n_workers`` worker processes on loopback, ready when every worker is
+    registered.
+
+    ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides.
+    ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
+    Raises ClusterError, with what the child wrote, when one does not come up.
+    """
+
+    def __init__(
+        self,
+        n_workers: int = 2,
+        spec: ClusterSpec = BASELINE,
+        *,
+        capacity: int = 1,
+        handlers: str = "cluster.workloads:HANDLERS",
+        models: Sequence[str] = (),
+        cprofile: Path | None = None,
+    ) -> None:
+        if n_workers < 0:
+            raise ClusterError(f"a cluster can't have {n_workers} workers")
+        self.spec = spec
+        self.workers: list[Process] = []
+        self._n_workers = n_workers
+        self._worker_options = ["--capacity", str(capacity), "--handlers", handlers]
+        self._worker_options += [option for model in models for option in ("--model", model)]
+        self._cprofile = cprofile
+        self._coordinator: Process | None = None
+        self._clients: list[Client] = []
+        self.endpoint = ""
+
+    @property
+    def coordinator(self) -> Process:
+        """The coordinator's process; raises ClusterError unless the cluster runs."""
+        if self._coordinator is None:
+            raise ClusterError("the cluster is not running; use it in a with block")
+        return self._coordinator
+
+    @property
+    def coordinator_pid(self) -> int:
+        """The coordinator's process id."""
+        return self.coordinator.pid
+
+    def start(self) -> Self:
+        """Start every process; returns when every worker is registered."""
+        self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
+        folder = Path(self._folder.name)
+        until_s = time.monotonic() + READY_TIMEOUT_S
+        try:
+            bind = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
+            options = ["--spec", encode_spec(self.spec), "--bind", bind]
+            if self._cprofile is not None:
+                options += ["--cprofile", str(self._cprofile)]
+            self._coordinator = Process(
+                "coordinator", "cluster.process", ["coordinator", *options], folder
+            )
+            self.endpoint = self._coordinator.announcement(until_s)["endpoint"]
+            started = [self._start_worker() for _ in range(self._n_workers)]
+            for worker in started:
+                worker.announcement(until_s)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def add_worker(self) -> Process:
+        """One more worker process, ready when this returns."""
+        worker = self._start_worker()
+        worker.announcement(time.monotonic() + READY_TIMEOUT_S)
+        return worker
+
+    def client(self) -> Client:
+        """A client of this cluster, closed with it."""
+        client = Client(self.endpoint, spec=self.spec)
+        self._clients.append(client)
+        return client
+
+    def async_client(self) -> AsyncClient:
+        """A client for asyncio; close it yourself."""
+        return AsyncClient(self.endpoint, spec=self.spec)
+
+    def status(self) -> Status:
+        """How the cluster is."""
+        with Client(self.endpoint, spec=self.spec) as client:
+            return client.status()
+
+    def stop(self) -> None:
+        """Stop every process and give back every descriptor; safe to call twice."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        until_s = time.monotonic() + STOP_TIMEOUT_S
+        processes = [*self.workers, *([self._coordinator] if self._coordinator else [])]
+        for process in processes:
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGTERM) if process.alive() else None
+        for process in processes:
+            process.stop(until_s)
+        self.workers.clear()
+        self._coordinator = None
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start_worker(self) -> Process:
+        role = f"worker-{len(self.workers)}"
+        options = ["--spec", encode_spec(self.spec), "--endpoint", self.endpoint, "--name", role]
+        folder = Path(self._folder.name)
+        worker = Process(
+            role, "cluster.process", ["worker", *options, *self._worker_options], folder
+        )
+        self.workers.append(worker)
+        return worker

@@ -1,0 +1,107 @@
+"""Many like tasks as their submitter sees them: chunks in flight, results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from queue import SimpleQueue
+
+from cluster.futures import as_exception
+from cluster.sessions import Settled
+
+MAX_RUN_BYTES = 1 << 20
+WINDOW_TASKS = 65_536
+WINDOW_BYTES = 64 << 20
+
+
+class Chunk:
+    """Part of a map: consecutive payloads that travel as one run."""
+
+    __slots__ = ("done", "failures", "missing", "results", "size_bytes")
+
+    def __init__(self, payloads: list[bytes], done: SimpleQueue[Chunk]) -> None:
+        self.results: list[bytes] = [b""] * len(payloads)
+        self.failures: dict[int, Exception] = {}
+        self.missing = len(payloads)
+        self.size_bytes = sum(map(len, payloads))
+        self.done = done
+
+    def settle(self, news: Settled) -> None:
+        """Take in outcomes; the last one makes the chunk ready for the reader."""
+        self.results[news.start : news.start + len(news.results)] = news.results
+        for failure in news.failures:
+            self.failures[failure.position] = as_exception(failure)
+        self.missing -= len(news.results)
+        if not self.missing:
+            self.done.put(self)
+
+    def fail(self, error: Exception) -> None:
+        """Give every task of the chunk one error."""
+        self.failures = dict.fromkeys(range(len(self.results)), error)
+        self.missing = 0
+        self.done.put(self)
+
+
+class MapReader:
+    """Keeps a window of chunks in flight and yields their results in order."""
+
+    def __init__(
+        self,
+        payloads: Iterable[bytes],
+        burst: int,
+        submit: Callable[[list[bytes], Chunk], None],
+        cancel: Callable[[list[Chunk]], None],
+    ) -> None:
+        self._payloads = iter(payloads)
+        self._burst = burst
+        self._submit = submit
+        self._cancel = cancel
+        self._done: SimpleQueue[Chunk] = SimpleQueue()
+        self._chunks: deque[Chunk] = deque()
+        self._in_flight_tasks = self._in_flight_bytes = 0
+
+    def fill(self) -> None:
+        """Submit chunks until the window is full or the payloads are through."""
+        while self._in_flight_tasks < WINDOW_TASKS and self._in_flight_bytes < WINDOW_BYTES:
+            payloads = self._next_payloads()
+            if not payloads:
+                return
+            chunk = Chunk(payloads, self._done)
+            self._chunks.append(chunk)
+            self._in_flight_tasks += len(payloads)
+            self._in_flight_bytes += chunk.size_bytes
+            self._submit(payloads, chunk)
+
+    def read(self) -> Iterator[bytes]:
+        """Results in order; on an early end the rest is cancelled."""
+        try:
+            while self._chunks:
+                chunk = self._chunks[0]
+                while chunk.missing:
+                    self._done.get()
+                self._chunks.popleft()
+                self._in_flight_tasks -= len(chunk.results)
+                self._in_flight_bytes -= chunk.size_bytes
+                self.fill()
+                if not chunk.failures:
+                    yield from chunk.results
+                    continue
+                for position, result in enumerate(chunk.results):
+                    if position in chunk.failures:
+                        raise chunk.failures[position]
+                    yield result
+        finally:
+            if self._chunks:
+                self._cancel(list(self._chunks))
+
+    def _next_payloads(self) -> list[bytes]:
+        """As many payloads as may travel together."""
+        payloads: list[bytes] = []
+        size = 0
+        for payload in islice(self._payloads, self._burst):
+            payloads.append(payload)
+            size += len(payload)
+            if size >= MAX_RUN_BYTES:
+                break
+        return payloads

@@ -1,0 +1,138 @@
+"""A network in an ONNX Runtime session that says truthfully where it runs.
+
+The runtime lists an execution provider as the session's as soon as it is registered, even if it was
+given not a single node, and its Python face falls back to the CPU on its own when a provider fails.
+So here the fall-back is off and the nodes that each provider was given are counted; a provider
+without any is not named.
+
+One thread for each session and no spinning: on the small machines this is for, two workers of one
+thread each beat one of two, and a spinning thread takes the core of another worker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.models.manifest import Manifest, ModelError, needs_extra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CPU = "CPUExecutionProvider"
+
+#: From the most to the least wanted: what may drive an AMD card first, the processor last.
+PREFERENCE = (
+    "MIGraphXExecutionProvider",
+    "ROCMExecutionProvider",
+    "WebGpuExecutionProvider",
+    CPU,
+)
+
+_FATAL_ONLY = 4
+
+
+class Network:
+    """One session: feed it inputs by name, get its first output.
+
+    ``provider`` did receive nodes of the graph; ``nodes_by_provider`` counts them as the runtime
+    assigned them before it fused any, or is None where the runtime is too old to tell (a
+    provider other than the CPU is then accepted only if it takes the whole graph). ``row_shape``
+    is one row of the first input, empty if the graph leaves it open, and ``classes`` the width of
+    the output, None likewise.
+
+    Raises:
+        ModelError: onnxruntime is missing or refuses the file, or no provider can run it.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        path: Path,
+        threads: int = 1,
+        preference: Sequence[str] = PREFERENCE,
+    ) -> None:
+        self.name = manifest.name
+        self.threads = threads
+        self.provider, self._session, self.nodes_by_provider = self._open(path, preference)
+        first, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.input_name: str = first.name
+        self._output_name: str = output.name
+        row = first.shape[1:]
+        self.row_shape: tuple[int, ...] = (
+            tuple(row) if all(isinstance(extent, int) for extent in row) else ()
+        )
+        width = output.shape[-1] if len(output.shape) == 2 else None
+        self.classes: int | None = width if isinstance(width, int) else None
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The first output for these inputs, rows in their order.
+
+        Raises:
+            ModelError: the runtime refused or failed.
+        """
+        try:
+            (output,) = self._session.run([self._output_name], dict(feed))
+        except Exception as error:  # the runtime's errors share no base of their own
+            raise ModelError(f"model {self.name!r} failed: {_one_line(error)}") from error
+        result: NDArray[Any] = output
+        return result
+
+    def _open(
+        self, path: Path, preference: Sequence[str]
+    ) -> tuple[str, Any, dict[str, int] | None]:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise needs_extra(self.name) from error
+        onnxruntime.disable_telemetry_events()
+        available = onnxruntime.get_available_providers()
+        tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+        reasons = []
+        for provider in [name for name in preference if name in available]:
+            alone = provider == CPU or not tells
+            options = self._options(onnxruntime)
+            if alone and provider != CPU:
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            if tells:
+                options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(path),
+                    options,
+                    providers=[provider] if alone else [provider, CPU],
+                    enable_fallback=False,
+                )
+            except Exception as error:  # as above
+                reasons.append(f"{provider}: {_one_line(error)}")
+                continue
+            nodes = _count_nodes(session) if tells else None
+            if nodes is None or nodes.get(provider):
+                return provider, session, nodes
+            reasons.append(f"{provider}: it takes no part of the graph")
+        why = "; ".join(reasons) or f"only {', '.join(available)} available"
+        raise ModelError(f"model {self.name!r}: onnxruntime cannot run {path}: {why}")
+
+    def _options(self, onnxruntime: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # What the runtime logs is raised as well; a provider that is tried in vain is no news.
+        options.log_severity_level = _FATAL_ONLY
+        return options
+
+
+def _count_nodes(session: Any) -> dict[str, int]:
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return dict(nodes)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,139 @@
+"""A coordinator or a worker as a process of its own: ``python -m cluster.process
+coordinator|worker``.
+
+It prints one line of JSON when it is ready. SIGTERM, SIGINT or the end of its standard input stop
+it gracefully; a service manager gives it no input, so there only signals count (``--alone``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from cluster.errors import ClusterError
+from cluster.spec import ClusterSpec, decode_spec, load_part
+
+
+def announce(**facts: str | int) -> None:
+    """Tell whoever started this process that it is ready."""
+    print(json.dumps({"pid": os.getpid(), **facts}), flush=True)
+
+
+def stop_with_parent(stop: Callable[[], None]) -> None:
+    """Call ``stop`` when standard input ends, that is when the parent closes it or dies."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        stop()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def run_coordinator(
+    spec: ClusterSpec, bind: str, *, insecure: bool, cprofile: str | None, alone: bool
+) -> None:
+    """Serve until told to stop, perhaps under cProfile."""
+    from cluster.coordinator import ClusterCoordinator
+
+    coordinator = ClusterCoordinator(spec, bind, insecure=insecure)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        coordinator.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if not alone:
+        stop_with_parent(coordinator.stop)
+    announce(endpoint=coordinator.endpoint)
+    if cprofile is None:
+        coordinator.run()
+        return
+    import cProfile
+
+    profile = cProfile.Profile()
+    profile.runcall(coordinator.run)
+    profile.dump_stats(cprofile)
+
+
+def run_worker(
+    spec: ClusterSpec,
+    endpoint: str,
+    *,
+    handlers: str,
+    models: Sequence[str],
+    name: str | None,
+    capacity: int,
+    alone: bool,
+) -> None:
+    """Work until told to stop; the line of readiness is printed once the coordinator has said
+    welcome.
+    """
+    from cluster.handlers import Handlers
+    from cluster.worker import Worker
+
+    offered = Handlers()
+    registry = load_part(handlers)
+    if not isinstance(registry, Handlers):
+        raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
+    offered.update(registry)
+    if models:
+        from cluster.inference import model_handlers
+
+        offered.update(model_handlers(models))
+    worker = Worker(endpoint, offered, name=name, capacity=capacity, spec=spec, models=models)
+    worker.on_welcome = lambda: announce(worker=worker.name)
+    worker.stop_on_signals()
+    if not alone:
+        stop_with_parent(worker.stop)
+    worker.run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one role; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.process", description=__doc__)
+    roles = parser.add_subparsers(dest="role", required=True)
+    coordinator = roles.add_parser("coordinator", help="serve workers and clients")
+    coordinator.add_argument("--bind", default="tcp://127.0.0.1:*", help="endpoint to listen at")
+    coordinator.add_argument("--insecure", action="store_true", help="listen beyond this machine")
+    coordinator.add_argument("--cprofile", help="write cProfile statistics to this file at the end")
+    worker = roles.add_parser("worker", help="work for a coordinator")
+    worker.add_argument("--endpoint", required=True, help="where the coordinator listens")
+    worker.add_argument("--handlers", default="cluster.workloads:HANDLERS", help="module:attribute")
+    worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
+    worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
+    worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
+    for role in (coordinator, worker):
+        role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
+        role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
+    args = parser.parse_args(argv)
+    try:
+        spec = decode_spec(args.spec)
+        if args.role == "coordinator":
+            run_coordinator(
+                spec, args.bind, insecure=args.insecure, cprofile=args.cprofile, alone=args.alone
+            )
+        else:
+            run_worker(
+                spec,
+                args.endpoint,
+                handlers=args.handlers,
+                models=args.model,
+                name=args.name,
+                capacity=args.capacity,
+                alone=args.alone,
+            )
+    except ClusterError as error:
+        print(f"{args.role}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

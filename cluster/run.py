@@ -1,0 +1,207 @@
+"""Runs and leases: the work itself, kept as ranges.
+
+A run holds what its tasks share once, their payloads as a column, and which stretches of it wait,
+for what. A lease is a slice of a run in the hands of one worker. A range carries what its tasks
+have been through, so that tasks with one history stay one range.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from cluster.events import TasksSubmitted
+from cluster.lifecycle import TRANSITIONS, Cause
+from cluster.roster import WorkerState
+from cluster.task import Failure, Requirements, RunId, State
+
+Needs: TypeAlias = tuple[str, Requirements]
+Outcome: TypeAlias = bytes | Failure
+
+
+class Range(NamedTuple):
+    """Positions ``start <= p < stop`` of a run that have failed ``attempts`` times and lost
+    ``deaths`` workers.
+    """
+
+    start: int
+    stop: int
+    attempts: int = 0
+    deaths: int = 0
+
+
+class Entry(NamedTuple):
+    """One line of a story: when, what made a range move, to which state, and who was involved."""
+
+    at_s: float
+    cause: str
+    state: str
+    start: int
+    stop: int
+    detail: str
+
+
+class Run:
+    """Tasks that came together and share every attribute."""
+
+    __slots__ = (
+        "accepted_at",
+        "client",
+        "count",
+        "deadline",
+        "delayed",
+        "enqueued",
+        "id",
+        "needs",
+        "omitted",
+        "open",
+        "outcomes",
+        "payload_bytes",
+        "payloads",
+        "priority",
+        "queued",
+        "retained_bytes",
+        "retry",
+        "stamps",
+        "story",
+        "submission",
+    )
+
+    def __init__(self, id: RunId, event: TasksSubmitted, now: float) -> None:
+        self.id = id
+        self.client = event.client
+        self.submission = event.submission
+        self.needs: Needs = (event.kind, event.requirements)
+        self.priority = event.priority
+        self.retry = event.retry
+        self.payloads = event.payloads
+        self.payload_bytes = sum(map(len, event.payloads))
+        self.count = len(event.payloads)
+        self.accepted_at = now
+        self.deadline = None if event.timeout_s is None else now + event.timeout_s
+        #: sorted, disjoint, ready to be leased
+        self.queued: list[Range] = [Range(0, self.count)]
+        #: single positions waiting for their next attempt
+        self.delayed: dict[int, Range] | None = None
+        #: whether the queue holds an entry for this run
+        self.enqueued = False
+        #: one per task once anything is settled; None where a task is not terminal
+        self.outcomes: list[Outcome | None] | None = None
+        #: how many tasks are not terminal
+        self.open = self.count
+        self.retained_bytes = 0
+        self.story: list[Entry] = []
+        self.omitted = 0
+        self.stamps: list[float] | None = None if event.sent_at is None else [now]
+
+    def take(self, most: int) -> Range:
+        """Remove and return at most ``most`` tasks from the front of the first queued range."""
+        first = self.queued[0]
+        stop = first.start + most
+        if stop >= first.stop:
+            return self.queued.pop(0)
+        self.queued[0] = first._replace(start=stop)
+        return first._replace(stop=stop)
+
+    def put_back(self, piece: Range) -> None:
+        """Queue a range in its place, joined with its neighbours where they have been through the
+        same.
+        """
+        queued = self.queued
+        at = bisect_left(queued, piece)
+        if at < len(queued) and (piece.stop, *piece[2:]) == (queued[at].start, *queued[at][2:]):
+            piece = piece._replace(stop=queued.pop(at).stop)
+        if at and (queued[at - 1].stop, *queued[at - 1][2:]) == (piece.start, *piece[2:]):
+            at -= 1
+            piece = piece._replace(start=queued.pop(at).start)
+        queued.insert(at, piece)
+
+    def withdraw(self, start: int, stop: int) -> list[Range]:
+        """Remove and return whatever is queued of positions ``start <= p < stop``."""
+        kept: list[Range] = []
+        taken: list[Range] = []
+        for piece in self.queued:
+            low, high = max(start, piece.start), min(stop, piece.stop)
+            if low >= high:
+                kept.append(piece)
+                continue
+            taken.append(piece._replace(start=low, stop=high))
+            if piece.start < low:
+                kept.append(piece._replace(stop=low))
+            if high < piece.stop:
+                kept.append(piece._replace(start=high))
+        self.queued = kept
+        return taken
+
+    def settle(self, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
+        """Write terminal outcomes for the positions from ``start`` on."""
+        if self.outcomes is None:
+            self.outcomes = [None] * self.count
+        self.outcomes[start : start + len(outcomes)] = outcomes
+        self.open -= len(outcomes)
+        self.retained_bytes += size_bytes
+
+    def is_open(self, position: int) -> bool:
+        """Whether the task has no outcome yet."""
+        return self.outcomes is None or self.outcomes[position] is None
+
+    def note(
+        self, state: State, cause: Cause, span: tuple[int, int], detail: str, now: float, most: int
+    ) -> None:
+        """Write a move out of ``state`` into the story; at ``most`` entries the one in the middle
+        gives way.
+
+        A move that TRANSITIONS does not have raises KeyError: that is a bug here, never an input.
+        """
+        target = TRANSITIONS[state][cause]
+        if len(self.story) >= most:
+            del self.story[most // 2]
+            self.omitted += 1
+        self.story.append(Entry(now, cause, target, *span, detail))
+
+
+class Lease:
+    """A slice of a run in the hands of one worker; its id is never used again, so a late message
+    can't pass for another.
+    """
+
+    __slots__ = (
+        "assigned_at",
+        "attempts",
+        "deaths",
+        "id",
+        "missing_since",
+        "next",
+        "recalled_at",
+        "revoked",
+        "run",
+        "stop",
+        "worker",
+    )
+
+    def __init__(self, id: int, run: Run, piece: Range, worker: WorkerState, now: float) -> None:
+        self.id = id
+        self.run = run
+        self.worker = worker
+        #: positions before this one are settled or requeued
+        self.next = piece.start
+        self.stop = piece.stop
+        self.attempts = piece.attempts
+        self.deaths = piece.deaths
+        #: positions nobody wants any more: already terminal, still in the worker's hands
+        self.revoked: set[int] | None = None
+        self.assigned_at = now
+        self.recalled_at: float | None = None
+        self.missing_since: float | None = None
+
+    def pieces(self, start: int, stop: int) -> list[Range]:
+        """What is still wanted of positions ``start <= p < stop``, as ranges."""
+        if not self.revoked:
+            return [Range(start, stop, self.attempts, self.deaths)] if start < stop else []
+        pieces: list[Range] = []
+        for hole in [*sorted(p for p in self.revoked if start <= p < stop), stop]:
+            if start < hole:
+                pieces.append(Range(start, hole, self.attempts, self.deaths))
+            start = hole + 1
+        return pieces

@@ -1,0 +1,76 @@
+"""The parts and the knobs of a whole cluster, in one value that every role is given.
+
+Parts are named ``"module:attribute"``, so that a spawned process can load them, and so that a spec
+can name parts of packages that this one knows nothing of.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cluster.errors import ClusterError
+from cluster.limits import Limits, Whole
+
+Size = Annotated[int, Meta(ge=0)]
+
+
+class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
+    (0: the system's).
+    """
+
+    high_water_mark: Whole = 10_000
+    buffer_bytes: Size = 0
+
+
+class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cluster under study.
+
+    ``burst`` is how many tasks a client may put into one message, ``drain`` how many messages a
+    loop reads before it answers, ``credit`` how many tasks a worker may hold per task that it can
+    run at once.
+    """
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
+    codec: str = "cluster.codec:DictCodec"
+    policies: str = "cluster.policy:POLICIES"
+    policy: str = "least-loaded"
+    burst: Whole = 1
+    drain: Whole = 64
+    credit: Whole = 2
+    transport: Literal["tcp", "ipc"] = "tcp"
+    sockets: SocketOptions = SocketOptions()
+    limits: Limits = Limits()
+
+
+BASELINE = ClusterSpec(name="baseline")
+
+
+def load_part(path: str) -> Any:
+    """The object that ``"module:attribute"`` names; ClusterError says which half is wrong."""
+    module, _, attribute = path.partition(":")
+    if not attribute:
+        raise ClusterError(f"{path!r} names no part; write it as 'module:attribute'")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ClusterError(f"part {path!r}: {error}") from error
+    except AttributeError as error:
+        raise ClusterError(f"part {path!r}: module {module!r} has no {attribute!r}") from error
+
+
+def encode_spec(spec: ClusterSpec) -> str:
+    """The spec as JSON, for the command line of a spawned process."""
+    return msgspec.json.encode(spec).decode()
+
+
+def decode_spec(text: str) -> ClusterSpec:
+    """The spec that JSON describes; ClusterError names the field that is wrong."""
+    try:
+        return msgspec.json.decode(text, type=ClusterSpec)
+    except msgspec.DecodeError as error:
+        raise ClusterError(f"not a cluster spec: {error}") from error

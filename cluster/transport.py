@@ -1,0 +1,136 @@
+"""Sockets as the three shells use them: plain ZeroMQ with a poller, bounded, never lingering.
+
+https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. Application
+heartbeats are ours: ZeroMQ's own would tell that a connection is gone, but not whose.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import zmq
+
+from cluster.errors import ClusterError
+from cluster.spec import ClusterSpec
+
+#: plain ints: combining the library's flag enums costs a microsecond a message
+NOW = int(zmq.DONTWAIT)
+MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+LINGER_MS = 500
+RECONNECT_MS = 20
+RECONNECT_MAX_MS = 1_000
+
+
+class Waker:
+    """Wakes a poller from another thread or a signal handler."""
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        """For the poller."""
+        return self._read.fileno()
+
+    def wake(self) -> None:
+        """Make the poller return; a pipe that is full has woken it already."""
+        try:
+            self._write.send(b"\0")
+        except (BlockingIOError, OSError):
+            return
+
+    def clear(self) -> None:
+        """Take note of all wake-ups so far."""
+        try:
+            while len(self._read.recv(4096)) == 4096:
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._read.close()
+        self._write.close()
+
+
+class Channel:
+    """A socket that counts what goes through it. Used by one thread."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], kind: int, spec: ClusterSpec
+    ) -> None:
+        self.socket = context.socket(kind)
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        options = spec.sockets
+        self.socket.set(zmq.LINGER, LINGER_MS)
+        self.socket.set(zmq.SNDHWM, options.high_water_mark)
+        self.socket.set(zmq.RCVHWM, options.high_water_mark)
+        self.socket.set(zmq.MAXMSGSIZE, spec.limits.message_bytes)
+        if options.buffer_bytes:
+            self.socket.set(zmq.SNDBUF, options.buffer_bytes)
+            self.socket.set(zmq.RCVBUF, options.buffer_bytes)
+        if kind == zmq.ROUTER:
+            self.socket.set(zmq.ROUTER_MANDATORY, 1)
+        else:
+            self.socket.set(zmq.IMMEDIATE, 1)
+            self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+            self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
+        unknown peer.
+        """
+        send = self.socket.send
+        for frame in frames[:-1]:
+            send(frame, MORE)
+        send(frames[-1], NOW)
+        self.messages_out += 1
+        self.bytes_out += sum(map(len, frames))
+
+    def receive(self, most: int) -> Iterator[list[bytes]]:
+        """Whatever has arrived, at most ``most`` messages."""
+        receive = self.socket.recv_multipart
+        try:
+            for _ in range(most):
+                frames = receive(NOW)
+                self.messages_in += 1
+                self.bytes_in += sum(map(len, frames))
+                yield frames
+        except zmq.Again:
+            return
+
+    def close(self) -> None:
+        """Close the socket, giving what is sent a moment to leave."""
+        self.socket.close()
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether only this machine can reach an endpoint."""
+    parts = urlsplit(endpoint)
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(endpoint: str, insecure: bool) -> None:
+    """Refuse to listen beyond this machine unless told to; raises ClusterError."""
+    if urlsplit(endpoint).scheme not in ("tcp", "ipc"):
+        raise ClusterError(
+            f"{endpoint!r} is no endpoint; write it as tcp://127.0.0.1:5555 or ipc://PATH"
+        )
+    if not insecure and not is_loopback(endpoint):
+        raise ClusterError(
+            f"{endpoint} can be reached from other machines, and there are no keys yet: anyone "
+            "there could submit work. Bind to 127.0.0.1, or say --insecure if the network is "
+            "yours alone"
+        )

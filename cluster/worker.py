@@ -1,0 +1,262 @@
+"""The worker: a process that offers handlers by name and works through its leases.
+
+With one slot the loop that reads the socket also computes, so no task is handed from thread to
+thread; with more, each slot is a thread with a socket of its own for results. A second, small
+thread sends heartbeats and hears of recalls and cancellations while a handler computes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import zmq
+
+from cluster import events as on
+from cluster.codec import Codec
+from cluster.errors import ProtocolError
+from cluster.handlers import Handlers, run_chunk, sort_out
+from cluster.host import host_load
+from cluster.sessions import HeldLease, WorkerSession
+from cluster.spec import BASELINE, ClusterSpec, load_part
+from cluster.task import Failure, Gpu, Load
+from cluster.transport import Channel, Waker
+
+CHUNK_S = 0.00025
+MAX_CHUNK = 256
+REPORT_AFTER_S = 0.001
+
+
+class Worker:
+    """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
+
+    ``probe`` is asked for the host's load at each heartbeat; what it can't know it leaves None.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        handlers: Handlers,
+        *,
+        name: str | None = None,
+        capacity: int = 1,
+        spec: ClusterSpec = BASELINE,
+        models: Sequence[str] = (),
+        gpus: Sequence[Gpu] = (),
+        probe: Callable[[], Load] = host_load,
+    ) -> None:
+        self.endpoint = endpoint
+        self.handlers = handlers
+        self.capacity = capacity
+        self.spec = spec
+        #: called once, in the main thread, when the coordinator has said welcome
+        self.on_welcome: Callable[[], None] | None = None
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self._probe = probe
+        self._session = WorkerSession(
+            self.name,
+            incarnation=time.time_ns(),
+            capacity=capacity,
+            credit=max(1, capacity * spec.credit),
+            kinds=handlers.kinds(),
+            models=models,
+            gpus=gpus,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._chunks: dict[str, int] = {}
+        self._waker = Waker()
+        self._drain = threading.Event()
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Work until stop, then finish what is started, give back the rest, and say goodbye."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        line = Line(context, self)
+        threads = [threading.Thread(target=self._control, args=(context,), name="control")]
+        if self.capacity > 1:
+            threads += [
+                threading.Thread(target=self._slot, args=(context,), name=f"slot-{i}")
+                for i in range(self.capacity)
+            ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._loop(line)
+        finally:
+            self._done.set()
+            with self._work:
+                self._work.notify_all()
+            for thread in threads:
+                thread.join()
+            with self._lock:
+                events = self._session.leave("stopped")
+            line.send(events)
+            line.close()
+            context.term()
+            self._waker.close()
+
+    def stop(self) -> None:
+        """Ask run to end gracefully; safe from a signal handler."""
+        self._drain.set()
+        self._waker.wake()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT stop this worker; call it from the main thread."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+
+    def _loop(self, line: Line) -> None:
+        poller = zmq.Poller()
+        poller.register(line.channel.socket, zmq.POLLIN)
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        introduce_at = 0.0
+        drained = False
+        while True:
+            if self._session.epoch is None and time.monotonic() >= introduce_at:
+                line.send(self._session.introduction())
+                introduce_at = time.monotonic() + self.spec.limits.heartbeat_s
+            if self._drain.is_set():
+                with self._lock:
+                    events = [] if drained else self._session.drain()
+                    over = not self._session.leases
+                drained = True
+                line.send(events)
+                if over:
+                    return
+            if self.capacity == 1 and self._work_once(line):
+                line.receive()
+                continue
+            poller.poll(round(self.spec.limits.heartbeat_s * 1000))
+            self._waker.clear()
+            line.receive()
+            if self.on_welcome is not None and self._session.epoch is not None:
+                self.on_welcome()
+                self.on_welcome = None
+
+    def _work_once(self, line: Line) -> bool:
+        """Work through the oldest lease; False without one."""
+        with self._lock:
+            lease = self._session.take()
+        if lease is not None:
+            self._work_through(lease, line)
+        return lease is not None
+
+    def _slot(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """One of several slots: take a lease, work through it, report on a socket of its own."""
+        line = Line(context, self)
+        while True:
+            with self._work:
+                while (lease := self._session.take()) is None and not self._done.is_set():
+                    self._work.wait()
+            if lease is None:
+                break
+            self._work_through(lease, line)
+            self._waker.wake()
+        line.close()
+
+    def _work_through(self, lease: HeldLease, line: Line) -> None:
+        """Run a lease in chunks of about CHUNK_S, so that its tail can be recalled and results
+        don't wait long.
+        """
+        handler = self.handlers[lease.kind]
+        chunk = self._chunks.get(lease.kind, 1)
+        outcomes: list[bytes] = []
+        failures: list[Failure] = []
+        report_from = time.monotonic()
+        while True:
+            with self._lock:
+                payloads = self._session.claim(lease, chunk)
+            if not payloads:
+                break
+            began = time.monotonic()
+            found = run_chunk(handler, lease, payloads)
+            sort_out(found, lease.next - len(payloads), outcomes, failures)
+            ended = time.monotonic()
+            if ended - began < CHUNK_S and len(payloads) == chunk:
+                chunk = min(chunk * 2, MAX_CHUNK)
+            elif ended - began > 2 * CHUNK_S:
+                chunk = max(1, chunk // 2)
+            if lease.next < lease.stop and ended - report_from > REPORT_AFTER_S:
+                self._report(lease, outcomes, failures, report_from, ended, line)
+                outcomes, failures, report_from = [], [], time.monotonic()
+        self._chunks[lease.kind] = chunk
+        if outcomes:
+            self._report(lease, outcomes, failures, report_from, time.monotonic(), line)
+
+    def _report(
+        self,
+        lease: HeldLease,
+        outcomes: list[bytes],
+        failures: list[Failure],
+        began: float,
+        ended: float,
+        line: Line,
+    ) -> None:
+        with self._lock:
+            events = self._session.report(lease, outcomes, failures, began, ended)
+        line.send(events)
+
+    def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
+        line = Line(context, self)
+        next_at = time.monotonic()
+        while not self._done.is_set():
+            now = time.monotonic()
+            if now >= next_at:
+                load = self._probe()
+                with self._lock:
+                    events = self._session.heartbeat(load)
+                line.send(events)
+                next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
+            line.channel.socket.poll(min(50, max(0, round((next_at - now) * 1000))))
+            line.receive()
+        line.close()
+
+
+class Line:
+    """One thread's connection to the coordinator: it sends events, and hands actions to the
+    worker's session.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
+        self.channel = Channel(context, zmq.DEALER, worker.spec)
+        self.channel.socket.connect(worker.endpoint)
+        self._codec: Codec = load_part(worker.spec.codec)()
+        self._worker = worker
+
+    def send(self, events: Sequence[on.Event]) -> None:
+        """Send, or drop at the high-water mark: the coordinator finds out by the heartbeats."""
+        try:
+            for frames in self._codec.encode(events):
+                self.channel.send(frames)
+        except zmq.Again:
+            return
+
+    def receive(self) -> None:
+        """Take in what has arrived, answer it, and wake a slot if there is work."""
+        worker = self._worker
+        for frames in self.channel.receive(worker.spec.drain):
+            try:
+                actions = self._codec.actions(frames)
+            except ProtocolError:
+                continue
+            with worker._work:
+                answers = [e for action in actions for e in worker._session.handle(action)]
+                worker._work.notify_all()
+            self.send(answers)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.channel.close()

@@ -1,0 +1,1 @@
+"""The instruments, the faster parts and the evidence around the cluster under study."""

@@ -1,0 +1,280 @@
+"""What one set of samples says about the quantity behind it, and how far to trust that.
+
+The samples of a benchmark are few, skewed, and come from a machine with moods, so a figure is
+quoted with an interval, and where the samples cannot bound it the bound is None, never a guess.
+Plain Python on purpose: terminal commands import this, and numpy would cost them 16 MB.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from statistics import NormalDist, fmean
+from typing import Literal
+
+import msgspec
+
+Statistic = Literal["median", "mean"] | Callable[[Sequence[float]], float]
+
+#: Fewer samples than this get no interval, rather than an invented one.
+MIN_SAMPLES = 3
+#: Past this many draws the bootstrap of a mean agrees with Student's t to within its own noise.
+MAX_DRAWS = 2_000_000
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A figure and the range that holds it with the stated confidence; unknown bounds are None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    method: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Samples in one line, in the samples' own unit; every figure of an empty set is None."""
+
+    count: int
+    mean: float | None
+    stdev: float | None
+    min: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+def percentile(samples: Sequence[float], q: float) -> float | None:
+    """The q-th percentile, q in 0..100, interpolated linearly; None when there are no samples.
+
+    Definition 7 of Hyndman and Fan, "Sample Quantiles in Statistical Packages" (The American
+    Statistician 50, 1996), which is also numpy's default. Raises ValueError for a q outside of
+    0..100 or a sample that is not finite.
+    """
+    return _percentile_of_sorted(sorted_finite(samples), _fraction(q) * 100)
+
+
+def summary(samples: Sequence[float]) -> Summary:
+    """Count, mean, standard deviation (n − 1) and percentiles of samples.
+
+    Raises ValueError when a sample is not finite.
+    """
+    ordered = sorted_finite(samples)
+    if not ordered:
+        return Summary(0, None, None, None, None, None, None, None)
+    return Summary(
+        count=len(ordered),
+        mean=fmean(ordered),
+        stdev=stdev(ordered) if len(ordered) > 1 else None,
+        min=ordered[0],
+        p50=_percentile_of_sorted(ordered, 50),
+        p95=_percentile_of_sorted(ordered, 95),
+        p99=_percentile_of_sorted(ordered, 99),
+        max=ordered[-1],
+    )
+
+
+def bootstrap_interval(
+    samples: Sequence[float],
+    statistic: Statistic = "median",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of independent samples with its bootstrap interval, the same for the same seed.
+
+    The plain percentile interval is too narrow for few samples (86 % instead of 95 %, simulated for
+    the mean of five normal ones). The *expanded* percentile interval nearly mends that (92 %): its
+    tails are taken at Φ(−√(n/(n−1))·t), Student's t of n − 1 degrees of freedom (T. Hesterberg,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015).
+
+    A median's resamples are drawn directly as order statistics (uniform order statistics are beta
+    distributed), which costs the same for ten samples and a million. A mean of so many samples that
+    drawing them would take seconds gets Student's interval, and `method` says so. A callable gets
+    each resample as a list. Bounds are None below three samples. Raises ValueError for samples that
+    are not finite, a confidence outside of (0, 1) and fewer than 100 resamples.
+    """
+    check_confidence(confidence)
+    if resamples < 100:
+        raise ValueError(f"resamples must be at least 100 to have tails, not {resamples}.")
+    ordered = sorted_finite(samples)
+    count = len(ordered)
+    function = statistic_function(statistic)
+    value = function(ordered) if ordered else None
+    if count < MIN_SAMPLES:
+        return Interval(value, None, None, confidence, "too few samples")
+    if statistic == "mean" and count * resamples > MAX_DRAWS:
+        half = student_t(confidence, count - 1) * stdev(ordered) / math.sqrt(count)
+        mean = fmean(ordered)
+        return Interval(mean, mean - half, mean + half, confidence, "student t")
+    rng = random.Random(seed)
+    if statistic == "median":
+        figures = [_resampled_median(ordered, rng) for _ in range(resamples)]
+    else:
+        figures = [function(rng.choices(ordered, k=count)) for _ in range(resamples)]
+    figures.sort()
+    expanded = math.sqrt(count / (count - 1)) * student_t(confidence, count - 1)
+    tail = 100 * NormalDist().cdf(-expanded)
+    return Interval(
+        value=value,
+        low=_percentile_of_sorted(figures, tail),
+        high=_percentile_of_sorted(figures, 100 - tail),
+        confidence=confidence,
+        method="bootstrap, expanded percentile",
+    )
+
+
+def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
+    """The q-th percentile of independent samples, bounded by two of the samples themselves.
+
+    The number of samples below the true percentile is binomial, whatever their distribution, so
+    ranks can be chosen that enclose it with at least the confidence asked for, half the risk on
+    either side (H. A. David and H. N. Nagaraja, "Order Statistics", section 7.1). A side on which
+    there are too few samples is None: an upper bound of p99 at 95 % needs 368 of them. Raises
+    ValueError for a q outside of (0, 100), a bad confidence or a sample that is not finite.
+    """
+    check_confidence(confidence)
+    share = _fraction(q)
+    if share in (0.0, 1.0):
+        raise ValueError(f"q must lie between 0 and 100, not at {q:g}: an extreme has no bound.")
+    ordered = sorted_finite(samples)
+    low_rank, high_rank = _binomial_ranks(len(ordered), share, (1 - confidence) / 2)
+    return Interval(
+        value=_percentile_of_sorted(ordered, q),
+        low=None if low_rank is None else ordered[low_rank - 1],
+        high=None if high_rank is None else ordered[high_rank - 1],
+        confidence=confidence,
+        method="order statistics",
+    )
+
+
+def _resampled_median(ordered: list[float], rng: random.Random) -> float:
+    """The median of one resample with replacement, without drawing the resample.
+
+    A resample is n uniform positions in the sorted samples; the k-th smallest of n uniforms is
+    Beta(k, n − k + 1) distributed, and the next above it is the least of n − k uniforms above it.
+    """
+    count = len(ordered)
+    rank = (count + 1) // 2
+    position = rng.betavariate(rank, count - rank + 1)
+    middle = ordered[min(int(position * count), count - 1)]
+    if count % 2:
+        return middle
+    position = 1 - (1 - position) * rng.random() ** (1 / (count - rank))
+    return (middle + ordered[min(int(position * count), count - 1)]) / 2
+
+
+def _percentile_of_sorted(ordered: Sequence[float], q: float) -> float | None:
+    if not ordered:
+        return None
+    position = (len(ordered) - 1) * q / 100
+    index = min(int(position), len(ordered) - 1)
+    below, above = ordered[index], ordered[min(index + 1, len(ordered) - 1)]
+    part = position - index
+    # From the nearer end, so that rounding never leaves the two samples' range.
+    return below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)
+
+
+def _binomial_ranks(count: int, share: float, risk: float) -> tuple[int | None, int | None]:
+    """1-based ranks whose order statistics enclose the `share` quantile, `risk` on either side.
+
+    With F the binomial distribution of how many of `count` samples are below the quantile, the low
+    rank is the largest l with F(l − 1) ≤ risk and the high the smallest u with 1 − F(u − 1) ≤ risk.
+    Probabilities further than 12 deviations from the mean cannot change either.
+    """
+    if count == 0:
+        return None, None
+    reach = 12 * math.sqrt(count * share * (1 - share)) + 30
+    first = max(0, math.floor(count * share - reach))
+    last = min(count, math.ceil(count * share + reach))
+    masses = [_binomial_mass(k, count, share) for k in range(first, last + 1)]
+    below, low_rank = 0.0, first
+    while low_rank <= last and below + masses[low_rank - first] <= risk:
+        below += masses[low_rank - first]
+        low_rank += 1
+    above, high_rank = 0.0, last + 1
+    while high_rank > first and above + masses[high_rank - 1 - first] <= risk:
+        above += masses[high_rank - 1 - first]
+        high_rank -= 1
+    return (low_rank if low_rank >= 1 else None, high_rank if high_rank <= count else None)
+
+
+def _binomial_mass(k: int, count: int, share: float) -> float:
+    ways = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+    return math.exp(ways + k * math.log(share) + (count - k) * math.log1p(-share))
+
+
+def _fraction(q: float) -> float:
+    if not 0 <= q <= 100:
+        raise ValueError(f"q must be in 0..100, not {q!r}.")
+    return q / 100
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise ValueError unless it is a probability that leaves room for doubt."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence!r}.")
+
+
+def statistic_function(statistic: Statistic) -> Callable[[Sequence[float]], float]:
+    """The function behind a name, or the function itself; ValueError for another name."""
+    if callable(statistic):
+        return statistic
+    if statistic == "mean":
+        return fmean
+    if statistic == "median":
+        return _median
+    raise ValueError(f'statistic must be "median", "mean" or a function, not {statistic!r}.')
+
+
+def _median(samples: Sequence[float]) -> float:
+    ordered = sorted(samples)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def sorted_finite(samples: Sequence[float]) -> list[float]:
+    """The samples in ascending order; ValueError names the first that is infinite or no number."""
+    ordered = sorted(map(float, samples))
+    for i, sample in enumerate(samples):
+        if not math.isfinite(sample):
+            raise ValueError(f"Sample {i} is {sample!r}: only finite samples have statistics.")
+    return ordered
+
+
+def stdev(samples: Sequence[float]) -> float:
+    """Sample standard deviation; `statistics.stdev` is exact and far slower."""
+    mean = fmean(samples)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in samples) / (len(samples) - 1))
+
+
+def student_t(confidence: float, freedom: int) -> float:
+    """The two-sided critical value of Student's t.
+
+    Abramowitz and Stegun, "Handbook of Mathematical Functions": 26.7.3 and 26.7.4 solved by
+    bisection, and above 200 degrees of freedom the expansion 26.7.5.
+    """
+    if freedom > 200:
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        first = (z**3 + z) / (4 * freedom)
+        return z + first + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        if _student_mass(angle, freedom) < confidence:
+            low = angle
+        else:
+            high = angle
+    return math.tan(high) * math.sqrt(freedom)
+
+
+def _student_mass(angle: float, freedom: int) -> float:
+    """Probability that |t| ≤ √freedom · tan(angle)."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -1,0 +1,160 @@
+"""The instruments: where a process spends its time and memory, and a task its latency.
+
+They measure programs that do real work, so they share three habits: an instrument that is switched
+off costs an attribute check, one that is on never loses the program's result or exception, and what
+they keep has a bound. What all of them need to be like that lives here; each instrument's module is
+loaded when one of its names is first used, so that a process which only stamps tasks does not pay
+for a profiler.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import import_module
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfkit.profile.calls import ProfilerBusy
+    from perfkit.profile.cpu import CpuProfile, HotSpot, load_profile, profile_cpu
+    from perfkit.profile.latency import (
+        LatencySampler,
+        Offsets,
+        Trace,
+        Waterfall,
+        estimate_offsets,
+        waterfall,
+    )
+    from perfkit.profile.lines import line_memory
+    from perfkit.profile.memory import (
+        MemorySample,
+        MemoryUse,
+        process_memory,
+        track_memory,
+    )
+
+__all__ = [
+    "CpuProfile",
+    "HotSpot",
+    "LatencySampler",
+    "MemorySample",
+    "MemoryUse",
+    "Offsets",
+    "ProfilerBusy",
+    "Trace",
+    "Waterfall",
+    "estimate_offsets",
+    "line_memory",
+    "load_profile",
+    "process_memory",
+    "profile_cpu",
+    "track_memory",
+    "waterfall",
+]
+
+_HOMES = {
+    "calls": {"ProfilerBusy"},
+    "cpu": {"CpuProfile", "HotSpot", "load_profile", "profile_cpu"},
+    "lines": {"line_memory"},
+    "memory": {"MemorySample", "MemoryUse", "process_memory", "track_memory"},
+    "latency": {
+        "LatencySampler",
+        "Offsets",
+        "Trace",
+        "Waterfall",
+        "estimate_offsets",
+        "waterfall",
+    },
+}
+
+#: Folders below which the rest of a path names a module, wherever the interpreter is installed.
+_LIBRARY_FOLDER = re.compile(r"site-packages|dist-packages|python3\.\d+t?")
+
+
+class Switch:
+    """Whether the instruments of this process measure at all; `on` may be set at any time.
+
+    The environment variable PERFKIT_PROFILE, read once, turns them off with 0, false, no or off.
+    """
+
+    __slots__ = ("on",)
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        setting = environment.get("PERFKIT_PROFILE", "1").strip().lower()
+        self.on = setting not in {"0", "false", "no", "off"}
+
+
+#: The one that every instrument looks at.
+switch = Switch(os.environ)
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def short_path(filename: str) -> str:
+    """A source file as its package sees it (`asyncio/events.py`), never where a machine keeps it.
+
+    The longest entry of `sys.path` above the file is left out. A path from another machine is cut
+    behind its library folder, and one that says nothing about packages down to the file's own name.
+    Names that are no path, such as `<string>`, stay; a cell of a notebook is `<notebook cell>`.
+    """
+    if filename.startswith("<"):
+        return filename
+    path = PurePath(filename)
+    if path.parent.name.startswith("ipykernel_"):
+        return "<notebook cell>"
+    if not path.is_absolute():
+        return path.name if ".." in path.parts else path.as_posix()
+    roots = {PurePath(os.path.abspath(entry)) for entry in sys.path}
+    depth = max((len(root.parts) for root in roots if root in path.parents), default=1)
+    if depth > 1:
+        return PurePath(*path.parts[depth:]).as_posix()
+    for index in range(len(path.parts) - 2, 0, -1):
+        if _LIBRARY_FOLDER.fullmatch(path.parts[index]):
+            return PurePath(*path.parts[index + 1 :]).as_posix()
+    return path.name
+
+
+def data_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows as a DataFrame; raises ModuleNotFoundError that says what to install without pandas."""
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as missing:
+        raise ModuleNotFoundError(
+            'A DataFrame needs pandas, which is not installed: pip install "perfkit[lab]".',
+            name="pandas",
+        ) from missing
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def html_table(
+    caption: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    notes: Iterable[str] = (),
+) -> str:
+    """A table for a notebook, with every text in it escaped and each note a line below it."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    lines = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>{lines}"
+    )
+
+
+def mib_text(size_bytes: int | None, sign: str = "-") -> str:
+    """A size in MiB for a table, "unknown" for None; with `sign="+"` growth carries its sign."""
+    return "unknown" if size_bytes is None else f"{size_bytes / 2**20:{sign}.2f} MiB"

@@ -1,0 +1,55 @@
+"""Figures as people write them, the same in the index, in a picture and in its description."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "unknown"
+#: Outside of these a figure is written with a power of ten.
+_PLAIN_FROM, _PLAIN_TO = 1e-6, 1e15
+
+
+def quantity(value: float | str | None, unit: str = "") -> str:
+    """A figure to four significant digits, thousands set off, with its unit; None is `unknown`.
+
+    Text comes back as it is: a claim may be words.
+    """
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str):
+        return value
+    if value == 0 or not _PLAIN_FROM <= abs(value) < _PLAIN_TO:
+        text = f"{value:.4g}"
+    else:
+        decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+        text = f"{value:,.{decimals}f}"
+        if "." in text:
+            text = text.rstrip("0").rstrip(".")
+    return f"{text} {unit}".rstrip()
+
+
+def interval(low: float | None, high: float | None, unit: str = "") -> str:
+    """An interval's ends; a side that too few samples leave open is said to be unknown."""
+    if low is None and high is None:
+        return UNKNOWN
+    return f"{quantity(low)} to {quantity(high, '' if high is None else unit)}"
+
+
+def measured(
+    value: float | None, unit: str, low: float | None = None, high: float | None = None
+) -> str:
+    """A value and, where there is one, its interval: `4.1 ms (3.9 to 4.4)`."""
+    known = low is not None or high is not None
+    return quantity(value, "" if value is None else unit) + (
+        f" ({interval(low, high)})" if known else ""
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `4.2 s`, `2 min 5 s` or `1 h 3 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
