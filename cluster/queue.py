@@ -24,6 +24,8 @@ class RunQueue:
         self._bypasses = bypasses
         self._lines: list[dict[Needs, list[tuple[int, Run]]]] = [{} for _ in Priority]
         self._passed = [0] * len(Priority)
+        #: the levels in the order in which they are served now
+        self._order: list[int] = [*range(len(Priority))]
 
     def push(self, run: Run) -> None:
         """Enter a run, unless it is there already; its place depends on its id alone."""
@@ -34,10 +36,13 @@ class RunQueue:
 
     def head(self, blocked: Container[Needs]) -> Run | None:
         """The run to serve next among those whose needs are not ``blocked``."""
-        for level in self._order():
+        for level in self._order:
+            lines = self._lines[level]
+            if not lines:
+                continue
             best: tuple[int, Run] | None = None
-            for needs in list(self._lines[level]):
-                first = self._first(level, needs)
+            for needs in [*lines]:
+                first = self._first(lines, needs)
                 if first is not None and needs not in blocked and (best is None or first < best):
                     best = first
             if best is not None:
@@ -46,9 +51,17 @@ class RunQueue:
 
     def granted(self, run: Run) -> None:
         """Count a lease granted to ``run`` against the levels below that wait."""
-        self._passed[run.priority] = 0
-        for level in range(run.priority + 1, len(self._lines)):
-            self._passed[level] = self._passed[level] + 1 if self._lines[level] else 0
+        passed, level = self._passed, run.priority
+        changed = passed[level] >= self._bypasses
+        passed[level] = 0
+        for below in range(level + 1, len(passed)):
+            before = passed[below]
+            passed[below] = before + 1 if self._lines[below] else 0
+            changed |= max(before, passed[below]) >= self._bypasses
+        if changed:
+            starved = [n for n, count in enumerate(passed) if count >= self._bypasses]
+            starved.sort(key=passed.__getitem__, reverse=True)
+            self._order = [*starved, *(n for n in range(len(passed)) if n not in starved)]
 
     def runs(self) -> list[Run]:
         """Every run in the queue that has something queued."""
@@ -56,19 +69,13 @@ class RunQueue:
             run for lines in self._lines for line in lines.values() for _, run in line if run.queued
         ]
 
-    def _order(self) -> list[int]:
-        starved = [level for level, n in enumerate(self._passed) if n >= self._bypasses]
-        if not starved:
-            return [*range(len(self._lines))]
-        starved.sort(key=self._passed.__getitem__, reverse=True)
-        return starved + [level for level in range(len(self._lines)) if level not in starved]
-
-    def _first(self, level: int, needs: Needs) -> tuple[int, Run] | None:
+    @staticmethod
+    def _first(lines: dict[Needs, list[tuple[int, Run]]], needs: Needs) -> tuple[int, Run] | None:
         """The oldest run of a line; runs that have nothing queued any more are taken out here."""
-        line = self._lines[level][needs]
+        line = lines[needs]
         while line:
             if line[0][1].queued:
                 return line[0]
             heappop(line)[1].enqueued = False
-        del self._lines[level][needs]
+        del lines[needs]
         return None
