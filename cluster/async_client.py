@@ -50,9 +50,13 @@ class AsyncClient:
             for left in waiting:
                 left.cancel()
 
-    async def status(self) -> Status:
-        """How the cluster is; raises Unreachable after five seconds without an answer."""
-        return await asyncio.to_thread(self._client.status)
+    async def status(self, timeout: float | None = 5.0) -> Status:  # noqa: ASYNC109
+        """How the cluster is; raises Unreachable when nobody answers in ``timeout`` seconds."""
+        return await asyncio.to_thread(self._client.status, timeout)
+
+    async def change_policy(self, policy: str) -> Status:
+        """Switch the assignment policy by name; raises ClusterError for an unknown one."""
+        return await asyncio.to_thread(self._client.change_policy, policy)
 
     async def close(self) -> None:
         """Say goodbye."""

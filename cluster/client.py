@@ -7,6 +7,7 @@ under heavy load batches form by themselves.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 import zmq
 
 from cluster import actions as do
@@ -24,7 +26,7 @@ from cluster import events as on
 from cluster.codec import Codec
 from cluster.errors import Busy, ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
-from cluster.mapping import MAX_RUN_BYTES, Chunk, MapReader
+from cluster.mapping import MAX_RUN_BYTES, Chunk, MapReader, as_payload, run_bytes
 from cluster.sessions import ClientSession, Options, Refused, Settled
 from cluster.spec import BASELINE, ClusterSpec, load_part
 from cluster.status import Status
@@ -51,10 +53,12 @@ class Client:
         self._codec: Codec = load_part(spec.codec)()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.DEALER, spec)
-        self._channel.socket.connect(endpoint)
+        self._channel.connect(endpoint)
         self._waker = Waker()
         self._awake = False
         self._closing = False
+        self._gone = False
+        self._checked: tuple[str, Options] | None = None
         self._tasks: deque[tuple[str, bytes, Options, bool, TaskFuture]] = deque()
         self._wishes: deque[tuple[Any, tuple[Any, ...]]] = deque()
         self._questions: dict[int, Future[Status]] = {}
@@ -73,9 +77,15 @@ class Client:
         retry: Retry = NO_RETRY,
         traced: bool = False,
     ) -> TaskFuture:
-        """Hand in one task; its future has the result, and its stamps if it is ``traced``."""
+        """Hand in one task; its future has the result, and its stamps if it is ``traced``.
+
+        Raises ClusterError for options that no coordinator would take, TypeError for a payload that
+        is not bytes.
+        """
         self._check_open()
-        options = Options(Priority(priority), requirements or NO_REQUIREMENTS, timeout_s, retry)
+        options = self._options(kind, priority, requirements, timeout_s, retry)
+        if type(payload) is not bytes or len(payload) >= MAX_RUN_BYTES:
+            payload = as_payload(payload, self.spec.limits.message_bytes)
         future = TaskFuture(self._give_up_task)
         self._tasks.append((kind, payload, options, traced, future))
         self._wake()
@@ -98,7 +108,7 @@ class Client:
         cancelled.
         """
         self._check_open()
-        options = Options(Priority(priority), requirements or NO_REQUIREMENTS, timeout_s, retry)
+        options = self._options(kind, priority, requirements, timeout_s, retry)
 
         def submit(column: list[bytes], chunk: Chunk) -> None:
             self._ask(self._submit_chunk, kind, column, options, chunk)
@@ -106,7 +116,8 @@ class Client:
         def cancel(chunks: list[Chunk]) -> None:
             self._ask(self._cancel_chunks, chunks)
 
-        reader = MapReader(payloads, self.spec.burst, submit, cancel)
+        message_bytes = self.spec.limits.message_bytes
+        reader = MapReader(payloads, self.spec.burst, message_bytes, submit, cancel)
         reader.fill()
         return reader.read()
 
@@ -149,6 +160,27 @@ class Client:
         if self._closing:
             raise ClusterError("this client is closed")
 
+    def _options(
+        self,
+        kind: str,
+        priority: Priority,
+        requirements: Requirements | None,
+        timeout_s: float | None,
+        retry: Retry,
+    ) -> Options:
+        """What tasks share, checked here: the coordinator could only drop what it does not
+        understand.
+        """
+        options = Options(Priority(priority), requirements or NO_REQUIREMENTS, timeout_s, retry)
+        if self._checked != (kind, options):
+            event = on.TasksSubmitted(self.name, 0, kind, [], *options)
+            try:
+                msgspec.convert(msgspec.to_builtins(event), on.TasksSubmitted)
+            except msgspec.ValidationError as error:
+                raise ClusterError(f"a task of kind {kind!r}: {error}") from error
+            self._checked = kind, options
+        return options
+
     def _give_up_task(self, future: TaskFuture) -> None:
         self._ask(self._cancel_one, future)
 
@@ -156,6 +188,8 @@ class Client:
         if not self._awake:
             self._awake = True
             self._waker.wake()
+        if self._gone:  # closed between the check and the append
+            self._fail_waiting()
 
     def _ask(self, method: Any, *args: Any) -> None:
         """Have the client's thread call a method."""
@@ -207,7 +241,10 @@ class Client:
             method, args = self._wishes.popleft()
             method(*args)
         while self._tasks:
-            self._send([self._join_tasks()])
+            if self._tasks[0][4].cancelled():
+                self._tasks.popleft()
+            else:
+                self._send([self._join_tasks()])
         for frames in self._channel.receive(self.spec.drain):
             try:
                 actions = self._codec.actions(frames)
@@ -219,19 +256,21 @@ class Client:
 
     def _join_tasks(self) -> on.TasksSubmitted:
         """Make one run of the tasks at the head of the queue that share their attributes."""
-        tasks = self._tasks
+        tasks, most_bytes = self._tasks, run_bytes(self.spec.limits.message_bytes)
         kind, payload, options, traced, future = tasks.popleft()
         payloads, futures, size = [payload], [future], len(payload)
         while (
             tasks
             and len(payloads) < self.spec.burst
-            and size < MAX_RUN_BYTES
+            and size < most_bytes
             and tasks[0][0] == kind
             and tasks[0][2] == options
             and not traced
             and not tasks[0][3]
         ):
             _, payload, _, _, future = tasks.popleft()
+            if future.cancelled():
+                continue
             payloads.append(payload)
             futures.append(future)
             size += len(payload)
@@ -248,10 +287,9 @@ class Client:
         self._send([event])
 
     def _cancel_one(self, future: TaskFuture) -> None:
-        if future.submission is None:
-            self._tasks = deque(task for task in self._tasks if task[4] is not future)
-        elif future.submission.id in self._session.open:
-            self._send([self._session.cancel(future.submission, [future.position])])
+        submission = future.submission
+        if submission is not None and submission.id in self._session.open:
+            self._send([self._session.cancel(submission, [future.position])])
 
     def _cancel_chunks(self, chunks: list[Chunk]) -> None:
         for submission in list(self._session.open.values()):
@@ -309,6 +347,7 @@ class Client:
 
     def _give_up(self) -> None:
         """Leave: the coordinator forgets what is open, and whoever still waits hears so."""
+        self._closing = True
         self._send([on.ClientLeft(self.name)])
         closed = ClusterError("the client was closed before this was done")
         for submission in self._session.open.values():
@@ -317,13 +356,24 @@ class Client:
             else:
                 for future in submission.sink:
                     Future.cancel(future)
-        for *_, future in self._tasks:
-            Future.cancel(future)
-        for method, args in self._wishes:
-            if method == self._submit_chunk:
-                args[-1].fail(closed)
         for question in self._questions.values():
             question.set_exception(closed)
+        self._gone = True
+        self._fail_waiting()
         self._channel.close()
         self._context.term()
         self._waker.close()
+
+    def _fail_waiting(self) -> None:
+        """Nobody will see to what was handed over and not taken up: say so to whoever waits."""
+        closed = ClusterError("the client was closed before this was done")
+        with contextlib.suppress(IndexError):
+            while True:
+                Future.cancel(self._tasks.popleft()[4])
+        with contextlib.suppress(IndexError):
+            while True:
+                method, args = self._wishes.popleft()
+                if method == self._submit_chunk:
+                    args[-1].fail(closed)
+                elif method == self._send_question:
+                    args[-1].set_exception(closed)

@@ -21,6 +21,8 @@ from cluster.events import MAX_TASKS_PER_MESSAGE, Event, WorkerLost
 VERSION = 1
 MAX_TEXT_BYTES = 1 << 20
 MAX_FIELDS = 64
+#: list items and map entries in a whole message: an empty list is one byte on the wire, 60 in memory
+MAX_VALUES = 8 * MAX_TASKS_PER_MESSAGE
 
 Frame: TypeAlias = bytes
 Message: TypeAlias = Event | Action
@@ -62,6 +64,7 @@ class DictCodec:
 
     def __init__(self) -> None:
         self._packer = msgpack.Packer(default=msgspec.to_builtins)
+        self._values = 0
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """One frame per message."""
@@ -85,9 +88,12 @@ class DictCodec:
     def _unpack(self, frames: Sequence[Frame], types: dict[str, Any]) -> Any:
         if len(frames) != 1:
             raise ProtocolError(f"a message is one frame, this has {len(frames)}")
+        self._values = 0
         try:
             fields = msgpack.unpackb(
                 frames[0],
+                list_hook=self._count,
+                object_hook=self._count,
                 max_str_len=MAX_TEXT_BYTES,
                 max_array_len=MAX_TASKS_PER_MESSAGE,
                 max_map_len=MAX_FIELDS,
@@ -107,3 +113,9 @@ class DictCodec:
             raise ProtocolError(f"{fields['type']} lacks the field {error}") from error
         except (msgspec.ValidationError, UnicodeDecodeError) as error:
             raise ProtocolError(f"{fields['type']}: {error}") from error
+
+    def _count(self, items: Any) -> Any:
+        self._values += len(items) + 1
+        if self._values > MAX_VALUES:
+            raise ProtocolError(f"more than {MAX_VALUES} values in one message")
+        return items

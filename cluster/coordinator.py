@@ -61,6 +61,7 @@ class ClusterCoordinator:
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}
         self._stopping = False
+        self._serving = False
         self._thread: threading.Thread | None = None
         self._own_client: Client | None = None
         self._results: OrderedDict[int, Future[bytes]] = OrderedDict()
@@ -75,7 +76,10 @@ class ClusterCoordinator:
     # Embedding
 
     def start(self) -> Self:
-        """Serve in a thread of its own until stop."""
+        """Serve in a thread of its own until stop; raises ClusterError after that."""
+        if self._stopping:
+            raise ClusterError("this coordinator has been stopped; make a new one")
+        self._serving = True
         self._thread = threading.Thread(target=self.run, name="coordinator", daemon=True)
         self._thread.start()
         return self
@@ -92,6 +96,8 @@ class ClusterCoordinator:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        elif not self._serving:
+            self._close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -146,6 +152,7 @@ class ClusterCoordinator:
 
     def run(self) -> None:
         """Serve until stop is called."""
+        self._serving = True
         poller = zmq.Poller()
         poller.register(self._channel.socket, zmq.POLLIN)
         poller.register(self._waker.fileno(), zmq.POLLIN)
@@ -180,7 +187,9 @@ class ClusterCoordinator:
                 self._address(self.scheduler.handle(event, now), sender, outgoing)
         self._address(self.scheduler.handle_timer(time.monotonic()), b"", outgoing)
         while outgoing:
-            lost = [name for route, out in outgoing.items() if (name := self._send(route, out))]
+            # Workers first: a task on its way is worth more than a client's being told so.
+            piles = sorted(outgoing.items(), key=lambda pile: isinstance(pile[1][0], do.ToClient))
+            lost = [name for route, out in piles if (name := self._send(route, out))]
             outgoing = {}
             for name in lost:
                 gone = on.WorkerLost(name, "unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
@@ -57,7 +58,9 @@ def _one_by_one(handler: Handler) -> BatchHandler:
         for payload in payloads:
             try:
                 outcomes.append(handler(payload))
-            except Exception as error:  # whatever a user's handler raises is that task's outcome
+            # Whatever a user's handler raises is that task's outcome: one that exits must not take
+            # the worker along, and after it the next worker.
+            except (Exception, SystemExit) as error:
                 outcomes.append(error)
         return outcomes
 
@@ -80,29 +83,46 @@ def run_chunk(handler: BatchHandler, lease: HeldLease, payloads: list[bytes]) ->
 
 
 def sort_out(
-    found: Sequence[Any], first: int, outcomes: list[bytes], failures: list[Failure]
+    found: Sequence[Any],
+    first: int,
+    outcomes: list[bytes],
+    failures: list[Failure],
+    most_bytes: int = sys.maxsize,
 ) -> None:
-    """Append what was found to the outcomes, and to the failures what is not bytes."""
+    """Append what was found to the outcomes, and to the failures what is not bytes or too large to
+    be sent.
+    """
     for position, outcome in enumerate(found, first):
-        if type(outcome) is bytes:
+        if isinstance(outcome, bytearray | memoryview):
+            outcome = bytes(outcome)
+        if type(outcome) is bytes and len(outcome) <= most_bytes:
             outcomes.append(outcome)
-        elif isinstance(outcome, bytearray | memoryview):
-            outcomes.append(bytes(outcome))
         else:
             wrong = outcome
-            if not isinstance(outcome, BaseException):
+            if type(outcome) is bytes:
+                size = len(outcome)
+                wrong = ValueError(f"the result has {size} bytes; at most {most_bytes} can be sent")
+            elif not isinstance(outcome, BaseException):
                 wrong = TypeError(f"the handler gave {type(outcome).__name__}, not bytes")
             outcomes.append(b"")
-            failures.append(Failure(position, type(wrong).__name__[:100], str(wrong)[:2000]))
+            failures.append(Failure(position, type(wrong).__name__[:100], _words(wrong)))
 
 
 def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
     """A handler's outcomes; if it raises, or miscounts, that is the outcome of each payload."""
     try:
         outcomes = handler(payloads)
-    except Exception as error:
+        if len(outcomes) == len(payloads):
+            return outcomes
+        gave = f"{len(outcomes)} outcomes"
+    except (Exception, SystemExit) as error:
         return [error] * len(payloads)
-    if len(outcomes) != len(payloads):
-        wrong = TypeError(f"the handler gave {len(outcomes)} outcomes for {len(payloads)} payloads")
-        return [wrong] * len(payloads)
-    return outcomes
+    return [TypeError(f"the handler gave {gave} for {len(payloads)} payloads")] * len(payloads)
+
+
+def _words(error: object) -> str:
+    """The error's message, in characters that can travel, cut to a bound."""
+    try:
+        return str(error)[:2000].encode(errors="replace").decode()
+    except Exception as broken:
+        return f"its message can't be had: {type(broken).__name__}"

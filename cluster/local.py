@@ -44,6 +44,7 @@ class Process:
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 stderr=log,
                 start_new_session=True,
             )
@@ -75,21 +76,23 @@ class Process:
         self._popen.send_signal(signal.SIGCONT)
 
     def announcement(self, until_s: float) -> dict[str, str]:
-        """The line a child prints when it is ready; raises ClusterError with the child's last
-        words.
+        """The line a child prints when it is ready, whatever a handler's module prints before it;
+        raises ClusterError with the child's last words.
         """
-        assert self._popen.stdout is not None
-        if not select.select([self._popen.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
-            raise ClusterError(f"{self.role} was not ready in time{self.last_words()}")
-        line = self._popen.stdout.readline()
-        if not line:
-            self._popen.wait()
-            code = self._popen.returncode
-            raise ClusterError(
-                f"{self.role} ended with code {code} before it was ready{self.last_words()}"
-            )
-        announced: dict[str, str] = json.loads(line)
-        return announced
+        out = self._popen.stdout
+        assert out is not None
+        while select.select([out], [], [], max(0.0, until_s - time.monotonic()))[0]:
+            line = out.readline()
+            if not line:
+                code = self._popen.wait()
+                raise ClusterError(
+                    f"{self.role} ended with code {code} before it was ready{self.last_words()}"
+                )
+            with contextlib.suppress(ValueError):
+                announced = json.loads(line)
+                if isinstance(announced, dict) and announced.get("pid") == self.pid:
+                    return announced
+        raise ClusterError(f"{self.role} was not ready in time{self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what it wrote to standard error, for an error message."""
@@ -119,7 +122,8 @@ class LocalCluster:
 
     ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides.
     ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
-    Raises ClusterError, with what the child wrote, when one does not come up.
+    ``bind`` is where it listens, without one at a free port or, by the spec's ``transport``, a
+    socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child wrote, when one does not come up.
     """
 
     def __init__(
@@ -131,17 +135,24 @@ class LocalCluster:
         handlers: str = "cluster.workloads:HANDLERS",
         models: Sequence[str] = (),
         cprofile: Path | None = None,
+        bind: str | None = None,
+        insecure: bool = False,
     ) -> None:
         if n_workers < 0:
             raise ClusterError(f"a cluster can't have {n_workers} workers")
+        if capacity < 1:
+            raise ClusterError(f"a worker can't run {capacity} tasks at once")
         self.spec = spec
         self.workers: list[Process] = []
         self._n_workers = n_workers
         self._worker_options = ["--capacity", str(capacity), "--handlers", handlers]
         self._worker_options += [option for model in models for option in ("--model", model)]
         self._cprofile = cprofile
+        self._bind = bind
+        self._insecure = insecure
         self._coordinator: Process | None = None
         self._clients: list[Client] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.endpoint = ""
 
     @property
@@ -158,12 +169,15 @@ class LocalCluster:
 
     def start(self) -> Self:
         """Start every process; returns when every worker is registered."""
+        if self._coordinator is not None:
+            raise ClusterError("the cluster is running already")
         self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
         folder = Path(self._folder.name)
         until_s = time.monotonic() + READY_TIMEOUT_S
         try:
-            bind = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
-            options = ["--spec", encode_spec(self.spec), "--bind", bind]
+            chosen = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
+            options = ["--spec", encode_spec(self.spec), "--bind", self._bind or chosen]
+            options += ["--insecure"] if self._insecure else []
             if self._cprofile is not None:
                 options += ["--cprofile", str(self._cprofile)]
             self._coordinator = Process(
@@ -180,23 +194,24 @@ class LocalCluster:
 
     def add_worker(self) -> Process:
         """One more worker process, ready when this returns."""
+        self._running()
         worker = self._start_worker()
         worker.announcement(time.monotonic() + READY_TIMEOUT_S)
         return worker
 
     def client(self) -> Client:
         """A client of this cluster, closed with it."""
-        client = Client(self.endpoint, spec=self.spec)
+        client = Client(self._running(), spec=self.spec)
         self._clients.append(client)
         return client
 
     def async_client(self) -> AsyncClient:
         """A client for asyncio; close it yourself."""
-        return AsyncClient(self.endpoint, spec=self.spec)
+        return AsyncClient(self._running(), spec=self.spec)
 
     def status(self) -> Status:
         """How the cluster is."""
-        with Client(self.endpoint, spec=self.spec) as client:
+        with Client(self._running(), spec=self.spec) as client:
             return client.status()
 
     def stop(self) -> None:
@@ -213,7 +228,9 @@ class LocalCluster:
             process.stop(until_s)
         self.workers.clear()
         self._coordinator = None
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -226,7 +243,12 @@ class LocalCluster:
     ) -> None:
         self.stop()
 
+    def _running(self) -> str:
+        """Where the coordinator listens; raises ClusterError unless it runs."""
+        return self.endpoint if self.coordinator else ""
+
     def _start_worker(self) -> Process:
+        assert self._folder is not None
         role = f"worker-{len(self.workers)}"
         options = ["--spec", encode_spec(self.spec), "--endpoint", self.endpoint, "--name", role]
         folder = Path(self._folder.name)

@@ -7,12 +7,34 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from queue import SimpleQueue
 
+from cluster.errors import ClusterError
 from cluster.futures import as_exception
 from cluster.sessions import Settled
 
 MAX_RUN_BYTES = 1 << 20
 WINDOW_TASKS = 65_536
 WINDOW_BYTES = 64 << 20
+
+
+def run_bytes(message_bytes: int) -> int:
+    """From how many bytes on a run takes no further payload, so that it fits into a message."""
+    return min(MAX_RUN_BYTES, message_bytes // 4)
+
+
+def as_payload(payload: object, message_bytes: int) -> bytes:
+    """The payload as bytes; TypeError for what is none, ClusterError for what no message can
+    carry.
+    """
+    if isinstance(payload, bytearray | memoryview):
+        payload = bytes(payload)
+    if not isinstance(payload, bytes):
+        raise TypeError(f"a payload is bytes, not {type(payload).__name__}; encode it first")
+    if len(payload) > message_bytes // 2:
+        raise ClusterError(
+            f"the payload has {len(payload)} bytes; a message of {message_bytes} carries one of at "
+            "most half its size"
+        )
+    return payload
 
 
 class Chunk:
@@ -50,11 +72,13 @@ class MapReader:
         self,
         payloads: Iterable[bytes],
         burst: int,
+        message_bytes: int,
         submit: Callable[[list[bytes], Chunk], None],
         cancel: Callable[[list[Chunk]], None],
     ) -> None:
         self._payloads = iter(payloads)
         self._burst = burst
+        self._message_bytes = message_bytes
         self._submit = submit
         self._cancel = cancel
         self._done: SimpleQueue[Chunk] = SimpleQueue()
@@ -81,6 +105,8 @@ class MapReader:
                 while chunk.missing:
                     self._done.get()
                 self._chunks.popleft()
+                while not self._done.empty():  # a slow reader would keep every chunk alive in there
+                    self._done.get()
                 self._in_flight_tasks -= len(chunk.results)
                 self._in_flight_bytes -= chunk.size_bytes
                 self.fill()
@@ -99,9 +125,12 @@ class MapReader:
         """As many payloads as may travel together."""
         payloads: list[bytes] = []
         size = 0
+        most = run_bytes(self._message_bytes)
         for payload in islice(self._payloads, self._burst):
+            if type(payload) is not bytes or len(payload) >= most:
+                payload = as_payload(payload, self._message_bytes)
             payloads.append(payload)
             size += len(payload)
-            if size >= MAX_RUN_BYTES:
+            if size >= most:
                 break
         return payloads

@@ -88,7 +88,14 @@ def run_worker(
 
         offered.update(model_handlers(models))
     worker = Worker(endpoint, offered, name=name, capacity=capacity, spec=spec, models=models)
-    worker.on_welcome = lambda: announce(worker=worker.name)
+
+    def ready() -> None:
+        announce(worker=worker.name)
+        # Nobody reads on after that line: a handler that prints would fill the pipe and hang.
+        if not alone:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    worker.on_welcome = ready
     worker.stop_on_signals()
     if not alone:
         stop_with_parent(worker.stop)

@@ -53,12 +53,14 @@ BASELINE = ClusterSpec(name="baseline")
 def load_part(path: str) -> Any:
     """The object that ``"module:attribute"`` names; ClusterError says which half is wrong."""
     module, _, attribute = path.partition(":")
-    if not attribute:
+    if not attribute or not module or module.startswith("."):
         raise ClusterError(f"{path!r} names no part; write it as 'module:attribute'")
     try:
-        return getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
+        found = import_module(module)
+    except (ImportError, SyntaxError) as error:
         raise ClusterError(f"part {path!r}: {error}") from error
+    try:
+        return getattr(found, attribute)
     except AttributeError as error:
         raise ClusterError(f"part {path!r}: module {module!r} has no {attribute!r}") from error
 

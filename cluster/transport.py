@@ -80,6 +80,16 @@ class Channel:
             self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
             self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
 
+    def connect(self, endpoint: str) -> None:
+        """Connect to a coordinator that need not be there yet; raises ClusterError for what is no
+        endpoint.
+        """
+        try:
+            self.socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
+
     def send(self, frames: Sequence[bytes]) -> None:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
         unknown peer.
@@ -110,21 +120,19 @@ class Channel:
 
 def is_loopback(endpoint: str) -> bool:
     """Whether only this machine can reach an endpoint."""
-    parts = urlsplit(endpoint)
-    if parts.scheme in ("ipc", "inproc"):
-        return True
-    host = parts.hostname or ""
-    if host == "localhost":
-        return True
     try:
-        return ip_address(host).is_loopback
+        parts = urlsplit(endpoint)
+        if parts.scheme in ("ipc", "inproc"):
+            return True
+        host = parts.hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def check_bind(endpoint: str, insecure: bool) -> None:
     """Refuse to listen beyond this machine unless told to; raises ClusterError."""
-    if urlsplit(endpoint).scheme not in ("tcp", "ipc"):
+    if not endpoint.startswith(("tcp://", "ipc://")):
         raise ClusterError(
             f"{endpoint!r} is no endpoint; write it as tcp://127.0.0.1:5555 or ipc://PATH"
         )

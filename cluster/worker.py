@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+import msgspec
 import zmq
 
 from cluster import events as on
 from cluster.codec import Codec
-from cluster.errors import ProtocolError
+from cluster.errors import ClusterError, ProtocolError
 from cluster.handlers import Handlers, run_chunk, sort_out
 from cluster.host import host_load
 from cluster.sessions import HeldLease, WorkerSession
 from cluster.spec import BASELINE, ClusterSpec, load_part
-from cluster.task import Failure, Gpu, Load
+from cluster.task import NO_LOAD, Failure, Gpu, Load
 from cluster.transport import Channel, Waker
 
 CHUNK_S = 0.00025
@@ -36,6 +37,7 @@ class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     ``probe`` is asked for the host's load at each heartbeat; what it can't know it leaves None.
+    Raises ClusterError for what no coordinator would take: a capacity, a name or kinds over a bound.
     """
 
     def __init__(
@@ -69,6 +71,11 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
         )
+        try:
+            for event in self._session.introduction():
+                msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
+        except msgspec.ValidationError as error:
+            raise ClusterError(f"worker {self.name!r} with capacity {capacity}: {error}") from error
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._chunks: dict[str, int] = {}
@@ -135,15 +142,15 @@ class Worker:
                 line.send(events)
                 if over:
                     return
+            if self.on_welcome is not None and self._session.epoch is not None:
+                self.on_welcome()
+                self.on_welcome = None
             if self.capacity == 1 and self._work_once(line):
                 line.receive()
                 continue
             poller.poll(round(self.spec.limits.heartbeat_s * 1000))
             self._waker.clear()
             line.receive()
-            if self.on_welcome is not None and self._session.epoch is not None:
-                self.on_welcome()
-                self.on_welcome = None
 
     def _work_once(self, line: Line) -> bool:
         """Work through the oldest lease; False without one."""
@@ -182,7 +189,8 @@ class Worker:
                 break
             began = time.monotonic()
             found = run_chunk(handler, lease, payloads)
-            sort_out(found, lease.next - len(payloads), outcomes, failures)
+            most = self.spec.limits.message_bytes // 2
+            sort_out(found, lease.next - len(payloads), outcomes, failures, most)
             ended = time.monotonic()
             if ended - began < CHUNK_S and len(payloads) == chunk:
                 chunk = min(chunk * 2, MAX_CHUNK)
@@ -204,9 +212,31 @@ class Worker:
         ended: float,
         line: Line,
     ) -> None:
+        size = sum(map(len, outcomes))
+        whole = size <= self.spec.limits.message_bytes // 2
         with self._lock:
-            events = self._session.report(lease, outcomes, failures, began, ended)
+            if whole:
+                events = self._session.report(lease, outcomes, failures, began, ended)
+            else:  # together they would not go through the coordinator's socket
+                events = self._report_each(lease, outcomes, failures, began, ended)
         line.send(events)
+
+    def _report_each(
+        self,
+        lease: HeldLease,
+        outcomes: list[bytes],
+        failures: list[Failure],
+        began: float,
+        ended: float,
+    ) -> list[on.Event]:
+        """A message for each outcome; the time they took together is shared evenly."""
+        events: list[on.Event] = []
+        share = (ended - began) / len(outcomes)
+        for at, outcome in enumerate(outcomes):
+            mine = [failure for failure in failures if failure.position == lease.reported]
+            from_s = began + at * share
+            events += self._session.report(lease, [outcome], mine, from_s, from_s + share)
+        return events
 
     def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
@@ -215,7 +245,10 @@ class Worker:
         while not self._done.is_set():
             now = time.monotonic()
             if now >= next_at:
-                load = self._probe()
+                try:
+                    load = self._probe()
+                except Exception:  # a card that can't be read must not silence the worker
+                    load = NO_LOAD
                 with self._lock:
                     events = self._session.heartbeat(load)
                 line.send(events)
@@ -232,7 +265,7 @@ class Line:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
-        self.channel.socket.connect(worker.endpoint)
+        self.channel.connect(worker.endpoint)
         self._codec: Codec = load_part(worker.spec.codec)()
         self._worker = worker
 

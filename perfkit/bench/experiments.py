@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from cluster.client import Client
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from perfkit.bench.environment import fingerprint
@@ -41,8 +42,8 @@ WORKERS_MAX = 64
 #: The figure of a throughput is the median of so many blocks.
 BLOCKS = 10
 BURSTS = 7
-#: Deterministic counts need no more tasks than this to settle.
-COUNTED_TASKS = 200
+#: Few enough that a round of counting fits between two heartbeats.
+COUNTED_TASKS = 100
 #: A series that is saved is thinned to so many of its points.
 SERIES_POINTS = 2_000
 
@@ -68,6 +69,19 @@ class Setting:
         """A fresh cluster, to be entered."""
         models = () if self.model is None else (self.model,)
         return LocalCluster(self.workers, self.spec, models=models)
+
+    def count(
+        self, work: Work, drive: Callable[[Client, Work], object]
+    ) -> dict[str, float | int | None]:
+        """Messages and bytes per task, for some of the work.
+
+        Not of a model's: its tasks take too long for a count between two heartbeats, and the
+        messages are the same.
+        """
+        if self.model is not None:
+            return {}
+        self.say("counting messages")
+        return traffic_per_task(self.spec, self.workers, work.part(0, COUNTED_TASKS), drive)
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ def throughput(setting: Setting) -> Measurement:
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             rates.append(len(block) / map_s(client, block))
             setting.say(f"throughput: block {number}, {rates[-1]:,.0f} tasks/s")
-    counters = traffic_per_task(setting.spec, setting.workers, work.part(0, COUNTED_TASKS), map_s)
+    counters = setting.count(work, map_s)
     return Measurement(
         rates,
         bootstrap_interval(rates, seed=setting.seed),
@@ -178,9 +192,7 @@ def latency(setting: Setting) -> Measurement:
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             took_ms += one_by_one_ms(client, block)
             setting.say(f"latency: part {number}, {len(took_ms):,} of {len(work):,} tasks")
-    counters = traffic_per_task(
-        setting.spec, setting.workers, work.part(0, COUNTED_TASKS), one_by_one_ms
-    )
+    counters = setting.count(work, one_by_one_ms)
     return Measurement(
         took_ms,
         percentile_interval(took_ms, 50),
@@ -202,9 +214,7 @@ def burst(setting: Setting) -> Measurement:
             last_ms.append(max(took_ms))
             every_ms += took_ms
             setting.say(f"burst: {number} of {BURSTS}, {last_ms[-1]:,.1f} ms")
-    counters = traffic_per_task(
-        setting.spec, setting.workers, work.part(0, COUNTED_TASKS), burst_ms
-    )
+    counters = setting.count(work, burst_ms)
     return Measurement(
         last_ms,
         bootstrap_interval(last_ms, seed=setting.seed),
@@ -222,12 +232,12 @@ def startup(setting: Setting) -> Measurement:
         began_s = time.perf_counter()
         with setting.cluster() as local, local.client() as client:
             took_s.append(time.perf_counter() - began_s)
+            map_s(client, work)
             registered = len(client.status().workers)
             if registered != setting.workers:
                 raise WrongResult(
                     f"a cluster of {setting.workers} workers said it was ready with {registered}"
                 )
-            map_s(client, work)
         setting.say(f"startup: cluster {number} of {setting.tasks}, {took_s[-1]:.2f} s")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
 
@@ -281,7 +291,7 @@ def _percentiles(
 
 
 def _thinned(samples: Sequence[float]) -> list[float | None]:
-    """Every so-manieth sample, at most SERIES_POINTS."""
+    """At most SERIES_POINTS of the samples, evenly spread over them."""
     return list(samples[:: -(-len(samples) // SERIES_POINTS)])
 
 

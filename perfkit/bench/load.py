@@ -30,8 +30,9 @@ from cluster.spec import ClusterSpec
 PAYLOAD_BYTES = 200
 #: A lost task must end an experiment, not hang it.
 RESULT_TIMEOUT_S = 60.0
-#: Beats come by the clock and not by the task: for a count they are put off beyond its end.
-QUIET_BEAT_S, QUIET_LIVENESS_S = 3_600.0, 86_400.0
+#: Between two heartbeats of a cluster whose messages are counted, and how often they are.
+COUNTING_BEAT_S = 1.0
+COUNTED_ROUNDS = 5
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
 _NUMBER_BYTES = 8
 
@@ -69,7 +70,7 @@ class Work:
         return replace(self, payloads=self.payloads[start:stop], expected=self.expected[start:stop])
 
     def blocks(self, count: int) -> Iterator[Work]:
-        """The tasks in `count` parts, as equal as can be; fewer parts when there are fewer tasks."""
+        """The tasks in `count` parts, as equal as can be; in fewer if there are fewer tasks."""
         count = min(count, len(self))
         for start, stop in pairwise(len(self) * i // count for i in range(count + 1)):
             yield self.part(start, stop)
@@ -113,7 +114,7 @@ def map_s(client: Client, work: Work) -> float:
 
 
 def one_by_one_ms(client: Client, work: Work) -> list[float]:
-    """The latency of each task in ms, the next one submitted when the last one's result is there."""
+    """The latency of each task in ms, each submitted when the one before it is done."""
     took_ms: list[float] = []
     results: list[bytes] = []
     for payload in work.payloads:
@@ -165,28 +166,35 @@ def traffic_per_task(
 ) -> dict[str, float | int | None]:
     """Messages and bytes through the coordinator for each task of `drive(client, work)`.
 
-    Counted on a cluster of its own whose heartbeats are put off, after a first round in which
-    everybody has met, and less what asking for the counts costs: so the same work gives the same
-    counts, whatever else the machine does. Unknown where the coordinator does not count.
+    Counted on a cluster of its own, after a first round in which everybody has met, less what
+    asking for the counts costs. Heartbeats, which come by the clock, only ever add: the least of
+    several rounds is the work's own, and the same on every machine for parts that send a message
+    per task. Unknown where the coordinator does not count.
     """
-    limits = msgspec.structs.replace(
-        spec.limits,
-        heartbeat_s=QUIET_BEAT_S,
-        liveness_s=QUIET_LIVENESS_S,
-        client_liveness_s=QUIET_LIVENESS_S,
-    )
-    quiet = msgspec.structs.replace(spec, limits=limits)
-    with LocalCluster(workers, quiet, models=work.models) as local, local.client() as client:
+    beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
+    slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))
+    with (
+        LocalCluster(workers, slow, models=work.models) as local,
+        # A name of its own would bring the length of this host's into the bytes.
+        Client(local.endpoint, spec=slow, name="traffic") as client,
+    ):
         drive(client, work)
-        first, second = client.status().counters, client.status().counters
-        drive(client, work)
-        third = client.status().counters
-    if not all(name in third for name in TRAFFIC):
-        return dict.fromkeys((f"{name}_per_task" for name in TRAFFIC), None)
-    return {
-        f"{name}_per_task": (third[name] - second[name] - (second[name] - first[name])) / len(work)
-        for name in TRAFFIC
-    }
+        asking = [_traffic_of(client, lambda: None) for _ in range(COUNTED_ROUNDS)]
+        working = [_traffic_of(client, lambda: drive(client, work)) for _ in range(COUNTED_ROUNDS)]
+    per_task: dict[str, float | int | None] = {}
+    for name in TRAFFIC:
+        own = [counts[name] for counts in working if name in counts]
+        least = min((counts[name] for counts in asking if name in counts), default=0)
+        per_task[f"{name}_per_task"] = (min(own) - least) / len(work) if own else None
+    return per_task
+
+
+def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
+    """What the coordinator's counts grew by, its first answer included."""
+    before = client.status().counters
+    drive()
+    after = client.status().counters
+    return {name: after[name] - before[name] for name in TRAFFIC if name in after}
 
 
 def _shown(value: bytes) -> str:

@@ -158,4 +158,5 @@ def _proportion_interval(right: int, count: int) -> tuple[float, float]:
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # Rounding must not leave the share itself outside at 0 and 1.
+    return min(share, (middle - half) / scale), max(share, (middle + half) / scale)

@@ -1,0 +1,37 @@
+"""The README as a promise: its picture is the code's, its Python runs, its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.lifecycle import diagram
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_life_cycle_picture_is_the_one_that_the_table_gives() -> None:
+    pictures = re.findall(r"```mermaid\n(.*?)\n```", README, flags=re.DOTALL)
+    assert pictures == [diagram()]
+
+
+def test_the_first_python_example_runs_as_printed() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PYTHON[0]], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Status(" in ran.stdout
+
+
+@pytest.mark.parametrize("example", PYTHON, ids=["local", "handlers", "embedded"])
+def test_every_python_example_compiles(example: str) -> None:
+    compile(example, "README.md", "exec")
+
+
+def test_every_make_target_it_names_exists() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    named = set(re.findall(r"make ([a-z-]+)", README))
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
