@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cluster.lifecycle import TRANSITIONS
-from cluster.run import Run
+from cluster.ledger import stretches
 from cluster.status import Status, WorkerStatus
 from cluster.task import Priority, State
 
@@ -62,37 +61,32 @@ def validate(scheduler: Scheduler) -> None:
 
 
 def _check_tasks(scheduler: Scheduler) -> None:
-    """Each task is queued, waiting for a retry, under one live lease, or terminal; the ranges
-    partition the run.
+    """Each task is queued, waiting for a retry, leased once, or terminal: the ranges partition it.
+
+    That every move was one that TRANSITIONS has need not be checked: ``Run.note`` refuses others.
     """
-    leased: dict[int, Counter[int]] = {}
+    leased: dict[int, list[tuple[int, int]]] = {}
     for lease in scheduler.ledger.leases.values():
-        wanted = leased.setdefault(lease.run.id, Counter())
-        for piece in lease.pieces(lease.next, lease.stop):
-            wanted.update(range(piece.start, piece.stop))
+        pieces = lease.pieces(lease.next, lease.stop)
+        leased.setdefault(lease.run.id, []).extend((p.start, p.stop) for p in pieces)
     waiting = {id(run) for run in scheduler.ledger.queue.runs()}
     for run in scheduler.ledger.runs.values():
-        places = leased.get(run.id, Counter())
-        for piece in run.queued:
-            places.update(range(piece.start, piece.stop))
-        places.update(list(run.delayed or ()))
-        places.update(p for p in range(run.count) if not run.is_open(p))
-        assert places == Counter(range(run.count)), f"run {run.id} is not partitioned: {places}"
-        assert run.queued == sorted(run.queued), f"run {run.id} is queued out of order"
-        assert not run.queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
-        assert run.open == sum(map(run.is_open, range(run.count))), f"run {run.id} miscounts"
-        _check_story(run)
-
-
-def _check_story(run: Run) -> None:
-    """Attempts and deaths within their bounds, every move in the story one that TRANSITIONS has."""
-    for piece in [*run.queued, *(run.delayed or {}).values()]:
-        assert piece.attempts < run.retry.max_attempts, (
-            f"run {run.id} has too many attempts: {piece}"
+        terminal = stretches(
+            p for p, outcome in enumerate(run.outcomes or ()) if outcome is not None
         )
-    for entry in run.story:
-        known = any(entry.state == moves.get(entry.cause) for moves in TRANSITIONS.values())  # type: ignore[call-overload]
-        assert known, f"run {run.id} made a move that is not in the table: {entry}"
+        delayed = [(p, p + 1) for p in run.delayed or ()]
+        queued = [(p.start, p.stop) for p in run.queued]
+        places = sorted([*terminal, *delayed, *queued, *leased.get(run.id, ())])
+        joints = pairwise([(0, 0), *places, (run.count, run.count)])
+        whole = all(before[1] == after[0] for before, after in joints)
+        assert whole, f"run {run.id} of {run.count} is not partitioned: {places}"
+        assert queued == sorted(queued), f"run {run.id} is queued out of order"
+        assert not queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
+        done = sum(stop - start for start, stop in terminal)
+        assert run.open == run.count - done, f"run {run.id} miscounts what is open"
+        for piece in [*run.queued, *(run.delayed or {}).values()]:
+            assert piece.attempts < run.retry.max_attempts, f"run {run.id}: attempts of {piece}"
+            assert piece.deaths < scheduler.limits.deaths, f"run {run.id}: deaths of {piece}"
 
 
 def _check_leases(scheduler: Scheduler) -> None:

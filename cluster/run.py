@@ -142,10 +142,6 @@ class Run:
         self.open -= len(outcomes)
         self.retained_bytes += size_bytes
 
-    def is_open(self, position: int) -> bool:
-        """Whether the task has no outcome yet."""
-        return self.outcomes is None or self.outcomes[position] is None
-
     def note(
         self, state: State, cause: Cause, span: tuple[int, int], detail: str, now: float, most: int
     ) -> None:
