@@ -23,7 +23,7 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import Codec
+from cluster.codec import Codec, Frame
 from cluster.errors import Busy, ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.mapping import MAX_RUN_BYTES, Chunk, MapReader, as_payload, run_bytes
@@ -55,6 +55,8 @@ class Client:
         self._channel = Channel(self._context, zmq.DEALER, spec)
         self._channel.connect(endpoint)
         self._waker = Waker()
+        self._poller = zmq.Poller()
+        self._unsent: deque[list[Frame]] = deque()
         self._awake = False
         self._closing = False
         self._gone = False
@@ -215,7 +217,7 @@ class Client:
     # The client's own thread
 
     def _run(self) -> None:
-        poller = zmq.Poller()
+        poller = self._poller
         poller.register(self._channel.socket, zmq.POLLIN)
         poller.register(self._waker.fileno(), zmq.POLLIN)
         beat_s = self.spec.limits.heartbeat_s
@@ -229,7 +231,9 @@ class Client:
                 )
                 self._turn()
                 now = time.monotonic()
-                if now >= beat_at or self._session.owed >= MAX_OWED:
+                if self._unsent:  # nobody is there to hear that it is alive
+                    beat_at = max(beat_at, now + beat_s)
+                elif now >= beat_at or self._session.owed >= MAX_OWED:
                     self._send(self._session.heartbeat(now))
                     beat_at = now + beat_s
         finally:
@@ -237,6 +241,8 @@ class Client:
 
     def _turn(self) -> None:
         """Send what others handed over, take in what has arrived."""
+        if self._unsent:
+            self._send_on()
         while self._wishes:
             method, args = self._wishes.popleft()
             method(*args)
@@ -303,12 +309,28 @@ class Client:
         self._send([event(self.name, self._asked, *args)])
 
     def _send(self, events: list[Any]) -> None:
-        """Send; what does not fit now is sent again by the session when nobody answers it."""
+        """Send, or keep what can't leave before the coordinator is there: as much as the socket
+        would hold if it were. The session repeats what is dropped beyond that.
+        """
+        for frames in self._codec.encode(events):
+            if not self._unsent:
+                try:
+                    self._channel.send(frames)
+                    continue
+                except zmq.Again:
+                    self._poller.modify(self._channel.socket, zmq.POLLIN | zmq.POLLOUT)
+            if len(self._unsent) < self.spec.sockets.high_water_mark:
+                self._unsent.append(frames)
+
+    def _send_on(self) -> None:
+        """Send what was kept, as far as it leaves now."""
         try:
-            for frames in self._codec.encode(events):
-                self._channel.send(frames)
+            while self._unsent:
+                self._channel.send(self._unsent[0])
+                self._unsent.popleft()
         except zmq.Again:
             return
+        self._poller.modify(self._channel.socket, zmq.POLLIN)
 
     def _take_in(self, action: do.Action, now: float) -> None:
         if isinstance(action, do.Report):

@@ -117,5 +117,5 @@ class DictCodec:
     def _count(self, items: Any) -> Any:
         self._values += len(items) + 1
         if self._values > MAX_VALUES:
-            raise ProtocolError(f"more than {MAX_VALUES} values in one message")
+            raise ValueError(f"more than {MAX_VALUES} values in one message")
         return items

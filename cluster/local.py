@@ -31,6 +31,7 @@ from cluster.status import Status
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 4_000
+NOT_RUNNING = "the cluster is not running; use it in a with block"
 
 
 class Process:
@@ -123,7 +124,8 @@ class LocalCluster:
     ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides.
     ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
     ``bind`` is where it listens, without one at a free port or, by the spec's ``transport``, a
-    socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child wrote, when one does not come up.
+    socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child
+    wrote, when one does not come up.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class LocalCluster:
     def coordinator(self) -> Process:
         """The coordinator's process; raises ClusterError unless the cluster runs."""
         if self._coordinator is None:
-            raise ClusterError("the cluster is not running; use it in a with block")
+            raise ClusterError(NOT_RUNNING)
         return self._coordinator
 
     @property
@@ -175,8 +177,8 @@ class LocalCluster:
         folder = Path(self._folder.name)
         until_s = time.monotonic() + READY_TIMEOUT_S
         try:
-            chosen = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
-            options = ["--spec", encode_spec(self.spec), "--bind", self._bind or chosen]
+            free = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
+            options = ["--spec", encode_spec(self.spec), "--bind", self._bind or free]
             options += ["--insecure"] if self._insecure else []
             if self._cprofile is not None:
                 options += ["--cprofile", str(self._cprofile)]
@@ -244,8 +246,10 @@ class LocalCluster:
         self.stop()
 
     def _running(self) -> str:
-        """Where the coordinator listens; raises ClusterError unless it runs."""
-        return self.endpoint if self.coordinator else ""
+        """Where the coordinator listens; raises ClusterError unless the cluster runs."""
+        if self._coordinator is None:
+            raise ClusterError(NOT_RUNNING)
+        return self.endpoint
 
     def _start_worker(self) -> Process:
         assert self._folder is not None

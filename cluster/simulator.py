@@ -1,11 +1,11 @@
 """The production scheduler and sessions under a virtual clock, on a network that misbehaves by
 seed.
 
-Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart and
-are paused; handlers fail; clients cancel. After every step the scheduler's invariants are checked,
-and from outside what the scheduler can't know of itself: that no client is told two outcomes for a
-task. At ``heal_at_s`` the faults end and every accepted task must come to its one end. The same
-seed gives the same run: ``python -m cluster.simulator --seed N`` replays it.
+Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart,
+drain and are paused; handlers fail, or take their worker with them; clients cancel. After every
+step the scheduler's invariants are checked, and what it promises by a witness from outside. At
+``heal_at_s`` the faults end and every accepted task must come to its one end. The same seed gives
+the same run: ``python -m cluster.simulator --seed N`` replays it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from typing import Any
 from cluster import actions as do
 from cluster import events as on
 from cluster.limits import Limits
-from cluster.policy import POLICIES, AssignmentPolicy
+from cluster.policy import POLICIES, AssignmentPolicy, LeastLoaded
+from cluster.roster import WorkerState
+from cluster.run import Needs
 from cluster.scheduler import Scheduler
 from cluster.sessions import ClientSession, HeldLease, Options, Settled, WorkerSession
 from cluster.task import Backoff, Failure, Priority, Requirements, Retry, State
+from cluster.witness import Witness
 
-LIMITS = Limits(heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0)
+LIMITS = Limits(heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4)
 KINDS = ("fast", "slow")
+CREDIT = 6
+#: payloads that kill the worker that begins them, and that no handler gets through
+POISON, DOOMED = b"poison ", b"doomed "
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Faults:
     repeat: float = 0.05
     crash: float = 0.02
     pause: float = 0.02
+    leave: float = 0.01
+    poison: float = 0.1
     fail: float = 0.1
     cancel: float = 0.05
 
@@ -55,6 +63,20 @@ class Outcome:
     virtual_s: float
     ends: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
+
+
+class Slicing(LeastLoaded):
+    """Leases of many tasks, which the plain policies never grant: only these can be split."""
+
+    name = "slicing"
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """All that are queued; the worker's credit is the bound."""
+        return queued
+
+
+#: as many simulations with large leases as with small ones
+SIMULATED = (*POLICIES.values(), *[Slicing] * len(POLICIES))
 
 
 class SimulatedWorker:
@@ -73,7 +95,7 @@ class SimulatedWorker:
         """Start over as a new process under the old name."""
         self.incarnation += 1
         self.busy: HeldLease | None = None
-        self.session = WorkerSession(self.name, self.incarnation, 1, 6, KINDS, self.models)
+        self.session = WorkerSession(self.name, self.incarnation, 1, CREDIT, KINDS, self.models)
 
     def beat(self) -> None:
         """Send a heartbeat, and see that work goes on."""
@@ -87,7 +109,23 @@ class SimulatedWorker:
         if self.paused_until <= self.world.now:
             for event in self.session.handle(action):
                 self.world.to_scheduler(event)
+            held = sum(lease.stop - lease.reported for lease in self.session.leases.values())
+            assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
+
+    def retire(self) -> None:
+        """Drain, and leave a little later with whatever is left; a new process follows."""
+        born = self.incarnation
+        for event in self.session.drain():
+            self.world.to_scheduler(event)
+        self.world.after(0.2, lambda: self.leave(born))
+
+    def leave(self, born: int) -> None:
+        """Say goodbye, unless the process died meanwhile."""
+        if born == self.incarnation:
+            for event in self.session.leave("retired"):
+                self.world.to_scheduler(event)
+            self.restart()
 
     def work(self) -> None:
         """Begin the next chunk unless one is being worked on."""
@@ -102,6 +140,10 @@ class SimulatedWorker:
         if not payloads:
             self.busy = None
             return self.work()
+        for payload in payloads:
+            if payload.startswith(POISON):
+                self.world.poisoned[payload] += 1
+                return self.restart()
         busy_s = sum(
             rng.expovariate(1 / (0.002 if lease.kind == "fast" else 0.05)) for _ in payloads
         )
@@ -122,8 +164,8 @@ class SimulatedWorker:
         first = lease.reported
         failures = [
             Failure(first + i, "Raised", "it raised")
-            for i in range(len(payloads))
-            if self.world.rng.random() < self.world.faults.fail
+            for i, payload in enumerate(payloads)
+            if payload.startswith(DOOMED) or self.world.rng.random() < self.world.faults.fail
         ]
         failed = {f.position - first for f in failures}
         results = [b"" if i in failed else p[::-1] for i, p in enumerate(payloads)]
@@ -154,12 +196,15 @@ class SimulatedClient:
                 timeout_s=rng.choice((None, None, 0.3, 5.0)),
                 retry=Retry(rng.choice((1, 3)), rng.choice(list(Backoff)), base_s=0.05),
             )
-            payloads = [rng.randbytes(rng.randint(0, 6)) for _ in range(rng.choice((1, 1, 3, 20)))]
-            kind = rng.choice(KINDS)
+            count, kind = rng.choice((1, 1, 3, 20)), rng.choice(KINDS)
+            payloads = [f"{self.name} {self.left} {p}".encode() for p in range(count)]
+            if rng.random() < self.world.faults.poison:
+                payloads[-1] = rng.choice((POISON, DOOMED)) + payloads[-1]
             event = self.session.submit(kind, payloads, options, None, self.world.now)
             self.payloads[event.submission] = payloads
             self.world.to_scheduler(event)
-        if self.session.open and rng.random() < self.world.faults.cancel:
+        careless = not self.world.healed and rng.random() < self.world.faults.cancel
+        if careless and self.session.open:
             submission = rng.choice(list(self.session.open.values()))
             positions = rng.sample(range(submission.count), rng.randint(0, submission.count))
             self.world.to_scheduler(self.session.cancel(submission, positions))
@@ -194,7 +239,7 @@ class Simulation:
         seed: int,
         faults: Faults = Faults(),
         scheduler: type[Scheduler] = Scheduler,
-        policies: Sequence[Callable[[], AssignmentPolicy]] = tuple(POLICIES.values()),
+        policies: Sequence[Callable[[], AssignmentPolicy]] = SIMULATED,
         heal_at_s: float = 3.0,
     ) -> None:
         self.seed = seed
@@ -206,7 +251,12 @@ class Simulation:
         self.healed = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
-        self.scheduler = scheduler(self.rng.choice(policies)(), LIMITS, self.rng.random)
+        self.policies = {make().name: make for make in policies}
+        policy = self.rng.choice(policies)()
+        self.scheduler = scheduler(policy, LIMITS, self.rng.random, self.policies)
+        self.witness = Witness(LIMITS)
+        #: how many workers each poisonous payload has killed
+        self.poisoned: Counter[bytes] = Counter()
         n_workers, n_clients = self.rng.randint(1, 5), self.rng.randint(1, 3)
         self.workers = {
             f"w{i}": SimulatedWorker(self, f"w{i}", gpu=i == 0) for i in range(n_workers)
@@ -234,6 +284,7 @@ class Simulation:
                 f"seed {self.seed} at {self.now:.3f} s: {error} ({replay})"
             ) from error
         ends = Counter(s for c in self.clients.values() for s in c.outcomes.values())
+        assert not self.witness.open, "an accepted task has no end"
         counters = self.scheduler.counters
         return Outcome(self.seed, self.steps, sum(ends.values()), self.now, ends, counters)
 
@@ -244,11 +295,13 @@ class Simulation:
         due = self._heap[0][0]
         if deadline is not None and deadline <= due:
             self.now = max(self.now, deadline)
-            self.route(self.scheduler.handle_timer(self.now))
+            self.route(None, self.scheduler.handle_timer(self.now))
         else:
             self.now, _, happen = heappop(self._heap)
             happen()
         self.scheduler.validate()
+        killed = max(self.poisoned.values(), default=0)
+        assert killed <= LIMITS.deaths, f"a task killed {killed} workers"
 
     def over(self) -> bool:
         """Whether the world is healed and nobody waits for anything."""
@@ -279,15 +332,21 @@ class Simulation:
         if not self.healed:
             copies = 0 if self.rng.random() < self.faults.loss else 1
             copies += self.rng.random() < self.faults.repeat
-        for _ in range(copies):
-            self.after(self.rng.expovariate(1 / self.faults.delay_s), lambda: arrive(message))
+        for copy in range(copies):
+            delay_s = self.rng.expovariate(1 / self.faults.delay_s) * (1 + 4 * copy)
+            self.after(delay_s, lambda: arrive(message))
 
     def to_scheduler(self, event: on.Event) -> None:
         """Send an event on its way."""
-        self.send(lambda e: self.route(self.scheduler.handle(e, self.now)), event)
+        self.send(self.tell, event)
 
-    def route(self, actions: Sequence[do.Action]) -> None:
+    def tell(self, event: on.Event) -> None:
+        """Let the scheduler know of an event at once."""
+        self.route(event, self.scheduler.handle(event, self.now))
+
+    def route(self, event: on.Event | None, actions: Sequence[do.Action]) -> None:
         """Send actions on their way to whom they name."""
+        self.witness.observe(event, actions, self.now)
         for action in actions:
             name = str(getattr(action, "worker", None) or getattr(action, "client", ""))
             peer = self.workers.get(name) or self.clients.get(name)
@@ -301,11 +360,15 @@ class Simulation:
                 return
             if self.rng.random() < self.faults.crash:
                 worker.restart()
+                if self.rng.random() < 0.5:
+                    self.tell(on.WorkerLost(worker.name, "connection closed"))
+            if self.rng.random() < self.faults.leave:
+                worker.retire()
             if self.rng.random() < self.faults.pause:
                 worker.paused_until = self.now + self.rng.uniform(0.1, 1.5)
         if self.rng.random() < 0.02:
-            policy = self.rng.choice(list(POLICIES))
-            self.route(self.scheduler.handle(on.PolicyChanged("op", 0, policy), self.now))
+            policy = self.rng.choice(list(self.policies))
+            self.tell(on.PolicyChanged("op", 0, policy))
 
     def heal(self) -> None:
         """From here on nothing is lost, repeated or stopped."""

@@ -132,6 +132,7 @@ class Worker:
         drained = False
         while True:
             if self._session.epoch is None and time.monotonic() >= introduce_at:
+                line.channel.socket.poll(round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT)
                 line.send(self._session.introduction())
                 introduce_at = time.monotonic() + self.spec.limits.heartbeat_s
             if self._drain.is_set():

@@ -11,14 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Literal
 
 from cluster.client import Client
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
-from perfkit.bench.environment import fingerprint
 from perfkit.bench.load import (
     ExperimentError,
     Work,
@@ -29,6 +27,7 @@ from perfkit.bench.load import (
     one_by_one_ms,
     traffic_per_task,
 )
+from perfkit.bench.recording import Recording
 from perfkit.bench.results import Result
 from perfkit.bench.served import model_work
 from perfkit.bench.stats import Interval, bootstrap_interval, percentile_interval
@@ -137,25 +136,19 @@ def run(
     _check_range("tasks", tasks, experiment.tasks_max, name)
     _check_range("workers", workers, WORKERS_MAX, name)
     setting = Setting(spec, workers, tasks, seed, model, progress or _say_nothing)
-    started, began_s = datetime.now(UTC), time.perf_counter()
-    environment = fingerprint()
+    recording = Recording()
     found = experiment.function(setting)
-    return Result(
-        experiment=name,
-        spec=spec.name,
+    return recording.result(
+        name,
+        spec,
+        found.figure,
+        experiment.unit,
+        found.samples,
         engine=engine,
         workers=workers,
         tasks=tasks,
-        value=found.figure.value,
-        unit=experiment.unit,
-        low=found.figure.low,
-        high=found.figure.high,
-        samples=found.samples,
-        environment=environment,
         seed=seed,
-        parameters={"model": model, "interval": found.figure.method, **found.parameters},
-        started_utc=started.isoformat(),
-        duration_s=time.perf_counter() - began_s,
+        parameters={"model": model, **found.parameters},
         counters=found.counters,
         series=found.series,
     )

@@ -8,41 +8,32 @@ memory from its maps, the coordinator's hot spots from cProfile in the coordinat
 from __future__ import annotations
 
 import os
-import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from cluster.events import WorkerJoined
 from cluster.local import LocalCluster
-from cluster.policy import AssignmentPolicy
-from cluster.roster import WorkerState
-from cluster.spec import ClusterSpec, load_part
-from cluster.task import NO_REQUIREMENTS, Gpu, Load
-from perfkit.bench.environment import fingerprint
-from perfkit.bench.load import ExperimentError, WrongResult, echo_work, map_s, result_of
+from cluster.spec import ClusterSpec
+from perfkit.bench.load import ExperimentError, echo_work, map_s, result_of
+from perfkit.bench.recording import Recording
 from perfkit.bench.results import Result
 from perfkit.bench.served import model_work
-from perfkit.bench.stats import Interval, bootstrap_interval, percentile_interval
-from perfkit.profile import data_frame, html_table, load_profile, process_memory
+from perfkit.bench.stats import Interval, bootstrap_interval
+from perfkit.profile import data_frame, html_table, load_profile, process_memory, waterfall
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfkit.profile import CpuProfile
+    from perfkit.profile import CpuProfile, Waterfall
 
+COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")
 #: Processor time comes in ticks of 10 ms, so blocks must be few to be long.
 BLOCKS = 6
-NEEDS = ("echo", NO_REQUIREMENTS)
 _UNKNOWN = bootstrap_interval([])
-#: A tie between scores that differ in the last bit only.
-_SCORE_EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
@@ -63,11 +54,16 @@ class RoleUse:
 
 @dataclass(frozen=True)
 class RoleTable:
-    """Every role of a cluster under one kind of load; `work` says of which."""
+    """Every role of a cluster under one kind of load; `work` says of which.
+
+    `result` is the same as a file: its figure is the coordinator's processor time in µs per task,
+    its series are every role's readings, block by block.
+    """
 
     rows: tuple[RoleUse, ...]
     work: str
     tasks: int
+    result: Result
 
     def of(self, role: str) -> RoleUse:
         """The row of a role; raises KeyError that names those there are."""
@@ -131,15 +127,16 @@ def measure_roles(
     The API has a row of its own and no figures as long as there is none. The client is this
     process. Raises as `perfkit.bench.experiments.run` does.
     """
+    recording = Recording()
     work = echo_work(tasks, seed) if model is None else model_work(model, tasks, seed)
-    worker_role = "worker" if model is None else f"worker with {model}"
+    worker_role = WORKER if model is None else f"{WORKER} with {model}"
     with LocalCluster(workers, spec, models=work.models) as local, local.client() as client:
         map_s(client, work.part(0, max(1, len(work) // 10)))
         account = _Account(
             {
-                "coordinator": [local.coordinator_pid],
+                COORDINATOR: [local.coordinator_pid],
                 worker_role: [worker.pid for worker in local.workers],
-                "client (this process)": [os.getpid()],
+                CLIENT: [os.getpid()],
             }
         )
         for number, block in enumerate(work.blocks(BLOCKS), 1):
@@ -147,7 +144,20 @@ def measure_roles(
             account.close_block(len(block))
             if progress is not None:
                 progress(f"roles: block {number}, {len(block):,} {work.kind} tasks")
-    return RoleTable((*account.rows(), RoleUse("API", 0, note="not built yet")), work.kind, tasks)
+    rows = (*account.rows(), RoleUse(API, 0, note="not built yet"))
+    result = recording.result(
+        "roles",
+        spec,
+        rows[0].cpu_us_per_task,
+        "µs",
+        account.readings[f"{COORDINATOR} cpu_us_per_task"],
+        workers=workers,
+        tasks=tasks,
+        seed=seed,
+        parameters={"model": model, **work.facts},
+        series={name: list(found) for name, found in account.readings.items()},
+    )
+    return RoleTable(rows, work.kind, tasks, result)
 
 
 class _Account:
@@ -157,22 +167,22 @@ class _Account:
         self._processes = {
             role: [psutil.Process(pid) for pid in pids] for role, pids in pids_by_role.items()
         }
-        self._cpu_us: dict[str, list[float]] = {role: [] for role in pids_by_role}
-        self._memory: dict[str, dict[str, list[float]]] = {
-            role: {name: [] for name in MEASURES[1:]} for role in pids_by_role
+        #: by role and measure; of memory, one reading for each process and block
+        self.readings: dict[str, list[float]] = {
+            f"{role} {measure}": [] for role in pids_by_role for measure in MEASURES
         }
         self._before_s = {role: self._cpu_s(role) for role in pids_by_role}
 
     def close_block(self, tasks: int) -> None:
         """Book what was used since the last block on that many tasks."""
         for role, processes in self._processes.items():
-            now_s = self._cpu_s(role)
-            self._cpu_us[role].append((now_s - self._before_s[role]) * 1e6 / tasks)
+            used_s = self._cpu_s(role) - self._before_s[role]
+            self.readings[f"{role} cpu_us_per_task"].append(used_s * 1e6 / tasks)
             for process in processes:
                 sample = process_memory(process.pid)
-                for name, readings in self._memory[role].items():
-                    if (reading := getattr(sample, name, None)) is not None:
-                        readings.append(reading)
+                for measure in MEASURES[1:]:
+                    if (reading := getattr(sample, measure, None)) is not None:
+                        self.readings[f"{role} {measure}"].append(reading)
         # Reading memory costs this process time that no task has asked for.
         self._before_s = {role: self._cpu_s(role) for role in self._processes}
 
@@ -181,11 +191,16 @@ class _Account:
             RoleUse(
                 role,
                 len(processes),
-                bootstrap_interval(self._cpu_us[role], "mean"),
-                *(bootstrap_interval(self._memory[role][name]) for name in MEASURES[1:]),
+                cpu_us_per_task=bootstrap_interval(self._of(role, "cpu_us_per_task"), "mean"),
+                rss_bytes=bootstrap_interval(self._of(role, "rss_bytes")),
+                pss_bytes=bootstrap_interval(self._of(role, "pss_bytes")),
+                uss_bytes=bootstrap_interval(self._of(role, "uss_bytes")),
             )
             for role, processes in self._processes.items()
         ]
+
+    def _of(self, role: str, measure: str) -> list[float]:
+        return self.readings[f"{role} {measure}"]
 
     def _cpu_s(self, role: str) -> float:
         try:
@@ -218,11 +233,13 @@ def profile_coordinator(
 
 def trace_tasks(
     spec: ClusterSpec, *, workers: int = 2, tasks: int = 300, seed: int = 0
-) -> list[tuple[float, ...]]:
-    """The seven stamps of each task, one in flight; their meaning is `perfkit.profile.clocks`'s.
+) -> tuple[Waterfall, Result]:
+    """Where the time of a task goes, one in flight; and the same as a file.
 
-    Every task is traced, so what stamping costs is in the stages.
+    The result's figure is the median from end to end in ms, its series are the stages. Every task
+    is traced, so what stamping costs is in the stages.
     """
+    recording = Recording()
     work = echo_work(tasks, seed)
     with LocalCluster(workers, spec) as local, local.client() as client:
         map_s(client, work.part(0, max(1, len(work) // 10)))
@@ -231,96 +248,24 @@ def trace_tasks(
             futures.append(client.submit(work.kind, payload, traced=True))
             result_of(futures[-1])
     work.check([future.result() for future in futures])
-    return [future.stamps for future in futures]
-
-
-def measure_selection(
-    spec: ClusterSpec, *, workers: int = 100, choices: int = 2_000, seed: int = 0
-) -> Result:
-    """Microseconds that the spec's policy takes to choose one of many workers, in this process.
-
-    The workers are made up, differently loaded, and change between choices. Each choice is checked:
-    the worker has credit, and where the policy scores workers nobody eligible scores lower.
-    """
-    began_s, started = time.perf_counter(), datetime.now(UTC)
-    policy: AssignmentPolicy = load_part(spec.policies)[spec.policy]()
-    rng = random.Random(seed)
-    roster = [_made_worker(number, rng) for number in range(workers)]
-    for worker in roster:
-        policy.join(worker)
-    took_us: list[float] = []
-    for _ in range(choices):
-        freed = rng.choice([worker for worker in roster if worker.held])
-        freed.held -= 1
-        policy.touch(freed)
-        chosen, us = _timed_choice(policy)
-        _check_choice(policy, roster, chosen)
-        took_us.append(us)
-        chosen.held += 1
-        policy.touch(chosen)
-    figure, slow = percentile_interval(took_us, 50), percentile_interval(took_us, 99)
-    return Result(
-        experiment="selection",
-        spec=spec.name,
-        engine="in process",
+    found = waterfall(future.stamps for future in futures)
+    columns = zip(*found.intervals_ns, strict=True)
+    result = recording.result(
+        "trace",
+        spec,
+        found.end_to_end.p50_ms,
+        "ms",
+        [sum(intervals) / 1e6 for intervals in found.intervals_ns],
         workers=workers,
-        tasks=choices,
-        value=figure.value,
-        unit="µs",
-        low=figure.low,
-        high=figure.high,
-        samples=took_us,
-        environment=fingerprint(),
+        tasks=tasks,
         seed=seed,
-        parameters={"policy": policy.name, "interval": figure.method},
-        started_utc=started.isoformat(),
-        duration_s=time.perf_counter() - began_s,
-        counters={
-            "choice_us_p99": slow.value,
-            "choice_us_p99_low": slow.low,
-            "choice_us_p99_high": slow.high,
+        parameters={**work.facts, "in_flight": 1},
+        series={
+            f"{stage.stage} ms": [interval / 1e6 for interval in column]
+            for stage, column in zip(found.stages, columns, strict=True)
         },
     )
-
-
-def _made_worker(number: int, rng: random.Random) -> WorkerState:
-    total_bytes = 8 << 30
-    joined = WorkerJoined(
-        worker=f"worker-{number}",
-        incarnation=1,
-        capacity=4,
-        credit=8,
-        kinds=["echo"],
-        gpus=[Gpu(family="polaris", vram_total_bytes=total_bytes)],
-    )
-    worker = WorkerState(joined, epoch=1, now=0.0)
-    worker.held = rng.randrange(1, worker.credit)
-    worker.load = Load(gpu_busy_pct=rng.uniform(0, 100), vram_free_bytes=rng.randrange(total_bytes))
-    return worker
-
-
-def _timed_choice(policy: AssignmentPolicy) -> tuple[WorkerState, float]:
-    began_ns = time.perf_counter_ns()
-    chosen = policy.choose(NEEDS, False)
-    took_us = (time.perf_counter_ns() - began_ns) / 1e3
-    if chosen is None:
-        raise WrongResult(f"policy {policy.name!r} found nobody although a worker has credit")
-    return chosen, took_us
-
-
-def _check_choice(
-    policy: AssignmentPolicy, roster: Sequence[WorkerState], chosen: WorkerState
-) -> None:
-    if chosen.free <= 0 or not chosen.offers(*NEEDS):
-        raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which has no credit left")
-    score = getattr(policy, "score", None)
-    if score is None:
-        return
-    best = min(score(worker, NEEDS) for worker in roster if worker.free > 0)
-    if score(chosen, NEEDS) > best + _SCORE_EPSILON:
-        raise WrongResult(
-            f"policy {policy.name!r} chose {chosen.id}, though another is less loaded"
-        )
+    return found, result
 
 
 def _text(figure: Interval, scale: float) -> str:

@@ -1,0 +1,154 @@
+"""What a scheduler promises, checked by somebody who only sees what goes in and what comes out.
+
+``Scheduler.validate`` looks inside, so a scheduler that is wrong about itself may pass it. The
+witness keeps a small model of its own, fed with each event and the actions that answer it. It knows
+tasks by their payloads, which have to be unique.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cluster import actions as do
+from cluster import events as on
+from cluster.limits import Limits
+from cluster.run import Needs, Outcome
+from cluster.task import Failure, Priority, State
+
+
+class Promise:
+    """A run that was accepted, and what has come of each of its tasks."""
+
+    __slots__ = (
+        "count",
+        "due",
+        "fresh",
+        "leased",
+        "needs",
+        "outcomes",
+        "place",
+        "priority",
+        "run",
+    )
+
+    def __init__(self, event: on.TasksSubmitted, run: int, place: int, now: float) -> None:
+        self.run = run
+        #: how many runs were accepted before this one
+        self.place = place
+        self.count = len(event.payloads)
+        self.needs: Needs = (event.kind, event.requirements)
+        self.priority = event.priority
+        self.due = None if event.timeout_s is None else now + event.timeout_s
+        #: positions that certainly wait: never leased, without an outcome
+        self.fresh = set(range(self.count))
+        #: how often each position was leased
+        self.leased: Counter[int] = Counter()
+        self.outcomes: dict[int, Outcome] = {}
+
+
+class Witness:
+    """Objects, by AssertionError, to what a scheduler must never be seen to do."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._promises: dict[tuple[str, int], Promise] = {}
+        #: those of which something is not settled yet
+        self.open: dict[tuple[str, int], Promise] = {}
+        self._tasks: dict[bytes, tuple[Promise, int]] = {}
+        self._epochs: dict[str, int] = {}
+        self._leases: set[int] = set()
+        #: leases granted to more urgent levels since a level's last one: all of them, and those for
+        #: which a task of the level with the same needs waited
+        self._above = [0] * len(Priority)
+        self._passed = [0] * len(Priority)
+
+    def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
+        """Take in an event, or None for a timer, and what the scheduler did about it."""
+        for action in actions:
+            if isinstance(action, do.Assign):
+                self._assigned(action)
+            elif isinstance(action, do.Deliver):
+                self._delivered(action, isinstance(event, on.ClientHeartbeat))
+            elif isinstance(action, do.Accept):
+                self._accepted(action, event, now)
+            elif isinstance(action, do.Welcome):
+                self._epochs[action.worker] = action.epoch
+        if isinstance(event, on.TasksCancelled):
+            self._cancelled(event)
+        elif isinstance(event, on.TasksFinished | on.WorkerHeartbeat | on.WorkerLeft):
+            told = any(isinstance(action, do.Disconnect) for action in actions)
+            stale = event.epoch != self._epochs.get(event.worker)
+            assert told or not stale, f"{event.worker} spoke under a past epoch and was not told"
+        for promise in self.open.values():
+            assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
+
+    def _accepted(self, action: do.Accept, event: on.Event | None, now: float) -> None:
+        key = (action.client, action.submission)
+        known = self._promises.get(key)
+        if known is not None:
+            assert known.run == action.run, f"{key} was accepted twice"
+            return
+        assert isinstance(event, on.TasksSubmitted), f"{key} was accepted without being submitted"
+        promise = Promise(event, action.run, len(self._promises), now)
+        self._promises[key] = self.open[key] = promise
+        self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}
+
+    def _assigned(self, action: do.Assign) -> None:
+        assert action.lease not in self._leases, f"lease {action.lease} was granted twice"
+        self._leases.add(action.lease)
+        epoch = self._epochs.get(action.worker)
+        assert action.epoch == epoch, f"{action.worker} was leased work under a past epoch"
+        promise = self._tasks[action.payloads[0]][0]
+        self._check_order(promise)
+        for position, payload in enumerate(action.payloads, action.start):
+            assert self._tasks[payload] == (promise, position), "a lease names the wrong tasks"
+            task = f"task {position} of run {promise.run}"
+            assert position not in promise.outcomes, f"{task} was leased after its end"
+            promise.leased[position] += 1
+        promise.fresh.difference_update(range(action.start, action.start + len(action.payloads)))
+
+    def _check_order(self, served: Promise) -> None:
+        """Whether it was this run's turn, judged by runs with the same needs."""
+        level, bypasses = served.priority, self._limits.bypasses
+        waiting = [promise for promise in self.open.values() if promise.fresh]
+        alike = [p for p in waiting if p.needs == served.needs]
+        for other in alike:
+            names = f"run {served.run} went before run {other.run}"
+            if other.priority == level:
+                assert other.place >= served.place, f"{names} of the same priority"
+            elif other.priority < level:
+                assert self._above[level] >= bypasses, f"{names}, which is more urgent"
+        self._above[level] = self._passed[level] = 0
+        for below in range(level + 1, len(Priority)):
+            self._above[below] += 1
+            if not any(p.priority == below for p in waiting):
+                self._passed[below] = 0
+            elif any(p.priority == below for p in alike):
+                self._passed[below] += 1
+            # Other levels that starve may go first, once each.
+            most = bypasses + len(Priority)
+            assert self._passed[below] <= most, f"priority {Priority(below).name} starves"
+
+    def _delivered(self, action: do.Deliver, reminded: bool) -> None:
+        key = (action.client, action.submission)
+        promise = self._promises[key]
+        failures = {failure.position: failure for failure in action.failures}
+        for position, result in enumerate(action.outcomes, action.start):
+            outcome = failures.get(position, result)
+            again = position in promise.outcomes
+            first = promise.outcomes.setdefault(position, outcome)
+            assert first == outcome, f"{key} has two outcomes at {position}: {first!r}, {outcome!r}"
+            assert reminded or not again, f"{key} was delivered twice at {position}"
+            if isinstance(outcome, Failure) and outcome.state is State.DEAD_LETTERED:
+                lost = promise.leased[position] >= self._limits.deaths
+                assert lost, f"{key} was buried at {position} before it had lost its workers"
+            promise.fresh.discard(position)
+        if len(promise.outcomes) == promise.count:
+            self.open.pop(key, None)
+
+    def _cancelled(self, event: on.TasksCancelled) -> None:
+        promise = self._promises.get((event.client, event.submission))
+        if promise is not None:
+            wanted = set(event.positions or range(promise.count)) - promise.outcomes.keys()
+            assert not wanted, f"run {promise.run} goes on although it was cancelled at {wanted}"

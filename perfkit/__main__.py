@@ -1,0 +1,6 @@
+"""Lets ``python -m perfkit`` stand in for the installed command where that is not on the path."""
+
+from perfkit.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="perfkit")

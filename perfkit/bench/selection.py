@@ -1,0 +1,116 @@
+"""How long a policy takes to choose one of many workers, which no small cluster can show.
+
+A cluster of two hides the cost of a scan, so the workers are made up, but they are the scheduler's
+own records of workers, and the policy is the one that the coordinator of the spec would load.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from cluster.events import WorkerJoined
+from cluster.policy import AssignmentPolicy
+from cluster.roster import WorkerState
+from cluster.spec import ClusterSpec, load_part
+from cluster.task import NO_REQUIREMENTS, Gpu, Load
+from perfkit.bench.load import ExperimentError, WrongResult
+from perfkit.bench.recording import Recording
+from perfkit.bench.results import Result
+from perfkit.bench.stats import percentile_interval
+
+NEEDS = ("echo", NO_REQUIREMENTS)
+CAPACITY, CREDIT, VRAM_BYTES = 4, 8, 8 << 30
+WORKERS_MAX, CHOICES_MAX = 10_000, 1_000_000
+#: Two scores that differ in the last bit only are a tie.
+SCORE_EPSILON = 1e-9
+
+
+def measure_selection(
+    spec: ClusterSpec, *, workers: int = 100, choices: int = 2_000, seed: int = 0
+) -> Result:
+    """Microseconds that the spec's policy takes to choose one of many workers, in this process.
+
+    The workers are made up, differently loaded, and change between choices. Each choice is checked:
+    the worker has credit, and where the policy scores workers nobody eligible scores lower. Raises
+    ExperimentError for numbers out of range, WrongResult for a wrong choice.
+    """
+    if not (1 <= workers <= WORKERS_MAX and 1 <= choices <= CHOICES_MAX):
+        raise ExperimentError(
+            f"selection takes 1 to {WORKERS_MAX:,} workers and 1 to {CHOICES_MAX:,} choices, "
+            f"not {workers:,} and {choices:,}"
+        )
+    recording = Recording()
+    policy: AssignmentPolicy = load_part(spec.policies)[spec.policy]()
+    rng = random.Random(seed)
+    roster = [_made_worker(number, rng) for number in range(workers)]
+    for worker in roster:
+        policy.join(worker)
+    took_us: list[float] = []
+    for _ in range(choices):
+        freed = rng.choice([worker for worker in roster if worker.held])
+        freed.held -= 1
+        policy.touch(freed)
+        chosen, us = _timed_choice(policy)
+        _check_choice(policy, roster, chosen)
+        took_us.append(us)
+        chosen.held += 1
+        policy.touch(chosen)
+    figure, slow = percentile_interval(took_us, 50), percentile_interval(took_us, 99)
+    return recording.result(
+        "selection",
+        spec,
+        figure,
+        "µs",
+        took_us,
+        engine="in process",
+        workers=workers,
+        tasks=choices,
+        seed=seed,
+        parameters={"policy": policy.name},
+        counters={
+            "choice_us_p99": slow.value,
+            "choice_us_p99_low": slow.low,
+            "choice_us_p99_high": slow.high,
+        },
+    )
+
+
+def _made_worker(number: int, rng: random.Random) -> WorkerState:
+    joined = WorkerJoined(
+        worker=f"worker-{number}",
+        incarnation=1,
+        capacity=CAPACITY,
+        credit=CREDIT,
+        kinds=["echo"],
+        gpus=[Gpu(family="polaris", vram_total_bytes=VRAM_BYTES)],
+    )
+    worker = WorkerState(joined, epoch=1, now=0.0)
+    worker.held = rng.randrange(1, worker.credit)
+    worker.load = Load(gpu_busy_pct=rng.uniform(0, 100), vram_free_bytes=rng.randrange(VRAM_BYTES))
+    return worker
+
+
+def _timed_choice(policy: AssignmentPolicy) -> tuple[WorkerState, float]:
+    began_ns = time.perf_counter_ns()
+    chosen = policy.choose(NEEDS, False)
+    took_us = (time.perf_counter_ns() - began_ns) / 1e3
+    if chosen is None:
+        raise WrongResult(f"policy {policy.name!r} found nobody although a worker has credit")
+    return chosen, took_us
+
+
+def _check_choice(
+    policy: AssignmentPolicy, roster: Sequence[WorkerState], chosen: WorkerState
+) -> None:
+    if chosen.free <= 0 or not chosen.offers(*NEEDS):
+        raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which has no credit left")
+    score = getattr(policy, "score", None)
+    if score is None:
+        return
+    best = min(score(worker, NEEDS) for worker in roster if worker.free > 0)
+    if score(chosen, NEEDS) > best + SCORE_EPSILON:
+        raise WrongResult(
+            f"policy {policy.name!r} chose {chosen.id}, though another is less loaded"
+        )

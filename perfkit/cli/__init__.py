@@ -1,0 +1,57 @@
+"""The command line: ``perfkit cluster``, ``perfkit bench``, ``perfkit report``.
+
+It has to be there at once, so this package and the modules it imports load neither ZeroMQ nor
+anything larger; each command brings its own. What it prints and how it ends is in `output`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfkit.cli import bench, cluster, report
+from perfkit.cli.output import add_command, examples
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="perfkit",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        ("a cluster in this terminal …", "perfkit cluster up --workers 2 --model magika"),
+        ("… and work from another", "perfkit cluster submit --model magika README.md"),
+        ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
+        ("the whole story, as HTML", "perfkit report"),
+    ),
+)
+app.add_typer(cluster.app, name="cluster")
+add_command(app, "bench", bench.bench, *bench.EXAMPLES)
+add_command(app, "report", report.report, *report.EXAMPLES)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"perfkit {version('perfkit')}")
+        except PackageNotFoundError:
+            typer.echo("perfkit, version unknown: it runs from a folder and is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
+    ] = False,
+) -> None:
+    """Run an inference cluster, measure it, and prove what makes it faster.
+
+    Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted. More: perfkit report --help
+    """

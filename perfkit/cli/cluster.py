@@ -1,0 +1,323 @@
+"""``perfkit cluster``: run the cluster, look at it, give it work.
+
+The commands only read their arguments; what they do is in the modules beside this one, which bring
+ZeroMQ along and are therefore imported by the command that needs them: help is there at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.errors import ClusterError
+from perfkit.cli import options as opt
+from perfkit.cli.config import SettingError, Settings, build_spec, did_you_mean
+from perfkit.cli.output import add_command, errors_as_lines, examples, note
+
+app = typer.Typer(
+    help="Run a cluster, look at it, give it work.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=examples(
+        ("a coordinator and two workers, until Ctrl-C", "perfkit cluster up --model magika"),
+        ("in another terminal: what are these files?", "perfkit cluster submit --model magika *"),
+        ("how is it?", "perfkit cluster status"),
+    ),
+)
+
+
+class PriorityName(StrEnum):
+    """How urgent a task is, as it is typed."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+def up(
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many worker processes.  [dim]\\[default: 2][/dim]",
+            rich_help_panel=opt.SETTINGS_PANEL,
+        ),
+    ] = None,
+    model: opt.Models = None,
+    bind: opt.Bind = None,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    capacity: opt.Capacity = None,
+    handlers: opt.Handlers = None,
+    insecure: opt.Insecure = None,
+    config: opt.Config = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write one line of JSON when ready: endpoint and pids.")
+    ] = False,
+) -> None:
+    """Start a coordinator and workers on this machine and keep them until Ctrl-C.
+
+    Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies.
+    """
+    with errors_as_lines(ClusterError):
+        found = opt.settings(
+            config,
+            knobs,
+            workers=workers,
+            models=model,
+            bind=bind,
+            spec=spec,
+            capacity=capacity,
+            handlers=handlers,
+            insecure=insecure,
+        )
+        from perfkit.cli.up import run_up
+
+        _check_models(found.models)
+        _check_bind(found)
+        run_up(found, build_spec(found.spec, found.set), as_json=as_json)
+
+
+def coordinator(
+    bind: opt.Bind = None,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    insecure: opt.Insecure = None,
+    config: opt.Config = None,
+) -> None:
+    """Run a coordinator alone, until Ctrl-C or SIGTERM.
+
+    Writes one line of JSON when it listens: its endpoint and pid.
+    """
+    with errors_as_lines(ClusterError):
+        found = opt.settings(config, knobs, bind=bind, spec=spec, insecure=insecure)
+        chosen = build_spec(found.spec, found.set)
+        _check_bind(found)
+        from cluster.process import run_coordinator
+        from perfkit.cli.up import port_taken
+
+        note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")
+        with port_taken(found.bind):
+            run_coordinator(chosen, found.bind, insecure=found.insecure, cprofile=None, alone=True)
+
+
+def worker(
+    endpoint: opt.Endpoint = None,
+    model: opt.Models = None,
+    capacity: opt.Capacity = None,
+    handlers: opt.Handlers = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Unique in the cluster.  [dim]\\[default: host and process id][/dim]"),
+    ] = None,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    config: opt.Config = None,
+) -> None:
+    """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes what it has started.
+
+    It waits for a coordinator that is not there yet, and for one that went away. Writes one line of
+    JSON when a coordinator has welcomed it: its name and pid.
+    """
+    with errors_as_lines(ClusterError):
+        found = opt.settings(
+            config,
+            knobs,
+            endpoint=endpoint,
+            models=model,
+            capacity=capacity,
+            handlers=handlers,
+            spec=spec,
+        )
+        chosen = build_spec(found.spec, found.set)
+        _check_models(found.models)
+        from cluster.process import run_worker
+
+        # An installed command does not look for modules where it is called; `python -m` does.
+        sys.path.insert(0, str(Path.cwd()))
+        note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
+        run_worker(
+            chosen,
+            found.coordinator,
+            handlers=found.handlers,
+            models=found.models,
+            name=name,
+            capacity=found.capacity,
+            alone=True,
+        )
+
+
+def status(
+    endpoint: opt.Endpoint = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON; with --watch one line for each look.")
+    ] = False,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    config: opt.Config = None,
+) -> None:
+    """Show the workers, the queues and the counters of a cluster."""
+    with errors_as_lines(ClusterError):
+        found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+        from perfkit.cli.status import show_status
+
+        chosen = build_spec(found.spec, found.set)
+        show_status(found.coordinator, chosen, watch=watch, as_json=as_json)
+
+
+def submit(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Files to ask about, a task each."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, …")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
+    ] = None,
+    payload: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What to send to the handler.")
+    ] = None,
+    priority: Annotated[
+        PriorityName, typer.Option(help="What is more urgent goes first.")
+    ] = PriorityName.NORMAL,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds that a task may take, waiting included.")
+    ] = 30.0,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Submit each so often, and show the spread of its time.")
+    ] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON: results and every time.")
+    ] = False,
+    endpoint: opt.Endpoint = None,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    config: opt.Config = None,
+) -> None:
+    """Give a running cluster work and print each result with its time.
+
+    A time is that of one task, from submit to result. As many tasks are in flight as the workers
+    can run at once, so none waits for another of this call.
+
+    Ends with 1 if a task failed, a file could not be read, or no coordinator answers.
+    """
+    with errors_as_lines(ClusterError):
+        found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+        from perfkit.cli.submit import Request, run_submit
+
+        request = Request(
+            model=model,
+            kind=kind,
+            files=tuple(files or ()),
+            payload=payload,
+            priority=priority.value,
+            timeout_s=timeout,
+            repeat=repeat,
+        )
+        request.check()
+        chosen = build_spec(found.spec, found.set)
+        if not run_submit(found.coordinator, chosen, request, as_json=as_json):
+            raise typer.Exit(1)
+
+
+def _check_models(models: list[str]) -> None:
+    """Say that a model is unknown before anything is started for it."""
+    from cluster.inference import ModelRepository
+
+    known = ModelRepository().names()
+    for name in models:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            raise SettingError(f"there is no model {name!r}{hint}")
+
+
+def _check_bind(settings: Settings) -> None:
+    from cluster.transport import check_bind
+
+    try:
+        check_bind(settings.bind, settings.insecure)
+    except ClusterError as error:
+        raise SettingError(str(error)) from None
+
+
+add_command(
+    app,
+    "up",
+    up,
+    (
+        "two workers that tell what a file is; submit to them from another terminal",
+        "perfkit cluster up --workers 2 --model magika",
+    ),
+    (
+        "somewhere else, with patient heartbeats",
+        "perfkit cluster up --bind tcp://127.0.0.1:5555 --set limits.heartbeat_s=1 "
+        "--set limits.liveness_s=3",
+    ),
+    (
+        "from a program: one line of JSON when it is ready",
+        "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json",
+    ),
+)
+add_command(
+    app,
+    "coordinator",
+    coordinator,
+    ("for workers on this machine", "perfkit cluster coordinator"),
+    (
+        "for workers on a network that is yours alone",
+        "perfkit cluster coordinator --bind tcp://0.0.0.0:5577 --insecure",
+    ),
+)
+add_command(
+    app,
+    "worker",
+    worker,
+    (
+        "serve a model, two tasks at once",
+        "perfkit cluster worker --model magika --capacity 2",
+    ),
+    (
+        "work for a coordinator on another machine",
+        "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika",
+    ),
+    (
+        "offer handlers of your own: HANDLERS in jobs.py",
+        "perfkit cluster worker --handlers jobs:HANDLERS",
+    ),
+)
+add_command(
+    app,
+    "status",
+    status,
+    ("once", "perfkit cluster status"),
+    ("again and again, until Ctrl-C", "perfkit cluster status --watch"),
+    (
+        "how many tasks wait, for a program",
+        "perfkit cluster status --json | jq '.queued | add'",
+    ),
+)
+add_command(
+    app,
+    "submit",
+    submit,
+    ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
+    (
+        "which digits? 64 numbers from 0 to 16 per line, or a .npy array",
+        "perfkit cluster submit --model digits rows.csv",
+    ),
+    (
+        "how long does an empty round trip take?",
+        "perfkit cluster submit --kind echo --payload hello --repeat 100",
+    ),
+    (
+        "before everything else, and give up after 2 seconds",
+        "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso",
+    ),
+)

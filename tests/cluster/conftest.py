@@ -1,0 +1,128 @@
+"""Clusters for tests: a module's own real one, small ones inside the test process, and peers that
+keep to no protocol.
+
+Everything a fixture starts, it ends. Waiting is for a condition, with a deadline that only a fault
+reaches.
+"""
+
+import importlib
+import sys
+import textwrap
+import threading
+import time
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+import zmq
+
+from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
+from cluster.codec import DictCodec
+from cluster.workloads import HANDLERS
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Wait until a condition holds; return what it gave."""
+
+    def wait(condition, timeout_s=DEADLINE_S):
+        pause, end_s = threading.Event(), time.monotonic() + timeout_s
+        while not (found := condition()):
+            assert time.monotonic() < end_s, f"still not so after {timeout_s} s"
+            pause.wait(0.005)
+        return found
+
+    return wait
+
+
+@pytest.fixture(scope="module")
+def local():
+    """Two worker processes and a coordinator that the tests of a module share and don't harm."""
+    with LocalCluster(n_workers=2) as running:
+        yield running
+
+
+@pytest.fixture
+def client(local):
+    with local.client() as one:
+        yield one
+
+
+@pytest.fixture
+def serve():
+    """Start a coordinator and workers as threads of this process: ``serve(handlers, …)``."""
+    with ExitStack() as stack:
+
+        def start(handlers=HANDLERS, spec=BASELINE, workers=1, **options):
+            coordinator = stack.enter_context(ClusterCoordinator(spec))
+            client = stack.enter_context(Client(coordinator.endpoint, spec=spec))
+            crew = []
+            for number in range(workers):
+                worker = Worker(
+                    coordinator.endpoint, handlers, name=f"w{number}", spec=spec, **options
+                )
+                welcome = threading.Event()
+                worker.on_welcome = welcome.set
+                thread = threading.Thread(target=worker.run, name=worker.name)
+                thread.start()
+                stack.callback(thread.join, DEADLINE_S)
+                stack.callback(worker.stop)
+                assert welcome.wait(DEADLINE_S)
+                crew.append(SimpleNamespace(worker=worker, thread=thread))
+            return SimpleNamespace(coordinator=coordinator, client=client, crew=crew)
+
+        yield start
+
+
+class Stranger:
+    """A bare DEALER: sends whatever frames it is given, reads whatever comes back."""
+
+    def __init__(self, context, endpoint):
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(endpoint)
+        self.codec = DictCodec()
+
+    def send(self, *frames):
+        self.socket.send_multipart(frames)
+
+    def say(self, *events):
+        for frames in self.codec.encode(events):
+            self.send(*frames)
+
+    def hear(self, kind=object, timeout_s=DEADLINE_S):
+        """The next action of a kind; what comes before it is dropped."""
+        end_s = time.monotonic() + timeout_s
+        while self.socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
+            (action,) = self.codec.actions(self.socket.recv_multipart())
+            if isinstance(action, kind):
+                return action
+        raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
+
+
+@pytest.fixture
+def stranger():
+    """Peers that keep to no protocol: ``stranger(endpoint)`` connects one."""
+    context = zmq.Context()
+    yield lambda endpoint: Stranger(context, endpoint)
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that this process and those it starts can import; return its name."""
+    names = []
+
+    def write(source, name="handlers_of_this_test"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+        names.append(name)
+        return name
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)

@@ -1,0 +1,111 @@
+"""Hundreds of small worlds in which everything goes wrong, and schedulers that must not survive them.
+
+A seed that fails prints how to replay it. The broken schedulers say what the simulator is worth:
+each has one guarantee less, and each must be caught, also where it lies about itself to validate.
+"""
+
+import sys
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from cluster import simulator
+from cluster.policy import POLICIES, LeastLoaded
+from cluster.scheduler import Scheduler
+from cluster.simulator import Faults, Outcome, Simulation
+from cluster.task import State
+from tests.cluster.broken import BROKEN, Broken, DeliversTwice, NeverRedelivers
+
+SEEDS_PER_TEST = 10
+SEEDS = range(200)
+#: a healthy world needs about half of this at most
+STEPS = 8_000
+
+NO_FAULTS = Faults(0.001, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+@cache
+def outcome(seed: int) -> Outcome:
+    return Simulation(seed).run(STEPS)
+
+
+def complaint(seed: int, scheduler: type[Scheduler]) -> str:
+    """What the simulator says of a scheduler in one world; empty when it finds nothing."""
+    try:
+        Simulation(seed, scheduler=scheduler).run(STEPS)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("first", SEEDS[::SEEDS_PER_TEST])
+def test_every_accepted_task_comes_to_one_end_in_every_world(first: int) -> None:
+    for seed in SEEDS[first : first + SEEDS_PER_TEST]:
+        seen = outcome(seed)
+        assert seen.seed == seed
+        assert 0 < seen.tasks == sum(seen.ends.values()) == seen.counters["accepted"]
+
+
+def test_the_worlds_are_as_bad_as_they_are_meant_to_be() -> None:
+    counters, ends = Counter[str](), Counter[str]()
+    for seed in SEEDS[:30]:
+        counters += outcome(seed).counters
+        ends += outcome(seed).ends
+    assert ends.keys() == {State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED}
+    happened = set(
+        "duplicate_submissions late_cancels late_results lost mislaid_leases recalls redelivered "
+        "retried returned stale_messages workers_left workers_lost".split()
+    )
+    assert happened <= counters.keys()
+
+
+def test_a_seed_gives_the_same_world_twice() -> None:
+    assert Simulation(7).run() == Simulation(7).run()
+    assert Simulation(7).run() != Simulation(8).run()
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_kind_world_loses_nothing_under_any_policy(policy: type[LeastLoaded]) -> None:
+    seen = Simulation(3, NO_FAULTS, policies=[policy]).run()
+    bad = {"lost", "mislaid_leases", "stale_messages", "duplicate_submissions", "redelivered"}
+    assert bad.isdisjoint(seen.counters)
+    assert seen.ends.keys() <= {State.DONE, State.FAILED}
+    assert seen.ends[State.DONE] == seen.counters["done"] > 0
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_scheduler_is_caught(broken: type[Broken]) -> None:
+    seed, found = next((s, c) for s in SEEDS if (c := complaint(s, broken)))
+    assert f"seed {seed} at " in found
+    assert found.endswith(f"(python -m cluster.simulator --seed {seed})")
+    assert complaint(seed, broken) == found, "a failing seed fails the same way again"
+    assert outcome(seed).seed == seed, "a healthy scheduler passes there"
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+def test_a_broken_scheduler_that_knows_of_no_invariant_is_caught_from_outside(
+    broken: type[Broken],
+) -> None:
+    liar = type(f"Silent{broken.__name__}", (broken,), {"validate": lambda _: None})
+    assert any(complaint(seed, liar) for seed in SEEDS[:60])
+
+
+def test_at_least_eight_guarantees_are_taken_out() -> None:
+    assert len(BROKEN) >= 8
+    assert all(broken.__doc__ for broken in BROKEN)
+
+
+def test_a_complaint_says_what_happened_or_who_waits_for_what() -> None:
+    assert "was delivered twice" in complaint(0, DeliversTwice)
+    assert "not over after 8000 steps: {'c0':" in complaint(0, NeverRedelivers)
+
+
+def test_the_command_replays_seeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulator", "--seed", "4", "--count", "2"])
+    simulator.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"seed 4: {outcome(4).tasks} tasks, {outcome(4).steps} steps")
+    assert second.startswith("seed 5: ")
