@@ -23,10 +23,10 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import Codec, Frame
+from cluster.codec import Codec, Frame, in_words
 from cluster.errors import Busy, ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
-from cluster.mapping import MAX_RUN_BYTES, Chunk, MapReader, as_payload, run_bytes
+from cluster.mapping import Chunk, MapReader, as_payload, run_bytes
 from cluster.sessions import ClientSession, Options, Refused, Settled
 from cluster.spec import BASELINE, ClusterSpec, load_part
 from cluster.status import Status
@@ -56,6 +56,7 @@ class Client:
         self._channel.connect(endpoint)
         self._waker = Waker()
         self._poller = zmq.Poller()
+        self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._unsent: deque[list[Frame]] = deque()
         self._awake = False
         self._closing = False
@@ -86,7 +87,7 @@ class Client:
         """
         self._check_open()
         options = self._options(kind, priority, requirements, timeout_s, retry)
-        if type(payload) is not bytes or len(payload) >= MAX_RUN_BYTES:
+        if type(payload) is not bytes or len(payload) >= self._run_bytes:
             payload = as_payload(payload, self.spec.limits.message_bytes)
         future = TaskFuture(self._give_up_task)
         self._tasks.append((kind, payload, options, traced, future))
@@ -179,7 +180,9 @@ class Client:
             try:
                 msgspec.convert(msgspec.to_builtins(event), on.TasksSubmitted)
             except msgspec.ValidationError as error:
-                raise ClusterError(f"a task of kind {kind!r}: {error}") from error
+                raise ClusterError(
+                    f"a task of kind {kind!r}: {in_words(error, on.TasksSubmitted)}"
+                ) from error
             self._checked = kind, options
         return options
 
@@ -242,11 +245,12 @@ class Client:
     def _turn(self) -> None:
         """Send what others handed over, take in what has arrived."""
         if self._unsent:
-            self._send_on()
-        while self._wishes:
+            self._poller.modify(self._channel.socket, zmq.POLLIN)
+            self._send([])
+        while self._wishes and not self._unsent:
             method, args = self._wishes.popleft()
             method(*args)
-        while self._tasks:
+        while self._tasks and not self._unsent:
             if self._tasks[0][4].cancelled():
                 self._tasks.popleft()
             else:
@@ -262,7 +266,7 @@ class Client:
 
     def _join_tasks(self) -> on.TasksSubmitted:
         """Make one run of the tasks at the head of the queue that share their attributes."""
-        tasks, most_bytes = self._tasks, run_bytes(self.spec.limits.message_bytes)
+        tasks, most_bytes = self._tasks, self._run_bytes
         kind, payload, options, traced, future = tasks.popleft()
         payloads, futures, size = [payload], [future], len(payload)
         while (
@@ -309,28 +313,16 @@ class Client:
         self._send([event(self.name, self._asked, *args)])
 
     def _send(self, events: list[Any]) -> None:
-        """Send, or keep what can't leave before the coordinator is there: as much as the socket
-        would hold if it were. The session repeats what is dropped beyond that.
+        """Send, or keep what can't leave before the coordinator is there or has caught up: until
+        it has left, nothing more is taken up.
         """
-        for frames in self._codec.encode(events):
-            if not self._unsent:
-                try:
-                    self._channel.send(frames)
-                    continue
-                except zmq.Again:
-                    self._poller.modify(self._channel.socket, zmq.POLLIN | zmq.POLLOUT)
-            if len(self._unsent) < self.spec.sockets.high_water_mark:
-                self._unsent.append(frames)
-
-    def _send_on(self) -> None:
-        """Send what was kept, as far as it leaves now."""
+        self._unsent += self._codec.encode(events)
         try:
             while self._unsent:
                 self._channel.send(self._unsent[0])
                 self._unsent.popleft()
         except zmq.Again:
-            return
-        self._poller.modify(self._channel.socket, zmq.POLLIN)
+            self._poller.modify(self._channel.socket, zmq.POLLIN | zmq.POLLOUT)
 
     def _take_in(self, action: do.Action, now: float) -> None:
         if isinstance(action, do.Report):

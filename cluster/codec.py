@@ -21,7 +21,7 @@ from cluster.events import MAX_TASKS_PER_MESSAGE, Event, WorkerLost
 VERSION = 1
 MAX_TEXT_BYTES = 1 << 20
 MAX_FIELDS = 64
-#: list items and map entries in a whole message: an empty list is one byte on the wire, 60 in memory
+#: list items and map entries of a whole message: an empty list is 1 byte on the wire, 60 in memory
 MAX_VALUES = 8 * MAX_TASKS_PER_MESSAGE
 
 Frame: TypeAlias = bytes
@@ -43,6 +43,15 @@ class Codec(Protocol):
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def in_words(error: msgspec.ValidationError, cls: type[Any]) -> str:
+    """What is wrong with a message, by the name of its field instead of its place in the array."""
+
+    def name(place: re.Match[str]) -> str:
+        return f"`{cls.__struct_fields__[int(place[1]) - 1]}"
+
+    return re.sub(r"`\$\[(\d+)\]", name, str(error))
 
 
 class DictCodec:
@@ -111,8 +120,8 @@ class DictCodec:
             return msgspec.convert([cls.__struct_config__.tag, *values], cls)
         except KeyError as error:
             raise ProtocolError(f"{fields['type']} lacks the field {error}") from error
-        except (msgspec.ValidationError, UnicodeDecodeError) as error:
-            raise ProtocolError(f"{fields['type']}: {error}") from error
+        except msgspec.ValidationError as error:
+            raise ProtocolError(f"{fields['type']}: {in_words(error, cls)}") from error
 
     def _count(self, items: Any) -> Any:
         self._values += len(items) + 1

@@ -11,7 +11,7 @@ from cluster.sessions import HeldLease
 from cluster.task import Failure
 
 Handler: TypeAlias = Callable[[bytes], bytes]
-BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[bytes | Exception]]
+BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[bytes | BaseException]]
 
 
 class Handlers:
@@ -53,8 +53,8 @@ class Handlers:
 
 
 def _one_by_one(handler: Handler) -> BatchHandler:
-    def run(payloads: list[bytes]) -> list[bytes | Exception]:
-        outcomes: list[bytes | Exception] = []
+    def run(payloads: list[bytes]) -> list[bytes | BaseException]:
+        outcomes: list[bytes | BaseException] = []
         for payload in payloads:
             try:
                 outcomes.append(handler(payload))

@@ -19,7 +19,7 @@ import msgspec
 import zmq
 
 from cluster import events as on
-from cluster.codec import Codec
+from cluster.codec import Codec, in_words
 from cluster.errors import ClusterError, ProtocolError
 from cluster.handlers import Handlers, run_chunk, sort_out
 from cluster.host import host_load
@@ -37,7 +37,7 @@ class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     ``probe`` is asked for the host's load at each heartbeat; what it can't know it leaves None.
-    Raises ClusterError for what no coordinator would take: a capacity, a name or kinds over a bound.
+    Raises ClusterError for a capacity, a name or kinds that no coordinator would take.
     """
 
     def __init__(
@@ -75,11 +75,15 @@ class Worker:
             for event in self._session.introduction():
                 msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
         except msgspec.ValidationError as error:
-            raise ClusterError(f"worker {self.name!r} with capacity {capacity}: {error}") from error
+            raise ClusterError(
+                f"worker {self.name!r} with capacity {capacity}: {in_words(error, on.WorkerJoined)}"
+            ) from error
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._chunks: dict[str, int] = {}
         self._waker = Waker()
+        #: the control thread has something to say now: the worker was taken in, or is done
+        self._control_waker = Waker()
         self._drain = threading.Event()
         self._done = threading.Event()
 
@@ -99,6 +103,7 @@ class Worker:
             self._loop(line)
         finally:
             self._done.set()
+            self._control_waker.wake()
             with self._work:
                 self._work.notify_all()
             for thread in threads:
@@ -109,6 +114,7 @@ class Worker:
             line.close()
             context.term()
             self._waker.close()
+            self._control_waker.close()
 
     def stop(self) -> None:
         """Ask run to end gracefully; safe from a signal handler."""
@@ -242,6 +248,9 @@ class Worker:
     def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
         line = Line(context, self)
+        poller = zmq.Poller()
+        poller.register(line.channel.socket, zmq.POLLIN)
+        poller.register(self._control_waker.fileno(), zmq.POLLIN)
         next_at = time.monotonic()
         while not self._done.is_set():
             now = time.monotonic()
@@ -254,8 +263,11 @@ class Worker:
                     events = self._session.heartbeat(load)
                 line.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
-            line.channel.socket.poll(min(50, max(0, round((next_at - now) * 1000))))
+            ready = dict(poller.poll(max(0, round((next_at - now) * 1000))))
             line.receive()
+            if self._control_waker.fileno() in ready:  # taken in: say where recalls are heard
+                self._control_waker.clear()
+                next_at = now
         line.close()
 
 
@@ -287,7 +299,10 @@ class Line:
             except ProtocolError:
                 continue
             with worker._work:
+                epoch = worker._session.epoch
                 answers = [e for action in actions for e in worker._session.handle(action)]
+                if worker._session.epoch != epoch:
+                    worker._control_waker.wake()
                 worker._work.notify_all()
             self.send(answers)
 

@@ -142,7 +142,7 @@ def run(
         name,
         spec,
         found.figure,
-        experiment.unit,
+        experiment.unit if model is None else experiment.unit.replace("tasks", "items"),
         found.samples,
         engine=engine,
         workers=workers,

@@ -275,4 +275,5 @@ def _text(figure: Interval, scale: float) -> str:
         "unknown" if bound is None else f"{bound / scale:,.1f}"
         for bound in (figure.low, figure.high)
     ]
-    return f"{figure.value / scale:,.1f} ({bounds[0]} to {bounds[1]})"
+    # No line breaks inside of the interval.
+    return f"{figure.value / scale:,.1f} ({bounds[0]}\u00a0to\u00a0{bounds[1]})"

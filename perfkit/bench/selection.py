@@ -6,6 +6,7 @@ own records of workers, and the policy is the one that the coordinator of the sp
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -52,8 +53,14 @@ def measure_selection(
         freed = rng.choice([worker for worker in roster if worker.held])
         freed.held -= 1
         policy.touch(freed)
+        best = _best(policy, roster)
         chosen, us = _timed_choice(policy)
-        _check_choice(policy, roster, chosen)
+        if chosen.free <= 0 or not chosen.offers(*NEEDS):
+            raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which has no credit left")
+        if best and chosen not in best:
+            raise WrongResult(
+                f"policy {policy.name!r} chose {chosen.id}, and {best[0].id} is better"
+            )
         took_us.append(us)
         chosen.held += 1
         policy.touch(chosen)
@@ -101,16 +108,12 @@ def _timed_choice(policy: AssignmentPolicy) -> tuple[WorkerState, float]:
     return chosen, took_us
 
 
-def _check_choice(
-    policy: AssignmentPolicy, roster: Sequence[WorkerState], chosen: WorkerState
-) -> None:
-    if chosen.free <= 0 or not chosen.offers(*NEEDS):
-        raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which has no credit left")
+def _best(policy: AssignmentPolicy, roster: Sequence[WorkerState]) -> list[WorkerState]:
+    """Those that a policy which scores workers may choose now; none when it does not score."""
     score = getattr(policy, "score", None)
     if score is None:
-        return
-    best = min(score(worker, NEEDS) for worker in roster if worker.free > 0)
-    if score(chosen, NEEDS) > best + SCORE_EPSILON:
-        raise WrongResult(
-            f"policy {policy.name!r} chose {chosen.id}, though another is less loaded"
-        )
+        return []
+    # Before the choice, since a choice may change the scores.
+    scores = {worker.id: score(worker, NEEDS) for worker in roster if worker.free > 0}
+    lowest = min(scores.values(), default=0.0) + SCORE_EPSILON
+    return [worker for worker in roster if scores.get(worker.id, math.inf) <= lowest]

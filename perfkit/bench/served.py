@@ -159,4 +159,5 @@ def _proportion_interval(right: int, count: int) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     # Rounding must not leave the share itself outside at 0 and 1.
-    return min(share, (middle - half) / scale), max(share, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return max(0.0, min(share, low)), min(1.0, max(share, high))

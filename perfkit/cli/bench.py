@@ -102,7 +102,7 @@ def show(result: Result) -> None:
     if result.value is None:
         line.append(f"unknown ({result.unit})")
     else:
-        line.append(f"{_number(result.value)} {result.unit}", "bold green")
+        line.append(f"{_number(result.value)} {result.unit}", "bold green").append(" median")
         line.append(_interval(result.low, result.high) or "  (no interval)")
     console.print(line.append(f"  n = {len(result.samples):,}", "dim"))
     console.print(f"  interval  {result.parameters.get('interval') or 'none'}", markup=False)
@@ -147,7 +147,7 @@ def _number(value: float | int | None) -> str:
         return "unknown"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:#.3g}".rstrip(".")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,28 +17,25 @@ from cluster.spec import ClusterSpec
 from cluster.status import Status, WorkerStatus
 from perfkit.cli.output import out, size, write_json
 
-#: How long to wait for an answer each time; 3 s in all.
-PATIENCE_S = (0.1, 0.2, 0.4, 0.8, 1.5)
+ANSWER_WITHIN_S = 3.0
 LOOK_EVERY_S = 1.0
 #: More workers than this do not fit a screen, and a live table longer than one can't be updated.
 WORKERS_SHOWN = 40
 
 
 def ask_status(client: Client) -> Status:
-    """How the cluster is; a coordinator that is there has 3 s to answer.
+    """How the cluster is; a coordinator that is there has `ANSWER_WITHIN_S` to answer.
 
     Raises:
         Unreachable: nobody answers; the message says how to start a cluster.
     """
-    # A question asked before the connection stands is lost, so it is asked again, ever more
-    # patiently.
-    for patience_s in PATIENCE_S:
-        with suppress(Unreachable):
-            return client.status(timeout=patience_s)
-    raise Unreachable(
-        f"no coordinator answers at {client.endpoint}; start one with `perfkit cluster up`, "
-        "or say with --endpoint where it is"
-    )
+    try:
+        return client.status(timeout=ANSWER_WITHIN_S)
+    except Unreachable:
+        raise Unreachable(
+            f"no coordinator answers at {client.endpoint}; start one with `perfkit cluster up`, "
+            "or say with --endpoint where it is"
+        ) from None
 
 
 def show_status(endpoint: str, spec: ClusterSpec, *, watch: bool, as_json: bool) -> None:
@@ -78,7 +74,7 @@ def status_view(status: Status) -> RenderableType:
             name, justify="left" if name in ("worker", "host") else "right", no_wrap=True
         )
     table.add_column("offers")
-    for worker in status.workers[:WORKERS_SHOWN]:
+    for worker in sorted(status.workers, key=lambda worker: worker.worker)[:WORKERS_SHOWN]:
         table.add_row(*_cells(worker))
     if not status.workers:
         about: RenderableType = Text(

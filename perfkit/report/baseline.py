@@ -27,7 +27,7 @@ from perfkit.report.views import (
     Bottlenecks,
     Words,
     ends,
-    place,
+    percent,
     said,
     scaled,
 )
@@ -80,7 +80,9 @@ class Finding:
         if self.verdict is Verdict.INCONCLUSIVE:
             return f"{told}; the interval does not decide whether that holds."
         times = self.figure.value / self.claim
-        ratio = f"{times:.3g} times the claim" if times >= 1 else f"{times:.2%} of the claim"
+        ratio = (
+            f"{times:.3g} times the claim" if times >= 1 else f"{100 * times:.3g} % of the claim"
+        )
         kept = "kept" if self.verdict is Verdict.FASTER else "missed"
         return f"{told}: {ratio}, so it is {kept}."
 
@@ -221,7 +223,10 @@ def verdict(
     hot: Bottlenecks,
     served: Result,
 ) -> Words:
-    """The notebook's conclusion in sentences, all of them from these results."""
+    """The notebook's conclusion in sentences, all of them from these results.
+
+    Of the claims those are named that are not plainly kept; the table has the others.
+    """
     judged = [row.verdict for row in table.rows if row.claim is not None]
     kept, missed = judged.count(Verdict.FASTER), judged.count(Verdict.SLOWER)
     undecided, unknown = judged.count(Verdict.INCONCLUSIVE), judged.count(Verdict.MEASURED)
@@ -229,7 +234,8 @@ def verdict(
         f"Of {len(judged)} claims that are plain numbers this machine keeps {kept} and misses "
         f"{missed}; {undecided} cannot be decided, {unknown} cannot be measured yet."
     )
-    sentences = [count, *(row.sentence for row in table.rows)]
+    open_ones = (row for row in table.rows if row.verdict is not Verdict.FASTER)
+    sentences = [count, *(row.sentence for row in open_ones)]
     sentences += [*_where_time_goes(latency, trace), *_who_pays(roles, hot)]
     sentences.append(
         f"The model {served.parameters['model']} is served at {said(served)} on "
@@ -252,9 +258,9 @@ def _where_time_goes(latency: Result, trace: Waterfall) -> list[str]:
     longest = max(known, key=lambda stage: stage.share.value or 0.0)
     service = next(stage for stage in known if stage.stage == "service")
     told = [
-        f"A task alone in the cluster spends most of its time in the {longest.stage}, "
-        f"{_percent(longest.share)}; the handler takes {_percent(service.share)}, all else is the "
-        "cluster's own."
+        f"The longest stage of a task alone in the cluster is the {longest.stage}, with "
+        f"{percent(longest.share)} of its time; the handler takes {percent(service.share)}, all "
+        "else is the cluster's own."
     ]
     tail = latency.counters.get("latency_ms_p99")
     if tail is not None:
@@ -270,14 +276,22 @@ def _who_pays(roles: RoleTable, hot: Bottlenecks) -> list[str]:
         return []
     told = [
         f"The coordinator uses {measured(cost.value, 'µs', cost.low, cost.high)} of processor time "
-        f"per task, {cost.value / whole:.0%} of what all roles use together: with a core to itself "
-        f"it can pass on {quantity(float(f'{1e6 / cost.value:.2g}'))} tasks/s at most."
+        f"per task, {100 * cost.value / whole:.0f} % of what all roles use: a core to itself is "
+        f"worth {measured(*_per_core(cost))}, whatever the workers do."
     ]
-    if hot.spots and (share := hot.share(hot.spots[0])) is not None:
+    if hot.functions:
+        first = hot.functions[0]
         told.append(
-            f"Its most expensive function is {place(hot.spots[0])}, with {share:.0%} of its time."
+            f"Its most expensive function is {first.place}, with {percent(first.share)} of its "
+            "busy time under the profiler."
         )
     return told
+
+
+def _per_core(cost_us: Interval) -> tuple[float | None, str, float | None, float | None]:
+    """Tasks per second that a role can do with one core at this cost per task."""
+    value, high, low = (None if not end else 1e6 / end for end in ends(cost_us))
+    return value, "tasks/s", low, high
 
 
 def _messages_per_task(throughput: Result) -> float | None:
@@ -288,11 +302,6 @@ def _messages_per_task(throughput: Result) -> float | None:
 
 def _figure(result: Result) -> Interval:
     return Interval(result.value, result.low, result.high, CONFIDENCE, "")
-
-
-def _percent(share: Interval) -> str:
-    value, low, high = ends(scaled(share, 100))
-    return measured(value, "%", low, high)
 
 
 def _load(result: Result) -> str:

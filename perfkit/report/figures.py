@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: A line of more points is thinned: thousands are slow to draw and large to keep.
 LINE_POINTS_MAX = 480
+#: Points of a line of at most so many are marked.
+MARKED_POINTS_MAX = 40
 #: A distribution is drawn through this many of its quantiles.
 QUANTILES = 250
 PERCENTILES = (50, 95, 99)
@@ -208,8 +210,11 @@ def timeline(
     *,
     title: str = "over time",
     caption: str = "",
+    from_zero: bool = False,
 ) -> Figure:
     """Values over time, one line per series of (seconds, value); an unknown value is a gap.
+
+    A series of few points shows each of them. `from_zero` shows a spread in proportion.
 
     A series of more than LINE_POINTS_MAX points is drawn through the smallest and the largest
     value of short stretches, so that no peak and no gap is lost. Raises ValueError when there is
@@ -222,11 +227,15 @@ def timeline(
             known = [value for _, value in points if value is not None]
             drawn = _thinned(points)
             values = [math.nan if value is None else value for _, value in drawn]
-            axes.plot([at for at, _ in drawn], values, color=color, label=name, lw=1.4)
+            marker = "o" if len(drawn) <= MARKED_POINTS_MAX else None
+            style: Any = {"color": color, "label": name, "lw": 1.4, "marker": marker, "ms": 4}
+            axes.plot([at for at, _ in drawn], values, **style)
             sentences.append(_timeline_sentence(name, known, len(points) - len(known), unit))
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
         axes.margins(x=0.01)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         if len(series) > 1:
             axes.legend(loc="best", frameon=False, labelcolor=INK)
         svg = to_svg(drawing)

@@ -6,7 +6,7 @@ is here, where it is tested, and each is one call there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perfkit.bench.environment import fingerprint
+from perfkit.bench.load import TRAFFIC
 from perfkit.bench.results import Result
 from perfkit.bench.roles import API, COORDINATOR, WORKER, RoleTable
-from perfkit.bench.stats import Interval
+from perfkit.bench.stats import Interval, bootstrap_interval
 from perfkit.profile import html_table
 from perfkit.report.figures import Bar, Stage
 from perfkit.report.index import machine_facts
@@ -72,53 +73,100 @@ def amounts(profile: str, tasks: int) -> Amounts:
 
 
 @dataclass(frozen=True)
+class HotFunction:
+    """One function of the coordinator: its calls and own time per task, its part of the busy time.
+
+    `line` is None for a built-in one; `share` is in 0..1.
+    """
+
+    function: str
+    file: str
+    line: int | None
+    calls_per_task: float
+    own_us: Interval
+    share: Interval
+
+    @property
+    def place(self) -> str:
+        """The function with its module."""
+        module = self.file.rpartition(".py")[0] or self.file
+        return f"{module.replace('/', '.')}: {self.function}"
+
+
+@dataclass(frozen=True)
 class Bottlenecks:
     """Where a coordinator's time goes while it works: its busiest functions, waiting set apart.
 
-    `busy_s` is the profile's time without the waiting; shares are of it.
+    Times are in µs per task, with their intervals over `runs` profiles of `tasks` tasks each.
     """
 
-    spots: tuple[HotSpot, ...]
-    busy_s: float
-    waiting_s: float
+    functions: tuple[HotFunction, ...]
+    busy_us: Interval
+    waiting_us: Interval
+    runs: int
     tasks: int
 
-    def bars(self) -> list[tuple[str, float | None]]:
+    def bars(self) -> list[Bar]:
         """Own time per task in µs, by function."""
-        return [(place(spot), spot.own_s * 1e6 / self.tasks) for spot in self.spots]
-
-    def share(self, spot: HotSpot) -> float | None:
-        """A function's part of the busy time, in 0..1."""
-        return spot.own_s / self.busy_s if self.busy_s > 0 else None
+        return [Bar(function.place, *ends(function.own_us)) for function in self.functions]
 
     def _repr_html_(self) -> str:
         return html_table(
-            f"The coordinator's ten most expensive functions during {self.tasks:,} tasks",
+            f"The coordinator's {len(self.functions)} most expensive functions",
             ("function", "where", "calls per task", "own µs per task", "share of busy time"),
             [
                 (
-                    spot.function,
-                    spot.file if spot.line is None else f"{spot.file}:{spot.line}",
-                    f"{spot.calls / self.tasks:.2f}",
-                    f"{spot.own_s * 1e6 / self.tasks:.1f}",
-                    "unknown" if (share := self.share(spot)) is None else f"{share:.1%}",
+                    hot.function,
+                    hot.file if hot.line is None else f"{hot.file}:{hot.line}",
+                    f"{hot.calls_per_task:.2f}",
+                    measured(hot.own_us.value, "", hot.own_us.low, hot.own_us.high),
+                    percent(hot.share),
                 )
-                for spot in self.spots
+                for hot in self.functions
             ],
             [
-                f"{self.busy_s:.2f} s busy; {self.waiting_s:.2f} s of waiting for messages, start "
-                "and end of the process included, are left out. One run under cProfile, which "
-                "makes calls several times as expensive: a ranking, not a price list."
+                f"Medians of {self.runs} runs of {self.tasks:,} tasks each under cProfile, with "
+                "95 % intervals. "
+                f"{measured(*_with_unit(self.busy_us, 'µs'))} per task are busy; "
+                f"{measured(*_with_unit(self.waiting_us, 'µs'))} of waiting for messages, start "
+                "and end of the process included, are left out. The profiler makes every call "
+                "dearer and counts the time off the processor too: a ranking, not a price list."
             ],
         )
 
 
-def bottlenecks(profile: CpuProfile, tasks: int, limit: int = 10) -> Bottlenecks:
-    """The `limit` functions with the most own time, and how long the coordinator only waited."""
-    everything = profile.top(max(len(profile.table), 1))
-    waiting_s = sum(spot.own_s for spot in everything if _waits(spot))
-    spots = tuple(spot for spot in everything if not _waits(spot))[:limit]
-    return Bottlenecks(spots, profile.own_s - waiting_s, waiting_s, tasks)
+def bottlenecks(profiles: Sequence[CpuProfile], tasks: int, limit: int = 10) -> Bottlenecks:
+    """The `limit` functions with the most own time, from profiles of `tasks` tasks each.
+
+    Raises ValueError without a profile.
+    """
+    if not profiles:
+        raise ValueError("bottlenecks need at least one profile")
+    per_run = [
+        {(spot.file, spot.line, spot.function): spot for spot in profile.top(len(profile.table))}
+        for profile in profiles
+        if profile.table
+    ]
+    waiting_s = [sum(s.own_s for s in run.values() if _waits(s)) for run in per_run]
+    busy_s = [sum(s.own_s for s in run.values() if not _waits(s)) for run in per_run]
+    found = []
+    for key, spot in {key: spot for run in per_run for key, spot in run.items()}.items():
+        if _waits(spot):
+            continue
+        # A function that a run never called took no time in it.
+        own_s = [run[key].own_s if key in run else 0.0 for run in per_run]
+        shares = [own / busy for own, busy in zip(own_s, busy_s, strict=True) if busy > 0]
+        calls = sum(run[key].calls for run in per_run if key in run) / len(per_run)
+        figures = bootstrap_interval([own * 1e6 / tasks for own in own_s])
+        found.append(HotFunction(*_named(spot), calls / tasks, figures, bootstrap_interval(shares)))
+    found.sort(key=lambda hot: -(hot.own_us.value or 0.0))
+    return Bottlenecks(
+        tuple(found[:limit]),
+        bootstrap_interval([busy * 1e6 / tasks for busy in busy_s]),
+        bootstrap_interval([waiting * 1e6 / tasks for waiting in waiting_s]),
+        len(per_run),
+        tasks,
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +178,12 @@ class Facts:
     note: str = ""
 
     def _repr_html_(self) -> str:
-        return html_table(self.title, ("", ""), self.rows, [self.note] if self.note else [])
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self.rows
+        )
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        title = f"<caption>{escape(self.title)}</caption>"
+        return f"<table>{title}<tbody>{rows}</tbody></table>{note}"
 
 
 @dataclass(frozen=True)
@@ -148,16 +201,31 @@ def machine() -> Facts:
     return Facts("This machine", tuple(machine_facts(msgspec.to_builtins(fingerprint()))))
 
 
-def counters(results: Iterable[Result]) -> Facts:
+@dataclass(frozen=True)
+class Counters:
+    """Counts per task by experiment; None is a count that nobody took."""
+
+    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            "Per task, counted at the coordinator, heartbeats left out",
+            ("experiment", *(name.replace("_", " ") for name in TRAFFIC)),
+            [(name, *(quantity(count) for count in counts)) for name, counts in self.rows],
+        )
+
+
+def counters(results: Iterable[Result]) -> Counters:
     """The counts per task of each experiment, which a machine's mood does not change."""
-    rows = [
-        (f"{result.experiment}: {name.replace('_', ' ')}", quantity(value))
-        for result in results
-        for name, value in result.counters.items()
-        if name.endswith("_per_task")
-    ]
-    note = "Counted at the coordinator, heartbeats left out."
-    return Facts("Deterministic counters", tuple(rows), note)
+    return Counters(
+        tuple(
+            (
+                result.experiment,
+                tuple(result.counters.get(f"{name}_per_task") for name in TRAFFIC),
+            )
+            for result in results
+        )
+    )
 
 
 def model_facts(throughput: Result, latency: Result) -> Facts:
@@ -188,9 +256,12 @@ def percentiles(latency: Result) -> Facts:
 
 
 def experiments(results: Iterable[Result]) -> Facts:
-    """The figure of each result with its interval."""
-    rows = tuple((result.experiment, said(result)) for result in results)
-    return Facts("Measured, with 95 % intervals", rows)
+    """The figure of each result with its interval, and how many samples it rests on."""
+    rows = tuple(
+        (result.experiment, f"{said(result)}, from {len(result.samples):,} samples")
+        for result in results
+    )
+    return Facts("Median, 95 % interval", rows)
 
 
 def rates(throughput: Result) -> list[tuple[float, float | None]]:
@@ -241,10 +312,17 @@ def said(result: Result) -> str:
     return measured(result.value, result.unit, result.low, result.high)
 
 
-def place(spot: HotSpot) -> str:
-    """A function with its module."""
-    module = spot.file.rpartition(".py")[0] or spot.file
-    return f"{module.replace('/', '.')}: {spot.function}"
+def percent(share: Interval) -> str:
+    """A share of 0..1 in percent, with its interval."""
+    return measured(*_with_unit(scaled(share, 100), "%"))
+
+
+def _with_unit(figure: Interval, unit: str) -> tuple[float | None, str, float | None, float | None]:
+    return figure.value, unit, figure.low, figure.high
+
+
+def _named(spot: HotSpot) -> tuple[str, str, int | None]:
+    return spot.function, spot.file, spot.line
 
 
 def _waits(spot: HotSpot) -> bool:

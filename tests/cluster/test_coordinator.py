@@ -206,15 +206,18 @@ def test_late_results_of_a_worker_that_was_given_up_are_dropped(serve, stranger)
 def test_a_worker_that_vanished_is_noticed_when_it_can_not_be_reached(serve, stranger, until):
     served = serve(spec=ClusterSpec(name="patient", limits=Limits(liveness_s=60.0)))
     peer = stranger(served.coordinator.endpoint)
-    peer.say(introduction(kinds=["echo"], capacity=1000, credit=1000))
+    peer.say(introduction(capacity=1000, credit=1000))
     peer.hear(do.Welcome)
     peer.socket.close()
 
-    def submit():
-        assert served.client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+    def lost():
+        served.client.submit("odd", b"x")
         return served.client.status().counters.get("workers_lost")
 
-    assert until(submit) == 1
+    assert until(lost) == 1
+    other = stranger(served.coordinator.endpoint)
+    other.say(introduction("other"))
+    assert other.hear(do.Assign).payloads == [b"x"]
 
 
 # Embedded in a program

@@ -1,4 +1,4 @@
-"""Hundreds of small worlds in which everything goes wrong, and schedulers that must not survive them.
+"""Hundreds of small worlds in which everything goes wrong; no broken scheduler may survive them.
 
 A seed that fails prints how to replay it. The broken schedulers say what the simulator is worth:
 each has one guarantee less, and each must be caught, also where it lies about itself to validate.

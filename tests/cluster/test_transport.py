@@ -76,9 +76,13 @@ def test_a_peer_that_is_not_there_is_an_error(pair):
 
 def test_a_full_channel_says_so_instead_of_waiting(pair):
     _, dealer = pair(SMALL)
-    with pytest.raises(zmq.Again):
+
+    def fill():
         for _ in range(10_000):
             dealer.send([b"x" * 900])
+
+    with pytest.raises(zmq.Again):
+        fill()
 
 
 def test_a_frame_over_the_bound_never_arrives(pair):
@@ -153,7 +157,7 @@ def test_what_others_could_reach_needs_a_word(endpoint):
 @pytest.mark.parametrize("insecure", [False, True])
 @pytest.mark.parametrize("endpoint", ["", "127.0.0.1:5555", "udp://127.0.0.1:1", "inproc://x"])
 def test_what_is_no_endpoint_is_refused_with_an_example(endpoint, insecure):
-    with pytest.raises(ClusterError, match="tcp://127.0.0.1:5555"):
+    with pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:5555"):
         check_bind(endpoint, insecure)
 
 

@@ -1,0 +1,89 @@
+"""The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import events as on
+from cluster.ledger import Ledger, stretches
+from cluster.limits import Limits
+from cluster.task import Failure, State
+from tests.cluster.scheduling import Bench, T
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: list[int]) -> None:
+    ranges = stretches(positions)
+    assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
+    assert all(a[1] < b[0] for a, b in pairwise(ranges))
+
+
+@pytest.mark.parametrize(
+    ("positions", "ranges"),
+    [((), []), ((3,), [(3, 4)]), ((2, 0, 1, 1), [(0, 3)]), ((5, 7, 6, 1), [(1, 2), (5, 8)])],
+)
+def test_stretches_of_some_positions(
+    positions: Iterable[int], ranges: list[tuple[int, int]]
+) -> None:
+    assert stretches(positions) == ranges
+
+
+def test_an_empty_ledger_is_full_for_nothing_and_owes_nobody() -> None:
+    ledger = Ledger(Limits(tasks=2, payload_bytes=10), lambda: 0.0)
+    assert ledger.full(2, 10) is None
+    assert ledger.full(3, 0) == "0 tasks wait or run, of at most 2"
+    assert ledger.full(1, 11) == "payloads hold 0 bytes, of at most 10"
+    assert (ledger.open_tasks, ledger.payload_bytes, ledger.retained_bytes) == (0, 0, 0)
+
+
+def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(b"abc", b"de")
+    held = [bench.scheduler.ledger.payload_bytes]
+    bench.finish("w", 1, 0, b"a")
+    held.append(bench.scheduler.ledger.payload_bytes)
+    bench.finish("w", 1, 1, b"b")
+    held.append(bench.scheduler.ledger.payload_bytes)
+    assert held == [5, 5, 0]
+    assert bench.scheduler.ledger.runs[1].payloads == []
+
+
+def test_failures_are_retained_by_the_size_of_their_message() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(b"x", b"y")
+    bench.finish("w", 1, 0, b"", b"four", failures=[Failure(0, "E", "why not")])
+    assert bench.scheduler.ledger.retained_bytes == len("why not") + len("four")
+
+
+def test_every_way_to_end_is_counted_by_its_state() -> None:
+    bench = Bench(deaths=1)
+    bench.join("w", credit=4)
+    bench.submit(*T[:4])
+    bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
+    bench.cancel(2)
+    bench.tell(on.WorkerLost("w", "gone"))
+    counters = bench.scheduler.counters
+    assert {state: counters[state] for state in State} == {
+        State.QUEUED: 0,
+        State.ASSIGNED: 0,
+        State.DONE: 1,
+        State.FAILED: 1,
+        State.CANCELLED: 1,
+        State.DEAD_LETTERED: 1,
+    }
+    assert bench.scheduler.ledger.open_tasks == 0
+
+
+def test_a_move_that_is_not_in_the_table_is_a_bug_that_shows_at_once() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    lease = bench.scheduler.ledger.leases[1]
+    run = lease.run
+    with pytest.raises(KeyError):
+        bench.scheduler.ledger._note(run, State.DONE, "finished", 0, 1, "", 0.0)  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""The order of the queue against the plainest model of it: a list, sorted."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.queue import RunQueue
+from cluster.run import Needs, Range, Run
+from cluster.task import Priority
+from tests.cluster.scheduling import run
+
+KINDS = ["a", "b", "c"]
+NO_NEEDS: set[Needs] = set()
+NEVER = 1 << 30
+
+
+@given(st.data())
+def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
+    data: st.DataObject,
+) -> None:
+    queue, runs = RunQueue(NEVER), list[Run]()
+    for id in range(data.draw(st.integers(0, 25))):
+        runs.append(
+            run(
+                id,
+                priority=data.draw(st.sampled_from(Priority)),
+                kind=data.draw(st.sampled_from(KINDS)),
+            )
+        )
+        queue.push(runs[-1])
+        if data.draw(st.booleans()):
+            changed = runs[data.draw(st.integers(0, id))]
+            changed.withdraw(0, 1) or changed.put_back(changed_back(changed))
+            queue.push(changed)
+        blocked = {
+            r.needs for r in runs if r.needs[0] in data.draw(st.sets(st.sampled_from(KINDS)))
+        }
+        waiting = [r for r in runs if r.queued]
+        free = [r for r in waiting if r.needs not in blocked]
+        assert queue.head(blocked) is min(free, key=lambda r: (r.priority, r.id), default=None)
+        assert sorted(r.id for r in queue.runs()) == [r.id for r in waiting]
+
+
+def changed_back(one: Run) -> Range:
+    return Range(0, one.count)
+
+
+def test_a_run_is_entered_once_and_only_if_something_of_it_waits() -> None:
+    queue, one, empty = RunQueue(NEVER), run(1), run(2)
+    empty.take(1)
+    for each in (one, one, empty):
+        queue.push(each)
+    assert queue.runs() == [one]
+
+
+def test_a_run_that_waits_again_has_its_old_place() -> None:
+    queue, old, new = RunQueue(NEVER), run(1), run(2)
+    for each in (old, new):
+        queue.push(each)
+    piece = old.take(1)
+    assert queue.head(NO_NEEDS) is new
+    old.put_back(piece)
+    queue.push(old)
+    assert queue.head(NO_NEEDS) is old
+
+
+def served(queue: RunQueue, times: int) -> str:
+    """The priorities that are served, one lease each, as their first letters."""
+    letters = ""
+    for _ in range(times):
+        head = queue.head(NO_NEEDS)
+        assert head is not None
+        queue.granted(head)
+        letters += head.priority.name[0]
+    return letters
+
+
+def test_a_level_that_was_passed_over_often_enough_goes_first_once() -> None:
+    queue = RunQueue(3)
+    for id, priority in enumerate([Priority.URGENT, Priority.LOW]):
+        queue.push(run(id, 100, priority=priority))
+    assert served(queue, 9) == "UUULUUULU"
+
+
+def test_the_level_that_starves_longest_goes_first() -> None:
+    queue = RunQueue(3)
+    for id, priority in enumerate(Priority):
+        queue.push(run(id, 100, priority=priority))
+    assert served(queue, 13) == "UUUHNLUUUHNLU"
+
+
+def test_a_level_where_nothing_waits_does_not_starve() -> None:
+    queue, low = RunQueue(3), run(2, priority=Priority.LOW)
+    queue.push(run(1, 100, priority=Priority.URGENT))
+    assert served(queue, 10) == "U" * 10
+    queue.push(low)
+    assert served(queue, 4) == "UUUL"

@@ -1,0 +1,110 @@
+"""The witness objects to what the broken schedulers of the simulator happen not to do."""
+
+import pytest
+
+from cluster import actions as do
+from cluster import events as on
+from cluster.limits import Limits
+from cluster.task import Failure, Priority, State
+from cluster.witness import Witness
+
+SUBMITTED = on.TasksSubmitted("c", 0, "echo", [b"a", b"b"])
+ACCEPT = do.Accept("c", 0, 1)
+JOINED = on.WorkerJoined("w", 1, 1, 1, ["echo"])
+
+
+def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> do.Assign:
+    return do.Assign("w", epoch, lease, "echo", start, list(payloads or (b"a",)))
+
+
+@pytest.fixture
+def witness() -> Witness:
+    """One that saw a worker come under epoch 1, and two tasks being accepted."""
+    one = Witness(Limits(bypasses=1))
+    one.observe(JOINED, [do.Welcome("w", 1, 1, 0.2)], 0.0)
+    one.observe(SUBMITTED, [ACCEPT], 0.0)
+    return one
+
+
+def test_the_straight_way_is_no_cause_for_complaint(witness: Witness) -> None:
+    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
+    finished = on.TasksFinished("w", 1, 1, 0, [b"x", b"y"])
+    witness.observe(finished, [do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
+    assert witness.open == {}
+    reminder = on.ClientHeartbeat("c", 0, [], [(0, 0)])
+    witness.observe(reminder, [ACCEPT, do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
+    witness.observe(on.TasksCancelled("c", 0), [], 0.0)
+    witness.observe(on.TasksCancelled("c", 9), [], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("actions", "complaint"),
+    [
+        ([do.Accept("c", 5, 2)], "accepted without being submitted"),
+        ([do.Accept("c", 0, 2)], "accepted twice"),
+        ([assign(1), assign(1, 1, b"b")], "granted twice"),
+        ([assign(epoch=2)], "under a past epoch"),
+        ([assign(1, 1, b"a")], "names the wrong tasks"),
+        ([assign(1, 0, b"a", b"a")], "names the wrong tasks"),
+        ([do.Deliver("c", 0, 0, [b"x"]), assign()], "leased after its end"),
+        ([do.Deliver("c", 0, 0, [b"x"])] * 2, "delivered twice"),
+        ([do.Deliver("c", 0, 0, [b"x"]), do.Deliver("c", 0, 0, [b"y"])], "two outcomes"),
+        (
+            [do.Deliver("c", 0, 0, [b""], [Failure(0, "", "", State.DEAD_LETTERED)])],
+            "buried at 0 before",
+        ),
+    ],
+)
+def test_an_action_that_breaks_a_promise_is_objected_to(
+    witness: Witness, actions: list[do.Action], complaint: str
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        witness.observe(None, actions, 0.0)
+
+
+def test_a_stale_speaker_who_is_not_told_is_objected_to(witness: Witness) -> None:
+    stale = on.WorkerHeartbeat("w", 0, [])
+    witness.observe(stale, [do.Disconnect("w", 0, "over")], 0.0)
+    with pytest.raises(AssertionError, match="past epoch"):
+        witness.observe(stale, [], 0.0)
+
+
+def test_a_cancel_without_effect_is_objected_to(witness: Witness) -> None:
+    with pytest.raises(AssertionError, match=r"goes on although it was cancelled at \{1\}"):
+        witness.observe(on.TasksCancelled("c", 0, [1]), [], 0.0)
+
+
+def test_a_deadline_that_passes_is_objected_to(witness: Witness) -> None:
+    hasty = on.TasksSubmitted("c", 1, "echo", [b"h"], timeout_s=0.5)
+    witness.observe(hasty, [do.Accept("c", 1, 2)], 0.0)
+    witness.observe(None, [], 0.5)
+    with pytest.raises(AssertionError, match="run 2 is overdue"):
+        witness.observe(None, [], 0.6)
+
+
+def submit(witness: Witness, submission: int, priority: Priority, kind: str = "echo") -> None:
+    payloads = [b"%d %d" % (submission, position) for position in range(30)]
+    event = on.TasksSubmitted("c", submission, kind, payloads, priority)
+    witness.observe(event, [do.Accept("c", submission, submission + 1)], 0.0)
+
+
+def test_an_order_that_is_not_promised_is_objected_to(witness: Witness) -> None:
+    submit(witness, 1, Priority.NORMAL)
+    with pytest.raises(AssertionError, match="run 2 went before run 1 of the same priority"):
+        witness.observe(None, [assign(1, 0, b"1 0")], 0.0)
+    submit(witness, 2, Priority.URGENT)
+    with pytest.raises(AssertionError, match="run 1 went before run 3, which is more urgent"):
+        witness.observe(None, [assign(2, 0, b"a")], 0.0)
+
+
+def test_what_the_worker_could_not_do_is_no_measure_of_order(witness: Witness) -> None:
+    submit(witness, 1, Priority.URGENT, kind="other")
+    witness.observe(None, [assign(1, 0, b"a")], 0.0)
+
+
+def test_a_priority_that_waits_too_long_is_objected_to(witness: Witness) -> None:
+    submit(witness, 1, Priority.URGENT)
+    with pytest.raises(AssertionError, match="priority NORMAL starves"):
+        for position in range(30):
+            witness.observe(None, [assign(position, position, b"1 %d" % position)], 0.0)
+    assert position == 5, "one bypass is allowed, and each of the other levels may starve too"

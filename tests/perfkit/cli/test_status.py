@@ -1,0 +1,147 @@
+"""How a cluster is, shown to people and to programs, while it is there and when it is not."""
+
+import io
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import Result
+
+from cluster.client import Client
+from cluster.status import Status, WorkerStatus
+from perfkit.cli import status as module
+from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
+
+Call = Callable[..., Result]
+
+NOWHERE = "tcp://127.0.0.1:1"
+
+
+def worker(name: str, **facts: Any) -> WorkerStatus:
+    usual: dict[str, Any] = {
+        "epoch": 1, "host": "h", "pid": 7, "capacity": 1, "credit": 2, "held": 1, "leases": 1,
+        "finished": 1_234, "draining": False, "silent_s": 0.12, "kinds": ["digits", "echo"],
+        "models": ["digits"], "gpus": [],
+    }  # fmt: skip
+    return WorkerStatus(worker=name, **{**usual, **facts})
+
+
+def status(*workers: WorkerStatus, **facts: Any) -> Status:
+    usual: dict[str, Any] = {
+        "policy": "least-loaded", "clients": 1, "runs": 0, "queued": {"high": 0, "normal": 0},
+        "assigned": 0, "delayed": 0, "payload_bytes": 0, "retained_bytes": 0, "counters": {},
+    }  # fmt: skip
+    return Status(workers=list(workers), **{**usual, **facts})
+
+
+def seen(shown: Status, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(status_view(shown))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_each_worker_is_a_row_in_the_order_of_names() -> None:
+    lines = seen(status(worker("w-2", draining=True), worker("w-1"))).splitlines()
+    assert lines[1].split() == ("w-1 h 7 1 of 2 1,234 – 0.1 s ago digits, echo".split())
+    assert lines[2].startswith("w-2 draining")
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    text = seen(status(worker("worker-1", pid=4_194_304, finished=1_234_567)), width=80)
+    assert "4194304" in text
+    assert "1,234,567" in text
+
+
+def test_tasks_are_counted_by_priority() -> None:
+    text = seen(status(queued={"urgent": 0, "high": 2, "low": 1_000}, assigned=3, delayed=4))
+    assert "1,002 queued (2 high, 1,000 low) · 3 assigned · 4 waiting for a retry" in text
+
+
+def test_counters_show_what_has_happened_and_only_that() -> None:
+    text = seen(status(counters={"done": 1_000, "failed": 0, "bytes_in": 2_048}))
+    assert "1,000 done · bytes in 2.0 KiB" in text
+    assert "failed" not in text
+    assert "so far  nothing" in seen(status())
+
+
+def test_no_workers_and_too_many_are_said() -> None:
+    assert "no workers: start one with `perfkit cluster worker`" in seen(status())
+    many = [worker(f"w-{number}") for number in range(WORKERS_SHOWN + 5)]
+    assert "… and 5 more" in seen(status(*many))
+
+
+def test_the_status_of_a_running_cluster(perfkit: Call, running: Any) -> None:
+    shown = perfkit("cluster", "status", "--endpoint", running.endpoint)
+    assert shown.exit_code == 0
+    assert running.endpoint in shown.stdout
+    for started in running.facts["workers"]:
+        assert f"{started['name']} " in shown.stdout
+        assert str(started["pid"]) in shown.stdout
+
+
+def test_a_program_reads_the_status(
+    perfkit: Call, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERFKIT_ENDPOINT", running.endpoint)
+    shown = json.loads(perfkit("cluster", "status", "--json").stdout)
+    assert shown["endpoint"] == running.endpoint
+    assert sorted(w["pid"] for w in shown["workers"]) == sorted(running.pids()[1:])
+    assert {"magika", "digits"} == set(shown["workers"][0]["models"])
+
+
+def test_watching_writes_a_line_for_each_look_until_interrupted(running: Any, start: Any) -> None:
+    watching = start("cluster", "status", "--endpoint", running.endpoint, "--watch", "--json")
+    looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    assert looks[0]["counters"]["messages_in"] < looks[1]["counters"]["messages_in"]
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=20)
+    assert (watching.returncode, said) == (130, "")
+
+
+def test_watching_in_a_terminal_keeps_a_table_up_to_date(running: Any, terminal: Any) -> None:
+    watching = terminal("cluster", "status", "--endpoint", running.endpoint, "--watch")
+    for _ in range(2):
+        watching.wait_for("so far")
+    assert watching.interrupt() == 130
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["status", "--watch"], ["submit", "--kind", "echo"]], ids=" ".join
+)
+def test_without_a_coordinator_it_is_said_what_to_do(
+    perfkit: Call, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ANSWER_WITHIN_S < 5.0
+    monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.05)
+    ended = perfkit("cluster", *command, "--endpoint", NOWHERE)
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"perfkit: no coordinator answers at {NOWHERE}; start one with `perfkit cluster up`, "
+        "or say with --endpoint where it is\n"
+    )
+
+
+def test_a_watch_ends_when_the_coordinator_does(
+    start_up: Any, perfkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = start_up("--workers", "0")
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
+    asked = module.ask_status
+    looks = []
+
+    def ask_twice_then_stop(client: Client) -> Status:
+        looks.append(asked(client))
+        if len(looks) == 2:
+            up.stop()
+            monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.3)
+        return looks[-1]
+
+    monkeypatch.setattr(module, "ask_status", ask_twice_then_stop)
+    ended = perfkit("cluster", "status", "--endpoint", up.endpoint, "--watch", "--json")
+    assert (ended.exit_code, len(looks)) == (1, 2)
+    assert "no coordinator answers" in ended.stderr
+    assert [json.loads(line)["workers"] for line in ended.stdout.splitlines()] == [[], []]

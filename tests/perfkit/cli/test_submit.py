@@ -1,0 +1,243 @@
+"""Work handed to a running cluster: what comes back, with its time, and every way it can fail."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from cluster.client import Client
+from cluster.inference import PayloadError
+from cluster.status import Status
+from perfkit.cli import submit as module
+from perfkit.cli.submit import row_payload
+
+Call = Callable[..., Result]
+Submit = Callable[..., Result]
+
+ZERO = (
+    "0,0,5,13,9,1,0,0,0,0,13,15,10,15,5,0,0,3,15,2,0,11,8,0,0,4,12,0,0,8,8,0,0,5,8,0,0,9,"
+    "8,0,0,4,11,0,1,12,7,0,0,2,14,5,10,12,0,0,0,0,6,13,10,0,0,0"
+)
+ONE = (
+    "0 0 0 12 13 5 0 0 0 0 0 11 16 9 0 0 0 0 3 15 16 6 0 0 0 7 15 16 16 2 0 0 0 0 1 16 16"
+    " 3 0 0 0 0 1 16 16 6 0 0 0 0 1 16 16 6 0 0 0 0 0 11 16 10 0 0"
+)
+
+
+@pytest.fixture
+def submit(perfkit: Call, running: Any) -> Submit:
+    def submit(*arguments: object) -> Result:
+        return perfkit("cluster", "submit", "--endpoint", running.endpoint, *arguments)
+
+    return submit
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import os\n\n\ndef main(name: str) -> int:\n    return len(os.listdir(name))\n" * 9
+    )
+    return path
+
+
+def test_each_file_has_its_type_and_its_time(submit: Submit, script: Path) -> None:
+    page = script.with_name("page.html")
+    page.write_text(
+        "<!doctype html><html><head><title>t</title></head><body><p>x</p></body></html>"
+    )
+    done = submit("--model", "magika", script, page)
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert re.search(
+        r"script\.py +\d+\.\d ms  Python source  python, text/x-python, [01]\.\d\d$", first
+    )
+    assert re.search(r"page\.html +\d+\.\d ms  HTML document  html, text/html, [01]\.\d\d$", second)
+
+
+def test_a_program_reads_results_and_every_time(submit: Submit, script: Path, running: Any) -> None:
+    done = submit("--model", "magika", script, script.parent / "none", "--repeat", 3, "--json")
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    good, bad = found.pop("results")
+    assert found == {"endpoint": running.endpoint, "model": "magika", "kind": "magika"}
+    assert (good["name"], good["ok"], good["result"]["label"]) == (str(script), True, "python")
+    assert len(good["times_ms"]) == 3
+    assert min(good["times_ms"]) > 0
+    assert bad == {
+        "name": f"{script.parent / 'none'}",
+        "ok": False,
+        "error": f"cannot read {script.parent / 'none'}: No such file or directory",
+    }
+
+
+def test_what_cannot_be_read_is_told_and_the_others_are_done(submit: Submit, script: Path) -> None:
+    done = submit("--model", "magika", script.parent / "none", script.parent, script)
+    assert done.exit_code == 1
+    assert done.stdout.count("Python source") == 1
+    assert done.stderr.splitlines() == [
+        f"perfkit: cannot read {script.parent / 'none'}: No such file or directory",
+        f"perfkit: {script.parent} is a directory; name files",
+    ]
+
+
+def test_digits_are_read_from_lines_and_from_arrays(submit: Submit, tmp_path: Path) -> None:
+    np = pytest.importorskip("numpy")
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"# two digits\n{ZERO}\n\n{ONE}\n")
+    array = tmp_path / "one.npy"
+    np.save(array, np.array(ONE.split(), float))
+    done = submit("--model", "digits", rows, array)
+    assert (done.exit_code, done.stderr) == (0, "")
+    names = [line.split()[0].removeprefix(f"{tmp_path}/") for line in done.stdout.splitlines()]
+    assert names == ["rows.csv:1", "rows.csv:2", "one.npy"]
+    assert [line.split()[-2] for line in done.stdout.splitlines()] == ["0", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.csv", b"1,2,3\n", "a.csv, line 1: 3 numbers; a digit has 64"),
+        ("a.csv", b"\n1 2 x\n", "a.csv, line 2: could not convert string to float: 'x'"),
+        ("a.csv", b"# nothing\n", "a.csv holds no numbers; a line of 64 is a digit"),
+        ("a.csv", b"\xff\xfe", "a.csv is neither text nor named .npy"),
+        ("a.npy", b"1,2,3\n", "a.npy is no .npy array of numbers: "),
+        ("a.npy", b"", "a.npy is no .npy array of numbers: "),
+    ],
+)
+def test_what_is_no_digit_is_told(
+    tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
+    pytest.importorskip("numpy")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PayloadError) as raised:
+        row_payload(tmp_path / name)
+    assert complaint in str(raised.value)
+
+
+def test_without_numpy_digits_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    (tmp_path / "a.csv").write_text(ZERO)
+    with pytest.raises(PayloadError, match=r"pip install 'perfkit\[infer\]'"):
+        row_payload(tmp_path / "a.csv")
+
+
+def test_what_a_model_refuses_is_told_with_the_file(submit: Submit, tmp_path: Path) -> None:
+    wild = tmp_path / "wild.csv"
+    wild.write_text(ZERO.replace("13", "99"))
+    done = submit("--model", "digits", wild)
+    assert done.exit_code == 1
+    assert "wild.csv: PayloadError: model 'digits': the numbers must lie within" in done.stderr
+
+
+def test_a_handler_gets_the_payload_and_shows_what_it_gave(submit: Submit) -> None:
+    done = submit("--kind", "echo", "--payload", "hello", "--priority", "urgent")
+    assert done.exit_code == 0
+    assert re.fullmatch(r"echo +\d+\.\d ms  hello\n", done.stdout)
+
+
+def test_repeating_shows_the_median_and_the_spread(submit: Submit) -> None:
+    done = submit("--kind", "echo", "--payload", "x", "--repeat", 20)
+    numbers = re.search(r"([\d.]+) ms \(median of 20, ([\d.]+)–([\d.]+)\)  x", done.stdout)
+    assert numbers is not None
+    middle, low, high = map(float, numbers.groups())
+    assert low <= middle <= high
+
+
+def test_a_handler_gets_files_whole(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("words")
+    (tmp_path / "bytes").write_bytes(b"\xff\x00")
+    done = submit("--kind", "echo", "text", "bytes", "none", "--json")
+    assert done.exit_code == 1
+    results = json.loads(done.stdout)["results"]
+    assert [found.get("result") for found in results] == ["words", "ff00", None]
+    assert results[2]["error"] == "cannot read none: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--kind", "fail", "--payload", "no paper"], "fail: RuntimeError: no paper"),
+        (["--kind", "sleep", "--payload", "1", "--timeout", "0.1"], "not done within 0.1 s"),
+        (["--kind", "slep"], "no worker offers the kind 'slep'"),
+        (["--kind", "slep"], "did you mean 'sleep'?"),
+        (
+            ["--model", "resnet", "x"],
+            "no worker offers the model 'resnet'; offered: digits, magika",
+        ),
+        (["--model", "resnet", "x"], "start one with `perfkit cluster worker --model resnet`"),
+    ],
+)
+def test_a_task_that_cannot_be_done_is_told(
+    submit: Submit, arguments: list[str], complaint: str
+) -> None:
+    done = submit(*arguments)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("perfkit: ")
+    assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "say what to run: --model NAME FILE… or --kind NAME, one of the two"),
+        (["--model", "magika", "--kind", "echo"], "one of the two"),
+        (["--model", "magika"], "name the files to ask the model 'magika' about"),
+        (["--kind", "echo", "--payload", "x", "file"], "--payload goes with --kind and no files"),
+        (["--kind", "echo", "--timeout", "0"], "0.001"),
+        (["--kind", "echo", "--priority", "hgih"], "high"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_told(
+    perfkit: Call, arguments: list[str], complaint: str
+) -> None:
+    ended = perfkit("cluster", "submit", *arguments)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert complaint in ended.stderr
+
+
+def test_ctrl_c_leaves_without_a_word(start: Any, start_up: Any, perfkit: Call) -> None:
+    up = start_up("--workers", "1")
+    waiting = start(
+        "cluster", "submit", "--endpoint", up.endpoint, "--kind", "sleep", "--payload", 9
+    )
+    assigned = 0
+    while not assigned:
+        assert waiting.poll() is None, waiting.communicate()
+        shown = perfkit("cluster", "status", "--endpoint", up.endpoint, "--json")
+        assigned = json.loads(shown.stdout)["assigned"]
+    waiting.send_signal(signal.SIGINT)
+    out, said = waiting.communicate(timeout=30)
+    assert (waiting.returncode, out, said) == (130, "", "")
+    os.kill(up.pids()[1], signal.SIGKILL)  # or stopping would wait until it has slept enough
+
+
+def test_a_coordinator_that_goes_silent_is_told(
+    start_up: Any, perfkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = start_up("--workers", "1")
+    coordinator = up.pids()[0]
+    asked = module.ask_status
+
+    def ask_then_suspend(client: Client) -> Status:
+        found = asked(client)
+        os.kill(coordinator, signal.SIGSTOP)
+        return found
+
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    monkeypatch.setattr(module, "ask_status", ask_then_suspend)
+    flags = ["--endpoint", up.endpoint, "--kind", "echo", "--timeout", "0.1"]
+    for repeat in (1, 3):
+        ended = perfkit("cluster", "submit", *flags, "--repeat", repeat)
+        os.kill(coordinator, signal.SIGCONT)
+        assert ended.exit_code == 1
+        assert "has stopped answering" in ended.stderr

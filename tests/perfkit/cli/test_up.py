@@ -1,0 +1,189 @@
+"""A cluster in the foreground, and its roles one by one: started, told about, stopped, broken."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import Result
+
+from cluster.errors import ClusterError
+from perfkit.cli.up import StopSignals, port_taken
+
+Call = Callable[..., Result]
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+def test_ctrl_c_stops_it_all_and_is_no_failure(start_up: Any) -> None:
+    up = start_up("--workers", "1")
+    assert len(up.pids()) == 2
+    assert up.stop(signal.SIGINT) == (0, "stopping the cluster …\n")
+    assert alive(up.pids()) == []
+
+
+def test_a_port_that_is_taken_is_told_with_the_way_out(perfkit: Call, running: Any) -> None:
+    for command in (["up", "--workers", "0"], ["coordinator"]):
+        ended = perfkit("cluster", *command, "--bind", running.endpoint)
+        assert ended.exit_code == 1
+        assert ended.stderr.splitlines()[-1] == (
+            f"perfkit: {running.endpoint} is taken: is another cluster up? "
+            "use --bind for another port"
+        )
+
+
+def test_other_errors_of_a_bind_stay_what_they_are() -> None:
+    with pytest.raises(ClusterError, match="no such device"), port_taken("tcp://x:1"):
+        raise ClusterError("no such device")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--model", "magka"], "there is no model 'magka'; did you mean 'magika'?"),
+        (["--model", "xyz"], "there is no model 'xyz'; there are digits, magika"),
+        (["--bind", "tcp://0.0.0.0:5577"], "say --insecure if the network is yours alone"),
+        (["--bind", "5577"], "--bind: '5577' is no endpoint"),
+        (["--set", "limits.hartbeat_s=1"], "did you mean 'limits.heartbeat_s'?"),
+        (["--spec", "basline"], "did you mean 'baseline'?"),
+        (["--workers", "-1"], "--workers: expected int >= 0 (-1 was given)"),
+        (["--capacity", "0"], "--capacity: expected int >= 1 (0 was given)"),
+        (["--config", "none.toml"], "cannot read none.toml: No such file or directory"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_starts(
+    perfkit: Call, flags: list[str], complaint: str
+) -> None:
+    ended = perfkit("cluster", "up", *flags)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("perfkit: ")
+    assert complaint in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_worker_that_does_not_come_up_ends_it_with_its_words(perfkit: Call) -> None:
+    ended = perfkit("cluster", "up", "--bind", "tcp://127.0.0.1:*", "--handlers", "nowhere:H")
+    assert ended.exit_code == 1
+    assert "No module named 'nowhere'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_settings_come_from_the_file_in_the_folder(start_up: Any, tmp_path: Any) -> None:
+    (tmp_path / "perfkit.toml").write_text("[cluster]\nworkers = 1\n[cluster.set]\ncredit = 3\n")
+    (tmp_path / "jobs.py").write_text(
+        "from cluster.handlers import Handlers\n"
+        "HANDLERS = Handlers()\n"
+        "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
+    )
+    up = start_up("--handlers", "jobs:HANDLERS")
+    assert len(up.facts["workers"]) == 1
+    assert up.facts["spec"] == "baseline+credit-3"
+
+
+def test_a_dead_worker_is_told_and_a_dead_coordinator_ends_it(start_up: Any) -> None:
+    up = start_up("--workers", "2")
+    coordinator, worker, other = up.pids()
+    os.kill(worker, signal.SIGKILL)
+    line = up.process.stderr.readline()
+    assert line == f"perfkit: worker-0 (pid {worker}) has died; 1 of 2 workers left\n"
+    os.kill(coordinator, signal.SIGKILL)
+    _, said = up.process.communicate(timeout=30)
+    assert up.process.returncode == 1
+    assert f"perfkit: the coordinator has died (pid {coordinator})" in said
+    assert "Traceback" not in said
+    assert alive([other]) == []
+
+
+def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) -> None:
+    up = terminal("cluster", "up", "--workers", "1", "--bind", "tcp://127.0.0.1:*", "--capacity", 2)
+    told = up.wait_for("Ctrl-C stops it.")
+    assert "Cluster up at tcp://127.0.0.1:" in told
+    assert "perfkit cluster submit --endpoint tcp://127.0.0.1:" in told
+    assert "--kind echo --payload hello" in told
+    for _ in range(2):
+        up.wait_for("worker-0")
+    assert up.interrupt() == 0
+
+
+def test_elsewhere_there_are_lines(start: Any) -> None:
+    up = start(
+        "cluster", "up", "--workers", "1", "--model", "magika", "--bind", "tcp://127.0.0.1:*"
+    )
+    lines = [up.stdout.readline() for _ in range(6)]
+    assert lines[0].startswith("Cluster up at tcp://127.0.0.1:")
+    assert [line.split()[0] for line in lines[1:3]] == ["coordinator", "worker-0"]
+    assert lines[4].endswith("--model magika README.md\n")
+    assert lines[5] == "Ctrl-C stops it.\n"
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(30) == 0
+
+
+def test_the_roles_run_alone_and_find_each_other(start: Any, perfkit: Call) -> None:
+    coordinator = start("cluster", "coordinator", "--bind", "tcp://127.0.0.1:*")
+    endpoint = json.loads(coordinator.stdout.readline())["endpoint"]
+    refused = perfkit("cluster", "submit", "--kind", "echo", "--endpoint", endpoint)
+    assert refused.exit_code == 1
+    assert "the cluster has no workers; start one with `perfkit cluster worker`" in refused.stderr
+    worker = start("cluster", "worker", "--endpoint", endpoint, "--name", "w", "--capacity", 2)
+    assert json.loads(worker.stdout.readline()) == {"pid": worker.pid, "worker": "w"}
+    asked = perfkit("cluster", "status", "--endpoint", endpoint, "--json")
+    assert [w["capacity"] for w in json.loads(asked.stdout)["workers"]] == [2]
+    for role in (worker, coordinator):
+        role.send_signal(signal.SIGINT)
+        _, said = role.communicate(timeout=30)
+        assert (role.returncode, said.count("\n")) == (0, 1), said
+        assert "Ctrl-C stops it" in said
+
+
+def test_a_worker_finds_handlers_in_the_working_folder(
+    start: Any, perfkit: Call, start_up: Any, tmp_path: Any
+) -> None:
+    (tmp_path / "jobs.py").write_text(
+        "from cluster.handlers import Handlers\n"
+        "HANDLERS = Handlers()\n"
+        "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
+    )
+    up = start_up("--workers", "0")
+    worker = start("cluster", "worker", "--endpoint", up.endpoint, "--handlers", "jobs:HANDLERS")
+    assert worker.stdout.readline()
+    done = perfkit(
+        "cluster", "submit", "--endpoint", up.endpoint, "--kind", "reverse", "--payload", "abc"
+    )
+    assert done.stdout.split()[-1] == "cba"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["worker", "--model", "magka"], "did you mean 'magika'?"),
+        (["worker", "--endpoint", "tcp://h:*"], "--endpoint: 'tcp://h:*' is no endpoint"),
+        (["coordinator", "--bind", "tcp://0.0.0.0:1"], "say --insecure"),
+    ],
+)
+def test_a_role_refuses_wrong_arguments(
+    perfkit: Call, arguments: list[str], complaint: str
+) -> None:
+    ended = perfkit("cluster", *arguments)
+    assert ended.exit_code == 2
+    assert complaint in ended.stderr
+
+
+def test_a_worker_without_its_handlers_says_so(perfkit: Call) -> None:
+    ended = perfkit("cluster", "worker", "--handlers", "nowhere:H")
+    assert ended.exit_code == 1
+    assert "perfkit: part 'nowhere:H': No module named 'nowhere'" in ended.stderr
+
+
+def test_the_second_ctrl_c_does_not_interrupt_the_stopping() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before

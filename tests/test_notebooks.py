@@ -1,0 +1,98 @@
+"""The notebooks as they are shipped: each runs from beginning to end and tells its story.
+
+They run with as little as they take and through the report, as everybody else runs them.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from perfkit.bench.results import load
+from perfkit.report import ReportRun, SilentProgress, run_report
+from perfkit.report.outcome import ExitCode
+from perfkit.report.parameters import read_parameters
+from perfkit.report.selfcontained import find_external
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+BASELINE = NOTEBOOKS / "01_baseline.ipynb"
+CLAIMS = {
+    "Message throughput",
+    "Task throughput",
+    "Task overhead",
+    "Worker selection",
+    "Coordinator memory",
+    "Worker memory",
+    "Worker memory with a model",
+    "API memory",
+}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> ReportRun:
+    return run_report(
+        [BASELINE],
+        parameters={"tasks": 40, "workers": 1, "model": "digits"},
+        out_root=tmp_path_factory.mktemp("reports"),
+        progress=SilentProgress(),
+    )
+
+
+def test_the_baseline_runs_to_its_end(report: ReportRun) -> None:
+    (notebook,) = report.notebooks
+    assert notebook.failure is None
+    assert notebook.cells_run == notebook.cells
+    assert report.exit_code is ExitCode.DONE
+
+
+def test_the_index_has_every_claim_and_no_figure_for_what_is_not_built(report: ReportRun) -> None:
+    found = {headline.title: headline for headline in report.headlines}
+    assert found.keys() == CLAIMS
+    assert {headline.notebook for headline in found.values()} == {"01_baseline"}
+    unknown = {title for title, headline in found.items() if headline.value is None}
+    assert unknown == {"API memory"}
+
+
+def test_every_result_is_saved_with_its_raw_samples(report: ReportRun) -> None:
+    folder = report.path / "results"
+    paths = [p for p in folder.glob("*.json") if not p.name.startswith("headline-")]
+    results = {path.stem: load(path) for path in paths}
+    assert results.keys() == {
+        *("throughput", "latency", "burst", "startup", "selection", "trace", "roles"),
+        *("throughput-digits", "latency-digits", "roles-digits"),
+    }
+    assert all(result.samples for result in results.values())
+    assert results["throughput-digits"].parameters["model"] == "digits"
+    assert len(list(folder.glob("coordinator-*.prof"))) == 3
+
+
+def test_the_page_is_small_self_contained_and_describes_its_pictures(report: ReportRun) -> None:
+    page = (report.path / "01_baseline.html").read_text()
+    assert find_external(page) == []
+    assert len(page.encode()) < 400_000
+    assert page.count('role="img"') == page.count("<svg") == 9
+    described = re.findall(r'<figure[^>]* aria-label="([^"]+)"', page)
+    assert len(described) == 9
+    assert "not built yet" in page
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_stored_without_what_a_run_leaves_behind(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert content["nbformat"] == 4
+    assert "papermill" not in content["metadata"]
+    ids = [cell["id"] for cell in content["cells"]]
+    assert len(set(ids)) == len(ids)
+    for cell in content["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_declares_the_parameters_that_all_have(path: Path) -> None:
+    declared = read_parameters(path)
+    assert {"profile", "seed", "workers", "tasks", "model", "out_dir"} <= declared.keys()
+    assert declared["profile"].choices == ("quick", "full")
+    assert declared["workers"].low == 1
+    assert all(parameter.help for parameter in declared.values())
