@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 
 from cluster import actions as do
 from cluster import events as on
@@ -55,8 +56,11 @@ class Witness:
         self._promises: dict[tuple[str, int], Promise] = {}
         #: those of which something is not settled yet
         self.open: dict[tuple[str, int], Promise] = {}
+        self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
+        #: when each client was last heard
+        self._heard: dict[str, float] = {}
         self._leases: set[int] = set()
         #: leases granted to more urgent levels since a level's last one: all of them, and those for
         #: which a task of the level with the same needs waited
@@ -65,6 +69,7 @@ class Witness:
 
     def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
         """Take in an event, or None for a timer, and what the scheduler did about it."""
+        self._let_go(event, now)
         for action in actions:
             if isinstance(action, do.Assign):
                 self._assigned(action)
@@ -83,6 +88,24 @@ class Witness:
         for promise in self.open.values():
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
 
+    def _let_go(self, event: on.Event | None, now: float) -> None:
+        """Nothing is promised any more of what a client has received, or of one that is gone."""
+        if isinstance(event, on.ClientHeartbeat):
+            for name, submission in [*self.open]:
+                over = submission < event.floor or submission in event.received
+                if name == event.client and over:
+                    del self.open[name, submission]
+        gone = {event.client} if isinstance(event, on.ClientLeft) else set()
+        if event is None:
+            liveness_s = self._limits.client_liveness_s
+            gone = {name for name, at in self._heard.items() if at + liveness_s <= now}
+        for name in gone:
+            self._heard.pop(name, None)
+            self._promises = {k: v for k, v in self._promises.items() if k[0] != name}
+            self.open = {k: v for k, v in self.open.items() if k[0] != name}
+        if isinstance(event, on.ClientHeartbeat | on.TasksSubmitted):
+            self._heard[event.client] = now
+
     def _accepted(self, action: do.Accept, event: on.Event | None, now: float) -> None:
         key = (action.client, action.submission)
         known = self._promises.get(key)
@@ -90,7 +113,7 @@ class Witness:
             assert known.run == action.run, f"{key} was accepted twice"
             return
         assert isinstance(event, on.TasksSubmitted), f"{key} was accepted without being submitted"
-        promise = Promise(event, action.run, len(self._promises), now)
+        promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}
 
@@ -148,7 +171,7 @@ class Witness:
             self.open.pop(key, None)
 
     def _cancelled(self, event: on.TasksCancelled) -> None:
-        promise = self._promises.get((event.client, event.submission))
+        promise = self.open.get((event.client, event.submission))
         if promise is not None:
             wanted = set(event.positions or range(promise.count)) - promise.outcomes.keys()
             assert not wanted, f"run {promise.run} goes on although it was cancelled at {wanted}"

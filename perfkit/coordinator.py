@@ -1,4 +1,4 @@
-"""The specs under study by name: what the benchmarks, the notebooks and the command line choose from."""
+"""The specs under study, by name: what benchmarks, notebooks and the command line choose from."""
 
 from __future__ import annotations
 

@@ -243,32 +243,35 @@ def timeline(
 
 
 def hot_spots(
-    rows: Sequence[tuple[str, float | None]],
+    rows: Sequence[Bar | tuple[Any, ...]],
     unit: str = "s",
     *,
     top: int = 10,
     title: str = "own time",
     caption: str = "",
 ) -> Figure:
-    """The `top` most expensive entries of a profile as (name, cost in `unit`), largest first.
+    """The `top` most expensive entries of a profile, largest first, on a scale from 0.
 
-    Unknown costs come last and say so. Raises ValueError when there are no rows.
+    A row is a Bar or (name, cost, low, high), the ends optional, in `unit`. Unknown costs come
+    last and say so. Raises ValueError when there are no rows.
     """
     _require(rows, "a picture of hot spots needs at least one row")
-    ordered = sorted(rows, key=lambda row: -math.inf if row[1] is None else row[1], reverse=True)
-    shown = ordered[:top]
+    spots = [row if isinstance(row, Bar) else Bar(*row) for row in rows]
+    spots.sort(key=lambda spot: -math.inf if spot.value is None else spot.value, reverse=True)
+    shown = spots[:top]
+    texts = [measured(spot.value, unit, spot.low, spot.high) for spot in shown]
     with canvas(height_of(shown)) as (drawing, axes):
-        for position, (_, cost) in enumerate(shown):
-            if cost is not None:
-                axes.barh(position, cost, height=0.62, color=BLUE)
-            label(axes, cost or 0.0, position, quantity(cost, unit), cost is None)
-        label_rows(axes, [_middle_cut(name) for name, _ in shown])
+        for position, (spot, text) in enumerate(zip(shown, texts, strict=True)):
+            if spot.value is not None:
+                axes.barh(position, spot.value, height=0.62, color=BLUE)
+                whisker(axes, position, spot, 0.0)
+            reach = max(spot.value or 0.0, spot.high or 0.0)
+            label(axes, reach, position, text, spot.value is None)
+        label_rows(axes, [_middle_cut(spot.label) for spot in shown])
         axes.set_xlabel(f"{title} ({unit})")
-        axes.set_xlim(
-            0, with_room(max((cost for _, cost in shown if cost is not None), default=0.0))
-        )
+        axes.set_xlim(0, with_room(max((max(s.value or 0.0, s.high or 0.0) for s in shown))))
         svg = to_svg(drawing)
-    sentences = (f"{name}: {quantity(cost, '' if cost is None else unit)}." for name, cost in shown)
+    sentences = (f"{spot.label}: {text}." for spot, text in zip(shown, texts, strict=True))
     left_out = len(rows) - len(shown)
     lead = f"The {len(shown)} most expensive by {title}"
     lead += f" of {len(rows)}. " if left_out else ". "

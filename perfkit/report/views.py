@@ -119,8 +119,8 @@ class Bottlenecks:
                     hot.function,
                     hot.file if hot.line is None else f"{hot.file}:{hot.line}",
                     f"{hot.calls_per_task:.2f}",
-                    measured(hot.own_us.value, "", hot.own_us.low, hot.own_us.high),
-                    percent(hot.share),
+                    _unbroken(measured(*_with_unit(hot.own_us, ""))),
+                    _unbroken(percent(hot.share)),
                 )
                 for hot in self.functions
             ],
@@ -319,6 +319,11 @@ def percent(share: Interval) -> str:
 
 def _with_unit(figure: Interval, unit: str) -> tuple[float | None, str, float | None, float | None]:
     return figure.value, unit, figure.low, figure.high
+
+
+def _unbroken(text: str) -> str:
+    """The text of a narrow column, whose line may end before an interval but not inside of it."""
+    return text.replace(" to ", "\u00a0to\u00a0")
 
 
 def _named(spot: HotSpot) -> tuple[str, str, int | None]:

@@ -1,4 +1,4 @@
-"""The same calls, awaited."""
+"""The client for asyncio: the same calls as the plain client, awaited."""
 
 import asyncio
 

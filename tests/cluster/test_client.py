@@ -429,18 +429,18 @@ def test_what_is_no_endpoint_is_an_error_in_words(endpoint):
 
 
 def test_closing_ends_what_is_open(busy, gate):
-    future = busy.client.submit("echo", b"x")
+    futures = [busy.client.submit("echo", b"x") for _ in range(5)]
     busy.client.status()
     busy.client.close()
     busy.client.close()
-    assert future.cancelled()
+    assert all(future.cancelled() for future in futures)
     assert busy.first.cancelled()
     with Client(busy.coordinator.endpoint) as other:
         status = other.status()
-        assert (status.runs, status.counters["cancelled"]) == (0, 2)
+        assert (status.runs, status.counters["cancelled"]) == (0, 6)
         gate.opened.set()
         assert other.submit("echo", b"y").result(TIMEOUT_S) == b"y"
-    assert b"x" not in gate.ran
+    assert gate.ran.count(b"x") < BASELINE.credit  # one may have been in the worker's hands
 
 
 def test_a_closed_client_says_so(serve):

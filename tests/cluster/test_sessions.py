@@ -1,4 +1,4 @@
-"""The peers' side of the protocol: what a client and a worker make of messages, repeats included."""
+"""The peers' side of the protocol: what clients and workers make of messages and repeats."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def beat(session: ClientSession, now: float) -> on.ClientHeartbeat:
     return event
 
 
-# Clients: submitting
+# Clients, submitting
 
 
 def test_a_submission_says_everything_about_its_run() -> None:
@@ -73,7 +73,7 @@ def test_a_cancel_names_the_positions() -> None:
     assert session.cancel(session.open[0], (1, 2)) == on.TasksCancelled("c", 0, [1, 2])
 
 
-# Clients: results
+# Clients, results
 
 
 def test_outcomes_settle_their_tasks_and_the_last_one_closes_the_submission() -> None:
@@ -139,7 +139,7 @@ def test_each_task_is_settled_once_whatever_is_delivered(spans: list[tuple[int, 
     assert session.open == {}
 
 
-# Clients: heartbeats
+# Clients, heartbeats
 
 
 def test_what_was_received_is_told_until_it_is_answered() -> None:
@@ -188,7 +188,7 @@ def test_a_report_is_no_news_of_tasks() -> None:
     assert session.heard_at == 2.0
 
 
-# Workers: hello and goodbye
+# Workers, hello and goodbye
 
 GPU = Gpu("vega", 8)
 
@@ -256,7 +256,7 @@ def test_goodbye_is_said_once_and_only_to_who_said_welcome() -> None:
     assert worker(None).leave() == []
 
 
-# Workers: work
+# Workers, work
 
 
 def test_leases_are_taken_in_order_claimed_in_parts_and_reported_as_they_end() -> None:
