@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import zmq
@@ -98,6 +99,16 @@ class ClusterCoordinator:
             self._thread = None
         elif not self._serving:
             self._close()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT stop this coordinator; call this and run in the main thread."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        self._waker.hear_signals()
 
     def __enter__(self) -> Self:
         return self.start()

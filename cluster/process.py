@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from cluster.errors import ClusterError
 from cluster.spec import ClusterSpec, decode_spec, load_part
@@ -43,12 +41,7 @@ def run_coordinator(
     from cluster.coordinator import ClusterCoordinator
 
     coordinator = ClusterCoordinator(spec, bind, insecure=insecure)
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        coordinator.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    coordinator.stop_on_signals()
     if not alone:
         stop_with_parent(coordinator.stop)
     announce(endpoint=coordinator.endpoint)

@@ -6,6 +6,7 @@ heartbeats are ours: ZeroMQ's own would tell that a connection is gone, but not 
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
@@ -28,6 +29,7 @@ class Waker:
     """Wakes a poller from another thread or a signal handler."""
 
     def __init__(self) -> None:
+        self._hears_signals = False
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
@@ -43,6 +45,13 @@ class Waker:
         except (BlockingIOError, OSError):
             return
 
+    def hear_signals(self) -> None:
+        """Make the poller return for any signal that has a handler, even one that arrives just
+        before it begins to wait. Call it from the main thread.
+        """
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._hears_signals = True
+
     def clear(self) -> None:
         """Take note of all wake-ups so far."""
         try:
@@ -52,7 +61,10 @@ class Waker:
             return
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Give the descriptors back; in the main thread, if signals were heard."""
+        if self._hears_signals:
+            signal.set_wakeup_fd(-1)
+            self._hears_signals = False
         self._read.close()
         self._write.close()
 

@@ -41,7 +41,7 @@ WORKERS_MAX = 64
 #: The figure of a throughput is the median of so many blocks.
 BLOCKS = 10
 BURSTS = 7
-#: Few enough that a round of counting fits between two heartbeats.
+#: Enough for a count that is the same each time.
 COUNTED_TASKS = 100
 #: A series that is saved is thinned to so many of its points.
 SERIES_POINTS = 2_000
@@ -74,8 +74,7 @@ class Setting:
     ) -> dict[str, float | int | None]:
         """Messages and bytes per task, for some of the work.
 
-        Not of a model's: its tasks take too long for a count between two heartbeats, and the
-        messages are the same.
+        Not of a model's: its messages are the same, and their bytes those of its inputs.
         """
         if self.model is not None:
             return {}

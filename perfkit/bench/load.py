@@ -30,9 +30,9 @@ from cluster.spec import ClusterSpec
 PAYLOAD_BYTES = 200
 #: A lost task must end an experiment, not hang it.
 RESULT_TIMEOUT_S = 60.0
-#: Between two heartbeats of a cluster whose messages are counted, and how often they are.
-COUNTING_BEAT_S = 1.0
-COUNTED_ROUNDS = 5
+#: Between two heartbeats of a cluster whose messages are counted: longer than a round of it takes.
+COUNTING_BEAT_S = 30.0
+COUNTED_ROUNDS = 3
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
 _NUMBER_BYTES = 8
 
@@ -167,9 +167,10 @@ def traffic_per_task(
     """Messages and bytes through the coordinator for each task of `drive(client, work)`.
 
     Counted on a cluster of its own, after a first round in which everybody has met, less what
-    asking for the counts costs. Heartbeats, which come by the clock, only ever add: the least of
-    several rounds is the work's own, and the same on every machine for parts that send a message
-    per task. Unknown where the coordinator does not count.
+    asking for the counts costs. Heartbeats, which come by the clock, are put off, and what a busy
+    machine brings about only ever adds: the least of several rounds is the work's own, and the same
+    on every machine for parts that send a message per task. Unknown where the coordinator does not
+    count.
     """
     beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
     slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))

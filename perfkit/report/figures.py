@@ -269,7 +269,7 @@ def hot_spots(
             label(axes, reach, position, text, spot.value is None)
         label_rows(axes, [_middle_cut(spot.label) for spot in shown])
         axes.set_xlabel(f"{title} ({unit})")
-        axes.set_xlim(0, with_room(max((max(s.value or 0.0, s.high or 0.0) for s in shown))))
+        axes.set_xlim(0, with_room(max(max(s.value or 0.0, s.high or 0.0) for s in shown)))
         svg = to_svg(drawing)
     sentences = (f"{spot.label}: {text}." for spot, text in zip(shown, texts, strict=True))
     left_out = len(rows) - len(shown)

@@ -1,6 +1,7 @@
 """The coordinator serves whoever keeps to the protocol, whatever everybody else sends it."""
 
 import os
+import signal
 import socket
 import threading
 
@@ -348,3 +349,24 @@ def test_a_coordinator_that_comes_back_is_found_again_by_its_workers(until):
             worker.stop()
             thread.join(TIMEOUT_S)
             assert until(lambda: client.status().counters.get("workers_left"))
+
+
+def test_a_signal_stops_a_coordinator_in_the_main_thread():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    coordinator = ClusterCoordinator()
+    coordinator.stop_on_signals()
+
+    def interrupt():
+        with Client(coordinator.endpoint) as client:
+            client.status()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        coordinator.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    thread.join()
+    assert not listens(coordinator.endpoint)

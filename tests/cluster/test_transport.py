@@ -1,5 +1,7 @@
 """Sockets count, refuse what is over a bound, and listen to nobody outside unless told to."""
 
+import signal
+
 import pytest
 import zmq
 from hypothesis import given
@@ -114,6 +116,20 @@ def test_a_waker_wakes_a_poller_once_for_any_number_of_calls():
     waker.clear()
     waker.close()
     waker.wake()
+
+
+def test_a_signal_wakes_a_poller_that_has_not_begun_to_wait():
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    waker, poller = Waker(), zmq.Poller()
+    poller.register(waker.fileno(), zmq.POLLIN)
+    waker.hear_signals()
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        assert poller.poll(0)
+    finally:
+        waker.close()
+        signal.signal(signal.SIGUSR1, before)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize(
