@@ -228,7 +228,7 @@ def test_random_bytes_do_no_harm(packed):
     decodes_or_refuses(packed)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(messages(EVENTS + ACTIONS), st.data())
 def test_a_mutated_message_does_no_harm(message, data):
     packed = bytearray(frame(message))
