@@ -37,7 +37,7 @@ class Broken(Scheduler):
         chance: Callable[[], float],
         policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
     ) -> None:
-        parts = {"Ledger": self.Books, "Clients": self.Desk}
+        parts: dict[str, Any] = {"Ledger": self.Books, "Clients": self.Desk}
         with mock.patch.multiple("cluster.scheduler", **parts):
             super().__init__(policy, limits, chance, policies)
 

@@ -1,7 +1,7 @@
 """Each policy's choice by its own measure, and what every policy owes the scheduler."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.policy import (
@@ -84,6 +84,7 @@ NEEDS = st.tuples(
 
 
 @pytest.mark.parametrize("make", PARTS, ids=lambda make: make.name)
+@settings(max_examples=30)
 @given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
 def test_somebody_eligible_is_chosen_whenever_there_is_one(
     make: type[ScanPolicy], crew: list[WorkerState], needs: Needs, suspect: bool, gone: int
@@ -98,12 +99,12 @@ def test_somebody_eligible_is_chosen_whenever_there_is_one(
     able = [w for w in here if w.free > 0 and w.offers(*needs) and not (suspect and w.suspects)]
     before = [(w.held, w.suspects, w.load, w.draining) for w in crew]
     for _ in range(3):
-        worker = policy.choose(needs, suspect)
-        assert worker in able if able else worker is None
-        if worker is not None:
-            assert 1 <= policy.lease_tasks(worker, needs, 7) <= 7
-            policy.observe(worker, needs, 1, 0.01)
-            policy.touch(worker)
+        choice = policy.choose(needs, suspect)
+        assert choice in able if able else choice is None
+        if choice is not None:
+            assert 1 <= policy.lease_tasks(choice, needs, 7) <= 7
+            policy.observe(choice, needs, 1, 0.01)
+            policy.touch(choice)
     assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 

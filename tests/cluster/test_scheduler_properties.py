@@ -24,7 +24,7 @@ from cluster.policy import POLICIES, AssignmentPolicy
 from cluster.scheduler import Scheduler
 from cluster.task import Backoff, Failure, Gpu, Load, Priority, Requirements, Retry, TaskId
 from cluster.witness import Witness
-from tests.cluster.scheduling import PARTS
+from tests.cluster.scheduling import PARTS, untraced
 
 LIMITS = Limits(
     tasks=60,
@@ -250,7 +250,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("policy", PARTS, ids=lambda policy: policy.name)
 def test_every_invariant_holds_whatever_happens(policy: Callable[[], AssignmentPolicy]) -> None:
-    run_state_machine_as_test(
-        lambda: SchedulerMachine(policy),
-        settings=settings(max_examples=50, stateful_step_count=40, phases=PHASES),
-    )
+    with untraced():
+        run_state_machine_as_test(
+            lambda: SchedulerMachine(policy),
+            settings=settings(max_examples=40, stateful_step_count=40, phases=PHASES),
+        )
