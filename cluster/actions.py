@@ -67,9 +67,12 @@ class Report(ToClient, array_like=True, tag=43):
 
 
 class Greet(ToClient, array_like=True, tag=44):
-    """Answer a client's heartbeat: this coordinator is there, and had ``heartbeat_s`` set."""
+    """Answer a client's heartbeat: this coordinator is there, had ``heartbeat_s`` set, and took in
+    what the client has ``received``.
+    """
 
     heartbeat_s: Seconds
+    received: Numbers = []
 
 
 class Welcome(ToWorker, array_like=True, tag=50):

@@ -76,7 +76,8 @@ class Clients:
         client = self._seen(event.client, now)
         if client is None:
             return
-        self._ledger.out.append(do.Greet(client.id, self._limits.heartbeat_s))
+        heartbeat_s = self._limits.heartbeat_s
+        self._ledger.out.append(do.Greet(client.id, heartbeat_s, event.received))
         for submission in event.received:
             self._received(client, submission, now)
         if event.floor > client.floor:
@@ -121,10 +122,11 @@ class Clients:
 
     def _received(self, client: ClientState, submission: int, now: float) -> None:
         run = client.submissions.pop(submission, None)
+        if run is None:
+            return
         if submission >= client.floor:
             client.received.add(submission)
-        if run is not None:
-            self._ledger.forget(run, now)
+        self._ledger.forget(run, now)
 
     def _remind(self, client: ClientState, submission: int, count: int) -> None:
         run = client.submissions.get(submission)

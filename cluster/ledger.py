@@ -119,6 +119,7 @@ class Ledger:
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
         """Take in one failed attempt: try again after a wait, or settle."""
         run, position, attempts = lease.run, failure.position, lease.attempts + 1
+        failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
             self._end_piece(
@@ -195,8 +196,7 @@ class Ledger:
 
     def redeliver(self, run: Run) -> None:
         """Deliver again every outcome there is."""
-        if run.outcomes is None:
-            return
+        assert run.outcomes is not None
         self.counters["redelivered"] += 1
         for start, stop in stretches(p for p, o in enumerate(run.outcomes) if o is not None):
             settled = run.outcomes[start:stop]
@@ -256,7 +256,7 @@ class Ledger:
             self.timers.clear(("run", run.id))
 
     def _deliver(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
-        stamps = run.stamps or []
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
         self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))
 
     def _note(

@@ -9,10 +9,12 @@ cost grows with the number of different needs, not with the number of tasks.
 from __future__ import annotations
 
 from collections.abc import Container
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from cluster.run import Needs, Run
 from cluster.task import Priority
+
+MIN_FULL = 64
 
 
 class RunQueue:
@@ -23,6 +25,8 @@ class RunQueue:
     def __init__(self, bypasses: int) -> None:
         self._bypasses = bypasses
         self._lines: list[dict[Needs, list[tuple[int, Run]]]] = [{} for _ in Priority]
+        #: from which length on a line is searched for runs that are over; see _tidy
+        self._full: dict[tuple[int, Needs], int] = {}
         self._passed = [0] * len(Priority)
         #: the levels in the order in which they are served now
         self._order: list[int] = [*range(len(Priority))]
@@ -32,7 +36,11 @@ class RunQueue:
         if run.enqueued or not run.queued:
             return
         run.enqueued = True
-        heappush(self._lines[run.priority].setdefault(run.needs, []), (run.id, run))
+        line = self._lines[run.priority].setdefault(run.needs, [])
+        heappush(line, (run.id, run))
+        if len(line) > self._full.get((run.priority, run.needs), MIN_FULL):
+            self._tidy(line)
+            self._full[run.priority, run.needs] = 2 * len(line) + MIN_FULL
 
     def head(self, blocked: Container[Needs]) -> Run | None:
         """The run to serve next among those whose needs are not ``blocked``."""
@@ -42,7 +50,7 @@ class RunQueue:
                 continue
             best: tuple[int, Run] | None = None
             for needs in [*lines]:
-                first = self._first(lines, needs)
+                first = self._first(level, needs)
                 if first is not None and needs not in blocked and (best is None or first < best):
                     best = first
             if best is not None:
@@ -70,12 +78,24 @@ class RunQueue:
         ]
 
     @staticmethod
-    def _first(lines: dict[Needs, list[tuple[int, Run]]], needs: Needs) -> tuple[int, Run] | None:
+    def _tidy(line: list[tuple[int, Run]]) -> None:
+        """Take runs that are over out of the middle of a line; else they would stay behind a head
+        that nobody can serve.
+        """
+        over = [run for _, run in line if not run.queued]
+        for run in over:
+            run.enqueued = False
+        if over:
+            line[:] = [entry for entry in line if entry[1].queued]
+            heapify(line)
+
+    def _first(self, level: int, needs: Needs) -> tuple[int, Run] | None:
         """The oldest run of a line; runs that have nothing queued any more are taken out here."""
-        line = lines[needs]
+        line = self._lines[level][needs]
         while line:
             if line[0][1].queued:
                 return line[0]
             heappop(line)[1].enqueued = False
-        del lines[needs]
+        del self._lines[level][needs]
+        self._full.pop((level, needs), None)
         return None

@@ -225,7 +225,7 @@ class Scheduler:
         lease = self._live(event, now)
         start, count = event.start, len(event.outcomes)
         stop = start + count
-        if lease is None or start < lease.next or stop > lease.stop:
+        if lease is None or not count or start < lease.next or stop > lease.stop:
             self.counters["late_results"] += count
             return
         worker, run = lease.worker, lease.run

@@ -153,7 +153,8 @@ class ClientSession:
             if submission is not None:
                 return Refused(submission, action.reason)
         elif isinstance(action, do.Greet):
-            self._told.clear()
+            answered = set(action.received)
+            self._told = [id for id in self._told if id not in answered]
         return None
 
     def cancel(self, submission: Submission, positions: Sequence[int]) -> on.TasksCancelled:
@@ -263,16 +264,9 @@ class WorkerSession:
         #: leases in the order of their arrival that still hold something unstarted
         self.ready: deque[HeldLease] = deque()
         self._recent: deque[int] = deque(maxlen=MAX_RECENT)
+        offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
-            name,
-            incarnation,
-            capacity,
-            credit,
-            list(kinds),
-            list(models),
-            list(gpus),
-            host,
-            pid,
+            name, incarnation, capacity, credit, *offers, host, pid
         )
 
     def introduction(self) -> list[on.Event]:
@@ -294,6 +288,7 @@ class WorkerSession:
                 self._drop_all()
                 self.epoch = action.epoch
                 self.heartbeat_s = action.heartbeat_s
+                return self._farewell() if self.draining else []
         elif isinstance(action, do.Disconnect):
             if self.epoch is None or action.epoch == self.epoch:
                 self._drop_all()
@@ -357,7 +352,7 @@ class WorkerSession:
         if self.epoch is None:
             return []
         self.draining = True
-        events: list[on.Event] = [on.WorkerDraining(self.name, self.epoch)]
+        events = self._farewell()
         for lease in list(self.leases.values()):
             events += self._release(lease)
         return events
@@ -374,9 +369,14 @@ class WorkerSession:
         self._recent.append(action.lease)
         lease = self.leases[action.lease] = HeldLease(action)
         if self.draining:
-            return self._release(lease)
+            return self._farewell() + self._release(lease)
         self.ready.append(lease)
         return []
+
+    def _farewell(self) -> list[on.Event]:
+        """Whoever still sends work has not heard, or has forgotten, that this worker drains."""
+        assert self.epoch is not None
+        return [on.WorkerDraining(self.name, self.epoch)]
 
     def _release(self, lease: HeldLease) -> list[on.Event]:
         if lease.next >= lease.stop:
@@ -394,3 +394,5 @@ class WorkerSession:
             lease.stop = lease.next
         self.leases.clear()
         self.ready.clear()
+        # Under another epoch it may be another coordinator, which counts its leases from 1 again.
+        self._recent.clear()

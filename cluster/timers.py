@@ -31,13 +31,17 @@ class Timers(Generic[K]):
         self._sequence += 1
         self._due[key] = (due, self._sequence)
         heappush(self._heap, (due, self._sequence, key))
-        if len(self._heap) > 2 * len(self._due) + 64:
-            self._heap = [(d, s, k) for k, (d, s) in self._due.items()]
-            heapify(self._heap)
+        self._tidy()
 
     def clear(self, key: K) -> None:
         """Forget ``key``; nothing happens if it was not set."""
         self._due.pop(key, None)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if len(self._heap) > 2 * len(self._due) + 64:
+            self._heap = [(d, s, k) for k, (d, s) in self._due.items()]
+            heapify(self._heap)
 
     def next_due(self) -> float | None:
         """When the earliest timer is due, or None when none is set."""

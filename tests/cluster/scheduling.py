@@ -137,7 +137,7 @@ class Bench:
     def heard(self, floor: int = 0, *received: int, **rest: Any) -> list[do.Action]:
         """The client ``c`` sends its heartbeat; what follows the greeting."""
         first, *others = self.tell(on.ClientHeartbeat("c", floor, list(received), **rest))
-        assert first == do.Greet("c", 0.2)
+        assert first == do.Greet("c", 0.2, list(received))
         return others
 
     # What came of it

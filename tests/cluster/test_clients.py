@@ -124,3 +124,11 @@ def test_nobody_hears_of_what_belongs_to_another_client() -> None:
         do.Deliver("d", 0, 0, [b""], [Failure(0, "Cancelled", "cancelled", State.CANCELLED)])
     ]
     assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
+
+
+def test_what_a_client_says_it_received_takes_no_more_room_than_what_it_submitted() -> None:
+    bench = Bench()
+    bench.submit(b"x")
+    for first in range(1, 1_000, 10):
+        bench.heard(0, *range(first, first + 10))
+    assert bench.scheduler.clients.by_name["c"].received == set()

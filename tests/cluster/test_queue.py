@@ -94,3 +94,18 @@ def test_a_level_where_nothing_waits_does_not_starve() -> None:
     assert served(queue, 10) == "U" * 10
     queue.push(low)
     assert served(queue, 4) == "UUUL"
+
+
+def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
+    queue, head = RunQueue(NEVER), run(0)
+    queue.push(head)
+    for id in range(1, 10_000):
+        over = run(id)
+        queue.push(over)
+        over.withdraw(0, 1)
+    entries = sum(len(line) for lines in queue._lines for line in lines.values())
+    assert entries <= 2 * 64 + 2
+    assert queue.runs() == [head]
+    over.put_back(Range(0, 1))
+    queue.push(over)
+    assert queue.runs() == [head, over]

@@ -784,3 +784,30 @@ def test_a_trace_follows_the_first_results_of_a_run() -> None:
     bench.now = 0.5
     actions = bench.finish("w", 2, 1, b"b", started_at=9.0, ended_at=10.0)
     assert actions == [delivered(b"b", start=1, stamps=[0.0, 0.0, 7.0, 8.0, 0.0])]
+
+
+# What a peer may not do
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DONE, State.DEAD_LETTERED])
+def test_the_state_a_failure_ends_in_is_not_the_workers_to_say(state: State) -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    failures = [Failure(0, "E", "m", state)]
+    actions = bench.finish("w", 1, 0, b"", failures=failures)
+    assert actions == [ended(Failure(0, "E", "m", State.FAILED))]
+    bench.counted(failed=1)
+
+
+def test_a_report_without_results_changes_nothing() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.finish("w", 1, 0) == []
+
+
+def test_a_trace_that_never_ran_carries_no_stamps() -> None:
+    bench = Bench()
+    bench.submit(b"x", sent_at=1.0)
+    assert bench.cancel() == [ended(cancelled(0))]

@@ -149,7 +149,9 @@ def test_what_was_received_is_told_until_it_is_answered() -> None:
     session.handle(do.Deliver("c", 1, 0, [b"y"]), 0.0)
     assert beat(session, 0.1) == on.ClientHeartbeat("c", 0, [1])
     assert beat(session, 0.2) == on.ClientHeartbeat("c", 0, [1])
-    assert session.handle(do.Greet("c", 0.2), 0.3) is None
+    assert session.handle(do.Greet("c", 0.2, []), 0.3) is None
+    assert beat(session, 0.3) == on.ClientHeartbeat("c", 0, [1]), "that answered an earlier one"
+    assert session.handle(do.Greet("c", 0.2, [1]), 0.3) is None
     assert beat(session, 0.4) == on.ClientHeartbeat("c", 0, [])
     session.handle(do.Deliver("c", 0, 0, [b"y"]), 0.5)
     assert beat(session, 0.6) == on.ClientHeartbeat("c", 2, [0]), "the floor is the oldest open"
@@ -347,3 +349,40 @@ def test_an_end_without_a_result_keeps_its_state_on_the_way_to_the_user() -> Non
     news = session.handle(do.Deliver("c", 0, 0, [b""], [failure]), 0.0)
     assert isinstance(news, Settled)
     assert news.failures == [failure]
+
+
+# What the other side has not heard
+
+
+def test_more_than_fits_in_one_heartbeat_is_told_in_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_RECENT", 2)
+    session = ClientSession("c")
+    for _ in range(5):
+        submitted(session)
+    for submission in (1, 2, 3):
+        session.handle(do.Deliver("c", submission, 0, [b"y"]), 0.0)
+    told = []
+    for _ in range(3):
+        event = beat(session, 0.1)
+        told.append(event.received)
+        session.handle(do.Greet("c", 0.2, event.received), 0.1)
+    assert told == [[1, 2], [3], []]
+
+
+def test_another_coordinator_counts_its_leases_from_one_again() -> None:
+    session = worker(1)
+    leased(session, 1)
+    session.handle(do.Disconnect("w", 1, "epoch 1 is over; join again"))
+    session.handle(do.Welcome("w", 5, 1, 0.2))
+    assert leased(session, 1).next == 0
+
+
+def test_who_still_sends_work_is_told_again_that_this_worker_drains() -> None:
+    session = worker(1)
+    session.drain()
+    draining, released = on.WorkerDraining("w", 1), on.TasksReleased("w", 1, 3, 4)
+    assert session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"])) == [draining, released]
+    session.handle(do.Disconnect("w", 1, "silent"))
+    assert session.handle(do.Welcome("w", 5, 2, 0.2)) == [on.WorkerDraining("w", 2)]

@@ -68,3 +68,13 @@ def test_a_timer_that_is_moved_all_the_time_leaves_no_heap_behind() -> None:
     assert timers.pop(5.0) == "kept"
     assert timers.pop(1e9) == "moved"
     assert timers.pop(1e9) is None
+
+
+def test_timers_that_are_cleared_leave_no_heap_behind() -> None:
+    timers = Timers[int]()
+    for key in range(10_000):
+        timers.set(key, 1.0)
+    for key in range(10_000):
+        timers.clear(key)
+    assert len(timers._heap) <= 64
+    assert timers.next_due() is None
