@@ -20,11 +20,12 @@ Size = Annotated[int, Meta(ge=0)]
 
 class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
-    (0: the system's).
+    (0: the system's), and from how many bytes on a frame is handed over uncopied (0: never).
     """
 
     high_water_mark: Whole = 10_000
     buffer_bytes: Size = 0
+    zero_copy_bytes: Size = 0
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

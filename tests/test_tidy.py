@@ -41,7 +41,7 @@ LAYERS = [
     ("cluster", "workloads inference models handlers"),
     ("cluster", "spec transport"),
     ("cluster", "scheduler inspection codec"),
-    ("cluster", "policy sessions witness"),
+    ("cluster", "policy worker_session client_session shift witness"),
     ("cluster", "clients ledger queue retry roster run timers"),
     ("cluster", "actions events lifecycle status"),
     ("cluster", "errors limits task tensor"),
