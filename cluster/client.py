@@ -24,11 +24,11 @@ import zmq
 from cluster import actions as do
 from cluster import events as on
 from cluster.client_session import ClientSession, Options, Refused, Settled
-from cluster.codec import Frame, in_words, load_codec
+from cluster.codec import Frame, in_words
 from cluster.errors import Busy, ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.mapping import Chunk, MapReader, as_payload, run_bytes
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.status import Status
 from cluster.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
 from cluster.transport import Channel, Waker

@@ -18,7 +18,6 @@ from cluster.actions import Action
 from cluster.errors import ProtocolError
 from cluster.events import MAX_TASKS_PER_MESSAGE, Event, WorkerLost
 from cluster.limits import Limits
-from cluster.spec import ClusterSpec, load_part
 
 VERSION = 1
 MAX_TEXT_BYTES = 1 << 20
@@ -43,12 +42,6 @@ class Codec(Protocol):
 
     def actions(self, frames: Sequence[Frame]) -> list[Action]:
         """What the coordinator told a peer; raises ProtocolError."""
-
-
-def load_codec(spec: ClusterSpec) -> Codec:
-    """A codec of the kind the spec names; raises ClusterError when there is none."""
-    codec: Codec = load_part(spec.codec)(spec.limits.message_bytes)
-    return codec
 
 
 def _snake(name: str) -> str:

@@ -21,10 +21,9 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import load_codec
 from cluster.errors import ClusterError, ProtocolError
 from cluster.scheduler import Scheduler
-from cluster.spec import BASELINE, ClusterSpec, load_part
+from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.task import Priority, TaskId
 from cluster.transport import Channel, Waker, check_bind
 

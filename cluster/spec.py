@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from cluster.codec import Codec
 from cluster.errors import ClusterError
 from cluster.limits import Limits, Whole
 
@@ -64,6 +65,12 @@ def load_part(path: str) -> Any:
         return getattr(found, attribute)
     except AttributeError as error:
         raise ClusterError(f"part {path!r}: module {module!r} has no {attribute!r}") from error
+
+
+def load_codec(spec: ClusterSpec) -> Codec:
+    """A codec of the kind the spec names; raises ClusterError when there is none."""
+    codec: Codec = load_part(spec.codec)(spec.limits.message_bytes)
+    return codec
 
 
 def encode_spec(spec: ClusterSpec) -> str:

@@ -21,12 +21,12 @@ import msgspec
 import zmq
 
 from cluster import events as on
-from cluster.codec import in_words, load_codec
+from cluster.codec import in_words
 from cluster.errors import ClusterError, ProtocolError
 from cluster.handlers import Handlers
 from cluster.host import host_load
 from cluster.shift import Gathered, Shift
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.task import NO_LOAD, Gpu, Load
 from cluster.transport import Channel, Waker
 from cluster.worker_session import HeldLease, WorkerSession

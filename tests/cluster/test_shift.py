@@ -87,10 +87,8 @@ def test_steps_grow_while_tasks_are_quick(single):
 
 def test_every_task_is_either_run_or_given_back_however_threads_race():
     for _ in range(50):
-        ran = []
-        work = shift(
-            lambda payload: ran.append(payload) or payload, [b"%d" % n for n in range(400)]
-        )
+        payloads = [b"%d" % n for n in range(400)]
+        work = shift(lambda payload: payload, payloads)
         together = threading.Barrier(2)
 
         def give_back(work=work, together=together):
@@ -103,5 +101,6 @@ def test_every_task_is_either_run_or_given_back_however_threads_race():
         while work.go_on():
             pass
         thread.join(TIMEOUT_S)
-        assert work.lease.next == work.lease.stop == 5 + len(ran)
-        assert work.collect().outcomes == ran == [b"%d" % n for n in range(len(ran))]
+        outcomes = work.collect().outcomes
+        assert work.lease.next == work.lease.stop == 5 + len(outcomes)
+        assert outcomes == payloads[: len(outcomes)]
