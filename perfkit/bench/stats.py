@@ -216,11 +216,12 @@ def _judge(
                 "of the runs favours one arm"
             )
         margin = abs(control.value)
+    factor = f"a factor of {math.exp(band):.3g}"
     if -band <= ratio.low and ratio.high <= band:
-        return Verdict.SAME, f"the whole interval lies within a factor of {math.exp(band):.3g}"
+        return Verdict.SAME, f"the whole interval lies within {factor}"
     if ratio.low <= margin and ratio.high >= -margin:
         if ratio.low <= 0 <= ratio.high:
-            return Verdict.INCONCLUSIVE, "the interval includes 1 and reaches beyond the band"
+            return Verdict.INCONCLUSIVE, f"the interval includes 1 and reaches beyond {factor}"
         near = "the A/A control's ratio is" if control else "the band reaches, without a control"
         return Verdict.INCONCLUSIVE, f"the interval comes as close to 1 as {near}"
     if abs(ratio.value) <= band:

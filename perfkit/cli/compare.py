@@ -101,6 +101,8 @@ def compare(
             write(found.encode(), as_json)
     if as_json != "-":
         show(found)
+        if found.order and found.comparison.verdict == "inconclusive":
+            note(f"more blocks may tell: --blocks {2 * len(found.order)}")
         if as_json is not None:
             note(f"saved to {as_json}")
     if gate:
@@ -151,14 +153,14 @@ def _are_saved(a: str, b: str) -> bool:
 
 
 def _saved(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
-    from perfkit.bench.compare import NotComparable, compare_saved
+    from perfkit.bench.compare import compare_saved
     from perfkit.bench.results import ResultError, load
 
     if live:
         raise SettingError(f"--{next(iter(live))} is for two specs; saved results have their own")
     try:
         return compare_saved(load(a), load(b), force=force)
-    except (NotComparable, ResultError) as error:
+    except ResultError as error:
         raise SettingError(str(error)) from None
 
 
