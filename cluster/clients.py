@@ -54,10 +54,11 @@ class Clients:
         if len(client.submissions) + len(client.received) >= self._limits.submissions_per_client:
             most = self._limits.submissions_per_client
             return self._refuse(event, f"{most} submissions of this client are open")
-        reason = self._ledger.full(len(event.payloads), sum(map(len, event.payloads)))
+        payload_bytes = sum(map(len, event.payloads))
+        reason = self._ledger.full(len(event.payloads), payload_bytes)
         if reason is not None:
             return self._refuse(event, reason)
-        client.submissions[event.submission] = self._ledger.accept(event, now)
+        client.submissions[event.submission] = self._ledger.accept(event, payload_bytes, now)
         return None
 
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:

@@ -96,11 +96,14 @@ def _check_leases(scheduler: Scheduler) -> None:
         worker = lease.worker
         assert scheduler.workers.get(worker.id) is worker, f"lease {lease.id} of a worker not here"
         assert worker.leases.get(lease.id) is lease, f"lease {lease.id} unknown to {worker.id}"
+        assert lease.run.leases.get(lease.id) is lease, f"lease {lease.id} unknown to its run"
         assert lease.next < lease.stop, f"lease {lease.id} is empty but live"
         assert lease.deaths < scheduler.limits.deaths, f"lease {lease.id} should have been buried"
         assert lease.attempts < lease.run.retry.max_attempts, f"lease {lease.id}: attempts"
     held = sum(len(worker.leases) for worker in scheduler.workers.values())
     assert held == len(ledger.leases), "a worker holds a lease that is not live"
+    for run in ledger.runs.values():
+        assert run.leases.keys() <= ledger.leases.keys(), f"run {run.id} keeps a lease that is over"
 
 
 def _check_workers(scheduler: Scheduler) -> None:

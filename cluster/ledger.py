@@ -71,9 +71,9 @@ class Ledger:
             )
         return None
 
-    def accept(self, event: TasksSubmitted, now: float) -> Run:
+    def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
         """Take a run in: from here on each of its tasks will have exactly one outcome."""
-        run = Run(self._next_run, event, now)
+        run = Run(self._next_run, event, payload_bytes, now)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
@@ -90,7 +90,7 @@ class Ledger:
         piece = run.take(most)
         lease = Lease(self._next_lease, run, piece, worker, now)
         self._next_lease += 1
-        self.leases[lease.id] = worker.leases[lease.id] = lease
+        self.leases[lease.id] = worker.leases[lease.id] = run.leases[lease.id] = lease
         if piece.deaths:
             worker.suspects += 1
         self._note(run, State.QUEUED, Cause.ASSIGNED, piece.start, piece.stop, worker.id, now)
@@ -105,6 +105,7 @@ class Ledger:
         """End a lease of which nothing is left."""
         del self.leases[lease.id]
         del lease.worker.leases[lease.id]
+        del lease.run.leases[lease.id]
         if lease.deaths:
             lease.worker.suspects -= 1
 
@@ -176,7 +177,7 @@ class Ledger:
             self._end_piece(run, State.QUEUED, cause, (position, position + 1), failure, now)
         if not run.open:
             return
-        for lease in [lease for lease in self.leases.values() if lease.run is run]:
+        for lease in run.leases.values():
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
             if not positions:

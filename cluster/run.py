@@ -53,6 +53,7 @@ class Run:
         "delayed",
         "enqueued",
         "id",
+        "leases",
         "needs",
         "omitted",
         "open",
@@ -68,7 +69,7 @@ class Run:
         "submission",
     )
 
-    def __init__(self, id: RunId, event: TasksSubmitted, now: float) -> None:
+    def __init__(self, id: RunId, event: TasksSubmitted, payload_bytes: int, now: float) -> None:
         self.id = id
         self.client = event.client
         self.submission = event.submission
@@ -76,7 +77,7 @@ class Run:
         self.priority = event.priority
         self.retry = event.retry
         self.payloads = event.payloads
-        self.payload_bytes = sum(map(len, event.payloads))
+        self.payload_bytes = payload_bytes
         self.count = len(event.payloads)
         self.accepted_at = now
         self.deadline = None if event.timeout_s is None else now + event.timeout_s
@@ -84,6 +85,8 @@ class Run:
         self.queued: list[Range] = [Range(0, self.count)]
         #: single positions waiting for their next attempt
         self.delayed: dict[int, Range] | None = None
+        #: the live ones, by their ids
+        self.leases: dict[int, Lease] = {}
         #: whether the queue holds an entry for this run
         self.enqueued = False
         #: one per task once anything is settled; None where a task is not terminal

@@ -252,8 +252,8 @@ class ForgetsDeadlines(Broken):
     """Accepts a time limit and never looks at it again."""
 
     class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, now: float) -> Run:
-            run = super().accept(event, now)
+        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
+            run = super().accept(event, *rest)
             self.timers.clear(("run", run.id))
             return run
 
@@ -294,9 +294,9 @@ class LastComeFirstServed(Broken):
     """Serves the newest run of a priority first."""
 
     class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, now: float) -> Run:
+        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
             self._next_run -= 2
-            return super().accept(event, now)
+            return super().accept(event, *rest)
 
 
 class ServesTheNextOneToo(Broken):

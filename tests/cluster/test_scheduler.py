@@ -11,6 +11,7 @@ import pytest
 from cluster import actions as do
 from cluster import events as on
 from cluster.policy import POLICIES, RoundRobin
+from cluster.run import Lease
 from cluster.task import (
     Backoff,
     Failure,
@@ -312,6 +313,24 @@ def test_what_was_cancelled_is_not_requeued_with_its_lease() -> None:
         "a task that saw a death is alone"
     )
     assert bench.finish("v", 2, 0, b"a") == [delivered(b"a"), bench.assign("v", 3, 2, T[2])]
+
+
+def test_a_cancel_looks_at_the_leases_of_its_own_run_only() -> None:
+    bench = Bench()
+    bench.join("w", credit=50)
+    for submission in range(50):
+        bench.submit(b"x", submission=submission)
+
+    class Unread(dict[int, Lease]):
+        def values(self) -> Any:
+            raise AssertionError("the leases of all runs were looked through")
+
+    ledger = bench.scheduler.ledger
+    leases, ledger.leases = ledger.leases, Unread(ledger.leases)
+    actions = bench.scheduler.handle(on.TasksCancelled("c", 7), 0.0)
+    ledger.leases = leases
+    assert actions == [do.Cancel("w", 1, 8, [0]), ended(cancelled(0), submission=7)]
+    bench.scheduler.validate()
 
 
 def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
