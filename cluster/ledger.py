@@ -22,6 +22,15 @@ from cluster.timers import Timers
 
 Timer: TypeAlias = tuple[str, Any]
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+#: more than a codec puts around one outcome
+OUTCOME_FRAME_BYTES = 64
+
+
+def weight(outcome: Outcome) -> int:
+    """Bytes that an outcome takes up in a message: its own, and what is put around it."""
+    if isinstance(outcome, Failure):
+        return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
+    return len(outcome) + OUTCOME_FRAME_BYTES
 
 
 def stretches(positions: Iterable[int]) -> list[tuple[int, int]]:
@@ -53,6 +62,8 @@ class Ledger:
         self.open_tasks = 0
         self.payload_bytes = 0
         self.retained_bytes = 0
+        #: how much goes into one delivery: a character of a failure may take four bytes
+        self._delivery_bytes = limits.message_bytes // 4
         self._chance = chance
         self._next_run = 1
         self._next_lease = 1
@@ -114,8 +125,12 @@ class Ledger:
         run, stop = lease.run, start + len(outcomes)
         self._note(run, State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now)
         self.counters["done"] += len(outcomes)
-        self._settle(run, start, outcomes, sum(map(len, outcomes)))
-        self._deliver(run, start, outcomes, [])
+        size_bytes = sum(map(len, outcomes))
+        self._settle(run, start, outcomes, size_bytes)
+        if size_bytes + OUTCOME_FRAME_BYTES * len(outcomes) <= self._delivery_bytes:
+            self._send(run, start, outcomes, [])
+        else:
+            self._deliver(run, start, stop)
 
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
         """Take in one failed attempt: try again after a wait, or settle."""
@@ -200,10 +215,7 @@ class Ledger:
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
         for start, stop in stretches(p for p, o in enumerate(run.outcomes) if o is not None):
-            settled = run.outcomes[start:stop]
-            failures = [o for o in settled if isinstance(o, Failure)]
-            results = [b"" if isinstance(o, Failure) or o is None else o for o in settled]
-            self._deliver(run, start, results, failures)
+            self._deliver(run, start, stop)
 
     def forget(self, run: Run, now: float) -> None:
         """The client wants nothing more of a run: what is open of it ends unheard, only its story
@@ -245,7 +257,7 @@ class Ledger:
         ]
         self.counters[failure.state.value] += len(failures)
         self._settle(run, start, failures, len(failure.message) * len(failures))
-        self._deliver(run, start, [b""] * len(failures), failures)
+        self._deliver(run, start, stop)
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
@@ -256,7 +268,30 @@ class Ledger:
             run.payloads = []
             self.timers.clear(("run", run.id))
 
-    def _deliver(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
+    def _deliver(self, run: Run, start: int, stop: int) -> None:
+        """Deliver settled outcomes in as many messages as it takes for each to go through a socket:
+        together they may be larger than anything their client ever sent.
+        """
+        assert run.outcomes is not None
+        results: list[bytes] = []
+        failures: list[Failure] = []
+        room = self._delivery_bytes
+        for position in range(start, stop):
+            outcome = run.outcomes[position]
+            assert outcome is not None
+            room -= weight(outcome)
+            if room < 0 and results:
+                self._send(run, position - len(results), results, failures)
+                results, failures = [], []
+                room = self._delivery_bytes - weight(outcome)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                results.append(b"")
+            else:
+                results.append(outcome)
+        self._send(run, stop - len(results), results, failures)
+
+    def _send(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
         stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
         self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))
 
