@@ -149,10 +149,17 @@ class Scheduler:
     def _idle(self) -> list[WorkerState]:
         return [w for w in self.spare.values() if w.held < w.capacity]
 
-    def _recallable(self, worker: WorkerState, idle: list[WorkerState]) -> Lease | None:
-        """The newest lease of a worker whose tail somebody idle could take."""
+    def _recallable(self, worker: WorkerState, idle: list[WorkerState], now: float) -> Lease | None:
+        """The newest lease of a worker whose tail somebody idle could take.
+
+        One that was recalled is not asked for again before ``liveness_s``, as long as a silent
+        worker would be waited for: then the recall or its answer got lost. It is looked for again
+        at the latest with the next heartbeat of whoever holds it.
+        """
         for lease in reversed(worker.leases.values()):
-            if lease.recalled_at is None and any(w.offers(*lease.run.needs) for w in idle):
+            asked_at = lease.recalled_at
+            waits = asked_at is not None and now - asked_at < self.limits.liveness_s
+            if not waits and any(w.offers(*lease.run.needs) for w in idle):
                 return lease
         return None
 
@@ -161,13 +168,13 @@ class Scheduler:
         if not self.backlogged or ("recall", None) in self.ledger.timers:
             return
         idle = self._idle()
-        if idle and any(self._recallable(w, idle) for w in self.backlogged.values()):
+        if idle and any(self._recallable(w, idle, now) for w in self.backlogged.values()):
             self.ledger.timers.set(("recall", None), now + self.limits.recall_after_s)
 
     def _recall_due(self, _: None, now: float) -> None:
         idle = self._idle()
         for victim in list(self.backlogged.values()):
-            lease = self._recallable(victim, idle)
+            lease = self._recallable(victim, idle, now)
             if lease is not None and now - lease.assigned_at >= self.limits.recall_after_s:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1

@@ -593,13 +593,39 @@ def test_nothing_is_recalled_for_a_worker_that_could_not_do_it() -> None:
     assert bench.wait(0.5) == []
 
 
-def test_a_lease_is_recalled_once() -> None:
-    bench = Bench(liveness_s=100.0)
+def recalled(**limits: float) -> Bench:
+    """Two workers; what the first holds was just recalled for the second."""
+    bench = Bench(**limits)
     bench.join("a", credit=4)
     bench.submit(*T[:4])
     bench.join("b", credit=4)
     assert bench.wait(0.005) == [do.Recall("a", 1, 1)]
-    assert bench.wait(5.0) == []
+    return bench
+
+
+def wait_and_beat(bench: Bench, seconds: float) -> list[do.Action]:
+    actions = bench.wait(seconds)
+    for worker, held in (("a", [1]), ("b", [])):
+        actions += bench.beat(worker, *held)
+    return actions + bench.wait(0.005)
+
+
+def test_a_recall_without_an_answer_is_repeated_after_liveness_and_not_before() -> None:
+    bench = recalled()
+    for wait_s in (0.2, 0.2, 0.15):
+        assert wait_and_beat(bench, wait_s) == []
+    assert wait_and_beat(bench, 0.05) == [do.Recall("a", 1, 1)]
+    assert wait_and_beat(bench, 0.2) == []
+    assert bench.release("a", 1, 1) == [bench.assign("b", 2, 1, *T[1:4])]
+    bench.counted(recalls=2, returned=3)
+
+
+def test_a_recall_is_not_repeated_when_nobody_is_idle_any_more() -> None:
+    bench = recalled()
+    assert bench.submit(b"x", submission=1) == [bench.assign("b", 2, 0, b"x")]
+    for _ in range(4):
+        bench.wait(0.2)
+        assert [*bench.beat("a", 1), *bench.beat("b", 2)] == []
     bench.counted(recalls=1)
 
 
