@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cluster.ledger import stretches
 from cluster.status import Status, WorkerStatus
+from cluster.stretches import stretches
 from cluster.task import Priority, State
 
 if TYPE_CHECKING:
@@ -130,6 +130,10 @@ def _check_accounts(scheduler: Scheduler) -> None:
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"
     known = sum(len(client.submissions) for client in scheduler.clients.by_name.values())
     assert known == len(ledger.runs), "a run belongs to no client"
+    most = limits.submissions_per_client
+    for client in scheduler.clients.by_name.values():
+        assert len(client.submissions) <= most, f"{client.id} has too many submissions open"
+        assert len(client.over) <= most + 1, f"{client.id}: what is over takes too much room"
     assert len(scheduler.clients.by_name) <= limits.clients, "clients"
     assert len(scheduler.workers) <= limits.workers, "workers"
     counts = ledger.counters

@@ -7,7 +7,7 @@ knows leases but does not decide who gets one: that is the scheduler's part.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from cluster import actions as do
@@ -17,6 +17,7 @@ from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Entry, Lease, Outcome, Range, Run
+from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
 
@@ -31,17 +32,6 @@ def weight(outcome: Outcome) -> int:
     if isinstance(outcome, Failure):
         return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
     return len(outcome) + OUTCOME_FRAME_BYTES
-
-
-def stretches(positions: Iterable[int]) -> list[tuple[int, int]]:
-    """Positions as sorted half-open ranges ``(start, stop)``, neighbours joined."""
-    joined: list[tuple[int, int]] = []
-    for position in sorted(set(positions)):
-        if joined and joined[-1][1] == position:
-            joined[-1] = (joined[-1][0], position + 1)
-        else:
-            joined.append((position, position + 1))
-    return joined
 
 
 class Ledger:

@@ -218,7 +218,7 @@ class SimulatedClient:
         """Take in a message; each task may be settled once, with the right result."""
         news = self.session.handle(action, self.world.now)
         if not isinstance(news, Settled):
-            assert news is None, f"{self.name} was refused: {news}"
+            assert news is None, f"{self.name} was refused: {news.reason}"
             return
         id = news.submission.id
         states = {f.position: f.state for f in news.failures}

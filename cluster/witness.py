@@ -54,6 +54,8 @@ class Witness:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._promises: dict[tuple[str, int], Promise] = {}
+        #: what its client was told that nothing was taken of, and let go of
+        self._refused: set[tuple[str, int]] = set()
         #: those of which something is not settled yet
         self.open: dict[tuple[str, int], Promise] = {}
         self._places = count()
@@ -77,6 +79,8 @@ class Witness:
                 self._delivered(action, isinstance(event, on.ClientHeartbeat))
             elif isinstance(action, do.Accept):
                 self._accepted(action, event, now)
+            elif isinstance(action, do.Refuse):
+                self._refused.add((action.client, action.submission))
             elif isinstance(action, do.Welcome):
                 self._epochs[action.worker] = action.epoch
         if isinstance(event, on.TasksCancelled):
@@ -102,6 +106,7 @@ class Witness:
         for name in gone:
             self._heard.pop(name, None)
             self._promises = {k: v for k, v in self._promises.items() if k[0] != name}
+            self._refused = {key for key in self._refused if key[0] != name}
             self.open = {k: v for k, v in self.open.items() if k[0] != name}
         if isinstance(event, on.ClientHeartbeat | on.TasksSubmitted):
             self._heard[event.client] = now
@@ -113,6 +118,7 @@ class Witness:
             assert known.run == action.run, f"{key} was accepted twice"
             return
         assert isinstance(event, on.TasksSubmitted), f"{key} was accepted without being submitted"
+        assert key not in self._refused, f"{key} was accepted after it had been refused"
         promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}

@@ -42,7 +42,7 @@ LAYERS = [
     ("cluster", "spec transport"),
     ("cluster", "scheduler inspection codec"),
     ("cluster", "policy sessions witness"),
-    ("cluster", "clients ledger queue retry roster run timers"),
+    ("cluster", "clients ledger queue retry roster run stretches timers"),
     ("cluster", "actions events lifecycle status"),
     ("cluster", "errors limits task tensor"),
 ]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.clients import Clients
+from cluster.clients import Clients, ClientState
 from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
@@ -21,6 +21,7 @@ from cluster.queue import RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Lease, Range, Run
 from cluster.scheduler import Scheduler
+from cluster.stretches import Stretches
 from cluster.task import Failure
 
 
@@ -199,8 +200,18 @@ class RestartsWhatIsOver(Broken):
     class Desk(Clients):
         def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
             super().heartbeat(event, now)
-            self.by_name[event.client].received.clear()
+            self.by_name[event.client].over = Stretches(99)
             self.by_name[event.client].floor = 0
+
+
+class TakesTheNextForOver(Broken):
+    """Takes the submission after one that was received for received as well."""
+
+    class Desk(Clients):
+        def _received(self, client: ClientState, submission: int, now: float) -> None:
+            super()._received(client, submission, now)
+            if submission + 1 not in client.submissions:
+                client.over.add(submission + 1)
 
 
 class DeliversTwice(Broken):

@@ -1,35 +1,13 @@
 """The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
 
-from collections.abc import Iterable
-from itertools import pairwise
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.ledger import Ledger, stretches
+from cluster.ledger import Ledger
 from cluster.limits import Limits
 from cluster.task import Failure, State
 from tests.cluster.scheduling import Bench, T, delivered, ended
-
-
-@given(st.lists(st.integers(0, 40)))
-def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: list[int]) -> None:
-    ranges = stretches(positions)
-    assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
-    assert all(a[1] < b[0] for a, b in pairwise(ranges))
-
-
-@pytest.mark.parametrize(
-    ("positions", "ranges"),
-    [((), []), ((3,), [(3, 4)]), ((2, 0, 1, 1), [(0, 3)]), ((5, 7, 6, 1), [(1, 2), (5, 8)])],
-)
-def test_stretches_of_some_positions(
-    positions: Iterable[int], ranges: list[tuple[int, int]]
-) -> None:
-    assert stretches(positions) == ranges
 
 
 def test_an_empty_ledger_is_full_for_nothing_and_owes_nobody() -> None:

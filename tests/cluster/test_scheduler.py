@@ -107,7 +107,8 @@ def test_a_late_repeat_of_what_is_over_starts_nothing() -> None:
     bench.heard(1)
     assert bench.offer(b"x", submission=0) == [], "it is below the floor"
     bench.heard(1, 1)
-    assert bench.offer(b"x", submission=1) == [], "it was received"
+    over = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [over], "nobody listens: it was received"
     bench.counted(duplicate_submissions=2)
 
 
@@ -128,7 +129,7 @@ def test_a_submission_over_a_bound_is_refused_with_the_bound(
     bench.counted(refused=2)
     bench.cancel()
     bench.heard(1)
-    assert bench.submit(b"xx", b"xx", submission=1) == [], "there is room again"
+    assert bench.submit(b"xx", b"xx", submission=2) == [], "there is room again"
 
 
 def test_results_nobody_fetches_stop_further_submissions() -> None:
@@ -139,7 +140,7 @@ def test_results_nobody_fetches_stop_further_submissions() -> None:
     reason = "4 bytes of results wait to be received, of at most 3"
     assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
     bench.heard(1)
-    assert bench.submit(b"x", submission=1) == [bench.assign("w", 2, 0, b"x")]
+    assert bench.submit(b"x", submission=2) == [bench.assign("w", 2, 0, b"x")]
 
 
 def test_one_client_too_many_is_refused_and_its_heartbeat_not_answered() -> None:

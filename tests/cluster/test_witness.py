@@ -62,6 +62,14 @@ def test_an_action_that_breaks_a_promise_is_objected_to(
         witness.observe(None, actions, 0.0)
 
 
+def test_a_submission_that_was_refused_and_then_started_is_objected_to(witness: Witness) -> None:
+    again = on.TasksSubmitted("c", 1, "echo", [b"n"])
+    witness.observe(again, [do.Refuse("c", 1, "full")], 0.0)
+    witness.observe(again, [do.Refuse("c", 1, "it is over")], 0.0)
+    with pytest.raises(AssertionError, match="accepted after it had been refused"):
+        witness.observe(again, [do.Accept("c", 1, 2)], 0.0)
+
+
 def test_a_stale_speaker_who_is_not_told_is_objected_to(witness: Witness) -> None:
     stale = on.WorkerHeartbeat("w", 0, [])
     witness.observe(stale, [do.Disconnect("w", 0, "over")], 0.0)
