@@ -18,7 +18,8 @@ def status(scheduler: Scheduler, now: float) -> Status:
     ledger = scheduler.ledger
     queued = {priority.name.lower(): 0 for priority in Priority}
     for run in ledger.queue.runs():
-        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in run.queued)
+        waiting = [piece for pieces in run.waiting for piece in pieces]
+        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in waiting)
     return Status(
         policy=scheduler.policy.name,
         clients=len(scheduler.clients.by_name),
@@ -75,16 +76,20 @@ def _check_tasks(scheduler: Scheduler) -> None:
             p for p, outcome in enumerate(run.outcomes or ()) if outcome is not None
         )
         delayed = [(p, p + 1) for p in run.delayed or ()]
-        queued = [(p.start, p.stop) for p in run.queued]
+        queued = [(p.start, p.stop) for pieces in run.waiting for p in pieces]
         places = sorted([*terminal, *delayed, *queued, *leased.get(run.id, ())])
         joints = pairwise([(0, 0), *places, (run.count, run.count)])
         whole = all(before[1] == after[0] for before, after in joints)
         assert whole, f"run {run.id} of {run.count} is not partitioned: {places}"
-        assert queued == sorted(queued), f"run {run.id} is queued out of order"
+        healthy, suspects = run.waiting
+        assert healthy == sorted(healthy), f"run {run.id} is queued out of order"
+        assert suspects == sorted(suspects), f"suspects of run {run.id} are queued out of order"
+        assert not any(p.deaths for p in healthy), f"run {run.id} takes suspects for healthy"
+        assert all(p.deaths for p in suspects), f"run {run.id} suspects the healthy"
         assert not queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
         done = sum(stop - start for start, stop in terminal)
         assert run.open == run.count - done, f"run {run.id} miscounts what is open"
-        for piece in [*run.queued, *(run.delayed or {}).values()]:
+        for piece in [*healthy, *suspects, *(run.delayed or {}).values()]:
             assert piece.attempts < run.retry.max_attempts, f"run {run.id}: attempts of {piece}"
             assert piece.deaths < scheduler.limits.deaths, f"run {run.id}: deaths of {piece}"
 

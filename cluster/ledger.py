@@ -54,6 +54,7 @@ class Ledger:
         self.retained_bytes = 0
         #: how much goes into one delivery: a character of a failure may take four bytes
         self._delivery_bytes = limits.message_bytes // 4
+        self._entries = limits.story_entries
         self._chance = chance
         self._next_run = 1
         self._next_lease = 1
@@ -86,20 +87,23 @@ class Ledger:
         self.queue.push(run)
         return run
 
-    def lease(self, run: Run, most: int, worker: WorkerState, now: float) -> Lease:
-        """Put at most ``most`` tasks from the front of a run into a worker's hands."""
-        piece = run.take(most)
+    def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
+        """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
+        hands.
+        """
+        piece = run.take(most, suspect)
         lease = Lease(self._next_lease, run, piece, worker, now)
         self._next_lease += 1
         self.leases[lease.id] = worker.leases[lease.id] = run.leases[lease.id] = lease
         if piece.deaths:
             worker.suspects += 1
-        self._note(run, State.QUEUED, Cause.ASSIGNED, piece.start, piece.stop, worker.id, now)
+        start, stop = piece.start, piece.stop
+        run.note(State.QUEUED, Cause.ASSIGNED, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
-        payloads = run.payloads[piece.start : piece.stop]
+        payloads = run.payloads[start:stop]
         kind = run.needs[0]
-        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, piece.start, payloads))
+        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease
 
     def close(self, lease: Lease) -> None:
@@ -113,7 +117,7 @@ class Ledger:
     def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
         """Settle a stretch of a lease with its results, and deliver them."""
         run, stop = lease.run, start + len(outcomes)
-        self._note(run, State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now)
+        run.note(State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now, self._entries)
         self.counters["done"] += len(outcomes)
         size_bytes = sum(map(len, outcomes))
         self._settle(run, start, outcomes, size_bytes)
@@ -133,7 +137,7 @@ class Ledger:
             )
             return
         self.counters["retried"] += 1
-        self._note(run, State.ASSIGNED, Cause.RETRIED, position, position + 1, detail, now)
+        run.note(State.ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -161,8 +165,14 @@ class Ledger:
                 buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
                 self._end_piece(run, State.ASSIGNED, Cause.BURIED, (start, stop), buried, now)
             else:
-                self._note(
-                    run, State.ASSIGNED, cause, start, stop, f"{lease.worker.id}: {detail}", now
+                run.note(
+                    State.ASSIGNED,
+                    cause,
+                    start,
+                    stop,
+                    f"{lease.worker.id}: {detail}",
+                    now,
+                    self._entries,
                 )
                 run.put_back(Range(start, stop, attempts, deaths + died))
         self.queue.push(run)
@@ -173,6 +183,8 @@ class Ledger:
         """Settle, as ``failure``, whatever of positions ``span`` is not terminal; workers are told
         to drop it.
         """
+        if not run.open:
+            return
         for piece in run.withdraw(*span):
             self._end_piece(run, State.QUEUED, cause, piece[:2], failure, now)
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
@@ -180,8 +192,6 @@ class Ledger:
             del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
             self._end_piece(run, State.QUEUED, cause, (position, position + 1), failure, now)
-        if not run.open:
-            return
         for lease in run.leases.values():
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
@@ -241,7 +251,7 @@ class Ledger:
         now: float,
     ) -> None:
         start, stop = span
-        self._note(run, state, cause, start, stop, failure.error, now)
+        run.note(state, cause, start, stop, failure.error, now, self._entries)
         failures = [
             Failure(p, failure.error, failure.message, failure.state) for p in range(start, stop)
         ]
@@ -284,8 +294,3 @@ class Ledger:
     def _send(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
         stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
         self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))
-
-    def _note(
-        self, run: Run, state: State, cause: Cause, start: int, stop: int, detail: str, now: float
-    ) -> None:
-        run.note(state, cause, (start, stop), detail, now, self.limits.story_entries)

@@ -20,8 +20,9 @@ from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
+from cluster.queue import Key
 from cluster.roster import WorkerState
-from cluster.run import Entry, Lease, Needs
+from cluster.run import Entry, Lease
 from cluster.status import Status
 from cluster.task import TaskId
 
@@ -115,19 +116,19 @@ class Scheduler:
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
         queue = self.ledger.queue
-        blocked: set[Needs] = set()
-        while self.spare and (run := queue.head(blocked)) is not None:
-            first = run.queued[0]
-            suspect = first.deaths > 0
+        blocked: set[Key] = set()
+        while self.spare and (head := queue.head(blocked)) is not None:
+            run, suspect = head
             worker = self.policy.choose(run.needs, suspect)
             if worker is None:
-                blocked.add(run.needs)
+                blocked.add((run.needs, suspect))
                 continue
             most = 1
             if not suspect:
+                first = run.waiting[suspect][0]
                 wanted = self.policy.lease_tasks(worker, run.needs, first.stop - first.start)
                 most = min(wanted, worker.free)
-            lease = self.ledger.lease(run, most, worker, now)
+            lease = self.ledger.lease(run, most, suspect, worker, now)
             self._hold(worker, lease.stop - lease.next)
             queue.granted(run)
 

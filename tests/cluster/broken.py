@@ -5,6 +5,7 @@ purpose: a mutation that needs ten lines is one that nobody would make by mistak
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,7 @@ from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
-from cluster.queue import RunQueue
+from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Lease, Range, Run
 from cluster.scheduler import Scheduler
@@ -275,12 +276,9 @@ class ForgetsDeadlines(Broken):
 class Backwards(RunQueue):
     """The least urgent level first."""
 
-    def __init__(self, bypasses: int) -> None:
-        super().__init__(bypasses)
-        self._order.reverse()
-
-    def granted(self, run: Run) -> None:
-        pass
+    def _reorder(self) -> None:
+        super()._reorder()
+        self._order.sort(reverse=True)
 
 
 class ServesLowBeforeHigh(Broken):
@@ -310,13 +308,30 @@ class LastComeFirstServed(Broken):
             return super().accept(event, *rest)
 
 
+class OneLine(RunQueue):
+    """Suspects and healthy of the same needs wait for one another."""
+
+    def head(self, blocked: AbstractSet[Key]) -> tuple[Run, bool] | None:
+        found = super().head(blocked)
+        return None if found and (found[0].needs, True) in blocked else found
+
+
+class LetsSuspectsBlock(Broken):
+    """Lets tasks that nobody may take yet hold up those that anybody could."""
+
+    class Books(Ledger):
+        def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+            super().__init__(limits, chance)
+            self.queue = OneLine(limits.bypasses)
+
+
 class ServesTheNextOneToo(Broken):
     """Leases a task that a neighbour in its run holds already."""
 
     class Books(Ledger):
-        def lease(self, run: Run, most: int, worker: WorkerState, now: float) -> Lease:
-            lease = super().lease(run, most, worker, now)
-            if lease.stop < run.count and not run.queued:
+        def lease(self, run: Run, *rest: Any) -> Lease:
+            lease = super().lease(run, *rest)
+            if lease.stop < run.count and not any(run.waiting):
                 run.put_back(Range(lease.stop - 1, lease.stop))
             return lease
 

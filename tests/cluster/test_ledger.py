@@ -1,7 +1,5 @@
 """The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
 
-import pytest
-
 from cluster import actions as do
 from cluster import events as on
 from cluster.ledger import Ledger
@@ -102,13 +100,3 @@ def test_every_way_to_end_is_counted_by_its_state() -> None:
         State.DEAD_LETTERED: 1,
     }
     assert bench.scheduler.ledger.open_tasks == 0
-
-
-def test_a_move_that_is_not_in_the_table_is_a_bug_that_shows_at_once() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
-    lease = bench.scheduler.ledger.leases[1]
-    run = lease.run
-    with pytest.raises(KeyError):
-        bench.scheduler.ledger._note(run, State.DONE, "finished", 0, 1, "", 0.0)  # type: ignore[arg-type]

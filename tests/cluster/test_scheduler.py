@@ -693,9 +693,34 @@ def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
     bench.tell(on.WorkerLost("w", "killed"))
     assert bench.join("a", credit=4) == [bench.assign("a", 2, 0, T[0])]
     assert bench.join("b", credit=4) == [bench.assign("b", 3, 1, T[1])]
-    assert bench.submit(b"x", submission=1, kind="echo") == []
     assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 4, 2, T[2])]
-    assert bench.cancel(3) == [ended(cancelled(3)), bench.assign("a", 5, 0, b"x")]
+
+
+def test_suspects_whom_nobody_may_take_yet_hold_up_no_healthy_task() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:3])
+    bench.tell(on.WorkerLost("w", "killed"))  # 0 and 1 are suspects now, 2 is healthy
+    assert bench.join("a", credit=4) == [
+        bench.assign("a", 2, 0, T[0]),
+        bench.assign("a", 3, 2, T[2]),
+    ]
+    assert bench.submit(b"x", submission=1) == [bench.assign("a", 4, 0, b"x")]
+    assert bench.finish("a", 4, 0, b"y") == [delivered(b"y", submission=1)]
+    assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 5, 1, T[1])]
+
+
+def test_of_one_run_the_suspects_go_first_and_the_older_run_before_both() -> None:
+    bench = Bench()
+    bench.submit(b"first", kind="other")
+    bench.join("w", credit=1)
+    bench.submit(*T[:2], submission=1)
+    bench.tell(on.WorkerLost("w", "killed"))
+    assert bench.join("a", credit=3, kinds=["echo", "other"]) == [
+        bench.assign("a", 2, 0, b"first", kind="other"),
+        bench.assign("a", 3, 0, T[0]),
+        bench.assign("a", 4, 1, T[1]),
+    ]
 
 
 def test_who_leaves_or_restarts_in_order_does_not_count_as_dead() -> None:
