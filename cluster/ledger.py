@@ -23,6 +23,10 @@ from cluster.timers import Timers
 
 Timer: TypeAlias = tuple[str, Any]
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+#: the moves of each lease, reached once: in Python 3.11 a member of an enumeration costs as much to
+#: reach as a line of a story to write
+QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
+TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
 
@@ -98,7 +102,7 @@ class Ledger:
         if piece.deaths:
             worker.suspects += 1
         start, stop = piece.start, piece.stop
-        run.note(State.QUEUED, Cause.ASSIGNED, start, stop, worker.id, now, self._entries)
+        run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
         payloads = run.payloads[start:stop]
@@ -117,7 +121,7 @@ class Ledger:
     def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
         """Settle a stretch of a lease with its results, and deliver them."""
         run, stop = lease.run, start + len(outcomes)
-        run.note(State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now, self._entries)
+        run.note(ASSIGNED, TO_FINISH, start, stop, lease.worker.id, now, self._entries)
         self.counters["done"] += len(outcomes)
         size_bytes = sum(map(len, outcomes))
         self._settle(run, start, outcomes, size_bytes)
@@ -132,12 +136,10 @@ class Ledger:
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
-            self._end_piece(
-                run, State.ASSIGNED, Cause.FAILED, (position, position + 1), failure, now
-            )
+            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
             return
         self.counters["retried"] += 1
-        run.note(State.ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
+        run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -163,10 +165,10 @@ class Ledger:
             if deaths + died >= self.limits.deaths:
                 message = "\n".join(self._lines(run, start)) + f"\n{now:.3f} lost again: {detail}"
                 buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-                self._end_piece(run, State.ASSIGNED, Cause.BURIED, (start, stop), buried, now)
+                self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
             else:
                 run.note(
-                    State.ASSIGNED,
+                    ASSIGNED,
                     cause,
                     start,
                     stop,
@@ -186,12 +188,12 @@ class Ledger:
         if not run.open:
             return
         for piece in run.withdraw(*span):
-            self._end_piece(run, State.QUEUED, cause, piece[:2], failure, now)
+            self._end_piece(run, QUEUED, cause, piece[:2], failure, now)
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
             del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
-            self._end_piece(run, State.QUEUED, cause, (position, position + 1), failure, now)
+            self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
         for lease in run.leases.values():
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
@@ -201,7 +203,7 @@ class Ledger:
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
-                self._end_piece(run, State.ASSIGNED, cause, piece[:2], failure, now)
+                self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
 
     def run_due(self, id: RunId, now: float) -> None:
         """A run's time is up."""
@@ -234,7 +236,7 @@ class Ledger:
         run = self.runs.get(task.run) or next((r for r in self.history if r.id == task.run), None)
         if run is None or not 0 <= task.position < run.count:
             return []
-        first = Entry(run.accepted_at, "accepted", State.QUEUED, 0, run.count, f"from {run.client}")
+        first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
     def _lines(self, run: Run, position: int) -> list[str]:
