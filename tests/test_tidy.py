@@ -36,7 +36,7 @@ LAYERS = [
     ("perfkit", "coordinator"),
     ("perfkit", "codec policy pool"),
     ("cluster", "__init__ __main__"),
-    ("cluster", "local process simulator api"),
+    ("cluster", "local process simulator simulated api"),
     ("cluster", "async_client coordinator worker client host mapping futures"),
     ("cluster", "workloads inference models handlers"),
     ("cluster", "spec transport"),
