@@ -61,7 +61,7 @@ def test_a_future_knows_its_task_once_it_is_accepted(serve):
     handlers = Handlers()
     handlers.register("echo")(lambda payload: payload)
     served = serve(handlers)
-    assert TaskFuture(lambda future: None).task_id is None
+    assert TaskFuture(lambda future: None, lambda future, timeout: None).task_id is None
     futures = [served.client.submit("echo", b"x") for _ in range(3)]
     assert [future.result(timeout=10) for future in futures] == [b"x"] * 3
     assert len({future.task_id for future in futures}) == 3
