@@ -20,6 +20,7 @@ OPTIMIZED = ClusterSpec(
     policies="perfkit.policy:POLICIES",
     burst=2_048,
     credit=8_192,
+    answer_after_s=0.005,
     sockets=SocketOptions(zero_copy_bytes=65_536),
     limits=Limits(recall_after_s=0.001),
 )
