@@ -96,10 +96,15 @@ class _Header(msgspec.Struct):
 
 def encode(result: Result) -> str:
     """JSON with one top-level field per line, so that a diff of two results can be read."""
+    return encode_fields({name: getattr(result, name) for name in result.__struct_fields__})
+
+
+def encode_fields(fields: Mapping[str, object]) -> str:
+    """A JSON object with one of the fields per line; ResultError names one that JSON can't hold."""
     lines = []
-    for name in result.__struct_fields__:
+    for name, field in fields.items():
         try:
-            value = msgspec.json.encode(getattr(result, name)).decode()
+            value = msgspec.json.encode(field).decode()
         except (TypeError, OverflowError) as error:
             raise ResultError(f"`{name}` holds what JSON can't: {error}.") from None
         lines.append(f'  "{name}": {value}')
@@ -132,7 +137,11 @@ def save(result: Result, path: str | Path) -> None:
 
     The folder is made if there is none. Raises ResultError when it can't be written.
     """
-    text = encode(result)
+    write(encode(result), path)
+
+
+def write(text: str, path: str | Path) -> None:
+    """Write the JSON of results where `save` would, in the same way."""
     if str(path) == "-":
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -49,6 +49,7 @@ __all__ = [
     "compare_blocks",
     "percentile",
     "percentile_interval",
+    "ratio_text",
     "summary",
 ]
 
@@ -93,16 +94,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         control = (
             "no A/A control"
             if self.aa_ratio is None
-            else f"A/A control {_ratio_text(self.aa_ratio, self.aa_low, self.aa_high)}"
+            else f"A/A control {ratio_text(self.aa_ratio, self.aa_low, self.aa_high)}"
         )
-        ratio = _ratio_text(self.ratio, self.low, self.high)
+        ratio = ratio_text(self.ratio, self.low, self.high)
         return f"{self.verdict}: B/A {ratio}, {control}; {self.reason}"
 
     def _repr_html_(self) -> str:
         rows = {
             "verdict": str(self.verdict),
-            f"B/A ({self.confidence:.0%} interval)": _ratio_text(self.ratio, self.low, self.high),
-            "A/A control": _ratio_text(self.aa_ratio, self.aa_low, self.aa_high),
+            f"B/A ({self.confidence:.0%} interval)": ratio_text(self.ratio, self.low, self.high),
+            "A/A control": ratio_text(self.aa_ratio, self.aa_low, self.aa_high),
             "pairs of blocks": str(self.blocks),
             "why": self.reason,
         }
@@ -173,7 +174,7 @@ def compare_blocks(
     check_confidence(confidence)
     if direction not in ("higher", "lower"):
         raise ValueError(f'direction must be "higher" or "lower", not {direction!r}.')
-    if not 0 <= same_band < 1:
+    if not 0 <= same_band <= 1:
         raise ValueError(f"same_band must be in 0..1, not {same_band:g}.")
     rng = random.Random(seed)
     ratio = _mean_log_ratio(
@@ -215,11 +216,12 @@ def _judge(
                 "of the runs favours one arm"
             )
         margin = abs(control.value)
+    factor = f"a factor of {math.exp(band):.3g}"
     if -band <= ratio.low and ratio.high <= band:
-        return Verdict.SAME, f"the whole interval lies within a factor of {math.exp(band):.3g}"
+        return Verdict.SAME, f"the whole interval lies within {factor}"
     if ratio.low <= margin and ratio.high >= -margin:
         if ratio.low <= 0 <= ratio.high:
-            return Verdict.INCONCLUSIVE, "the interval includes 1 and reaches beyond the band"
+            return Verdict.INCONCLUSIVE, f"the interval includes 1 and reaches beyond {factor}"
         near = "the A/A control's ratio is" if control else "the band reaches, without a control"
         return Verdict.INCONCLUSIVE, f"the interval comes as close to 1 as {near}"
     if abs(ratio.value) <= band:
@@ -321,7 +323,8 @@ def _exp(log: float) -> float | None:
     return math.exp(log) if math.isfinite(log) and log < 700 else None
 
 
-def _ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
+def ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
+    """A ratio with its interval, as every comparison writes it."""
     if ratio is None:
         return "unknown"
     if low is None or high is None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, report
+from perfkit.cli import bench, cluster, compare, report
 from perfkit.cli.output import add_command, examples
 
 __all__ = ["app"]
@@ -25,11 +25,13 @@ app = typer.Typer(
         ("a cluster in this terminal …", "perfkit cluster up --workers 2 --model magika"),
         ("… and work from another", "perfkit cluster submit --model magika README.md"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
+        ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
         ("the whole story, as HTML", "perfkit report"),
     ),
 )
 app.add_typer(cluster.app, name="cluster")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
+add_command(app, "compare", compare.compare, *compare.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

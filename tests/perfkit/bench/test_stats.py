@@ -1,11 +1,14 @@
 """Verdicts against known answers, and against a machine that drifts as ours do."""
 
+import json
 import math
 import random
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -227,16 +230,41 @@ def test_a_comparison_explains_itself_to_a_terminal_a_notebook_and_a_program() -
 
 NOISE = 0.02
 SHIFT = 1.1
+#: What identical code differed by between two jobs.
+JUMP = math.log(1.26)
+#: Rates of real blocks of the baseline, ten from each of two dozen runs on fresh processes.
+RECORDED = json.loads(Path(__file__).with_name("recorded_throughput.json").read_text())
+
+Session = dict[str, list[list[float]]]
 
 
-def drifting_session(seed: int, pairs: int, b_over_a: float) -> dict[str, list[list[float]]]:
+def recorded_session(seed: int, pairs: int, b_over_a: float) -> Session:
+    """Blocks of A, B and the control C, all resampled from recorded runs of the same code, as they
+    might have come from a machine with a trend, a swing, and jumps up and down.
+    """
+    rng = random.Random(seed)
+    order = "".join(abba(pairs, seed, "ABC"))
+    trend, swing = rng.uniform(-0.3, 0.3), rng.uniform(0, 0.1)
+    period, phase = rng.uniform(3, 20), rng.uniform(0, 6)
+    jumps = [(rng.randrange(len(order)), rng.choice([-JUMP, JUMP])) for _ in range(3)]
+    blocks: Session = {"A": [], "B": [], "C": []}
+    for i, arm in enumerate(order):
+        speed = trend * i / len(order) + swing * math.sin(i / period * 2 * math.pi + phase)
+        speed += sum(size for at, size in jumps if at <= i)
+        factor = math.exp(speed) * (b_over_a if arm == "B" else 1)
+        run = rng.choice(RECORDED["samples_by_run"])
+        blocks[arm].append([rate * factor for rate in rng.choices(run, k=len(run))])
+    return blocks
+
+
+def drifting_session(seed: int, pairs: int, b_over_a: float) -> Session:
     """Blocks of A, B and the control C on a machine that is 26 % off, drifts, swings and jumps."""
     rng = random.Random(seed)
     order = "".join(abba(pairs, seed, "ABC"))
     job, trend = rng.gauss(0, 0.26), rng.gauss(0, 0.15)
     period, phase = rng.uniform(3, 20), rng.uniform(0, 6)
     jumps = [(rng.randrange(len(order)), rng.gauss(0, 0.26)) for _ in range(2)]
-    blocks: dict[str, list[list[float]]] = {"A": [], "B": [], "C": []}
+    blocks: Session = {"A": [], "B": [], "C": []}
     for i, arm in enumerate(order):
         speed = job + trend * i / len(order) + 0.05 * math.sin(i / period * 2 * math.pi + phase)
         speed += sum(size for at, size in jumps if at <= i)
@@ -245,10 +273,16 @@ def drifting_session(seed: int, pairs: int, b_over_a: float) -> dict[str, list[l
     return blocks
 
 
-def verdicts(pairs: int, b_over_a: float, *, control: bool) -> list[Verdict]:
+def verdicts(
+    pairs: int,
+    b_over_a: float,
+    *,
+    control: bool,
+    draw: Callable[[int, int, float], Session] = drifting_session,
+) -> list[Verdict]:
     found = []
     for seed in range(100):
-        session = drifting_session(seed, pairs, b_over_a)
+        session = draw(seed, pairs, b_over_a)
         aa_blocks = session["C"] if control else None
         found.append(
             compare_blocks(
@@ -271,6 +305,32 @@ def test_a_shift_of_ten_percent_is_seen_through_the_drift(control: bool) -> None
     found = verdicts(12, SHIFT, control=control)
     assert found.count(Verdict.FASTER) > 80
     assert Verdict.SLOWER not in found
+
+
+@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("pairs", [4, 8, 12])
+def test_at_most_five_in_a_hundred_comparisons_of_recorded_blocks_claim_a_difference(
+    pairs: int, control: bool
+) -> None:
+    found = verdicts(pairs, 1.0, control=control, draw=recorded_session)
+    assert sum(verdict in CLAIMS for verdict in found) <= 5
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_a_shift_of_ten_percent_of_recorded_blocks_is_seen(control: bool) -> None:
+    for b_over_a, verdict in ((SHIFT, Verdict.FASTER), (1 / SHIFT, Verdict.SLOWER)):
+        found = verdicts(16, b_over_a, control=control, draw=recorded_session)
+        assert found.count(verdict) > 70
+        assert CLAIMS & {*found} == {verdict}
+
+
+def test_recorded_blocks_are_real_ones() -> None:
+    """Of one code on one machine, whose figure moves from run to run."""
+    runs = RECORDED["samples_by_run"]
+    assert sum(map(len, runs)) >= 200
+    figures = [statistics.median(run) for run in runs]
+    assert len(set(figures)) == len(figures)
+    assert max(figures) / min(figures) > 1.1
 
 
 def test_a_test_of_unpaired_samples_would_have_claimed_differences_that_are_not_there() -> None:
