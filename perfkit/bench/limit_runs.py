@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import psutil
 
@@ -83,9 +85,7 @@ class Contest:
         """The spec of each arm that is a cluster."""
         return {OPTIMIZED: self.optimized, BASELINE: self.baseline}
 
-    def clusters(
-        self, stack: ExitStack, workers: int
-    ) -> dict[str, tuple[LocalCluster, Client]]:
+    def clusters(self, stack: ExitStack, workers: int) -> dict[str, tuple[LocalCluster, Client]]:
         """A fresh cluster of each spec with a client, closed with the stack."""
         found = {}
         for arm, spec in self.specs.items():
@@ -110,7 +110,7 @@ def throughput(contest: Contest) -> Readings:
         forwarder = stack.enter_context(Forwarder(WORKERS))
         maps: dict[str, Arm] = {
             arm: _mapping(
-                lambda part, client=client: map_s(client, part),
+                partial(map_s, client),
                 local.coordinator_pid,
                 work.part(0, amounts[arm]),
             )
@@ -122,7 +122,7 @@ def throughput(contest: Contest) -> Readings:
         submits: dict[str, Arm] = {
             arm: _rate(
                 "submit",
-                lambda part, client=client: submit_s(client, part),
+                partial(submit_s, client),
                 work.part(0, submitted[arm]),
             )
             for arm, (_, client) in running.items()
@@ -175,10 +175,10 @@ def latency(contest: Contest) -> tuple[Readings, Layout]:
         for pids in (bare.pids, *(_pids(local) for local, _ in running.values())):
             apply(best, pids)
         arms: dict[str, Arm] = {
-            arm: _percentiles(lambda client=client: one_by_one_ms(client, work))
+            arm: _percentiles(partial(one_by_one_ms, client, work))
             for arm, (_, client) in running.items()
         }
-        arms[ROUND_TRIP] = _percentiles(lambda: bare.one_by_one_ms(work))
+        arms[ROUND_TRIP] = _percentiles(partial(bare.one_by_one_ms, work))
         return contest.take_turns(arms, "µs from submit to result"), best
 
 
@@ -190,11 +190,11 @@ def mixed(contest: Contest) -> Readings:
     sizes = contest.sizes
     arriving = mixed_load(sizes.open_tasks, contest.seed)
     at_once = mixed_load(sizes.burst_tasks, contest.seed)
-    every: dict[str, list[float]] = {arm: [] for arm in contest.specs}
+    blocks: dict[str, list[list[float]]] = {arm: [] for arm in contest.specs}
 
     def arrive(arm: str, client: Client) -> Mapping[str, float]:
         took_ms = open_loop_ms(client, arriving, MIXED_WORKERS, MIXED_FREE)
-        every[arm] += took_ms
+        blocks[arm].append(took_ms)
         return {"mixed_p99": percentile(took_ms, 99) or 0.0}
 
     def burst(client: Client) -> Mapping[str, float]:
@@ -203,17 +203,17 @@ def mixed(contest: Contest) -> Readings:
     with ExitStack() as stack:
         running = contest.clusters(stack, MIXED_WORKERS)
         bursts: dict[str, Arm] = {
-            arm: (lambda client=client: burst(client)) for arm, (_, client) in running.items()
+            arm: partial(burst, client) for arm, (_, client) in running.items()
         }
         readings = contest.take_turns(bursts, "s for a burst", sizes.mixed_rounds)
         arrivals: dict[str, Arm] = {
-            arm: (lambda arm=arm, client=client: arrive(arm, client))
-            for arm, (_, client) in running.items()
+            arm: partial(arrive, arm, client) for arm, (_, client) in running.items()
         }
         readings |= contest.take_turns(arrivals, "ms p99 of no-ops", sizes.mixed_rounds)
     bound_s = at_once.conserving_s(MIXED_WORKERS)
     readings["mixed_burst"][CONSERVING] = [bound_s] * sizes.mixed_rounds
-    return readings | {"mixed_ms": every}
+    counted = {arm: list(chain(*found[-sizes.mixed_rounds :])) for arm, found in blocks.items()}
+    return readings | {"mixed_ms": counted}
 
 
 def payloads(contest: Contest) -> Readings:
@@ -226,15 +226,14 @@ def payloads(contest: Contest) -> Readings:
         mb = len(work) * MIB / 1e6
 
         def arm(hops: int, drive: Callable[[Work], float], times: int = 1) -> Arm:
-            return lambda: {
-                "one_mib": times * hops * mb / sum(drive(work) for _ in range(times))
-            }
+            return lambda: {"one_mib": times * hops * mb / sum(drive(work) for _ in range(times))}
 
         arms = {
-            name: arm(ECHO_HOPS, lambda part, client=client: map_s(client, part))
-            for name, (_, client) in running.items()
+            name: arm(ECHO_HOPS, partial(map_s, client)) for name, (_, client) in running.items()
         }
-        arms[UNCOPIED] = arm(ECHO_HOPS, lambda part: uncopied.stream_s(part, BIG_IN_FLIGHT), UNCOPIED_TIMES)
+        arms[UNCOPIED] = arm(
+            ECHO_HOPS, lambda part: uncopied.stream_s(part, BIG_IN_FLIGHT), UNCOPIED_TIMES
+        )
         arms[RAW] = arm(1, raw.send_s, RAW_TIMES)
         return contest.take_turns(arms, "MB/s with 1 MiB payloads")
 
@@ -242,26 +241,22 @@ def payloads(contest: Contest) -> Readings:
 def choosing(contest: Contest) -> Readings:
     """Microseconds to choose a worker for a task that needs a card, among more and more workers."""
     readings: Readings = {}
+    choices, seed = contest.sizes.choices, contest.seed
+
+    def choose(spec: ClusterSpec, workers: int) -> Mapping[str, float]:
+        found = measure_selection(
+            spec, workers=workers, choices=choices, seed=seed, requirements=NEEDED
+        )
+        return {f"selection_{workers}": found.value or 0.0}
+
+    def take_next(workers: int) -> Mapping[str, float]:
+        return {f"selection_{workers}": _queue_us(workers, choices)}
+
     for workers in ROSTERS:
-        figure = f"selection_{workers}"
-
-        def choose(spec: ClusterSpec, workers: int = workers, figure: str = figure) -> Arm:
-            def block() -> Mapping[str, float]:
-                found = measure_selection(
-                    spec,
-                    workers=workers,
-                    choices=contest.sizes.choices,
-                    seed=contest.seed,
-                    requirements=NEEDED,
-                )
-                return {figure: found.value or 0.0}
-
-            return block
-
-        arms: dict[str, Arm] = {arm: choose(spec) for arm, spec in contest.specs.items()}
-        arms[QUEUE] = lambda workers=workers, figure=figure: {
-            figure: _queue_us(workers, contest.sizes.choices)
+        arms: dict[str, Arm] = {
+            arm: partial(choose, spec, workers) for arm, spec in contest.specs.items()
         }
+        arms[QUEUE] = partial(take_next, workers)
         readings |= contest.take_turns(arms, f"µs to choose among {workers:,} workers")
     few, many = (readings[f"selection_{workers}"] for workers in (ROSTERS[0], ROSTERS[-1]))
     return readings | {"selection_flat": {OPTIMIZED: many[OPTIMIZED], FEW_WORKERS: few[OPTIMIZED]}}
@@ -270,10 +265,11 @@ def choosing(contest: Contest) -> Readings:
 def headers(contest: Contest) -> Readings:
     """Microseconds to encode and decode a task on one hop."""
     work = echo_work(contest.sizes.codec_tasks, contest.seed)
-    arms: dict[str, Arm] = {
-        arm: (lambda spec=spec: {"codec": codec_us(spec, work)})
-        for arm, spec in contest.specs.items()
-    }
+
+    def pass_on(spec: ClusterSpec) -> Mapping[str, float]:
+        return {"codec": codec_us(spec, work)}
+
+    arms: dict[str, Arm] = {arm: partial(pass_on, spec) for arm, spec in contest.specs.items()}
     arms[PACKING] = lambda: {"codec": packing_us(work)}
     return contest.take_turns(arms, "µs to encode and decode a task")
 

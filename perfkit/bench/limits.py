@@ -2,8 +2,8 @@
 
 A goal in tasks per second says little about a machine nobody has seen; a ratio to the bare limit,
 measured in the same minutes on the same machine, says how much of what is possible is there. Each
-row's figure, its ratio and their intervals come from rounds in which all arms took turns, and a goal
-is met or missed only by a whole interval.
+row's figure, its ratio and their intervals come from rounds in which all arms took turns, and a
+goal is met or missed only by a whole interval.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
@@ -115,7 +117,7 @@ GOALS: Sequence[Goal] = (
         Goal(
             f"selection_{workers}", f"selection_{workers}", "µs", "lower", "value", 1.0,
             "≤ 1 µs", runs.QUEUE,
-            note=f"one choice with requirements among {workers:,} workers, the clock's cost included",
+            note=f"a choice with requirements among {workers:,} workers, the clock's cost included",
         )
         for workers in runs.ROSTERS
     ),
@@ -196,8 +198,8 @@ class LimitTable:
                 return row
         raise KeyError(f"no goal {name!r}; there are {', '.join(row.name for row in self.rows)}")
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The rows as JSON values; each says on which machine and from which commit it is."""
+    def encode(self) -> str:
+        """The rows as a JSON list, one to a line; each says on which machine and when it was."""
         source = {
             "profile": self.profile,
             "seed": self.seed,
@@ -205,7 +207,8 @@ class LimitTable:
             "git_commit": self.environment.git_commit,
             "utc": self.environment.utc,
         }
-        return [{**asdict(row), **source} for row in self.rows]
+        rows = [msgspec.json.encode({**asdict(row), **source}).decode() for row in self.rows]
+        return "[\n  " + ",\n  ".join(rows) + "\n]\n"
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each goal, without the samples."""

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import zmq
@@ -131,7 +132,7 @@ def forwarder(copy: bool) -> None:
         router.poll()
         try:
             while True:
-                frames = receive(NOW, copy=copy)
+                frames: list[Any] = receive(NOW, copy=copy)
                 payload = frames[-1]
                 sender, client = frames[0], frames[-2]
                 if not copy:
