@@ -23,12 +23,12 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import Codec, Frame, in_words
+from cluster.client_session import ClientSession, Options, Refused, Settled
+from cluster.codec import Frame, in_words
 from cluster.errors import Busy, ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.mapping import Chunk, MapReader, as_payload, run_bytes
-from cluster.sessions import ClientSession, Options, Refused, Settled
-from cluster.spec import BASELINE, ClusterSpec, load_part
+from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.status import Status
 from cluster.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
 from cluster.transport import Channel, Waker
@@ -50,7 +50,7 @@ class Client:
         self.spec = spec
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._session = ClientSession(self.name)
-        self._codec: Codec = load_part(spec.codec)()
+        self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.DEALER, spec)
         self._channel.connect(endpoint)

@@ -17,6 +17,7 @@ import msgspec
 from cluster.actions import Action
 from cluster.errors import ProtocolError
 from cluster.events import MAX_TASKS_PER_MESSAGE, Event, WorkerLost
+from cluster.limits import Limits
 
 VERSION = 1
 MAX_TEXT_BYTES = 1 << 20
@@ -29,7 +30,9 @@ Message: TypeAlias = Event | Action
 
 
 class Codec(Protocol):
-    """How messages are written. One codec serves one thread."""
+    """How messages are written. One codec serves one thread; no frame it makes or takes apart is
+    meant to be larger than the ``message_bytes`` it is made with.
+    """
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """Multipart messages, each a list of frames, that carry ``messages`` to one peer."""
@@ -71,7 +74,8 @@ class DictCodec:
         cls: name for name, cls in (_EVENTS | _ACTIONS).items()
     }
 
-    def __init__(self) -> None:
+    def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
+        self._message_bytes = message_bytes
         self._packer = msgpack.Packer(default=msgspec.to_builtins)
         self._values = 0
 
@@ -104,6 +108,7 @@ class DictCodec:
                 list_hook=self._count,
                 object_hook=self._count,
                 max_str_len=MAX_TEXT_BYTES,
+                max_bin_len=self._message_bytes,
                 max_array_len=MAX_TASKS_PER_MESSAGE,
                 max_map_len=MAX_FIELDS,
                 max_ext_len=0,

@@ -21,10 +21,9 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import Codec
 from cluster.errors import ClusterError, ProtocolError
 from cluster.scheduler import Scheduler
-from cluster.spec import BASELINE, ClusterSpec, load_part
+from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.task import Priority, TaskId
 from cluster.transport import Channel, Waker, check_bind
 
@@ -54,7 +53,7 @@ class ClusterCoordinator:
         self.scheduler = Scheduler(
             policies[spec.policy](), spec.limits, random.Random().random, policies
         )
-        self._codec: Codec = load_part(spec.codec)()
+        self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.ROUTER, spec)
         self._waker = Waker()
@@ -169,8 +168,8 @@ class ClusterCoordinator:
         poller.register(self._waker.fileno(), zmq.POLLIN)
         try:
             while not self._stopping:
-                poller.poll(self._patience_ms())
-                self._waker.clear()
+                if self._waker.fileno() in dict(poller.poll(self._patience_ms())):
+                    self._waker.clear()
                 self._turn()
         finally:
             self._close()

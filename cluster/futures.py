@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 
+from cluster.client_session import Submission
 from cluster.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
-from cluster.sessions import Submission
 from cluster.task import Failure, State, TaskId
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
 
-from cluster.sessions import HeldLease
 from cluster.task import Failure
 
 Handler: TypeAlias = Callable[[bytes], bytes]
 BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[bytes | BaseException]]
+
+NOT_STARTED = "cancelled before it was started"
 
 
 class Handlers:
@@ -21,11 +22,13 @@ class Handlers:
 
     def __init__(self) -> None:
         self._batch: dict[str, BatchHandler] = {}
+        self._single: dict[str, Handler] = {}
 
     def register(self, kind: str) -> Callable[[Handler], Handler]:
         """A decorator for a handler of single payloads."""
 
         def decorate(handler: Handler) -> Handler:
+            self._single[kind] = handler
             self._batch[kind] = _one_by_one(handler)
             return handler
 
@@ -35,14 +38,18 @@ class Handlers:
         """A decorator for a handler of many payloads at once: as many outcomes, in their order."""
 
         def decorate(handler: BatchHandler) -> BatchHandler:
-            self._batch[kind] = handler
+            self.update({kind: handler})
             return handler
 
         return decorate
 
     def update(self, other: Handlers | Mapping[str, BatchHandler]) -> None:
         """Offer what another registry offers too."""
-        self._batch.update(other._batch if isinstance(other, Handlers) else other)
+        batch, single = (other, {}) if isinstance(other, Mapping) else (other._batch, other._single)
+        for kind in batch:
+            self._single.pop(kind, None)
+        self._batch.update(batch)
+        self._single.update(single)
 
     def kinds(self) -> list[str]:
         """The names offered."""
@@ -51,34 +58,45 @@ class Handlers:
     def __getitem__(self, kind: str) -> BatchHandler:
         return self._batch[kind]
 
+    def single(self, kind: str) -> Handler | None:
+        """The handler of single payloads behind a name; None for a batch handler."""
+        return self._single.get(kind)
+
 
 def _one_by_one(handler: Handler) -> BatchHandler:
     def run(payloads: list[bytes]) -> list[bytes | BaseException]:
-        outcomes: list[bytes | BaseException] = []
-        for payload in payloads:
-            try:
-                outcomes.append(handler(payload))
-            # Whatever a user's handler raises is that task's outcome: one that exits must not take
-            # the worker along, and after it the next worker.
-            except (Exception, SystemExit) as error:
-                outcomes.append(error)
-        return outcomes
+        return [try_one(handler, payload) for payload in payloads]
 
     return run
 
 
-def run_chunk(handler: BatchHandler, lease: HeldLease, payloads: list[bytes]) -> Sequence[Any]:
-    """One outcome for each payload just claimed, without running what was cancelled before it was
-    started.
+def try_one(
+    handler: Handler, payload: bytes, position: int = 0, cancelled: Collection[int] = ()
+) -> bytes | BaseException:
+    """A handler's outcome for one payload, or the exception that stands for it."""
+    if cancelled and position in cancelled:
+        return CancelledError(NOT_STARTED)
+    try:
+        return handler(payload)
+    # Whatever a user's handler raises is that task's outcome: one that exits must not take
+    # the worker along, and after it the next worker.
+    except (Exception, SystemExit) as error:
+        return error
+
+
+def try_some(
+    handler: BatchHandler, payloads: list[bytes], first: int, cancelled: Collection[int]
+) -> Sequence[Any]:
+    """One outcome for each payload from position ``first`` on, without running what was cancelled
+    before it was started.
     """
-    if not lease.cancelled:
+    if not cancelled:
         return _call(handler, payloads)
-    first = lease.next - len(payloads)
-    wanted = [p for i, p in enumerate(payloads, first) if i not in lease.cancelled]
+    wanted = [p for i, p in enumerate(payloads, first) if i not in cancelled]
     found = iter(_call(handler, wanted) if wanted else ())
     return [
-        CancelledError("cancelled before it was started") if i in lease.cancelled else next(found)
-        for i in range(first, lease.next)
+        CancelledError(NOT_STARTED) if i in cancelled else next(found)
+        for i in range(first, first + len(payloads))
     ]
 
 
@@ -104,8 +122,9 @@ def sort_out(
                 wrong = ValueError(f"the result has {size} bytes; at most {most_bytes} can be sent")
             elif not isinstance(outcome, BaseException):
                 wrong = TypeError(f"the handler gave {type(outcome).__name__}, not bytes")
-            outcomes.append(b"")
+            # The failure first: another thread may take what it sees at any moment.
             failures.append(Failure(position, type(wrong).__name__[:100], _words(wrong)))
+            outcomes.append(b"")
 
 
 def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from queue import SimpleQueue
 
+from cluster.client_session import Settled
 from cluster.errors import ClusterError
 from cluster.futures import as_exception
-from cluster.sessions import Settled
 
 MAX_RUN_BYTES = 1 << 20
 WINDOW_TASKS = 65_536

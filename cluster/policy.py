@@ -7,7 +7,7 @@ The faster twins live in perfkit; the scheduler does not know which kind it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cluster.roster import WorkerState
@@ -29,6 +29,9 @@ class AssignmentPolicy(Protocol):
 
     def touch(self, worker: WorkerState) -> None:
         """What a worker holds, or said of its load, has changed."""
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """A worker has so many more like tasks in its hands, or fewer; it is touched afterwards."""
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
         """A worker with free credit that offers what is needed, or None; a suspect task wants one
@@ -64,15 +67,26 @@ class ScanPolicy:
     def touch(self, worker: WorkerState) -> None:
         """Nothing is remembered that could be out of date."""
 
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """What it holds is looked up when it is scored."""
+
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Nothing is learned from what was measured."""
+
+    def eligible(self, needs: Needs) -> Sequence[WorkerState]:
+        """Who offers what is needed; O(workers)."""
+        return [worker for worker in self.workers if worker.offers(*needs)]
+
+    def has_room(self, worker: WorkerState) -> bool:
+        """Whether a worker may be given more: while it has credit."""
+        return worker.free > 0
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
         """The eligible worker with the lowest score; O(workers)."""
         best: WorkerState | None = None
         best_score = 0.0
-        for worker in self.workers:
-            if worker.free <= 0 or (suspect and worker.suspects) or not worker.offers(*needs):
+        for worker in self.eligible(needs):
+            if not self.has_room(worker) or (suspect and worker.suspects):
                 continue
             score = self.score(worker, needs)
             if best is None or score < best_score:
@@ -136,8 +150,11 @@ class LeastLoaded(ScanPolicy):
         used = (
             0.5 if load.vram_free_bytes is None or not total else 1 - load.vram_free_bytes / total
         )
-        held = worker.held / worker.capacity
-        return self.HELD * held + self.GPU_BUSY * busy + self.VRAM_USED * used
+        return self.HELD * self.held_share(worker) + self.GPU_BUSY * busy + self.VRAM_USED * used
+
+    def held_share(self, worker: WorkerState) -> float:
+        """Tasks in its hands for each that it can run at once."""
+        return worker.held / worker.capacity
 
 
 class GpuMatch(LeastLoaded):
@@ -245,13 +262,23 @@ class Adaptive:
     def touch(self, worker: WorkerState) -> None:
         """Nothing is remembered that could be out of date."""
 
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """What it holds is looked up when it is scored."""
+
+    def part(self, needs: Needs) -> ScanPolicy:
+        """The policy that fits what is needed."""
+        if needs[1].min_vram_bytes or needs[1].gpu_family is not None:
+            return self._match
+        fastest, slowest = self.spread_s(needs[0])
+        return self._latency if slowest > self.ALIKE * fastest else self._load
+
+    def spread_s(self, kind: str) -> tuple[float, float]:
+        """The shortest and the longest mean service time of a kind; O(workers)."""
+        return self._latency.spread_s(kind)
+
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
         """Ask the part that fits; O(workers)."""
-        if needs[1].min_vram_bytes or needs[1].gpu_family is not None:
-            return self._match.choose(needs, suspect)
-        fastest, slowest = self._latency.spread_s(needs[0])
-        part = self._latency if slowest > self.ALIKE * fastest else self._load
-        return part.choose(needs, suspect)
+        return self.part(needs).choose(needs, suspect)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """One task at a time."""

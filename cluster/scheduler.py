@@ -128,12 +128,17 @@ class Scheduler:
                 wanted = self.policy.lease_tasks(worker, run.needs, first.stop - first.start)
                 most = min(wanted, worker.free)
             lease = self.ledger.lease(run, most, worker, now)
-            self._hold(worker, lease.stop - lease.next)
+            self._hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
 
-    def _hold(self, worker: WorkerState, change: int) -> None:
+    def _hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
         """Change what a worker holds, and every index that depends on it."""
         worker.held += change
+        self.policy.hold(worker, needs, change)
+        self._touch(worker)
+
+    def _touch(self, worker: WorkerState) -> None:
+        """Bring every index up to date that depends on what a worker holds, or may be given."""
         if worker.free > 0:
             self.spare[worker.id] = worker
         else:
@@ -192,7 +197,7 @@ class Scheduler:
             self._next_epoch += 1
             self.counters["workers_joined"] += 1
             self.policy.join(worker)
-            self._hold(worker, 0)
+            self._touch(worker)
             self.ledger.timers.set(("worker", worker.id), now + self.limits.liveness_s)
         worker.last_seen = now
         heartbeat_s = self.limits.heartbeat_s
@@ -234,10 +239,12 @@ class Scheduler:
             self.ledger.requeue(lease, span, Cause.RETURNED, "results lost on the way", now)
         if run.stamps is not None and len(run.stamps) == 2:
             run.stamps += (event.started_at, event.ended_at, now)
-        self._hold(worker, lease.next - stop)
+        self._hold(worker, run.needs, lease.next - stop)
         lease.next = stop
         worker.finished += count
-        self.policy.observe(worker, run.needs, count, event.ended_at - event.started_at)
+        busy_s = event.ended_at - event.started_at
+        # A worker's clock is its own: what no clock can show is not believed.
+        self.policy.observe(worker, run.needs, count, busy_s if 0.0 <= busy_s < 1e9 else 0.0)
         if event.failures or lease.revoked:
             self._settle_each(lease, event, now)
         else:
@@ -269,7 +276,7 @@ class Scheduler:
     def _give_back(self, lease: Lease, start: int, cause: Cause, detail: str, now: float) -> None:
         """Take the tail of a lease out of its worker's hands."""
         self.ledger.requeue(lease, (start, lease.stop), cause, detail, now)
-        self._hold(lease.worker, start - lease.stop)
+        self._hold(lease.worker, lease.run.needs, start - lease.stop)
         lease.stop = start
         if lease.next == lease.stop:
             self.ledger.close(lease)
@@ -279,7 +286,7 @@ class Scheduler:
         if worker is not None and not worker.draining:
             worker.draining = True
             self.policy.leave(worker)
-            self._hold(worker, 0)
+            self._touch(worker)
 
     def _left(self, event: on.WorkerLeft, now: float) -> None:
         worker = self._speaker(event.worker, event.epoch, now)

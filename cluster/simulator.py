@@ -20,14 +20,15 @@ from typing import Any
 
 from cluster import actions as do
 from cluster import events as on
+from cluster.client_session import ClientSession, Options, Settled
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.roster import WorkerState
 from cluster.run import Needs
 from cluster.scheduler import Scheduler
-from cluster.sessions import ClientSession, HeldLease, Options, Settled, WorkerSession
 from cluster.task import Backoff, Failure, Priority, Requirements, Retry, State
 from cluster.witness import Witness
+from cluster.worker_session import HeldLease, WorkerSession
 
 LIMITS = Limits(heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4)
 KINDS = ("fast", "slow")
@@ -136,7 +137,7 @@ class SimulatedWorker:
     def chunk(self, lease: HeldLease) -> None:
         """Start a few tasks of a lease; their end is a step of its own."""
         rng = self.world.rng
-        payloads = self.session.claim(lease, rng.randint(1, 3))
+        payloads = lease.claim(rng.randint(1, 3))
         if not payloads:
             self.busy = None
             return self.work()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from cluster.codec import Codec
 from cluster.errors import ClusterError
 from cluster.limits import Limits, Whole
 
@@ -20,11 +21,12 @@ Size = Annotated[int, Meta(ge=0)]
 
 class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
-    (0: the system's).
+    (0: the system's), and from how many bytes on a frame is handed over uncopied (0: never).
     """
 
     high_water_mark: Whole = 10_000
     buffer_bytes: Size = 0
+    zero_copy_bytes: Size = 0
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +65,12 @@ def load_part(path: str) -> Any:
         return getattr(found, attribute)
     except AttributeError as error:
         raise ClusterError(f"part {path!r}: module {module!r} has no {attribute!r}") from error
+
+
+def load_codec(spec: ClusterSpec) -> Codec:
+    """A codec of the kind the spec names; raises ClusterError when there is none."""
+    codec: Codec = load_part(spec.codec)(spec.limits.message_bytes)
+    return codec
 
 
 def encode_spec(spec: ClusterSpec) -> str:

@@ -2,7 +2,9 @@
 
 With one slot the loop that reads the socket also computes, so no task is handed from thread to
 thread; with more, each slot is a thread with a socket of its own for results. A second, small
-thread sends heartbeats and hears of recalls and cancellations while a handler computes.
+thread sends heartbeats and hears of recalls and cancellations while a handler computes; whenever it
+does it also sends what slow handlers hold up, on the line of the slot that works on it, so that
+results stay in order.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ import msgspec
 import zmq
 
 from cluster import events as on
-from cluster.codec import Codec, in_words
+from cluster.codec import in_words
 from cluster.errors import ClusterError, ProtocolError
-from cluster.handlers import Handlers, run_chunk, sort_out
+from cluster.handlers import Handlers
 from cluster.host import host_load
-from cluster.sessions import HeldLease, WorkerSession
-from cluster.spec import BASELINE, ClusterSpec, load_part
-from cluster.task import NO_LOAD, Failure, Gpu, Load
+from cluster.shift import Gathered, Shift
+from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.task import NO_LOAD, Gpu, Load
 from cluster.transport import Channel, Waker
+from cluster.worker_session import HeldLease, WorkerSession
 
-CHUNK_S = 0.00025
-MAX_CHUNK = 256
 REPORT_AFTER_S = 0.001
 
 
@@ -80,7 +81,10 @@ class Worker:
             ) from error
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._chunks: dict[str, int] = {}
+        #: how many tasks of a kind to run between two looks at the clock
+        self._steps: dict[str, int] = {}
+        #: what each slot works on, by its line
+        self._shifts: dict[Line, Shift] = {}
         self._waker = Waker()
         #: the control thread has something to say now: the worker was taken in, or is done
         self._control_waker = Waker()
@@ -135,6 +139,7 @@ class Worker:
         poller.register(line.channel.socket, zmq.POLLIN)
         poller.register(self._waker.fileno(), zmq.POLLIN)
         introduce_at = 0.0
+        beat_ms = round(self.spec.limits.heartbeat_s * 1000)
         drained = False
         while True:
             if self._session.epoch is None and time.monotonic() >= introduce_at:
@@ -155,8 +160,8 @@ class Worker:
             if self.capacity == 1 and self._work_once(line):
                 line.receive()
                 continue
-            poller.poll(round(self.spec.limits.heartbeat_s * 1000))
-            self._waker.clear()
+            if self._waker.fileno() in dict(poller.poll(beat_ms)):
+                self._waker.clear()
             line.receive()
 
     def _work_once(self, line: Line) -> bool:
@@ -181,69 +186,50 @@ class Worker:
         line.close()
 
     def _work_through(self, lease: HeldLease, line: Line) -> None:
-        """Run a lease in chunks of about CHUNK_S, so that its tail can be recalled and results
-        don't wait long.
+        """Run a lease step by step, so that results don't wait long."""
+        most_bytes = self.spec.limits.message_bytes // 2
+        shift = Shift(lease, self.handlers, self._steps.get(lease.kind, 1), most_bytes)
+        self._shifts[line] = shift
+        while shift.go_on():
+            if shift.waits_s() > REPORT_AFTER_S:
+                self._report(shift, line)
+        del self._shifts[line]
+        self._steps[lease.kind] = shift.step
+        self._report(shift, line)
+
+    def _report(self, shift: Shift, line: Line) -> None:
+        with line.lock:
+            gathered = shift.collect()
+            if gathered.outcomes:
+                line.send(self._told(shift.lease, gathered))
+
+    def _report_held_up(self) -> None:
+        """Report what is done behind the back of handlers that take long."""
+        for line, shift in list(self._shifts.items()):
+            # Who holds a line is busy with it, so nothing is held up there.
+            if line.lock.acquire(blocking=False):
+                try:
+                    gathered = shift.collect()
+                    if gathered.outcomes:
+                        line.send(self._told(shift.lease, gathered))
+                finally:
+                    line.lock.release()
+
+    def _told(self, lease: HeldLease, gathered: Gathered) -> list[on.Event]:
+        """What the coordinator is told of outcomes; one by one where they would not go through its
+        socket together, the time they took shared evenly.
         """
-        handler = self.handlers[lease.kind]
-        chunk = self._chunks.get(lease.kind, 1)
-        outcomes: list[bytes] = []
-        failures: list[Failure] = []
-        report_from = time.monotonic()
-        while True:
-            with self._lock:
-                payloads = self._session.claim(lease, chunk)
-            if not payloads:
-                break
-            began = time.monotonic()
-            found = run_chunk(handler, lease, payloads)
-            most = self.spec.limits.message_bytes // 2
-            sort_out(found, lease.next - len(payloads), outcomes, failures, most)
-            ended = time.monotonic()
-            if ended - began < CHUNK_S and len(payloads) == chunk:
-                chunk = min(chunk * 2, MAX_CHUNK)
-            elif ended - began > 2 * CHUNK_S:
-                chunk = max(1, chunk // 2)
-            if lease.next < lease.stop and ended - report_from > REPORT_AFTER_S:
-                self._report(lease, outcomes, failures, report_from, ended, line)
-                outcomes, failures, report_from = [], [], time.monotonic()
-        self._chunks[lease.kind] = chunk
-        if outcomes:
-            self._report(lease, outcomes, failures, report_from, time.monotonic(), line)
-
-    def _report(
-        self,
-        lease: HeldLease,
-        outcomes: list[bytes],
-        failures: list[Failure],
-        began: float,
-        ended: float,
-        line: Line,
-    ) -> None:
-        size = sum(map(len, outcomes))
-        whole = size <= self.spec.limits.message_bytes // 2
+        outcomes, failures, began, ended = gathered
         with self._lock:
-            if whole:
-                events = self._session.report(lease, outcomes, failures, began, ended)
-            else:  # together they would not go through the coordinator's socket
-                events = self._report_each(lease, outcomes, failures, began, ended)
-        line.send(events)
-
-    def _report_each(
-        self,
-        lease: HeldLease,
-        outcomes: list[bytes],
-        failures: list[Failure],
-        began: float,
-        ended: float,
-    ) -> list[on.Event]:
-        """A message for each outcome; the time they took together is shared evenly."""
-        events: list[on.Event] = []
-        share = (ended - began) / len(outcomes)
-        for at, outcome in enumerate(outcomes):
-            mine = [failure for failure in failures if failure.position == lease.reported]
-            from_s = began + at * share
-            events += self._session.report(lease, [outcome], mine, from_s, from_s + share)
-        return events
+            if sum(map(len, outcomes)) <= self.spec.limits.message_bytes // 2:
+                return self._session.report(lease, outcomes, failures, began, ended)
+            events: list[on.Event] = []
+            share = (ended - began) / len(outcomes)
+            for at, outcome in enumerate(outcomes):
+                mine = [failure for failure in failures if failure.position == lease.reported]
+                from_s = began + at * share
+                events += self._session.report(lease, [outcome], mine, from_s, from_s + share)
+            return events
 
     def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
@@ -265,6 +251,7 @@ class Worker:
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             ready = dict(poller.poll(max(0, round((next_at - now) * 1000))))
             line.receive()
+            self._report_held_up()
             if self._control_waker.fileno() in ready:  # taken in: say where recalls are heard
                 self._control_waker.clear()
                 next_at = now
@@ -279,7 +266,9 @@ class Line:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
         self.channel.connect(worker.endpoint)
-        self._codec: Codec = load_part(worker.spec.codec)()
+        #: held by whoever sends results; the order of results is that of taking it
+        self.lock = threading.Lock()
+        self._codec = load_codec(worker.spec)
         self._worker = worker
 
     def send(self, events: Sequence[on.Event]) -> None:

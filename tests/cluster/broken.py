@@ -19,7 +19,7 @@ from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
-from cluster.run import Lease, Range, Run
+from cluster.run import Lease, Needs, Range, Run
 from cluster.scheduler import Scheduler
 from cluster.task import Failure
 
@@ -93,7 +93,7 @@ class IgnoresGapsInResults(Broken):
         worker = self.workers.get(event.worker)
         lease = worker.leases.get(event.lease) if worker else None
         if worker and lease and lease.next < event.start < lease.stop:
-            self._hold(worker, lease.next - event.start)
+            self._hold(worker, lease.run.needs, lease.next - event.start)
             lease.next = event.start
         super()._finished(event, now)
 
@@ -131,8 +131,8 @@ class LeasesTheLostToNobody(Broken):
 class ForgetsCredit(Broken):
     """Does not count what it hands out."""
 
-    def _hold(self, worker: WorkerState, change: int) -> None:
-        super()._hold(worker, min(change, 0) if worker.held + change > 3 else change)
+    def _hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        super()._hold(worker, needs, min(change, 0) if worker.held + change > 3 else change)
 
 
 class OverdrawsCredit(Broken):

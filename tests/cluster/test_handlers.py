@@ -6,8 +6,9 @@ import pytest
 
 from cluster import actions as do
 from cluster.errors import TaskFailed
-from cluster.handlers import Handlers, run_chunk, sort_out
-from cluster.sessions import HeldLease
+from cluster.handlers import Handlers
+from cluster.shift import Shift
+from cluster.worker_session import HeldLease
 
 
 def outcomes_of(handler, payloads, cancelled=(), most_bytes=1000):
@@ -18,11 +19,9 @@ def outcomes_of(handler, payloads, cancelled=(), most_bytes=1000):
     handlers.register_batch("kind")(handler)
     lease = HeldLease(do.Assign("w", 1, 1, "kind", 10, payloads))
     lease.cancelled.update(cancelled)
-    lease.next = lease.stop
-    outcomes, failures = [], []
-    sort_out(
-        run_chunk(handlers["kind"], lease, payloads), lease.start, outcomes, failures, most_bytes
-    )
+    shift = Shift(lease, handlers, len(payloads), most_bytes)
+    assert not shift.go_on()
+    outcomes, failures, _, _ = shift.collect()
     return outcomes, [(f.position, f.error, f.message) for f in failures]
 
 

@@ -6,9 +6,9 @@ from queue import SimpleQueue
 
 import pytest
 
+from cluster.client_session import Settled
 from cluster.errors import ClusterError
 from cluster.mapping import MAX_RUN_BYTES, WINDOW_TASKS, MapReader, as_payload, run_bytes
-from cluster.sessions import Settled
 from cluster.task import Failure, State
 
 MESSAGE_BYTES = 1 << 26

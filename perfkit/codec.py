@@ -1,0 +1,170 @@
+"""The packed codec: everything for one peer in one frame, decoded straight into typed structs.
+
+Frames and sends are what costs, bytes hardly do (docs/techniques.md has the figures), so a message
+is an array without field names, many messages share a frame, and payloads travel inside it as a
+column. Only payloads so large that copying them would cost more than a frame follow as frames of
+their own, and the coordinator hands those on as it got them.
+
+The schema is compiled once, when this module is imported: msgspec's decoder knows every type and
+every bound beforehand, so hostile bytes are refused at the first value that does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cluster import actions as do
+from cluster import events as on
+from cluster.codec import Frame, Message
+from cluster.errors import ProtocolError
+from cluster.limits import Limits
+from cluster.task import Count
+
+VERSION: Final = 2
+#: from this size on a payload is a frame of its own
+ATTACH_BYTES: Final = 32_768
+MAX_MESSAGES: Final = 4_096
+#: the messages that carry a column, and under which name
+COLUMNS: Final[dict[type[Any], str]] = {
+    on.TasksSubmitted: "payloads",
+    on.TasksFinished: "outcomes",
+    do.Assign: "payloads",
+    do.Deliver: "outcomes",
+}
+
+FromPeer: TypeAlias = (
+    on.TasksSubmitted
+    | on.TasksCancelled
+    | on.ClientHeartbeat
+    | on.ClientLeft
+    | on.StatusRequested
+    | on.PolicyChanged
+    | on.WorkerJoined
+    | on.WorkerHeartbeat
+    | on.TasksFinished
+    | on.TasksReleased
+    | on.WorkerDraining
+    | on.WorkerLeft
+)
+Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_MESSAGES)]
+
+
+class Envelope(msgspec.Struct, array_like=True):
+    """What a frame holds: the protocol's version, messages, and for each frame that follows the
+    (message, position in its column) that it belongs to.
+    """
+
+    version: int
+    messages: list[Any]
+    attached: list[tuple[int, int]] = []
+
+
+class Events(msgspec.Struct, array_like=True):
+    """An envelope of what peers tell the coordinator."""
+
+    version: int
+    messages: Annotated[list[FromPeer], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+class Actions(msgspec.Struct, array_like=True):
+    """An envelope of what the coordinator tells its peers."""
+
+    version: int
+    messages: Annotated[list[do.Action], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+_events = msgspec.msgpack.Decoder(Events)
+_actions = msgspec.msgpack.Decoder(Actions)
+
+
+class PackedCodec:
+    """All messages to one peer as one multipart message: an envelope, then attached payloads.
+
+    Format: MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), structs as arrays
+    that begin with their tag.
+    """
+
+    def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
+        self._message_bytes = message_bytes
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
+        """One multipart message, or more where its first frame would be over the bound."""
+        if not messages:
+            return []
+        frames = self._pack(messages)
+        if len(messages) > 1 and (
+            len(frames[0]) > self._message_bytes or len(messages) > MAX_MESSAGES
+        ):
+            half = len(messages) // 2
+            return [*self.encode(messages[:half]), *self.encode(messages[half:])]
+        return [frames]
+
+    def events(self, frames: Sequence[Frame]) -> list[on.Event]:
+        """What a peer told the coordinator; attached payloads stay the frames they are."""
+        messages: list[on.Event] = _unpack(_events, frames)
+        return messages
+
+    def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
+        """What the coordinator told a peer; attached payloads become bytes."""
+        messages: list[do.Action] = _unpack(_actions, frames, whole=True)
+        return messages
+
+    def _pack(self, messages: Sequence[Message]) -> list[Frame]:
+        packed = self._encode(Envelope(VERSION, [*messages])) if _is_inline(messages) else b""
+        return [packed] if packed else self._detached(messages)
+
+    def _detached(self, messages: Sequence[Message]) -> list[Frame]:
+        """The same with large payloads behind it, each in a frame of its own."""
+        envelope = Envelope(VERSION, [], [])
+        frames: list[Frame] = []
+        for number, message in enumerate(messages):
+            name = COLUMNS.get(type(message))
+            column = [*getattr(message, name)] if name else []
+            large = [at for at, payload in enumerate(column) if len(payload) >= ATTACH_BYTES]
+            for at in large:
+                envelope.attached.append((number, at))
+                frames.append(column[at])
+                column[at] = b""
+            if large and name:
+                message = msgspec.structs.replace(message, **{name: column})
+            envelope.messages.append(message)
+        return [self._encode(envelope), *frames]
+
+
+def _is_inline(messages: Sequence[Message]) -> bool:
+    """Whether no payload is so large that it should have a frame of its own."""
+    for message in messages:
+        name = COLUMNS.get(type(message))
+        if name and max(map(len, getattr(message, name)), default=0) >= ATTACH_BYTES:
+            return False
+    return True
+
+
+def _unpack(decoder: Any, frames: Sequence[Frame], *, whole: bool = False) -> Any:
+    if not frames:
+        raise ProtocolError("a message is at least one frame, this has none")
+    try:
+        envelope = decoder.decode(frames[0])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not an envelope of protocol version {VERSION}: {error}") from error
+    if envelope.version != VERSION:
+        raise ProtocolError(f"protocol version {VERSION} is spoken here, not {envelope.version}")
+    if len(envelope.attached) != len(frames) - 1:
+        told = len(envelope.attached)
+        raise ProtocolError(f"{told} payloads were announced, {len(frames) - 1} frames follow")
+    for (number, at), frame in zip(envelope.attached, islice(frames, 1, None), strict=True):
+        try:
+            message = envelope.messages[number]
+            column = getattr(message, COLUMNS[type(message)])
+            column[at] = bytes(frame) if whole or len(frame) < ATTACH_BYTES else frame
+        except (IndexError, KeyError) as error:
+            raise ProtocolError(f"message {number} has no place {at} for a payload") from error
+    return envelope.messages

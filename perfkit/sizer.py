@@ -1,0 +1,89 @@
+"""How large a lease is, and how much a worker is given ahead of what it can run at once.
+
+A large lease costs little per task, a small one traps little behind a slow task and loses little
+with a lost worker. Both are had by measuring: a lease holds about two milliseconds of work, by the
+service time of its kind, and more is handed to a busy worker only while what it has will not last
+that long (adaptive credit). Leases start small and grow while it pays.
+"""
+
+from __future__ import annotations
+
+from cluster.policy import SMOOTHING
+from cluster.roster import WorkerState
+from cluster.run import Needs
+
+#: how much work a lease should hold, and how much a worker may have in hand beyond what it can run
+#: at once: enough to hide the round trip (a tenth of it), so little that a slow task traps little
+LEASE_S = 0.002
+MAX_LEASE = 1_024
+#: a kind that nobody has measured is leased by so many; then a lease may grow so fast
+FIRST_LEASE, GROWTH = 4, 4
+
+
+class Sizer:
+    """How many tasks make a lease, and whether a worker has enough in hand.
+
+    The service time of a kind is an exponentially weighted mean over reports. An unmeasured kind is
+    taken to be slow, so that nothing waits behind its first tasks.
+    """
+
+    def __init__(self) -> None:
+        self.service_s: dict[str, float] = {}
+        self._grown: dict[str, int] = {}
+        #: tasks in a worker's hands by kind
+        self._held: dict[str, dict[str, int]] = {}
+
+    def join(self, worker: WorkerState) -> None:
+        """Count what it holds already: a policy may be switched on while work is under way."""
+        held = self._held[worker.id] = {}
+        for lease in worker.leases.values():
+            kind = lease.run.needs[0]
+            held[kind] = held.get(kind, 0) + lease.stop - lease.next
+
+    def leave(self, worker: WorkerState) -> None:
+        """Forget it."""
+        self._held.pop(worker.id, None)
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """It holds so many more tasks of a kind, or fewer."""
+        held = self._held.get(worker.id)
+        if held is not None:
+            count = held.get(needs[0], 0) + change
+            if count:
+                held[needs[0]] = count
+            else:
+                held.pop(needs[0], None)
+
+    def ahead_s(self, worker: WorkerState) -> float:
+        """Seconds until a slot of it will have worked through what is in its hands."""
+        held, service_s = self._held.get(worker.id), self.service_s
+        if not held:
+            return 0.0
+        ahead = 0.0
+        for kind, count in held.items():
+            ahead += count * service_s.get(kind, LEASE_S)
+        return ahead / worker.capacity
+
+    def has_room(self, worker: WorkerState) -> bool:
+        """Whether it would soon be idle without more; never beyond its credit."""
+        if worker.held < worker.capacity:
+            return worker.free > 0
+        return worker.free > 0 and self.ahead_s(worker) < LEASE_S
+
+    def lease_tasks(self, needs: Needs, queued: int) -> int:
+        """So many as make LEASE_S of work, at most what a lease of the kind has grown to."""
+        kind = needs[0]
+        service_s = self.service_s.get(kind)
+        if service_s is None:
+            return min(queued, FIRST_LEASE)
+        most = min(queued, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
+        return max(1, min(most, int(LEASE_S / service_s))) if service_s > 0.0 else most
+
+    def observe(self, needs: Needs, tasks: int, busy_s: float) -> None:
+        """Move the mean towards what was measured; kinds are bounded by what workers offer."""
+        kind, per_task_s = needs[0], busy_s / tasks
+        before = self.service_s.get(kind, per_task_s)
+        self.service_s[kind] = before + SMOOTHING * (per_task_s - before)
+        grown = self._grown.get(kind, FIRST_LEASE)
+        if grown < MAX_LEASE and tasks * GROWTH > grown:
+            self._grown[kind] = min(MAX_LEASE, tasks * GROWTH)
