@@ -63,6 +63,8 @@ class Bare:
             self._socket.set_hwm(0)
             self._socket.linger = 0
             self._socket.connect(endpoint)
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
         except BaseException:
             self.stop()
             raise
@@ -92,7 +94,7 @@ class Bare:
         return process.announcement(self._until_s)["endpoint"]
 
     def _wait(self) -> None:
-        if not self._socket.poll(ANSWER_TIMEOUT_MS):
+        if not self._poller.poll(ANSWER_TIMEOUT_MS):
             raise ExperimentError(
                 f"a bare {self._first[0]} gave no answer within {ANSWER_TIMEOUT_MS // 1000} s"
             )
@@ -128,13 +130,16 @@ class PackedBroker(Bare):
 class Forwarder(Bare):
     """One task to a message, each sent on to the worker that was free first.
 
-    With ``uncopied`` no process copies a payload, which pays for large ones.
+    With ``uncopied`` no process copies a payload, which pays for large ones. A worker holds
+    ``messages_held``; if that is one, nobody looks for a second message after a wake-up.
     """
 
     def __init__(
         self, workers: int, *, uncopied: bool = False, messages_held: int = MESSAGES_HELD
     ) -> None:
         options = ("--uncopied",) if uncopied else ()
+        if messages_held == 1:
+            options = (*options, "--drain", "1")
         super().__init__("forwarder", *options)
         self._others = [("echo-worker", ("--credit", str(messages_held), *options))] * workers
         self._copy = not uncopied

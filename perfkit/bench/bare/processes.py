@@ -13,7 +13,7 @@ import gc
 import os
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -34,7 +34,7 @@ from perfkit.bench.bare.packing import (
 Socket = zmq.Socket[bytes]
 
 PRIORITIES = 4
-#: How many messages the packed broker reads before it hands on the results among them.
+#: How many messages a busy process reads before it waits again, and what it hands on in one go.
 DRAIN = 64
 ANYWHERE = "tcp://127.0.0.1:*"
 #: What a worker sends once for each message that it may hold: free again, and no result with it.
@@ -57,19 +57,26 @@ def listen(kind: int) -> Socket:
     return made
 
 
+def waiting_for(socket: Socket) -> Callable[[], object]:
+    """What returns when a socket can be read; made once, because making a poller takes time."""
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    return poller.poll
+
+
 def packed_broker() -> None:
     """Enter every task one by one in a table and a priority bucket, hand them out in batches to
     the worker that was free first, and forward results, packed, to the clients they belong to.
     """
     router = listen(zmq.ROUTER)
-    receive, send = router.recv_multipart, router.send
+    receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
     workers: set[bytes] = set()
     free: deque[bytes] = deque()
     table: dict[int, tuple[bytes, int]] = {}
     buckets: list[deque[Job]] = [deque() for _ in range(PRIORITIES)]
     number = 0
     while True:
-        router.poll()
+        wait()
         results: dict[bytes, list[Outcome]] = {}
         try:
             for _ in range(DRAIN):
@@ -112,26 +119,27 @@ def next_jobs(buckets: Sequence[deque[Job]]) -> list[Job]:
 def packed_worker(endpoint: str, credit: int) -> None:
     """Give every payload of a batch back."""
     dealer = join(endpoint, credit)
-    receive, send = dealer.recv, dealer.send
+    receive, send, wait = dealer.recv, dealer.send, waiting_for(dealer)
     while True:
-        dealer.poll()
+        wait()
         send(pack([(job, payload) for job, _, payload in unpack_jobs(receive(NOW))]), NOW)
 
 
-def forwarder(copy: bool) -> None:
+def forwarder(copy: bool, drain: int) -> None:
     """Send each message on to the worker that was free first, and each result to its client.
 
     A client's message is [client, payload], a worker's [worker, client, payload]. With ``copy``
-    off payloads are passed on as the library holds them, for large ones.
+    off payloads are passed on as the library holds them, for large ones. After a wake-up it reads
+    at most ``drain`` messages: to look for a second one costs time where there is never one.
     """
     router = listen(zmq.ROUTER)
-    receive, send = router.recv_multipart, router.send
+    receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
     free: deque[bytes] = deque()
     waiting: deque[tuple[bytes, bytes]] = deque()
     while True:
-        router.poll()
+        wait()
         try:
-            while True:
+            for _ in range(drain):
                 frames: list[Any] = receive(NOW, copy=copy)
                 payload = frames[-1]
                 sender, client = frames[0], frames[-2]
@@ -153,14 +161,14 @@ def forwarder(copy: bool) -> None:
             pass
 
 
-def echo_worker(endpoint: str, credit: int, copy: bool) -> None:
+def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
     """Give each payload back."""
     dealer = join(endpoint, credit, NOTHING)
-    receive, send = dealer.recv_multipart, dealer.send
+    receive, send, wait = dealer.recv_multipart, dealer.send, waiting_for(dealer)
     while True:
-        dealer.poll()
+        wait()
         try:
-            while True:
+            for _ in range(drain):
                 client, payload = receive(NOW, copy=copy)
                 send(client, MORE)
                 send(payload, NOW, copy=copy)
@@ -195,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("role", choices=roles)
     parser.add_argument("--endpoint", default="", help="where a worker's broker listens")
     parser.add_argument("--credit", type=int, default=1, help="messages a worker may hold")
+    parser.add_argument("--drain", type=int, default=DRAIN, help="messages read per wake-up")
     parser.add_argument("--uncopied", action="store_true", help="do not copy payloads")
     args = parser.parse_args(arguments)
     stop_with_parent(lambda: os._exit(0))
@@ -204,8 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif args.role == "packed-worker":
         packed_worker(args.endpoint, args.credit)
     elif args.role == "forwarder":
-        forwarder(not args.uncopied)
+        forwarder(not args.uncopied, args.drain)
     elif args.role == "echo-worker":
-        echo_worker(args.endpoint, args.credit, not args.uncopied)
+        echo_worker(args.endpoint, args.credit, not args.uncopied, args.drain)
     else:
         sink()
