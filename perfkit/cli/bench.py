@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +26,13 @@ EXAMPLES = (
     ("real work instead of echoes", "perfkit bench throughput --model digits --tasks 2000"),
     ("a knob turned", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
+    ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
 )
 
 
 def bench(
     experiment: Annotated[
-        str, typer.Argument(help="What to measure: throughput, latency, burst or startup.")
+        str, typer.Argument(help="throughput, latency, burst or startup; or limits, for a table.")
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
@@ -52,6 +53,7 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="KNOB=VALUE", help="Turn a knob of the spec; repeatable."),
     ] = None,
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="limits: quick, full")] = None,
     as_json: Annotated[
         str | None,
         typer.Option(
@@ -64,14 +66,18 @@ def bench(
     """Measure a fresh cluster on this machine.
 
     Every result is checked before its time counts. The figure comes with an interval: the machine
-    is never quite the same twice.
+    is never quite the same twice. `limits` holds every goal against what bare ZeroMQ does.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
+    if experiment == "limits":
+        others = (spec != "baseline", workers != 2, tasks, engine != "zmq", model, knobs)
+        _limits(profile or "quick", seed, as_json, others)
+        return
     from perfkit.bench.results import ResultError, save
 
     with errors_as_lines(ClusterError, ResultError):
-        _check(experiment, tasks, engine, model)
+        _check(experiment, tasks, engine, model, profile)
         chosen = build_spec(spec, parse_knobs(knobs or (), "--set"))
         _check_target(as_json)
         from perfkit.bench.experiments import run
@@ -91,6 +97,25 @@ def bench(
             save(result, as_json)
         if as_json != "-":
             show(result)
+            if as_json is not None:
+                note(f"saved to {as_json}")
+
+
+def _limits(profile: str, seed: int, as_json: str | None, others: Sequence[object]) -> None:
+    """The table of goals; `others` are the options that it has no use for."""
+    from perfkit.bench.results import ResultError, write
+    from perfkit.cli import limits
+
+    names = ("spec", "workers", "tasks", "engine", "model", "set")
+    with errors_as_lines(ClusterError, ResultError):
+        limits.check_words(profile, dict(zip(names, others, strict=True)))
+        _check_target(as_json)
+        with _progress() as say:
+            table = limits.measure(profile, seed, say)
+        if as_json is not None:
+            write(table.encode(), as_json)
+        if as_json != "-":
+            limits.show(table, _machine(table.environment))
             if as_json is not None:
                 note(f"saved to {as_json}")
 
@@ -161,11 +186,19 @@ def _progress() -> Iterator[Say]:
         yield status.update
 
 
-def _check(experiment: str, tasks: int | None, engine: str, model: str | None) -> None:
+def _check(
+    experiment: str,
+    tasks: int | None,
+    engine: str,
+    model: str | None,
+    profile: str | None = None,
+) -> None:
     """Find what is wrong with the arguments before a cluster is started for them."""
     from cluster.inference import ModelRepository
     from perfkit.bench.experiments import ENGINES, EXPERIMENTS
 
+    if profile is not None:
+        raise SettingError("--profile is for limits; an experiment takes --tasks")
     for what, word, known in (
         ("experiment", experiment, [*EXPERIMENTS]),
         ("engine", engine, [*ENGINES]),
