@@ -66,6 +66,24 @@ class Client:
             payload = as_payload(payload, self.spec.limits.message_bytes)
         return self._loop.submit(kind, payload, options, traced)
 
+    def submit_batch(
+        self,
+        kind: str,
+        payloads: Iterable[bytes],
+        *,
+        priority: Priority = Priority.NORMAL,
+        requirements: Requirements | None = None,
+        timeout_s: float | None = None,
+        retry: Retry = NO_RETRY,
+    ) -> list[TaskFuture]:
+        """Hand in many like tasks at once; a future for each, in their order. Raises as submit
+        does, before any task is handed in.
+        """
+        self._check_open()
+        options = self._options(kind, priority, requirements, timeout_s, retry)
+        column = [as_payload(payload, self.spec.limits.message_bytes) for payload in payloads]
+        return self._loop.submit_batch(kind, column, options)
+
     def map(
         self,
         kind: str,

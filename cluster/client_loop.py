@@ -98,6 +98,16 @@ class ClientLoop:
             self._wake()
         return future
 
+    def submit_batch(self, kind: str, payloads: list[bytes], options: Options) -> list[TaskFuture]:
+        """Hand in many like tasks at once, a future each."""
+        futures = [TaskFuture(self._give_up_task, self.wait_for) for _ in payloads]
+        self._tasks.extend(
+            (kind, payload, options, False, future)
+            for payload, future in zip(payloads, futures, strict=True)
+        )
+        self._wake()
+        return futures
+
     def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:
         """Hand in a part of a map."""
         self._ask(self._submit_chunk, kind, payloads, options, to)
@@ -292,8 +302,9 @@ class ClientLoop:
             self._send([self._session.cancel(submission, [future.position])])
 
     def _cancel_chunks(self, chunks: list[Chunk]) -> None:
+        unwanted = set(chunks)
         for submission in list(self._session.open.values()):
-            if submission.sink in chunks:
+            if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
                 self._send([self._session.cancel(submission, [])])
 
     def _send_question(self, event: Any, args: tuple[Any, ...], answer: Future[Status]) -> None:

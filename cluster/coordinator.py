@@ -52,7 +52,11 @@ class ClusterCoordinator:
             raise ClusterError(f"spec {spec.name!r}: no policy {spec.policy!r}; there are {known}")
         self.spec = spec
         self.scheduler = Scheduler(
-            policies[spec.policy](), spec.limits, random.Random().random, policies
+            policies[spec.policy](),
+            spec.limits,
+            random.Random().random,
+            policies,
+            load_part(spec.queue),
         )
         self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

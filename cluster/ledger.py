@@ -41,12 +41,17 @@ def weight(outcome: Outcome) -> int:
 class Ledger:
     """Runs, leases and what is owed to whom. Actions to take are appended to ``out``."""
 
-    def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        chance: Callable[[], float],
+        queue: Callable[[int], RunQueue] = RunQueue,
+    ) -> None:
         self.limits = limits
         self.out: list[do.Action] = []
         self.counters: Counter[str] = Counter()
         self.timers: Timers[Timer] = Timers()
-        self.queue = RunQueue(limits.bypasses)
+        self.queue = queue(limits.bypasses)
         self.runs: dict[RunId, Run] = {}
         self.leases: dict[int, Lease] = {}
         #: runs that are over and received, kept for their stories
@@ -62,6 +67,11 @@ class Ledger:
         self._chance = chance
         self._next_run = 1
         self._next_lease = 1
+
+    @property
+    def leases_granted(self) -> int:
+        """How many leases there have been."""
+        return self._next_lease - 1
 
     def full(self, tasks: int, payload_bytes: int) -> str | None:
         """Which bound stands in the way of so much more, in words; None when there is room."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from cluster.run import Needs, Run
 from cluster.task import Priority
@@ -40,6 +40,10 @@ class Line:
         """Enter a run that is not in it."""
         run.lines[self.suspect] = True
         heappush(self.heap, (run.id, not self.suspect, run))
+        self.keep_tidy()
+
+    def keep_tidy(self) -> None:
+        """Look for runs that are over once it has become twice as long as it was without them."""
         if len(self.heap) > self.full:
             self._tidy()
             self.full = 2 * len(self.heap) + MIN_FULL
@@ -70,6 +74,8 @@ class RunQueue:
     level goes first, once.
     """
 
+    line: ClassVar[type[Line]] = Line
+
     def __init__(self, bypasses: int) -> None:
         self._bypasses = bypasses
         self._lines: list[dict[Key, Line]] = [{} for _ in Priority]
@@ -88,7 +94,7 @@ class RunQueue:
                 key = (run.needs, suspect)
                 line = lines.get(key)
                 if line is None:
-                    line = lines[key] = Line(key)
+                    line = lines[key] = self.line(key)
                     self._reorder()
                 line.push(run)
 

@@ -20,7 +20,7 @@ from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
-from cluster.queue import Key
+from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Entry, Lease, Needs
 from cluster.status import Status
@@ -41,10 +41,11 @@ class Scheduler:
         limits: Limits,
         chance: Callable[[], float],
         policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
+        queue: Callable[[int], RunQueue] = RunQueue,
     ) -> None:
         self.policy = policy
         self.limits = limits
-        self.ledger = Ledger(limits, chance)
+        self.ledger = Ledger(limits, chance, queue)
         self.clients = Clients(self.ledger)
         self.workers: dict[str, WorkerState] = {}
         #: workers with credit left, and those with more in hand than they can run at once

@@ -40,6 +40,7 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
     codec: str = "cluster.codec:DictCodec"
+    queue: str = "cluster.queue:RunQueue"
     policies: str = "cluster.policy:POLICIES"
     policy: str = "least-loaded"
     burst: Whole = 1

@@ -91,7 +91,8 @@ class WorkerSession:
         self.leases: dict[int, HeldLease] = {}
         #: leases in the order of their arrival that still hold something unstarted
         self.ready: deque[HeldLease] = deque()
-        self._recent: deque[int] = deque(maxlen=MAX_RECENT)
+        #: the last leases taken in, so that a repeated message does not start one again
+        self._recent: dict[int, None] = {}
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
@@ -187,7 +188,9 @@ class WorkerSession:
     def _assigned(self, action: do.Assign) -> list[on.Event]:
         if action.epoch != self.epoch or action.lease in self._recent:
             return []
-        self._recent.append(action.lease)
+        self._recent[action.lease] = None
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
         lease = self.leases[action.lease] = HeldLease(action)
         if self.draining:
             return self._farewell() + self._release(lease)
