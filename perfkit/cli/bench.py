@@ -1,4 +1,4 @@
-"""``perfkit bench``: one experiment on a fresh cluster, its figure with an interval, or JSON."""
+"""``perfkit bench``: one experiment on a fresh engine, its figure with an interval, or JSON."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EXAMPLES = (
     ("tasks per second of the baseline", "perfkit bench throughput --workers 2 --tasks 20000"),
     ("one task in flight: p50, p95, p99", "perfkit bench latency --seed 7"),
     ("real work instead of echoes", "perfkit bench throughput --model digits --tasks 2000"),
+    ("a peer, same tasks", "perfkit bench throughput --engine dask"),
     ("a knob turned", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
 )
@@ -44,7 +45,13 @@ def bench(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the payloads and of the interval.")] = 0,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="Who runs the tasks.")] = "zmq",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Who runs the tasks: zmq, this cluster; local, a pool of processes; dask or ray.",
+        ),
+    ] = "zmq",
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
     ] = None,
@@ -61,7 +68,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure a fresh cluster on this machine.
+    """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
     Every result is checked before its time counts. The figure comes with an interval: the machine
     is never quite the same twice.
@@ -72,6 +79,8 @@ def bench(
 
     with errors_as_lines(ClusterError, ResultError):
         _check(experiment, tasks, engine, model)
+        if engine != "zmq" and (spec != "baseline" or knobs):
+            raise SettingError(f"--spec and --set are of the engine zmq; {engine} has no parts")
         chosen = build_spec(spec, parse_knobs(knobs or (), "--set"))
         _check_target(as_json)
         from perfkit.bench.experiments import run
@@ -106,7 +115,10 @@ def show(result: Result) -> None:
         line.append(_interval(result.low, result.high) or "  (no interval)")
     console.print(line.append(f"  n = {len(result.samples):,}", "dim"))
     console.print(f"  interval  {result.parameters.get('interval') or 'none'}", markup=False)
-    of = f"{result.spec} on {result.engine}, {_number(result.workers)} workers"
+    from perfkit.bench.experiments import NO_SPEC
+
+    by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
+    of = f"{by}, {_number(result.workers)} workers"
     model = result.parameters.get("model")
     what = f"tasks of {model}" if model else "tasks"
     console.print(
