@@ -106,6 +106,8 @@ def bench(
 
 def show(result: Result) -> None:
     """The figure and its interval, what it is of, and where it was taken."""
+    from perfkit.bench.experiments import NO_SPEC
+
     console = out()
     line = Text(f"{result.experiment} ", "bold")
     if result.value is None:
@@ -115,8 +117,6 @@ def show(result: Result) -> None:
         line.append(_interval(result.low, result.high) or "  (no interval)")
     console.print(line.append(f"  n = {len(result.samples):,}", "dim"))
     console.print(f"  interval  {result.parameters.get('interval') or 'none'}", markup=False)
-    from perfkit.bench.experiments import NO_SPEC
-
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
     of = f"{by}, {_number(result.workers)} workers"
     model = result.parameters.get("model")

@@ -152,7 +152,11 @@ class ColumnEngine(Engine):
         """A column of one."""
         self._check(kind)
         sent = self._hand_in(kind, [as_payload(payload, MESSAGE_BYTES)])
-        future = TaskFuture(lambda _: sent.cancel())
+
+        def give_up(_: TaskFuture) -> None:
+            sent.cancel()
+
+        future = TaskFuture(give_up)
 
         def settle(outcome: Column | Exception) -> None:
             if isinstance(outcome, Exception):
@@ -235,7 +239,7 @@ def load(models: tuple[str, ...]) -> None:
 
 
 def answer(models: tuple[str, ...], kind: str, payloads: list[bytes]) -> Column:
-    """In a worker process: the outcome of each payload, by the code that a cluster's worker runs."""
+    """In a worker process: the outcome of each payload, by the code that a cluster's worker has."""
     lease = HeldLease(Assign("", epoch=0, lease=0, kind=kind, start=0, payloads=payloads))
     results: list[bytes] = []
     failures: list[Failure] = []
