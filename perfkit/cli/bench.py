@@ -16,6 +16,7 @@ from perfkit.cli.config import SettingError, build_spec, did_you_mean, parse_kno
 from perfkit.cli.output import err, errors_as_lines, note, out, size
 
 if TYPE_CHECKING:
+    from cluster.spec import ClusterSpec
     from perfkit.bench.environment import Environment
     from perfkit.bench.experiments import Say
     from perfkit.bench.results import Result
@@ -46,11 +47,7 @@ def bench(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the payloads and of the interval.")] = 0,
     engine: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Who runs the tasks: zmq, this cluster; local, a pool of processes; dask or ray.",
-        ),
+        str, typer.Option(metavar="NAME", help="Who runs the tasks: local, zmq, dask or ray.")
     ] = "zmq",
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
@@ -79,9 +76,7 @@ def bench(
 
     with errors_as_lines(ClusterError, ResultError):
         _check(experiment, tasks, engine, model)
-        if engine != "zmq" and (spec != "baseline" or knobs):
-            raise SettingError(f"--spec and --set are of the engine zmq; {engine} has no parts")
-        chosen = build_spec(spec, parse_knobs(knobs or (), "--set"))
+        chosen = _chosen_spec(engine, spec, knobs or [])
         _check_target(as_json)
         from perfkit.bench.experiments import run
 
@@ -189,6 +184,13 @@ def _check(experiment: str, tasks: int | None, engine: str, model: str | None) -
     most = EXPERIMENTS[experiment].tasks_max
     if tasks is not None and tasks > most:
         raise SettingError(f"--tasks: {experiment} takes 1 to {most:,}, not {tasks:,}")
+
+
+def _chosen_spec(engine: str, spec: str, knobs: list[str]) -> ClusterSpec:
+    """The spec by name with its knobs turned; only a cluster of ours has any."""
+    if engine != "zmq" and (spec != "baseline" or knobs):
+        raise SettingError(f"--spec and --set are for the engine zmq; {engine} has no such parts")
+    return build_spec(spec, parse_knobs(knobs, "--set"))
 
 
 def _check_target(target: str | None) -> None:

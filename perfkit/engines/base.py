@@ -258,7 +258,9 @@ def _offered(models: tuple[str, ...]) -> Handlers:
 
 
 def _settle_chunk(chunk: Chunk, outcome: Column | Exception) -> None:
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, CancelledError):
+        chunk.fail(ClusterError(str(outcome)))
+    elif isinstance(outcome, Exception):
         chunk.fail(outcome)
     else:
         results, failures = outcome

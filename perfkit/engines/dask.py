@@ -52,9 +52,9 @@ class DaskEngine(ColumnEngine):
 
     def _stop(self) -> None:
         if self._client is not None:
-            self._client.close(base.STOP_TIMEOUT_S)
+            self._client.close()
         if self._cluster is not None:
-            self._cluster.close(base.STOP_TIMEOUT_S)
+            self._cluster.close()
         if self._folder is not None:
             self._folder.cleanup()
 
