@@ -170,7 +170,11 @@ def run(
 
 
 def throughput(setting: Setting) -> Measurement:
-    """Tasks per second of a map that keeps every worker busy, in blocks after a warm-up."""
+    """Tasks per second of a map that keeps every worker busy, in blocks after a warm-up.
+
+    The engine's own way to do many: a cluster tracks each of its tasks, the others only columns of
+    them (see `perfkit.engines.base`). A burst is the same work handed in task by task.
+    """
     work = setting.work()
     rates = []
     with setting.fresh() as engine:

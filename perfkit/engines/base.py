@@ -4,7 +4,9 @@ Work is named, never shipped: each worker process loads the same handlers and mo
 kind up. An engine that is no cluster of ours is handed *columns*, many payloads of one kind, and
 the worker's own code answers them, so that a failed task fails alone and in the same words wherever
 it ran. The peers' own advice for tiny tasks is the same: make them larger. How much larger is one
-rule for all of them.
+rule for all of them. It has its price, which a figure of a map does not show: a column is one unit
+to its peer, placed, lost and given up as a whole. What a peer does task by task is what `submit`
+shows.
 """
 
 from __future__ import annotations

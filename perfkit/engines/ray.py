@@ -37,6 +37,7 @@ OBJECT_STORE_BYTES = 256 << 20
 class RayEngine(ColumnEngine):
     """A local Ray instance with as many CPUs as workers, without a dashboard.
 
+    When this process is killed outright, Ray's agents notice within a minute or so and end too.
     There is one Ray in a process: entering raises ClusterError where it runs already, or where it
     would listen beyond loopback because it was imported before this module.
     """
