@@ -195,9 +195,11 @@ class ColumnEngine(Engine):
 
     def close(self) -> None:
         """Stop every process; what is not done is cancelled. Safe to call twice."""
-        super().close()
-        for sent in list(self._pending):
-            sent.cancel()
+        try:
+            super().close()
+        finally:
+            for sent in list(self._pending):
+                sent.cancel()
 
     def _column_tasks(self, payloads: Iterable[bytes]) -> int:
         """How many tasks go into a column of a map."""

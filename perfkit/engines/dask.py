@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import distributed
 
@@ -25,38 +26,35 @@ class DaskEngine(ColumnEngine):
     """A ``distributed.LocalCluster`` on loopback, without a dashboard, and a client of it."""
 
     name: ClassVar[str] = "dask"
-    _folder: TemporaryDirectory[str] | None = None
-    _cluster: Any = None
-    _client: Any = None
     _executor: Executor | None = None
 
     def _start(self) -> None:
-        self._folder = TemporaryDirectory(prefix="perfkit-dask-", ignore_cleanup_errors=True)
-        self._cluster = distributed.LocalCluster(
-            n_workers=self.workers,
-            threads_per_worker=1,
-            processes=True,
-            host=LOOPBACK,
-            # Its scheduler always serves its health over HTTP: at a free port, and nothing else.
-            dashboard_address=f"{LOOPBACK}:0",
-            scheduler_kwargs={"dashboard": False, "local_directory": self._folder.name},
-            local_directory=self._folder.name,
-            silence_logs=logging.CRITICAL,
+        self._running = ExitStack()
+        folder = self._running.enter_context(
+            TemporaryDirectory(prefix="perfkit-dask-", ignore_cleanup_errors=True)
         )
-        self._client = distributed.Client(
-            self._cluster, set_as_default=False, timeout=base.READY_TIMEOUT_S
+        cluster = self._running.enter_context(
+            distributed.LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host=LOOPBACK,
+                # Its scheduler always serves its health over HTTP: at a free port, and no more.
+                dashboard_address=f"{LOOPBACK}:0",
+                scheduler_kwargs={"dashboard": False, "local_directory": folder},
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
         )
-        self._client.wait_for_workers(self.workers, timeout=base.READY_TIMEOUT_S)
-        self._client.run(load, self.models)
-        self._executor = self._client.get_executor(pure=False)
+        client = self._running.enter_context(
+            distributed.Client(cluster, set_as_default=False, timeout=base.READY_TIMEOUT_S)
+        )
+        client.wait_for_workers(self.workers, timeout=base.READY_TIMEOUT_S)
+        client.run(load, self.models)
+        self._executor = client.get_executor(pure=False)
 
     def _stop(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._running.close()
 
     def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
         assert self._executor is not None
