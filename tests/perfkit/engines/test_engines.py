@@ -33,16 +33,25 @@ def made(name: str, **options: Any) -> Engine:
         pytest.skip(str(missing))
 
 
-def children() -> list[psutil.Process]:
-    """The processes below this one, without what watches over multiprocessing's shared names: it
-    is started once and ends with this process.
+Children = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture(scope="module")
+def children() -> Children:
+    """What was started below this process since, without what watches over multiprocessing's shared
+    names: that is started once and ends with this process.
     """
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
+    before = set(psutil.Process().children(recursive=True))
+
+    def started() -> list[psutil.Process]:
+        found = set(psutil.Process().children(recursive=True)) - before
+        return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
+
+    return started
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; it waits little for what runs at its end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("perfkit.engines.base.STOP_TIMEOUT_S", 0.5)
@@ -111,14 +120,16 @@ def test_a_model_answers_as_it_does_in_this_process(engine: Engine) -> None:
         engine.submit("digits", b"no picture").result(TIMEOUT_S)
 
 
-def test_work_is_done_by_as_many_processes_as_were_asked_for(engine: Engine) -> None:
+def test_work_is_done_by_as_many_processes_as_were_asked_for(
+    engine: Engine, children: Children
+) -> None:
     before_s = {one.pid: sum(one.cpu_times()[:2]) for one in children()}
     list(engine.map("spin", [b"0.1"] * 8))
     busy = [one for one in children() if sum(one.cpu_times()[:2]) - before_s[one.pid] > 0.15]
     assert len(busy) == WORKERS
 
 
-def test_nobody_listens_beyond_loopback(engine: Engine) -> None:
+def test_nobody_listens_beyond_loopback(engine: Engine, children: Children) -> None:
     listening = [
         connection.laddr.ip.removeprefix("::ffff:")
         for process in [psutil.Process(), *children()]
@@ -151,7 +162,9 @@ def test_a_running_engine_cannot_be_entered_again(engine: Engine) -> None:
     assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
-def test_closing_gives_up_what_is_not_done_and_leaves_nothing(engine: Engine) -> None:
+def test_closing_gives_up_what_is_not_done_and_leaves_nothing(
+    engine: Engine, children: Children
+) -> None:
     futures = [engine.submit("sleep", b"60") for _ in range(5 * WORKERS)]
     results = engine.map("sleep", [b"60"] * 10)
     assert futures[-1].cancel()
@@ -183,7 +196,7 @@ def test_an_engine_that_was_not_entered_runs_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["local", "zmq", "dask"])
-def test_an_engine_is_started_anew_after_it_was_closed(name: str) -> None:
+def test_an_engine_is_started_anew_after_it_was_closed(name: str, children: Children) -> None:
     engine = made(name, workers=1)
     for word in (b"once", b"again"):
         with engine:
@@ -192,7 +205,7 @@ def test_an_engine_is_started_anew_after_it_was_closed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_model_that_cannot_be_loaded_is_told_in_its_words(name: str) -> None:
+def test_a_model_that_cannot_be_loaded_is_told_in_its_words(name: str, children: Children) -> None:
     engine = made(name, workers=1, models=("digit",))
     with pytest.raises(ClusterError, match=r"no model 'digit'; did you mean 'digits'\?"):
         engine.start()
@@ -238,7 +251,9 @@ print(*sys.modules)
 # What only some of them have to think of
 
 
-def test_a_worker_of_the_pool_that_dies_takes_the_engine_along_and_it_says_so() -> None:
+def test_a_worker_of_the_pool_that_dies_takes_the_engine_along_and_it_says_so(
+    children: Children,
+) -> None:
     with made("local", workers=1) as engine:
         future = engine.submit("sleep", b"60")
         (worker,) = children()
