@@ -33,7 +33,7 @@ LAYERS = [
     ("perfkit", "__init__ __main__ magics cli"),
     ("perfkit", "report bench profile gpu"),
     ("perfkit", "engines"),
-    ("perfkit", "coordinator"),
+    ("perfkit", "coordinator specs"),
     ("perfkit", "codec policy queue sizer pool"),
     ("cluster", "__init__ __main__"),
     ("cluster", "local process simulator simulated api"),
@@ -61,7 +61,7 @@ OUTSIDE_WORLD = set(
 #: What starts without HEAVY, which a machine may lack or should not wait for.
 LIGHT = (
     "cluster cluster.scheduler cluster.coordinator cluster.worker cluster.client cluster.local "
-    "cluster.workloads cluster.inference perfkit perfkit.coordinator perfkit.cli".split()
+    "cluster.workloads cluster.inference perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
 )
 HEAVY = set("IPython matplotlib nbconvert numpy onnxruntime pandas papermill sklearn".split())
 

@@ -29,8 +29,8 @@ from perfkit.bench.stats import (
     compare_blocks,
     percentile_interval,
 )
-from perfkit.coordinator import spec_named
 from perfkit.profile import data_frame, html_table
+from perfkit.specs import spec_named
 
 if TYPE_CHECKING:
     import pandas as pd
