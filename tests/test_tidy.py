@@ -61,7 +61,8 @@ OUTSIDE_WORLD = set(
 #: What starts without HEAVY, which a machine may lack or should not wait for.
 LIGHT = (
     "cluster cluster.scheduler cluster.coordinator cluster.worker cluster.client cluster.local "
-    "cluster.workloads cluster.inference perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
+    "cluster.workloads cluster.inference "
+    "perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
 )
 HEAVY = set("IPython matplotlib nbconvert numpy onnxruntime pandas papermill sklearn".split())
 
