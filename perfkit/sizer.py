@@ -8,6 +8,8 @@ that long (adaptive credit). Leases start small and grow while it pays.
 
 from __future__ import annotations
 
+import math
+
 from cluster.policy import SMOOTHING
 from cluster.roster import WorkerState
 from cluster.run import Needs
@@ -18,6 +20,11 @@ LEASE_S = 0.002
 MAX_LEASE = 1_024
 #: a kind that nobody has measured is leased by so many; then a lease may grow so fast
 FIRST_LEASE, GROWTH = 4, 4
+#: a longer service time changes no decision, so it is not believed either: one wrong report of
+#: years is outweighed by some dozens of right ones
+MAX_SERVICE_S = 1.0
+#: kinds remembered; past that the oldest is unmeasured again
+MAX_KINDS = 4_096
 
 
 class Sizer:
@@ -77,13 +84,23 @@ class Sizer:
         if service_s is None:
             return min(queued, FIRST_LEASE)
         most = min(queued, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
-        return max(1, min(most, int(LEASE_S / service_s))) if service_s > 0.0 else most
+        return max(1, int(min(most, LEASE_S / service_s)))
 
     def observe(self, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Move the mean towards what was measured; kinds are bounded by what workers offer."""
-        kind, per_task_s = needs[0], busy_s / tasks
+        """Move the mean towards what was measured.
+
+        No time at all, or one that is no number, is what a worker without a clock reports, or one
+        that lies: it teaches nothing.
+        """
+        if tasks < 1 or not 0.0 < busy_s < math.inf:
+            return
+        kind, per_task_s = needs[0], min(busy_s / tasks, MAX_SERVICE_S)
         before = self.service_s.get(kind, per_task_s)
         self.service_s[kind] = before + SMOOTHING * (per_task_s - before)
+        if len(self.service_s) > MAX_KINDS:
+            oldest = next(iter(self.service_s))
+            del self.service_s[oldest]
+            self._grown.pop(oldest, None)
         grown = self._grown.get(kind, FIRST_LEASE)
         if grown < MAX_LEASE and tasks * GROWTH > grown:
             self._grown[kind] = min(MAX_LEASE, tasks * GROWTH)
