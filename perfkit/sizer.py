@@ -20,9 +20,9 @@ LEASE_S = 0.002
 MAX_LEASE = 1_024
 #: a kind that nobody has measured is leased by so many; then a lease may grow so fast
 FIRST_LEASE, GROWTH = 4, 4
-#: a longer service time changes no decision, so it is not believed either: one wrong report of
-#: years is outweighed by some dozens of right ones
-MAX_SERVICE_S = 1.0
+#: a shorter or longer service time changes no decision, so it is not believed either: one wrong
+#: report of years is outweighed by some dozens of right ones
+MIN_SERVICE_S, MAX_SERVICE_S = 1e-9, 1.0
 #: kinds remembered; past that the oldest is unmeasured again
 MAX_KINDS = 4_096
 
@@ -84,7 +84,7 @@ class Sizer:
         if service_s is None:
             return min(queued, FIRST_LEASE)
         most = min(queued, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
-        return max(1, int(min(most, LEASE_S / service_s)))
+        return max(1, min(most, int(LEASE_S / service_s)))
 
     def observe(self, needs: Needs, tasks: int, busy_s: float) -> None:
         """Move the mean towards what was measured.
@@ -94,7 +94,8 @@ class Sizer:
         """
         if tasks < 1 or not 0.0 < busy_s < math.inf:
             return
-        kind, per_task_s = needs[0], min(busy_s / tasks, MAX_SERVICE_S)
+        kind = needs[0]
+        per_task_s = min(max(busy_s / tasks, MIN_SERVICE_S), MAX_SERVICE_S)
         before = self.service_s.get(kind, per_task_s)
         self.service_s[kind] = before + SMOOTHING * (per_task_s - before)
         if len(self.service_s) > MAX_KINDS:

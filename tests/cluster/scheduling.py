@@ -5,7 +5,7 @@ only looks at the actions still notices a broken invariant.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,10 +37,11 @@ class Bench:
         self,
         policy: Callable[[], AssignmentPolicy] = Slices,
         chance: Callable[[], float] = lambda: 0.0,
+        policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
         **limits: Any,
     ) -> None:
         self.limits = Limits(**limits)
-        self.scheduler = Scheduler(policy(), self.limits, chance)
+        self.scheduler = Scheduler(policy(), self.limits, chance, policies)
         self.now = 0.0
         self.epochs: dict[str, int] = {}
 
