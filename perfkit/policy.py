@@ -154,7 +154,7 @@ class Indexed:
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer; without one, one task at a time."""
-        return 1 if self.sizer is None else self.sizer.lease_tasks(needs, queued)
+        return 1 if self.sizer is None else self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""
@@ -286,7 +286,7 @@ class IndexedAdaptive(Adaptive):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self.sizer.lease_tasks(needs, queued)
+        return self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""
@@ -365,7 +365,7 @@ class SizedLeastLoaded(WorkShare):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self._sizer.lease_tasks(needs, queued)
+        return self._sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""

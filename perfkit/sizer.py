@@ -18,8 +18,9 @@ from cluster.run import Needs
 #: at once: enough to hide the round trip (a tenth of it), so little that a slow task traps little
 LEASE_S = 0.002
 MAX_LEASE = 1_024
-#: a kind that nobody has measured is leased by so many; then a lease may grow so fast
-FIRST_LEASE, GROWTH = 4, 4
+#: a kind that nobody has measured is leased by so many, since a lease is one slot's work and the
+#: other slots would have none; then a lease may grow so fast
+FIRST_LEASE, GROWTH = 1, 4
 #: a shorter or longer service time changes no decision, so it is not believed either: one wrong
 #: report of years is outweighed by some dozens of right ones
 MIN_SERVICE_S, MAX_SERVICE_S = 1e-9, 1.0
@@ -77,13 +78,16 @@ class Sizer:
             return worker.free > 0
         return worker.free > 0 and self.ahead_s(worker) < LEASE_S
 
-    def lease_tasks(self, needs: Needs, queued: int) -> int:
-        """So many as make LEASE_S of work, at most what a lease of the kind has grown to."""
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """So many as make LEASE_S of work, at most what a lease of the kind has grown to, and a
+        slot's share of what waits.
+        """
         kind = needs[0]
         service_s = self.service_s.get(kind)
         if service_s is None:
             return min(queued, FIRST_LEASE)
-        most = min(queued, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
+        share = -(-queued // worker.capacity)
+        most = min(share, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
         return max(1, min(most, int(LEASE_S / service_s)))
 
     def observe(self, needs: Needs, tasks: int, busy_s: float) -> None:

@@ -17,6 +17,7 @@ from cluster.roster import WorkerState
 from cluster.run import Run
 from cluster.scheduler import Scheduler
 from cluster.task import Failure
+from perfkit import policy as optimised
 
 T = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
 
@@ -180,8 +181,16 @@ def untraced() -> Iterator[None]:
         sys.settrace(tracer)
 
 
-#: The policies that every property is checked with: whoever writes another one enters it here.
-PARTS: list[Callable[[], AssignmentPolicy]] = [*POLICIES.values(), Slices]
+#: The policies that every property is checked with, by how its tests are called: whoever writes
+#: another one enters it here.
+PARTS: dict[str, Callable[[], AssignmentPolicy]] = {
+    **POLICIES,
+    Slices.name: Slices,
+    **{f"optimised-{name}": make for name, make in optimised.POLICIES.items()},
+    **{f"cached-{name}": make for name, make in optimised.CACHED.items()},
+    **{f"indexed-{name}": make for name, make in optimised.INDEXED.items()},
+    **{f"sized-{name}": make for name, make in optimised.SIZED.items()},
+}
 
 
 def offer(worker: str = "w", capacity: int = 1, credit: int = 4, **offers: Any) -> WorkerState:

@@ -9,7 +9,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cluster import actions as do
 from cluster import events as on
@@ -208,6 +214,14 @@ class PolicyMachine(RuleBasedStateMachine):
             for holder, needs, count in self.held:
                 if holder is worker:
                     self.policy.hold(worker, needs, count)
+
+    @invariant()
+    def bits_are_set_for_rows_that_hold_somebody(self) -> None:
+        indexes = [self.policy, *getattr(self.policy, "_indexes", {}).values()]
+        for buckets in [b for i in indexes for b in getattr(i, "_by_needs", {}).values()]:
+            filled = [number for number, row in buckets._rows.items() if row]
+            assert buckets._full == sum(1 << number for number in filled)
+            assert {w for n in filled for w in buckets._rows[n]} <= buckets.eligible.keys()
 
     def teardown(self) -> None:
         """When nothing is held any more, everybody has room."""
@@ -423,7 +437,7 @@ def test_what_has_changed_is_bounded_while_nobody_asks() -> None:
 def test_needs_asked_for_rarely_miss_nothing(touches: int) -> None:
     a, b = offer("a"), offer("b")
     policy = staffed(INDEXED["least-loaded"](), a, b)
-    assert [chosen(policy), chosen(policy, CARD)] == ["a", None]
+    assert [chosen(policy), chosen(policy), chosen(policy, CARD)] == ["a", "b", None]
     give(policy, a, ECHO, 3)
     for number in range(touches):
         policy.touch(b)
@@ -513,6 +527,19 @@ def test_a_policy_is_switched_while_work_is_held(first: str, then: str) -> None:
     assert bench.scheduler.counters["done"] == 40
     for worker in bench.scheduler.workers.values():
         assert sizer.ahead_s(worker) == 0.0
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("service_s", [None, 1e-5, 4e-4, 1e-3, 0.1])
+def test_every_slot_of_a_worker_has_a_lease_of_its_own(name: str, service_s: float | None) -> None:
+    bench = Bench(POLICIES[name], policies=POLICIES)
+    bench.join("w", capacity=4, credit=4_000)
+    if service_s is not None:
+        measured = bench.submit(*[b"x"] * 4)
+        for lease in [action for action in measured if isinstance(action, do.Assign)]:
+            bench.finish("w", lease.lease, lease.start, b"x", ended_at=service_s)
+    bench.submit(*[b"x"] * 3_000, submission=1)
+    assert len(bench.scheduler.workers["w"].leases) >= 4
 
 
 @pytest.mark.parametrize("name", POLICIES)

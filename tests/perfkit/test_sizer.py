@@ -15,6 +15,7 @@ from tests.cluster.scheduling import offer, run
 ECHO: Needs = ("echo", NO_REQUIREMENTS)
 SPIN: Needs = ("spin", NO_REQUIREMENTS)
 PLENTY = 1_000_000
+ONE = offer()
 
 
 def measured(service_s: float, reports: int = 200, tasks: int = MAX_LEASE) -> Sizer:
@@ -37,29 +38,28 @@ def holding(sizer: Sizer, worker: WorkerState, needs: Needs, count: int) -> Work
 
 
 def test_the_first_leases_of_a_kind_are_small() -> None:
-    assert Sizer().lease_tasks(ECHO, PLENTY) == FIRST_LEASE
-    assert Sizer().lease_tasks(ECHO, 2) == 2
+    assert Sizer().lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE == 1
 
 
 def test_leases_of_a_quick_kind_grow_step_by_step_up_to_the_bound() -> None:
     sizer, sizes = Sizer(), [FIRST_LEASE]
     while sizes[-1] < MAX_LEASE:
         sizer.observe(ECHO, sizes[-1], sizes[-1] * 1e-9)
-        sizes.append(sizer.lease_tasks(ECHO, PLENTY))
+        sizes.append(sizer.lease_tasks(ONE, ECHO, PLENTY))
         assert sizes[-1] == min(MAX_LEASE, GROWTH * sizes[-2])
     sizer.observe(ECHO, MAX_LEASE, MAX_LEASE * 1e-9)
-    assert sizer.lease_tasks(ECHO, PLENTY) == MAX_LEASE
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
 
 
 def test_small_leases_of_a_quick_kind_do_not_undo_the_growth() -> None:
     sizer = measured(1e-9)
     sizer.observe(ECHO, 1, 1e-9)
-    assert sizer.lease_tasks(ECHO, PLENTY) == MAX_LEASE
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
 
 
 @pytest.mark.parametrize("service_s", [1e-5, 1e-4, 3e-4, LEASE_S, 0.1, 10.0])
 def test_a_lease_holds_so_much_work_and_at_least_one_task(service_s: float) -> None:
-    size = measured(service_s).lease_tasks(ECHO, PLENTY)
+    size = measured(service_s).lease_tasks(ONE, ECHO, PLENTY)
     assert size == max(1, int(LEASE_S / min(service_s, MAX_SERVICE_S) * (1 + 1e-9)))
 
 
@@ -67,20 +67,26 @@ def test_leases_shrink_when_a_kind_turns_slow_and_grow_again() -> None:
     sizer, sizes = measured(1e-6), []
     for service_s in [0.1] * 3 + [1e-6] * 60:
         sizer.observe(ECHO, 1, service_s)
-        sizes.append(sizer.lease_tasks(ECHO, PLENTY))
+        sizes.append(sizer.lease_tasks(ONE, ECHO, PLENTY))
     assert sizes[2] == 1
     assert sizes[3:] == sorted(sizes[3:])
     assert sizes[-1] > 500
 
 
 def test_never_more_than_are_queued() -> None:
-    assert [measured(1e-9).lease_tasks(ECHO, queued) for queued in (1, 7)] == [1, 7]
+    assert [measured(1e-9).lease_tasks(ONE, ECHO, queued) for queued in (1, 7)] == [1, 7]
+
+
+def test_what_waits_is_shared_among_the_slots_of_a_worker() -> None:
+    sizer, four = measured(1e-9), offer(capacity=4)
+    sizes = [sizer.lease_tasks(four, ECHO, queued) for queued in (1, 4, 5, 4_000, PLENTY)]
+    assert sizes == [1, 1, 2, 1_000, MAX_LEASE]
 
 
 def test_kinds_are_measured_apart() -> None:
     sizer = measured(0.1)
-    assert sizer.lease_tasks(ECHO, PLENTY) == 1
-    assert sizer.lease_tasks(SPIN, PLENTY) == FIRST_LEASE
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == 1
+    assert sizer.lease_tasks(ONE, SPIN, PLENTY) == FIRST_LEASE
 
 
 # What can't be
@@ -100,16 +106,16 @@ def test_what_no_clock_can_show_teaches_nothing(tasks: int, busy_s: float) -> No
 
 
 def test_the_shortest_time_a_float_can_say_is_a_size_too() -> None:
-    assert measured(5e-324, tasks=1).lease_tasks(ECHO, 3) == 3
+    assert measured(5e-324, tasks=1).lease_tasks(ONE, ECHO, 3) == 3
 
 
 def test_one_report_of_years_is_outweighed_by_some_dozens() -> None:
     sizer = measured(1e-6)
     sizer.observe(ECHO, 1, 9e8)
-    assert sizer.lease_tasks(ECHO, PLENTY) == 1
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == 1
     for _ in range(60):
         sizer.observe(ECHO, 100, 1e-4)
-    assert sizer.lease_tasks(ECHO, PLENTY) > 500
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) > 500
 
 
 def test_kinds_are_bounded_and_the_oldest_is_forgotten() -> None:
@@ -117,7 +123,7 @@ def test_kinds_are_bounded_and_the_oldest_is_forgotten() -> None:
     for number in range(MAX_KINDS):
         sizer.observe((f"k{number}", NO_REQUIREMENTS), 64, 1e-3)
     assert len(sizer.service_s) == MAX_KINDS
-    assert sizer.lease_tasks(ECHO, PLENTY) == FIRST_LEASE
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE
 
 
 @given(
@@ -131,7 +137,7 @@ def test_whatever_is_reported_a_lease_has_a_size(
     holding(sizer, worker, ECHO, 3)
     for tasks, busy_s in reports:
         sizer.observe(ECHO, tasks, busy_s)
-        assert 1 <= sizer.lease_tasks(ECHO, queued) <= min(queued, MAX_LEASE)
+        assert 1 <= sizer.lease_tasks(ONE, ECHO, queued) <= min(queued, MAX_LEASE)
         assert 0.0 <= sizer.ahead_s(worker) <= 3 * MAX_SERVICE_S
 
 
