@@ -101,7 +101,8 @@ class Indexed:
         self.sizer = sizer
         self._scorer = scorer
         self._bucket = bucket
-        self._workers: dict[str, WorkerState] = {}
+        #: whoever was chosen longest ago comes first
+        self._workers: OrderedDict[str, WorkerState] = OrderedDict()
         self._by_needs: dict[Needs, Buckets] = {}
         #: whose score may have changed since `_log_start`; each index works it in when it is asked
         self._log: list[WorkerState] = []
@@ -139,18 +140,21 @@ class Indexed:
         """An eligible worker of the lowest bucket; O(1), and as much as has changed since."""
         buckets = self._by_needs.get(needs)
         if buckets is None or buckets.seen < self._log_start:
-            return self._learn(needs).choose(suspect)
-        news = self._log_start + len(self._log) - buckets.seen
-        if news:
+            buckets = self._learn(needs)
+        elif news := self._log_start + len(self._log) - buckets.seen:
             for worker in self._log[-news:]:
-                if worker.id in buckets.eligible:
+                # A namesake may be logged that left before this one joined.
+                if buckets.eligible.get(worker.id) is worker:
                     buckets.put(worker, self._place(worker, needs))
             buckets.seen += news
-        return buckets.choose(suspect)
+        chosen = buckets.choose(suspect)
+        if chosen is not None:
+            self._workers.move_to_end(chosen.id)
+        return chosen
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer; without one, one task at a time."""
-        return 1 if self.sizer is None else self.sizer.lease_tasks(needs, queued)
+        return 1 if self.sizer is None else self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""
@@ -202,29 +206,34 @@ class WorkMatch(WorkShare, GpuMatch):
     """The smallest card that fits, then the least work in hand."""
 
 
+def _step(score: float, last: int) -> int:
+    """A whole number from 0 to ``last``; what is no number comes last, as it would sort nowhere."""
+    return int(min(float(last), max(score, 0.0)))
+
+
 def _by_load(score: float) -> int:
     """64 buckets, two tasks a slot in hand."""
-    return int(min(63.0, max(0.0, 32.0 * score)))
+    return _step(32.0 * score, 63)
 
 
 def _by_card(score: float) -> int:
     """A GiB of card to spare weighs more than any load; 16 steps of either."""
     spare, load = divmod(score, 100.0)
-    return 16 * int(min(15.0, max(0.0, spare))) + int(min(15.0, max(0.0, 8.0 * load)))
+    return 16 * _step(spare, 15) + _step(8.0 * load, 15)
 
 
 def _by_time(score: float) -> int:
     """Eight buckets for who is not measured, then four an octave from a microsecond up."""
     if score < 0.0:
-        return int(8.0 * max(0.0, 1.0 + score))
-    return 8 + int(min(120.0, max(0.0, 4.0 * math.log2(max(1e-6, score) * 1e6))))
+        return _step(8.0 * (1.0 + score), 7)
+    return 8 + _step(4.0 * math.log2(max(score, 1e-6) * 1e6), 120)
 
 
 def _by_memory(score: float) -> int:
     """Four buckets an octave of free bytes, most first; then who does not say, by tasks held."""
     if score < 0.0:
-        return int(max(0.0, 160.0 - 4.0 * math.log2(max(1.0, -score))))
-    return 161 + int(min(63.0, max(0.0, score)))
+        return _step(160.0 - 4.0 * math.log2(max(1.0, -score)), 160)
+    return 161 + _step(score, 63)
 
 
 def _in_turn(score: float) -> int:
@@ -246,8 +255,9 @@ class IndexedAdaptive(Adaptive):
             self._load: Indexed(self._load, _by_load, self.sizer),
             self._latency: Indexed(self._latency, _by_time, self.sizer),
         }
+        #: for each kind its spread, and how many reports until it is looked at again
         self._spreads: dict[str, tuple[float, float]] = {}
-        self._until_spread = 0
+        self._reports_left: dict[str, int] = {}
 
     def join(self, worker: WorkerState) -> None:
         """Tell every index."""
@@ -255,9 +265,11 @@ class IndexedAdaptive(Adaptive):
             index.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Tell every index."""
+        """Tell every index; how far the others spread has to be found out again."""
         for index in self._indexes.values():
             index.leave(worker)
+        self._spreads.clear()
+        self._reports_left.clear()
 
     def touch(self, worker: WorkerState) -> None:
         """Tell every index."""
@@ -274,22 +286,30 @@ class IndexedAdaptive(Adaptive):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self.sizer.lease_tasks(needs, queued)
+        return self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times; how far they spread is looked at once for each worker there is,
-        so that it costs no more for many of them.
-        """
+        """Learn the service times."""
         super().observe(worker, needs, tasks, busy_s)
         self.sizer.observe(needs, tasks, busy_s)
-        self._until_spread -= 1
-        if self._until_spread <= 0 or needs[0] not in self._spreads:
-            self._until_spread = len(self._latency.workers)
-            self._spreads[needs[0]] = super().spread_s(needs[0])
+        kind = needs[0]
+        if kind in self._spreads:
+            self._reports_left[kind] -= 1
+            if not self._reports_left[kind]:
+                del self._spreads[kind]
 
     def spread_s(self, kind: str) -> tuple[float, float]:
-        """As it was when it was last looked at."""
-        return self._spreads.get(kind, (0.0, 0.0))
+        """As it was when it was last looked at: once in as many reports as there are workers, so
+        that it costs no more for many of them.
+        """
+        spread = self._spreads.get(kind)
+        if spread is None:
+            if len(self._spreads) >= MAX_NEEDS:
+                self._spreads.clear()
+                self._reports_left.clear()
+            spread = self._spreads[kind] = super().spread_s(kind)
+            self._reports_left[kind] = max(1, len(self._latency.workers))
+        return spread
 
 
 class CachedLeastLoaded(LeastLoaded):
@@ -345,7 +365,7 @@ class SizedLeastLoaded(WorkShare):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self._sizer.lease_tasks(needs, queued)
+        return self._sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""
