@@ -20,7 +20,7 @@ from cluster.task import Priority
 MIN_FULL = 64
 #: for each set of levels, as bits, the order in which they are served while none of them starves
 ORDERS = [
-    [int(level) for level in Priority if waiting >> level & 1]
+    [level for level in range(len(Priority)) if waiting >> level & 1]
     for waiting in range(1 << len(Priority))
 ]
 

@@ -248,12 +248,12 @@ class Scheduler:
             self.ledger.requeue(lease, span, Cause.RETURNED, "results lost on the way", now)
         if run.stamps is not None and len(run.stamps) == 2:
             run.stamps += (event.started_at, event.ended_at, now)
-        self._hold(worker, run.needs, lease.next - stop)
-        lease.next = stop
-        worker.finished += count
         busy_s = event.ended_at - event.started_at
         # A worker's clock is its own: what no clock can show is not believed.
         self.policy.observe(worker, run.needs, count, busy_s if 0.0 <= busy_s < 1e9 else 0.0)
+        self._hold(worker, run.needs, lease.next - stop)
+        lease.next = stop
+        worker.finished += count
         if event.failures or lease.revoked:
             self._settle_each(lease, event, now)
         else:

@@ -5,7 +5,7 @@ Three ideas, each of which can be had alone (specs.py has the specs):
 * who offers what is asked is remembered per need, and forgotten when a worker joins or leaves,
   never because time has passed (the capability cache);
 * workers stand in buckets by their score, and a bitmask knows the lowest bucket that is not empty,
-  so that a choice costs the same among ten workers and a thousand (the score index);
+  so that a choice costs the same among ten workers and a thousand (index.py);
 * a lease holds about two milliseconds of work, and a worker is given more than it can run at once
   only while what it has will not last that long (sizer.py).
 
@@ -15,8 +15,7 @@ There is nothing to lock here: one thread owns the scheduler, and with it every 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.policy import (
     Adaptive,
@@ -30,158 +29,9 @@ from cluster.policy import (
 )
 from cluster.roster import WorkerState
 from cluster.run import Needs
+from cluster.task import Load
+from perfkit.index import MAX_NEEDS, Indexed
 from perfkit.sizer import LEASE_S, Sizer
-
-#: needs remembered; clients make them up, so there is a bound, and the oldest goes
-MAX_NEEDS = 256
-
-
-class Buckets:
-    """The workers that offer what one need asks for, by score: the capability cache and the index.
-
-    Within a bucket whoever was chosen longest ago comes first.
-    """
-
-    __slots__ = ("_full", "_place", "_rows", "eligible", "seen")
-
-    def __init__(self, eligible: Iterable[WorkerState]) -> None:
-        self.eligible = {worker.id: worker for worker in eligible}
-        self._rows: dict[int, OrderedDict[str, WorkerState]] = {}
-        #: bit n is set while row n holds somebody
-        self._full = 0
-        self._place: dict[str, int] = {}
-        #: how much of the policy's log is worked in
-        self.seen = 0
-
-    def put(self, worker: WorkerState, bucket: int | None) -> None:
-        """Move a worker to a bucket, or out of all of them."""
-        before = self._place.get(worker.id)
-        if before == bucket:
-            return
-        if before is not None:
-            row = self._rows[before]
-            del row[worker.id]
-            if not row:
-                self._full ^= 1 << before
-        if bucket is None:
-            del self._place[worker.id]
-            return
-        self._place[worker.id] = bucket
-        try:
-            self._rows[bucket][worker.id] = worker
-        except KeyError:
-            self._rows[bucket] = OrderedDict({worker.id: worker})
-        self._full |= 1 << bucket
-
-    def choose(self, suspect: bool) -> WorkerState | None:
-        """Somebody of the lowest bucket; for a suspect task, who has no other."""
-        full = self._full
-        while full:
-            lowest = full & -full
-            row = self._rows[lowest.bit_length() - 1]
-            for worker in row.values():
-                if not (suspect and worker.suspects):
-                    row.move_to_end(worker.id)
-                    return worker
-            full ^= lowest
-        return None
-
-
-class Indexed:
-    """A plain policy's scores, kept in buckets instead of being scanned for.
-
-    ``bucket`` turns a score into a small number that orders as the scores do. With a ``sizer``
-    leases hold many tasks and a worker is passed over while it has enough in hand.
-    """
-
-    def __init__(
-        self, scorer: ScanPolicy, bucket: Callable[[float], int], sizer: Sizer | None = None
-    ) -> None:
-        self.name = scorer.name
-        self.sizer = sizer
-        self._scorer = scorer
-        self._bucket = bucket
-        #: whoever was chosen longest ago comes first
-        self._workers: OrderedDict[str, WorkerState] = OrderedDict()
-        self._by_needs: dict[Needs, Buckets] = {}
-        #: whose score may have changed since `_log_start`; each index works it in when it is asked
-        self._log: list[WorkerState] = []
-        self._log_start = 0
-
-    def join(self, worker: WorkerState) -> None:
-        """Enter a worker; who offers what has to be found out again."""
-        self._workers[worker.id] = worker
-        self._scorer.join(worker)
-        if self.sizer is not None:
-            self.sizer.join(worker)
-        self._by_needs.clear()
-
-    def leave(self, worker: WorkerState) -> None:
-        """Take a worker out; who offers what has to be found out again."""
-        self._workers.pop(worker.id, None)
-        self._scorer.leave(worker)
-        if self.sizer is not None:
-            self.sizer.leave(worker)
-        self._by_needs.clear()
-
-    def touch(self, worker: WorkerState) -> None:
-        """Note that its score may have changed; O(1)."""
-        self._log.append(worker)
-        if len(self._log) > 2 * len(self._workers) + 64:
-            self._log_start += len(self._log)
-            self._log.clear()
-
-    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count what it has in hand."""
-        if self.sizer is not None:
-            self.sizer.hold(worker, needs, change)
-
-    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """An eligible worker of the lowest bucket; O(1), and as much as has changed since."""
-        buckets = self._by_needs.get(needs)
-        if buckets is None or buckets.seen < self._log_start:
-            buckets = self._learn(needs)
-        elif news := self._log_start + len(self._log) - buckets.seen:
-            for worker in self._log[-news:]:
-                # A namesake may be logged that left before this one joined.
-                if buckets.eligible.get(worker.id) is worker:
-                    buckets.put(worker, self._place(worker, needs))
-            buckets.seen += news
-        chosen = buckets.choose(suspect)
-        if chosen is not None:
-            self._workers.move_to_end(chosen.id)
-        return chosen
-
-    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """By the sizer; without one, one task at a time."""
-        return 1 if self.sizer is None else self.sizer.lease_tasks(worker, needs, queued)
-
-    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
-        self._scorer.observe(worker, needs, tasks, busy_s)
-        if self.sizer is not None:
-            self.sizer.observe(needs, tasks, busy_s)
-
-    def score(self, worker: WorkerState, needs: Needs) -> float:
-        """The bucket it belongs in; those in one bucket count as equals."""
-        return self._bucket(self._scorer.score(worker, needs))
-
-    def _place(self, worker: WorkerState, needs: Needs) -> int | None:
-        sizer = self.sizer
-        if not (worker.free > 0 if sizer is None else sizer.has_room(worker)):
-            return None
-        return self._bucket(self._scorer.score(worker, needs))
-
-    def _learn(self, needs: Needs) -> Buckets:
-        """Find out who offers what is needed; O(workers), once until somebody comes or goes."""
-        buckets = Buckets(w for w in self._workers.values() if w.offers(*needs))
-        for worker in buckets.eligible.values():
-            buckets.put(worker, self._place(worker, needs))
-        buckets.seen = self._log_start + len(self._log)
-        self._by_needs[needs] = buckets
-        if len(self._by_needs) > MAX_NEEDS:
-            del self._by_needs[next(iter(self._by_needs))]
-        return buckets
 
 
 class WorkShare(LeastLoaded):
@@ -193,6 +43,20 @@ class WorkShare(LeastLoaded):
     def __init__(self, sizer: Sizer) -> None:
         super().__init__()
         self._sizer = sizer
+        #: what a worker's card adds, and the heartbeat that it was computed from
+        self._cards: dict[str, tuple[Load, float]] = {}
+
+    def leave(self, worker: WorkerState) -> None:
+        """Forget its card too."""
+        super().leave(worker)
+        self._cards.pop(worker.id, None)
+
+    def card_share(self, worker: WorkerState) -> float:
+        """Computed once for each heartbeat that brings something new."""
+        known = self._cards.get(worker.id)
+        if known is None or known[0] is not worker.load:
+            known = self._cards[worker.id] = (worker.load, super().card_share(worker))
+        return known[1]
 
     def held_share(self, worker: WorkerState) -> float:
         """From 0, idle, to 1, all slots taken and enough in hand."""
@@ -251,9 +115,9 @@ class IndexedAdaptive(Adaptive):
         self._match = WorkMatch(self.sizer)
         self._parts = (self._match, self._load, self._latency)
         self._indexes: dict[ScanPolicy, Indexed] = {
-            self._match: Indexed(self._match, _by_card, self.sizer),
+            self._match: Indexed(self._match, _by_card, self.sizer, by_needs=True),
             self._load: Indexed(self._load, _by_load, self.sizer),
-            self._latency: Indexed(self._latency, _by_time, self.sizer),
+            self._latency: Indexed(self._latency, _by_time, self.sizer, by_needs=True),
         }
         #: for each kind its spread, and how many reports until it is looked at again
         self._spreads: dict[str, tuple[float, float]] = {}
@@ -379,7 +243,7 @@ def _work_share() -> Indexed:
 
 def _work_match() -> Indexed:
     sizer = Sizer()
-    return Indexed(WorkMatch(sizer), _by_card, sizer)
+    return Indexed(WorkMatch(sizer), _by_card, sizer, by_needs=True)
 
 
 #: the plain policies' names, indexed, with sized leases
@@ -387,8 +251,8 @@ POLICIES: Mapping[str, Callable[[], AssignmentPolicy]] = {
     RoundRobin.name: lambda: Indexed(RoundRobin(), _in_turn, Sizer()),
     LeastLoaded.name: _work_share,
     GpuMatch.name: _work_match,
-    LatencyAware.name: lambda: Indexed(LatencyAware(), _by_time, Sizer()),
-    MemoryAware.name: lambda: Indexed(MemoryAware(), _by_memory, Sizer()),
+    LatencyAware.name: lambda: Indexed(LatencyAware(), _by_time, Sizer(), by_needs=True),
+    MemoryAware.name: lambda: Indexed(MemoryAware(), _by_memory, Sizer(), by_needs=True),
     Adaptive.name: IndexedAdaptive,
 }
 #: one idea each, on the policy that is the default

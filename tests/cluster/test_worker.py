@@ -10,7 +10,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from cluster import Client, ClusterSpec, Handlers, Worker
+from cluster import Client, ClusterSpec, Handlers, Worker, coordinator
 from cluster import actions as do
 from cluster import events as on
 from cluster.errors import ClusterError
@@ -38,8 +38,12 @@ POLICIES = {"blocks": Blocks}
 @pytest.fixture
 def in_blocks(limited, monkeypatch):
     """The spec under study with a policy that leases many tasks at once."""
-    monkeypatch.setattr("cluster.coordinator.load_part", lambda path: POLICIES)
-    blocks = {"policies": "blocks_of_this_test:POLICIES", "policy": "blocks"}
+    load_part = coordinator.load_part
+    here = "blocks_of_this_test:POLICIES"
+    monkeypatch.setattr(
+        coordinator, "load_part", lambda path: POLICIES if path == here else load_part(path)
+    )
+    blocks = {"policies": here, "policy": "blocks"}
     return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
 
 

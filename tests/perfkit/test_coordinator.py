@@ -1,52 +1,50 @@
-"""Every spec can be had by its name, and every part it names is there."""
+"""The optimised coordinator is the cluster's with other parts, and says how it does."""
+
+import threading
 
 import pytest
 
-from cluster.codec import Codec
-from cluster.errors import ClusterError
-from cluster.spec import BASELINE, ClusterSpec, decode_spec, encode_spec, load_codec, load_part
-from perfkit.codec import PackedCodec
-from perfkit.coordinator import OPTIMIZED, SPECS, spec_named
-from perfkit.policy import POLICIES
+from cluster import Handlers, Worker
+from perfkit.coordinator import OptimizedCoordinator
+from perfkit.specs import OPTIMIZED
 
-each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+TIMEOUT_S = 20
 
 
-@each_spec
-def test_a_spec_is_found_by_its_own_name(spec: ClusterSpec) -> None:
-    assert spec_named(spec.name) is spec
+@pytest.fixture
+def coordinator():
+    """An optimised coordinator in this process with one worker that echoes."""
+    handlers = Handlers()
+    handlers.register("echo")(lambda payload: payload)
+    with OptimizedCoordinator() as running:
+        worker = Worker(running.endpoint, handlers, name="w", spec=OPTIMIZED)
+        welcome = threading.Event()
+        worker.on_welcome = welcome.set
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        assert welcome.wait(TIMEOUT_S)
+        yield running
+        worker.stop()
+        thread.join(TIMEOUT_S)
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("optimised", "no spec 'optimised'; there are baseline, optimized; did you mean 'optimiz"),
-        ("basline", "did you mean 'baseline'?"),
-        ("", "no spec ''; there are baseline, optimized"),
-    ],
-)
-def test_an_unknown_name_is_an_error_that_says_what_there_is(name: str, words: str) -> None:
-    with pytest.raises(ClusterError) as refused:
-        spec_named(name)
-    assert words in str(refused.value)
-    assert ("did you mean" in str(refused.value)) == bool(name)
+def test_figures_are_unknown_before_anything_has_happened():
+    stats = OptimizedCoordinator().get_performance_stats()
+    assert (stats.accepted_tasks, stats.done_tasks, stats.workers) == (0, 0, 0)
+    assert stats.tasks_per_s is stats.tasks_per_lease is stats.messages_per_task is None
+    assert stats.service_s_by_kind == {}
 
 
-@each_spec
-def test_every_part_of_a_spec_loads(spec: ClusterSpec) -> None:
-    codec: Codec = load_codec(spec)
-    assert codec.encode([]) == []
-    policies = load_part(spec.policies)
-    assert policies[spec.policy]().name == spec.policy
-    assert all(make().name == name for name, make in policies.items())
-
-
-@each_spec
-def test_a_spec_reaches_another_process_whole(spec: ClusterSpec) -> None:
-    assert decode_spec(encode_spec(spec)) == spec
-
-
-def test_the_optimised_spec_has_the_optimised_parts_and_the_same_policies_by_name() -> None:
-    assert isinstance(load_codec(OPTIMIZED), PackedCodec)
-    assert load_part(OPTIMIZED.policies) is POLICIES
-    assert POLICIES.keys() == load_part(BASELINE.policies).keys()
+def test_figures_follow_what_was_done(coordinator):
+    tasks = [coordinator.submit_task(b"%d" % n) for n in range(50)]
+    assert [coordinator.get_result(task, TIMEOUT_S) for task in tasks] == [
+        b"%d" % n for n in range(50)
+    ]
+    stats = coordinator.get_performance_stats()
+    assert (stats.accepted_tasks, stats.done_tasks, stats.queued_tasks) == (50, 50, 0)
+    assert stats.assigned_tasks == stats.recalls == 0
+    assert stats.workers == 1
+    assert stats.tasks_per_s == pytest.approx(50 / stats.uptime_s)
+    assert 1 <= stats.tasks_per_lease <= 50
+    assert 0 < stats.messages_per_task < 50
+    assert stats.service_s_by_kind["echo"] > 0

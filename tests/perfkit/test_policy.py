@@ -32,7 +32,14 @@ from cluster.roster import WorkerState
 from cluster.run import Needs
 from cluster.task import NO_REQUIREMENTS, Gpu, Load, Requirements
 from perfkit import policy as optimised
-from perfkit.policy import CACHED, INDEXED, MAX_NEEDS, POLICIES, SIZED, Indexed, IndexedAdaptive
+from perfkit.index import MAX_INDEXES, MAX_NEEDS, Indexed
+from perfkit.policy import (
+    CACHED,
+    INDEXED,
+    POLICIES,
+    SIZED,
+    IndexedAdaptive,
+)
 from perfkit.sizer import FIRST_LEASE, LEASE_S, MAX_LEASE
 from tests.cluster.scheduling import Bench, T, offer, untraced
 
@@ -341,7 +348,7 @@ def test_turns_go_on_when_somebody_comes_or_goes() -> None:
     assert sorted([chosen(policy), chosen(policy)]) == ["c", "d"]
 
 
-def test_turns_go_on_when_the_log_has_been_cut() -> None:
+def test_turns_go_on_however_often_workers_are_touched() -> None:
     a, b = offer("a", credit=2), offer("b", credit=2)
     policy = staffed(POLICIES["round-robin"](), a, b)
     turns = []
@@ -419,18 +426,23 @@ def test_needs_that_clients_make_up_are_bounded(make: Maker) -> None:
     assert max(kept, default=0) <= MAX_NEEDS
 
 
-def test_what_has_changed_is_bounded_while_nobody_asks() -> None:
-    crew = [offer(f"w{number}", credit=3) for number in range(4)]
-    policy = Indexed(LeastLoaded(), optimised._by_load)
-    staffed(policy, *crew)
-    assert chosen(policy) == "w0"
-    for _ in range(1_000):
-        for worker in crew:
-            policy.touch(worker)
-        assert len(policy._log) <= 2 * len(crew) + 64
-    crew[0].held = crew[1].held = crew[2].held = 3
-    policy.touch(crew[0])
-    assert chosen(policy) == "w3", "what was cut off is found out by looking at everybody"
+def test_sets_of_workers_that_differ_are_bounded_and_the_oldest_is_found_out_again() -> None:
+    crew = [offer(f"w{n}", models=[f"m{n}"], credit=3) for n in range(2 * MAX_INDEXES)]
+    policy = staffed(POLICIES["least-loaded"](), *crew)
+    for _ in range(2):
+        for number, worker in enumerate(crew):
+            needs = ("echo", Requirements(model=f"m{number}"))
+            assert chosen(policy, needs) == worker.id
+            assert len(policy._indexes) <= MAX_INDEXES
+
+
+def test_needs_that_the_same_workers_offer_share_an_index_unless_the_score_looks_at_them() -> None:
+    crew = [offer(f"w{number}", kinds=["echo", "noop"], credit=3) for number in range(4)]
+    for name, indexes in {"least-loaded": 1, "latency-aware": 2}.items():
+        policy = staffed(POLICIES[name](), *crew)
+        for needs in (ECHO, ("noop", NO_REQUIREMENTS)):
+            assert chosen(policy, needs) is not None
+        assert len(policy._indexes) == indexes
 
 
 @pytest.mark.parametrize("touches", [0, 1, 63, 70, 71, 72, 73, 74, 500])
