@@ -1,31 +1,38 @@
 """The coordinator's side of its clients: what each handed in, and what it has received.
 
 Submissions are numbered by their client, so a repeated message is recognised; results are kept
-until the client says that it has them, so a lost one can be delivered again.
+until the client says that it has them, so a lost one can be delivered again. A number that was
+refused is over like one that was received: its client has let go of it, so a late repeat must not
+start it unheard, even if there is room meanwhile.
 """
 
 from __future__ import annotations
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.ledger import CANCELLED, Ledger, stretches
+from cluster.ledger import CANCELLED, Ledger
 from cluster.lifecycle import Cause
 from cluster.run import Run
+from cluster.stretches import Stretches, stretches
+
+OVER = "it was refused, or is over"
 
 
 class ClientState:
     """One client: what it has handed in and not yet said it received."""
 
-    __slots__ = ("floor", "id", "last_seen", "received", "submissions")
+    __slots__ = ("floor", "id", "last_seen", "over", "submissions")
 
-    def __init__(self, id: str, now: float) -> None:
+    def __init__(self, id: str, most_open: int, now: float) -> None:
         self.id = id
         self.last_seen = now
         #: nothing below this submission concerns the client any more
         self.floor = 0
         self.submissions: dict[int, Run] = {}
-        #: submissions above the floor that are over: a late repeat of one must not start it again
-        self.received: set[int] = set()
+        #: submissions above the floor that are over: a late repeat of one must not start it again.
+        #: Whoever leaves no number out has no more stretches of them than open ones, and one; who
+        #: does may find that what it had left out is over.
+        self.over = Stretches(most_open + 1)
 
 
 class Clients:
@@ -46,18 +53,18 @@ class Clients:
         known = client.submissions.get(event.submission)
         if known is not None:
             self._ledger.out.append(do.Accept(client.id, event.submission, known.id))
-        if known or event.submission < client.floor or event.submission in client.received:
+        elif event.submission in client.over:
+            # Whoever still waits for it has missed its refusal; anybody else does not listen.
+            self._ledger.out.append(do.Refuse(client.id, event.submission, OVER))
+        if known or event.submission < client.floor or event.submission in client.over:
             self._ledger.counters["duplicate_submissions"] += 1
             return None
-        if not event.payloads:
-            return self._refuse(event, "it holds no task")
-        if len(client.submissions) + len(client.received) >= self._limits.submissions_per_client:
-            most = self._limits.submissions_per_client
-            return self._refuse(event, f"{most} submissions of this client are open")
-        reason = self._ledger.full(len(event.payloads), sum(map(len, event.payloads)))
+        payload_bytes = sum(map(len, event.payloads))
+        reason = self._full(client, len(event.payloads), payload_bytes)
         if reason is not None:
+            client.over.add(event.submission)
             return self._refuse(event, reason)
-        client.submissions[event.submission] = self._ledger.accept(event, now)
+        client.submissions[event.submission] = self._ledger.accept(event, payload_bytes, now)
         return None
 
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:
@@ -84,7 +91,7 @@ class Clients:
             client.floor = event.floor
             for submission in [s for s in client.submissions if s < event.floor]:
                 self._received(client, submission, now)
-            client.received = {s for s in client.received if s >= event.floor}
+            client.over.forget_below(event.floor)
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 
@@ -111,10 +118,20 @@ class Clients:
         if client is None:
             if len(self.by_name) >= self._limits.clients:
                 return None
-            client = self.by_name[name] = ClientState(name, now)
+            most_open = self._limits.submissions_per_client
+            client = self.by_name[name] = ClientState(name, most_open, now)
             self._ledger.timers.set(("client", name), now + self._limits.client_liveness_s)
         client.last_seen = now
         return client
+
+    def _full(self, client: ClientState, tasks: int, payload_bytes: int) -> str | None:
+        """Why a submission can't be taken in, in words; None when it can."""
+        most = self._limits.submissions_per_client
+        if not tasks:
+            return "it holds no task"
+        if len(client.submissions) >= most:
+            return f"{most} submissions of this client are open"
+        return self._ledger.full(tasks, payload_bytes)
 
     def _refuse(self, event: on.TasksSubmitted, reason: str) -> None:
         self._ledger.counters["refused"] += len(event.payloads)
@@ -125,7 +142,7 @@ class Clients:
         if run is None:
             return
         if submission >= client.floor:
-            client.received.add(submission)
+            client.over.add(submission)
         self._ledger.forget(run, now)
 
     def _remind(self, client: ClientState, submission: int, count: int) -> None:
@@ -134,5 +151,7 @@ class Clients:
             self._ledger.out.append(do.Accept(client.id, submission, run.id))
             if count < run.count - run.open:
                 self._ledger.redeliver(run)
-        elif submission >= client.floor and submission not in client.received:
-            self._ledger.out.append(do.Refuse(client.id, submission, "the coordinator lost it"))
+        elif submission >= client.floor:
+            reason = OVER if submission in client.over else "the coordinator lost it"
+            client.over.add(submission)
+            self._ledger.out.append(do.Refuse(client.id, submission, reason))

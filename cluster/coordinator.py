@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LOCAL_ONLY = "tcp://127.0.0.1:*"
 MAX_KEPT_RESULTS = 100_000
+TO_CLIENTS = frozenset(do.ToClient.__subclasses__())
 
 
 class ClusterCoordinator:
@@ -51,7 +52,11 @@ class ClusterCoordinator:
             raise ClusterError(f"spec {spec.name!r}: no policy {spec.policy!r}; there are {known}")
         self.spec = spec
         self.scheduler = Scheduler(
-            policies[spec.policy](), spec.limits, random.Random().random, policies
+            policies[spec.policy](),
+            spec.limits,
+            random.Random().random,
+            policies,
+            load_part(spec.queue),
         )
         self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -60,6 +65,9 @@ class ClusterCoordinator:
         self._clients: dict[str, bytes] = {}
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}
+        #: acceptances held back until something else goes to their client, at most until …
+        self._answers: dict[bytes, list[do.Action]] = {}
+        self._answers_due = math.inf
         self._stopping = False
         self._serving = False
         self._thread: threading.Thread | None = None
@@ -175,10 +183,14 @@ class ClusterCoordinator:
             self._close()
 
     def _patience_ms(self) -> int | None:
-        deadline = self.scheduler.deadline()
-        if deadline is None:
+        deadline = self._deadline()
+        if deadline == math.inf:
             return None
         return max(0, math.ceil((deadline - time.monotonic()) * 1000))
+
+    def _deadline(self) -> float:
+        deadline = self.scheduler.deadline()
+        return self._answers_due if deadline is None else min(deadline, self._answers_due)
 
     def _turn(self) -> None:
         """Handle what has arrived and what is due, then answer every peer."""
@@ -195,10 +207,14 @@ class ClusterCoordinator:
             for event in events:
                 self._meet(event, sender)
                 self._address(self.scheduler.handle(event, now), sender, outgoing)
-        self._address(self.scheduler.handle_timer(time.monotonic()), b"", outgoing)
+        now = time.monotonic()
+        if self._deadline() <= now:
+            self._address(self.scheduler.handle_timer(now), b"", outgoing)
+        if self.spec.answer_after_s:
+            self._hold_answers(outgoing, now)
         while outgoing:
             # Workers first: a task on its way is worth more than a client's being told so.
-            piles = sorted(outgoing.items(), key=lambda pile: isinstance(pile[1][0], do.ToClient))
+            piles = sorted(outgoing.items(), key=lambda pile: type(pile[1][0]) in TO_CLIENTS)
             lost = [name for route, out in piles if (name := self._send(route, out))]
             outgoing = {}
             for name in lost:
@@ -207,17 +223,24 @@ class ClusterCoordinator:
 
     def _meet(self, event: on.Event, sender: bytes) -> None:
         """Learn where a peer can be reached."""
-        if isinstance(event, on.WorkerHeartbeat):
+        if isinstance(event, on.TasksSubmitted):
+            if self._clients.get(event.client) != sender:
+                self._clients[event.client] = sender
+                self._forget_gone()
+        elif isinstance(event, on.TasksFinished):
+            pass
+        elif isinstance(event, on.WorkerHeartbeat):
             worker = self.scheduler.workers.get(event.worker)
             if worker is not None and worker.epoch == event.epoch:
                 self._controls[event.worker] = sender
-        elif isinstance(event, on.TasksSubmitted | on.ClientHeartbeat | on.StatusRequested):
+        elif isinstance(event, on.ClientHeartbeat | on.StatusRequested):
             self._clients[event.client] = sender
             self._forget_gone()
             if isinstance(event, on.StatusRequested):
                 self._publish()
         elif isinstance(event, on.ClientLeft):
-            self._clients.pop(event.client, None)
+            route = self._clients.pop(event.client, b"")
+            self._answers.pop(route, None)
 
     def _address(
         self, actions: list[do.Action], sender: bytes, outgoing: dict[bytes, list[do.Action]]
@@ -226,10 +249,10 @@ class ClusterCoordinator:
         sender.
         """
         for action in actions:
-            if isinstance(action, do.ToClient):
-                route = self._clients.get(action.client, sender)
-            elif isinstance(action, do.Assign):
+            if isinstance(action, do.Assign):
                 route = self._workers.get(action.worker, b"")
+            elif isinstance(action, do.ToClient):
+                route = self._clients.get(action.client, sender)
             elif isinstance(action, do.Recall | do.Cancel):
                 route = self._controls.get(action.worker) or self._workers.get(action.worker, b"")
             else:
@@ -239,6 +262,24 @@ class ClusterCoordinator:
                     self._controls.pop(action.worker, None)
             if route:
                 outgoing.setdefault(route, []).append(action)
+
+    def _hold_answers(self, outgoing: dict[bytes, list[do.Action]], now: float) -> None:
+        """Let acceptances, which nobody waits for, travel with what goes to their client anyway;
+        those that find no company for too long go alone.
+        """
+        for route, pile in list(outgoing.items()):
+            if all(type(action) is do.Accept for action in pile):
+                self._answers.setdefault(route, []).extend(pile)
+                self._answers_due = min(self._answers_due, now + self.spec.answer_after_s)
+                del outgoing[route]
+            elif route in self._answers:
+                pile[:0] = self._answers.pop(route)
+        if self._answers_due <= now:
+            for route, answers in self._answers.items():
+                outgoing.setdefault(route, [])[:0] = answers
+            self._answers.clear()
+        if not self._answers:
+            self._answers_due = math.inf
 
     def _send(self, route: bytes, actions: list[do.Action]) -> str | None:
         """Send a pile; returns the worker's name if it turns out that it can't be reached."""

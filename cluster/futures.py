@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 
@@ -15,9 +16,14 @@ class TaskFuture(Future[bytes]):
     (profile/latency.py).
     """
 
-    def __init__(self, give_up: Callable[[TaskFuture], None]) -> None:
+    def __init__(
+        self,
+        give_up: Callable[[TaskFuture], None],
+        wait_for: Callable[[TaskFuture, float | None], None],
+    ) -> None:
         super().__init__()
         self._give_up = give_up
+        self._wait_for = wait_for
         self.submission: Submission | None = None
         self.position = 0
         self.stamps: tuple[float, ...] = ()
@@ -28,6 +34,24 @@ class TaskFuture(Future[bytes]):
         if self.submission is None or self.submission.run is None:
             return None
         return TaskId(self.submission.run, self.position)
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """The result, or the error of whatever kept it from coming; TimeoutError after ``timeout``
+        seconds.
+        """
+        return super().result(self._awaited(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error, None once there is a result; TimeoutError after ``timeout`` seconds."""
+        return super().exception(self._awaited(timeout))
+
+    def _awaited(self, timeout: float | None) -> float | None:
+        """Help the task along; what is left of the time-out."""
+        if self.done():
+            return timeout
+        began = time.monotonic()
+        self._wait_for(self, timeout)
+        return timeout if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
     def cancel(self) -> bool:
         """Give the task up: if it has not been started it never will be. False if it is over

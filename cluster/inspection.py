@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cluster.ledger import stretches
 from cluster.status import Status, WorkerStatus
+from cluster.stretches import stretches
 from cluster.task import Priority, State
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ def status(scheduler: Scheduler, now: float) -> Status:
     ledger = scheduler.ledger
     queued = {priority.name.lower(): 0 for priority in Priority}
     for run in ledger.queue.runs():
-        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in run.queued)
+        waiting = [piece for pieces in run.waiting for piece in pieces]
+        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in waiting)
     return Status(
         policy=scheduler.policy.name,
         clients=len(scheduler.clients.by_name),
@@ -75,16 +76,20 @@ def _check_tasks(scheduler: Scheduler) -> None:
             p for p, outcome in enumerate(run.outcomes or ()) if outcome is not None
         )
         delayed = [(p, p + 1) for p in run.delayed or ()]
-        queued = [(p.start, p.stop) for p in run.queued]
+        queued = [(p.start, p.stop) for pieces in run.waiting for p in pieces]
         places = sorted([*terminal, *delayed, *queued, *leased.get(run.id, ())])
         joints = pairwise([(0, 0), *places, (run.count, run.count)])
         whole = all(before[1] == after[0] for before, after in joints)
         assert whole, f"run {run.id} of {run.count} is not partitioned: {places}"
-        assert queued == sorted(queued), f"run {run.id} is queued out of order"
+        healthy, suspects = run.waiting
+        assert healthy == sorted(healthy), f"run {run.id} is queued out of order"
+        assert suspects == sorted(suspects), f"suspects of run {run.id} are queued out of order"
+        assert not any(p.deaths for p in healthy), f"run {run.id} takes suspects for healthy"
+        assert all(p.deaths for p in suspects), f"run {run.id} suspects the healthy"
         assert not queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
         done = sum(stop - start for start, stop in terminal)
         assert run.open == run.count - done, f"run {run.id} miscounts what is open"
-        for piece in [*run.queued, *(run.delayed or {}).values()]:
+        for piece in [*healthy, *suspects, *(run.delayed or {}).values()]:
             assert piece.attempts < run.retry.max_attempts, f"run {run.id}: attempts of {piece}"
             assert piece.deaths < scheduler.limits.deaths, f"run {run.id}: deaths of {piece}"
 
@@ -96,11 +101,14 @@ def _check_leases(scheduler: Scheduler) -> None:
         worker = lease.worker
         assert scheduler.workers.get(worker.id) is worker, f"lease {lease.id} of a worker not here"
         assert worker.leases.get(lease.id) is lease, f"lease {lease.id} unknown to {worker.id}"
+        assert lease.run.leases.get(lease.id) is lease, f"lease {lease.id} unknown to its run"
         assert lease.next < lease.stop, f"lease {lease.id} is empty but live"
         assert lease.deaths < scheduler.limits.deaths, f"lease {lease.id} should have been buried"
         assert lease.attempts < lease.run.retry.max_attempts, f"lease {lease.id}: attempts"
     held = sum(len(worker.leases) for worker in scheduler.workers.values())
     assert held == len(ledger.leases), "a worker holds a lease that is not live"
+    for run in ledger.runs.values():
+        assert run.leases.keys() <= ledger.leases.keys(), f"run {run.id} keeps a lease that is over"
 
 
 def _check_workers(scheduler: Scheduler) -> None:
@@ -127,6 +135,10 @@ def _check_accounts(scheduler: Scheduler) -> None:
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"
     known = sum(len(client.submissions) for client in scheduler.clients.by_name.values())
     assert known == len(ledger.runs), "a run belongs to no client"
+    most = limits.submissions_per_client
+    for client in scheduler.clients.by_name.values():
+        assert len(client.submissions) <= most, f"{client.id} has too many submissions open"
+        assert len(client.over) <= most + 1, f"{client.id}: what is over takes too much room"
     assert len(scheduler.clients.by_name) <= limits.clients, "clients"
     assert len(scheduler.workers) <= limits.workers, "workers"
     counts = ledger.counters

@@ -7,7 +7,7 @@ knows leases but does not decide who gets one: that is the scheduler's part.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from cluster import actions as do
@@ -17,33 +17,41 @@ from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Entry, Lease, Outcome, Range, Run
+from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
 
 Timer: TypeAlias = tuple[str, Any]
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+#: the moves of each lease, reached once: in Python 3.11 a member of an enumeration costs as much to
+#: reach as a line of a story to write
+QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
+TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
+#: more than a codec puts around one outcome
+OUTCOME_FRAME_BYTES = 64
 
 
-def stretches(positions: Iterable[int]) -> list[tuple[int, int]]:
-    """Positions as sorted half-open ranges ``(start, stop)``, neighbours joined."""
-    joined: list[tuple[int, int]] = []
-    for position in sorted(set(positions)):
-        if joined and joined[-1][1] == position:
-            joined[-1] = (joined[-1][0], position + 1)
-        else:
-            joined.append((position, position + 1))
-    return joined
+def weight(outcome: Outcome) -> int:
+    """Bytes that an outcome takes up in a message: its own, and what is put around it."""
+    if isinstance(outcome, Failure):
+        return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
+    return len(outcome) + OUTCOME_FRAME_BYTES
 
 
 class Ledger:
     """Runs, leases and what is owed to whom. Actions to take are appended to ``out``."""
 
-    def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        chance: Callable[[], float],
+        queue: Callable[[int], RunQueue] = RunQueue,
+    ) -> None:
         self.limits = limits
         self.out: list[do.Action] = []
         self.counters: Counter[str] = Counter()
         self.timers: Timers[Timer] = Timers()
-        self.queue = RunQueue(limits.bypasses)
+        self.queue = queue(limits.bypasses)
         self.runs: dict[RunId, Run] = {}
         self.leases: dict[int, Lease] = {}
         #: runs that are over and received, kept for their stories
@@ -53,9 +61,17 @@ class Ledger:
         self.open_tasks = 0
         self.payload_bytes = 0
         self.retained_bytes = 0
+        #: how much goes into one delivery: a character of a failure may take four bytes
+        self._delivery_bytes = limits.message_bytes // 4
+        self._entries = limits.story_entries
         self._chance = chance
         self._next_run = 1
         self._next_lease = 1
+
+    @property
+    def leases_granted(self) -> int:
+        """How many leases there have been."""
+        return self._next_lease - 1
 
     def full(self, tasks: int, payload_bytes: int) -> str | None:
         """Which bound stands in the way of so much more, in words; None when there is room."""
@@ -71,9 +87,9 @@ class Ledger:
             )
         return None
 
-    def accept(self, event: TasksSubmitted, now: float) -> Run:
+    def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
         """Take a run in: from here on each of its tasks will have exactly one outcome."""
-        run = Run(self._next_run, event, now)
+        run = Run(self._next_run, event, payload_bytes, now)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
@@ -85,36 +101,44 @@ class Ledger:
         self.queue.push(run)
         return run
 
-    def lease(self, run: Run, most: int, worker: WorkerState, now: float) -> Lease:
-        """Put at most ``most`` tasks from the front of a run into a worker's hands."""
-        piece = run.take(most)
+    def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
+        """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
+        hands.
+        """
+        piece = run.take(most, suspect)
         lease = Lease(self._next_lease, run, piece, worker, now)
         self._next_lease += 1
-        self.leases[lease.id] = worker.leases[lease.id] = lease
+        self.leases[lease.id] = worker.leases[lease.id] = run.leases[lease.id] = lease
         if piece.deaths:
             worker.suspects += 1
-        self._note(run, State.QUEUED, Cause.ASSIGNED, piece.start, piece.stop, worker.id, now)
+        start, stop = piece.start, piece.stop
+        run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
-        payloads = run.payloads[piece.start : piece.stop]
+        payloads = run.payloads[start:stop]
         kind = run.needs[0]
-        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, piece.start, payloads))
+        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease
 
     def close(self, lease: Lease) -> None:
         """End a lease of which nothing is left."""
         del self.leases[lease.id]
         del lease.worker.leases[lease.id]
+        del lease.run.leases[lease.id]
         if lease.deaths:
             lease.worker.suspects -= 1
 
     def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
         """Settle a stretch of a lease with its results, and deliver them."""
         run, stop = lease.run, start + len(outcomes)
-        self._note(run, State.ASSIGNED, Cause.FINISHED, start, stop, lease.worker.id, now)
+        run.note(ASSIGNED, TO_FINISH, start, stop, lease.worker.id, now, self._entries)
         self.counters["done"] += len(outcomes)
-        self._settle(run, start, outcomes, sum(map(len, outcomes)))
-        self._deliver(run, start, outcomes, [])
+        size_bytes = sum(map(len, outcomes))
+        self._settle(run, start, outcomes, size_bytes)
+        if size_bytes + OUTCOME_FRAME_BYTES * len(outcomes) <= self._delivery_bytes:
+            self._send(run, start, outcomes, [])
+        else:
+            self._deliver(run, start, stop)
 
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
         """Take in one failed attempt: try again after a wait, or settle."""
@@ -122,12 +146,10 @@ class Ledger:
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
-            self._end_piece(
-                run, State.ASSIGNED, Cause.FAILED, (position, position + 1), failure, now
-            )
+            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
             return
         self.counters["retried"] += 1
-        self._note(run, State.ASSIGNED, Cause.RETRIED, position, position + 1, detail, now)
+        run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -153,10 +175,16 @@ class Ledger:
             if deaths + died >= self.limits.deaths:
                 message = "\n".join(self._lines(run, start)) + f"\n{now:.3f} lost again: {detail}"
                 buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-                self._end_piece(run, State.ASSIGNED, Cause.BURIED, (start, stop), buried, now)
+                self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
             else:
-                self._note(
-                    run, State.ASSIGNED, cause, start, stop, f"{lease.worker.id}: {detail}", now
+                run.note(
+                    ASSIGNED,
+                    cause,
+                    start,
+                    stop,
+                    f"{lease.worker.id}: {detail}",
+                    now,
+                    self._entries,
                 )
                 run.put_back(Range(start, stop, attempts, deaths + died))
         self.queue.push(run)
@@ -167,16 +195,16 @@ class Ledger:
         """Settle, as ``failure``, whatever of positions ``span`` is not terminal; workers are told
         to drop it.
         """
+        if not run.open:
+            return
         for piece in run.withdraw(*span):
-            self._end_piece(run, State.QUEUED, cause, piece[:2], failure, now)
+            self._end_piece(run, QUEUED, cause, piece[:2], failure, now)
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
             del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
-            self._end_piece(run, State.QUEUED, cause, (position, position + 1), failure, now)
-        if not run.open:
-            return
-        for lease in [lease for lease in self.leases.values() if lease.run is run]:
+            self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
+        for lease in run.leases.values():
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
             if not positions:
@@ -185,7 +213,7 @@ class Ledger:
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
-                self._end_piece(run, State.ASSIGNED, cause, piece[:2], failure, now)
+                self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
 
     def run_due(self, id: RunId, now: float) -> None:
         """A run's time is up."""
@@ -199,10 +227,7 @@ class Ledger:
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
         for start, stop in stretches(p for p, o in enumerate(run.outcomes) if o is not None):
-            settled = run.outcomes[start:stop]
-            failures = [o for o in settled if isinstance(o, Failure)]
-            results = [b"" if isinstance(o, Failure) or o is None else o for o in settled]
-            self._deliver(run, start, results, failures)
+            self._deliver(run, start, stop)
 
     def forget(self, run: Run, now: float) -> None:
         """The client wants nothing more of a run: what is open of it ends unheard, only its story
@@ -221,7 +246,7 @@ class Ledger:
         run = self.runs.get(task.run) or next((r for r in self.history if r.id == task.run), None)
         if run is None or not 0 <= task.position < run.count:
             return []
-        first = Entry(run.accepted_at, "accepted", State.QUEUED, 0, run.count, f"from {run.client}")
+        first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
     def _lines(self, run: Run, position: int) -> list[str]:
@@ -238,13 +263,13 @@ class Ledger:
         now: float,
     ) -> None:
         start, stop = span
-        self._note(run, state, cause, start, stop, failure.error, now)
+        run.note(state, cause, start, stop, failure.error, now, self._entries)
         failures = [
             Failure(p, failure.error, failure.message, failure.state) for p in range(start, stop)
         ]
         self.counters[failure.state.value] += len(failures)
         self._settle(run, start, failures, len(failure.message) * len(failures))
-        self._deliver(run, start, [b""] * len(failures), failures)
+        self._deliver(run, start, stop)
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
@@ -255,11 +280,29 @@ class Ledger:
             run.payloads = []
             self.timers.clear(("run", run.id))
 
-    def _deliver(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
+    def _deliver(self, run: Run, start: int, stop: int) -> None:
+        """Deliver settled outcomes in as many messages as it takes for each to go through a socket:
+        together they may be larger than anything their client ever sent.
+        """
+        assert run.outcomes is not None
+        results: list[bytes] = []
+        failures: list[Failure] = []
+        room = self._delivery_bytes
+        for position in range(start, stop):
+            outcome = run.outcomes[position]
+            assert outcome is not None
+            room -= weight(outcome)
+            if room < 0 and results:
+                self._send(run, position - len(results), results, failures)
+                results, failures = [], []
+                room = self._delivery_bytes - weight(outcome)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                results.append(b"")
+            else:
+                results.append(outcome)
+        self._send(run, stop - len(results), results, failures)
+
+    def _send(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
         stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
         self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))
-
-    def _note(
-        self, run: Run, state: State, cause: Cause, start: int, stop: int, detail: str, now: float
-    ) -> None:
-        run.note(state, cause, (start, stop), detail, now, self.limits.story_entries)

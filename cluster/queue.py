@@ -2,59 +2,125 @@
 no one starves.
 
 Runs that need different things wait in lines of their own, so that a run nobody can serve now holds
-up no other. The plain version keeps a heap per line and looks at every line for the oldest run: its
-cost grows with the number of different needs, not with the number of tasks.
+up no other; so do the suspects, tasks that were on a worker when it died, because they are handed
+out one by one. The plain version keeps a heap per line and looks at every line for the oldest run:
+its cost grows with the number of different needs, not with the number of tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
+from typing import ClassVar, TypeAlias
 
 from cluster.run import Needs, Run
 from cluster.task import Priority
 
 MIN_FULL = 64
+#: for each set of levels, as bits, the order in which they are served while none of them starves
+ORDERS = [
+    [int(level) for level in Priority if waiting >> level & 1]
+    for waiting in range(1 << len(Priority))
+]
+
+#: what the runs of one line need, and whether it is their suspects that wait there
+Key: TypeAlias = tuple[Needs, bool]
+
+
+class Line:
+    """Runs of one level that wait for the same: a heap of (id, whether healthy, run), so that the
+    smallest of several lines is the one to serve.
+    """
+
+    __slots__ = ("full", "heap", "key", "suspect")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.suspect = key[1]
+        self.heap: list[tuple[int, bool, Run]] = []
+        #: from which length on it is searched for runs that are over
+        self.full = MIN_FULL
+
+    def push(self, run: Run) -> None:
+        """Enter a run that is not in it."""
+        run.lines[self.suspect] = True
+        heappush(self.heap, (run.id, not self.suspect, run))
+        self.keep_tidy()
+
+    def keep_tidy(self) -> None:
+        """Look for runs that are over once it has become twice as long as it was without them."""
+        if len(self.heap) > self.full:
+            self._tidy()
+            self.full = 2 * len(self.heap) + MIN_FULL
+
+    def first(self) -> tuple[int, bool, Run] | None:
+        """The oldest entry; runs of which nothing waits here any more are taken out."""
+        heap, suspect = self.heap, self.suspect
+        while heap:
+            if heap[0][2].waiting[suspect]:
+                return heap[0]
+            heappop(heap)[2].lines[suspect] = False
+        return None
+
+    def _tidy(self) -> None:
+        """Take runs that are over out of the middle; else they would stay behind a head that nobody
+        can serve.
+        """
+        over = [run for _, _, run in self.heap if not run.waiting[self.suspect]]
+        for run in over:
+            run.lines[self.suspect] = False
+        if over:
+            self.heap = [entry for entry in self.heap if entry[2].waiting[self.suspect]]
+            heapify(self.heap)
 
 
 class RunQueue:
-    """Runs with something queued. Four priorities; after ``bypasses`` leases over its head a level
-    goes first, once.
+    """Runs of which something waits. Four priorities; after ``bypasses`` leases over its head a
+    level goes first, once.
     """
+
+    line: ClassVar[type[Line]] = Line
 
     def __init__(self, bypasses: int) -> None:
         self._bypasses = bypasses
-        self._lines: list[dict[Needs, list[tuple[int, Run]]]] = [{} for _ in Priority]
-        #: from which length on a line is searched for runs that are over; see _tidy
-        self._full: dict[tuple[int, Needs], int] = {}
+        self._lines: list[dict[Key, Line]] = [{} for _ in Priority]
         self._passed = [0] * len(Priority)
-        #: the levels in the order in which they are served now
-        self._order: list[int] = [*range(len(Priority))]
+        #: the levels with a line, in the order in which they are served now; and the last of them
+        self._order: Sequence[int] = ()
+        self._lowest = 0
 
     def push(self, run: Run) -> None:
-        """Enter a run, unless it is there already; its place depends on its id alone."""
-        if run.enqueued or not run.queued:
-            return
-        run.enqueued = True
-        line = self._lines[run.priority].setdefault(run.needs, [])
-        heappush(line, (run.id, run))
-        if len(line) > self._full.get((run.priority, run.needs), MIN_FULL):
-            self._tidy(line)
-            self._full[run.priority, run.needs] = 2 * len(line) + MIN_FULL
+        """Enter a run where something of it waits, unless it is there already; its place depends on
+        its id alone.
+        """
+        for suspect in (False, True):
+            if run.waiting[suspect] and not run.lines[suspect]:
+                lines = self._lines[run.priority]
+                key = (run.needs, suspect)
+                line = lines.get(key)
+                if line is None:
+                    line = lines[key] = self.line(key)
+                    self._reorder()
+                line.push(run)
 
-    def head(self, blocked: Container[Needs]) -> Run | None:
-        """The run to serve next among those whose needs are not ``blocked``."""
+    def head(self, blocked: AbstractSet[Key]) -> tuple[Run, bool] | None:
+        """The run to serve next, and whether with a suspect, among the lines not ``blocked``: the
+        older run first, and of one run its suspects.
+        """
         for level in self._order:
-            lines = self._lines[level]
-            if not lines:
-                continue
-            best: tuple[int, Run] | None = None
-            for needs in [*lines]:
-                first = self._first(level, needs)
-                if first is not None and needs not in blocked and (best is None or first < best):
+            best: tuple[int, bool, Run] | None = None
+            ended = False
+            for line in self._lines[level].values():
+                first = line.first()
+                if first is None:
+                    ended = True
+                elif (best is None or first < best) and not (blocked and line.key in blocked):
                     best = first
+            if ended:
+                self._end_lines(level)
             if best is not None:
-                return best[1]
+                return best[2], not best[1]
         return None
 
     def granted(self, run: Run) -> None:
@@ -62,40 +128,41 @@ class RunQueue:
         passed, level = self._passed, run.priority
         changed = passed[level] >= self._bypasses
         passed[level] = 0
-        for below in range(level + 1, len(passed)):
-            before = passed[below]
-            passed[below] = before + 1 if self._lines[below] else 0
-            changed |= max(before, passed[below]) >= self._bypasses
+        if self._lowest > level:
+            for below in range(level + 1, self._lowest + 1):
+                if self._lines[below]:
+                    passed[below] += 1
+                    changed |= passed[below] >= self._bypasses
         if changed:
-            starved = [n for n, count in enumerate(passed) if count >= self._bypasses]
-            starved.sort(key=passed.__getitem__, reverse=True)
-            self._order = [*starved, *(n for n in range(len(passed)) if n not in starved)]
+            self._reorder()
 
     def runs(self) -> list[Run]:
-        """Every run in the queue that has something queued."""
-        return [
-            run for lines in self._lines for line in lines.values() for _, run in line if run.queued
-        ]
+        """Every run in the queue of which something waits, once."""
+        entries = [entry for lines in self._lines for line in lines.values() for entry in line.heap]
+        found = {run.id: run for _, healthy, run in entries if run.waiting[not healthy]}
+        return [*found.values()]
 
-    @staticmethod
-    def _tidy(line: list[tuple[int, Run]]) -> None:
-        """Take runs that are over out of the middle of a line; else they would stay behind a head
-        that nobody can serve.
-        """
-        over = [run for _, run in line if not run.queued]
-        for run in over:
-            run.enqueued = False
-        if over:
-            line[:] = [entry for entry in line if entry[1].queued]
-            heapify(line)
+    def _end_lines(self, level: int) -> None:
+        """Drop the empty lines of a level; one without a line can't starve."""
+        lines = self._lines[level]
+        if len(lines) == 1:
+            lines.clear()
+        else:
+            self._lines[level] = {key: line for key, line in lines.items() if line.heap}
+        if not self._lines[level]:
+            self._passed[level] = 0
+            self._reorder()
 
-    def _first(self, level: int, needs: Needs) -> tuple[int, Run] | None:
-        """The oldest run of a line; runs that have nothing queued any more are taken out here."""
-        line = self._lines[level][needs]
-        while line:
-            if line[0][1].queued:
-                return line[0]
-            heappop(line)[1].enqueued = False
-        del self._lines[level][needs]
-        self._full.pop((level, needs), None)
-        return None
+    def _reorder(self) -> None:
+        """Put the levels that starve before the others, the longest first."""
+        passed = self._passed
+        urgent, high, normal, low = self._lines
+        bits = bool(urgent) | bool(high) << 1 | bool(normal) << 2 | bool(low) << 3
+        waiting = ORDERS[bits]
+        self._lowest = waiting[-1] if waiting else 0
+        if max(passed) < self._bypasses:
+            self._order = waiting
+            return
+        starved = [level for level in waiting if passed[level] >= self._bypasses]
+        starved.sort(key=passed.__getitem__, reverse=True)
+        self._order = [*starved, *(level for level in waiting if level not in starved)]

@@ -46,13 +46,15 @@ class Run:
     """Tasks that came together and share every attribute."""
 
     __slots__ = (
+        "_story",
         "accepted_at",
         "client",
         "count",
         "deadline",
         "delayed",
-        "enqueued",
         "id",
+        "leases",
+        "lines",
         "needs",
         "omitted",
         "open",
@@ -60,15 +62,14 @@ class Run:
         "payload_bytes",
         "payloads",
         "priority",
-        "queued",
         "retained_bytes",
         "retry",
         "stamps",
-        "story",
         "submission",
+        "waiting",
     )
 
-    def __init__(self, id: RunId, event: TasksSubmitted, now: float) -> None:
+    def __init__(self, id: RunId, event: TasksSubmitted, payload_bytes: int, now: float) -> None:
         self.id = id
         self.client = event.client
         self.submission = event.submission
@@ -76,63 +77,69 @@ class Run:
         self.priority = event.priority
         self.retry = event.retry
         self.payloads = event.payloads
-        self.payload_bytes = sum(map(len, event.payloads))
+        self.payload_bytes = payload_bytes
         self.count = len(event.payloads)
         self.accepted_at = now
         self.deadline = None if event.timeout_s is None else now + event.timeout_s
-        #: sorted, disjoint, ready to be leased
-        self.queued: list[Range] = [Range(0, self.count)]
+        #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects
+        self.waiting: tuple[list[Range], list[Range]] = ([Range(0, self.count)], [])
         #: single positions waiting for their next attempt
         self.delayed: dict[int, Range] | None = None
-        #: whether the queue holds an entry for this run
-        self.enqueued = False
+        #: the live ones, by their ids
+        self.leases: dict[int, Lease] = {}
+        #: whether the queue holds an entry for the former, and for the latter
+        self.lines = [False, False]
         #: one per task once anything is settled; None where a task is not terminal
         self.outcomes: list[Outcome | None] | None = None
         #: how many tasks are not terminal
         self.open = self.count
         self.retained_bytes = 0
-        self.story: list[Entry] = []
+        #: entries as plain tuples: one is written for each lease, and hardly any is ever read. The
+        #: later half is overwritten in turn when there is no room left
+        self._story: list[tuple[float, Cause, State, int, int, str]] = []
         self.omitted = 0
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
 
-    def take(self, most: int) -> Range:
-        """Remove and return at most ``most`` tasks from the front of the first queued range."""
-        first = self.queued[0]
+    def take(self, most: int, suspect: bool) -> Range:
+        """Remove and return at most ``most`` tasks from the front of the first waiting range."""
+        waiting = self.waiting[suspect]
+        first = waiting[0]
         stop = first.start + most
         if stop >= first.stop:
-            return self.queued.pop(0)
-        self.queued[0] = first._replace(start=stop)
-        return first._replace(stop=stop)
+            return waiting.pop(0)
+        waiting[0] = Range(stop, *first[1:])
+        return Range(first.start, stop, *first[2:])
 
     def put_back(self, piece: Range) -> None:
-        """Queue a range in its place, joined with its neighbours where they have been through the
-        same.
+        """Let a range wait in its place, joined with its neighbours where they have been through
+        the same.
         """
-        queued = self.queued
-        at = bisect_left(queued, piece)
-        if at < len(queued) and (piece.stop, *piece[2:]) == (queued[at].start, *queued[at][2:]):
-            piece = piece._replace(stop=queued.pop(at).stop)
-        if at and (queued[at - 1].stop, *queued[at - 1][2:]) == (piece.start, *piece[2:]):
+        waiting = self.waiting[piece.deaths > 0]
+        at = bisect_left(waiting, piece)
+        if at < len(waiting) and (piece.stop, *piece[2:]) == (waiting[at].start, *waiting[at][2:]):
+            piece = piece._replace(stop=waiting.pop(at).stop)
+        if at and (waiting[at - 1].stop, *waiting[at - 1][2:]) == (piece.start, *piece[2:]):
             at -= 1
-            piece = piece._replace(start=queued.pop(at).start)
-        queued.insert(at, piece)
+            piece = piece._replace(start=waiting.pop(at).start)
+        waiting.insert(at, piece)
 
     def withdraw(self, start: int, stop: int) -> list[Range]:
-        """Remove and return whatever is queued of positions ``start <= p < stop``."""
-        kept: list[Range] = []
+        """Remove and return whatever waits of positions ``start <= p < stop``."""
         taken: list[Range] = []
-        for piece in self.queued:
-            low, high = max(start, piece.start), min(stop, piece.stop)
-            if low >= high:
-                kept.append(piece)
-                continue
-            taken.append(piece._replace(start=low, stop=high))
-            if piece.start < low:
-                kept.append(piece._replace(stop=low))
-            if high < piece.stop:
-                kept.append(piece._replace(start=high))
-        self.queued = kept
-        return taken
+        for waiting in self.waiting:
+            kept: list[Range] = []
+            for piece in waiting:
+                low, high = max(start, piece.start), min(stop, piece.stop)
+                if low >= high:
+                    kept.append(piece)
+                    continue
+                taken.append(piece._replace(start=low, stop=high))
+                if piece.start < low:
+                    kept.append(piece._replace(stop=low))
+                if high < piece.stop:
+                    kept.append(piece._replace(start=high))
+            waiting[:] = kept
+        return sorted(taken)
 
     def settle(self, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         """Write terminal outcomes for the positions from ``start`` on."""
@@ -143,18 +150,38 @@ class Run:
         self.retained_bytes += size_bytes
 
     def note(
-        self, state: State, cause: Cause, span: tuple[int, int], detail: str, now: float, most: int
+        self,
+        state: State,
+        cause: Cause,
+        start: int,
+        stop: int,
+        detail: str,
+        now: float,
+        most: int,
     ) -> None:
         """Write a move out of ``state`` into the story; at ``most`` entries the one in the middle
         gives way.
 
         A move that TRANSITIONS does not have raises KeyError: that is a bug here, never an input.
         """
-        target = TRANSITIONS[state][cause]
-        if len(self.story) >= most:
-            del self.story[most // 2]
-            self.omitted += 1
-        self.story.append(Entry(now, cause, target, *span, detail))
+        line = (now, cause, TRANSITIONS[state][cause], start, stop, detail)
+        story = self._story
+        if len(story) < most:
+            story.append(line)
+            return
+        half = most // 2
+        story[half + self.omitted % (most - half)] = line
+        self.omitted += 1
+
+    @property
+    def story(self) -> list[Entry]:
+        """What was noted, in order, without the ``omitted`` lines of its middle."""
+        lines = self._story
+        if self.omitted:
+            half = len(lines) // 2
+            oldest = half + self.omitted % (len(lines) - half)
+            lines = lines[:half] + lines[oldest:] + lines[half:oldest]
+        return [Entry(*line) for line in lines]
 
 
 class Lease:

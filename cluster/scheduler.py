@@ -20,6 +20,7 @@ from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
+from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Entry, Lease, Needs
 from cluster.status import Status
@@ -40,10 +41,11 @@ class Scheduler:
         limits: Limits,
         chance: Callable[[], float],
         policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
+        queue: Callable[[int], RunQueue] = RunQueue,
     ) -> None:
         self.policy = policy
         self.limits = limits
-        self.ledger = Ledger(limits, chance)
+        self.ledger = Ledger(limits, chance, queue)
         self.clients = Clients(self.ledger)
         self.workers: dict[str, WorkerState] = {}
         #: workers with credit left, and those with more in hand than they can run at once
@@ -115,19 +117,19 @@ class Scheduler:
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
         queue = self.ledger.queue
-        blocked: set[Needs] = set()
-        while self.spare and (run := queue.head(blocked)) is not None:
-            first = run.queued[0]
-            suspect = first.deaths > 0
+        blocked: set[Key] = set()
+        while self.spare and (head := queue.head(blocked)) is not None:
+            run, suspect = head
             worker = self.policy.choose(run.needs, suspect)
             if worker is None:
-                blocked.add(run.needs)
+                blocked.add((run.needs, suspect))
                 continue
             most = 1
             if not suspect:
+                first = run.waiting[suspect][0]
                 wanted = self.policy.lease_tasks(worker, run.needs, first.stop - first.start)
                 most = min(wanted, worker.free)
-            lease = self.ledger.lease(run, most, worker, now)
+            lease = self.ledger.lease(run, most, suspect, worker, now)
             self._hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
 
@@ -154,10 +156,17 @@ class Scheduler:
     def _idle(self) -> list[WorkerState]:
         return [w for w in self.spare.values() if w.held < w.capacity]
 
-    def _recallable(self, worker: WorkerState, idle: list[WorkerState]) -> Lease | None:
-        """The newest lease of a worker whose tail somebody idle could take."""
+    def _recallable(self, worker: WorkerState, idle: list[WorkerState], now: float) -> Lease | None:
+        """The newest lease of a worker whose tail somebody idle could take.
+
+        One that was recalled is not asked for again before ``liveness_s``, as long as a silent
+        worker would be waited for: then the recall or its answer got lost. It is looked for again
+        at the latest with the next heartbeat of whoever holds it.
+        """
         for lease in reversed(worker.leases.values()):
-            if lease.recalled_at is None and any(w.offers(*lease.run.needs) for w in idle):
+            asked_at = lease.recalled_at
+            waits = asked_at is not None and now - asked_at < self.limits.liveness_s
+            if not waits and any(w.offers(*lease.run.needs) for w in idle):
                 return lease
         return None
 
@@ -166,13 +175,13 @@ class Scheduler:
         if not self.backlogged or ("recall", None) in self.ledger.timers:
             return
         idle = self._idle()
-        if idle and any(self._recallable(w, idle) for w in self.backlogged.values()):
+        if idle and any(self._recallable(w, idle, now) for w in self.backlogged.values()):
             self.ledger.timers.set(("recall", None), now + self.limits.recall_after_s)
 
     def _recall_due(self, _: None, now: float) -> None:
         idle = self._idle()
         for victim in list(self.backlogged.values()):
-            lease = self._recallable(victim, idle)
+            lease = self._recallable(victim, idle, now)
             if lease is not None and now - lease.assigned_at >= self.limits.recall_after_s:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1

@@ -118,6 +118,13 @@ class Channel:
         self.messages_out += 1
         self.bytes_out += sum(map(len, frames))
 
+    def readable(self) -> bool:
+        """Whether a message is there. After any use of the socket its descriptor may stay silent
+        about one; this does not.
+        """
+        events: Any = self.socket.getsockopt(EVENTS)
+        return bool(events & READABLE)
+
     def receive(self, most: int) -> Iterator[list[bytes]]:
         """Whatever has arrived, at most ``most`` messages. Frames of ``zero_copy_bytes`` or more
         are ZeroMQ's own buffers instead of bytes.
@@ -127,7 +134,7 @@ class Channel:
         try:
             for count in range(most):
                 # One message is the rule under light load, and asking costs less than an exception.
-                if count == 1 and not int(self.socket.getsockopt(EVENTS)) & READABLE:
+                if count == 1 and not self.readable():
                     return
                 frames: list[Any] = receive(NOW, copy)
                 if not copy:

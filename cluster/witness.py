@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
+from typing import TypeAlias, get_args
 
 from cluster import actions as do
 from cluster import events as on
 from cluster.limits import Limits
+from cluster.roster import WorkerState
 from cluster.run import Needs, Outcome
 from cluster.task import Failure, Priority, State
+
+FromWorker: TypeAlias = (
+    on.WorkerHeartbeat | on.TasksFinished | on.TasksReleased | on.WorkerDraining | on.WorkerLeft
+)
+FROM_WORKER = get_args(FromWorker)
 
 
 class Promise:
@@ -48,17 +55,91 @@ class Promise:
         self.outcomes: dict[int, Outcome] = {}
 
 
+class Presence:
+    """Workers as far as they can be seen from outside: never with less in their hands than they
+    have, and gone as soon as they may be.
+    """
+
+    def __init__(self, liveness_s: float) -> None:
+        self._liveness_s = liveness_s
+        self._workers: dict[str, WorkerState] = {}
+        #: what is left of each lease, by worker and id
+        self._left: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
+        """Take in what workers say, and what they are given."""
+        if event is None:
+            for silent in [*self._workers.values()]:
+                if silent.last_seen + self._liveness_s <= now:
+                    self._gone(silent.id)
+        elif isinstance(event, on.WorkerLost):
+            self._gone(event.worker)
+        elif isinstance(event, FROM_WORKER):
+            worker = self._workers.get(event.worker)
+            if worker is not None and worker.epoch == event.epoch:
+                worker.last_seen = now
+                self._said(worker, event)
+        for action in actions:
+            if isinstance(action, do.Welcome):
+                assert isinstance(event, on.WorkerJoined), f"{action.worker} is welcome unasked"
+                self._welcomed(event, action.epoch, now)
+            elif isinstance(action, do.Assign):
+                stop = action.start + len(action.payloads)
+                self._set(action.worker, action.lease, action.start, stop)
+
+    def able(self, needs: Needs) -> WorkerState | None:
+        """Somebody who certainly has credit left and offers what is needed."""
+        free = (worker for worker in self._workers.values() if worker.free > 0)
+        return next((worker for worker in free if worker.offers(*needs)), None)
+
+    def _welcomed(self, event: on.WorkerJoined, epoch: int, now: float) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None or worker.epoch != epoch:
+            self._gone(event.worker)
+            self._workers[event.worker] = WorkerState(event, epoch, now)
+        else:
+            worker.last_seen = now
+
+    def _said(self, worker: WorkerState, event: FromWorker) -> None:
+        if isinstance(event, on.WorkerLeft):
+            self._gone(worker.id)
+        elif isinstance(event, on.WorkerDraining):
+            worker.draining = True
+        elif isinstance(event, on.TasksFinished | on.TasksReleased):
+            start, stop = self._left.get((worker.id, event.lease), (0, 0))
+            if isinstance(event, on.TasksReleased):
+                if start <= event.start < stop:
+                    self._set(worker.id, event.lease, start, event.start)
+            elif event.outcomes and start <= event.start <= stop - len(event.outcomes):
+                self._set(worker.id, event.lease, event.start + len(event.outcomes), stop)
+
+    def _set(self, name: str, lease: int, start: int, stop: int) -> None:
+        before = self._left.pop((name, lease), (0, 0))
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.held += (stop - start) - (before[1] - before[0])
+        if start < stop:
+            self._left[name, lease] = (start, stop)
+
+    def _gone(self, name: str) -> None:
+        self._workers.pop(name, None)
+        self._left = {key: left for key, left in self._left.items() if key[0] != name}
+
+
 class Witness:
     """Objects, by AssertionError, to what a scheduler must never be seen to do."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._promises: dict[tuple[str, int], Promise] = {}
+        #: what its client was told that nothing was taken of, and let go of
+        self._refused: set[tuple[str, int]] = set()
         #: those of which something is not settled yet
         self.open: dict[tuple[str, int], Promise] = {}
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
+        self._presence = Presence(limits.liveness_s)
         #: when each client was last heard
         self._heard: dict[str, float] = {}
         self._leases: set[int] = set()
@@ -77,6 +158,8 @@ class Witness:
                 self._delivered(action, isinstance(event, on.ClientHeartbeat))
             elif isinstance(action, do.Accept):
                 self._accepted(action, event, now)
+            elif isinstance(action, do.Refuse):
+                self._refused.add((action.client, action.submission))
             elif isinstance(action, do.Welcome):
                 self._epochs[action.worker] = action.epoch
         if isinstance(event, on.TasksCancelled):
@@ -87,6 +170,10 @@ class Witness:
             assert told or not stale, f"{event.worker} spoke under a past epoch and was not told"
         for promise in self.open.values():
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
+        self._presence.observe(event, actions, now)
+        for needs in {promise.needs for promise in self.open.values() if promise.fresh}:
+            able = self._presence.able(needs)
+            assert able is None, f"{needs[0]!r} waits although {able.id} has credit for it"
 
     def _let_go(self, event: on.Event | None, now: float) -> None:
         """Nothing is promised any more of what a client has received, or of one that is gone."""
@@ -102,6 +189,7 @@ class Witness:
         for name in gone:
             self._heard.pop(name, None)
             self._promises = {k: v for k, v in self._promises.items() if k[0] != name}
+            self._refused = {key for key in self._refused if key[0] != name}
             self.open = {k: v for k, v in self.open.items() if k[0] != name}
         if isinstance(event, on.ClientHeartbeat | on.TasksSubmitted):
             self._heard[event.client] = now
@@ -113,6 +201,7 @@ class Witness:
             assert known.run == action.run, f"{key} was accepted twice"
             return
         assert isinstance(event, on.TasksSubmitted), f"{key} was accepted without being submitted"
+        assert key not in self._refused, f"{key} was accepted after it had been refused"
         promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}

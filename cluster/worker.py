@@ -158,7 +158,6 @@ class Worker:
                 self.on_welcome()
                 self.on_welcome = None
             if self.capacity == 1 and self._work_once(line):
-                line.receive()
                 continue
             if self._waker.fileno() in dict(poller.poll(beat_ms)):
                 self._waker.clear()

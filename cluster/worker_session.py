@@ -24,7 +24,18 @@ class HeldLease:
     given back.
     """
 
-    __slots__ = ("cancelled", "epoch", "id", "kind", "next", "pending", "reported", "start", "stop")
+    __slots__ = (
+        "cancelled",
+        "cut",
+        "epoch",
+        "id",
+        "kind",
+        "next",
+        "pending",
+        "reported",
+        "start",
+        "stop",
+    )
 
     def __init__(self, action: do.Assign) -> None:
         self.id = action.lease
@@ -34,6 +45,8 @@ class HeldLease:
         self.pending = deque(action.payloads)
         self.start = self.next = self.reported = action.start
         self.stop = action.start + len(action.payloads)
+        #: whether some of it was given back
+        self.cut = False
         #: nobody waits for these; they are skipped if they have not been started
         self.cancelled: set[int] = set()
 
@@ -46,15 +59,13 @@ class HeldLease:
         self.next += len(payloads)
         return payloads
 
-    def give_back(self) -> bool:
-        """Give back whatever is not started; False when there is nothing."""
-        stop = self.stop
-        try:
+    def give_back(self) -> None:
+        """Give back whatever is not started."""
+        with suppress(IndexError):
             while True:
                 self.pending.pop()
                 self.stop -= 1
-        except IndexError:
-            return self.stop < stop
+                self.cut = True
 
 
 class WorkerSession:
@@ -80,7 +91,8 @@ class WorkerSession:
         self.leases: dict[int, HeldLease] = {}
         #: leases in the order of their arrival that still hold something unstarted
         self.ready: deque[HeldLease] = deque()
-        self._recent: deque[int] = deque(maxlen=MAX_RECENT)
+        #: the last leases taken in, so that a repeated message does not start one again
+        self._recent: dict[int, None] = {}
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
@@ -176,7 +188,9 @@ class WorkerSession:
     def _assigned(self, action: do.Assign) -> list[on.Event]:
         if action.epoch != self.epoch or action.lease in self._recent:
             return []
-        self._recent.append(action.lease)
+        self._recent[action.lease] = None
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
         lease = self.leases[action.lease] = HeldLease(action)
         if self.draining:
             return self._farewell() + self._release(lease)
@@ -189,7 +203,8 @@ class WorkerSession:
         return [on.WorkerDraining(self.name, self.epoch)]
 
     def _release(self, lease: HeldLease) -> list[on.Event]:
-        if not lease.give_back():
+        lease.give_back()
+        if not lease.cut:  # else it is said again: whoever asks again has not heard
             return []
         if lease.reported >= lease.stop:
             self._close(lease)

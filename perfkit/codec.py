@@ -13,7 +13,7 @@ given up as soon as there are too many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -133,7 +133,8 @@ class PackedCodec:
 
     def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
         self._message_bytes = message_bytes
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encoder = msgspec.msgpack.Encoder()
+        self._encode: Callable[[Envelope], bytes] = self._encoder.encode
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """One multipart message, or more where one would be over a bound."""
@@ -185,6 +186,19 @@ class PackedCodec:
                 message = msgspec.structs.replace(message, **{name: column})
             envelope.messages.append(message)
         return [self._encode(envelope), *frames]
+
+
+class PooledCodec(PackedCodec):
+    """The same with a buffer that is kept, where the encoder makes one for each message."""
+
+    def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
+        super().__init__(message_bytes)
+        self._buffer = bytearray(1 << 20)
+        self._encode = self._encode_pooled
+
+    def _encode_pooled(self, envelope: Envelope) -> bytes:
+        self._encoder.encode_into(envelope, self._buffer)
+        return bytes(self._buffer)
 
 
 def _is_inline(messages: Sequence[Message]) -> bool:

@@ -1,6 +1,6 @@
 """The optimised twins of cluster/policy.py: the same policies without the scan.
 
-Three ideas, each of which can be had alone (perfkit/coordinator.py has the specs):
+Three ideas, each of which can be had alone (specs.py has the specs):
 
 * who offers what is asked is remembered per need, and forgotten when a worker joins or leaves,
   never because time has passed (the capability cache);

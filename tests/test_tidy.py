@@ -33,16 +33,16 @@ LAYERS = [
     ("perfkit", "__init__ __main__ magics cli"),
     ("perfkit", "report bench profile gpu"),
     ("perfkit", "engines"),
-    ("perfkit", "coordinator"),
-    ("perfkit", "codec policy sizer pool"),
+    ("perfkit", "coordinator specs"),
+    ("perfkit", "codec policy queue sizer pool"),
     ("cluster", "__init__ __main__"),
-    ("cluster", "local process simulator api"),
-    ("cluster", "async_client coordinator worker client host mapping futures"),
+    ("cluster", "local process simulator simulated api"),
+    ("cluster", "async_client coordinator worker client client_loop host mapping futures"),
     ("cluster", "workloads inference models handlers shift"),
     ("cluster", "spec transport"),
     ("cluster", "scheduler inspection codec"),
     ("cluster", "policy worker_session client_session witness"),
-    ("cluster", "clients ledger queue retry roster run timers"),
+    ("cluster", "clients ledger queue retry roster run stretches timers"),
     ("cluster", "actions events lifecycle status"),
     ("cluster", "errors limits task tensor"),
 ]
@@ -61,7 +61,8 @@ OUTSIDE_WORLD = set(
 #: What starts without HEAVY, which a machine may lack or should not wait for.
 LIGHT = (
     "cluster cluster.scheduler cluster.coordinator cluster.worker cluster.client cluster.local "
-    "cluster.workloads cluster.inference perfkit perfkit.coordinator perfkit.cli".split()
+    "cluster.workloads cluster.inference "
+    "perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
 )
 HEAVY = set("IPython matplotlib nbconvert numpy onnxruntime pandas papermill sklearn".split())
 

@@ -1,9 +1,9 @@
 """The experiments by name: what `perfkit bench` runs, and what notebooks quote.
 
-Each runs a real cluster of processes of a named spec, checks every result before a time counts, and
-gives back raw samples; the figure and its interval follow from these. What kind of interval differs
-with the figure, because samples do: blocks of tasks are independent enough for a bootstrap,
-a percentile of single latencies is bounded by its order statistics.
+Each runs real processes, a cluster of a named spec or another engine, checks every result before a
+time counts, and gives back raw samples; the figure and its interval follow from these. What kind of
+interval differs with the figure, because samples do: blocks of tasks are independent enough for a
+bootstrap, a percentile of single latencies is bounded by its order statistics.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from cluster.client import Client
-from cluster.local import LocalCluster
+import msgspec
+
 from cluster.spec import ClusterSpec
 from perfkit.bench.load import (
     ExperimentError,
+    Submitter,
     Work,
     WrongResult,
     burst_ms,
@@ -31,12 +32,23 @@ from perfkit.bench.recording import Recording
 from perfkit.bench.results import Result
 from perfkit.bench.served import model_work
 from perfkit.bench.stats import Interval, bootstrap_interval, percentile_interval
+from perfkit.engines import ENGINES, Engine, make_engine
+from perfkit.engines.zmq import ZmqEngine
 
-__all__ = ["ENGINES", "EXPERIMENTS", "Experiment", "ExperimentError", "WrongResult", "run"]
+__all__ = [
+    "ENGINES",
+    "EXPERIMENTS",
+    "NO_SPEC",
+    "Experiment",
+    "ExperimentError",
+    "WrongResult",
+    "run",
+]
 
 Say = Callable[[str], None]
 
-ENGINES = ("zmq",)
+#: The spec of a result that no cluster had a part in; no ClusterSpec can have this name.
+NO_SPEC = "-"
 WORKERS_MAX = 64
 #: The figure of a throughput is the median of so many blocks.
 BLOCKS = 10
@@ -51,6 +63,7 @@ SERIES_POINTS = 2_000
 class Setting:
     """What an experiment is run with; `tasks` is within its bounds, `say` takes progress lines."""
 
+    engine: str
     spec: ClusterSpec
     workers: int
     tasks: int
@@ -64,19 +77,19 @@ class Setting:
             return echo_work(self.tasks, self.seed)
         return model_work(self.model, self.tasks, self.seed)
 
-    def cluster(self) -> LocalCluster:
-        """A fresh cluster, to be entered."""
+    def fresh(self) -> Engine:
+        """A fresh engine, to be entered."""
         models = () if self.model is None else (self.model,)
-        return LocalCluster(self.workers, self.spec, models=models)
+        return make_engine(self.engine, workers=self.workers, spec=self.spec, models=models)
 
     def count(
-        self, work: Work, drive: Callable[[Client, Work], object]
+        self, work: Work, drive: Callable[[Submitter, Work], object]
     ) -> dict[str, float | int | None]:
-        """Messages and bytes per task, for some of the work.
+        """Messages and bytes per task, for some of the work; of a cluster, nobody else counts.
 
         Not of a model's: its messages are the same, and their bytes those of its inputs.
         """
-        if self.model is not None:
+        if self.model is not None or self.engine != ZmqEngine.name:
             return {}
         self.say("counting messages")
         return traffic_per_task(self.spec, self.workers, work.part(0, COUNTED_TASKS), drive)
@@ -120,24 +133,26 @@ def run(
     model: str | None = None,
     progress: Say | None = None,
 ) -> Result:
-    """Run one experiment on a cluster of `spec` on this machine and return its result.
+    """Run one experiment on an engine on this machine and return its result.
 
-    `tasks` None takes the experiment's own number. `model` sends real inputs to a served model
-    instead of payloads to be echoed. `progress` is called with one plain line at a time.
+    `spec` is of the engine zmq; the others have none, and neither has their result, nor counts of
+    messages. `tasks` None takes the experiment's own number. `model` sends real inputs to a served
+    model instead of payloads to be echoed. `progress` is called with one plain line at a time.
 
     Raises ExperimentError when the experiment, the engine or a number is not one there is,
-    WrongResult when any task gave another result than it must, and what the cluster raises.
+    MissingExtra for an engine that is not installed, WrongResult when any task gave another result
+    than it must, and what the engine raises.
     """
     experiment = _named(name)
     if engine not in ENGINES:
-        raise ExperimentError(f"no engine {engine!r}; there is {', '.join(ENGINES)}")
+        raise ExperimentError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
     tasks = experiment.default_tasks if tasks is None else tasks
     _check_range("tasks", tasks, experiment.tasks_max, name)
     _check_range("workers", workers, WORKERS_MAX, name)
-    setting = Setting(spec, workers, tasks, seed, model, progress or _say_nothing)
+    setting = Setting(engine, spec, workers, tasks, seed, model, progress or _say_nothing)
     recording = Recording()
     found = experiment.function(setting)
-    return recording.result(
+    result = recording.result(
         name,
         spec,
         found.figure,
@@ -151,18 +166,23 @@ def run(
         counters=found.counters,
         series=found.series,
     )
+    return result if engine == ZmqEngine.name else msgspec.structs.replace(result, spec=NO_SPEC)
 
 
 def throughput(setting: Setting) -> Measurement:
-    """Tasks per second of a map that keeps every worker busy, in blocks after a warm-up."""
+    """Tasks per second of a map that keeps every worker busy, in blocks after a warm-up.
+
+    The engine's own way to do many: a cluster tracks each of its tasks, the others only columns of
+    them (see `perfkit.engines.base`). A burst is the same work handed in task by task.
+    """
     work = setting.work()
     rates = []
-    with setting.cluster() as local, local.client() as client:
+    with setting.fresh() as engine:
         warm_up = work.part(0, max(1, len(work) // 10))
         setting.say(f"throughput: warm-up, {len(warm_up):,} tasks")
-        map_s(client, warm_up)
+        map_s(engine, warm_up)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
-            rates.append(len(block) / map_s(client, block))
+            rates.append(len(block) / map_s(engine, block))
             setting.say(f"throughput: block {number}, {rates[-1]:,.0f} tasks/s")
     counters = setting.count(work, map_s)
     return Measurement(
@@ -176,13 +196,13 @@ def throughput(setting: Setting) -> Measurement:
 def latency(setting: Setting) -> Measurement:
     """Milliseconds from submit to result with one task in flight."""
     work = setting.work()
-    with setting.cluster() as local, local.client() as client:
+    with setting.fresh() as engine:
         warm_up = work.part(0, max(1, len(work) // 10))
         setting.say(f"latency: warm-up, {len(warm_up):,} tasks")
-        one_by_one_ms(client, warm_up)
+        one_by_one_ms(engine, warm_up)
         took_ms: list[float] = []
         for number, block in enumerate(work.blocks(BLOCKS), 1):
-            took_ms += one_by_one_ms(client, block)
+            took_ms += one_by_one_ms(engine, block)
             setting.say(f"latency: part {number}, {len(took_ms):,} of {len(work):,} tasks")
     counters = setting.count(work, one_by_one_ms)
     return Measurement(
@@ -198,11 +218,11 @@ def burst(setting: Setting) -> Measurement:
     work = setting.work()
     last_ms: list[float] = []
     every_ms: list[float] = []
-    with setting.cluster() as local, local.client() as client:
+    with setting.fresh() as engine:
         setting.say(f"burst: warm-up, {len(work):,} tasks")
-        burst_ms(client, work)
+        burst_ms(engine, work)
         for number in range(1, BURSTS + 1):
-            took_ms = burst_ms(client, work)
+            took_ms = burst_ms(engine, work)
             last_ms.append(max(took_ms))
             every_ms += took_ms
             setting.say(f"burst: {number} of {BURSTS}, {last_ms[-1]:,.1f} ms")
@@ -217,21 +237,28 @@ def burst(setting: Setting) -> Measurement:
 
 
 def startup(setting: Setting) -> Measurement:
-    """Seconds from nothing to a cluster whose workers are all registered."""
+    """Seconds from nothing to an engine whose workers are all ready, in a cluster registered."""
     work = echo_work(setting.workers, setting.seed)
     took_s = []
     for number in range(1, setting.tasks + 1):
+        # Made before the clock starts: the first to be made imports a peer's packages.
+        engine = setting.fresh()
         began_s = time.perf_counter()
-        with setting.cluster() as local, local.client() as client:
+        with engine:
             took_s.append(time.perf_counter() - began_s)
-            map_s(client, work)
-            registered = len(client.status().workers)
-            if registered != setting.workers:
-                raise WrongResult(
-                    f"a cluster of {setting.workers} workers said it was ready with {registered}"
-                )
+            map_s(engine, work)
+            if isinstance(engine, ZmqEngine):
+                _check_registered(engine)
         setting.say(f"startup: cluster {number} of {setting.tasks}, {took_s[-1]:.2f} s")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
+
+
+def _check_registered(engine: ZmqEngine) -> None:
+    registered = len(engine.status().workers)
+    if registered != engine.workers:
+        raise WrongResult(
+            f"a cluster of {engine.workers} workers said it was ready with {registered}"
+        )
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -250,7 +277,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             1_000, 100_000, "lower", burst,
         ),
         Experiment(
-            "startup", "time until every worker is registered, TASKS fresh clusters", "s",
+            "startup", "time until every worker is ready, TASKS fresh clusters", "s",
             5, 100, "lower", startup,
         ),
     )

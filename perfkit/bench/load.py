@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import eq
 from threading import Semaphore
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from cluster.client import Client
 from cluster.errors import ClusterError
-from cluster.futures import TaskFuture
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 
@@ -36,6 +35,16 @@ COUNTING_BEAT_S = 30.0
 COUNTED_ROUNDS = 3
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
 _NUMBER_BYTES = 8
+
+
+class Submitter(Protocol):
+    """Whoever takes tasks: an engine, or a client of a cluster."""
+
+    def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
+        """Hand in one task."""
+
+    def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """The results of many like tasks, in order."""
 
 
 class ExperimentError(ClusterError):
@@ -105,7 +114,7 @@ def echo_work(tasks: int, seed: int, payload_bytes: int = PAYLOAD_BYTES) -> Work
     return Work("echo", payloads, payloads, facts={"payload_bytes": payload_bytes})
 
 
-def map_s(client: Client, work: Work) -> float:
+def map_s(client: Submitter, work: Work) -> float:
     """The seconds that one map over the work takes, its results checked after the clock stopped."""
     began_s = time.perf_counter()
     results = list(client.map(work.kind, work.payloads))
@@ -114,7 +123,7 @@ def map_s(client: Client, work: Work) -> float:
     return took_s
 
 
-def one_by_one_ms(client: Client, work: Work) -> list[float]:
+def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
     """The latency of each task in ms, each submitted when the one before it is done."""
     took_ms: list[float] = []
     results: list[bytes] = []
@@ -126,7 +135,7 @@ def one_by_one_ms(client: Client, work: Work) -> list[float]:
     return took_ms
 
 
-def burst_ms(client: Client, work: Work) -> list[float]:
+def burst_ms(client: Submitter, work: Work) -> list[float]:
     """When the result of each task was there, in ms since the first of them was submitted.
 
     All are submitted at once, a future each; a result is there when its future's callbacks run.
@@ -154,13 +163,13 @@ def burst_ms(client: Client, work: Work) -> list[float]:
     return [(end_s - began_s) * 1e3 for end_s in ended_s]
 
 
-def result_of(future: TaskFuture) -> bytes:
+def result_of(future: Future[bytes]) -> bytes:
     """A task's result; raises ExperimentError when there is none in RESULT_TIMEOUT_S."""
     try:
         return future.result(RESULT_TIMEOUT_S)
     except NotInTime:
         raise ExperimentError(
-            f"a task had no result within {RESULT_TIMEOUT_S:.0f} s; is the cluster still alive?"
+            f"a task had no result within {RESULT_TIMEOUT_S:.0f} s; are the workers still alive?"
         ) from None
 
 

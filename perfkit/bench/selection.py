@@ -11,17 +11,22 @@ import random
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from cluster.events import WorkerJoined
 from cluster.policy import AssignmentPolicy
 from cluster.roster import WorkerState
+from cluster.run import Needs
 from cluster.spec import ClusterSpec, load_part
-from cluster.task import NO_REQUIREMENTS, Gpu, Load
+from cluster.task import NO_REQUIREMENTS, Gpu, Load, Requirements
 from perfkit.bench.load import ExperimentError, WrongResult
 from perfkit.bench.recording import Recording
 from perfkit.bench.results import Result
 from perfkit.bench.stats import percentile_interval
 
-NEEDS = ("echo", NO_REQUIREMENTS)
+KIND = "echo"
+#: The workers' cards, in turn.
+FAMILIES = ("polaris", "vega")
 CAPACITY, CREDIT, VRAM_BYTES = 4, 8, 8 << 30
 WORKERS_MAX, CHOICES_MAX = 10_000, 1_000_000
 #: Two scores that differ in the last bit only are a tie.
@@ -29,13 +34,19 @@ SCORE_EPSILON = 1e-9
 
 
 def measure_selection(
-    spec: ClusterSpec, *, workers: int = 100, choices: int = 2_000, seed: int = 0
+    spec: ClusterSpec,
+    *,
+    workers: int = 100,
+    choices: int = 2_000,
+    seed: int = 0,
+    requirements: Requirements = NO_REQUIREMENTS,
 ) -> Result:
     """Microseconds that the spec's policy takes to choose one of many workers, in this process.
 
-    The workers are made up, differently loaded, and change between choices. Each choice is checked:
-    the worker has credit, and where the policy scores workers nobody eligible scores lower. Raises
-    ExperimentError for numbers out of range, WrongResult for a wrong choice.
+    The workers are made up, differently loaded, every other one with a card of another family, and
+    change between choices. Each choice is checked: the worker has credit and what is required, and
+    where the policy scores workers nobody eligible scores lower. Raises ExperimentError for numbers
+    out of range and requirements that nobody meets, WrongResult for a wrong choice.
     """
     if not (1 <= workers <= WORKERS_MAX and 1 <= choices <= CHOICES_MAX):
         raise ExperimentError(
@@ -46,17 +57,23 @@ def measure_selection(
     policy: AssignmentPolicy = load_part(spec.policies)[spec.policy]()
     rng = random.Random(seed)
     roster = [_made_worker(number, rng) for number in range(workers)]
+    needs: Needs = (KIND, requirements)
+    eligible = [worker for worker in roster if worker.offers(*needs)]
+    if not eligible:
+        raise ExperimentError(f"none of {workers:,} made-up workers meets {requirements}")
     for worker in roster:
         policy.join(worker)
     took_us: list[float] = []
     for _ in range(choices):
-        freed = rng.choice([worker for worker in roster if worker.held])
+        freed = rng.choice([worker for worker in eligible if worker.held])
         freed.held -= 1
         policy.touch(freed)
-        best = _best(policy, roster)
-        chosen, us = _timed_choice(policy)
-        if chosen.free <= 0 or not chosen.offers(*NEEDS):
+        best = _best(policy, eligible, needs)
+        chosen, us = _timed_choice(policy, needs)
+        if chosen.free <= 0:
             raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which has no credit left")
+        if not chosen.offers(*needs):
+            raise WrongResult(f"policy {policy.name!r} chose {chosen.id}, which cannot do the task")
         if best and chosen not in best:
             raise WrongResult(
                 f"policy {policy.name!r} chose {chosen.id}, and {best[0].id} is better"
@@ -75,7 +92,7 @@ def measure_selection(
         workers=workers,
         tasks=choices,
         seed=seed,
-        parameters={"policy": policy.name},
+        parameters={"policy": policy.name, "requirements": msgspec.to_builtins(requirements)},
         counters={
             "choice_us_p99": slow.value,
             "choice_us_p99_low": slow.low,
@@ -90,8 +107,8 @@ def _made_worker(number: int, rng: random.Random) -> WorkerState:
         incarnation=1,
         capacity=CAPACITY,
         credit=CREDIT,
-        kinds=["echo"],
-        gpus=[Gpu(family="polaris", vram_total_bytes=VRAM_BYTES)],
+        kinds=[KIND],
+        gpus=[Gpu(family=FAMILIES[number % len(FAMILIES)], vram_total_bytes=VRAM_BYTES)],
     )
     worker = WorkerState(joined, epoch=1, now=0.0)
     worker.held = rng.randrange(1, worker.credit)
@@ -99,21 +116,23 @@ def _made_worker(number: int, rng: random.Random) -> WorkerState:
     return worker
 
 
-def _timed_choice(policy: AssignmentPolicy) -> tuple[WorkerState, float]:
+def _timed_choice(policy: AssignmentPolicy, needs: Needs) -> tuple[WorkerState, float]:
     began_ns = time.perf_counter_ns()
-    chosen = policy.choose(NEEDS, False)
+    chosen = policy.choose(needs, False)
     took_us = (time.perf_counter_ns() - began_ns) / 1e3
     if chosen is None:
         raise WrongResult(f"policy {policy.name!r} found nobody although a worker has credit")
     return chosen, took_us
 
 
-def _best(policy: AssignmentPolicy, roster: Sequence[WorkerState]) -> list[WorkerState]:
+def _best(
+    policy: AssignmentPolicy, eligible: Sequence[WorkerState], needs: Needs
+) -> list[WorkerState]:
     """Those that a policy which scores workers may choose now; none when it does not score."""
     score = getattr(policy, "score", None)
     if score is None:
         return []
     # Before the choice, since a choice may change the scores.
-    scores = {worker.id: score(worker, NEEDS) for worker in roster if worker.free > 0}
+    scores = {worker.id: score(worker, needs) for worker in eligible if worker.free > 0}
     lowest = min(scores.values(), default=0.0) + SCORE_EPSILON
-    return [worker for worker in roster if scores.get(worker.id, math.inf) <= lowest]
+    return [worker for worker in eligible if scores.get(worker.id, math.inf) <= lowest]

@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 
 from cluster.errors import ClusterError
-from perfkit.cli.bench import _check, _check_target, _machine, _number, _progress
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
+from perfkit.cli.measuring import check_experiment, check_target, machine_text, number, progress
 from perfkit.cli.output import errors_as_lines, note, out
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def compare(
     }  # fmt: skip
     live = {name: value for name, value in given.items() if value is not None}
     with errors_as_lines(ClusterError, ResultError):
-        _check_target(as_json)
+        check_target(as_json)
         found = _saved(a, b, live, force) if _are_saved(a, b) else _live(a, b, live, force)
         if as_json is not None:
             write(found.encode(), as_json)
@@ -124,7 +124,7 @@ def show(found: SpecComparison) -> None:
         *((arm, _arm(found.results[arm])) for arm in "AB"),
         ("why", comparison.reason),
         ("interval", f"{comparison.confidence:.0%}, {comparison.method}"),
-        ("machine", _machine(found.results["A"][0].environment)),
+        ("machine", machine_text(found.results["A"][0].environment)),
     ]
     for name, text in rows:
         console.print(f"  {name:<9} {text}", markup=False)
@@ -135,7 +135,7 @@ def show(found: SpecComparison) -> None:
 def _arm(results: list[Result]) -> str:
     """An arm's spec and figure: the median over its runs."""
     values = [result.value for result in results if result.value is not None]
-    figure = f"{_number(median(values))} {results[0].unit}" if values else "unknown"
+    figure = f"{number(median(values))} {results[0].unit}" if values else "unknown"
     of = "one run" if len(results) == 1 else f"median of {len(results)} runs"
     return f"{results[0].spec}: {figure}, {of}"
 
@@ -173,10 +173,12 @@ def _live(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
     options = dict(live)
     turned = parse_knobs(options.pop("set", ()), "--set")
     specs = build_spec(a, turned), build_spec(b, turned)
-    _check(live.get("experiment", "throughput"), live.get("tasks"), "zmq", live.get("model"))
+    check_experiment(
+        live.get("experiment", "throughput"), live.get("tasks"), "zmq", live.get("model")
+    )
     if live.get("blocks", MIN_BLOCKS) < MIN_BLOCKS:
         raise SettingError(f"--blocks: a verdict needs at least {MIN_BLOCKS}, not {live['blocks']}")
-    with _progress() as say:
+    with progress() as say:
         return compare_specs(*specs, **options, progress=say)
 
 

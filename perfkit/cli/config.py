@@ -36,7 +36,7 @@ from msgspec import Meta
 
 from cluster.errors import ClusterError
 from cluster.spec import ClusterSpec
-from perfkit.coordinator import spec_named
+from perfkit.specs import spec_named
 
 DEFAULT_BIND = "tcp://127.0.0.1:5577"
 DEFAULT_FILE = Path("perfkit.toml")

@@ -5,6 +5,7 @@ purpose: a mutation that needs ten lines is one that nobody would make by mistak
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 from unittest import mock
 
@@ -12,15 +13,16 @@ from msgspec.structs import replace
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.clients import Clients
+from cluster.clients import Clients, ClientState
 from cluster.ledger import Ledger
 from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
-from cluster.queue import RunQueue
+from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Lease, Needs, Range, Run
 from cluster.scheduler import Scheduler
+from cluster.stretches import Stretches
 from cluster.task import Failure
 
 
@@ -199,8 +201,18 @@ class RestartsWhatIsOver(Broken):
     class Desk(Clients):
         def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
             super().heartbeat(event, now)
-            self.by_name[event.client].received.clear()
+            self.by_name[event.client].over = Stretches(99)
             self.by_name[event.client].floor = 0
+
+
+class TakesTheNextForOver(Broken):
+    """Takes the submission after one that was received for received as well."""
+
+    class Desk(Clients):
+        def _received(self, client: ClientState, submission: int, now: float) -> None:
+            super()._received(client, submission, now)
+            if submission + 1 not in client.submissions:
+                client.over.add(submission + 1)
 
 
 class DeliversTwice(Broken):
@@ -252,8 +264,8 @@ class ForgetsDeadlines(Broken):
     """Accepts a time limit and never looks at it again."""
 
     class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, now: float) -> Run:
-            run = super().accept(event, now)
+        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
+            run = super().accept(event, *rest)
             self.timers.clear(("run", run.id))
             return run
 
@@ -264,12 +276,9 @@ class ForgetsDeadlines(Broken):
 class Backwards(RunQueue):
     """The least urgent level first."""
 
-    def __init__(self, bypasses: int) -> None:
-        super().__init__(bypasses)
-        self._order.reverse()
-
-    def granted(self, run: Run) -> None:
-        pass
+    def _reorder(self) -> None:
+        super()._reorder()
+        self._order.sort(reverse=True)
 
 
 class ServesLowBeforeHigh(Broken):
@@ -294,18 +303,35 @@ class LastComeFirstServed(Broken):
     """Serves the newest run of a priority first."""
 
     class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, now: float) -> Run:
+        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
             self._next_run -= 2
-            return super().accept(event, now)
+            return super().accept(event, *rest)
+
+
+class OneLine(RunQueue):
+    """Suspects and healthy of the same needs wait for one another."""
+
+    def head(self, blocked: AbstractSet[Key]) -> tuple[Run, bool] | None:
+        found = super().head(blocked)
+        return None if found and (found[0].needs, True) in blocked else found
+
+
+class LetsSuspectsBlock(Broken):
+    """Lets tasks that nobody may take yet hold up those that anybody could."""
+
+    class Books(Ledger):
+        def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+            super().__init__(limits, chance)
+            self.queue = OneLine(limits.bypasses)
 
 
 class ServesTheNextOneToo(Broken):
     """Leases a task that a neighbour in its run holds already."""
 
     class Books(Ledger):
-        def lease(self, run: Run, most: int, worker: WorkerState, now: float) -> Lease:
-            lease = super().lease(run, most, worker, now)
-            if lease.stop < run.count and not run.queued:
+        def lease(self, run: Run, *rest: Any) -> Lease:
+            lease = super().lease(run, *rest)
+            if lease.stop < run.count and not any(run.waiting):
                 run.put_back(Range(lease.stop - 1, lease.stop))
             return lease
 

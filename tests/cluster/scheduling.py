@@ -203,4 +203,5 @@ def run(id: int, count: int = 1, **attributes: Any) -> Run:
     """A run that was just accepted."""
     payloads = [b"%d" % position for position in range(count)]
     attributes = {"kind": "echo", **attributes}
-    return Run(id, on.TasksSubmitted("c", id, payloads=payloads, **attributes), 0.0)
+    event = on.TasksSubmitted("c", id, payloads=payloads, **attributes)
+    return Run(id, event, sum(map(len, payloads)), 0.0)

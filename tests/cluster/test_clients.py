@@ -34,16 +34,20 @@ def test_a_reminder_of_what_is_only_slow_brings_the_acceptance_alone() -> None:
 def test_a_reminder_of_what_nobody_knows_is_answered_with_a_refusal() -> None:
     bench = Bench()
     assert bench.heard(0, waiting=[(3, 0)]) == [do.Refuse("c", 3, "the coordinator lost it")]
+    over = do.Refuse("c", 3, "it was refused, or is over")
+    assert bench.heard(0, waiting=[(3, 0)]) == [over], "the refusal may have got lost"
+    assert bench.offer(b"x", submission=3) == [over], "it was still on its way"
 
 
-def test_a_reminder_of_what_is_over_is_late_and_ignored() -> None:
+def test_a_reminder_of_what_is_over_is_refused_and_below_the_floor_ignored() -> None:
     bench = Bench()
     bench.join()
     for submission in range(2):
         bench.submit(b"x", submission=submission)
         bench.finish("w", submission + 1, 0, b"y")
     bench.heard(1, 1)
-    assert bench.heard(1, waiting=[(0, 0), (1, 0)]) == []
+    over = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.heard(1, waiting=[(0, 0), (1, 0)]) == [over]
 
 
 def test_results_are_kept_until_the_client_says_it_has_them() -> None:
@@ -101,18 +105,60 @@ def test_a_client_that_comes_back_after_it_was_lost_starts_over() -> None:
     assert bench.offer(b"y", submission=1) == [do.Accept("c", 1, 2)]
 
 
-def test_what_is_received_counts_towards_the_bound_until_the_floor_passes_it() -> None:
+def test_one_slow_submission_does_not_use_up_the_bound_with_what_came_after_it() -> None:
     bench = Bench(submissions_per_client=2)
-    bench.join()
+    bench.join("w", credit=2)
     bench.submit(b"slow")
-    bench.submit(b"x", submission=1)
-    bench.finish("w", 1, 0, b"y")
-    bench.finish("w", 2, 0, b"y")
-    bench.heard(0, 1)
+    for submission in range(1, 50):
+        (lease,) = bench.submit(b"x", submission=submission)
+        assert isinstance(lease, do.Assign)
+        bench.finish("w", lease.lease, 0, b"y")
+        bench.heard(0, submission)
+    assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 50)]
+    bench.submit(b"x", submission=50)
     reason = "2 submissions of this client are open"
-    assert bench.offer(b"x", submission=2) == [do.Refuse("c", 2, reason)]
-    bench.heard(2)
-    assert bench.submit(b"x", submission=2) == [bench.assign("w", 3, 0, b"x")]
+    assert bench.offer(b"x", submission=51) == [do.Refuse("c", 51, reason)]
+
+
+def test_a_late_repeat_of_what_was_refused_is_refused_again_although_there_is_room() -> None:
+    bench = Bench(submissions_per_client=1)
+    bench.submit(b"x")
+    reason = "1 submissions of this client are open"
+    assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
+    bench.cancel()
+    bench.heard(0, 0)
+    again = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [again], "its first refusal may have got lost"
+    assert bench.submit(b"x", submission=2) == []
+    bench.counted(refused=1, duplicate_submissions=1, cancelled=1)
+
+
+def test_what_was_refused_leaves_no_gap_in_what_is_over() -> None:
+    bench = Bench(submissions_per_client=2, tasks=2)
+    bench.submit(b"slow")
+    for submission in range(1, 90, 3):
+        bench.submit(b"x", submission=submission)
+        for refused in (submission + 1, submission + 2):
+            (refusal,) = bench.offer(b"x", submission=refused)
+            assert isinstance(refusal, do.Refuse)
+        bench.cancel(submission=submission)
+        bench.heard(0, submission)
+    assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 91)]
+
+
+def test_what_a_client_has_left_out_is_over_when_it_has_left_out_too_much() -> None:
+    bench = Bench(submissions_per_client=3)
+    bench.join()
+    for submission in range(0, 100, 2):
+        (lease,) = bench.submit(b"x", submission=submission)
+        assert isinstance(lease, do.Assign)
+        bench.finish("w", lease.lease, 0, b"y")
+        bench.heard(0, submission)
+    over = [(0, 93), (94, 95), (96, 97), (98, 99)]
+    assert [*bench.scheduler.clients.by_name["c"].over] == over
+    refusal = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [refusal]
+    assert bench.submit(b"x", submission=95) == [bench.assign("w", 51, 0, b"x")]
 
 
 def test_nobody_hears_of_what_belongs_to_another_client() -> None:
@@ -131,4 +177,19 @@ def test_what_a_client_says_it_received_takes_no_more_room_than_what_it_submitte
     bench.submit(b"x")
     for first in range(1, 1_000, 10):
         bench.heard(0, *range(first, first + 10))
-    assert bench.scheduler.clients.by_name["c"].received == set()
+    assert not bench.scheduler.clients.by_name["c"].over
+
+
+def test_the_bytes_of_a_submission_are_counted_once() -> None:
+    asked: list[bytes] = []
+
+    class Payload(bytes):
+        def __len__(self) -> int:
+            asked.append(self)
+            return 5
+
+    bench = Bench()
+    payloads = [Payload(b"%d" % position) for position in range(3)]
+    bench.submit(*payloads)
+    assert bench.scheduler.status(0.0).payload_bytes == 15
+    assert asked == payloads

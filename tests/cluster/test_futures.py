@@ -31,7 +31,7 @@ def test_a_timed_out_task_is_a_timeout_to_who_does_not_know_the_cluster():
 
 def test_a_future_is_given_up_once_it_is_cancelled():
     given_up = []
-    future = TaskFuture(given_up.append)
+    future = TaskFuture(given_up.append, lambda future, timeout: None)
     assert future.cancel()
     assert given_up == [future]
     set_result(future, b"late")
@@ -41,7 +41,7 @@ def test_a_future_is_given_up_once_it_is_cancelled():
 
 def test_a_future_that_is_over_can_not_be_given_up():
     given_up = []
-    future = TaskFuture(given_up.append)
+    future = TaskFuture(given_up.append, lambda future, timeout: None)
     set_result(future, b"x")
     assert not future.cancel()
     set_result(future, b"again")
@@ -51,7 +51,7 @@ def test_a_future_that_is_over_can_not_be_given_up():
 
 def test_a_cancellation_from_the_cluster_cancels_the_future():
     given_up = []
-    future = TaskFuture(given_up.append)
+    future = TaskFuture(given_up.append, lambda future, timeout: None)
     set_exception(future, CancelledError("by the coordinator"))
     assert future.cancelled()
     assert given_up == []
@@ -61,7 +61,7 @@ def test_a_future_knows_its_task_once_it_is_accepted(serve):
     handlers = Handlers()
     handlers.register("echo")(lambda payload: payload)
     served = serve(handlers)
-    assert TaskFuture(lambda future: None).task_id is None
+    assert TaskFuture(lambda future: None, lambda future, timeout: None).task_id is None
     futures = [served.client.submit("echo", b"x") for _ in range(3)]
     assert [future.result(timeout=10) for future in futures] == [b"x"] * 3
     assert len({future.task_id for future in futures}) == 3

@@ -1,34 +1,11 @@
 """The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
 
-from collections.abc import Iterable
-from itertools import pairwise
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
+from cluster import actions as do
 from cluster import events as on
-from cluster.ledger import Ledger, stretches
+from cluster.ledger import Ledger
 from cluster.limits import Limits
 from cluster.task import Failure, State
-from tests.cluster.scheduling import Bench, T
-
-
-@given(st.lists(st.integers(0, 40)))
-def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: list[int]) -> None:
-    ranges = stretches(positions)
-    assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
-    assert all(a[1] < b[0] for a, b in pairwise(ranges))
-
-
-@pytest.mark.parametrize(
-    ("positions", "ranges"),
-    [((), []), ((3,), [(3, 4)]), ((2, 0, 1, 1), [(0, 3)]), ((5, 7, 6, 1), [(1, 2), (5, 8)])],
-)
-def test_stretches_of_some_positions(
-    positions: Iterable[int], ranges: list[tuple[int, int]]
-) -> None:
-    assert stretches(positions) == ranges
+from tests.cluster.scheduling import Bench, T, delivered, ended
 
 
 def test_an_empty_ledger_is_full_for_nothing_and_owes_nobody() -> None:
@@ -60,6 +37,52 @@ def test_failures_are_retained_by_the_size_of_their_message() -> None:
     assert bench.scheduler.ledger.retained_bytes == len("why not") + len("four")
 
 
+def large(bench: Bench) -> list[bytes]:
+    """Ten results of 60 bytes, which a client has missed."""
+    results = [b"%060d" % position for position in range(10)]
+    bench.join("w", credit=10)
+    bench.submit(*T)
+    for position, result in enumerate(results):
+        bench.finish("w", 1, position, result)
+    return results
+
+
+def test_what_is_delivered_again_is_cut_into_messages_that_go_through() -> None:
+    bench = Bench(message_bytes=2_000)  # of which a quarter holds four results and their frames
+    results = large(bench)
+    _, *again = bench.heard(0, waiting=[(0, 0)])
+    pieces = [(0, 4), (4, 8), (8, 10)]
+    assert again == [delivered(*results[a:b], start=a) for a, b in pieces]
+    assert bench.scheduler.counters["redelivered"] == 1
+
+
+def test_a_result_larger_than_a_piece_is_delivered_alone() -> None:
+    bench = Bench(message_bytes=100)
+    results = large(bench)
+    _, *again = bench.heard(0, waiting=[(0, 0)])
+    assert again == [delivered(result, start=at) for at, result in enumerate(results)]
+
+
+def test_results_that_came_in_one_large_message_leave_in_several() -> None:
+    bench = Bench(message_bytes=1_000)
+    bench.join("w", credit=4)
+    bench.submit(*T[:4])
+    results = [b"r" * 60] * 4
+    assert bench.finish("w", 1, 0, *results) == [
+        delivered(*results[:2]),
+        delivered(*results[2:], start=2),
+    ]
+
+
+def test_failures_are_cut_into_pieces_too_and_stay_in_their_places() -> None:
+    bench = Bench(message_bytes=1_000)
+    bench.submit(*T[:5])
+    gone = [Failure(p, "Cancelled", "cancelled", State.CANCELLED) for p in range(5)]
+    pieces = [ended(gone[0], 3), ended(gone[3], 2)]
+    assert bench.cancel() == pieces
+    assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1), *pieces]
+
+
 def test_every_way_to_end_is_counted_by_its_state() -> None:
     bench = Bench(deaths=1)
     bench.join("w", credit=4)
@@ -77,13 +100,3 @@ def test_every_way_to_end_is_counted_by_its_state() -> None:
         State.DEAD_LETTERED: 1,
     }
     assert bench.scheduler.ledger.open_tasks == 0
-
-
-def test_a_move_that_is_not_in_the_table_is_a_bug_that_shows_at_once() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
-    lease = bench.scheduler.ledger.leases[1]
-    run = lease.run
-    with pytest.raises(KeyError):
-        bench.scheduler.ledger._note(run, State.DONE, "finished", 0, 1, "", 0.0)  # type: ignore[arg-type]

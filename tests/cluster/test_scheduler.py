@@ -11,6 +11,7 @@ import pytest
 from cluster import actions as do
 from cluster import events as on
 from cluster.policy import POLICIES, RoundRobin
+from cluster.run import Lease
 from cluster.task import (
     Backoff,
     Failure,
@@ -106,7 +107,8 @@ def test_a_late_repeat_of_what_is_over_starts_nothing() -> None:
     bench.heard(1)
     assert bench.offer(b"x", submission=0) == [], "it is below the floor"
     bench.heard(1, 1)
-    assert bench.offer(b"x", submission=1) == [], "it was received"
+    over = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [over], "nobody listens: it was received"
     bench.counted(duplicate_submissions=2)
 
 
@@ -127,7 +129,7 @@ def test_a_submission_over_a_bound_is_refused_with_the_bound(
     bench.counted(refused=2)
     bench.cancel()
     bench.heard(1)
-    assert bench.submit(b"xx", b"xx", submission=1) == [], "there is room again"
+    assert bench.submit(b"xx", b"xx", submission=2) == [], "there is room again"
 
 
 def test_results_nobody_fetches_stop_further_submissions() -> None:
@@ -138,7 +140,7 @@ def test_results_nobody_fetches_stop_further_submissions() -> None:
     reason = "4 bytes of results wait to be received, of at most 3"
     assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
     bench.heard(1)
-    assert bench.submit(b"x", submission=1) == [bench.assign("w", 2, 0, b"x")]
+    assert bench.submit(b"x", submission=2) == [bench.assign("w", 2, 0, b"x")]
 
 
 def test_one_client_too_many_is_refused_and_its_heartbeat_not_answered() -> None:
@@ -312,6 +314,24 @@ def test_what_was_cancelled_is_not_requeued_with_its_lease() -> None:
         "a task that saw a death is alone"
     )
     assert bench.finish("v", 2, 0, b"a") == [delivered(b"a"), bench.assign("v", 3, 2, T[2])]
+
+
+def test_a_cancel_looks_at_the_leases_of_its_own_run_only() -> None:
+    bench = Bench()
+    bench.join("w", credit=50)
+    for submission in range(50):
+        bench.submit(b"x", submission=submission)
+
+    class Unread(dict[int, Lease]):
+        def values(self) -> Any:
+            raise AssertionError("the leases of all runs were looked through")
+
+    ledger = bench.scheduler.ledger
+    leases, ledger.leases = ledger.leases, Unread(ledger.leases)
+    actions = bench.scheduler.handle(on.TasksCancelled("c", 7), 0.0)
+    ledger.leases = leases
+    assert actions == [do.Cancel("w", 1, 8, [0]), ended(cancelled(0), submission=7)]
+    bench.scheduler.validate()
 
 
 def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
@@ -574,13 +594,39 @@ def test_nothing_is_recalled_for_a_worker_that_could_not_do_it() -> None:
     assert bench.wait(0.5) == []
 
 
-def test_a_lease_is_recalled_once() -> None:
-    bench = Bench(liveness_s=100.0)
+def recalled(**limits: float) -> Bench:
+    """Two workers; what the first holds was just recalled for the second."""
+    bench = Bench(**limits)
     bench.join("a", credit=4)
     bench.submit(*T[:4])
     bench.join("b", credit=4)
     assert bench.wait(0.005) == [do.Recall("a", 1, 1)]
-    assert bench.wait(5.0) == []
+    return bench
+
+
+def wait_and_beat(bench: Bench, seconds: float) -> list[do.Action]:
+    actions = bench.wait(seconds)
+    for worker, held in (("a", [1]), ("b", [])):
+        actions += bench.beat(worker, *held)
+    return actions + bench.wait(0.005)
+
+
+def test_a_recall_without_an_answer_is_repeated_after_liveness_and_not_before() -> None:
+    bench = recalled()
+    for wait_s in (0.2, 0.2, 0.15):
+        assert wait_and_beat(bench, wait_s) == []
+    assert wait_and_beat(bench, 0.05) == [do.Recall("a", 1, 1)]
+    assert wait_and_beat(bench, 0.2) == []
+    assert bench.release("a", 1, 1) == [bench.assign("b", 2, 1, *T[1:4])]
+    bench.counted(recalls=2, returned=3)
+
+
+def test_a_recall_is_not_repeated_when_nobody_is_idle_any_more() -> None:
+    bench = recalled()
+    assert bench.submit(b"x", submission=1) == [bench.assign("b", 2, 0, b"x")]
+    for _ in range(4):
+        bench.wait(0.2)
+        assert [*bench.beat("a", 1), *bench.beat("b", 2)] == []
     bench.counted(recalls=1)
 
 
@@ -647,9 +693,34 @@ def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
     bench.tell(on.WorkerLost("w", "killed"))
     assert bench.join("a", credit=4) == [bench.assign("a", 2, 0, T[0])]
     assert bench.join("b", credit=4) == [bench.assign("b", 3, 1, T[1])]
-    assert bench.submit(b"x", submission=1, kind="echo") == []
     assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 4, 2, T[2])]
-    assert bench.cancel(3) == [ended(cancelled(3)), bench.assign("a", 5, 0, b"x")]
+
+
+def test_suspects_whom_nobody_may_take_yet_hold_up_no_healthy_task() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:3])
+    bench.tell(on.WorkerLost("w", "killed"))  # 0 and 1 are suspects now, 2 is healthy
+    assert bench.join("a", credit=4) == [
+        bench.assign("a", 2, 0, T[0]),
+        bench.assign("a", 3, 2, T[2]),
+    ]
+    assert bench.submit(b"x", submission=1) == [bench.assign("a", 4, 0, b"x")]
+    assert bench.finish("a", 4, 0, b"y") == [delivered(b"y", submission=1)]
+    assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 5, 1, T[1])]
+
+
+def test_of_one_run_the_suspects_go_first_and_the_older_run_before_both() -> None:
+    bench = Bench()
+    bench.submit(b"first", kind="other")
+    bench.join("w", credit=1)
+    bench.submit(*T[:2], submission=1)
+    bench.tell(on.WorkerLost("w", "killed"))
+    assert bench.join("a", credit=3, kinds=["echo", "other"]) == [
+        bench.assign("a", 2, 0, b"first", kind="other"),
+        bench.assign("a", 3, 0, T[0]),
+        bench.assign("a", 4, 1, T[1]),
+    ]
 
 
 def test_who_leaves_or_restarts_in_order_does_not_count_as_dead() -> None:

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 
 from cluster import actions as do
 from cluster import events as on
+from cluster.clients import ClientState
 from cluster.limits import Limits
 from cluster.policy import POLICIES, AssignmentPolicy
 from cluster.scheduler import Scheduler
@@ -68,6 +69,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.epochs: dict[str, int] = {}
         self.leases: list[Held] = []
         self.accepted: dict[str, dict[int, on.TasksSubmitted]] = {}
+        self.refused: list[tuple[on.TasksSubmitted, ClientState]] = []
         self.submission = 0
 
     def tell(self, event: on.Event) -> list[do.Action]:
@@ -184,6 +186,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             assert isinstance(first, do.Refuse), first
             assert first.reason
+            if client in self.scheduler.clients.by_name:  # else nothing is known of it
+                self.refused.append((event, self.scheduler.clients.by_name[client]))
+
+    @precondition(lambda self: self.refused)
+    @rule(data=st.data())
+    def refused_again(self, data: st.DataObject) -> None:
+        """What was refused comes once more, when nobody waits for it any longer."""
+        event, state = data.draw(st.sampled_from(self.refused))
+        if self.scheduler.clients.by_name.get(event.client) is state:
+            assert not any(isinstance(action, do.Accept) for action in self.tell(event))
 
     @precondition(lambda self: any(self.accepted.values()))
     @rule(data=st.data(), what=st.sampled_from(["repeat", "cancel", "cancel all", "receive"]))

@@ -11,6 +11,8 @@ from cluster.witness import Witness
 SUBMITTED = on.TasksSubmitted("c", 0, "echo", [b"a", b"b"])
 ACCEPT = do.Accept("c", 0, 1)
 JOINED = on.WorkerJoined("w", 1, 1, 1, ["echo"])
+WELCOME = do.Welcome("w", 1, 1, 0.2)
+IDLE = "'echo' waits although w has credit"
 
 
 def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> do.Assign:
@@ -19,9 +21,10 @@ def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> 
 
 @pytest.fixture
 def witness() -> Witness:
-    """One that saw a worker come under epoch 1, and two tasks being accepted."""
+    """One that saw a worker come under epoch 1, which wants nothing, and two tasks accepted."""
     one = Witness(Limits(bypasses=1))
-    one.observe(JOINED, [do.Welcome("w", 1, 1, 0.2)], 0.0)
+    one.observe(JOINED, [WELCOME], 0.0)
+    one.observe(on.WorkerDraining("w", 1), [], 0.0)
     one.observe(SUBMITTED, [ACCEPT], 0.0)
     return one
 
@@ -62,6 +65,14 @@ def test_an_action_that_breaks_a_promise_is_objected_to(
         witness.observe(None, actions, 0.0)
 
 
+def test_a_submission_that_was_refused_and_then_started_is_objected_to(witness: Witness) -> None:
+    again = on.TasksSubmitted("c", 1, "echo", [b"n"])
+    witness.observe(again, [do.Refuse("c", 1, "full")], 0.0)
+    witness.observe(again, [do.Refuse("c", 1, "it is over")], 0.0)
+    with pytest.raises(AssertionError, match="accepted after it had been refused"):
+        witness.observe(again, [do.Accept("c", 1, 2)], 0.0)
+
+
 def test_a_stale_speaker_who_is_not_told_is_objected_to(witness: Witness) -> None:
     stale = on.WorkerHeartbeat("w", 0, [])
     witness.observe(stale, [do.Disconnect("w", 0, "over")], 0.0)
@@ -86,6 +97,57 @@ def submit(witness: Witness, submission: int, priority: Priority, kind: str = "e
     payloads = [b"%d %d" % (submission, position) for position in range(30)]
     event = on.TasksSubmitted("c", submission, kind, payloads, priority)
     witness.observe(event, [do.Accept("c", submission, submission + 1)], 0.0)
+
+
+@pytest.fixture
+def busy() -> Witness:
+    """One that saw a worker take one of two tasks, on a credit of one."""
+    one = Witness(Limits())
+    one.observe(JOINED, [WELCOME], 0.0)
+    one.observe(SUBMITTED, [ACCEPT, assign(1)], 0.0)
+    return one
+
+
+def test_work_that_waits_while_somebody_has_credit_for_it_is_objected_to(busy: Witness) -> None:
+    busy.observe(JOINED, [WELCOME], 0.1)
+    busy.observe(on.TasksFinished("w", 1, 1, 0, []), [], 0.1)
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(on.TasksFinished("w", 1, 1, 0, [b"x"]), [do.Deliver("c", 0, 0, [b"x"])], 0.1)
+
+
+def test_work_that_waits_while_somebody_gave_other_work_back_is_objected_to(busy: Witness) -> None:
+    busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # from there on it holds nothing
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(on.TasksReleased("w", 1, 1, 0), [], 0.1)
+
+
+def test_work_that_waits_while_a_newcomer_could_take_it_is_objected_to(busy: Witness) -> None:
+    again = on.WorkerJoined("w", 2, 1, 1, ["echo"])
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(again, [do.Welcome("w", 2, 2, 0.2)], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("event", "at_s"),
+    [
+        (on.WorkerDraining("w", 1), 0.1),
+        (on.WorkerLeft("w", 1), 0.1),
+        (on.WorkerLost("w", "gone"), 0.1),
+        (None, 0.6),
+    ],
+)
+def test_nobody_is_expected_to_take_work_who_leaves_or_may_be_gone(
+    busy: Witness, event: on.Event | None, at_s: float
+) -> None:
+    busy.observe(event, [], at_s)
+    past = on.TasksFinished("w", 1, 1, 0, [b"x"])
+    busy.observe(past, [do.Disconnect("w", 1, "over"), do.Deliver("c", 0, 0, [b"x"])], at_s)
+
+
+def test_nobody_is_expected_to_take_what_it_does_not_offer() -> None:
+    one = Witness(Limits())
+    one.observe(on.WorkerJoined("w", 1, 1, 1, ["other"]), [WELCOME], 0.0)
+    one.observe(SUBMITTED, [ACCEPT], 0.0)
 
 
 def test_an_order_that_is_not_promised_is_objected_to(witness: Witness) -> None:

@@ -1,5 +1,6 @@
 """The experiments on real clusters, small; and that wrong answers make no figure."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from cluster import BASELINE, LocalCluster
 from cluster.client import Client
 from cluster.errors import ClusterError
+from cluster.spec import decode_spec
 from perfkit.bench import load
 from perfkit.bench.environment import fingerprint
-from perfkit.bench.experiments import EXPERIMENTS, ExperimentError, WrongResult, run
+from perfkit.bench.experiments import EXPERIMENTS, NO_SPEC, ExperimentError, WrongResult, run
 from perfkit.bench.results import Result, decode, encode
+from perfkit.engines import MissingExtra
+from perfkit.engines.base import ColumnEngine
 
 TASKS = {"throughput": 40, "latency": 30, "burst": 10, "startup": 1}
 
@@ -109,6 +113,46 @@ def test_a_served_model_is_measured_with_its_accuracy() -> None:
     assert lines[-1].startswith("throughput: block 10, ")
 
 
+# The same on other engines, which have no parts to name and no messages to count
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_experiment_on_another_engine_claims_no_spec_and_counts_nothing(name: str) -> None:
+    result = run(name, spec=BASELINE, workers=1, tasks=TASKS[name], engine="local")
+    assert (result.experiment, result.engine, result.spec) == (name, "local", NO_SPEC)
+    assert (result.workers, result.tasks) == (1, TASKS[name])
+    assert result.value is not None
+    assert min(result.samples) <= result.value <= max(result.samples)
+    assert not [counter for counter in result.counters if counter.endswith("_per_task")]
+    assert decode(encode(result)) == result
+    with pytest.raises(ClusterError, match="name"):
+        decode_spec(json.dumps({"name": NO_SPEC}))
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_a_peer_serves_the_same_model(engine: str) -> None:
+    try:
+        result = run(
+            "throughput", spec=BASELINE, workers=1, tasks=20, engine=engine, model="digits"
+        )
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+    assert (result.engine, result.spec, result.unit) == (engine, NO_SPEC, "items/s")
+    assert len(result.samples) == 10
+    assert (result.counters["accuracy"] or 0) > 0.9
+
+
+def test_a_peer_that_answers_wrongly_makes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    truly = ColumnEngine.map
+
+    def swapped(self: ColumnEngine, kind: str, payloads: Any) -> Iterator[bytes]:
+        return reversed(list(truly(self, kind, payloads)))
+
+    monkeypatch.setattr(ColumnEngine, "map", swapped)
+    with pytest.raises(WrongResult, match=r"echo task 0 of .* the run counts for nothing"):
+        run("throughput", spec=BASELINE, workers=1, tasks=40, engine="local")
+
+
 # A wrong answer makes no figure
 
 
@@ -155,7 +199,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
     [
         ({"name": "thruput"}, r"no experiment 'thruput'; .* did you mean 'throughput'\?"),
         ({"name": "x"}, "no experiment 'x'; there are throughput, latency, burst, startup$"),
-        ({"engine": "dask"}, "no engine 'dask'; there is zmq"),
+        ({"engine": "desk"}, "no engine 'desk'; there are local, zmq, dask, ray$"),
         ({"tasks": 0}, "latency takes 1 to 200,000 tasks, not 0"),
         ({"tasks": 200_001}, "1 to 200,000 tasks, not 200,001"),
         ({"workers": 0}, "latency takes 1 to 64 workers, not 0"),

@@ -7,6 +7,7 @@ import pytest
 
 from cluster import BASELINE
 from cluster.policy import LeastLoaded, ScanPolicy
+from cluster.task import NO_REQUIREMENTS, Requirements
 from perfkit.bench.load import ExperimentError, WrongResult
 from perfkit.bench.selection import measure_selection
 
@@ -45,6 +46,23 @@ def test_a_choice_without_credit_is_not_timed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(LeastLoaded, "score", None)
     with pytest.raises(WrongResult, match="chose worker-0, which has no credit left"):
         measure_selection(BASELINE, workers=20, choices=500)
+
+
+def test_what_is_required_decides_who_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    vega = Requirements(min_vram_bytes=4 << 30, gpu_family="vega")
+    result = measure_selection(BASELINE, workers=6, choices=300, requirements=vega)
+    assert result.parameters["requirements"] == {"min_vram_bytes": 4 << 30, "gpu_family": "vega"}
+    assert len(result.samples) == 300
+    with pytest.raises(ExperimentError, match=r"none of 1 made-up workers meets .*'vega'"):
+        measure_selection(BASELINE, workers=1, requirements=vega)
+    truly = LeastLoaded.choose
+
+    def blindly(self: LeastLoaded, needs: Any, suspect: bool) -> Any:
+        return truly(self, (needs[0], NO_REQUIREMENTS), suspect)
+
+    monkeypatch.setattr(LeastLoaded, "choose", blindly)
+    with pytest.raises(WrongResult, match="which cannot do the task"):
+        measure_selection(BASELINE, workers=20, choices=500, requirements=vega)
 
 
 @pytest.mark.parametrize("numbers", [{"workers": 0}, {"choices": 0}, {"workers": 10_001}])

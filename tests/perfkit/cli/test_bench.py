@@ -1,6 +1,7 @@
 """Experiments from the command line: the figure for people, JSON for programs, and wrong words."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,12 @@ def test_the_help_names_the_experiments_there_are(perfkit: Call) -> None:
         (["thruput"], "there is no experiment 'thruput'; there are throughput, "),
         (["thruput"], "did you mean 'throughput'?"),
         (["latency", "--spec", "basline"], "did you mean 'baseline'?"),
-        (["latency", "--engine", "zmk"], "there is no engine 'zmk'; there are zmq"),
+        (["latency", "--engine", "zmk"], "no engine 'zmk'; there are local, zmq, dask, ray; did"),
+        (
+            ["latency", "--engine", "local", "--spec", "fast"],
+            "for the engine zmq; local has no",
+        ),
+        (["latency", "--engine", "dask", "--set", "credit=4"], "for the engine zmq; dask has no"),
         (["latency", "--model", "magica"], "did you mean 'magika'?"),
         (["startup", "--tasks", "1000000"], "--tasks: startup takes 1 to 100, not 1,000,000"),
         (["startup", "--set", "x=1"], "the spec has no knob 'x'"),
@@ -117,6 +123,34 @@ def test_wrong_words_are_told_before_anything_runs(
     ended = perfkit("bench", *arguments)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert complaint in ended.stderr
+
+
+def test_another_engine_runs_the_same_tasks_and_names_no_spec(perfkit: Call) -> None:
+    ran = perfkit(
+        "bench", "throughput", "--engine", "local", "--workers", 1, "--tasks", 40, "--json", "x"
+    )
+    assert ran.exit_code == 0
+    assert "  cluster   local, 1 workers, 40 tasks, seed 0" in ran.stdout
+    assert "per_task" not in ran.stdout
+    saved = load("x")
+    assert (saved.engine, saved.spec) == ("local", experiments.NO_SPEC)
+
+
+def test_an_engine_that_is_not_installed_says_how_to(
+    perfkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "perfkit.engines.dask", raising=False)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    ended = perfkit("bench", "throughput", "--engine", "dask")
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert "perfkit: the dask engine is not installed" in ended.stderr
+    assert "pip install 'perfkit[peers]'" in ended.stderr
+
+
+def test_the_help_names_the_engines_there_are(perfkit: Call) -> None:
+    shown = perfkit("bench", "--help").stdout
+    assert "local, zmq, dask or ray" in shown
+    assert len(experiments.ENGINES) == 4
 
 
 def test_an_experiment_that_fails_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,206 @@
+"""The bare brokers as their client sees them: start one in a with block, put it under load.
+
+Each way to load one gives back when it was done and what came of it, and leaves the proof that it
+was right to the caller, after the clock has stopped.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import zmq
+
+from cluster.local import Process
+from cluster.task import Priority
+from cluster.transport import NOW
+from perfkit.bench.bare.packing import TASKS_PER_FRAME, pack, unpack_outcomes
+from perfkit.bench.load import ExperimentError, Work
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+#: A lost message must end a measurement, not hang it.
+ANSWER_TIMEOUT_MS = 30_000
+#: How many frames of tasks a client has on the way: as many tasks as the cluster's map has.
+FRAMES_IN_FLIGHT = 655
+#: How many frames or messages a worker holds, so that it never waits for the next.
+FRAMES_HELD, MESSAGES_HELD = 4, 64
+
+
+class Bare:
+    """A bare broker's processes and a socket to it, for as long as a with block lasts.
+
+    Raises ClusterError, with what the child wrote, when a process does not come up.
+    """
+
+    kind: int = zmq.DEALER
+
+    def __init__(self, role: str, *options: str) -> None:
+        self._first = (role, options)
+        self._others: list[tuple[str, tuple[str, ...]]] = []
+        self.processes: list[Process] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """The broker's process id, then its workers'."""
+        return [process.pid for process in self.processes]
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="bare-")
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._until_s = time.monotonic() + READY_TIMEOUT_S
+        try:
+            endpoint = self._start(*self._first)
+            for role, options in self._others:
+                self._start(role, ("--endpoint", endpoint, *options))
+            self._socket: zmq.Socket[bytes] = self._context.socket(self.kind)
+            self._socket.set_hwm(0)
+            self._socket.linger = 0
+            self._socket.connect(endpoint)
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process and give back every descriptor."""
+        until_s = time.monotonic() + STOP_TIMEOUT_S
+        for process in reversed(self.processes):
+            process.stop(until_s)
+        self._context.destroy(linger=0)
+        self._folder.cleanup()
+
+    def _start(self, role: str, options: Sequence[str]) -> str:
+        module = "perfkit.bench.bare"
+        name = f"{role}-{len(self.processes)}"
+        process = Process(name, module, [role, *options], Path(self._folder.name))
+        self.processes.append(process)
+        return process.announcement(self._until_s)["endpoint"]
+
+    def _wait(self) -> None:
+        if not self._poller.poll(ANSWER_TIMEOUT_MS):
+            raise ExperimentError(
+                f"a bare {self._first[0]} gave no answer within {ANSWER_TIMEOUT_MS // 1000} s"
+            )
+
+
+class PackedBroker(Bare):
+    """A hundred tasks to a frame, each entered in a table and a priority bucket by itself."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__("packed-broker")
+        self._others = [("packed-worker", ("--credit", str(FRAMES_HELD)))] * workers
+
+    def map_s(self, work: Work) -> float:
+        """The seconds until every task's result was here; they are checked after that."""
+        socket, payloads, total = self._socket, work.payloads, len(work)
+        found: dict[int, bytes] = {}
+        started = 0
+        began_s = time.perf_counter()
+        while len(found) < total:
+            while started < total and started - len(found) < FRAMES_IN_FLIGHT * TASKS_PER_FRAME:
+                part = payloads[started : started + TASKS_PER_FRAME]
+                normal = int(Priority.NORMAL)
+                tasks = [(n, normal, work.kind, payload) for n, payload in enumerate(part, started)]
+                socket.send(pack(tasks), NOW)
+                started += len(part)
+            self._wait()
+            found.update(unpack_outcomes(socket.recv()))
+        took_s = time.perf_counter() - began_s
+        work.check([found[number] for number in range(total)])
+        return took_s
+
+
+class Forwarder(Bare):
+    """One task to a message, each sent on to the worker that was free first.
+
+    With ``uncopied`` no process copies a payload, which pays for large ones. A worker holds
+    ``messages_held``; if that is one, nobody looks for a second message after a wake-up.
+    """
+
+    def __init__(
+        self, workers: int, *, uncopied: bool = False, messages_held: int = MESSAGES_HELD
+    ) -> None:
+        options = ("--uncopied",) if uncopied else ()
+        if messages_held == 1:
+            options = (*options, "--drain", "1")
+        super().__init__("forwarder", *options)
+        self._others = [("echo-worker", ("--credit", str(messages_held), *options))] * workers
+        self._copy = not uncopied
+
+    def stream_s(self, work: Work, in_flight: int) -> float:
+        """The seconds until every echo was back, so many in flight; they are checked after that.
+
+        Echoes of two workers overtake each other; the number at their front says which they are.
+        """
+        socket, payloads, total, copy = self._socket, work.payloads, len(work), self._copy
+        found: list[Any] = []
+        started = 0
+        began_s = time.perf_counter()
+        while len(found) < total:
+            while started < total and started - len(found) < in_flight:
+                socket.send(payloads[started], NOW, copy=copy)
+                started += 1
+            self._wait()
+            try:
+                while True:
+                    found.append(socket.recv(NOW, copy=copy))
+            except zmq.Again:
+                pass
+        took_s = time.perf_counter() - began_s
+        work.check(sorted(found if copy else [frame.bytes for frame in found]))
+        return took_s
+
+    def one_by_one_ms(self, work: Work) -> list[float]:
+        """The latency of each echo in ms, each sent when the one before it is back."""
+        socket = self._socket
+        took_ms: list[float] = []
+        found: list[bytes] = []
+        for payload in work.payloads:
+            began_s = time.perf_counter()
+            socket.send(payload, NOW)
+            self._wait()
+            found.append(socket.recv(NOW))
+            took_ms.append((time.perf_counter() - began_s) * 1e3)
+        work.check(found)
+        return took_ms
+
+
+class RawLink(Bare):
+    """Two processes, one hop, nothing copied: as fast as payloads go from one to the other."""
+
+    kind = zmq.PAIR
+
+    def __init__(self) -> None:
+        super().__init__("sink")
+
+    def send_s(self, work: Work) -> float:
+        """The seconds until the last payload was there, each checked by its sum after that."""
+        socket = self._socket
+        began_s = time.perf_counter()
+        socket.send(b"%d" % len(work))
+        for payload in work.payloads:
+            socket.send(payload, copy=False)
+        self._wait()
+        socket.recv()
+        took_s = time.perf_counter() - began_s
+        sums = msgspec.msgpack.decode(socket.recv(), type=list[int])
+        if sums != [zlib.crc32(payload) for payload in work.expected]:
+            raise ExperimentError("what arrived over a bare link is not what was sent")
+        return took_s

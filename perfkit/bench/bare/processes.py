@@ -1,0 +1,220 @@
+"""The processes of the bare brokers, each a loop as short as its job allows.
+
+All wait in a poller and then read whatever has arrived, which is what a broker that has anything
+else to attend to must do as well. A process ends with its standard input, like the cluster's, and
+without ceremony: there is nothing to put in order. Garbage collection is off, because nothing here
+makes a cycle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import zmq
+
+from cluster.process import announce, stop_with_parent
+from cluster.transport import MORE, NOW
+from perfkit.bench.bare.packing import (
+    TASKS_PER_FRAME,
+    Job,
+    Outcome,
+    pack,
+    unpack_jobs,
+    unpack_outcomes,
+    unpack_tasks,
+)
+
+Socket = zmq.Socket[bytes]
+
+PRIORITIES = 4
+#: How many messages a busy process reads before it waits again, and what it hands on in one go.
+DRAIN = 64
+ANYWHERE = "tcp://127.0.0.1:*"
+#: What a worker sends once for each message that it may hold: free again, and no result with it.
+NOTHING = b""
+
+
+def open_socket(kind: int) -> Socket:
+    """A socket without bounds: whoever drives it keeps a window."""
+    made: Socket = zmq.Context.instance().socket(kind)
+    made.set_hwm(0)
+    made.linger = 0
+    return made
+
+
+def listen(kind: int) -> Socket:
+    """A socket at a free port of this machine, announced to whoever started this process."""
+    made = open_socket(kind)
+    made.bind(ANYWHERE)
+    announce(endpoint=made.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
+    return made
+
+
+def waiting_for(socket: Socket) -> Callable[[], object]:
+    """What returns when a socket can be read; made once, because making a poller takes time."""
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    return poller.poll
+
+
+def packed_broker() -> None:
+    """Enter every task one by one in a table and a priority bucket, hand them out in batches to
+    the worker that was free first, and forward results, packed, to the clients they belong to.
+    """
+    router = listen(zmq.ROUTER)
+    receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
+    workers: set[bytes] = set()
+    free: deque[bytes] = deque()
+    table: dict[int, tuple[bytes, int]] = {}
+    buckets: list[deque[Job]] = [deque() for _ in range(PRIORITIES)]
+    number = 0
+    while True:
+        wait()
+        results: dict[bytes, list[Outcome]] = {}
+        try:
+            for _ in range(DRAIN):
+                sender, frame = receive(NOW)
+                if frame == NOTHING:
+                    workers.add(sender)
+                    free.append(sender)
+                elif sender in workers:
+                    free.append(sender)
+                    for job, result in unpack_outcomes(frame):
+                        client, task = table.pop(job)
+                        results.setdefault(client, []).append((task, result))
+                else:
+                    for task, priority, kind, payload in unpack_tasks(frame):
+                        table[number] = (sender, task)
+                        buckets[priority].append((number, kind, payload))
+                        number += 1
+                # A worker that has become free waits for nothing else that may have arrived.
+                while free and any(buckets):
+                    send(free.popleft(), MORE)
+                    send(pack(next_jobs(buckets)), NOW)
+        except zmq.Again:
+            pass
+        for client, outcomes in results.items():
+            send(client, MORE)
+            send(pack(outcomes), NOW)
+
+
+def next_jobs(buckets: Sequence[deque[Job]]) -> list[Job]:
+    """A frame's worth of jobs, the most urgent first."""
+    jobs: list[Job] = []
+    for bucket in buckets:
+        take = bucket.popleft
+        jobs += [take() for _ in range(min(TASKS_PER_FRAME - len(jobs), len(bucket)))]
+        if len(jobs) == TASKS_PER_FRAME:
+            break
+    return jobs
+
+
+def packed_worker(endpoint: str, credit: int) -> None:
+    """Give every payload of a batch back."""
+    dealer = join(endpoint, credit)
+    receive, send, wait = dealer.recv, dealer.send, waiting_for(dealer)
+    while True:
+        wait()
+        send(pack([(job, payload) for job, _, payload in unpack_jobs(receive(NOW))]), NOW)
+
+
+def forwarder(copy: bool, drain: int) -> None:
+    """Send each message on to the worker that was free first, and each result to its client.
+
+    A client's message is [client, payload], a worker's [worker, client, payload]. With ``copy``
+    off payloads are passed on as the library holds them, for large ones. After a wake-up it reads
+    at most ``drain`` messages: to look for a second one costs time where there is never one.
+    """
+    router = listen(zmq.ROUTER)
+    receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
+    free: deque[bytes] = deque()
+    waiting: deque[tuple[bytes, bytes]] = deque()
+    while True:
+        wait()
+        try:
+            for _ in range(drain):
+                frames: list[Any] = receive(NOW, copy=copy)
+                payload = frames[-1]
+                sender, client = frames[0], frames[-2]
+                if not copy:
+                    sender, client = bytes(sender), bytes(client)
+                if len(frames) == 2:
+                    waiting.append((client, payload))
+                else:
+                    free.append(sender)
+                    if client != NOTHING:
+                        send(client, MORE)
+                        send(payload, NOW, copy=copy)
+                if free and waiting:
+                    client, payload = waiting.popleft()
+                    send(free.popleft(), MORE)
+                    send(client, MORE)
+                    send(payload, NOW, copy=copy)
+        except zmq.Again:
+            pass
+
+
+def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
+    """Give each payload back."""
+    dealer = join(endpoint, credit, NOTHING)
+    receive, send, wait = dealer.recv_multipart, dealer.send, waiting_for(dealer)
+    while True:
+        wait()
+        try:
+            for _ in range(drain):
+                client, payload = receive(NOW, copy=copy)
+                send(client, MORE)
+                send(payload, NOW, copy=copy)
+        except zmq.Again:
+            pass
+
+
+def join(endpoint: str, credit: int, *address: bytes) -> Socket:
+    """Connect to a broker and tell it how many messages may be here at once."""
+    dealer = open_socket(zmq.DEALER)
+    dealer.connect(endpoint)
+    for _ in range(credit):
+        dealer.send_multipart([*address, NOTHING])
+    announce(endpoint=endpoint)
+    return dealer
+
+
+def sink() -> None:
+    """Take in as many messages as is announced, say when the last is there, then what they were."""
+    pair = listen(zmq.PAIR)
+    while True:
+        count = int(pair.recv())
+        taken = [pair.recv(copy=False) for _ in range(count)]
+        pair.send(NOTHING)
+        pair.send(msgspec.msgpack.encode([zlib.crc32(frame.buffer) for frame in taken]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one role until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m perfkit.bench.bare", description=__doc__)
+    roles = "packed-broker packed-worker forwarder echo-worker sink".split()
+    parser.add_argument("role", choices=roles)
+    parser.add_argument("--endpoint", default="", help="where a worker's broker listens")
+    parser.add_argument("--credit", type=int, default=1, help="messages a worker may hold")
+    parser.add_argument("--drain", type=int, default=DRAIN, help="messages read per wake-up")
+    parser.add_argument("--uncopied", action="store_true", help="do not copy payloads")
+    args = parser.parse_args(arguments)
+    stop_with_parent(lambda: os._exit(0))
+    gc.disable()
+    if args.role == "packed-broker":
+        packed_broker()
+    elif args.role == "packed-worker":
+        packed_worker(args.endpoint, args.credit)
+    elif args.role == "forwarder":
+        forwarder(not args.uncopied, args.drain)
+    elif args.role == "echo-worker":
+        echo_worker(args.endpoint, args.credit, not args.uncopied, args.drain)
+    else:
+        sink()

@@ -1,0 +1,354 @@
+"""The table of goals: the cluster's figures beside its baseline's and beside what bare parts do.
+
+A goal in tasks per second says little about a machine nobody has seen; a ratio to the bare limit,
+measured in the same minutes on the same machine, says how much of what is possible is there. Each
+row's figure, its ratio and their intervals come from rounds in which all arms took turns, and a
+goal is met or missed only by a whole interval.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cluster.spec import BASELINE as BASELINE_SPEC
+from cluster.spec import ClusterSpec
+from perfkit.bench import limit_runs as runs
+from perfkit.bench.environment import Environment, fingerprint
+from perfkit.bench.limit_runs import Contest, Sizes
+from perfkit.bench.load import ExperimentError
+from perfkit.bench.rounds import Readings
+from perfkit.bench.stats import (
+    Direction,
+    Interval,
+    bootstrap_interval,
+    compare_blocks,
+    percentile_interval,
+)
+from perfkit.profile import data_frame, html_table
+from perfkit.specs import spec_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Quick is for a look, about a minute on two cores; full is for a claim.
+PROFILES: Mapping[str, Sizes] = {
+    "quick": Sizes(
+        rounds=8, map_tasks=200_000, baseline_tasks=4_000, submit_tasks=20_000, latency_tasks=1_000,
+        mixed_rounds=6, open_tasks=500, burst_tasks=2_000, big_payloads=32, choices=200,
+        codec_tasks=4_000,
+    ),
+    "full": Sizes(
+        rounds=16, map_tasks=400_000, baseline_tasks=10_000, submit_tasks=50_000,
+        latency_tasks=4_000, mixed_rounds=12, open_tasks=2_000, burst_tasks=8_000, big_payloads=48,
+        choices=1_000, codec_tasks=20_000,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of one figure, or of its ratio to the arm it is held `against`.
+
+    `limit` is the arm whose figure is the bare limit; without `against` the ratio is to that one.
+    `pooled` names readings whose p99 over all rounds is the figure.
+    """
+
+    name: str
+    figure: str
+    unit: str
+    better: Direction
+    of: Literal["value", "ratio"]
+    goal: float | None
+    text: str
+    limit: str | None = None
+    against: str | None = None
+    pooled: str | None = None
+    note: str = ""
+
+
+GOALS: Sequence[Goal] = (
+    Goal(
+        "map_throughput", "map", "tasks/s", "higher", "value", 700_000,
+        "≥ 700,000 tasks/s", runs.PACKED, note="Client.map echoing 200 B, 2 workers",
+    ),
+    Goal(
+        "map_vs_packed", "map", "tasks/s", "higher", "ratio", 1.5,
+        "≥ 1.5 × the packed broker", runs.PACKED, note="Client.map echoing 200 B, 2 workers",
+    ),
+    Goal(
+        "submit_throughput", "submit", "tasks/s", "higher", "value", 50_000,
+        "≥ 50,000 tasks/s", runs.FORWARDER, note="Client.submit, 1,000 futures in flight",
+    ),
+    Goal(
+        "latency_p50", "latency_p50", "µs", "lower", "ratio", 1.4,
+        "≤ 1.4 × the bare round trip", runs.ROUND_TRIP, note="one task in flight",
+    ),
+    Goal(
+        "latency_p99", "latency_p99", "µs", "lower", "ratio", 2.0,
+        "≤ 2 × the bare round trip", runs.ROUND_TRIP, note="one task in flight",
+    ),
+    Goal(
+        "latency_p99_vs_baseline", "latency_p99", "µs", "lower", "ratio", 1.0,
+        "lower than the baseline's", runs.ROUND_TRIP, runs.BASELINE, note="one task in flight",
+    ),
+    Goal(
+        "coordinator_cpu_per_task", "cpu", "µs", "lower", "value", 1.5,
+        "≤ 1.5 µs", runs.PACKED, note="processor time of the coordinator during the map",
+    ),
+    Goal(
+        "mixed_p99", "mixed_p99", "ms", "lower", "value", 5.0,
+        "≤ 5 ms", pooled="mixed_ms",
+        note="no-ops among 1 % tasks of 100 ms, open loop, 4 workers, at least three of them free",
+    ),
+    Goal(
+        # A schedule that never lets a worker idle while work waits is through by Graham's bound.
+        # A tenth above it are what the quick tasks, the waking from 100 ms of sleep and a recall
+        # or two of 5 ms take; one slow task that traps another costs more than that.
+        "mixed_idle", "mixed_burst", "s", "lower", "ratio", 1.1,
+        "≤ 1.1 × Graham's bound", runs.CONSERVING,
+        note="map of the same mixture: no worker idle while work waits",
+    ),
+    *(
+        Goal(
+            f"selection_{workers}", f"selection_{workers}", "µs", "lower", "value", 1.0,
+            "≤ 1 µs", runs.QUEUE,
+            note=f"a choice with requirements among {workers:,} workers, the clock's cost included",
+        )
+        for workers in runs.ROSTERS
+    ),
+    Goal(
+        # A scan would take 100 times as long and a tree three times; half more is the caches'.
+        "selection_flat", "selection_flat", "µs", "lower", "ratio", 1.5,
+        "≤ 1.5 × that among 10", against=runs.FEW_WORKERS,
+        note="1,000 workers against 10",
+    ),
+    Goal(
+        "header_codec", "codec", "µs", "lower", "value", 0.5,
+        "≤ 0.5 µs", runs.PACKING, note="encode and decode, per task of 200 B and hop",
+    ),
+    Goal(
+        "one_mib_payloads", "one_mib", "MB/s", "higher", "ratio", 0.7,
+        "≥ 0.7 × raw send/recv", runs.RAW,
+        note="an echo's 1 MiB crosses four sockets and counts four times, raw send/recv one",
+    ),
+    Goal(
+        "one_mib_same_path", "one_mib", "MB/s", "higher", "ratio", None,
+        "for comparison", runs.UNCOPIED,
+        note="the same four hops through a bare forwarder that copies nothing",
+    ),
+    Goal(
+        "optimized_vs_baseline", "map", "tasks/s", "higher", "ratio", 30.0,
+        "≥ 30 × the baseline", against=runs.BASELINE, note="Client.map echoing 200 B, 2 workers",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """One goal: the cluster's figure, the bare `limit`'s, their ratio, and whether it is met.
+
+    `value` is between `low` and `high`, in `unit` as `limit` and `baseline` are; `ratio` is of
+    `value` to the arm `against` names. `met` is None where an interval holds both sides of the
+    goal, or something is unknown; `goal` is None in a row that is there for comparison. `samples`
+    holds each arm's readings, round by round.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    low: float | None
+    high: float | None
+    limit: float | None
+    ratio: float | None
+    goal: float | None
+    met: bool | None
+    goal_text: str
+    note: str
+    limit_name: str | None
+    against: str | None
+    ratio_low: float | None
+    ratio_high: float | None
+    baseline: float | None
+    samples: Mapping[str, Sequence[float]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LimitTable:
+    """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran."""
+
+    rows: tuple[LimitRow, ...]
+    environment: Environment
+    profile: str
+    seed: int
+    layout: str
+    duration_s: float
+
+    def __iter__(self) -> Iterator[LimitRow]:
+        return iter(self.rows)
+
+    def of(self, name: str) -> LimitRow:
+        """The row of a goal; raises KeyError that names those there are."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no goal {name!r}; there are {', '.join(row.name for row in self.rows)}")
+
+    def encode(self) -> str:
+        """The rows as a JSON list, one to a line; each says on which machine and when it was."""
+        source = {
+            "profile": self.profile,
+            "seed": self.seed,
+            "machine_id": self.environment.machine_id,
+            "git_commit": self.environment.git_commit,
+            "utc": self.environment.utc,
+        }
+        rows = [msgspec.json.encode({**asdict(row), **source}).decode() for row in self.rows]
+        return "[\n  " + ",\n  ".join(rows) + "\n]\n"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each goal, without the samples."""
+        rows = [{k: v for k, v in asdict(row).items() if k != "samples"} for row in self.rows]
+        return data_frame(rows, list(rows[0]) if rows else [])
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            "Goals, the cluster, its baseline and the bare limit, in turns (95 % intervals)",
+            ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met", "what"),
+            [
+                (
+                    row.name,
+                    row.goal_text,
+                    f"{number(row.value)} {row.unit} {ends(row.low, row.high)}",
+                    number(row.baseline),
+                    f"{number(row.limit)} {row.limit_name or ''}",
+                    f"{number(row.ratio)} {ends(row.ratio_low, row.ratio_high)}",
+                    verdict(row),
+                    row.note,
+                )
+                for row in self.rows
+            ],
+            [f"Latency: {self.layout}. Profile {self.profile}, seed {self.seed}."],
+        )
+
+
+def measure_limits(
+    profile: str | Sizes = "quick",
+    *,
+    optimized: ClusterSpec | None = None,
+    baseline: ClusterSpec = BASELINE_SPEC,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> LimitTable:
+    """Measure every goal on this machine: clusters, bare brokers and their clients in turns.
+
+    `optimized` None takes the spec of that name. `progress` is called with one plain line at a
+    time. Raises ExperimentError for an unknown profile, WrongResult when anything gave a wrong
+    result, and what the cluster raises.
+    """
+    if isinstance(profile, str) and profile not in PROFILES:
+        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    sizes = PROFILES[profile] if isinstance(profile, str) else profile
+    environment, began_s = fingerprint(), time.perf_counter()
+    tell = progress or (lambda line: None)
+    contest = Contest(
+        optimized or spec_named("optimized"),
+        baseline,
+        sizes,
+        seed,
+        lambda line: tell(f"limits: {line}"),
+    )
+    readings = runs.throughput(contest)
+    latencies, layout = runs.latency(contest)
+    readings |= latencies | runs.mixed(contest) | runs.payloads(contest)
+    readings |= runs.choosing(contest) | runs.headers(contest)
+    return LimitTable(
+        tuple(make_row(goal, readings, seed) for goal in GOALS),
+        environment,
+        profile if isinstance(profile, str) else "custom",
+        seed,
+        layout.name,
+        time.perf_counter() - began_s,
+    )
+
+
+def make_row(goal: Goal, readings: Readings, seed: int = 0) -> LimitRow:
+    """The row of a goal, from what was read; what nobody read is None."""
+    arms = readings.get(goal.figure, {})
+    own = arms.get(runs.OPTIMIZED, [])
+    figure = bootstrap_interval(own, seed=seed)
+    if goal.pooled is not None:
+        figure = percentile_interval(readings.get(goal.pooled, {}).get(runs.OPTIMIZED, []), 99)
+    against = goal.against or goal.limit
+    ratio = _ratio(arms.get(against or "", []), own, goal.better, seed)
+    judged = figure if goal.of == "value" else ratio
+    return LimitRow(
+        name=goal.name,
+        value=figure.value,
+        unit=goal.unit,
+        low=figure.low,
+        high=figure.high,
+        limit=bootstrap_interval(arms.get(goal.limit or "", [])).value,
+        ratio=ratio.value,
+        goal=goal.goal,
+        met=is_met(judged, goal.goal, goal.better),
+        goal_text=goal.text,
+        note=goal.note,
+        limit_name=goal.limit,
+        against=against,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        baseline=bootstrap_interval(arms.get(runs.BASELINE, [])).value,
+        samples=arms,
+    )
+
+
+def is_met(figure: Interval, goal: float | None, better: Direction) -> bool | None:
+    """Whether the whole interval is on the good side of the goal; None if it is on both.
+
+    The goal itself is good enough. An end that is not known may be anywhere.
+    """
+    if goal is None or figure.value is None:
+        return None
+    low, high = figure.low, figure.high
+    if better == "higher":
+        if low is not None and low >= goal:
+            return True
+        return False if high is not None and high < goal else None
+    if high is not None and high <= goal:
+        return True
+    return False if low is not None and low > goal else None
+
+
+def verdict(row: LimitRow) -> str:
+    """Whether the goal is met, as a word."""
+    if row.goal is None:
+        return "–"
+    return {True: "met", False: "missed", None: "inconclusive"}[row.met]
+
+
+def number(value: float | None) -> str:
+    """A figure as the table shows it, to three digits."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval as the table shows it; an open side is a dash."""
+    return "" if low is None and high is None else f"[{number(low)} – {number(high)}]"
+
+
+def _ratio(
+    below: Sequence[float], above: Sequence[float], better: Direction, seed: int
+) -> Interval:
+    """Of neighbouring blocks, with its interval over rounds; unknown without a reading in each."""
+    known = len(below) == len(above) and all(value > 0 for value in (*below, *above))
+    if not below or not known:
+        return Interval(None, None, None, 0.95, "unknown")
+    found = compare_blocks(below, above, direction=better, seed=seed)
+    return Interval(found.ratio, found.low, found.high, found.confidence, found.method)

@@ -1,0 +1,271 @@
+"""What every engine promises, and what those without a coordinator of ours have in common.
+
+Work is named, never shipped: each worker process loads the same handlers and models and looks the
+kind up. An engine that is no cluster of ours is handed *columns*, many payloads of one kind, and
+the worker's own code answers them, so that a failed task fails alone and in the same words wherever
+it ran. The peers' own advice for tiny tasks is the same: make them larger. How much larger is one
+rule for all of them. It has its price, which a figure of a map does not show: a column is one unit
+to its peer, placed, lost and given up as a whole. What a peer does task by task is what `submit`
+shows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import CancelledError, Future
+from difflib import get_close_matches
+from functools import cache
+from types import TracebackType
+from typing import ClassVar, Self, TypeAlias
+
+from cluster.errors import ClusterError, TaskError
+from cluster.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.handlers import Handlers, sort_out, try_some
+from cluster.inference import model_handlers
+from cluster.mapping import Chunk, MapReader, as_payload
+from cluster.spec import BASELINE, ClusterSpec
+from cluster.task import Failure
+from cluster.workloads import HANDLERS
+
+#: The results of a column of payloads, ``b""`` where a failure stands, and the failures.
+Column: TypeAlias = tuple[list[bytes], list[Failure]]
+
+#: A map whose length is known is cut as multiprocessing.Pool.map cuts it: evenly, so many for each
+#: worker, which leaves the last to finish little to be waited for.
+COLUMNS_PER_WORKER = 4
+COLUMN_TASKS_MAX = 1_000
+#: Of a map whose length is unknown: its first result should not wait for a thousand others.
+COLUMN_TASKS = 16
+#: A payload is bounded as it is in a cluster, so that what runs on one engine runs on all.
+MESSAGE_BYTES = BASELINE.limits.message_bytes
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+
+
+class Engine(ABC):
+    """Worker processes on this machine that answer tasks by name, for as long as a with block
+    lasts.
+
+    When it is entered every worker has loaded its handlers and models. Methods may be called from
+    any thread. Raises ClusterError for a number of workers that makes no sense and, when entered,
+    for workers that do not come up.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
+    ) -> None:
+        if workers < 1:
+            raise ClusterError(
+                f"the {self.name} engine can't have {workers} workers; take 1 or more"
+            )
+        self.workers = workers
+        self.spec = spec
+        self.models = tuple(models)
+        self.kinds = frozenset([*HANDLERS.kinds(), *models])
+        self._open = False
+
+    @abstractmethod
+    def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
+        """Hand in one task; its future has the result, or TaskFailed with the handler's words.
+
+        Raises ClusterError for a kind that no worker offers or an engine that does not run,
+        TypeError for a payload that is not bytes.
+        """
+
+    @abstractmethod
+    def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """The results of many like tasks, in order; payloads are read a bounded window ahead.
+
+        A failed task raises TaskFailed where its result would have been. Raises as submit does.
+        """
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Bring up every worker."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End every process, whatever of _start was done; unfinished tasks are given up."""
+
+    def start(self) -> Self:
+        """Start every process; returns when every worker is ready."""
+        if self._open:
+            raise ClusterError(f"the {self.name} engine is running already")
+        try:
+            self._start()
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, ClusterError) or not isinstance(error, Exception):
+                raise
+            raise ClusterError(
+                f"the {self.name} engine did not come up: {type(error).__name__}: {error}"
+            ) from error
+        self._open = True
+        return self
+
+    def close(self) -> None:
+        """Stop every process; what is not done is cancelled. Safe to call twice."""
+        if self._open:
+            self._open = False
+            self._stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(self, kind: str) -> None:
+        if not self._open:
+            raise ClusterError(f"the {self.name} engine is not running; use it in a with block")
+        if kind not in self.kinds:
+            close = get_close_matches(kind, self.kinds, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ClusterError(
+                f"no worker offers {kind!r}; there are {', '.join(sorted(self.kinds))}{hint}"
+            )
+
+
+class ColumnEngine(Engine):
+    """An engine that answers columns, one future for each; only that is left to the subclass."""
+
+    def __init__(
+        self, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
+    ) -> None:
+        super().__init__(workers, spec, models)
+        self._pending: set[Future[Column]] = set()
+
+    @abstractmethod
+    def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
+        """Have a worker call `answer`. Cancelling the future gives up what is not started."""
+
+    def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
+        """A column of one."""
+        self._check(kind)
+        sent = self._hand_in(kind, [as_payload(payload, MESSAGE_BYTES)])
+
+        def give_up(_: TaskFuture) -> None:
+            sent.cancel()
+
+        future = TaskFuture(give_up, lambda *_: None)
+
+        def settle(outcome: Column | Exception) -> None:
+            if isinstance(outcome, Exception):
+                set_exception(future, outcome)
+            elif outcome[1]:
+                set_exception(future, as_exception(outcome[1][0]))
+            else:
+                set_result(future, outcome[0][0])
+
+        self._follow(sent, settle)
+        return future
+
+    def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """Columns in flight, as a client of a cluster keeps them."""
+        self._check(kind)
+        in_flight: deque[tuple[Chunk, Future[Column]]] = deque()
+
+        def submit(column: list[bytes], chunk: Chunk) -> None:
+            self._check(kind)
+            while in_flight and not in_flight[0][0].missing:
+                in_flight.popleft()
+            sent = self._hand_in(kind, column)
+            in_flight.append((chunk, sent))
+            self._follow(sent, lambda outcome: _settle_chunk(chunk, outcome))
+
+        def cancel(chunks: list[Chunk]) -> None:
+            for chunk, sent in in_flight:
+                if chunk.missing:
+                    sent.cancel()
+
+        reader = MapReader(payloads, self._column_tasks(payloads), MESSAGE_BYTES, submit, cancel)
+        reader.fill()
+        return reader.read()
+
+    def close(self) -> None:
+        """Stop every process; what is not done is cancelled. Safe to call twice."""
+        try:
+            super().close()
+        finally:
+            for sent in list(self._pending):
+                sent.cancel()
+
+    def _column_tasks(self, payloads: Iterable[bytes]) -> int:
+        """How many tasks go into a column of a map."""
+        if not isinstance(payloads, Sized):
+            return COLUMN_TASKS
+        columns = COLUMNS_PER_WORKER * self.workers
+        return max(1, min(COLUMN_TASKS_MAX, -(-len(payloads) // columns)))
+
+    def _hand_in(self, kind: str, payloads: list[bytes]) -> Future[Column]:
+        try:
+            return self._send(kind, payloads)
+        except Exception as error:
+            raise ClusterError(
+                f"the {self.name} engine takes no more tasks: {type(error).__name__}: {error}"
+            ) from error
+
+    def _follow(self, sent: Future[Column], settle: Callable[[Column | Exception], None]) -> None:
+        """Pass on what becomes of a column, once."""
+
+        def done(sent: Future[Column]) -> None:
+            self._pending.discard(sent)
+            settle(self._outcome(sent))
+
+        self._pending.add(sent)
+        sent.add_done_callback(done)
+
+    def _outcome(self, sent: Future[Column]) -> Column | Exception:
+        if sent.cancelled() or not self._open:
+            return CancelledError(f"given up before the {self.name} engine was done with it")
+        error = sent.exception()
+        if error is None:
+            return sent.result()
+        return TaskError(f"the {self.name} engine lost the task: {type(error).__name__}: {error}")
+
+
+def load(models: tuple[str, ...]) -> None:
+    """In a worker process: get ready to answer every kind. Raises ModelError for a model that
+    can't be loaded.
+    """
+    _offered(models)
+
+
+def answer(models: tuple[str, ...], kind: str, payloads: list[bytes]) -> Column:
+    """In a worker process: the outcome of each payload, by the code that a cluster's worker has."""
+    results: list[bytes] = []
+    failures: list[Failure] = []
+    sort_out(try_some(_offered(models)[kind], payloads, 0, ()), 0, results, failures)
+    return results, failures
+
+
+@cache
+def _offered(models: tuple[str, ...]) -> Handlers:
+    """What this process can do; a worker that was replaced loads it with its first task."""
+    offered = Handlers()
+    offered.update(HANDLERS)
+    if models:
+        offered.update(model_handlers(models))
+    return offered
+
+
+def _settle_chunk(chunk: Chunk, outcome: Column | Exception) -> None:
+    if isinstance(outcome, CancelledError):
+        chunk.fail(ClusterError(str(outcome)))
+    elif isinstance(outcome, Exception):
+        chunk.fail(outcome)
+    else:
+        results, failures = outcome
+        chunk.results = results
+        chunk.failures = {failure.position: as_exception(failure) for failure in failures}
+        chunk.missing = 0
+        chunk.done.put(chunk)

@@ -1,0 +1,61 @@
+"""Dask as an engine: a scheduler in this process, each worker a process with one thread.
+
+Used as its documentation advises: futures come from ``Client.get_executor``, which is its way to
+``concurrent.futures``, and a map is cut into columns, because a task costs its scheduler up to a
+millisecond whatever it does. Everything else is as Dask configures itself. Like the local engine's,
+its workers are spawned.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+import distributed
+
+from perfkit.engines import base
+from perfkit.engines.base import Column, ColumnEngine, answer, load
+
+LOOPBACK = "127.0.0.1"
+
+
+class DaskEngine(ColumnEngine):
+    """A ``distributed.LocalCluster`` on loopback, without a dashboard, and a client of it."""
+
+    name: ClassVar[str] = "dask"
+    _executor: Executor | None = None
+
+    def _start(self) -> None:
+        self._running = ExitStack()
+        folder = self._running.enter_context(
+            TemporaryDirectory(prefix="perfkit-dask-", ignore_cleanup_errors=True)
+        )
+        cluster = self._running.enter_context(
+            distributed.LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host=LOOPBACK,
+                # Its scheduler always serves its health over HTTP: at a free port, and no more.
+                dashboard_address=f"{LOOPBACK}:0",
+                scheduler_kwargs={"dashboard": False, "local_directory": folder},
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
+        )
+        client = self._running.enter_context(
+            distributed.Client(cluster, set_as_default=False, timeout=base.READY_TIMEOUT_S)
+        )
+        client.wait_for_workers(self.workers, timeout=base.READY_TIMEOUT_S)
+        client.run(load, self.models)
+        self._executor = client.get_executor(pure=False)
+
+    def _stop(self) -> None:
+        self._running.close()
+
+    def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
+        assert self._executor is not None
+        return self._executor.submit(answer, self.models, kind, payloads)

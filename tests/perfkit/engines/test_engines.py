@@ -1,0 +1,324 @@
+"""One contract, every engine: the same tests on this cluster, the pool of processes, Dask and Ray.
+
+An engine is started once for all of these; the last test closes it.
+"""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.errors import ClusterError, TaskFailed
+from perfkit.bench.served import model_work
+from perfkit.engines import ENGINES, Engine, MissingExtra, make_engine
+
+TIMEOUT_S = 30.0
+WORKERS = 2
+
+
+def made(name: str, **options: Any) -> Engine:
+    """An engine, or a skipped test where its packages are not installed."""
+    try:
+        return make_engine(name, **options)
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+
+
+Children = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture(scope="module")
+def children() -> Children:
+    """What was started below this process since, without what watches over multiprocessing's shared
+    names: that is started once and ends with this process.
+    """
+    before = set(psutil.Process().children(recursive=True))
+
+    def started() -> list[psutil.Process]:
+        found = set(psutil.Process().children(recursive=True)) - before
+        return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
+
+    return started
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
+    """Each engine in turn, running, with a model; it waits little for what runs at its end."""
+    # A short name, since Ray's sockets have to fit below it.
+    with tempfile.TemporaryDirectory(prefix="t") as own, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", own)
+        patch.setattr("perfkit.engines.base.STOP_TIMEOUT_S", 0.5)
+        patch.setattr("cluster.local.STOP_TIMEOUT_S", 0.5)
+        with made(request.param, workers=WORKERS, models=("digits",)) as running:
+            yield running
+
+
+# What an engine promises
+
+
+def test_a_submitted_task_has_a_future_with_its_result(engine: Engine) -> None:
+    futures = [engine.submit("echo", b"%d" % number) for number in range(50)]
+    assert all(isinstance(future, Future) for future in futures)
+    assert [future.result(TIMEOUT_S) for future in futures] == [b"%d" % n for n in range(50)]
+    assert engine.submit("noop").result(TIMEOUT_S) == b""
+
+
+@pytest.mark.parametrize("shape", [list, iter])
+def test_results_of_a_map_are_distinct_and_in_order(
+    engine: Engine, shape: Callable[[list[bytes]], Any]
+) -> None:
+    payloads = [b"%d" % number for number in range(1_000)]
+    assert list(engine.map("echo", shape(payloads))) == payloads
+    assert list(engine.map("echo", shape([]))) == []
+
+
+def test_what_ends_later_still_comes_in_its_place(engine: Engine) -> None:
+    payloads = [b"0.1", *(b"0.0" for _ in range(7))]
+    assert list(engine.map("sleep", payloads)) == payloads
+
+
+def test_an_endless_map_is_read_a_bounded_window_ahead(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.mapping.WINDOW_TASKS", 1_000)
+    read = itertools.count()
+    results = engine.map("echo", (b"%d" % number for number in read))
+    assert list(itertools.islice(results, 20)) == [b"%d" % number for number in range(20)]
+    assert next(read) <= 1_100
+    results.close()  # type: ignore[attr-defined]
+    assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
+def test_large_payloads_come_back_whole(engine: Engine) -> None:
+    payloads = [bytes([number]) * (1 << 20) for number in range(4)]
+    assert list(engine.map("echo", payloads)) == payloads
+    assert engine.submit("echo", payloads[3]).result(TIMEOUT_S) == payloads[3]
+
+
+def test_a_handler_that_raises_fails_its_task_alone_and_in_its_words(engine: Engine) -> None:
+    with pytest.raises(TaskFailed, match=r"^RuntimeError: on purpose$"):
+        engine.submit("fail", b"on purpose").result(TIMEOUT_S)
+    results = engine.map("sleep", [b"0", b"0", b"soon", b"0"])
+    assert [next(results), next(results)] == [b"0", b"0"]
+    with pytest.raises(TaskFailed, match="could not convert string to float"):
+        next(results)
+    assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
+def test_a_model_answers_as_it_does_in_this_process(engine: Engine) -> None:
+    work = model_work("digits", 60, seed=2)
+    work.check(list(engine.map("digits", work.payloads)))
+    work.part(0, 1).check([engine.submit("digits", work.payloads[0]).result(TIMEOUT_S)])
+    with pytest.raises(TaskFailed, match="model 'digits'"):
+        engine.submit("digits", b"no picture").result(TIMEOUT_S)
+
+
+def test_work_is_done_by_as_many_processes_as_were_asked_for(
+    engine: Engine, children: Children
+) -> None:
+    before_s = {one.pid: sum(one.cpu_times()[:2]) for one in children()}
+    list(engine.map("spin", [b"0.1"] * 8))
+    busy = [one for one in children() if sum(one.cpu_times()[:2]) - before_s[one.pid] > 0.15]
+    assert len(busy) == WORKERS
+
+
+def test_nobody_listens_beyond_loopback(engine: Engine, children: Children) -> None:
+    listening = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [psutil.Process(), *children()]
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) <= {"127.0.0.1"}
+
+
+def test_an_unknown_kind_is_refused_at_once(engine: Engine) -> None:
+    for ask in (lambda: engine.submit("ecko"), lambda: engine.map("ecko", [b""])):
+        with pytest.raises(
+            ClusterError, match=r"no worker offers 'ecko'; .* did you mean 'echo'\?"
+        ):
+            ask()
+    with pytest.raises(ClusterError, match=r"there are digits, echo, fail, noop, sleep, spin$"):
+        engine.submit("x")
+
+
+def test_a_payload_that_no_engine_can_carry_is_refused(engine: Engine) -> None:
+    with pytest.raises(TypeError, match="a payload is bytes, not str"):
+        engine.submit("echo", "x")  # type: ignore[arg-type]
+    with pytest.raises(ClusterError, match="one of at most half its size"):
+        engine.submit("echo", bytes(40 << 20))
+
+
+def test_a_running_engine_cannot_be_entered_again(engine: Engine) -> None:
+    with pytest.raises(ClusterError, match=f"the {engine.name} engine is running already"):
+        engine.start()
+    assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
+def test_closing_gives_up_what_is_not_done_and_leaves_nothing(
+    engine: Engine, children: Children
+) -> None:
+    futures = [engine.submit("sleep", b"60") for _ in range(5 * WORKERS)]
+    results = engine.map("sleep", [b"60"] * 10)
+    assert futures[-1].cancel()
+    engine.close()
+    engine.close()
+    for future in futures:
+        with pytest.raises(CancelledError):
+            future.result(TIMEOUT_S)
+    with pytest.raises(ClusterError, match="before"):
+        next(results)
+    assert children() == []
+    assert list(Path(tempfile.gettempdir()).glob("perfkit-*")) == []
+    for use in (lambda: engine.submit("echo"), lambda: engine.map("echo", [b""])):
+        with pytest.raises(ClusterError, match=f"the {engine.name} engine is not running"):
+            use()
+
+
+# Before and after
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_that_was_not_entered_runs_nothing(name: str) -> None:
+    engine = made(name)
+    engine.close()
+    with pytest.raises(ClusterError, match=f"the {name} engine is not running; use it in a with"):
+        engine.submit("echo")
+    with pytest.raises(ClusterError, match=f"the {name} engine can't have 0 workers"):
+        made(name, workers=0)
+
+
+@pytest.mark.parametrize("name", ["local", "zmq", "dask"])
+def test_an_engine_is_started_anew_after_it_was_closed(name: str, children: Children) -> None:
+    engine = made(name, workers=1)
+    for word in (b"once", b"again"):
+        with engine:
+            assert engine.submit("echo", word).result(TIMEOUT_S) == word
+    assert children() == []
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_that_cannot_be_loaded_is_told_in_its_words(name: str, children: Children) -> None:
+    engine = made(name, workers=1, models=("digit",))
+    with pytest.raises(ClusterError, match=r"no model 'digit'; did you mean 'digits'\?"):
+        engine.start()
+    assert children() == []
+
+
+def test_an_engine_that_does_not_exist_is_told_with_those_that_do() -> None:
+    with pytest.raises(ClusterError, match=r"no engine 'x'; there are local, zmq, dask, ray$"):
+        make_engine("x")
+    with pytest.raises(ClusterError, match=r"did you mean 'dask'\?"):
+        make_engine("desk")
+
+
+# Peers are extras
+
+
+@pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_extra_says_what_to_install(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"perfkit.engines.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'perfkit\[peers\]'") as missing:
+        make_engine(name)
+    assert f"the {name} engine is not installed" in str(missing.value)
+    assert package in str(missing.value)
+
+
+def test_peers_are_imported_when_their_engine_is_made_and_not_before() -> None:
+    program = """
+import sys
+from perfkit.bench import experiments
+from perfkit.engines import make_engine
+make_engine("local"), make_engine("zmq")
+print(*sys.modules)
+"""
+    python = [sys.executable, "-c", program]
+    loaded = subprocess.run(python, capture_output=True, text=True, check=True).stdout.split()
+    assert "perfkit.engines.local" in loaded
+    assert {"dask", "distributed", "ray"}.isdisjoint(loaded)
+
+
+# What only some of them have to think of
+
+
+def test_a_worker_of_the_pool_that_dies_takes_the_engine_along_and_it_says_so(
+    children: Children,
+) -> None:
+    with made("local", workers=1) as engine:
+        future = engine.submit("sleep", b"60")
+        (worker,) = children()
+        worker.kill()
+        with pytest.raises(ClusterError, match="the local engine lost the task: BrokenProcessPool"):
+            future.result(TIMEOUT_S)
+        with pytest.raises(ClusterError, match="the local engine takes no more tasks"):
+            engine.submit("echo")
+    with engine:
+        assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
+PROGRAM = """
+import signal, sys
+import psutil
+from perfkit.engines import base, make_engine
+if __name__ == "__main__":
+    base.STOP_TIMEOUT_S = 0.2
+    with make_engine(sys.argv[1], workers=2) as engine:
+        engine.submit("sleep", b"60")
+        print(*(one.pid for one in psutil.Process().children(recursive=True)), flush=True)
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("name", ["local", "dask"])
+def test_a_program_that_is_interrupted_or_killed_leaves_no_worker(
+    name: str, number: int, tmp_path: Path
+) -> None:
+    made(name)
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    with subprocess.Popen(
+        [sys.executable, script, name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as program:
+        assert program.stdout is not None
+        pids = [int(word) for word in program.stdout.readline().split()]
+        workers = [psutil.Process(pid) for pid in pids]
+        program.send_signal(number)
+        program.communicate(timeout=TIMEOUT_S)
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, TIMEOUT_S)
+    assert alive == []
+
+
+def test_one_process_has_one_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = made("ray")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.shutdown", lambda: pytest.fail("it is somebody else's"))
+    with pytest.raises(ClusterError, match=r"call ray\.shutdown\(\) first"):
+        engine.start()
+
+
+def test_a_ray_that_was_set_up_to_listen_widely_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = made("ray")
+    stopped: list[bool] = []
+    monkeypatch.setattr("ray.init", lambda *_, **__: None)
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.1")
+    monkeypatch.setattr("ray.shutdown", lambda: stopped.append(True))
+    with pytest.raises(ClusterError, match=r"Ray would listen at 192\.0\.2\.1: import perfkit"):
+        engine.start()
+    assert stopped == [True]
