@@ -18,10 +18,10 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from cluster import Client, ClusterCoordinator, LocalCluster, Worker
+from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
 from cluster.spec import load_codec
 from cluster.workloads import HANDLERS
-from perfkit.coordinator import SPECS
+from perfkit.specs import OPTIMIZED
 
 DEADLINE_S = 20.0
 
@@ -40,7 +40,7 @@ def until():
     return wait
 
 
-@pytest.fixture(scope="module", params=SPECS.values(), ids=SPECS)
+@pytest.fixture(scope="module", params=[BASELINE, OPTIMIZED], ids=lambda spec: spec.name)
 def spec(request):
     """A spec under study: what a cluster promises does not depend on its parts."""
     return request.param

@@ -10,6 +10,7 @@ import zmq
 from msgspec.structs import replace
 
 from cluster import (
+    BASELINE,
     Busy,
     Client,
     ClusterCoordinator,
@@ -25,11 +26,11 @@ from cluster.errors import ClusterError, TaskFailed, TaskTimedOut, Unreachable
 from cluster.futures import TaskFuture
 from cluster.spec import load_codec
 from cluster.task import Backoff
-from perfkit.coordinator import SPECS
+from perfkit.specs import OPTIMIZED
 
 TIMEOUT_S = 10
 BURSTY = ClusterSpec(name="bursty", burst=100)
-STUDIED = [*SPECS.values(), BURSTY]
+STUDIED = [BASELINE, OPTIMIZED, BURSTY]
 
 
 class Gate(Handlers):
