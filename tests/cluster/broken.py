@@ -278,7 +278,7 @@ class Backwards(RunQueue):
 
     def _reorder(self) -> None:
         super()._reorder()
-        self._order.sort(reverse=True)
+        self._order = sorted(self._order, reverse=True)
 
 
 class ServesLowBeforeHigh(Broken):
