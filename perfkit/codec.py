@@ -144,6 +144,8 @@ class PackedCodec:
         if len(messages) > 1 and not self._fits(messages, frames):
             half = len(messages) // 2
             return [*self.encode(messages[:half]), *self.encode(messages[half:])]
+        if len(frames[0]) > self._message_bytes:
+            frames = self._detached(messages, 1)
         return [frames]
 
     def events(self, frames: Sequence[Frame]) -> list[on.Event]:
@@ -170,14 +172,14 @@ class PackedCodec:
         packed = self._encode(Envelope(VERSION, [*messages])) if _is_inline(messages) else b""
         return [packed] if packed else self._detached(messages)
 
-    def _detached(self, messages: Sequence[Message]) -> list[Frame]:
-        """The same with large payloads behind it, each in a frame of its own."""
+    def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
+        """The same with payloads of so many bytes or more behind it, each in a frame of its own."""
         envelope = Envelope(VERSION, [], [])
         frames: list[Frame] = []
         for number, message in enumerate(messages):
             name = COLUMNS.get(type(message))
             column = [*getattr(message, name)] if name else []
-            large = [at for at, payload in enumerate(column) if len(payload) >= ATTACH_BYTES]
+            large = [at for at, payload in enumerate(column) if len(payload) >= from_bytes]
             for at in large:
                 envelope.attached.append((number, at))
                 frames.append(column[at])

@@ -65,7 +65,7 @@ def sized(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("perfkit.sizer.LEASE_S", 0.05)
     monkeypatch.setattr("perfkit.policy.LEASE_S", 0.05)
-    monkeypatch.setattr(simulator, "CREDIT", 40)
+    monkeypatch.setattr("cluster.simulated.CREDIT", 40)
 
 
 class Leases(Scheduler):

@@ -10,12 +10,12 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from cluster import Client, ClusterSpec, Handlers, Worker, coordinator
+from cluster import Client, ClusterSpec, Handlers, Worker
 from cluster import actions as do
 from cluster import events as on
 from cluster.errors import ClusterError
 from cluster.policy import LeastLoaded
-from cluster.spec import load_codec
+from cluster.spec import load_codec, load_part
 from cluster.task import Load
 from cluster.workloads import HANDLERS
 
@@ -38,12 +38,12 @@ POLICIES = {"blocks": Blocks}
 @pytest.fixture
 def in_blocks(limited, monkeypatch):
     """The spec under study with a policy that leases many tasks at once."""
-    load_part = coordinator.load_part
-    here = "blocks_of_this_test:POLICIES"
-    monkeypatch.setattr(
-        coordinator, "load_part", lambda path: POLICIES if path == here else load_part(path)
-    )
-    blocks = {"policies": here, "policy": "blocks"}
+    blocks = {"policies": "blocks_of_this_test:POLICIES", "policy": "blocks"}
+
+    def load(path):
+        return POLICIES if path == blocks["policies"] else load_part(path)
+
+    monkeypatch.setattr("cluster.coordinator.load_part", load)
     return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
 
 

@@ -17,7 +17,15 @@ from cluster import events as on
 from cluster.codec import MAX_VALUES
 from cluster.errors import ProtocolError
 from cluster.task import Failure
-from perfkit.codec import ATTACH_BYTES, COLUMNS, COUNTED_BYTES, MAX_MESSAGES, VERSION, PackedCodec
+from perfkit.codec import (
+    ATTACH_BYTES,
+    COLUMNS,
+    COUNTED_BYTES,
+    MAX_MESSAGES,
+    VERSION,
+    PackedCodec,
+    PooledCodec,
+)
 from tests.cluster.wire import ACTIONS, ANYTHING, EVENTS, messages
 
 LARGE = b"l" * ATTACH_BYTES
@@ -46,6 +54,10 @@ def carriers(payloads):
     ]
 
 
+def kind(message):
+    return type(message).__name__
+
+
 def decode(message, frames):
     codec = PackedCodec()
     return (codec.events if type(message) in EVENTS else codec.actions)(frames)
@@ -62,6 +74,16 @@ def test_every_event_comes_back_equal(events):
 @given(st.lists(messages(ACTIONS), min_size=1, max_size=3))
 def test_every_action_comes_back_equal(actions):
     assert PackedCodec().actions(frames_of(*actions)) == actions
+
+
+def test_a_kept_buffer_writes_the_same_bytes_and_keeps_nothing_of_the_last_message():
+    pooled, plain = PooledCodec(), PackedCodec()
+    long = on.TasksSubmitted("c", 1, "echo", [ALMOST] * 40)
+    for sent in ([long], [LEFT], [long, SUBMITTED, LEFT], [SUBMITTED]):
+        assert pooled.encode(sent) == plain.encode(sent)
+    first = pooled.encode([SUBMITTED])
+    pooled.encode([long])
+    assert pooled.events(first[0]) == [SUBMITTED]
 
 
 def test_nothing_to_say_is_no_message():
@@ -109,7 +131,7 @@ def test_nobody_speaks_for_the_dead():
 @pytest.mark.parametrize(
     "message",
     carriers([b"", LARGE, b"x", LARGE + b"2", ALMOST]),
-    ids=lambda message: type(message).__name__,
+    ids=kind,
 )
 def test_large_payloads_are_frames_of_their_own_and_the_rest_is_inside(message):
     frames = frames_of(LEFT if type(message) in EVENTS else do.Recall("w", 1, 2), message)
@@ -174,10 +196,18 @@ def test_a_pile_over_the_bound_of_a_frame_is_split_in_order():
     assert [event for frames in multiparts for event in codec.events(frames)] == sent
 
 
-def test_a_message_over_the_bound_is_left_to_whoever_made_it():
-    codec = PackedCodec(1_000)
-    ((frame,),) = codec.encode([on.TasksSubmitted("c", 1, "echo", [b"x" * 2_000])])
-    assert len(frame) > 2_000
+@pytest.mark.parametrize("message", carriers([b"x" * 400, b"", b"y" * 700, b"z"]), ids=kind)
+def test_a_message_over_the_bound_has_all_its_payloads_attached(message):
+    (frames,) = PackedCodec(1_000).encode([message])
+    assert frames[1:] == [b"x" * 400, b"y" * 700, b"z"]
+    assert len(frames[0]) < 100
+    assert decode(message, frames) == [message]
+
+
+def test_a_message_over_the_bound_without_payloads_is_left_to_whoever_made_it():
+    beat = on.WorkerHeartbeat("w", 1, [2**40] * 500)
+    ((frame,),) = PackedCodec(1_000).encode([beat])
+    assert PackedCodec().events([frame]) == [beat]
 
 
 def test_attached_payloads_do_not_count_for_the_envelope():
