@@ -62,7 +62,7 @@ class WorkShare(LeastLoaded):
         """From 0, idle, to 1, all slots taken and enough in hand."""
         if not worker.held:
             return 0.0
-        taken = min(1.0, worker.held / worker.capacity)
+        taken = worker.slots_taken / worker.capacity
         return 0.5 * taken + 0.5 * min(1.0, self._sizer.ahead_s(worker) / LEASE_S)
 
 

@@ -74,7 +74,7 @@ class Sizer:
 
     def has_room(self, worker: WorkerState) -> bool:
         """Whether it would soon be idle without more; never beyond its credit."""
-        if worker.held < worker.capacity:
+        if worker.slots_taken < worker.capacity:
             return worker.free > 0
         return worker.free > 0 and self.ahead_s(worker) < LEASE_S
 

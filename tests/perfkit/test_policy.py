@@ -321,7 +321,7 @@ def test_any_score_has_a_bucket_and_what_is_no_number_the_last(
 def test_whoever_reports_a_load_that_is_no_number_is_not_sought() -> None:
     honest, odd = offer("honest"), offer("odd")
     policy = staffed(POLICIES["least-loaded"](), odd, honest)
-    honest.load, odd.load = Load(gpu_busy_pct=100.0), Load(gpu_busy_pct=math.nan)
+    honest.load, odd.load = Load(gpu_busy_pct=10.0), Load(gpu_busy_pct=math.nan)
     assert [chosen(policy) for _ in range(3)] == ["honest"] * 3
 
 
