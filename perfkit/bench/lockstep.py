@@ -28,7 +28,7 @@ from perfkit.bench.load import TRAFFIC, ExperimentError, Work
 Letters: TypeAlias = list[list[Frame]]
 
 WORKERS = 2
-#: What a worker says a task took: a no-op's time, so that a lease is through before it is due.
+#: What a worker says a task took: a no-op's time, so short that no report of half a lease is due.
 SERVICE_S = 0.5e-6
 #: ZeroMQ names a peer by five bytes, which a coordinator's counts include.
 CLIENT_ROUTE = b"clnt0"
