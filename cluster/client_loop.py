@@ -33,7 +33,7 @@ from cluster.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.mapping import Chunk, run_bytes
 from cluster.spec import ClusterSpec, load_codec
 from cluster.status import Status
-from cluster.transport import Channel, Waker
+from cluster.transport import READABLE, WRITABLE, Channel, Waker
 
 MAX_OWED = 256
 #: how long the own thread rests after another has led, before it takes over
@@ -63,7 +63,8 @@ class ClientLoop:
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._unsent: deque[list[Frame]] = deque()
         self._awake = False
-        #: more has arrived than was read, and the descriptor will not tell
+        #: there is more to read, or room to send again, and the descriptor will not tell: it does
+        #: so once, to whoever uses the socket next, whatever for
         self._more = False
         self._gone = False
         self._beat_at = time.monotonic()
@@ -236,6 +237,9 @@ class ClientLoop:
                 if not self._unsent:
                     self._send(self._session.heartbeat(now))
                 self._beat_at = now + self.spec.limits.heartbeat_s
+                self._more = self._more or self._channel.readable()
+            if self._unsent:
+                self._more = self._more or self._channel.ready(READABLE | WRITABLE)
 
     def _exchange(self) -> None:
         if self._unsent:

@@ -16,6 +16,7 @@ from cluster import (
     ClusterCoordinator,
     ClusterSpec,
     Handlers,
+    LocalCluster,
     Priority,
     Requirements,
     Retry,
@@ -505,3 +506,15 @@ def test_a_question_that_is_open_when_the_client_closes_is_answered(spec):
         client.close()
         with pytest.raises(ClusterError, match="closed"):
             asked.result(TIMEOUT_S)
+
+
+def test_nothing_waits_for_a_heartbeat(limited):
+    spec = limited(heartbeat_s=60.0, liveness_s=180.0)
+    with LocalCluster(1, spec) as local:
+        for number in range(20):
+            with Client(local.endpoint, spec=spec) as client:
+                assert client.status(TIMEOUT_S).workers
+                payloads = [b"%d" % n for n in range(number)]
+                assert list(client.map("echo", payloads)) == payloads
+                futures = [client.submit("echo", payload) for payload in payloads]
+                assert [future.result(TIMEOUT_S) for future in futures] == payloads
