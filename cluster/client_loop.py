@@ -37,7 +37,9 @@ from cluster.transport import READABLE, WRITABLE, Channel, Waker
 
 MAX_OWED = 256
 #: how long the own thread rests after another has led, before it takes over
-REST_S = 0.001
+REST_S = 0.005
+#: how long whoever would lead waits for the place
+PATIENCE_S = 0.001
 CLOSED = "the client was closed before this was done"
 
 
@@ -136,7 +138,7 @@ class ClientLoop:
             self._wanted = True
             self._waker.wake()
             # Not for long: another thread may lead, and settle this future too.
-            led = self._lead.acquire(timeout=REST_S)
+            led = self._lead.acquire(timeout=PATIENCE_S)
             self._wanted = False
             if not led:
                 return
