@@ -121,7 +121,7 @@ def _check_workers(scheduler: Scheduler) -> None:
         assert worker.suspects == suspects <= 1, f"{worker.id} has {suspects} suspects"
     spare = {worker.id for worker in scheduler.workers.values() if worker.free > 0}
     assert scheduler.spare.keys() == spare, "the index of spare workers is wrong"
-    backlogged = {w.id for w in scheduler.workers.values() if w.held > w.capacity}
+    backlogged = {w.id for w in scheduler.workers.values() if w.held > w.slots_taken}
     assert scheduler.backlogged.keys() == backlogged, "the index of backlogged workers is wrong"
 
 

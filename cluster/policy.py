@@ -144,13 +144,18 @@ class LeastLoaded(ScanPolicy):
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """The weighted load."""
+        return self.HELD * self.held_share(worker) + self.card_share(worker)
+
+    def card_share(self, worker: WorkerState) -> float:
+        """What its card adds to the load: nothing here changes but with a heartbeat."""
         load = worker.load
-        busy = 0.5 if load.gpu_busy_pct is None else load.gpu_busy_pct / 100.0
+        told = load.gpu_busy_pct
+        busy = 0.5 if told is None or not 0.0 <= told <= 100.0 else told / 100.0
         total = sum(gpu.vram_total_bytes for gpu in worker.gpus)
         used = (
             0.5 if load.vram_free_bytes is None or not total else 1 - load.vram_free_bytes / total
         )
-        return self.HELD * self.held_share(worker) + self.GPU_BUSY * busy + self.VRAM_USED * used
+        return self.GPU_BUSY * busy + self.VRAM_USED * used
 
     def held_share(self, worker: WorkerState) -> float:
         """Tasks in its hands for each that it can run at once."""

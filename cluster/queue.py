@@ -9,6 +9,7 @@ its cost grows with the number of different needs, not with the number of tasks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from heapq import heapify, heappop, heappush
 from typing import ClassVar, TypeAlias
@@ -17,6 +18,11 @@ from cluster.run import Needs, Run
 from cluster.task import Priority
 
 MIN_FULL = 64
+#: for each set of levels, as bits, the order in which they are served while none of them starves
+ORDERS = [
+    [level for level in range(len(Priority)) if waiting >> level & 1]
+    for waiting in range(1 << len(Priority))
+]
 
 #: what the runs of one line need, and whether it is their suspects that wait there
 Key: TypeAlias = tuple[Needs, bool]
@@ -81,7 +87,7 @@ class RunQueue:
         self._lines: list[dict[Key, Line]] = [{} for _ in Priority]
         self._passed = [0] * len(Priority)
         #: the levels with a line, in the order in which they are served now; and the last of them
-        self._order: list[int] = []
+        self._order: Sequence[int] = ()
         self._lowest = 0
 
     def push(self, run: Run) -> None:
@@ -138,16 +144,25 @@ class RunQueue:
 
     def _end_lines(self, level: int) -> None:
         """Drop the empty lines of a level; one without a line can't starve."""
-        self._lines[level] = {key: line for key, line in self._lines[level].items() if line.heap}
+        lines = self._lines[level]
+        if len(lines) == 1:
+            lines.clear()
+        else:
+            self._lines[level] = {key: line for key, line in lines.items() if line.heap}
         if not self._lines[level]:
             self._passed[level] = 0
             self._reorder()
 
     def _reorder(self) -> None:
         """Put the levels that starve before the others, the longest first."""
-        waiting = [level for level, lines in enumerate(self._lines) if lines]
         passed = self._passed
+        urgent, high, normal, low = self._lines
+        bits = bool(urgent) | bool(high) << 1 | bool(normal) << 2 | bool(low) << 3
+        waiting = ORDERS[bits]
+        self._lowest = waiting[-1] if waiting else 0
+        if max(passed) < self._bypasses:
+            self._order = waiting
+            return
         starved = [level for level in waiting if passed[level] >= self._bypasses]
         starved.sort(key=passed.__getitem__, reverse=True)
         self._order = [*starved, *(level for level in waiting if level not in starved)]
-        self._lowest = max(waiting, default=0)

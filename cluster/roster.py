@@ -62,6 +62,11 @@ class WorkerState:
         """How many more tasks it may be given."""
         return 0 if self.draining else self.credit - self.held
 
+    @property
+    def slots_taken(self) -> int:
+        """How many of its tasks may be running: a lease is one slot's work."""
+        return min(self.capacity, len(self.leases))
+
     def offers(self, kind: str, requirements: Requirements) -> bool:
         """Whether it has the handler, the model and the card that a task asks for."""
         if kind not in self.kinds:

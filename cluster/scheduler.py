@@ -48,7 +48,7 @@ class Scheduler:
         self.ledger = Ledger(limits, chance, queue)
         self.clients = Clients(self.ledger)
         self.workers: dict[str, WorkerState] = {}
-        #: workers with credit left, and those with more in hand than they can run at once
+        #: workers with credit left, and those with tasks in hand that can't be running
         self.spare: dict[str, WorkerState] = {}
         self.backlogged: dict[str, WorkerState] = {}
         self._policies = policies
@@ -145,7 +145,7 @@ class Scheduler:
             self.spare[worker.id] = worker
         else:
             self.spare.pop(worker.id, None)
-        if worker.held > worker.capacity:
+        if worker.held > worker.slots_taken:
             self.backlogged[worker.id] = worker
         else:
             self.backlogged.pop(worker.id, None)
@@ -154,7 +154,7 @@ class Scheduler:
     # No worker idle while work waits behind another one
 
     def _idle(self) -> list[WorkerState]:
-        return [w for w in self.spare.values() if w.held < w.capacity]
+        return [w for w in self.spare.values() if w.slots_taken < w.capacity]
 
     def _recallable(self, worker: WorkerState, idle: list[WorkerState], now: float) -> Lease | None:
         """The newest lease of a worker whose tail somebody idle could take.
@@ -248,18 +248,18 @@ class Scheduler:
             self.ledger.requeue(lease, span, Cause.RETURNED, "results lost on the way", now)
         if run.stamps is not None and len(run.stamps) == 2:
             run.stamps += (event.started_at, event.ended_at, now)
-        self._hold(worker, run.needs, lease.next - stop)
-        lease.next = stop
-        worker.finished += count
         busy_s = event.ended_at - event.started_at
-        # A worker's clock is its own: what no clock can show is not believed.
-        self.policy.observe(worker, run.needs, count, busy_s if 0.0 <= busy_s < 1e9 else 0.0)
+        if 0.0 < busy_s < 1e9:  # what no clock can show is not believed
+            self.policy.observe(worker, run.needs, count, busy_s)
+        done, lease.next = stop - lease.next, stop
+        worker.finished += count
         if event.failures or lease.revoked:
             self._settle_each(lease, event, now)
         else:
             self.ledger.finish(lease, start, event.outcomes, now)
         if lease.next == lease.stop:
             self.ledger.close(lease)
+        self._hold(worker, run.needs, -done)
 
     def _settle_each(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
         """Settle results among which some failed or are not wanted any more, stretch by stretch."""
@@ -285,10 +285,10 @@ class Scheduler:
     def _give_back(self, lease: Lease, start: int, cause: Cause, detail: str, now: float) -> None:
         """Take the tail of a lease out of its worker's hands."""
         self.ledger.requeue(lease, (start, lease.stop), cause, detail, now)
-        self._hold(lease.worker, lease.run.needs, start - lease.stop)
-        lease.stop = start
+        change, lease.stop = start - lease.stop, start
         if lease.next == lease.stop:
             self.ledger.close(lease)
+        self._hold(lease.worker, lease.run.needs, change)
 
     def _draining(self, event: on.WorkerDraining, now: float) -> None:
         worker = self._speaker(event.worker, event.epoch, now)

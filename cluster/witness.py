@@ -87,10 +87,12 @@ class Presence:
                 stop = action.start + len(action.payloads)
                 self._set(action.worker, action.lease, action.start, stop)
 
-    def able(self, needs: Needs) -> WorkerState | None:
-        """Somebody who certainly has credit left and offers what is needed."""
-        free = (worker for worker in self._workers.values() if worker.free > 0)
-        return next((worker for worker in free if worker.offers(*needs)), None)
+    def idle(self, needs: Needs) -> WorkerState | None:
+        """Somebody who offers what is needed and certainly has a slot without work; how much of its
+        credit a busy worker is given ahead is the policy's affair.
+        """
+        idle = (w for w in self._workers.values() if w.free > 0 and w.held < w.capacity)
+        return next((worker for worker in idle if worker.offers(*needs)), None)
 
     def _welcomed(self, event: on.WorkerJoined, epoch: int, now: float) -> None:
         worker = self._workers.get(event.worker)
@@ -172,8 +174,8 @@ class Witness:
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
         self._presence.observe(event, actions, now)
         for needs in {promise.needs for promise in self.open.values() if promise.fresh}:
-            able = self._presence.able(needs)
-            assert able is None, f"{needs[0]!r} waits although {able.id} has credit for it"
+            idle = self._presence.idle(needs)
+            assert idle is None, f"{needs[0]!r} waits although {idle.id} has credit for it"
 
     def _let_go(self, event: on.Event | None, now: float) -> None:
         """Nothing is promised any more of what a client has received, or of one that is gone."""

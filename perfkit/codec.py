@@ -6,7 +6,9 @@ column. Only payloads so large that copying them would cost more than a frame fo
 their own, and the coordinator hands those on as it got them.
 
 The schema is compiled once, when this module is imported: msgspec's decoder knows every type and
-every bound beforehand, so hostile bytes are refused at the first value that does not fit.
+every bound beforehand, so hostile bytes are refused at the first value that does not fit. A frame
+so large that a multitude of tiny values could hide in it is taken apart message by message, and
+given up as soon as there are too many.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from msgspec import Meta
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.codec import Frame, Message
+from cluster.codec import MAX_VALUES, Frame, Message
 from cluster.errors import ProtocolError
 from cluster.limits import Limits
 from cluster.task import Count
@@ -29,6 +31,8 @@ VERSION: Final = 2
 #: from this size on a payload is a frame of its own
 ATTACH_BYTES: Final = 32_768
 MAX_MESSAGES: Final = 4_096
+#: what a frame holds is counted from this size on: a byte can become thirty in memory
+COUNTED_BYTES: Final = 1 << 20
 #: the messages that carry a column, and under which name
 COLUMNS: Final[dict[type[Any], str]] = {
     on.TasksSubmitted: "payloads",
@@ -51,7 +55,7 @@ FromPeer: TypeAlias = (
     | on.WorkerDraining
     | on.WorkerLeft
 )
-Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_MESSAGES)]
+Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
 
 
 class Envelope(msgspec.Struct, array_like=True):
@@ -80,8 +84,44 @@ class Actions(msgspec.Struct, array_like=True):
     attached: Places = []
 
 
-_events = msgspec.msgpack.Decoder(Events)
-_actions = msgspec.msgpack.Decoder(Actions)
+class Sealed(msgspec.Struct, array_like=True):
+    """An envelope whose messages are not decoded yet."""
+
+    version: int
+    messages: Annotated[list[msgspec.Raw], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+class Direction:
+    """How the messages that go one way are decoded."""
+
+    def __init__(self, envelope: Any, message: Any) -> None:
+        self._envelope = msgspec.msgpack.Decoder(envelope)
+        self._sealed = msgspec.msgpack.Decoder(Sealed)
+        self._message = msgspec.msgpack.Decoder(message)
+
+    def open(self, frame: Frame) -> Any:
+        """The envelope in a frame; raises ProtocolError."""
+        small = len(frame) < COUNTED_BYTES
+        try:
+            return self._envelope.decode(frame) if small else self._count(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            words = f"not an envelope of protocol version {VERSION}: {error}"
+            raise ProtocolError(words) from error
+
+    def _count(self, frame: Frame) -> Any:
+        envelope: Any = self._sealed.decode(frame)
+        messages, values = envelope.messages, 0
+        for number, sealed in enumerate(messages):
+            messages[number] = self._message.decode(sealed)
+            values += _values(messages[number])
+            if values > MAX_VALUES:
+                raise ProtocolError(f"more than {MAX_VALUES} values in one envelope")
+        return envelope
+
+
+_EVENTS: Final = Direction(Events, FromPeer)
+_ACTIONS: Final = Direction(Actions, do.Action)
 
 
 class PackedCodec:
@@ -97,39 +137,49 @@ class PackedCodec:
         self._encode: Callable[[Envelope], bytes] = self._encoder.encode
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
-        """One multipart message, or more where its first frame would be over the bound."""
+        """One multipart message, or more where one would be over a bound."""
         if not messages:
             return []
         frames = self._pack(messages)
-        if len(messages) > 1 and (
-            len(frames[0]) > self._message_bytes or len(messages) > MAX_MESSAGES
-        ):
+        if len(messages) > 1 and not self._fits(messages, frames):
             half = len(messages) // 2
             return [*self.encode(messages[:half]), *self.encode(messages[half:])]
+        if len(frames[0]) > self._message_bytes:
+            frames = self._detached(messages, 1)
         return [frames]
 
     def events(self, frames: Sequence[Frame]) -> list[on.Event]:
         """What a peer told the coordinator; attached payloads stay the frames they are."""
-        messages: list[on.Event] = _unpack(_events, frames)
+        messages: list[on.Event] = _unpack(_EVENTS, frames)
         return messages
 
     def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
         """What the coordinator told a peer; attached payloads become bytes."""
-        messages: list[do.Action] = _unpack(_actions, frames, whole=True)
+        messages: list[do.Action] = _unpack(_ACTIONS, frames, whole=True)
         return messages
+
+    def _fits(self, messages: Sequence[Message], frames: Sequence[Frame]) -> bool:
+        """Whether whoever gets these frames will take them apart."""
+        size = len(frames[0])
+        return (
+            size <= self._message_bytes
+            and len(messages) <= MAX_MESSAGES
+            and len(frames) <= on.MAX_TASKS_PER_MESSAGE
+            and (size < COUNTED_BYTES or sum(map(_values, messages)) <= MAX_VALUES)
+        )
 
     def _pack(self, messages: Sequence[Message]) -> list[Frame]:
         packed = self._encode(Envelope(VERSION, [*messages])) if _is_inline(messages) else b""
         return [packed] if packed else self._detached(messages)
 
-    def _detached(self, messages: Sequence[Message]) -> list[Frame]:
-        """The same with large payloads behind it, each in a frame of its own."""
+    def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
+        """The same with payloads of so many bytes or more behind it, each in a frame of its own."""
         envelope = Envelope(VERSION, [], [])
         frames: list[Frame] = []
         for number, message in enumerate(messages):
             name = COLUMNS.get(type(message))
             column = [*getattr(message, name)] if name else []
-            large = [at for at, payload in enumerate(column) if len(payload) >= ATTACH_BYTES]
+            large = [at for at, payload in enumerate(column) if len(payload) >= from_bytes]
             for at in large:
                 envelope.attached.append((number, at))
                 frames.append(column[at])
@@ -162,13 +212,15 @@ def _is_inline(messages: Sequence[Message]) -> bool:
     return True
 
 
-def _unpack(decoder: Any, frames: Sequence[Frame], *, whole: bool = False) -> Any:
+def _values(message: Message) -> int:
+    """How many items its lists have."""
+    return sum(len(f) for f in msgspec.structs.astuple(message) if isinstance(f, list))
+
+
+def _unpack(direction: Direction, frames: Sequence[Frame], *, whole: bool = False) -> Any:
     if not frames:
         raise ProtocolError("a message is at least one frame, this has none")
-    try:
-        envelope = decoder.decode(frames[0])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not an envelope of protocol version {VERSION}: {error}") from error
+    envelope = direction.open(frames[0])
     if envelope.version != VERSION:
         raise ProtocolError(f"protocol version {VERSION} is spoken here, not {envelope.version}")
     if len(envelope.attached) != len(frames) - 1:

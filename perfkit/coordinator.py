@@ -1,4 +1,4 @@
-"""The optimised coordinator: the cluster's own with the optimised parts, and figures of how it does.
+"""The optimised coordinator: the cluster's own with the optimised parts, and figures about it.
 
 It has no life cycle and no loop of its own. What makes it faster are its parts (codec, queue,
 policy), which the spec names (specs.py).

@@ -5,7 +5,7 @@ Three ideas, each of which can be had alone (specs.py has the specs):
 * who offers what is asked is remembered per need, and forgotten when a worker joins or leaves,
   never because time has passed (the capability cache);
 * workers stand in buckets by their score, and a bitmask knows the lowest bucket that is not empty,
-  so that a choice costs the same among ten workers and a thousand (the score index);
+  so that a choice costs the same among ten workers and a thousand (index.py);
 * a lease holds about two milliseconds of work, and a worker is given more than it can run at once
   only while what it has will not last that long (sizer.py).
 
@@ -15,8 +15,7 @@ There is nothing to lock here: one thread owns the scheduler, and with it every 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.policy import (
     Adaptive,
@@ -30,154 +29,9 @@ from cluster.policy import (
 )
 from cluster.roster import WorkerState
 from cluster.run import Needs
+from cluster.task import Load
+from perfkit.index import MAX_NEEDS, Indexed
 from perfkit.sizer import LEASE_S, Sizer
-
-#: needs remembered; clients make them up, so there is a bound, and the oldest goes
-MAX_NEEDS = 256
-
-
-class Buckets:
-    """The workers that offer what one need asks for, by score: the capability cache and the index.
-
-    Within a bucket whoever was chosen longest ago comes first.
-    """
-
-    __slots__ = ("_full", "_place", "_rows", "eligible", "seen")
-
-    def __init__(self, eligible: Iterable[WorkerState]) -> None:
-        self.eligible = {worker.id: worker for worker in eligible}
-        self._rows: dict[int, OrderedDict[str, WorkerState]] = {}
-        #: bit n is set while row n holds somebody
-        self._full = 0
-        self._place: dict[str, int] = {}
-        #: how much of the policy's log is worked in
-        self.seen = 0
-
-    def put(self, worker: WorkerState, bucket: int | None) -> None:
-        """Move a worker to a bucket, or out of all of them."""
-        before = self._place.get(worker.id)
-        if before == bucket:
-            return
-        if before is not None:
-            row = self._rows[before]
-            del row[worker.id]
-            if not row:
-                self._full ^= 1 << before
-        if bucket is None:
-            del self._place[worker.id]
-            return
-        self._place[worker.id] = bucket
-        try:
-            self._rows[bucket][worker.id] = worker
-        except KeyError:
-            self._rows[bucket] = OrderedDict({worker.id: worker})
-        self._full |= 1 << bucket
-
-    def choose(self, suspect: bool) -> WorkerState | None:
-        """Somebody of the lowest bucket; for a suspect task, who has no other."""
-        full = self._full
-        while full:
-            lowest = full & -full
-            row = self._rows[lowest.bit_length() - 1]
-            for worker in row.values():
-                if not (suspect and worker.suspects):
-                    row.move_to_end(worker.id)
-                    return worker
-            full ^= lowest
-        return None
-
-
-class Indexed:
-    """A plain policy's scores, kept in buckets instead of being scanned for.
-
-    ``bucket`` turns a score into a small number that orders as the scores do. With a ``sizer``
-    leases hold many tasks and a worker is passed over while it has enough in hand.
-    """
-
-    def __init__(
-        self, scorer: ScanPolicy, bucket: Callable[[float], int], sizer: Sizer | None = None
-    ) -> None:
-        self.name = scorer.name
-        self.sizer = sizer
-        self._scorer = scorer
-        self._bucket = bucket
-        self._workers: dict[str, WorkerState] = {}
-        self._by_needs: dict[Needs, Buckets] = {}
-        #: whose score may have changed since `_log_start`; each index works it in when it is asked
-        self._log: list[WorkerState] = []
-        self._log_start = 0
-
-    def join(self, worker: WorkerState) -> None:
-        """Enter a worker; who offers what has to be found out again."""
-        self._workers[worker.id] = worker
-        self._scorer.join(worker)
-        if self.sizer is not None:
-            self.sizer.join(worker)
-        self._by_needs.clear()
-
-    def leave(self, worker: WorkerState) -> None:
-        """Take a worker out; who offers what has to be found out again."""
-        self._workers.pop(worker.id, None)
-        self._scorer.leave(worker)
-        if self.sizer is not None:
-            self.sizer.leave(worker)
-        self._by_needs.clear()
-
-    def touch(self, worker: WorkerState) -> None:
-        """Note that its score may have changed; O(1)."""
-        self._log.append(worker)
-        if len(self._log) > 2 * len(self._workers) + 64:
-            self._log_start += len(self._log)
-            self._log.clear()
-
-    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count what it has in hand."""
-        if self.sizer is not None:
-            self.sizer.hold(worker, needs, change)
-
-    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """An eligible worker of the lowest bucket; O(1), and as much as has changed since."""
-        buckets = self._by_needs.get(needs)
-        if buckets is None or buckets.seen < self._log_start:
-            return self._learn(needs).choose(suspect)
-        news = self._log_start + len(self._log) - buckets.seen
-        if news:
-            for worker in self._log[-news:]:
-                if worker.id in buckets.eligible:
-                    buckets.put(worker, self._place(worker, needs))
-            buckets.seen += news
-        return buckets.choose(suspect)
-
-    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """By the sizer; without one, one task at a time."""
-        return 1 if self.sizer is None else self.sizer.lease_tasks(needs, queued)
-
-    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
-        self._scorer.observe(worker, needs, tasks, busy_s)
-        if self.sizer is not None:
-            self.sizer.observe(needs, tasks, busy_s)
-
-    def score(self, worker: WorkerState, needs: Needs) -> float:
-        """The bucket it belongs in; those in one bucket count as equals."""
-        return self._bucket(self._scorer.score(worker, needs))
-
-    def _place(self, worker: WorkerState, needs: Needs) -> int | None:
-        sizer = self.sizer
-        if not (worker.free > 0 if sizer is None else sizer.has_room(worker)):
-            return None
-        return self._bucket(self._scorer.score(worker, needs))
-
-    def _learn(self, needs: Needs) -> Buckets:
-        """Find out who offers what is needed; O(workers), once until somebody comes or goes."""
-        buckets = Buckets(w for w in self._workers.values() if w.offers(*needs))
-        for worker in buckets.eligible.values():
-            buckets.put(worker, self._place(worker, needs))
-        buckets.seen = self._log_start + len(self._log)
-        self._by_needs[needs] = buckets
-        if len(self._by_needs) > MAX_NEEDS:
-            del self._by_needs[next(iter(self._by_needs))]
-        return buckets
 
 
 class WorkShare(LeastLoaded):
@@ -189,12 +43,26 @@ class WorkShare(LeastLoaded):
     def __init__(self, sizer: Sizer) -> None:
         super().__init__()
         self._sizer = sizer
+        #: what a worker's card adds, and the heartbeat that it was computed from
+        self._cards: dict[str, tuple[Load, float]] = {}
+
+    def leave(self, worker: WorkerState) -> None:
+        """Forget its card too."""
+        super().leave(worker)
+        self._cards.pop(worker.id, None)
+
+    def card_share(self, worker: WorkerState) -> float:
+        """Computed once for each heartbeat that brings something new."""
+        known = self._cards.get(worker.id)
+        if known is None or known[0] is not worker.load:
+            known = self._cards[worker.id] = (worker.load, super().card_share(worker))
+        return known[1]
 
     def held_share(self, worker: WorkerState) -> float:
         """From 0, idle, to 1, all slots taken and enough in hand."""
         if not worker.held:
             return 0.0
-        taken = min(1.0, worker.held / worker.capacity)
+        taken = worker.slots_taken / worker.capacity
         return 0.5 * taken + 0.5 * min(1.0, self._sizer.ahead_s(worker) / LEASE_S)
 
 
@@ -202,29 +70,34 @@ class WorkMatch(WorkShare, GpuMatch):
     """The smallest card that fits, then the least work in hand."""
 
 
+def _step(score: float, last: int) -> int:
+    """A whole number from 0 to ``last``; what is no number comes last, as it would sort nowhere."""
+    return int(min(float(last), max(score, 0.0)))
+
+
 def _by_load(score: float) -> int:
     """64 buckets, two tasks a slot in hand."""
-    return int(min(63.0, max(0.0, 32.0 * score)))
+    return _step(32.0 * score, 63)
 
 
 def _by_card(score: float) -> int:
     """A GiB of card to spare weighs more than any load; 16 steps of either."""
     spare, load = divmod(score, 100.0)
-    return 16 * int(min(15.0, max(0.0, spare))) + int(min(15.0, max(0.0, 8.0 * load)))
+    return 16 * _step(spare, 15) + _step(8.0 * load, 15)
 
 
 def _by_time(score: float) -> int:
     """Eight buckets for who is not measured, then four an octave from a microsecond up."""
     if score < 0.0:
-        return int(8.0 * max(0.0, 1.0 + score))
-    return 8 + int(min(120.0, max(0.0, 4.0 * math.log2(max(1e-6, score) * 1e6))))
+        return _step(8.0 * (1.0 + score), 7)
+    return 8 + _step(4.0 * math.log2(max(score, 1e-6) * 1e6), 120)
 
 
 def _by_memory(score: float) -> int:
     """Four buckets an octave of free bytes, most first; then who does not say, by tasks held."""
     if score < 0.0:
-        return int(max(0.0, 160.0 - 4.0 * math.log2(max(1.0, -score))))
-    return 161 + int(min(63.0, max(0.0, score)))
+        return _step(160.0 - 4.0 * math.log2(max(1.0, -score)), 160)
+    return 161 + _step(score, 63)
 
 
 def _in_turn(score: float) -> int:
@@ -242,12 +115,13 @@ class IndexedAdaptive(Adaptive):
         self._match = WorkMatch(self.sizer)
         self._parts = (self._match, self._load, self._latency)
         self._indexes: dict[ScanPolicy, Indexed] = {
-            self._match: Indexed(self._match, _by_card, self.sizer),
+            self._match: Indexed(self._match, _by_card, self.sizer, by_needs=True),
             self._load: Indexed(self._load, _by_load, self.sizer),
-            self._latency: Indexed(self._latency, _by_time, self.sizer),
+            self._latency: Indexed(self._latency, _by_time, self.sizer, by_needs=True),
         }
+        #: for each kind its spread, and how many reports until it is looked at again
         self._spreads: dict[str, tuple[float, float]] = {}
-        self._until_spread = 0
+        self._reports_left: dict[str, int] = {}
 
     def join(self, worker: WorkerState) -> None:
         """Tell every index."""
@@ -255,9 +129,11 @@ class IndexedAdaptive(Adaptive):
             index.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Tell every index."""
+        """Tell every index; how far the others spread has to be found out again."""
         for index in self._indexes.values():
             index.leave(worker)
+        self._spreads.clear()
+        self._reports_left.clear()
 
     def touch(self, worker: WorkerState) -> None:
         """Tell every index."""
@@ -274,22 +150,30 @@ class IndexedAdaptive(Adaptive):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self.sizer.lease_tasks(needs, queued)
+        return self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times; how far they spread is looked at once for each worker there is,
-        so that it costs no more for many of them.
-        """
+        """Learn the service times."""
         super().observe(worker, needs, tasks, busy_s)
         self.sizer.observe(needs, tasks, busy_s)
-        self._until_spread -= 1
-        if self._until_spread <= 0 or needs[0] not in self._spreads:
-            self._until_spread = len(self._latency.workers)
-            self._spreads[needs[0]] = super().spread_s(needs[0])
+        kind = needs[0]
+        if kind in self._spreads:
+            self._reports_left[kind] -= 1
+            if not self._reports_left[kind]:
+                del self._spreads[kind]
 
     def spread_s(self, kind: str) -> tuple[float, float]:
-        """As it was when it was last looked at."""
-        return self._spreads.get(kind, (0.0, 0.0))
+        """As it was when it was last looked at: once in as many reports as there are workers, so
+        that it costs no more for many of them.
+        """
+        spread = self._spreads.get(kind)
+        if spread is None:
+            if len(self._spreads) >= MAX_NEEDS:
+                self._spreads.clear()
+                self._reports_left.clear()
+            spread = self._spreads[kind] = super().spread_s(kind)
+            self._reports_left[kind] = max(1, len(self._latency.workers))
+        return spread
 
 
 class CachedLeastLoaded(LeastLoaded):
@@ -345,7 +229,7 @@ class SizedLeastLoaded(WorkShare):
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """By the sizer."""
-        return self._sizer.lease_tasks(needs, queued)
+        return self._sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Learn the service times."""
@@ -359,7 +243,7 @@ def _work_share() -> Indexed:
 
 def _work_match() -> Indexed:
     sizer = Sizer()
-    return Indexed(WorkMatch(sizer), _by_card, sizer)
+    return Indexed(WorkMatch(sizer), _by_card, sizer, by_needs=True)
 
 
 #: the plain policies' names, indexed, with sized leases
@@ -367,8 +251,8 @@ POLICIES: Mapping[str, Callable[[], AssignmentPolicy]] = {
     RoundRobin.name: lambda: Indexed(RoundRobin(), _in_turn, Sizer()),
     LeastLoaded.name: _work_share,
     GpuMatch.name: _work_match,
-    LatencyAware.name: lambda: Indexed(LatencyAware(), _by_time, Sizer()),
-    MemoryAware.name: lambda: Indexed(MemoryAware(), _by_memory, Sizer()),
+    LatencyAware.name: lambda: Indexed(LatencyAware(), _by_time, Sizer(), by_needs=True),
+    MemoryAware.name: lambda: Indexed(MemoryAware(), _by_memory, Sizer(), by_needs=True),
     Adaptive.name: IndexedAdaptive,
 }
 #: one idea each, on the policy that is the default

@@ -8,6 +8,8 @@ that long (adaptive credit). Leases start small and grow while it pays.
 
 from __future__ import annotations
 
+import math
+
 from cluster.policy import SMOOTHING
 from cluster.roster import WorkerState
 from cluster.run import Needs
@@ -16,8 +18,14 @@ from cluster.run import Needs
 #: at once: enough to hide the round trip (a tenth of it), so little that a slow task traps little
 LEASE_S = 0.002
 MAX_LEASE = 1_024
-#: a kind that nobody has measured is leased by so many; then a lease may grow so fast
-FIRST_LEASE, GROWTH = 4, 4
+#: a kind that nobody has measured is leased by so many, since a lease is one slot's work and the
+#: other slots would have none; then a lease may grow so fast
+FIRST_LEASE, GROWTH = 1, 4
+#: a shorter or longer service time changes no decision, so it is not believed either: one wrong
+#: report of years is outweighed by some dozens of right ones
+MIN_SERVICE_S, MAX_SERVICE_S = 1e-9, 1.0
+#: kinds remembered; past that the oldest is unmeasured again
+MAX_KINDS = 4_096
 
 
 class Sizer:
@@ -66,24 +74,38 @@ class Sizer:
 
     def has_room(self, worker: WorkerState) -> bool:
         """Whether it would soon be idle without more; never beyond its credit."""
-        if worker.held < worker.capacity:
+        if worker.slots_taken < worker.capacity:
             return worker.free > 0
         return worker.free > 0 and self.ahead_s(worker) < LEASE_S
 
-    def lease_tasks(self, needs: Needs, queued: int) -> int:
-        """So many as make LEASE_S of work, at most what a lease of the kind has grown to."""
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """So many as make LEASE_S of work, at most what a lease of the kind has grown to, and a
+        slot's share of what waits.
+        """
         kind = needs[0]
         service_s = self.service_s.get(kind)
         if service_s is None:
             return min(queued, FIRST_LEASE)
-        most = min(queued, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
-        return max(1, min(most, int(LEASE_S / service_s))) if service_s > 0.0 else most
+        share = -(-queued // worker.capacity)
+        most = min(share, MAX_LEASE, self._grown.get(kind, FIRST_LEASE))
+        return max(1, min(most, int(LEASE_S / service_s)))
 
     def observe(self, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Move the mean towards what was measured; kinds are bounded by what workers offer."""
-        kind, per_task_s = needs[0], busy_s / tasks
+        """Move the mean towards what was measured.
+
+        No time at all, or one that is no number, is what a worker without a clock reports, or one
+        that lies: it teaches nothing.
+        """
+        if tasks < 1 or not 0.0 < busy_s < math.inf:
+            return
+        kind = needs[0]
+        per_task_s = min(max(busy_s / tasks, MIN_SERVICE_S), MAX_SERVICE_S)
         before = self.service_s.get(kind, per_task_s)
         self.service_s[kind] = before + SMOOTHING * (per_task_s - before)
+        if len(self.service_s) > MAX_KINDS:
+            oldest = next(iter(self.service_s))
+            del self.service_s[oldest]
+            self._grown.pop(oldest, None)
         grown = self._grown.get(kind, FIRST_LEASE)
         if grown < MAX_LEASE and tasks * GROWTH > grown:
             self._grown[kind] = min(MAX_LEASE, tasks * GROWTH)

@@ -34,7 +34,7 @@ LAYERS = [
     ("perfkit", "report bench profile gpu"),
     ("perfkit", "engines"),
     ("perfkit", "coordinator specs"),
-    ("perfkit", "codec policy queue sizer pool"),
+    ("perfkit", "codec policy queue index sizer pool"),
     ("cluster", "__init__ __main__"),
     ("cluster", "local process simulator simulated api"),
     ("cluster", "async_client coordinator worker client client_loop host mapping futures"),

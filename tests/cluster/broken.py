@@ -278,14 +278,14 @@ class Backwards(RunQueue):
 
     def _reorder(self) -> None:
         super()._reorder()
-        self._order.sort(reverse=True)
+        self._order = sorted(self._order, reverse=True)
 
 
 class ServesLowBeforeHigh(Broken):
     """Takes the priorities the wrong way round."""
 
     class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
             super().__init__(limits, chance)
             self.queue = Backwards(limits.bypasses)
 
@@ -294,7 +294,7 @@ class LetsLowStarve(Broken):
     """Serves urgent work first, always."""
 
     class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
             super().__init__(limits, chance)
             self.queue = RunQueue(1 << 30)
 
@@ -320,7 +320,7 @@ class LetsSuspectsBlock(Broken):
     """Lets tasks that nobody may take yet hold up those that anybody could."""
 
     class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float]) -> None:
+        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
             super().__init__(limits, chance)
             self.queue = OneLine(limits.bypasses)
 

@@ -1,5 +1,5 @@
 """Clusters for tests: a module's own real one, small ones inside the test process, and peers that
-keep to no protocol.
+keep to no protocol. Each test that uses one runs once for every spec under study.
 
 Everything a fixture starts, it ends. Waiting is for a condition, with a deadline that only a fault
 reaches.
@@ -10,15 +10,18 @@ import sys
 import textwrap
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
-from cluster.codec import DictCodec
+from cluster.spec import load_codec
 from cluster.workloads import HANDLERS
+from perfkit.specs import OPTIMIZED
 
 DEADLINE_S = 20.0
 
@@ -37,10 +40,22 @@ def until():
     return wait
 
 
+@pytest.fixture(scope="module", params=[BASELINE, OPTIMIZED], ids=lambda spec: spec.name)
+def spec(request):
+    """A spec under study: what a cluster promises does not depend on its parts."""
+    return request.param
+
+
+@pytest.fixture
+def limited(spec):
+    """The spec under study within other limits: ``limited(tasks=10)``."""
+    return lambda **limits: replace(spec, limits=replace(spec.limits, **limits))
+
+
 @pytest.fixture(scope="module")
-def local():
+def local(spec):
     """Two worker processes and a coordinator that the tests of a module share and don't harm."""
-    with LocalCluster(n_workers=2) as running:
+    with LocalCluster(2, spec) as running:
         yield running
 
 
@@ -51,11 +66,11 @@ def client(local):
 
 
 @pytest.fixture
-def serve():
+def serve(spec):
     """Start a coordinator and workers as threads of this process: ``serve(handlers, …)``."""
     with ExitStack() as stack:
 
-        def start(handlers=HANDLERS, spec=BASELINE, workers=1, **options):
+        def start(handlers=HANDLERS, spec=spec, workers=1, **options):
             coordinator = stack.enter_context(ClusterCoordinator(spec))
             client = stack.enter_context(Client(coordinator.endpoint, spec=spec))
             crew = []
@@ -79,11 +94,12 @@ def serve():
 class Stranger:
     """A bare DEALER: sends whatever frames it is given, reads whatever comes back."""
 
-    def __init__(self, context, endpoint):
+    def __init__(self, context, endpoint, spec):
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.connect(endpoint)
-        self.codec = DictCodec()
+        self.codec = load_codec(spec)
+        self.heard = deque()
 
     def send(self, *frames):
         self.socket.send_multipart(frames)
@@ -95,18 +111,20 @@ class Stranger:
     def hear(self, kind=object, timeout_s=DEADLINE_S):
         """The next action of a kind; what comes before it is dropped."""
         end_s = time.monotonic() + timeout_s
-        while self.socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
-            (action,) = self.codec.actions(self.socket.recv_multipart())
+        while self.heard or self.socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
+            if not self.heard:
+                self.heard.extend(self.codec.actions(self.socket.recv_multipart()))
+            action = self.heard.popleft()
             if isinstance(action, kind):
                 return action
         raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 
 
 @pytest.fixture
-def stranger():
+def stranger(spec):
     """Peers that keep to no protocol: ``stranger(endpoint)`` connects one."""
     context = zmq.Context()
-    yield lambda endpoint: Stranger(context, endpoint)
+    yield lambda endpoint: Stranger(context, endpoint, spec)
     context.destroy(linger=0)
 
 

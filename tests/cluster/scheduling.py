@@ -5,7 +5,7 @@ only looks at the actions still notices a broken invariant.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.roster import WorkerState
 from cluster.run import Run
 from cluster.scheduler import Scheduler
 from cluster.task import Failure
+from perfkit import policy as optimised
 
 T = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
 
@@ -37,10 +38,11 @@ class Bench:
         self,
         policy: Callable[[], AssignmentPolicy] = Slices,
         chance: Callable[[], float] = lambda: 0.0,
+        policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
         **limits: Any,
     ) -> None:
         self.limits = Limits(**limits)
-        self.scheduler = Scheduler(policy(), self.limits, chance)
+        self.scheduler = Scheduler(policy(), self.limits, chance, policies)
         self.now = 0.0
         self.epochs: dict[str, int] = {}
 
@@ -179,8 +181,16 @@ def untraced() -> Iterator[None]:
         sys.settrace(tracer)
 
 
-#: The policies that every property is checked with: whoever writes another one enters it here.
-PARTS: list[Callable[[], AssignmentPolicy]] = [*POLICIES.values(), Slices]
+#: The policies that every property is checked with, by how its tests are called: whoever writes
+#: another one enters it here.
+PARTS: dict[str, Callable[[], AssignmentPolicy]] = {
+    **POLICIES,
+    Slices.name: Slices,
+    **{f"optimised-{name}": make for name, make in optimised.POLICIES.items()},
+    **{f"cached-{name}": make for name, make in optimised.CACHED.items()},
+    **{f"indexed-{name}": make for name, make in optimised.INDEXED.items()},
+    **{f"sized-{name}": make for name, make in optimised.SIZED.items()},
+}
 
 
 def offer(worker: str = "w", capacity: int = 1, credit: int = 4, **offers: Any) -> WorkerState:

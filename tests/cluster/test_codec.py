@@ -4,16 +4,12 @@ memory.
 
 import subprocess
 import sys
-from functools import reduce
-from operator import or_
-from typing import get_args
 
 import msgpack
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import inspect
 
 from cluster import actions as do
 from cluster import events as on
@@ -21,46 +17,7 @@ from cluster.codec import DictCodec
 from cluster.errors import ProtocolError
 from cluster.status import Status
 from cluster.task import Failure, Priority, Requirements, Retry
-
-EVENTS = [cls for cls in get_args(on.Event) if cls is not on.WorkerLost]
-ACTIONS = list(get_args(do.Action))
-MAX_INT = 2**64 - 1
-
-
-def values(kind):
-    """A strategy for what a type of msgspec.inspect admits, its bounds included."""
-    match kind:
-        case inspect.StrType():
-            most = min(kind.max_length or 20, 20)
-            return st.text(min_size=kind.min_length or 0, max_size=most)
-        case inspect.IntType():
-            low = -(2**63) if kind.ge is None else kind.ge
-            return st.integers(low, MAX_INT if kind.le is None else kind.le)
-        case inspect.FloatType():
-            return st.floats(kind.ge, kind.le, allow_nan=False)
-        case inspect.BoolType():
-            return st.booleans()
-        case inspect.BytesType():
-            return st.binary(max_size=50)
-        case inspect.NoneType():
-            return st.none()
-        case inspect.EnumType():
-            return st.sampled_from(list(kind.cls))
-        case inspect.UnionType():
-            return reduce(or_, map(values, kind.types))
-        case inspect.ListType():
-            return st.lists(values(kind.item_type), max_size=4)
-        case inspect.TupleType():
-            return st.tuples(*map(values, kind.item_types))
-        case inspect.DictType():
-            return st.dictionaries(values(kind.key_type), values(kind.value_type), max_size=4)
-        case inspect.StructType():
-            return st.builds(kind.cls, **{f.name: values(f.type) for f in kind.fields})
-    raise AssertionError(f"no strategy for {kind}")
-
-
-def messages(classes):
-    return st.sampled_from(classes).flatmap(lambda cls: values(inspect.type_info(cls)))
+from tests.cluster.wire import ACTIONS, ANYTHING, EVENTS, messages
 
 
 def frame(message):
@@ -246,19 +203,11 @@ def test_a_truncated_message_is_refused(event, data):
         DictCodec().events([packed[: data.draw(st.integers(0, len(packed) - 1))]])
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), MAX_INT) | st.floats() | st.binary()
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)  # fmt: skip
-
-
 @given(messages(EVENTS + ACTIONS), st.data())
 def test_a_field_of_any_other_value_does_no_harm(message, data):
     fields = msgpack.unpackb(frame(message))
     name = data.draw(st.sampled_from(sorted(fields)))
-    decodes_or_refuses(msgpack.packb(fields | {name: data.draw(anything)}))
+    decodes_or_refuses(msgpack.packb(fields | {name: data.draw(ANYTHING)}))
 
 
 def test_hostile_input_does_not_multiply_in_memory():

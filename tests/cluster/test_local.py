@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
-from cluster import BASELINE, Client, ClusterSpec, LocalCluster, Priority
+from cluster import Client, ClusterSpec, LocalCluster, Priority
 from cluster.errors import ClusterError, TaskDeadLettered, TaskFailed, Unreachable
-from cluster.limits import Limits
 
 TIMEOUT_S = 20
 #: appends a line when a task is begun, so that what ran where, and how often, can be counted
@@ -93,9 +93,9 @@ def test_it_is_ready_when_every_worker_is_registered(local):
     assert status.counters["workers_joined"] == 2
 
 
-def test_a_worker_can_be_added_while_the_others_are_busy(module, tmp_path, until):
+def test_a_worker_can_be_added_while_the_others_are_busy(spec, module, tmp_path, until):
     name = module(NOTING)
-    with LocalCluster(1, handlers=f"{name}:HANDLERS") as local, local.client() as client:
+    with LocalCluster(1, spec, handlers=f"{name}:HANDLERS") as local, local.client() as client:
         tasks = [client.submit("note", b"%s/ran|0.1|t" % bytes(tmp_path)) for _ in range(40)]
         until(lambda: noted(tmp_path / "ran"))
         added = local.add_worker()
@@ -104,8 +104,8 @@ def test_a_worker_can_be_added_while_the_others_are_busy(module, tmp_path, until
         assert {pid for pid, _ in noted(tmp_path / "ran")} == {added.pid, local.workers[0].pid}
 
 
-def test_it_runs_over_ipc(until):
-    with LocalCluster(1, ClusterSpec(name="ipc", transport="ipc")) as local:
+def test_it_runs_over_ipc(spec):
+    with LocalCluster(1, replace(spec, transport="ipc")) as local:
         assert local.endpoint.startswith("ipc://")
         path = Path(local.endpoint.removeprefix("ipc://"))
         assert path.exists()
@@ -116,8 +116,8 @@ def test_it_runs_over_ipc(until):
     assert not path.parent.exists()
 
 
-def test_a_cluster_without_workers_waits_for_some():
-    with LocalCluster(0) as local, local.client() as client:
+def test_a_cluster_without_workers_waits_for_some(spec):
+    with LocalCluster(0, spec) as local, local.client() as client:
         future = client.submit("echo", b"x")
         assert local.status().workers == []
         local.add_worker()
@@ -262,15 +262,15 @@ def test_a_child_that_does_not_stop_in_time_is_killed(monkeypatch, until):
 # When a part dies
 
 
-def test_killing_a_worker_among_2000_tasks_loses_none_and_delays_none_by_a_second(until):
-    payloads = [b"%d" % number for number in range(2000)]
+def test_killing_a_worker_among_2000_tasks_loses_none_and_delays_none_by_a_second(spec, until):
+    payloads = [b"0.0005%04d" % number for number in range(2000)]
     settled = []
 
     def settle(future):
         settled.append((future, time.monotonic()))
 
-    with LocalCluster(2) as local, local.client() as client:
-        futures = [client.submit("echo", payload) for payload in payloads]
+    with LocalCluster(2, spec) as local, local.client() as client:
+        futures = [client.submit("sleep", payload) for payload in payloads]
         for future in futures:
             future.add_done_callback(settle)
         until(lambda: len(settled) > 200)
@@ -287,9 +287,11 @@ def test_killing_a_worker_among_2000_tasks_loses_none_and_delays_none_by_a_secon
     assert max(end - min(ends[at : at + 20]) for at, end in enumerate(ends)) < 1.0
 
 
-def test_the_tasks_of_a_killed_worker_are_done_elsewhere_within_a_second(module, tmp_path, until):
+def test_the_tasks_of_a_killed_worker_are_done_elsewhere_within_a_second(
+    spec, module, tmp_path, until
+):
     handlers = f"{module(NOTING)}:HANDLERS"
-    with LocalCluster(3, handlers=handlers) as local, local.client() as client:
+    with LocalCluster(3, spec, handlers=handlers) as local, local.client() as client:
         victim = local.workers[0]
         # as many as the workers hold: whoever is left is free at once, so that nothing queues
         ends, ran = {}, tmp_path / "ran"
@@ -312,19 +314,19 @@ def test_the_tasks_of_a_killed_worker_are_done_elsewhere_within_a_second(module,
         assert client.status().counters["lost"] == 1
 
 
-def test_a_task_that_kills_its_workers_is_dead_lettered_with_its_story(module):
+def test_a_task_that_kills_its_workers_is_dead_lettered_with_its_story(spec, module):
     handlers = f"{module(NOTING)}:HANDLERS"
-    with LocalCluster(4, handlers=handlers) as local, local.client() as client:
+    with LocalCluster(4, spec, handlers=handlers) as local, local.client() as client:
         with pytest.raises(TaskDeadLettered) as buried:
             client.submit("die").result(TIMEOUT_S)
         assert str(buried.value).count("assigned → assigned") == 3
         assert sum(worker.alive() for worker in local.workers) == 1
 
 
-def test_a_suspended_worker_loses_its_lease_and_joins_again(module, tmp_path, until):
+def test_a_suspended_worker_loses_its_lease_and_joins_again(spec, module, tmp_path, until):
     handlers = f"{module(NOTING)}:HANDLERS"
     ran = tmp_path / "ran"
-    with LocalCluster(2, handlers=handlers) as local, local.client() as client:
+    with LocalCluster(2, spec, handlers=handlers) as local, local.client() as client:
         future = client.submit("note", f"{ran}|0.1|task".encode())
         (first, _) = until(lambda: noted(ran))[0]
         worker = next(worker for worker in local.workers if worker.pid == first)
@@ -339,10 +341,10 @@ def test_a_suspended_worker_loses_its_lease_and_joins_again(module, tmp_path, un
         assert client.submit("note", f"{ran}|0|again".encode()).result(TIMEOUT_S) == b"again"
 
 
-def test_a_terminated_worker_finishes_its_task_and_leaves_the_rest(module, tmp_path, until):
+def test_a_terminated_worker_finishes_its_task_and_leaves_the_rest(spec, module, tmp_path, until):
     handlers = f"{module(NOTING)}:HANDLERS"
     ran = tmp_path / "ran"
-    with LocalCluster(2, handlers=handlers) as local, local.client() as client:
+    with LocalCluster(2, spec, handlers=handlers) as local, local.client() as client:
         names = [str(number) for number in range(20)]
         futures = [client.submit("note", f"{ran}|0.05|{name}".encode()) for name in names]
         until(lambda: len(noted(ran)) >= 4)
@@ -361,13 +363,13 @@ def test_a_terminated_worker_finishes_its_task_and_leaves_the_rest(module, tmp_p
 
 def test_a_worker_computes_longer_than_its_liveness_and_is_not_lost(local, client):
     before = client.status().counters.get("workers_lost", 0)
-    assert BASELINE.limits.liveness_s < 1.5
+    assert local.spec.limits.liveness_s < 1.5
     assert client.submit("spin", b"1.5").result(TIMEOUT_S) == b"1.5"
     assert client.status().counters.get("workers_lost", 0) == before
 
 
-def test_a_killed_coordinator_is_unreachable_and_its_workers_still_stop():
-    with LocalCluster(1) as local, local.client() as client:
+def test_a_killed_coordinator_is_unreachable_and_its_workers_still_stop(spec):
+    with LocalCluster(1, spec) as local, local.client() as client:
         assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
         local.coordinator.kill()
         with pytest.raises(Unreachable, match=local.endpoint):
@@ -383,9 +385,8 @@ def test_a_handler_that_raises_in_another_process_tells_its_words(client):
         client.submit("fail", b"on purpose").result(TIMEOUT_S)
 
 
-def test_a_cluster_at_its_bound_recovers(until):
-    spec = ClusterSpec(name="small", limits=Limits(tasks=10))
-    with LocalCluster(1, spec) as local, local.client() as client:
+def test_a_cluster_at_its_bound_recovers(limited):
+    with LocalCluster(1, replace(limited(tasks=10), burst=1)) as local, local.client() as client:
         futures = [client.submit("sleep", b"0.01") for _ in range(50)]
         refused = [future for future in futures if future.exception(TIMEOUT_S)]
         assert 0 < len(refused) < 50

@@ -1,5 +1,7 @@
 """Each policy's choice by its own measure, and what every policy owes the scheduler."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,11 +85,15 @@ NEEDS = st.tuples(
 )
 
 
-@pytest.mark.parametrize("make", PARTS, ids=lambda make: make.name)
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
 @settings(max_examples=30)
 @given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
 def test_somebody_eligible_is_chosen_whenever_there_is_one(
-    make: type[ScanPolicy], crew: list[WorkerState], needs: Needs, suspect: bool, gone: int
+    make: Callable[[], AssignmentPolicy],
+    crew: list[WorkerState],
+    needs: Needs,
+    suspect: bool,
+    gone: int,
 ) -> None:
     policy = staffed(make(), *crew)
     for worker in crew[gone : gone + 1]:
@@ -108,8 +114,10 @@ def test_somebody_eligible_is_chosen_whenever_there_is_one(
     assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 
-@pytest.mark.parametrize("make", PARTS, ids=lambda make: make.name)
-def test_a_draining_worker_and_one_without_credit_are_not_chosen(make: type[ScanPolicy]) -> None:
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_a_draining_worker_and_one_without_credit_are_not_chosen(
+    make: Callable[[], AssignmentPolicy],
+) -> None:
     draining, full = offer("a"), offer("b")
     draining.draining, full.held = True, full.credit
     assert chosen(staffed(make(), draining, full)) is None

@@ -882,3 +882,13 @@ def test_a_trace_that_never_ran_carries_no_stamps() -> None:
     bench = Bench()
     bench.submit(b"x", sent_at=1.0)
     assert bench.cancel() == [ended(cancelled(0))]
+
+
+def test_a_task_behind_a_slow_one_in_a_lease_is_recalled_for_an_idle_slot_of_the_same_worker() -> (
+    None
+):
+    bench = Bench(recall_after_s=0.005)
+    bench.join("w", credit=8, capacity=4)
+    bench.submit(b"slow", b"quick")
+    recalls = [action for action in bench.wait(0.02) if isinstance(action, do.Recall)]
+    assert [recall.worker for recall in recalls] == ["w"]

@@ -103,8 +103,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tell(on.WorkerJoined(worker, incarnation, 1, credit, ["echo"], models, gpus))
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), skip=st.integers(0, 2), count=st.integers(0, 4), keep=st.booleans())
-    def finish(self, data: st.DataObject, skip: int, count: int, keep: bool) -> None:
+    @rule(
+        data=st.data(),
+        skip=st.integers(0, 2),
+        count=st.integers(0, 4),
+        keep=st.booleans(),
+        busy_s=st.sampled_from([1e-3, 1e-6, 5e-324, 0.0, 1e9, float("nan")]),
+    )
+    def finish(self, data: st.DataObject, skip: int, count: int, keep: bool, busy_s: float) -> None:
         """Results from a lease, perhaps after a gap, perhaps once more, perhaps of a dead lease."""
         lease = data.draw(st.sampled_from(self.leases))
         start = min(lease.next + skip, lease.stop)
@@ -114,7 +120,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         failures = [Failure(p, "Raised", f"by {lease.id}") for p in sorted(failed)]
         self.tell(
             on.TasksFinished(
-                lease.worker, lease.epoch, lease.id, start, outcomes, failures, 0, 1e-3
+                lease.worker, lease.epoch, lease.id, start, outcomes, failures, 0, busy_s
             )
         )
         if not keep:
@@ -260,7 +266,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return [lease.id for lease in self.leases if lease.worker == "healer"]
 
 
-@pytest.mark.parametrize("policy", PARTS, ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", PARTS.values(), ids=PARTS)
 def test_every_invariant_holds_whatever_happens(policy: Callable[[], AssignmentPolicy]) -> None:
     with untraced():
         run_state_machine_as_test(
