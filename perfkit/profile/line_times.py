@@ -45,17 +45,26 @@ class FunctionLines:
     total_s: float
     lines: tuple[LineTime, ...]
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether nothing ran, or one line has all of the time: a table of it would say nothing."""
+        return not any(SHARE_SHOWN <= line.share <= 1 - SHARE_SHOWN for line in self.lines)
+
 
 @dataclass(frozen=True)
 class LineTimes:
-    """Functions line by line, those with the most time first. `tasks` went through them."""
+    """Functions line by line, those with the most time first. `tasks` went through them.
+
+    Shown are those whose lines share their time.
+    """
 
     functions: tuple[FunctionLines, ...]
     name: str
     tasks: int
 
     def _repr_html_(self) -> str:
-        return "".join(self._table(function) for function in self.functions if function.lines)
+        shown = [function for function in self.functions if not function.passes_on]
+        return "".join(map(self._table, shown)) or f"<p>No line of {escape(self.name)} ran.</p>"
 
     def _table(self, function: FunctionLines) -> str:
         shown = [line for line in function.lines if line.share >= SHARE_SHOWN]
@@ -68,7 +77,7 @@ class LineTimes:
         )
         took_us = function.total_s * 1e6 / self.tasks
         title = f"{function.function} ({function.file}) of {self.name}: {took_us:.3g} µs per task"
-        note = f"<p>{left_out} lines below {SHARE_SHOWN:.0%} are left out.</p>" if left_out else ""
+        note = f"<p>Left out: {left_out} below {SHARE_SHOWN:.0%}.</p>" if left_out else ""
         head = "".join(
             f"<th>{name}</th>" for name in ("line", "runs per task", "µs per task", "share", "code")
         )

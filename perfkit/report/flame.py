@@ -77,11 +77,8 @@ def _box(frame: Frame, node: _Node, left: float, depth: int, width: float, whole
     room = int(width / CHARACTER)
     shown = frame.function if len(frame.function) <= room else frame.function[: room - 1] + "…"
     top = depth * ROW
-    label = (
-        f'<text x="{left + 3:.1f}" y="{top + 12:.1f}" fill="currentColor">{html.escape(shown)}</text>'
-        if room >= 4
-        else ""
-    )
+    at = f'x="{left + 3:.1f}" y="{top + 12:.1f}"'
+    label = f'<text {at} fill="currentColor">{html.escape(shown)}</text>' if room >= 4 else ""
     share = f"{node.samples / whole:.1%}"
     return (
         f"<g><title>{name} ({where}): {share}, {node.samples} samples</title>"
@@ -97,7 +94,8 @@ def _colour(frame: Frame) -> str:
 def _gap(why: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH:g} 40" aria-hidden="true" style="width:100%;height:auto">'
-        f'<text x="4" y="24" font-size="13" fill="currentColor">unknown: {html.escape(why)}</text></svg>'
+        '<text x="4" y="24" font-size="13" fill="currentColor">'
+        f"unknown: {html.escape(why)}</text></svg>"
     )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from perfkit.bench.ablation import AGAIN, IDEAS, Idea, IdeaResult, Rung, Study
+from cluster.spec import BASELINE
+from perfkit.bench.ablation import AGAIN, Idea, IdeaResult, Rung, Study
 from perfkit.bench.limit_runs import Sizes
 from perfkit.bench.limits import GOALS, LimitTable, verdict
 from perfkit.bench.peers import Amount, PeerTable
@@ -119,12 +121,20 @@ def how_to_open(profiles: Mapping[str, Sequence[CpuProfile]]) -> Facts:
     )
 
 
+class Special(NamedTuple):
+    """A spec, named as its idea, against the baseline on the load that it is meant for."""
+
+    name: str
+    load: str
+    measured: Comparison
+
+
 @dataclass(frozen=True)
 class Ideas:
     """Every idea of the plan: what it could bring, what it brought, whether it is in OPTIMIZED."""
 
     rows: tuple[IdeaResult, ...]
-    special: tuple[tuple[Idea, str, Comparison], ...] = ()
+    special: tuple[Special, ...] = ()
 
     def bars(self) -> list[Bar]:
         """Each measured factor with its interval, beside the predicted one, and the A/A arm."""
@@ -136,10 +146,7 @@ class Ideas:
 
     def special_bars(self) -> list[Bar]:
         """The factors on the loads that ideas are meant for."""
-        return [
-            Bar(f"{idea.name}, {load}", *_factor(found), claim=None)
-            for idea, load, found in self.special
-        ]
+        return [Bar(f"{row.name}, {row.load}", *_factor(row.measured)) for row in self.special]
 
     @property
     def words(self) -> Words:
@@ -160,43 +167,35 @@ class Ideas:
                 high,
                 row.predicted.value,
                 str(row.measured.verdict),
-                note=f"throughput against {row.idea.against}; the claim is the prediction",
+                note=f"throughput against {row.idea.against}; the claim is what was predicted",
             )
 
     def _sentence(self, row: IdeaResult) -> str:
-        told = f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)}"
-        told += f" of {row.idea.against}, {row.measured.verdict}. {_surprise(row)}"
-        others = [f"{load} {_times(c)}" for idea, load, c in self.special if idea == row.idea]
-        if others:
-            told += f"On the load it is meant for: {', '.join(others)}. "
-        pays = row.measured.verdict is Verdict.FASTER or any(
-            found.verdict is Verdict.FASTER for idea, _, found in self.special if idea == row.idea
-        )
-        return told + _conclusion(row.idea, pays)
+        told = f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)} of "
+        told += f"{row.idea.against}: {row.measured.verdict}. {_surprise(row)}"
+        own = [found for found in self.special if found.name == row.idea.name]
+        for found in own:
+            told += f"With {found.load}: {_times(found.measured)}, {found.measured.verdict}. "
+        verdicts = [row.measured.verdict, *(found.measured.verdict for found in own)]
+        return told + _conclusion(row.idea, Verdict.FASTER in verdicts)
 
     def _repr_html_(self) -> str:
         rows = [
             (
                 row.idea.name,
-                "–" if row.idea.touches is None else row.idea.touches.name,
-                percent(row.share) if row.share.value is not None else "unknown",
+                _share(row),
                 row.idea.left,
                 _factor_text(*ends(row.predicted)),
-                f"{_factor_text(*_factor(row.measured))} of {row.idea.against}",
-                str(row.measured.verdict),
+                f"{_times(row.measured)}{_of(row.idea)}, {row.measured.verdict}",
                 "yes" if row.idea.kept else "no",
             )
             for row in self.rows
         ]
-        header = (
-            "idea", "touches", "share of the coordinator's work", "what is left of it",
-            "predicted", "measured", "verdict", "in OPTIMIZED",
-        )  # fmt: skip
         control = _control(self.rows)
-        blocks = self.rows[0].measured.blocks if self.rows else 0
+        blocks = self.rows[0].measured.blocks
         return html_table(
             "Throughput with one idea at a time (factors, 95 % intervals)",
-            header,
+            ("idea", "share of work", "of that is left", "predicted", "measured", "in OPTIMIZED"),
             rows,
             [
                 f"A/A control: the baseline against itself is "
@@ -214,21 +213,21 @@ def ladder_words(rungs: Sequence[Rung]) -> Words:
     """What each rung adds to the one below it, and all of them together."""
     climbing = [rung for rung in rungs if rung.name != AGAIN and rung.figure.value]
     told = []
-    for below, rung in zip(climbing, climbing[1:], strict=False):
+    for below, rung in pairwise(climbing):
         times = (rung.figure.value or 0.0) / (below.figure.value or 1.0)
         told.append(f"{rung.name} does × {times:.3g} of what {below.name} does.")
     if climbing and (gain := climbing[-1].gain) is not None:
-        told.append(f"All together: × {_factor_text(*_factor(gain))[2:]} of the baseline.")
+        told.append(f"All together: {_times(gain)} of the baseline.")
     return Words(tuple(told))
 
 
-def special_loads(studies: Mapping[str, Study]) -> tuple[tuple[Idea, str, Comparison], ...]:
-    """The ideas that a study of another load measured, each with that load's name."""
+def special_loads(studies: Mapping[str, Study]) -> tuple[Special, ...]:
+    """The specs that studies of other loads measured, each with that load's name."""
     return tuple(
-        (idea, load, found.compared(idea.name))
-        for idea in IDEAS
+        Special(name, load, found.compared(name))
         for load, found in studies.items()
-        if idea.name in found.figures
+        for name in found.figures
+        if name not in (BASELINE.name, AGAIN)
     )
 
 
@@ -315,7 +314,21 @@ def _factor(found: Comparison) -> tuple[float | None, float | None, float | None
 
 
 def _factor_text(value: float | None, low: float | None, high: float | None) -> str:
-    return "unknown" if value is None else f"× {measured(value, '', low, high)}"
+    """A factor to three digits, unbroken."""
+    texts = [quantity(None if end is None else float(f"{end:.3g}")) for end in (value, low, high)]
+    interval = f" ({texts[1]}\u00a0to\u00a0{texts[2]})" if (low, high) != (None, None) else ""
+    return texts[0] if value is None else f"×\u00a0{texts[0]}{interval}"
+
+
+def _share(row: IdeaResult) -> str:
+    touched = row.idea.touches
+    if touched is None or row.share.value is None:
+        return "unknown"
+    return f"{100 * row.share.value:.3g} %: {touched.name}"
+
+
+def _of(idea: Idea) -> str:
+    return "" if idea.against == BASELINE.name else f" of {idea.against}"
 
 
 def _times(found: Comparison) -> str:
