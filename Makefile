@@ -9,7 +9,7 @@ STAMP := .venv/ready-$(VERSION)
 LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow check lab lock clean
+.PHONY: help report test test-slow counts check lab lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: $(STAMP) ## every test that is not slow, with branch coverage
 
 test-slow: $(STAMP) ## the tests marked slow
 	@$(VENV)/python -m pytest -m slow
+
+counts: $(STAMP) ## accept what a task costs now, in messages, bytes and allocations, as the baseline of `make test`
+	@$(VENV)/python -m perfkit.bench.counts --write
 
 check: $(STAMP) ## lint, format, types and house style
 	@$(VENV)/ruff check .
