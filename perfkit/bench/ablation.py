@@ -46,7 +46,7 @@ AGAIN = "baseline again"
 #: What is compared: how many of something a second.
 FIGURE = "per_s"
 FIRST_TASKS = 250
-COUNTED_TASKS, CODEC_ROUNDS = 2_000, 3
+CODEC_TASKS, CODEC_ROUNDS = 2_000, 3
 NEEDED = Requirements(min_vram_bytes=4 << 30, gpu_family="polaris")
 
 #: Figures of one arm, block by block; the first of them is the one that is compared.
@@ -303,17 +303,17 @@ def compare_ideas(
     ]
 
 
-def count_for_ideas(workers: int, seed: int) -> dict[str, dict[str, float | None]]:
+def count_for_ideas(seed: int) -> dict[str, dict[str, float | None]]:
     """The counts that predictions rest on, by spec: the ideas' own and of what they build on."""
     counted: dict[str, dict[str, float | None]] = {}
-    work = echo_work(COUNTED_TASKS, seed)
+    work = echo_work(CODEC_TASKS, seed)
     for idea in IDEAS:
         for name in (idea.name, idea.against):
             spec, known = SPECS[name], counted.setdefault(name, {})
             if idea.counted_by == CODEC_COST and CODEC_COST not in known:
                 known[CODEC_COST] = min(codec_us(spec, work) for _ in range(CODEC_ROUNDS))
             elif idea.counted_by == MESSAGES and MESSAGES not in known:
-                known[MESSAGES] = messages_per_task(spec, workers, work)
+                known[MESSAGES] = messages_per_task(spec)
     return counted
 
 

@@ -1,99 +1,112 @@
-"""What one task costs a coordinator in things that can be counted: messages, bytes, system calls.
+"""What one task costs a coordinator in things that can be counted, for specs side by side.
 
-Counts say which of two designs does less, whatever the machine was busy with. Messages and bytes
-are the coordinator's own; system calls are counted from outside of the living process, and how many
-there are depends a little on which messages happen to be there at one time.
+Counts say which of two designs does less, whatever the machine was busy with. Messages, bytes and
+allocations are those of the gate (`perfkit.bench.counts`) and exact; system calls are counted from
+outside of the living process, and how many there are depends a little on which messages happen to
+be there at one time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
-from perfkit.bench.load import TRAFFIC, Work, echo_work, map_s, traffic_per_task
+from perfkit.bench.counts import (
+    COUNTED_SPECS,
+    PYTHON,
+    Table,
+    count_afresh,
+    count_per_task,
+    count_specs,
+    traffic_of,
+)
+from perfkit.bench.load import ExperimentError, Work, echo_work, map_s
+from perfkit.bench.lockstep import LOADS
 from perfkit.profile import html_table
 from perfkit.profile.system_calls import SystemCalls, count_system_calls
 
-ALLOCATIONS = "allocations"
-#: More than a client may have open between two heartbeats would wait for one, and they are put off.
-COUNTED_TASKS = 100
-NOT_COUNTED = "nobody has counted them in this run"
+ALLOCATIONS, SYSTEM_CALLS = "allocations_per_task", "system_calls_per_task"
+STREAM = "stream"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Counts for one task of a spec by name, None where nobody counted; `reasons` says why."""
+    """Counts per task by spec, load and counter, and by spec the system calls of a map.
 
-    spec: str
-    per_task: Mapping[str, float | None]
-    system_calls: SystemCalls
+    A counter that is not there was not counted; `reasons` says why, by counter.
+    """
+
+    counts: Table
+    system_calls: Mapping[str, SystemCalls]
     tasks: int
     reasons: Mapping[str, str]
 
-
-@dataclass(frozen=True)
-class CostTable:
-    """The counts of several specs side by side."""
-
-    rows: tuple[Costs, ...]
-
-    def of(self, spec: str) -> Costs:
-        """The row of a spec; raises KeyError that names those there are."""
-        for row in self.rows:
-            if row.spec == spec:
-                return row
-        raise KeyError(f"no spec {spec!r}; there are {', '.join(row.spec for row in self.rows)}")
+    def of(self, spec: str, counter: str, load: str = STREAM) -> float | None:
+        """One count; None where nobody counted."""
+        if counter != SYSTEM_CALLS:
+            return self.counts[spec][load].get(counter)
+        total = self.system_calls[spec].total
+        return None if total is None or load != STREAM else total / self.tasks
 
     def _repr_html_(self) -> str:
-        names = list(self.rows[0].per_task) if self.rows else []
-        reasons = dict.fromkeys(
-            f"{name.replace('_', ' ')}: {why}."
-            for row in self.rows
-            for name, why in row.reasons.items()
+        columns = [(spec, load) for load in LOADS for spec in self.counts]
+        counters = dict.fromkeys(
+            name for loads in self.counts.values() for found in loads.values() for name in found
         )
+        rows = [
+            (
+                name.removesuffix("_per_task").replace("_", " "),
+                *(_text(self.of(spec, name, load)) for spec, load in columns),
+            )
+            for name in (*counters, *(ALLOCATIONS,) * (ALLOCATIONS not in counters), SYSTEM_CALLS)
+        ]
+        notes = [f"{name.replace('_', ' ')}: {why}." for name, why in self.reasons.items()]
         return html_table(
-            f"Counted per task, a map of {self.rows[0].tasks:,} tasks" if self.rows else "Nothing",
-            ("counter", *(row.spec for row in self.rows)),
+            "Per task at the coordinator: one task at a time, and a stream of them",
+            ("counted", *(f"{spec}, {load}" for spec, load in columns)),
+            rows,
             [
-                (name.replace("_", " "), *(_text(row.per_task[name]) for row in self.rows))
-                for name in names
+                f"System calls are those of a map of {self.tasks:,} tasks through the living "
+                "process; the rest is counted in lockstep and is the same on every machine.",
+                *notes,
             ],
-            reasons,
         )
 
 
-def measure_costs(
-    specs: Sequence[ClusterSpec], *, workers: int = 2, tasks: int = 2_000, seed: int = 0
-) -> CostTable:
-    """Count for each spec what a task of a map costs its coordinator, every result checked."""
+def measure_costs(*, workers: int = 2, tasks: int = 2_000, seed: int = 0) -> Costs:
+    """The counts of COUNTED_SPECS, and the system calls of a map of so many checked tasks.
+
+    What cannot be counted here (no memray, no strace, or the kernel refuses it) is left out, with
+    the reason.
+    """
+    reasons = {}
+    try:
+        afresh = count_afresh()
+        counts = _merged(afresh.everywhere, afresh.by_python[PYTHON].counts)
+    except ExperimentError as error:
+        reasons[ALLOCATIONS] = str(error)
+        counts = traffic_of(count_specs())
     work = echo_work(tasks, seed)
-    return CostTable(tuple(_costs(spec, workers, work) for spec in specs))
+    calls = {spec.name: _system_calls(spec, workers, work) for spec in COUNTED_SPECS}
+    for found in calls.values():
+        if found.reason:
+            reasons[SYSTEM_CALLS] = found.reason
+    return Costs(counts, calls, tasks, reasons)
 
 
-def traffic(spec: ClusterSpec, workers: int, work: Work) -> dict[str, float | None]:
-    """Messages and bytes per task by the names of TRAFFIC, as the coordinator counts them."""
-    counted = traffic_per_task(spec, workers, work.part(0, COUNTED_TASKS), map_s)
-    return {name: counted[f"{name}_per_task"] for name in TRAFFIC}
+def messages_per_task(spec: ClusterSpec) -> float:
+    """Messages in and out of the coordinator for a task of a stream; exact."""
+    counts = count_per_task(spec, STREAM)
+    return counts.messages_in_per_task + counts.messages_out_per_task
 
 
-def messages_per_task(spec: ClusterSpec, workers: int, work: Work) -> float | None:
-    """Messages in and out of the coordinator for one task; None where it does not count."""
-    counted = traffic(spec, workers, work)
-    known = [count for name in TRAFFIC[:2] if (count := counted[name]) is not None]
-    return sum(known) if len(known) == 2 else None
-
-
-def _costs(spec: ClusterSpec, workers: int, work: Work) -> Costs:
-    calls = _system_calls(spec, workers, work)
-    per_task: dict[str, float | None] = dict(traffic(spec, workers, work))
-    per_task[ALLOCATIONS] = None
-    per_task["system_calls"] = None if calls.total is None else calls.total / len(work)
-    reasons = {ALLOCATIONS: NOT_COUNTED}
-    if calls.reason:
-        reasons["system_calls"] = calls.reason
-    return Costs(spec.name, per_task, calls, len(work), reasons)
+def _merged(first: Table, second: Table) -> Table:
+    return {
+        spec: {load: {**found, **second.get(spec, {}).get(load, {})} for load, found in row.items()}
+        for spec, row in first.items()
+    }
 
 
 def _system_calls(spec: ClusterSpec, workers: int, work: Work) -> SystemCalls:
@@ -103,4 +116,6 @@ def _system_calls(spec: ClusterSpec, workers: int, work: Work) -> SystemCalls:
 
 
 def _text(count: float | None) -> str:
-    return "unknown" if count is None else f"{count:,.3g}" if count < 1_000 else f"{count:,.0f}"
+    if count is None:
+        return "unknown"
+    return f"{count:,.3g}" if count < 1_000 else f"{count:,.0f}"
