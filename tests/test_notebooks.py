@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from perfkit.bench.results import load
+from perfkit.cli.report import default_notebooks
 from perfkit.report import ReportRun, SilentProgress, run_report
 from perfkit.report.outcome import ExitCode
 from perfkit.report.parameters import read_parameters
 from perfkit.report.selfcontained import find_external
+from perfkit.specs import ABLATIONS
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+HOT_PATHS = NOTEBOOKS / "02_hot_paths.ipynb"
 BASELINE = NOTEBOOKS / "01_baseline.ipynb"
 CLAIMS = {
     "Message throughput",
@@ -77,6 +80,42 @@ def test_the_page_is_small_self_contained_and_describes_its_pictures(report: Rep
     assert "not built yet" in page
 
 
+@pytest.fixture(scope="module")
+def hot_paths(tmp_path_factory: pytest.TempPathFactory) -> ReportRun:
+    return run_report(
+        [HOT_PATHS],
+        parameters={"tasks": 100, "workers": 1, "blocks": 4, "block_s": 0.01, "peers": False},
+        out_root=tmp_path_factory.mktemp("reports"),
+        progress=SilentProgress(),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_hot_paths_run_to_their_end_and_tell_of_every_idea(hot_paths: ReportRun) -> None:
+    (notebook,) = hot_paths.notebooks
+    assert notebook.failure is None
+    assert notebook.cells_run == notebook.cells
+    titles = {headline.title for headline in hot_paths.headlines}
+    assert {f"Idea: {name}" for name in ABLATIONS} < titles
+    assert {"Assignment", "Serialization", "Round trip", "Goal: map_throughput"} < titles
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_hot_paths_page_is_small_and_self_contained(hot_paths: ReportRun) -> None:
+    page = (hot_paths.path / "02_hot_paths.html").read_text()
+    assert find_external(page) == []
+    assert len(page.encode()) < 400_000
+    assert page.count('role="img"') == page.count("<svg") == 11
+    assert "snakeviz results/coordinator-optimized-1.prof" in page
+    assert (hot_paths.path / "results" / "coordinator-optimized-1.prof").is_file()
+
+
+def test_the_hot_paths_are_measured_on_request_only() -> None:
+    assert default_notebooks(NOTEBOOKS.parent) == [BASELINE]
+
+
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_is_stored_without_what_a_run_leaves_behind(path: Path) -> None:
     content = json.loads(path.read_text())
@@ -92,7 +131,7 @@ def test_a_notebook_is_stored_without_what_a_run_leaves_behind(path: Path) -> No
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_declares_the_parameters_that_all_have(path: Path) -> None:
     declared = read_parameters(path)
-    assert {"profile", "seed", "workers", "tasks", "model", "out_dir"} <= declared.keys()
+    assert {"profile", "seed", "workers", "tasks", "out_dir"} <= declared.keys()
     assert declared["profile"].choices == ("quick", "full")
     assert declared["workers"].low == 1
     assert all(parameter.help for parameter in declared.values())

@@ -8,6 +8,7 @@ memory from its maps, the coordinator's hot spots from cProfile in the coordinat
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from perfkit.bench.results import Result
 from perfkit.bench.served import model_work
 from perfkit.bench.stats import Interval, bootstrap_interval
 from perfkit.profile import data_frame, html_table, load_profile, process_memory, waterfall
+from perfkit.profile.flame import sample_stacks
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from perfkit.profile import CpuProfile, Waterfall
+    from perfkit.profile.flame import Flame
 
 COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")
@@ -229,6 +232,26 @@ def profile_coordinator(
     if not path.is_file():
         raise ExperimentError("the coordinator wrote no profile; did it have to be killed?")
     return load_profile(path, f"coordinator of {spec.name}")
+
+
+def sample_coordinator(
+    spec: ClusterSpec, *, workers: int = 2, tasks: int = 4_000, seconds: float = 2.0, seed: int = 0
+) -> Flame:
+    """Sample the stacks of the living coordinator while it passes on checked tasks.
+
+    Maps of `tasks` tasks follow on each other for so many seconds. Where sampling is not possible
+    the flame is empty and says why.
+    """
+    work = echo_work(tasks, seed)
+    with LocalCluster(workers, spec) as local, local.client() as client:
+        map_s(client, work)
+
+        def keep_busy() -> None:
+            until_s = time.perf_counter() + seconds
+            while time.perf_counter() < until_s:
+                map_s(client, work)
+
+        return sample_stacks(local.coordinator_pid, f"coordinator of {spec.name}", keep_busy)
 
 
 def trace_tasks(

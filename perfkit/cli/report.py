@@ -6,6 +6,7 @@ that every report stores as the command to run it again.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from perfkit.cli.config import SettingError
 from perfkit.cli.output import complain, errors_as_lines
 
 EXAMPLES = (
-    ("every notebook, a few minutes", "perfkit report"),
+    ("what the cluster does here, a few minutes", "perfkit report"),
+    ("what each optimisation is worth", "perfkit report notebooks/02_hot_paths.ipynb"),
     (
         "one of them, with more tasks",
         "perfkit report notebooks/01_baseline.ipynb -p tasks=5000 -p seed=7",
@@ -30,7 +32,7 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="NOTEBOOK",
-            help="What to run, in order; without any, those of ./notebooks or of the package.",
+            help="What to run, in order; else the quick ones of ./notebooks or of the package.",
         ),
     ] = None,
     profile: Annotated[
@@ -82,6 +84,9 @@ def report(
 def default_notebooks(here: Path = Path()) -> list[Path]:
     """The numbered notebooks in ``here/notebooks``, or else those that were installed.
 
+    A notebook whose metadata says so (``"perfkit": {"report": "on request"}``) is left out: it
+    takes minutes of its own, and whoever wants it names it.
+
     Raises:
         SettingError: there are none in either place.
     """
@@ -89,9 +94,17 @@ def default_notebooks(here: Path = Path()) -> list[Path]:
 
     installed = Path(perfkit.__file__).parent / "_notebooks"
     for folder in (here / "notebooks", installed):
-        if found := sorted(folder.glob("0*.ipynb")):
+        if found := [path for path in sorted(folder.glob("0*.ipynb")) if not _on_request(path)]:
             return found
     raise SettingError("there is no notebook in ./notebooks and none was installed; name one")
+
+
+def _on_request(notebook: Path) -> bool:
+    try:
+        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+        return bool(metadata["perfkit"]["report"] == "on request")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # what is wrong with it is said when it is run
 
 
 def _parameters(pairs: list[str]) -> dict[str, object]:

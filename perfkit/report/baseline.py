@@ -93,12 +93,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """The plan's table of the baseline, filled in."""
+    """A table of the plan, filled in; `title` says which."""
 
     rows: tuple[Finding, ...]
+    title: str = "The plan's baseline, claimed for a platform that never ran, beside this machine's"
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(self.rows + other.rows)
+        return Findings(self.rows + other.rows, self.title)
 
     @property
     def words(self) -> Words:
@@ -139,7 +140,7 @@ class Findings:
 
     def _repr_html_(self) -> str:
         return html_table(
-            "The plan's baseline, claimed for a platform that never ran, beside this machine's",
+            self.title,
             ("what", "claimed", "measured here (95 % interval)", "what was measured"),
             [
                 (
