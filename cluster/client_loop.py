@@ -26,10 +26,10 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.client_session import ClientSession, Options, Refused, Settled
+from cluster.client_session import ClientSession, Options, Refused
 from cluster.codec import Frame
 from cluster.errors import Busy, ClusterError, ProtocolError
-from cluster.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.futures import TaskFuture, set_exception, settle_futures
 from cluster.mapping import Chunk, run_bytes
 from cluster.spec import ClusterSpec, load_codec
 from cluster.status import Status
@@ -386,16 +386,3 @@ class ClientLoop:
                     args[-1].fail(closed)
                 elif method == self._send_question:
                     args[-1].set_exception(closed)
-
-
-def settle_futures(futures: list[TaskFuture], news: Settled, now: float) -> None:
-    """Give futures their results; a traced one its times as well."""
-    failed = {failure.position: failure for failure in news.failures}
-    for position, result in enumerate(news.results, news.start):
-        future = futures[position]
-        if news.stamps and news.submission.sent_at is not None:
-            future.stamps = (news.submission.sent_at, *news.stamps, now)
-        if position in failed:
-            set_exception(future, as_exception(failed[position]))
-        else:
-            set_result(future, result)
