@@ -19,7 +19,7 @@ from cluster import events as on
 from cluster.client_loop import ClientLoop
 from cluster.client_session import Options
 from cluster.codec import in_words
-from cluster.errors import ClusterError, Unreachable
+from cluster.errors import ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture
 from cluster.mapping import Chunk, MapReader, as_payload, run_bytes
 from cluster.spec import BASELINE, ClusterSpec
@@ -126,7 +126,9 @@ class Client:
         return future.cancel()
 
     def status(self, timeout: float | None = 5.0) -> Status:
-        """How the cluster is; raises Unreachable when nobody answers in ``timeout`` seconds."""
+        """How the cluster is; raises Unreachable when nobody answers in ``timeout`` seconds,
+        ProtocolError when somebody does but speaks by another spec.
+        """
         return self._question(timeout, on.StatusRequested)
 
     def change_policy(self, policy: str, timeout: float | None = 5.0) -> Status:
@@ -183,6 +185,11 @@ class Client:
         try:
             return self._loop.question(event, *args).result(timeout)
         except TimeoutError:
+            if self._loop.misunderstood:
+                raise ProtocolError(
+                    f"the coordinator at {self.endpoint} answers in another codec than that of "
+                    f"spec {self.spec.name!r}; name the spec it was started with"
+                ) from None
             raise Unreachable(
                 f"no coordinator answers at {self.endpoint} within {timeout} s; is it running?"
             ) from None

@@ -53,6 +53,8 @@ class ClientLoop:
         self.spec = spec
         self.name = name
         self.closing = False
+        #: how many messages made no sense in this spec's codec
+        self.misunderstood = 0
         self._session = ClientSession(name)
         self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -257,6 +259,7 @@ class ClientLoop:
                 try:
                     actions = self._codec.actions(frames)
                 except ProtocolError:
+                    self.misunderstood += 1
                     continue
                 now = time.monotonic()
                 for action in actions:

@@ -23,7 +23,7 @@ from cluster import (
 )
 from cluster import actions as do
 from cluster import events as on
-from cluster.errors import ClusterError, TaskFailed, TaskTimedOut, Unreachable
+from cluster.errors import ClusterError, ProtocolError, TaskFailed, TaskTimedOut, Unreachable
 from cluster.futures import TaskFuture
 from cluster.spec import load_codec
 from cluster.task import Backoff
@@ -545,3 +545,13 @@ def test_a_callback_that_waits_for_its_own_client_is_told_so(serve):
     served.client.submit("echo", b"x").add_done_callback(wait)
     assert served.client.submit("echo", b"z").result(TIMEOUT_S) == b"z"
     assert len(told) == 4
+
+
+def test_a_coordinator_of_another_spec_is_told_from_none_at_all():
+    for here, there in ((BASELINE, OPTIMIZED), (OPTIMIZED, BASELINE)):
+        with (
+            ClusterCoordinator(there) as coordinator,
+            Client(coordinator.endpoint, spec=here) as client,
+            pytest.raises(ProtocolError, match=f"another codec than that of spec '{here.name}'"),
+        ):
+            client.status(timeout=1.0)
