@@ -93,11 +93,13 @@ class Client:
         requirements: Requirements | None = None,
         timeout_s: float | None = None,
         retry: Retry = NO_RETRY,
+        timeout: float | None = None,
     ) -> Iterator[bytes]:
         """The results of many like tasks, in order. Submission starts at once and stays a bounded
         window ahead.
 
-        A failed task raises where its result would have been; what is not yet done is then
+        A failed task raises where its result would have been, and TimeoutError is raised where a
+        result is not there ``timeout`` seconds after the call; what is not yet done is then
         cancelled.
         """
         self._check_open()
@@ -108,7 +110,13 @@ class Client:
 
         message_bytes = self.spec.limits.message_bytes
         reader = MapReader(
-            payloads, self.spec.burst, message_bytes, submit, self._loop.cancel_chunks
+            payloads,
+            self.spec.burst,
+            message_bytes,
+            submit,
+            self._loop.cancel_chunks,
+            self._loop.check_not_leading,
+            timeout,
         )
         reader.fill()
         return reader.read()

@@ -26,18 +26,20 @@ import zmq
 
 from cluster import actions as do
 from cluster import events as on
-from cluster.client_session import ClientSession, Options, Refused, Settled
+from cluster.client_session import ClientSession, Options, Refused
 from cluster.codec import Frame
 from cluster.errors import Busy, ClusterError, ProtocolError
-from cluster.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.futures import TaskFuture, set_exception, settle_futures
 from cluster.mapping import Chunk, run_bytes
 from cluster.spec import ClusterSpec, load_codec
 from cluster.status import Status
-from cluster.transport import Channel, Waker
+from cluster.transport import READABLE, WRITABLE, Channel, Waker
 
 MAX_OWED = 256
 #: how long the own thread rests after another has led, before it takes over
-REST_S = 0.001
+REST_S = 0.005
+#: how long whoever would lead waits for the place
+PATIENCE_S = 0.001
 CLOSED = "the client was closed before this was done"
 
 
@@ -63,7 +65,8 @@ class ClientLoop:
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._unsent: deque[list[Frame]] = deque()
         self._awake = False
-        #: more has arrived than was read, and the descriptor will not tell
+        #: there is more to read, or room to send again, and the descriptor will not tell: it does
+        #: so once, to whoever uses the socket next, whatever for
         self._more = False
         self._gone = False
         self._beat_at = time.monotonic()
@@ -135,7 +138,7 @@ class ClientLoop:
             self._wanted = True
             self._waker.wake()
             # Not for long: another thread may lead, and settle this future too.
-            led = self._lead.acquire(timeout=REST_S)
+            led = self._lead.acquire(timeout=PATIENCE_S)
             self._wanted = False
             if not led:
                 return
@@ -236,6 +239,9 @@ class ClientLoop:
                 if not self._unsent:
                     self._send(self._session.heartbeat(now))
                 self._beat_at = now + self.spec.limits.heartbeat_s
+                self._more = self._more or self._channel.readable()
+            if self._unsent:
+                self._more = self._more or self._channel.ready(READABLE | WRITABLE)
 
     def _exchange(self) -> None:
         if self._unsent:
@@ -380,16 +386,3 @@ class ClientLoop:
                     args[-1].fail(closed)
                 elif method == self._send_question:
                     args[-1].set_exception(closed)
-
-
-def settle_futures(futures: list[TaskFuture], news: Settled, now: float) -> None:
-    """Give futures their results; a traced one its times as well."""
-    failed = {failure.position: failure for failure in news.failures}
-    for position, result in enumerate(news.results, news.start):
-        future = futures[position]
-        if news.stamps and news.submission.sent_at is not None:
-            future.stamps = (news.submission.sent_at, *news.stamps, now)
-        if position in failed:
-            set_exception(future, as_exception(failed[position]))
-        else:
-            set_result(future, result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ClusterError(Exception):
     """Anything the cluster itself reports."""
@@ -35,3 +37,11 @@ class TaskTimedOut(TaskError, TimeoutError):
 
 class TaskDeadLettered(TaskError):
     """The task was on three workers when they died; the message carries its story."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` if something known is close, else nothing; it ends an error."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 
-from cluster.client_session import Submission
+from cluster.client_session import Settled, Submission
 from cluster.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
 from cluster.task import Failure, State, TaskId
 
@@ -91,3 +91,16 @@ def set_exception(future: TaskFuture, error: Exception) -> None:
             future.set_exception(error)
     except InvalidStateError:
         return
+
+
+def settle_futures(futures: list[TaskFuture], news: Settled, now: float) -> None:
+    """Give futures their results; a traced one its times as well."""
+    failed = {failure.position: failure for failure in news.failures}
+    for position, result in enumerate(news.results, news.start):
+        future = futures[position]
+        if news.stamps and news.submission.sent_at is not None:
+            future.stamps = (news.submission.sent_at, *news.stamps, now)
+        if position in failed:
+            set_exception(future, as_exception(failed[position]))
+        else:
+            set_result(future, result)

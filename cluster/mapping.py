@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from cluster.client_session import Settled
 from cluster.errors import ClusterError
@@ -75,12 +76,17 @@ class MapReader:
         message_bytes: int,
         submit: Callable[[list[bytes], Chunk], None],
         cancel: Callable[[list[Chunk]], None],
+        may_wait: Callable[[], None] = lambda: None,
+        timeout: float | None = None,
     ) -> None:
         self._payloads = iter(payloads)
         self._burst = burst
         self._message_bytes = message_bytes
         self._submit = submit
         self._cancel = cancel
+        self._may_wait = may_wait
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
         self._done: SimpleQueue[Chunk] = SimpleQueue()
         self._chunks: deque[Chunk] = deque()
         self._in_flight_tasks = self._in_flight_bytes = 0
@@ -103,7 +109,7 @@ class MapReader:
             while self._chunks:
                 chunk = self._chunks[0]
                 while chunk.missing:
-                    self._done.get()
+                    self._wait()
                 self._chunks.popleft()
                 while not self._done.empty():  # a slow reader would keep every chunk alive in there
                     self._done.get()
@@ -120,6 +126,17 @@ class MapReader:
         finally:
             if self._chunks:
                 self._cancel(list(self._chunks))
+
+    def _wait(self) -> None:
+        """Until a chunk is done; raises TimeoutError when the time is up, and whatever ``may_wait``
+        does where nobody may wait.
+        """
+        self._may_wait()
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        try:
+            self._done.get(timeout=left)
+        except Empty:
+            raise TimeoutError(f"no result within {self._timeout} s of the call") from None
 
     def _next_payloads(self) -> list[bytes]:
         """As many payloads as may travel together."""

@@ -24,6 +24,7 @@ NOW = int(zmq.DONTWAIT)
 MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 EVENTS = int(zmq.EVENTS)
 READABLE = int(zmq.POLLIN)
+WRITABLE = int(zmq.POLLOUT)
 LINGER_MS = 500
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1_000
@@ -122,8 +123,14 @@ class Channel:
         """Whether a message is there. After any use of the socket its descriptor may stay silent
         about one; this does not.
         """
+        return self.ready(READABLE)
+
+    def ready(self, wanted: int) -> bool:
+        """Whether any of what is ``wanted`` (READABLE, WRITABLE) is the case, with the same
+        reservation.
+        """
         events: Any = self.socket.getsockopt(EVENTS)
-        return bool(events & READABLE)
+        return bool(events & wanted)
 
     def receive(self, most: int) -> Iterator[list[bytes]]:
         """Whatever has arrived, at most ``most`` messages. Frames of ``zero_copy_bytes`` or more

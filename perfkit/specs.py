@@ -9,12 +9,11 @@ thread owns the scheduler, so there is nothing to lock or to do without locks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, did_you_mean
 from cluster.limits import Limits
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions
 
@@ -71,6 +70,5 @@ def spec_named(name: str) -> ClusterSpec:
     """The spec of that name; ClusterError lists what there is."""
     if name in SPECS:
         return SPECS[name]
-    close = get_close_matches(name, SPECS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, SPECS)
     raise ClusterError(f"no spec {name!r}; there are {', '.join(SPECS)}{hint}")

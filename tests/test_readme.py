@@ -18,15 +18,16 @@ def test_the_life_cycle_picture_is_the_one_that_the_table_gives() -> None:
     assert pictures == [diagram()]
 
 
-def test_the_first_python_example_runs_as_printed() -> None:
+@pytest.mark.parametrize(("number", "prints"), [(0, "Status("), (3, "")], ids=["local", "fast"])
+def test_a_python_example_with_a_cluster_runs_as_printed(number: int, prints: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", PYTHON[0]], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PYTHON[number]], capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
-    assert "Status(" in ran.stdout
+    assert prints in ran.stdout
 
 
-@pytest.mark.parametrize("example", PYTHON, ids=["local", "handlers", "embedded"])
+@pytest.mark.parametrize("example", PYTHON, ids=["local", "handlers", "embedded", "fast"])
 def test_every_python_example_compiles(example: str) -> None:
     compile(example, "README.md", "exec")
 

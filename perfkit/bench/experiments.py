@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import msgspec
 
+from cluster.errors import did_you_mean
 from cluster.spec import ClusterSpec
 from perfkit.bench.load import (
     ExperimentError,
@@ -287,8 +287,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 def _named(name: str) -> Experiment:
     if name in EXPERIMENTS:
         return EXPERIMENTS[name]
-    close = get_close_matches(name, EXPERIMENTS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, EXPERIMENTS)
     raise ExperimentError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}{hint}")
 
 

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, did_you_mean
 from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError, Settings, build_spec, did_you_mean
+from perfkit.cli.config import SettingError, Settings, build_spec
 from perfkit.cli.output import add_command, errors_as_lines, examples, note
 
 app = typer.Typer(

@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, did_you_mean
 from cluster.spec import ClusterSpec
 from perfkit.specs import spec_named
 
@@ -149,12 +149,6 @@ def parse_knobs(pairs: Iterable[str], source: str) -> dict[str, Any]:
             table = {outer: table}
         found = _merged(found, table)
     return found
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` if something known is close, else nothing."""
-    close = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _chosen_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from perfkit.cli.config import SettingError, did_you_mean
+from cluster.errors import did_you_mean
+from perfkit.cli.config import SettingError
 from perfkit.cli.output import out
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.cli.config import SettingError, did_you_mean
+from cluster.errors import did_you_mean
+from perfkit.cli.config import SettingError
 from perfkit.cli.output import err, size
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ import msgspec
 from rich.text import Text
 
 from cluster.client import Client
-from cluster.errors import ClusterError, TaskTimedOut
+from cluster.errors import ClusterError, TaskTimedOut, did_you_mean
 from cluster.inference import PayloadError, file_payload
 from cluster.spec import ClusterSpec
 from cluster.status import Status
 from cluster.task import Priority, Requirements
-from perfkit.cli.config import SettingError, did_you_mean
+from perfkit.cli.config import SettingError
 from perfkit.cli.output import complain, out, write_json
 from perfkit.cli.status import ask_status
 

@@ -8,10 +8,9 @@ its engine is made and not before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, did_you_mean
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.engines.base import Engine
 
@@ -42,8 +41,7 @@ def make_engine(
     when its packages are not installed.
     """
     if name not in ENGINES:
-        close = get_close_matches(name, ENGINES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, ENGINES)
         raise ClusterError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}{hint}")
     module, _, attribute = ENGINES[name].partition(":")
     try:

@@ -15,12 +15,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import CancelledError, Future
-from difflib import get_close_matches
 from functools import cache
 from types import TracebackType
 from typing import ClassVar, Self, TypeAlias
 
-from cluster.errors import ClusterError, TaskError
+from cluster.errors import ClusterError, TaskError, did_you_mean
 from cluster.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.handlers import Handlers, sort_out, try_some
 from cluster.inference import model_handlers
@@ -128,8 +127,7 @@ class Engine(ABC):
         if not self._open:
             raise ClusterError(f"the {self.name} engine is not running; use it in a with block")
         if kind not in self.kinds:
-            close = get_close_matches(kind, self.kinds, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(kind, self.kinds)
             raise ClusterError(
                 f"no worker offers {kind!r}; there are {', '.join(sorted(self.kinds))}{hint}"
             )

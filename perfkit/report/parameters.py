@@ -16,16 +16,16 @@ never run.
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import did_you_mean
 from perfkit.report.outcome import ReportError
 
 #: Set by the report engine; a caller may not pass them as parameters.
@@ -84,7 +84,7 @@ class Parameter:
         if not self._fits(value):
             return f"must be {self._expected()}, not {value!r}"
         if self.choices and str(value) not in self.choices:
-            return f"is {value!r}, which is none of {', '.join(self.choices)}" + _did_you_mean(
+            return f"is {value!r}, which is none of {', '.join(self.choices)}" + did_you_mean(
                 str(value), self.choices
             )
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -295,19 +295,14 @@ def _bounds(low: float | None, high: float | None) -> str:
 def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
         return f"parameter {name!r} is unknown: no notebook of this run takes any"
-    hint = _did_you_mean(name, known) or f" (there are {', '.join(known)})"
+    hint = did_you_mean(name, known) or f" (there are {', '.join(known)})"
     return f"parameter {name!r} is unknown{hint}"
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _nearby(notebook: Path) -> str:
     folder = notebook.parent
     names = sorted(path.name for path in folder.glob("*.ipynb")) if folder.is_dir() else []
-    hint = _did_you_mean(notebook.name, names)
+    hint = did_you_mean(notebook.name, names)
     return hint or (f" (in {folder}: {', '.join(names)})" if names else "")
 
 

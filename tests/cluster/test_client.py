@@ -16,6 +16,7 @@ from cluster import (
     ClusterCoordinator,
     ClusterSpec,
     Handlers,
+    LocalCluster,
     Priority,
     Requirements,
     Retry,
@@ -505,3 +506,42 @@ def test_a_question_that_is_open_when_the_client_closes_is_answered(spec):
         client.close()
         with pytest.raises(ClusterError, match="closed"):
             asked.result(TIMEOUT_S)
+
+
+def test_nothing_waits_for_a_heartbeat(limited):
+    spec = limited(heartbeat_s=60.0, liveness_s=180.0)
+    with LocalCluster(1, spec) as local:
+        for number in range(20):
+            with Client(local.endpoint, spec=spec) as client:
+                assert client.status(TIMEOUT_S).workers
+                payloads = [b"%d" % n for n in range(number)]
+                assert list(client.map("echo", payloads)) == payloads
+                futures = [client.submit("echo", payload) for payload in payloads]
+                assert [future.result(TIMEOUT_S) for future in futures] == payloads
+
+
+def test_a_map_whose_results_do_not_come_in_time_ends_and_cancels_the_rest(busy, until):
+    results = busy.client.map("hold", [b"a", b"b"], timeout=0.2)
+    with pytest.raises(TimeoutError, match=r"no result within 0\.2 s"):
+        next(results)
+    until(lambda: busy.client.status().counters.get("cancelled") == 2)
+
+
+def test_a_callback_that_waits_for_its_own_client_is_told_so(serve):
+    served = serve()
+    told = []
+
+    def wait(_):
+        for ask in (
+            served.client.status,
+            lambda: next(served.client.map("echo", [b"x"])),
+            served.client.submit("echo", b"y").result,
+            served.client.close,
+        ):
+            with pytest.raises(ClusterError, match="callback") as refused:
+                ask()
+            told.append(refused.value)
+
+    served.client.submit("echo", b"x").add_done_callback(wait)
+    assert served.client.submit("echo", b"z").result(TIMEOUT_S) == b"z"
+    assert len(told) == 4

@@ -21,3 +21,10 @@ def test_a_task_that_timed_out_is_caught_as_a_timeout_too() -> None:
 @pytest.mark.parametrize("end", [errors.TaskFailed, errors.TaskTimedOut, errors.TaskDeadLettered])
 def test_every_end_without_a_result_is_a_task_error(end: type[errors.TaskError]) -> None:
     assert issubclass(end, errors.TaskError)
+
+
+def test_an_error_ends_in_what_was_probably_meant_if_anything_is_close() -> None:
+    assert errors.did_you_mean("optimised", ["baseline", "optimized"]) == (
+        "; did you mean 'optimized'?"
+    )
+    assert errors.did_you_mean("x", ["baseline"]) == ""

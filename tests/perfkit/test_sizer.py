@@ -216,6 +216,7 @@ def test_a_worker_that_was_never_there_or_has_left_counts_nothing() -> None:
     sizer.leave(worker)
     sizer.hold(worker, ECHO, -3)
     assert sizer.ahead_s(worker) == 0.0
+    worker.leases.clear()
     sizer.join(worker)
     assert sizer.ahead_s(worker) == 0.0
 
