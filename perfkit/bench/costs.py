@@ -69,7 +69,8 @@ class Costs:
             rows,
             [
                 f"System calls are those of a map of {self.tasks:,} tasks through the living "
-                "process; the rest is counted in lockstep and is the same on every machine.",
+                "process. The rest is counted in lockstep: messages and bytes are alike on every "
+                "machine, allocations for every machine with this Python.",
                 *notes,
             ],
         )

@@ -7,7 +7,10 @@ does not come up here, has a row that says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -77,11 +80,25 @@ def measure_peers(
     raises; a peer that cannot run is a row that says why.
     """
     rows = []
-    for engine in engines:
-        for spec in specs if engine == CLUSTER else specs[:1]:
-            name = f"{engine} {spec.name}" if engine == CLUSTER else engine
-            rows.append(_measure(name, engine, spec, amounts, workers, seed, progress))
+    with _quiet():
+        for engine in engines:
+            for spec in specs if engine == CLUSTER else specs[:1]:
+                name = f"{engine} {spec.name}" if engine == CLUSTER else engine
+                rows.append(_measure(name, engine, spec, amounts, workers, seed, progress))
     return PeerTable(tuple(rows), tuple(amount.experiment for amount in amounts))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the peers' hints on how to use them in a notebook, which would be in every report."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _measure(

@@ -175,9 +175,10 @@ class Ideas:
         told += f"{row.idea.against}: {row.measured.verdict}. {_surprise(row)}"
         own = [found for found in self.special if found.name == row.idea.name]
         for found in own:
-            told += f"With {found.load}: {_times(found.measured)}, {found.measured.verdict}. "
+            load = found.load[:1].upper() + found.load[1:]
+            told += f"{load}: {_times(found.measured)}, {found.measured.verdict}. "
         verdicts = [row.measured.verdict, *(found.measured.verdict for found in own)]
-        return told + _conclusion(row.idea, Verdict.FASTER in verdicts)
+        return told + _conclusion(row.idea, verdicts)
 
     def _repr_html_(self) -> str:
         rows = [
@@ -360,15 +361,17 @@ def _surprise(row: IdeaResult) -> str:
     if found.low > most:
         return "More than predicted: it spares the clients and the workers something as well. "
     if found.high < least:
-        return "Less than predicted: what it saves is not what everybody waits for. "
+        return "Less than predicted: by then something else is what everybody waits for. "
     return ""
 
 
-def _conclusion(idea: Idea, pays: bool) -> str:
-    if idea.kept:
-        return "It is in OPTIMIZED." if pays else "It is in OPTIMIZED, and did not show here."
-    return (
-        "It is left out of OPTIMIZED, although it paid here."
-        if pays
-        else "It did not pay and is left out of OPTIMIZED."
-    )
+def _conclusion(idea: Idea, verdicts: Sequence[Verdict]) -> str:
+    """What follows for OPTIMIZED; "did not pay" needs a verdict, an open question is called one."""
+    if Verdict.FASTER in verdicts:
+        return (
+            "It is in OPTIMIZED."
+            if idea.kept
+            else "It is left out of OPTIMIZED, although it paid here."
+        )
+    shown = "No gain shows here" if Verdict.INCONCLUSIVE in verdicts else "It did not pay here"
+    return f"{shown}; it is {'in' if idea.kept else 'left out of'} OPTIMIZED."

@@ -51,8 +51,8 @@ def test_each_idea_is_told_by_its_figures(ideas: Ideas) -> None:
     assert batch.endswith("It is in OPTIMIZED.")
     assert "× 0.5" in packed
     assert "Less than predicted" in packed
-    assert packed.endswith("It is in OPTIMIZED, and did not show here.")
-    assert tuning.endswith("It did not pay and is left out of OPTIMIZED.")
+    assert packed.endswith("It did not pay here; it is in OPTIMIZED.")
+    assert tuning.endswith("It did not pay here; it is left out of OPTIMIZED.")
 
 
 def test_the_pictures_carry_prediction_and_control(ideas: Ideas) -> None:
