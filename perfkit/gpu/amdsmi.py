@@ -7,6 +7,7 @@ asked on its own. What they answered is turned into readings apart from asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -56,7 +57,7 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
     try:
         cards = {}
         for handle in handles:
-            pci = _answer(lambda h=handle: module.amdsmi_get_gpu_device_bdf(h))
+            pci = _answer(partial(module.amdsmi_get_gpu_device_bdf, handle))
             if isinstance(pci, str):
                 cards[pci.lower()] = parse(_answers(module, handle))
         return cards

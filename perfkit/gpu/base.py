@@ -95,6 +95,12 @@ class GpuSample:
             return None
         return self.vram_total_bytes - self.vram_used_bytes
 
+    @property
+    def hottest_c(self) -> float | None:
+        """The highest temperature that the card tells; None when it tells none."""
+        told = (self.temp_edge_c, self.temp_junction_c, self.temp_memory_c)
+        return max((value for value in told if value is not None), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields in order, as JSON values."""
         return asdict(self)
@@ -129,7 +135,7 @@ LIMITS: Mapping[str, tuple[Number, Number]] = {
     "mclk_hz": (0, 10**10),
     "power_w": (0, 2_000),
     "power_cap_w": (1e-6, 2_000),
-    "energy_j": (0, 1e15),
+    "energy_j": (0, 1e11),
     "temp_edge_c": _HOT,
     "temp_junction_c": _HOT,
     "temp_memory_c": _HOT,

@@ -226,7 +226,7 @@ class FastReader:
                 values.append(None)
                 continue
             try:
-                values.append(candidate.parse(candidate.file.read(candidate.limit)))
+                values.append(candidate.parse(candidate.file.read()))
             except (OSError, ValueError):
                 return self._read_all(now)
         return self._read_all(now) if self._elsewhere else Row(now, State.ACTIVE, tuple(values))
@@ -241,7 +241,7 @@ class FastReader:
     def _working(self, name: str) -> Candidate | None:
         for candidate in self.card.sysfs.candidates.get(name, ()):
             with suppress(OSError, ValueError):
-                candidate.parse(candidate.file.read(candidate.limit))
+                candidate.parse(candidate.file.read())
                 return candidate
         return None
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 #: As much as any file of sysfs gives.
 PAGE_BYTES = 4096
-#: More than any number has; a longer text is no number.
-NUMBER_BYTES = 64
 PADDING = b"\0 \t\r\n"
 
 _LEVEL = re.compile(rb"\s*(?:\d{1,3}|S)\s*:\s*(\d{1,7})\s*M[Hh]z\s*(\*?)\s*")
@@ -34,7 +32,7 @@ class HeldFile:
         self.path = path
         self.fd = -1
 
-    def read(self, limit: int = NUMBER_BYTES) -> bytes:
+    def read(self, limit: int = PAGE_BYTES) -> bytes:
         """Its first `limit` bytes as they are now; raises OSError, and opens anew after one."""
         try:
             if self.fd < 0:
@@ -56,7 +54,7 @@ def read_text(path: Path) -> str | None:
     """A small file's text without padding; None when it can't be read or is empty."""
     file = HeldFile(path)
     try:
-        return file.read(PAGE_BYTES).rstrip(PADDING).decode("utf-8", "replace").strip() or None
+        return file.read().rstrip(PADDING).decode("utf-8", "replace").strip() or None
     except OSError:
         return None
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from perfkit.gpu.base import READINGS, Found, PowerKind
-from perfkit.gpu.files import PAGE_BYTES, HeldFile
+from perfkit.gpu.files import HeldFile
 from perfkit.gpu.sysfs import os_error_text
 
 Revision: TypeAlias = tuple[int, int]
@@ -126,8 +126,8 @@ LAYOUTS: Mapping[Revision, tuple[int, str]] = {
     (3, 0): (264, _V3_0),
 }
 
-#: A member's unit in the schema's, by field. Where several members may have a field, the first that
-#: is available counts; of a list its first element that is, as each partition has clocks of its own.
+#: A member's unit in the schema's, by field. Where several members may have a field, the first one
+#: available counts; and of a list its first element, as each partition has clocks of its own.
 _CARD: Mapping[str, tuple[tuple[str, ...], float]] = {
     "gpu_busy_avg_pct": (("average_gfx_activity",), 1),
     "gpu_busy_pct": (("average_gfx_activity",), 1),
@@ -276,18 +276,22 @@ class MetricsBackend:
         if not wanted:
             return
         try:
-            table = parse(self._file.read(PAGE_BYTES))
+            table = parse(self._file.read())
         except FileNotFoundError:
             return
-        except (OSError, MetricsError) as error:
-            said = isinstance(error, OSError)
-            text = os_error_text("gpu_metrics", error) if said else f"gpu_metrics: {error}"
-            for name in wanted:
-                found.fail(name, text, error.errno if said else None)
-            return
-        self.revision = table.revision
-        interpret(table, wanted, found)
+        except OSError as error:
+            _fail(wanted, found, os_error_text("gpu_metrics", error), error.errno)
+        except MetricsError as error:
+            _fail(wanted, found, f"gpu_metrics: {error}")
+        else:
+            self.revision = table.revision
+            interpret(table, wanted, found)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _fail(wanted: Collection[str], found: Found, text: str, code: int | None = None) -> None:
+    for name in wanted:
+        found.fail(name, text, code)

@@ -38,7 +38,7 @@ _KEYS: Mapping[str, tuple[str, PowerKind | None]] = {
 }
 _CLOCKS: Mapping[str, str] = {"sclk clock speed": "sclk_hz", "mclk clock speed": "mclk_hz"}
 _CLOCK = re.compile(r"\(?(\d{1,7})\s*Mhz\)?", re.IGNORECASE)
-_LINK = re.compile(r"\d{1,3} \((\d{1,3}(?:\.\d)?)GT/s,? x(\d{1,2})[^)]*\)")
+_LINK = re.compile(r"\d{1,3} \((\d{1,3}(?:\.\d)?)GT/s,? x(\d{1,2})(?: [^)]*)?\)")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 

@@ -15,8 +15,6 @@ from typing import NamedTuple, TypeAlias
 
 from perfkit.gpu.base import Found, Number, PowerKind, check
 from perfkit.gpu.files import (
-    NUMBER_BYTES,
-    PAGE_BYTES,
     HeldFile,
     parse_level,
     parse_link_level,
@@ -29,12 +27,11 @@ Parse: TypeAlias = Callable[[bytes], Number]
 
 
 class Candidate(NamedTuple):
-    """One file that may have a field's value; `limit` is how many bytes of it are read."""
+    """One file that may have a field's value."""
 
     file: HeldFile
     source: str
     parse: Parse
-    limit: int = NUMBER_BYTES
     kind: PowerKind | None = None
 
 
@@ -117,9 +114,9 @@ class SysfsBackend:
 
 
 def _read_field(name: str, candidates: list[Candidate], found: Found) -> None:
-    for file, source, parse, limit, kind in candidates:
+    for file, source, parse, kind in candidates:
         try:
-            found.put(name, parse(file.read(limit)), source, kind)
+            found.put(name, parse(file.read()), source, kind)
             return
         except OSError as error:
             if error.errno != errno.ENOENT:
@@ -147,7 +144,7 @@ def hwmon_folder(device: Path) -> Path | None:
 
 def labels(hwmon: Path, kind: str) -> dict[str, str]:
     """Sensor by label, as `{"edge": "temp1"}`; labels without a reading count as well."""
-    found = {}
+    found: dict[str, str] = {}
     for number in range(_SENSORS_MAX):
         label = read_text(hwmon / f"{kind}{number}_label")
         if label is not None:
@@ -173,12 +170,12 @@ def _candidates(device: Path) -> dict[str, list[Candidate]]:
         ("pcie_speed_gts", "pp_dpm_pcie", lambda raw: parse_link_level(raw)[0]),
         ("pcie_width", "pp_dpm_pcie", lambda raw: parse_link_level(raw)[1]),
     ):
-        found.setdefault(name, []).append(_sysfs(device, file, parse, PAGE_BYTES))
+        found.setdefault(name, []).append(_sysfs(device, file, parse))
     return found
 
 
-def _sysfs(device: Path, file: str, parse: Parse, limit: int = NUMBER_BYTES) -> Candidate:
-    return Candidate(HeldFile(device / file), f"sysfs:{file}", parse, limit)
+def _sysfs(device: Path, file: str, parse: Parse) -> Candidate:
+    return Candidate(HeldFile(device / file), f"sysfs:{file}", parse)
 
 
 def _hwmon(hwmon: Path) -> Iterator[tuple[str, Candidate]]:
