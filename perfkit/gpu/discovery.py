@@ -19,7 +19,7 @@ from perfkit.gpu.files import read_text
 DRM_ROOT = Path("/sys/class/drm")
 AMD = 0x1002
 
-_CARD = re.compile(r"card(\d+)")
+_CARD = re.compile(r"card([0-9]{1,9})")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 

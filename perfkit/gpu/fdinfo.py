@@ -19,9 +19,9 @@ from perfkit.gpu.files import HeldFile, read_text
 TEXT_BYTES = 16_384
 DESCRIPTORS_MAX = 100_000
 
-_SIZE = re.compile(r"(\d{1,18})(?: (KiB|MiB|GiB))?")
+_SIZE = re.compile(r"([0-9]{1,18})(?: (KiB|MiB|GiB))?")
 _UNITS = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_NS = re.compile(r"(\d{1,18}) ns")
+_NS = re.compile(r"([0-9]{1,18}) ns")
 
 
 @dataclass(frozen=True)

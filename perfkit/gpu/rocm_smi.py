@@ -37,8 +37,8 @@ _KEYS: Mapping[str, tuple[str, PowerKind | None]] = {
     "gtt total used memory (b)": ("gtt_used_bytes", None),
 }
 _CLOCKS: Mapping[str, str] = {"sclk clock speed": "sclk_hz", "mclk clock speed": "mclk_hz"}
-_CLOCK = re.compile(r"\(?(\d{1,7})\s*Mhz\)?", re.IGNORECASE)
-_LINK = re.compile(r"\d{1,3} \((\d{1,3}(?:\.\d)?)GT/s,? x(\d{1,2})(?: [^)]*)?\)")
+_CLOCK = re.compile(r"\(?([0-9]{1,7})\s*Mhz\)?", re.IGNORECASE)
+_LINK = re.compile(r"[0-9]{1,3} \(([0-9]{1,3}(?:\.[0-9])?)GT/s,? x([0-9]{1,2})(?: [^)]*)?\)")
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
@@ -57,7 +57,7 @@ def parse(text: str) -> dict[str, Found]:
         raise ToolError("rocm-smi: a list, not an object of cards")
     cards = {}
     for card, entry in answer.items():
-        if re.fullmatch(r"card\d{1,4}", card) and isinstance(entry, dict):
+        if re.fullmatch(r"card[0-9]{1,4}", card) and isinstance(entry, dict):
             facts = {key.strip().rstrip(":").lower(): value for key, value in entry.items()}
             pci = str(facts.get("pci bus", "")).lower()
             cards[pci if _PCI.fullmatch(pci) else card] = _readings(facts)

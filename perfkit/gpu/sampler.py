@@ -238,11 +238,13 @@ class GpuSampler:
 
     def _watch_pcie(self) -> None:
         """Read `pcie_bw` of each card in turn, a second each; suspended ones are left asleep."""
-        while not self._ended(1.0):
+        while True:
             with self._lock:
                 awake = [t for t in self.tracks.values() if not t.card.is_suspended()]
             for track in awake:
                 track.pcie_bytes_per_s = read_pcie_bw(track.card.info.device)
+            if self._ended(1.0):
+                return
 
 
 def read_pcie_bw(device: Path) -> tuple[int, int] | None:

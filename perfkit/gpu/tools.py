@@ -24,7 +24,7 @@ RETRY_S = 60.0
 OUTPUT_BYTES = 16 << 20
 
 #: Plain decimals only: no exponent, no underscore, nothing infinite.
-_NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,20})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
 class ToolError(Exception):
