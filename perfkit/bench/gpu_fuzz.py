@@ -151,8 +151,8 @@ def _metrics(rng: random.Random) -> str | None:
         for at in range(0, len(data) - width + 1, width)
     }
     for name, reading in found.readings.items():
-        scales = (1, 1e-6, 10, 100, 1_000, 2**16)
-        if not any(round(reading.value * scale) in members for scale in scales):
+        raw = [reading.value * scale for scale in (1, 1e-6, 10, 100, 1_000, 2**16)]
+        if not any(round(r) in members and abs(r - round(r)) <= 1e-6 * abs(r) for r in raw):
             return f"v{revision[0]}.{revision[1]} gave {name} {reading.value}"
     return _beyond(found)
 
