@@ -96,8 +96,8 @@ class Row:
             value = number(text)
         except LostDigits:
             self.source.note(
-                f"{name} has lost its last digits, as in {text[:24]}, and is unknown; a "
-                "spreadsheet does that: use the file as the profiler wrote it",
+                f"{name} has lost its last digits and is unknown; a spreadsheet does that (it "
+                "writes 1.62068E+14): use the file as the profiler wrote it",
                 self.line,
             )
             return None
@@ -114,12 +114,12 @@ class Row:
 
     def whole(self, names: tuple[str, ...]) -> int | None:
         """A value that is a whole number of 64 bits; anything else is unknown, with a note."""
-        value = self.figure(names)
+        found, value = self.text(names), self.figure(names)
+        if found is None or value is None:
+            return None
         if isinstance(value, int) and value < _WHOLE_MAX:
             return value
-        if value is not None:
-            name = next(name for name in names if self.fields.get(name))
-            self.source.note(f"{name} is no whole number of 64 bits and is unknown", self.line)
+        self.source.note(f"{found[0]} is no whole number of 64 bits and is unknown", self.line)
         return None
 
     def sizes(self, xyz: tuple[str, ...], total: tuple[str, ...]) -> tuple[int, ...] | None:

@@ -47,7 +47,7 @@ def read_sheet(text: str, source: Source) -> Sheet:
     columns of one name become one; each with a note. Raises RocprofError for a row that does not
     fit the header and for quotes that do not close.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[tuple[int, list[str]]] = []
     try:
         records.extend((reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))

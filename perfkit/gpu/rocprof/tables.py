@@ -146,9 +146,7 @@ class KernelProfile:
         totals = [
             _total(name, kernels, whole_ns, peak_bytes_per_s) for name, kernels in groups.items()
         ]
-        totals.sort(
-            key=lambda total: -1 if total.total_ns is None else total.total_ns, reverse=True
-        )
+        totals.sort(key=lambda t: -1 if t.total_ns is None else t.total_ns, reverse=True)
         return TopKernels(tuple(totals[:n]), len(totals), peak_bytes_per_s)
 
     def to_frame(self) -> pd.DataFrame:

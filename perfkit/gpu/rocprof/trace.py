@@ -16,11 +16,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from perfkit.gpu.rocprof.cells import LostDigits, NotANumber, Source, clean, number
-from perfkit.gpu.rocprof.records import NAME, NO_COUNTERS, START, Row, kernel_of, transfer_of
+from perfkit.gpu.rocprof.records import NO_COUNTERS, START, Row, kernel_of, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
 _KERNEL_CATEGORIES = frozenset({"gpu", "kernel"})
 _COPY_CATEGORIES = frozenset({"copy", "gpu_memcpy"})
+#: What rocprof v1 puts among the kernels to show that the queue waits.
+_BARRIER = "<barrier packet>"
 _GPU_TRACK = re.compile(r"GPU *\d*", re.ASCII)
 #: From microseconds to nanoseconds, as a power of ten.
 _NS_SHIFT = 3
@@ -44,12 +46,12 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     for event in events:
         if event.get("ph") != "X":
             continue
-        row = Row(_fields(event), source)
-        kind = _kind(event, tracks)
-        if kind == "kernel" and (kernel := kernel_of(row)) is not None:
+        name, kind = _text(event.get("name")), _kind(event, tracks)
+        row = Row(_fields(event, name), source)
+        if kind == "copy":
+            transfers.append(_timed(transfer_of(row, name), row, event))
+        elif kind == "kernel" and name != _BARRIER and (kernel := kernel_of(row)) is not None:
             kernels.append(_timed(kernel, row, event))
-        elif kind == "copy":
-            transfers.append(_timed(transfer_of(row, row.fields["KernelName"]), row, event))
     return tuple(kernels), tuple(transfers)
 
 
@@ -87,16 +89,14 @@ def _kind(event: Mapping[str, Any], tracks: Mapping[str | None, str]) -> str | N
     return "kernel" if _GPU_TRACK.fullmatch(track) else None
 
 
-def _fields(event: Mapping[str, Any]) -> dict[str, str | None]:
-    """What an event says in `args`, as far as it is a known column or a counter."""
-    fields = {}
-    for name, value in _mapping(event.get("args")).items():
+def _fields(event: Mapping[str, Any], name: str | None) -> dict[str, str | None]:
+    """What an event says in `args`, as far as it is a known column or a counter, and its name."""
+    fields: dict[str, str | None] = {"KernelName": name}
+    for key, value in _mapping(event.get("args")).items():
         text = _text(value)
-        if text is not None and (name in NO_COUNTERS or _is_number(text)):
-            fields[name] = text
-    if not any(name in fields for name in NAME):
-        fields["KernelName"] = _text(event.get("name")) or ""
-    return {"KernelName": fields.get("Kernel_Name", ""), **fields}
+        if text is not None and (key in NO_COUNTERS or _is_number(text)):
+            fields[key] = text
+    return fields
 
 
 def _timed(record: _Timed, row: Row, event: Mapping[str, Any]) -> _Timed:
@@ -115,7 +115,7 @@ def _ns(row: Row, event: Mapping[str, Any], name: str) -> int | None:
     try:
         value = round(number(text, _NS_SHIFT))
     except LostDigits:
-        row.source.note(f"{name} has lost its last digits, as in {text[:24]}, and is unknown")
+        row.source.note(f"{name} has lost its last digits and is unknown")
         return None
     except NotANumber:
         raise row.source.error(

@@ -15,11 +15,11 @@ from perfkit.gpu.rocprof.tables import Kernel
 def kernels_of(sheet: Sheet) -> tuple[Kernel, ...]:
     """The dispatches in the order of the file. Raises RocprofError as `kernel_of` does."""
     kernels = tuple(k for row in sheet.rows() if (k := kernel_of(row)) is not None)
-    note_missing_times(kernels, sheet.source)
+    note_missing_times(kernels, "rocprof v1 takes times with --timestamp on", sheet.source)
     return kernels
 
 
-def note_missing_times(kernels: tuple[Kernel, ...], source: Source) -> None:
-    """Say so where no dispatch has a duration: v1 takes times only when asked to."""
+def note_missing_times(kernels: tuple[Kernel, ...], to_do: str, source: Source) -> None:
+    """Say so where no dispatch has a duration: the profilers take times only when asked to."""
     if kernels and all(kernel.duration_ns is None for kernel in kernels):
-        source.note("no dispatch has a duration; rocprof takes times with --timestamp on")
+        source.note(f"no dispatch has a duration; {to_do}")

@@ -20,6 +20,8 @@ RECORD = re.compile(
 )
 _KEY = re.compile(r"[\s,:]*([A-Za-z][\w-]*(?:\[\d{1,4}\])?) ?\(", re.ASCII)
 _COUNTER_LINE = re.compile(r"(?:, |\s+)([A-Z]\w*(?:\[\d{1,4}\])?) \(([^()]{1,40})\)", re.ASCII)
+#: The other domains are calls of the program, which name kernels too.
+_OF_THE_GPU = ("HIP_OPS_DOMAIN", "HSA_OPS_DOMAIN")
 _TIMES = ("DispatchNs", "BeginNs", "EndNs", "CompleteNs")
 
 
@@ -29,22 +31,27 @@ def read_lines(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     A record that the program's own output has cut is left out with a note. Raises RocprofError for
     a value that should be a number and is none.
     """
-    kernels: list[Kernel] = []
+    dispatches: list[Kernel] = []
+    traced: list[Kernel] = []
     transfers: list[Transfer] = []
-    for row, words in _records(text, source):
-        if "Domain" in row.fields and not row.text(NAME):
-            if "copy" in words.lower():
-                transfers.append(transfer_of(row, words))
-        elif (kernel := kernel_of(row)) is not None:
-            kernels.append(kernel)
-    return tuple(kernels), tuple(transfers)
+    for row in _records(text, source):
+        domain = row.fields.get("Domain")
+        words = row.fields.get("Operation_Name") or row.fields.get("Operation") or ""
+        if domain is None or (row.text(NAME) and domain in _OF_THE_GPU):
+            kernel = kernel_of(row)
+            if kernel is not None:
+                (dispatches if domain is None else traced).append(kernel)
+        elif domain in _OF_THE_GPU and "copy" in words.lower():
+            transfers.append(transfer_of(row, words))
+    if dispatches and traced:
+        source.note("kernels are there as dispatches and as traced operations; those were left out")
+    return tuple(dispatches or traced), tuple(transfers)
 
 
-def _records(text: str, source: Source) -> Iterator[tuple[Row, str]]:
-    """Each record with the words that tell what a traced operation was."""
+def _records(text: str, source: Source) -> Iterator[Row]:
     fields: dict[str, str | None] = {}
     begun = 0
-    for line, printed in enumerate(text.splitlines(), 1):
+    for line, printed in enumerate(text.split("\n"), 1):
         found = RECORD.search(printed)
         if found is None:
             counter = _COUNTER_LINE.fullmatch(printed.rstrip())
@@ -52,7 +59,7 @@ def _records(text: str, source: Source) -> Iterator[tuple[Row, str]]:
                 _add(fields, counter[1], counter[2], source, line)
             continue
         if fields:
-            yield _record(fields, source, begun)
+            yield Row(fields, source, begun)
         fields, begun = {}, line
         start = found.start()
         if found[1] is not None:
@@ -61,12 +68,7 @@ def _records(text: str, source: Source) -> Iterator[tuple[Row, str]]:
             source.note("a record that is cut off; left out", line)
             fields = {}
     if fields:
-        yield _record(fields, source, begun)
-
-
-def _record(fields: dict[str, str | None], source: Source, line: int) -> tuple[Row, str]:
-    words = fields.get("Operation_Name") or fields.get("Operation") or ""
-    return Row(fields, source, line), words
+        yield Row(fields, source, begun)
 
 
 def _collect(printed: str, fields: dict[str, str | None], source: Source, line: int) -> bool:

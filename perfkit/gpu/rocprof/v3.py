@@ -40,7 +40,7 @@ def counted_kernels(sheet: Sheet) -> tuple[Kernel, ...]:
         for rows in dispatches.values()
         if (k := kernel_of(rows[0], _counters(rows, sheet.source))) is not None
     )
-    note_missing_times(kernels, sheet.source)
+    note_missing_times(kernels, "they are in the kernel trace", sheet.source)
     return kernels
 
 
