@@ -30,8 +30,8 @@ __all__ = [
     "read",
 ]
 
-#: A file beyond this is refused: all of it is held in memory while it is read.
-FILE_BYTES_MAX = 512 * 2**20
+#: A file beyond this is refused: while it is read, memory holds it several times over.
+FILE_BYTES_MAX = 256 * 2**20
 
 _AS_CSV = "profile with rocprofv3 --output-format csv"
 #: How other files that the profilers leave begin, and what to do instead.

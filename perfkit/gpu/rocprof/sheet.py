@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from perfkit.gpu.rocprof.cells import Source
+from perfkit.gpu.rocprof.cells import Source, clean
 from perfkit.gpu.rocprof.records import NAME, NO_COUNTERS, Row
 
 #: `wave_size_3` and `BeginNs.1` are what merging by pandas makes of a name that is there already.
@@ -55,7 +55,7 @@ def read_sheet(text: str, source: Source) -> Sheet:
         raise source.error(
             f"not CSV: {error}", "use the file as the profiler wrote it", reader.line_num
         ) from None
-    header = [name.strip() for _, [*names] in records[:1] for name in names]
+    header = [clean(name, source, line) for line, names in records[:1] for name in names]
     while header and not header[-1]:
         header.pop()  # early releases end every line with a comma
     fitted = []

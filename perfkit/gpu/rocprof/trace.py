@@ -47,7 +47,7 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
         if event.get("ph") != "X":
             continue
         name, kind = _text(event.get("name")), _kind(event, tracks)
-        row = Row(_fields(event, name), source)
+        row = Row(_fields(event, name, source), source)
         if kind == "copy":
             transfers.append(_timed(transfer_of(row, name), row, event))
         elif kind == "kernel" and name != _BARRIER and (kernel := kernel_of(row)) is not None:
@@ -89,13 +89,13 @@ def _kind(event: Mapping[str, Any], tracks: Mapping[str | None, str]) -> str | N
     return "kernel" if _GPU_TRACK.fullmatch(track) else None
 
 
-def _fields(event: Mapping[str, Any], name: str | None) -> dict[str, str | None]:
+def _fields(event: Mapping[str, Any], name: str | None, source: Source) -> dict[str, str | None]:
     """What an event says in `args`, as far as it is a known column or a counter, and its name."""
     fields: dict[str, str | None] = {"KernelName": name}
     for key, value in _mapping(event.get("args")).items():
         text = _text(value)
         if text is not None and (key in NO_COUNTERS or _is_number(text)):
-            fields[key] = text
+            fields[clean(_text(key) or "", source, None)] = text
     return fields
 
 

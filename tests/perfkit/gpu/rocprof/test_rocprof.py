@@ -118,6 +118,20 @@ def test_a_v2_line_that_is_cut_is_left_out() -> None:
     assert said(text, "cut off").startswith("lines 4-5: ")
 
 
+def test_v2_a_value_that_is_there_twice_and_differs_is_unknown() -> None:
+    text = 'Dispatch_ID(0), Kernel_Name("f"), Begin_Timestamp(1), End_Timestamp(9), '
+    text += "SQ_WAVES(4), SQ_WAVES(5), SQ_BUSY(1), SQ_BUSY(1)\n"
+    assert profile(text).kernels[0].counters == {"SQ_WAVES": None, "SQ_BUSY": 1}
+    assert said(text, "SQ_WAVES is there twice").startswith("line 1: ")
+
+
+def test_v2_csv_is_like_that_of_v1_with_other_names() -> None:
+    text = "Dispatch_ID,GPU_ID,Grid_Size,Kernel_Name,Start_Timestamp,End_Timestamp,FETCH_SIZE\n"
+    text += '1,2,64,"f(int, int)",10,30,4.000000\n'
+    assert profile(text).format == "CSV of rocprofv2"
+    assert figures(text) == [("f(int, int)", 10, 20, (64,), 4096, None)]
+
+
 def test_v3_kernel_traces_have_a_grid_of_three_dimensions() -> None:
     first, second = profile(V3_TRACE).kernels
     assert (first.name, first.start_ns, first.duration_ns) == ("saxpy(int, float*)", 5000, 4000)
@@ -143,6 +157,15 @@ def test_v3_a_counter_that_is_there_twice_is_unknown() -> None:
     text = V3_COUNTERS + V3_COUNTERS.splitlines()[1]
     assert [k.fetched_bytes for k in profile(text).kernels] == [None, 8192]
     assert said(text, "FETCH_SIZE is there twice").startswith("line 6: ")
+
+
+def test_v3_a_counter_without_a_name_is_left_out() -> None:
+    text = V3_COUNTERS.replace('"FETCH_SIZE",512', '"",512')
+    assert [list(k.counters) for k in profile(text).kernels] == [
+        ["WRITE_SIZE"],
+        ["FETCH_SIZE", "WRITE_SIZE"],
+    ]
+    assert said(text, "no name of a counter").startswith("line 2: ")
 
 
 def test_v3_copies_have_a_direction_and_agents() -> None:
