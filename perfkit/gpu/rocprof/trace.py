@@ -44,9 +44,13 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     kernels: list[Kernel] = []
     transfers: list[Transfer] = []
     for event in events:
+        name, kind = _text(event.get("name")), _kind(event, tracks)
+        if kind is not None and event.get("ph") in ("B", "E"):
+            source.note(
+                "events whose begin and end are apart, which rocprof writes none of: left out"
+            )
         if event.get("ph") != "X":
             continue
-        name, kind = _text(event.get("name")), _kind(event, tracks)
         row = Row(_fields(event, name, source), source)
         if kind == "copy":
             transfers.append(_timed(transfer_of(row, name), row, event))

@@ -227,6 +227,12 @@ def test_times_of_an_event_are_microseconds_or_unknown(
     assert said(text, note)
 
 
+def test_events_whose_end_is_an_event_of_its_own_are_not_passed_over_silently() -> None:
+    text = '[{"ph":"B","cat":"gpu","name":"f","ts":1},{"ph":"E","cat":"gpu","name":"f","ts":2}]'
+    assert profile(text).kernels == ()
+    assert said(text, "begin and end are apart")
+
+
 def test_a_file_is_told_by_its_content_not_its_name(tmp_path: Path) -> None:
     path = tmp_path / "misnamed.json"
     for text in (V1, "\ufeff" + V1, V1.replace("\n", "\r\n"), "\n" + V1):
