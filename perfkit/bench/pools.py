@@ -58,7 +58,7 @@ class Arms(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """Something that can be pooled; `operations` is how many of them make a block of 10 ms or more."""
+    """Something that can be pooled; so many `operations` of it make a block of 10 ms or more."""
 
     name: str
     what: str

@@ -1,7 +1,10 @@
 """Connections kept open between uses, because opening one takes a handshake and often a thread.
 
 What a connection is, is the caller's: `ConnectionPool(Client)` pools clients of a cluster by their
-endpoint, and anything else with a `close()` that can be opened by a key will do.
+endpoint, and anything else with a `close()` that can be opened by a key will do:
+
+    with ConnectionPool(Client) as clients, clients.borrow("tcp://127.0.0.1:5555") as client:
+        client.submit("echo", b"x").result(timeout=5)
 """
 
 from __future__ import annotations
@@ -52,14 +55,14 @@ class ConnectionPool(Pool, Generic[K, C]):
 
     `connect(key)` opens one. An acquire takes the connection of its key that was released last. If
     there is none, and the bound is reached, the one that has been idle longest is closed; one in
-    use never is, so if all are in use it raises PoolExhausted. What was idle for `idle_s` is closed
-    by the next call of any method (`expire` is there for pools that nobody else calls), by `clock`,
-    in seconds.
+    use never is, so if all are in use it raises PoolExhausted. What was idle for `idle_s`, by
+    `clock` in seconds, is closed by the next acquire or release, or by `expire` where those are
+    rare.
 
     Release a connection when it has nothing under way any more: closing a Client cancels what is
     not done. Double and foreign releases are errors always. In debug mode a connection is lent
-    behind a stand-in, so that a use after its release is one, too, and closing the pool while
-    connections are in use.
+    behind a stand-in that does all it does but is of another class, so that a use after its release
+    is an error, too, as is closing the pool while connections are in use.
     """
 
     def __init__(
