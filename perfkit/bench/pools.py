@@ -21,10 +21,12 @@ import msgspec
 from cluster.client import Client
 from cluster.local import LocalCluster
 from perfkit.bench.environment import Environment, fingerprint
+from perfkit.bench.limits import ends, number
 from perfkit.bench.load import ExperimentError, WrongResult, result_of
 from perfkit.bench.results import encode_fields
 from perfkit.bench.rounds import Arm, take_turns
 from perfkit.bench.stats import (
+    MIN_BLOCKS,
     Comparison,
     Interval,
     Verdict,
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
 
 PLAIN, POOLED, AGAIN = "plain", "pooled", "plain again"
 US, FAULTS = "us", "minor_faults"
-#: Fewer rounds give no verdict.
-ROUNDS_MIN = 4
 
 #: So many operations; what they have to add up to is told by the case.
 Run: TypeAlias = Callable[[int], int]
@@ -70,9 +70,9 @@ class Case:
 class PoolRow:
     """One case: microseconds per operation without and with the pool, and the verdict.
 
-    `comparison.ratio` is pooled over plain time, so below 1 the pool is faster. `faults` are minor
-    page faults per operation by arm, the median of its blocks. `stats` are the pool's own counts
-    over all blocks, None for what keeps none. `samples` holds each arm's blocks in µs.
+    `comparison.ratio` is pooled over plain time, so below 1 the pool is faster. Faults are minor
+    page faults per operation, the median of an arm's blocks. `stats` are the pool's own counts over
+    all blocks, None for what keeps none. `samples` holds each arm's blocks in µs.
     """
 
     name: str
@@ -139,14 +139,13 @@ class PoolTable:
                     row.what,
                     _figure(row.plain),
                     _figure(row.pooled),
-                    _ratio(row.comparison),
-                    ratio_text(
-                        row.comparison.aa_ratio, row.comparison.aa_low, row.comparison.aa_high
-                    ),
-                    f"{_number(row.plain_faults)} → {_number(row.pooled_faults)}",
+                    ratio_text(found.ratio, found.low, found.high),
+                    ratio_text(found.aa_ratio, found.aa_low, found.aa_high),
+                    f"{number(row.plain_faults)} → {number(row.pooled_faults)}",
                     str(row.verdict),
                 )
                 for row in self.rows
+                for found in [row.comparison]
             ],
             [
                 f"{self.rounds} rounds, seed {self.seed}. Below 1 the pool is faster. Faults are "
@@ -169,9 +168,9 @@ def measure_pools(
     blocks longer or shorter. Takes some ten seconds as it is. Raises ExperimentError for numbers
     that give no verdict, WrongResult when an arm did not do its work.
     """
-    if rounds < ROUNDS_MIN or effort <= 0:
+    if rounds < MIN_BLOCKS or effort <= 0:
         raise ExperimentError(
-            f"pools need {ROUNDS_MIN} rounds or more and an effort above 0, not {rounds} and "
+            f"pools need {MIN_BLOCKS} rounds or more and an effort above 0, not {rounds} and "
             f"{effort:g}"
         )
     environment, began_s = fingerprint(), time.perf_counter()
@@ -255,9 +254,9 @@ def _free_list() -> Iterator[Arms]:
 
 def _fill_plain(operations: int) -> int:
     total = 0
-    for number in range(operations):
-        message = Message(KIND, PAYLOAD, {"number": number})
-        total += message.headers["number"]
+    for index in range(operations):
+        message = Message(KIND, PAYLOAD, {"index": index})
+        total += message.headers["index"]
     return total
 
 
@@ -265,11 +264,11 @@ def _fill_pooled(
     acquire: Callable[[], Message], release: Callable[[Message], object], operations: int
 ) -> int:
     total = 0
-    for number in range(operations):
+    for index in range(operations):
         message = acquire()
         message.kind, message.payload = KIND, PAYLOAD
-        message.headers["number"] = number
-        total += message.headers["number"]
+        message.headers["index"] = index
+        total += message.headers["index"]
         release(message)
     return total
 
@@ -315,22 +314,22 @@ def _buffers(size_bytes: int) -> Iterator[Arms]:
 def _connections() -> Iterator[Arms]:
     """A task for a cluster, by a client of its own or by one that is kept."""
 
-    def answered(client: Client, number: int) -> bool:
-        payload = b"%d" % number
+    def answered(client: Client, index: int) -> bool:
+        payload = b"%d" % index
         return result_of(client.submit(KIND, payload)) == payload
 
     def plain(operations: int) -> int:
         right = 0
-        for number in range(operations):
+        for index in range(operations):
             with Client(local.endpoint) as client:
-                right += answered(client, number)
+                right += answered(client, index)
         return right
 
     def pooled(operations: int) -> int:
         right = 0
-        for number in range(operations):
+        for index in range(operations):
             with pool.borrow(local.endpoint) as client:
-                right += answered(client, number)
+                right += answered(client, index)
         return right
 
     with LocalCluster(1) as local, ConnectionPool(Client) as pool:
@@ -356,12 +355,8 @@ def _flat(row: PoolRow) -> dict[str, Any]:
         "name": row.name,
         "what": row.what,
         "operations": row.operations,
-        "plain_us": row.plain.value,
-        "plain_us_low": row.plain.low,
-        "plain_us_high": row.plain.high,
-        "pooled_us": row.pooled.value,
-        "pooled_us_low": row.pooled.low,
-        "pooled_us_high": row.pooled.high,
+        **_columns("plain_us", row.plain),
+        **_columns("pooled_us", row.pooled),
         "ratio": found.ratio,
         "ratio_low": found.low,
         "ratio_high": found.high,
@@ -376,13 +371,9 @@ def _flat(row: PoolRow) -> dict[str, Any]:
     }
 
 
-def _ratio(found: Comparison) -> str:
-    return ratio_text(found.ratio, found.low, found.high)
+def _columns(name: str, figure: Interval) -> dict[str, float | None]:
+    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
 
 
 def _figure(figure: Interval) -> str:
-    return f"{_number(figure.value)} [{_number(figure.low)} – {_number(figure.high)}]"
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
+    return f"{number(figure.value)} {ends(figure.low, figure.high)}"
