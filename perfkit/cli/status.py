@@ -69,7 +69,7 @@ def status_json(status: Status, endpoint: str) -> dict[str, Any]:
 def status_view(status: Status) -> RenderableType:
     """The workers as a table, the queues and the counters as lines below it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("worker", "host", "pid", "holds", "finished", "memory", "heard"):
+    for name in ("worker", "host", "pid", "holds", "finished", "memory", "card", "heard"):
         table.add_column(
             name, justify="left" if name in ("worker", "host") else "right", no_wrap=True
         )
@@ -84,7 +84,7 @@ def status_view(status: Status) -> RenderableType:
         about = Group(table, Text(f"… and {len(status.workers) - WORKERS_SHOWN:,} more", "dim"))
     else:
         about = table
-    return Group(about, _tasks(status), _counters(status))
+    return Group(about, *_troubles(status), _tasks(status), _counters(status))
 
 
 def _print(status: Status, endpoint: str, *, as_json: bool, one_line: bool) -> None:
@@ -106,8 +106,29 @@ def _cells(worker: WorkerStatus) -> list[str | Text]:
         f"{worker.held} of {worker.credit}",
         f"{worker.finished:,}",
         size(worker.load.rss_bytes),
+        _card(worker),
         f"{worker.silent_s:.1f} s ago",
         offers,
+    ]
+
+
+def _card(worker: WorkerStatus) -> str:
+    """What its cards say: utilisation, free memory, temperature; a dash for a worker without."""
+    load = worker.load
+    parts = [
+        "" if load.gpu_busy_pct is None else f"{load.gpu_busy_pct:.0f} %",
+        "" if load.vram_free_bytes is None else f"{size(load.vram_free_bytes)} free",
+        "" if load.temperature_c is None else f"{load.temperature_c:.0f} °C",
+    ]
+    return ", ".join(filter(None, parts)) or "–"
+
+
+def _troubles(status: Status) -> list[Text]:
+    """Which workers get no work because of their cards, and why."""
+    return [
+        Text(f"{worker.worker} gets no work: {worker.load.gpu_trouble}", "red")
+        for worker in status.workers
+        if worker.load.gpu_trouble is not None
     ]
 
 
