@@ -166,12 +166,10 @@ class GpuMatch(LeastLoaded):
     """The smallest card that fits, so that large ones stay free for what needs them; then the least
     loaded.
 
-    A task that asks for no card goes to a worker without one while such a worker has credit. A
-    worker that says it has less memory free than the task asks for comes last.
+    A task that asks for no card goes to a worker without one while such a worker has credit.
     """
 
     name = "gpu-match"
-    CRAMPED_GIB = 1 << 10
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """GiB of card that the task would leave unused, in steps of one, then the load."""
@@ -183,10 +181,7 @@ class GpuMatch(LeastLoaded):
             and requirements.gpu_family in (None, gpu.family)
         ]
         spare = min(sizes) - requirements.min_vram_bytes if sizes else 0
-        free = worker.load.vram_free_bytes
-        cramped = free is not None and free < requirements.min_vram_bytes
-        step = (spare >> 30) + (self.CRAMPED_GIB if cramped else 0)
-        return 100.0 * step + super().score(worker, needs)
+        return 100.0 * (spare >> 30) + super().score(worker, needs)
 
 
 class LatencyAware(ScanPolicy):
