@@ -111,7 +111,7 @@ class Card:
             return None
         if "vddnb" in labels(hwmon, "in"):
             return True
-        return False if any((hwmon / f).exists() for f in ("pwm1", "power1_cap")) else None
+        return False if any(os.path.exists(hwmon / f) for f in ("pwm1", "power1_cap")) else None
 
     def close(self) -> None:
         """Close every file; the next sample opens them again."""

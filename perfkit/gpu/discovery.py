@@ -85,7 +85,7 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
 def _look_at(entry: Path) -> CardInfo | str:
     """A card, or why the entry is none of AMD's."""
     device = entry / "device"
-    if not device.is_dir():
+    if not os.path.isdir(device):  # unlike Path's, false for what may not be looked at
         return "no device behind it"
     uevent = _uevent(device)
     vendor_id, device_id = _ids(device, uevent)
@@ -120,7 +120,7 @@ def _hexadecimal(text: str) -> int | None:
 
 
 def _pci(device: Path, uevent: Mapping[str, str]) -> str | None:
-    for text in (uevent.get("PCI_SLOT_NAME", ""), device.resolve().name):
+    for text in (uevent.get("PCI_SLOT_NAME", ""), os.path.basename(os.path.realpath(device))):
         if _PCI.fullmatch(text.lower()):
             return text.lower()
     return None
