@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 1.0
 
 EXAMPLES = (
-    ("every AMD card, as a table", "perfkit gpu"),
+    ("every AMD card", "perfkit gpu"),
     ("for a program", "perfkit gpu --json | jq '.[].power_w'"),
     ("a line of JSON each second", "perfkit gpu --json --watch"),
     ("a tree recorded from another machine", "perfkit gpu --drm-root ./rx580 --json"),
@@ -34,7 +34,9 @@ def gpu(
         typer.Option(metavar="DIR", help="A folder that stands in for /sys/class/drm."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A list of cards, alone.")] = False,
-    watch: Annotated[bool, typer.Option(help="Look again every second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")
+    ] = False,
     tools: Annotated[
         bool,
         typer.Option(

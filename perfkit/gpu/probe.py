@@ -7,12 +7,15 @@ each moment it cools by a degree.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from cluster.host import host_load
-from cluster.task import Gpu, Load
+from cluster.task import NO_LOAD, Gpu, Load
 from perfkit.gpu.base import GpuSample, State
 from perfkit.gpu.card import Cards
 from perfkit.gpu.discovery import DRM_ROOT
@@ -28,6 +31,10 @@ CRITICAL_C = {"edge": 94.0, "junction": 105.0, "memory": 95.0}
 COOLER_C = 5.0
 #: … and after so long without a complaint.
 WELL_AFTER_S = 10.0
+#: A heartbeat waits this long for the cards …
+PATIENCE_S = 0.05
+#: … which hang when they have not answered for so long.
+HUNG_AFTER_S = 5.0
 
 
 def complaint(sample: GpuSample, margin_c: float = 0.0) -> str | None:
@@ -67,6 +74,9 @@ class GpuProbe:
         self.cards = Cards(root)
         self._clock = clock
         self._host = host
+        self._asking: threading.Thread | None = None
+        self._asked_at = 0.0
+        self._told = NO_LOAD
         #: by card, its last complaint and when
         self._complaints: dict[str, tuple[str, float]] = {}
 
@@ -80,8 +90,27 @@ class GpuProbe:
         ]
 
     def __call__(self) -> Load:
-        """The host's load with that of its cards; None is unknown. Never raises."""
+        """The host's load with that of its cards; None is unknown. Never raises.
+
+        A read that hangs in the kernel can't be ended, so another thread reads, and a heartbeat
+        waits no longer than `PATIENCE_S` for it; until it answers, what it said last is told.
+        """
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask, name="gpu-probe", daemon=True)
+            self._asked_at = self._clock()
+            self._asking.start()
+        self._asking.join(PATIENCE_S)
+        told = self._told
+        silent_s = self._clock() - self._asked_at
+        if self._asking.is_alive() and silent_s >= HUNG_AFTER_S:
+            told = Load(gpu_trouble=f"the cards have not answered for {silent_s:.0f} s")
         host = self._host()
+        return msgspec.structs.replace(
+            told, rss_bytes=host.rss_bytes, memory_free_bytes=host.memory_free_bytes
+        )
+
+    def _ask(self) -> None:
+        """Ask every card, and keep what they say."""
         samples = [card.sample(FIELDS) for card in self.cards]
         if any(sample.state is State.GONE for sample in samples):
             self.cards.refresh()
@@ -90,9 +119,7 @@ class GpuProbe:
         busy = [s.gpu_busy_pct for s in samples if s.gpu_busy_pct is not None]
         hottest = [s.hottest_c for s in samples if s.hottest_c is not None]
         free = [s.vram_free_bytes for s in fit if s.vram_free_bytes is not None]
-        return Load(
-            rss_bytes=host.rss_bytes,
-            memory_free_bytes=host.memory_free_bytes,
+        self._told = Load(
             vram_free_bytes=max(free, default=None),
             gpu_busy_pct=sum(busy) / len(busy) if busy else None,
             temperature_c=max(hottest, default=None),

@@ -1,12 +1,18 @@
 """What a worker hears of its cards: their load, and when they are not fit for work."""
 
 import errno
+import threading
+from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cluster.task import Gpu, Load
-from perfkit.gpu.probe import WELL_AFTER_S, GpuProbe, complaint
+from perfkit.gpu import probe as module
+from perfkit.gpu.base import GpuSample
+from perfkit.gpu.card import Card
+from perfkit.gpu.probe import HUNG_AFTER_S, WELL_AFTER_S, GpuProbe, complaint
 from tests.perfkit.gpu.trees import POLARIS, Kernel, plant, sample_of
 
 HOST = Load(rss_bytes=1, memory_free_bytes=2)
@@ -15,6 +21,12 @@ HOST = Load(rss_bytes=1, memory_free_bytes=2)
 def probe(root: Path, clock: list[float] | None = None) -> GpuProbe:
     now = clock or [0.0]
     return GpuProbe(root, clock=lambda: now[0], host=lambda: HOST)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stalls is no card that hangs."""
+    monkeypatch.setattr(module, "PATIENCE_S", 30.0)
 
 
 def test_the_load_has_what_the_card_says_beside_the_host(tmp_path: Path) -> None:
@@ -89,6 +101,29 @@ def test_a_card_that_hangs_or_is_gone_is_not_fit(
     load = probe(tmp_path)()
     assert load.gpu_trouble == f"0000:0a:00.0 {words}"
     assert (load.vram_free_bytes, load.gpu_busy_pct, load.temperature_c) == (None, None, None)
+
+
+def test_a_card_that_does_not_answer_holds_up_no_heartbeat_and_is_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path)
+    clock = [0.0]
+    ask = probe(tmp_path, clock)
+    answers, well = threading.Event(), ask()
+    sample = Card.sample
+
+    def hang(card: Card, wanted: Collection[str]) -> GpuSample:
+        answers.wait()
+        return sample(card, wanted)
+
+    monkeypatch.setattr(Card, "sample", hang)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    assert ask() == well
+    clock[0] = HUNG_AFTER_S
+    assert ask() == msgspec.structs.replace(HOST, gpu_trouble="the cards have not answered for 5 s")
+    answers.set()
+    monkeypatch.setattr(module, "PATIENCE_S", 30.0)
+    assert ask() == well
 
 
 def test_a_sleeping_card_is_fit(tmp_path: Path) -> None:
