@@ -13,15 +13,31 @@ from rich.text import Text
 from cluster.errors import ClusterError
 from perfkit.cli import options as opt
 from perfkit.cli.config import build_spec
-from perfkit.cli.output import FAILED, add_command, complain, errors_as_lines, out, size, write_json
+from perfkit.cli.output import (
+    FAILED,
+    add_command,
+    complain,
+    errors_as_lines,
+    examples,
+    out,
+    size,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from perfkit.profile import MemorySeries, MemoryTable
+
+EXAMPLES = (
+    ("the coordinator, for five seconds", "perfkit profile memory coordinator"),
+    ("a worker, for a program", "perfkit profile memory worker-0 --seconds 60 --json"),
+    ("who allocates, as a page", "perfkit profile memory coordinator --flame coordinator.html"),
+)
 
 app = typer.Typer(
     help="Look into a running coordinator or worker from outside.",
     no_args_is_help=True,
     rich_markup_mode="rich",
+    epilog=examples(EXAMPLES[0]),
 )
 
 
@@ -35,8 +51,8 @@ def memory(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Record its allocations as well and draw them into this HTML file. It needs memray "
-            "and gdb, which stop the process for a moment, slow it down and add to its RSS.",
+            help="Record its allocations as well and draw them into this HTML file. It needs "
+            "memray and gdb, which stop the process for a moment, slow it down and add to its RSS.",
         ),
     ] = None,
     as_json: Annotated[
@@ -98,11 +114,4 @@ def _show(table: MemoryTable, series: MemorySeries, *, as_json: bool) -> None:
     out().print(shown)
 
 
-add_command(
-    app,
-    "memory",
-    memory,
-    ("the coordinator, for five seconds", "perfkit profile memory coordinator"),
-    ("a worker, for a program", "perfkit profile memory worker-0 --seconds 60 --json"),
-    ("who allocates, as a page", "perfkit profile memory coordinator --flame coordinator.html"),
-)
+add_command(app, "memory", memory, *EXAMPLES)

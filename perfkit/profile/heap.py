@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -178,13 +178,14 @@ def attach_heap(
         capture = Path(folder) / "capture.bin"
         options = ["--aggregate"] if aggregated else []
         options += ["--trace-python-allocators"] if python_allocators else []
-        reason = _command("attach", "--output", str(capture), "--no-compress", *options, str(pid))
+        options += ["--output", str(capture), "--no-compress", str(pid)]
+        reason = _command("attach", options, ATTACH_TIMEOUT_S)
         if reason is not None:
             return HeapProfile(name, reason=reason)
         try:
             work()
         finally:
-            reason = _command("detach", str(pid))
+            reason = _command("detach", [str(pid)], ATTACH_TIMEOUT_S)
         if reason is not None:
             return HeapProfile(name, reason=reason)
         return _read(memray, capture, name, flame_graph, aggregated)
@@ -208,8 +209,8 @@ def _read(
     total, total_bytes, reason = (None, None, None) if aggregated else _totals(capture)
     if flame_graph is not None and reason is None:
         flame_graph.parent.mkdir(parents=True, exist_ok=True)
-        options = ["--no-web", "--force", "--output", str(flame_graph)]
-        reason = _command("flamegraph", *options, str(capture), timeout_s=RENDER_TIMEOUT_S)
+        options = ["--no-web", "--force", "--output", str(flame_graph), str(capture)]
+        reason = _command("flamegraph", options, RENDER_TIMEOUT_S)
     if reason is not None:
         return HeapProfile(name, reason=reason)
     sites = (AllocationSite(w, size, allocations[w]) for w, size in sizes.most_common(SITES_LIMIT))
@@ -227,15 +228,15 @@ def _where(stack: list[tuple[str, str, int]]) -> str:
 def _totals(capture: Path) -> tuple[int | None, int | None, str | None]:
     """How many allocations a capture has, their bytes, and why that is not known."""
     summary = capture.with_suffix(".json")
-    options = ["--json", "--output", str(summary)]
-    reason = _command("stats", *options, str(capture), timeout_s=RENDER_TIMEOUT_S)
+    options = ["--json", "--output", str(summary), str(capture)]
+    reason = _command("stats", options, RENDER_TIMEOUT_S)
     if reason is not None:
         return None, None, reason
     found = json.loads(summary.read_text())
     return found["total_num_allocations"], found["total_bytes_allocated"], None
 
 
-def _command(name: str, *arguments: str, timeout_s: float = ATTACH_TIMEOUT_S) -> str | None:
+def _command(name: str, arguments: Sequence[str], timeout_s: float) -> str | None:
     """Run a command of memray to its end; None when it did its work, else why not."""
     tool = subprocess.Popen(
         [sys.executable, "-m", "memray", name, *arguments],
@@ -251,8 +252,9 @@ def _command(name: str, *arguments: str, timeout_s: float = ATTACH_TIMEOUT_S) ->
         said, _ = tool.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return (
-            f"memray {name} did not end within {timeout_s:g} s; a debugger gets into a process "
-            "only when it runs some Python: give it work"
+            f"memray {name} did not end within {timeout_s:g} s"
+            "; a debugger gets into a process only when it runs some Python: give it work"
+            * (name in {"attach", "detach"})
         )
     finally:
         _let_go(tool)

@@ -19,6 +19,8 @@ COMMANDS = [
     ["cluster"],
     *(["cluster", name] for name in "up coordinator worker status submit".split()),
     ["bench"],
+    ["profile"],
+    ["profile", "memory"],
     ["report"],
 ]
 
