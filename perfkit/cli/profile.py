@@ -19,6 +19,7 @@ from perfkit.cli.output import (
     complain,
     errors_as_lines,
     examples,
+    note,
     out,
     size,
     write_json,
@@ -75,15 +76,15 @@ def memory(
 
         pid = find_process(name, found.coordinator, spec=build_spec(found.spec, found.set))
         with watch_memory(pid, role=name, interval_s=interval) as watch:
-            looked = (
-                []
-                if flame is None
-                else [attach_heap(pid, name, lambda: watch.wait(seconds), flame)]
-            )
-            if not looked or looked[0].reason:
+            heap = None
+            if flame is not None:
+                heap = attach_heap(pid, name, lambda: watch.wait(seconds), flame)
+            if heap is None or heap.reason:
                 watch.wait(seconds)
-        table = memory_table(watch.series, *looked)
+        table = memory_table(watch.series, *([heap] if heap else []))
         _show(table, watch.series, as_json=as_json)
+        if heap and heap.flame_graph:
+            note(f"flame graph: {heap.flame_graph}")
         for reason in table.reasons:
             complain(reason)
         if table.reasons:
@@ -108,10 +109,14 @@ def _show(table: MemoryTable, series: MemorySeries, *, as_json: bool) -> None:
             Text(row.where),
             size(row.size_bytes),
             size(row.peak_bytes),
-            size(row.growth_bytes),
+            _growth(row.growth_bytes),
             "–" if row.count is None else f"{row.count:,} {row.counted}",
         )
     out().print(shown)
+
+
+def _growth(growth_bytes: int | None) -> str:
+    return size(None) if growth_bytes is None else f"{growth_bytes:+}"[0] + size(abs(growth_bytes))
 
 
 add_command(app, "memory", memory, *EXAMPLES)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -51,7 +50,7 @@ class AllocationSite:
 
 @dataclass(frozen=True)
 class HeapProfile:
-    """What was allocated during the work; or `reason`, why nobody could see.
+    """What was allocated during the work; `reason` says why nobody could see it, or not draw it.
 
     `allocations` and `allocated_bytes` are of the whole work, freed or not; None when the capture
     was aggregated. `peak_bytes` is the most that was held at once of what the work allocated, and
@@ -68,7 +67,7 @@ class HeapProfile:
 
     def findings(self) -> tuple[MemoryFinding, ...]:
         """A row for all of the heap, and one for each site."""
-        if self.reason is not None:
+        if self.peak_bytes is None:
             return ()
         whole = MemoryFinding(
             "memray",
@@ -161,12 +160,14 @@ def attach_heap(
 ) -> HeapProfile:
     """Record every allocation of a living Python process while `work()` gives it something to do.
 
-    The process needs memray too, which stays loaded there (20 MB and more of RSS). It stands still
-    while the debugger gets in and out, and each allocation takes longer in between. A debugger gets
-    in when the process runs some Python, so one that only waits is given up on after
-    ATTACH_TIMEOUT_S, unharmed. As in `profile_heap` otherwise. Where it is not possible
-    the work is not done and `reason` says why; when the process can't be left again or ends during
-    the work, it was done. Raises ValueError for what is no process id, and for this process.
+    The process needs memray too, which stays loaded there (15 MB of RSS and more). It stands still
+    while the debugger gets in and again while it gets out, about 0.2 s each, and allocations take
+    longer in between. A debugger gets in when the process runs some Python, so one that only waits
+    is given up on after ATTACH_TIMEOUT_S, unharmed. As in `profile_heap` otherwise.
+
+    Where it is not possible the work is not done and `reason` says why; when the process can't be
+    left again or ends during the work, it was done. Raises ValueError for what is no process id,
+    and for this process.
     """
     check_pid(pid)
     if pid == os.getpid():
@@ -197,6 +198,7 @@ def _read(
     """What is in a capture; the flame graph is written on the way."""
     sizes: Counter[str] = Counter()
     allocations: Counter[str] = Counter()
+    total: tuple[int | None, int | None] = (None, None)
     try:
         with memray.FileReader(capture) as reader:
             peak_bytes = reader.metadata.peak_memory
@@ -204,17 +206,14 @@ def _read(
                 where = _where(record.stack_trace(max_stacks=1))
                 sizes[where] += record.size
                 allocations[where] += record.n_allocations
+            if not aggregated:
+                total = _totals(memray, reader)
     except OSError as error:
         return HeapProfile(name, reason=f"memray's capture cannot be read: {error}")
-    total, total_bytes, reason = (None, None, None) if aggregated else _totals(capture)
-    if flame_graph is not None and reason is None:
-        flame_graph.parent.mkdir(parents=True, exist_ok=True)
-        options = ["--no-web", "--force", "--output", str(flame_graph), str(capture)]
-        reason = _command("flamegraph", options, RENDER_TIMEOUT_S)
-    if reason is not None:
-        return HeapProfile(name, reason=reason)
+    reason = None if flame_graph is None else _draw(capture, flame_graph)
     sites = (AllocationSite(w, size, allocations[w]) for w, size in sizes.most_common(SITES_LIMIT))
-    return HeapProfile(name, total, total_bytes, peak_bytes, tuple(sites), flame_graph)
+    drawn = None if reason else flame_graph
+    return HeapProfile(name, *total, peak_bytes, tuple(sites), drawn, reason)
 
 
 def _where(stack: list[tuple[str, str, int]]) -> str:
@@ -225,15 +224,26 @@ def _where(stack: list[tuple[str, str, int]]) -> str:
     return f"{short_path(file)}:{line} {function}"
 
 
-def _totals(capture: Path) -> tuple[int | None, int | None, str | None]:
-    """How many allocations a capture has, their bytes, and why that is not known."""
-    summary = capture.with_suffix(".json")
-    options = ["--json", "--output", str(summary), str(capture)]
-    reason = _command("stats", options, RENDER_TIMEOUT_S)
-    if reason is not None:
-        return None, None, reason
-    found = json.loads(summary.read_text())
-    return found["total_num_allocations"], found["total_bytes_allocated"], None
+def _totals(memray: Any, reader: Any) -> tuple[int, int]:
+    """How many allocations a capture has, freed or not, and their bytes."""
+    kind = memray.AllocatorType
+    freed = {kind.FREE, kind.MUNMAP, kind.PYMALLOC_FREE}
+    count, size_bytes = 0, 0
+    for record in reader.get_allocation_records():
+        if record.allocator not in freed:
+            count += record.n_allocations
+            size_bytes += record.size
+    return count, size_bytes
+
+
+def _draw(capture: Path, flame_graph: Path) -> str | None:
+    """Write the flame graph of a capture; None when it is there, else why not."""
+    try:
+        flame_graph.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"the flame graph cannot be written: {error}"
+    options = ["--no-web", "--force", "--output", str(flame_graph), str(capture)]
+    return _command("flamegraph", options, RENDER_TIMEOUT_S)
 
 
 def _command(name: str, arguments: Sequence[str], timeout_s: float) -> str | None:

@@ -224,10 +224,10 @@ def watch_memory(
     """Watch the memory of a process by its id, or of this one, during a `with` block.
 
     One sample every `interval_s` seconds; the newest `limit` are kept. With `shared=False` only RSS
-    is read, which costs tens of microseconds; USS and PSS take the kernel a walk through all pages
-    of the process, a millisecond and more. A process that is not there, or ends, is no error: the
-    series says so in `reason`. Raises ValueError for what is no process id, an interval below a
-    millisecond, and a limit below one.
+    is read, which costs some ten microseconds; for USS and PSS the kernel walks through all pages
+    of the process: a third of a millisecond for a small one, more for a large one. A process that
+    is not there, or ends, is no error: the series says so in `reason`. Raises ValueError for what
+    is no process id, an interval below a millisecond, and a limit below one.
     """
     name = role or ("this process" if pid in (None, os.getpid()) else f"process {pid}")
     return MemoryWatch(pid, name, interval_s, limit, shared)

@@ -1,21 +1,22 @@
 """``perfkit profile memory``: a running process by its name, for eyes and for programs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from cluster import LocalCluster
+from perfkit.cli.profile import _growth
 from perfkit.profile import heap
-from perfkit.profile.heap import HeapProfile
+from perfkit.profile.heap import AllocationSite, HeapProfile
 
 Call = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def local():
+def local() -> Iterator[LocalCluster]:
     with LocalCluster(1) as cluster:
         yield cluster
 
@@ -45,24 +46,48 @@ def test_a_program_reads_rows_and_samples(perfkit: Call, local: LocalCluster) ->
     assert found["samples"][0]["rss_bytes"] > 2**20
 
 
-def test_allocations_that_cannot_be_seen_leave_the_samples_and_exit_with_1(
-    perfkit: Call, local: LocalCluster, monkeypatch: pytest.MonkeyPatch
+REFUSED = HeapProfile("coordinator", reason="memray attach: not permitted")
+SITE = AllocationSite("cluster/run.py:9 __init__", 2**20, 3)
+SEEN = HeapProfile("coordinator", 70, 2**22, 2**21, (SITE,), Path("page.html"))
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        (REFUSED, 1, "perfkit: memray attach: not permitted\n"),
+        (SEEN, 0, "flame graph: page.html\n"),
+    ],
+    ids=["refused", "seen"],
+)
+def test_allocations_come_below_the_samples_or_the_reason_why_not(
+    perfkit: Call,
+    local: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    found: HeapProfile,
+    code: int,
+    said: str,
 ) -> None:
-    asked: list[Path] = []
+    asked: list[tuple[int, str, Path]] = []
 
-    def refused(pid: int, name: str, work: object, flame: Path) -> HeapProfile:
-        asked.append(flame)
-        return HeapProfile(name, reason="memray attach: not permitted")
+    def attach_heap(pid: int, name: str, work: object, flame: Path) -> HeapProfile:
+        asked.append((pid, name, flame))
+        return found
 
-    monkeypatch.setattr(heap, "attach_heap", refused)
+    monkeypatch.setattr(heap, "attach_heap", attach_heap)
     shown = perfkit(
         "profile", "memory", "coordinator", "--endpoint", local.endpoint,
         "--seconds", 0.1, "--flame", "page.html",
     )  # fmt: skip
-    assert shown.exit_code == 1
-    assert asked == [Path("page.html")]
+    assert (shown.exit_code, shown.stderr) == (code, said)
+    assert asked == [(local.coordinator_pid, "coordinator", Path("page.html"))]
     assert "RSS" in shown.stdout
-    assert shown.stderr == "perfkit: memray attach: not permitted\n"
+    assert ("cluster/run.py:9 __init__" in shown.stdout) == (found is SEEN)
+
+
+def test_memory_that_went_back_has_its_sign() -> None:
+    assert [_growth(size) for size in (None, 0, 2_048, -3 * 2**20)] == [
+        "–", "+0 B", "+2.0 KiB", "-3.0 MiB"
+    ]  # fmt: skip
 
 
 def test_nobody_of_that_name_is_one_line(perfkit: Call, local: LocalCluster) -> None:

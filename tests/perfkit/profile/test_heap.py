@@ -111,6 +111,29 @@ def test_the_allocations_of_like_work_are_the_same_number_twice() -> None:
     assert counts[1] == pytest.approx(counts[0], rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("page", "said"), [("", "memray flamegraph: "), ("file/page.html", "cannot be written: ")]
+)
+def test_a_flame_graph_that_cannot_be_written_costs_no_figures(
+    tmp_path: Path, page: str, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    found = profile_heap(keep_and_free, "the work", tmp_path / page, aggregated=True)
+    assert found.flame_graph is None
+    assert found.reason is not None
+    assert said in found.reason
+    assert found.sites[0].peak_bytes >= 8_000_000
+    assert found.findings()[0].peak_bytes == found.peak_bytes
+
+
+def test_work_that_allocates_nothing_has_no_allocations() -> None:
+    found = profile_heap(lambda: None)
+    assert found.reason is None
+    assert found.allocations is not None
+    assert found.allocations < 100
+    assert found.sites == () or found.sites[0].peak_bytes < 1_000_000
+
+
 def test_an_aggregated_capture_knows_the_peak_and_no_total() -> None:
     found = profile_heap(keep_and_free, aggregated=True)
     assert (found.allocations, found.allocated_bytes, found.reason) == (None, None, None)
