@@ -9,7 +9,7 @@ growth that only objgraph sees is small. Each result has a method `findings()` t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
 from perfkit.profile import data_frame, html_table, mib_text
@@ -52,7 +52,7 @@ class MemoryTable:
     """Rows of several instruments, and `reasons`: why some of them could not look."""
 
     rows: tuple[MemoryFinding, ...]
-    reasons: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
 
     def of(self, source: str) -> tuple[MemoryFinding, ...]:
         """The rows of one instrument."""

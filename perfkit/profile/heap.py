@@ -120,7 +120,7 @@ def profile_heap(
 
     With `python_allocators` each object that Python's own allocator hands out counts too, which is
     what "allocations per task" means; else only what reaches the system's. The capture is a file in
-    the temporary folder that takes about 5 bytes an allocation until it has been read; `aggregated`
+    the temporary folder that takes about 9 bytes an allocation until it has been read; `aggregated`
     bounds it by the number of distinct stacks, at the price of `allocations` and `allocated_bytes`.
     The flame graph is written to the file of that name, which may exist.
 
@@ -166,8 +166,8 @@ def attach_heap(
     is given up on after ATTACH_TIMEOUT_S, unharmed. As in `profile_heap` otherwise.
 
     Where it is not possible the work is not done and `reason` says why; when the process can't be
-    left again or ends during the work, it was done. Raises ValueError for what is no process id,
-    and for this process.
+    left again or ends during the work, it was done, and `reason` says how to end the recording.
+    Raises ValueError for what is no process id, and for this process.
     """
     check_pid(pid)
     if pid == os.getpid():
@@ -188,7 +188,8 @@ def attach_heap(
         finally:
             reason = _command("detach", [str(pid)], ATTACH_TIMEOUT_S)
         if reason is not None:
-            return HeapProfile(name, reason=reason)
+            going_on = f"unless it has ended, process {pid} still records: memray detach {pid}"
+            return HeapProfile(name, reason=f"{reason}; {going_on}")
         return _read(memray, capture, name, flame_graph, aggregated)
 
 

@@ -229,6 +229,8 @@ def test_a_process_that_ends_during_the_work_is_a_reason(child: Child) -> None:
     found = attach_heap(child.pid, "gone", end)
     assert found.reason is not None
     assert found.reason.startswith("memray ")
+    if found.reason.startswith("memray detach"):
+        assert found.reason.endswith(f"memray detach {child.pid}")
     assert found.findings() == ()
 
 
