@@ -20,6 +20,8 @@ COMMANDS = [
     *(["cluster", name] for name in "up coordinator worker status submit".split()),
     ["bench"],
     ["kernels"],
+    ["profile"],
+    ["profile", "memory"],
     ["report"],
 ]
 
