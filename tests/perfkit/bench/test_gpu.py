@@ -1,5 +1,6 @@
 """The table of goals for watching cards, and that the fuzzer finds what it is for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from perfkit.gpu import files, sysfs
 from perfkit.gpu.base import Found
 from tests.perfkit.gpu.trees import plant
 
-SMALL = GpuSizes(rounds=4, samples=20, watch_s=0.05, inputs=40)
+SMALL = GpuSizes(rounds=4, samples=20, watch_s=0.02, inputs=40)
 
 
 def test_every_goal_has_a_row_with_what_was_measured(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_every_goal_has_a_row_with_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_without_recorded_cards_their_row_is_unknown(tmp_path: Path) -> None:
-    row = measure_gpu(SMALL, recorded=tmp_path).of("recorded_cards")
+    row = measure_gpu(replace(SMALL, rounds=2), recorded=tmp_path).of("recorded_cards")
     assert (row.value, row.met) == (None, None)
 
 
