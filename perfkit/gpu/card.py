@@ -88,7 +88,7 @@ class Card:
 
     def is_suspended(self) -> bool:
         """Whether asking the card for anything would wake it; this does not."""
-        for file in list(self._states):
+        for file in tuple(self._states):
             try:
                 return file.read().startswith((b"suspend", b"D3"))
             except OSError:

@@ -24,7 +24,9 @@ _SPEED = re.compile(rb"(\d{1,3}(?:\.\d+)?) GT/s(?: PCIe)?")
 
 
 class HeldFile:
-    """A file that is opened when it is first read and stays open until close."""
+    """A file that is opened when it is first read and stays open until close, or until it is
+    dropped: a process that makes many cards would run out of descriptors.
+    """
 
     __slots__ = ("fd", "path")
 
@@ -48,6 +50,8 @@ class HeldFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    __del__ = close
 
 
 def read_text(path: Path) -> str | None:
