@@ -94,11 +94,14 @@ def test_a_card_that_moves_is_followed_and_a_new_one_joins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REFRESH_S", 0.01)
-    plant(tmp_path, card="card1")
-    with GpuSampler(tmp_path, rates_hz={"activity": 200}) as sampler:
-        (tmp_path / "card1").rename(tmp_path / "card2")
-        other = {**POLARIS, "uevent": "PCI_ID=1002:67DF\nPCI_SLOT_NAME=0000:0b:00.0\n"}
-        plant(tmp_path, other, card="card3")
+    root, elsewhere = tmp_path / "drm", tmp_path / "elsewhere"
+    plant(root, card="card1")
+    other = {**POLARIS, "uevent": "PCI_ID=1002:67DF\nPCI_SLOT_NAME=0000:0b:00.0\n"}
+    plant(elsewhere, other, card="card3")
+    with GpuSampler(root, rates_hz={"activity": 200}) as sampler:
+        (root / "card1").rename(root / "card2")
+        # All of a new card is there at once, as in sysfs.
+        (elsewhere / "card3").rename(root / "card3")
         wait_until(lambda: "0000:0b:00.0" in sampler.tracks)
         wait_until(lambda: len(sampler.rows("0000:0b:00.0", "activity")) > 0)
     assert [sample.card for sample in sampler.samples()] == ["card2", "card3"]
