@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, report
+from perfkit.cli import bench, cluster, compare, report, soak
 from perfkit.cli.output import add_command, examples
 
 __all__ = ["app"]
@@ -26,12 +26,14 @@ app = typer.Typer(
         ("… and work from another", "perfkit cluster submit --model magika README.md"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
         ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
+        ("does it leak?", "perfkit soak --minutes 10 --spec optimized"),
         ("the whole story, as HTML", "perfkit report"),
     ),
 )
 app.add_typer(cluster.app, name="cluster")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
+add_command(app, "soak", soak.soak, *soak.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 
