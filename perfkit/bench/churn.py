@@ -35,8 +35,10 @@ PAYLOADS = [random.Random(seed).randbytes(200) for seed in range(RUN_TASKS)]
 OWED = 64
 #: so many things wait for one turn of the clock
 AT_ONCE = 32
-RETRY = Retry(max_attempts=2, backoff=Backoff.FIXED, base_s=0.05)
-TIMEOUT_S = 0.5
+RETRY_AFTER_S = TIMEOUT_S = 0.05
+RETRIED = Options(retry=Retry(max_attempts=2, backoff=Backoff.FIXED, base_s=RETRY_AFTER_S))
+PLAIN = Options()
+TIMED = Options(timeout_s=TIMEOUT_S)
 
 
 class Network(Wire):
@@ -107,7 +109,7 @@ class Worker(Peer):
         """Leave as on SIGTERM: give back what is not started, say goodbye."""
         return self.pack([*self.session.drain(), *self.session.leave("stopped")])
 
-    def _report(self, lease: HeldLease, payloads: list[bytes]) -> Sequence[object]:
+    def _report(self, lease: HeldLease, payloads: list[bytes]) -> list[on.Event]:
         failures = [
             Failure(lease.reported + at, "Raised", "told to fail")
             for at in range(len(payloads))
@@ -125,10 +127,9 @@ class Client(Peer):
         super().__init__(codec, route)
         self.session = ClientSession(name)
 
-    def submit(self, kind: str, payloads: list[bytes], **options: object) -> Letters:
+    def submit(self, kind: str, payloads: list[bytes], options: Options = PLAIN) -> Letters:
         """Hand in a run."""
-        chosen = Options(**options)
-        return self.pack([self.session.submit(kind, payloads, chosen, payloads, 0.0)])
+        return self.pack([self.session.submit(kind, payloads, options, payloads, 0.0)])
 
     def cancel(self) -> Letters:
         """Want nothing any more."""
@@ -209,9 +210,9 @@ class World:
         self._enter(client)
         return client
 
-    def remove(self, peer: Worker | Client, last_words: Letters = []) -> None:
+    def remove(self, peer: Worker | Client, last_words: Letters | None = None) -> None:
         """Let a peer go; without last words it is lost."""
-        self.deliver(last_words)
+        self.deliver(last_words or [])
         del self._peers[peer.route]
         self.coordinator.network.present.discard(peer.route)
 
@@ -289,8 +290,8 @@ def fail_tasks(world: World, count: int) -> None:
     """Tasks that fail, are tried again, and fail for good."""
     for many in _batches(count):
         for _ in range(many):
-            world.deliver(world.client.submit(FAIL, [b""], retry=RETRY))
-        world.wait(2.0 * RETRY.base_s)
+            world.deliver(world.client.submit(FAIL, [b""], RETRIED))
+        world.wait(2.0 * RETRY_AFTER_S)
 
 
 def time_out_tasks(world: World, count: int) -> None:
@@ -298,7 +299,7 @@ def time_out_tasks(world: World, count: int) -> None:
     for many in _batches(count):
         for at in range(many):
             kind = (NOBODYS, HOLD)[at % 2]
-            world.deliver(world.client.submit(kind, [b""], timeout_s=TIMEOUT_S))
+            world.deliver(world.client.submit(kind, [b""], TIMED))
         world.wait(2.0 * TIMEOUT_S)
         release(world)
 

@@ -195,7 +195,7 @@ def growth_text(figure: Interval) -> str:
 
 
 def left_over(readings: Sequence[object], name: str) -> int | None:
-    """How many more fds or threads there are at the lowest of the later half than of the earlier."""
+    """How many more fds or threads there are at least in the later half than in the earlier."""
     counts = [getattr(reading, name) for reading in readings]
     half = len(counts) // 2
     return None if None in counts or not half else min(counts[half:]) - min(counts[:half])

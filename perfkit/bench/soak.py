@@ -25,8 +25,8 @@ from perfkit.bench.probe import ProbedCluster
 from perfkit.bench.reading import Reading, take_reading
 from perfkit.bench.results import encode_fields
 from perfkit.bench.samples import Interval
-from perfkit.bench.soak_load import Mix, SoakLoad
-from perfkit.bench.trend import MAX_READINGS, theil_sen
+from perfkit.bench.soak_load import MIX, Mix, SoakLoad
+from perfkit.bench.trend import MAX_READINGS, scaled, theil_sen
 from perfkit.profile import data_frame, html_table, mib_text
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ class SoakResult:
     @property
     def rss_bytes_a_day(self) -> Interval:
         """The slope of RSS, projected to 24 h of the same load."""
-        slope = self.rss_bytes_per_s
-        ends = (
-            None if end is None else end * DAY_S for end in (slope.value, slope.low, slope.high)
-        )
-        return Interval(*ends, slope.confidence, slope.method)
+        return scaled(self.rss_bytes_per_s, DAY_S)
 
     def encode(self) -> str:
         """The whole as a JSON object, a field to a line, every reading included."""
@@ -114,20 +110,23 @@ class SoakResult:
         growth = self.growth
         events = ", ".join(f"{count:,} {kind}" for kind, count in self.events.items())
         last = self.rounds[-1].coordinator if self.rounds else None
+        rss, fds, threads = (
+            (None, None, None) if last is None else (last.rss_bytes, last.fds, last.threads)
+        )
         churn = f"per event of churn ({growth.events:,} after warm-up)"
         return [
             ("events", events or "none"),
             ("gc objects", f"{growth_text(growth.gc_objects_per_event)} {churn}"),
             ("blocks", f"{growth_text(growth.blocks_per_event)} {churn}"),
-            ("RSS", f"{mib_text(last and last.rss_bytes)} at the end, "
+            ("RSS", f"{mib_text(rss)} at the end, "
                     f"{growth_text(self.rss_bytes_per_task)} B per task, "
                     f"{growth_text(growth.rss_bytes_per_event)} B per event of churn"),
-            ("RSS slope", f"{_per_hour(self.rss_bytes_per_s)} MiB an hour, "
-                          f"{_per_hour(self.rss_bytes_per_s_late)} in the later half"),
+            ("RSS slope", f"{_mib(scaled(self.rss_bytes_per_s, 3600))} MiB an hour, "
+                          f"{_mib(scaled(self.rss_bytes_per_s_late, 3600))} in the later half"),
             ("in 24 h", f"{_mib(self.rss_bytes_a_day)} MiB"),
-            ("fds", f"{_now(last and last.fds, growth.fds_more)}, "
+            ("fds", f"{_now(fds, growth.fds_more)}, "
                     f"client {_more(self.client_fds_more)}"),
-            ("threads", f"{_now(last and last.threads, growth.threads_more)}, "
+            ("threads", f"{_now(threads, growth.threads_more)}, "
                         f"client {_more(self.client_threads_more)}"),
             ("containers", f"{len(last.containers) if last else 0} read, growing: "
                            + (", ".join(growth.growing) or "none")),
@@ -148,7 +147,7 @@ def soak(
     minutes: float = 10.0,
     *,
     workers: int = 2,
-    mix: Mix = Mix(),
+    mix: Mix = MIX,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> SoakResult:
@@ -249,16 +248,12 @@ def _line(rounds: Sequence[Round], minutes: float) -> str:
 
 
 def _mib(figure: Interval) -> str:
-    if figure.value is None:
+    """Growth in MiB with its interval."""
+    found = scaled(figure, 1 / 2**20)
+    if found.value is None:
         return "unknown"
-    ends = (figure.value, figure.low, figure.high)
-    value, low, high = (None if end is None else f"{end / 2**20:+,.1f}" for end in ends)
-    return f"{value}" if low is None else f"{value} [{low} – {high}]"
-
-
-def _per_hour(slope: Interval) -> str:
-    ends = (None if end is None else end * 3600 for end in (slope.value, slope.low, slope.high))
-    return _mib(Interval(*ends, slope.confidence, slope.method))
+    ends = "" if found.low is None else f" [{found.low:+,.1f} – {found.high:+,.1f}]"
+    return f"{found.value:+,.1f}{ends}"
 
 
 def _now(count: int | None, more: int | None) -> str:

@@ -70,6 +70,9 @@ class Mix:
     stopped_workers: int = 1
 
 
+MIX = Mix()
+
+
 class SoakLoad:
     """Load and churn of a running cluster; `events` counts what has happened, by kind."""
 

@@ -58,6 +58,14 @@ def theil_sen(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) 
     )
 
 
+def scaled(figure: Interval, factor: float) -> Interval:
+    """The same in another unit, a positive `factor` smaller; unknown stays unknown."""
+    value, low, high = (
+        None if end is None else end * factor for end in (figure.value, figure.low, figure.high)
+    )
+    return Interval(value, low, high, figure.confidence, figure.method)
+
+
 def _inflation(residuals: Sequence[float]) -> float:
     """How many times the variance of Kendall's S is that of independent readings, at least 1.
 

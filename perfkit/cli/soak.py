@@ -1,4 +1,4 @@
-"""``perfkit soak``: minutes of load and churn, or each kind of event ten thousand times; any leak?"""
+"""``perfkit soak``: minutes of load and churn, or each kind of event by itself; is there a leak?"""
 
 from __future__ import annotations
 
