@@ -73,15 +73,21 @@ def only_what_is_new() -> Iterator[None]:
 def take_reading(root: object = None) -> Reading:
     """Read this process, and the containers below an object."""
     gc.collect()
-    process = psutil.Process()
+    fds, threads = fds_and_threads()
     return Reading(
         gc_objects=len(gc.get_objects()),
         blocks=sys.getallocatedblocks(),
-        rss_bytes=process.memory_info().rss,
-        fds=process.num_fds() if hasattr(process, "num_fds") else None,
-        threads=process.num_threads(),
+        rss_bytes=psutil.Process().memory_info().rss,
+        fds=fds,
+        threads=threads,
         containers=container_sizes(root),
     )
+
+
+def fds_and_threads() -> tuple[int | None, int]:
+    """How many descriptors and threads this process has; the former None where nobody counts."""
+    process = psutil.Process()
+    return process.num_fds() if hasattr(process, "num_fds") else None, process.num_threads()
 
 
 def container_sizes(root: object) -> dict[str, int]:

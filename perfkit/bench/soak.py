@@ -22,7 +22,7 @@ from perfkit.bench.environment import Environment, fingerprint
 from perfkit.bench.leaks import WARM_SHARE, Leak, LeakRow, growth_text, judge, left_over, worst
 from perfkit.bench.load import ExperimentError
 from perfkit.bench.probe import ProbedCluster
-from perfkit.bench.reading import Reading, take_reading
+from perfkit.bench.reading import Reading, fds_and_threads
 from perfkit.bench.results import encode_fields
 from perfkit.bench.samples import Interval
 from perfkit.bench.soak_load import MIX, Mix, SoakLoad
@@ -216,9 +216,8 @@ def summarise(rounds: Sequence[Round], **facts: Any) -> SoakResult:
 
 
 def _read(local: ProbedCluster, events: Mapping[str, int], at_s: float) -> Round:
-    own = take_reading()
     churn = sum(events.values()) - events["task"]
-    return Round(at_s, events["task"], churn, local.read_coordinator(), own.fds, own.threads)
+    return Round(at_s, events["task"], churn, local.read_coordinator(), *fds_and_threads())
 
 
 def _judge_rss(slope: Interval, late: Interval) -> tuple[Leak, str]:

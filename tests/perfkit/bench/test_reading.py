@@ -1,4 +1,4 @@
-"""What a process holds: every container is found, a cache is no leak, and looking leaves nothing."""
+"""What a process holds: every container is found, a cache is no leak, looking leaves nothing."""
 
 import gc
 import sys

@@ -55,7 +55,7 @@ def test_without_two_moments_the_slope_is_unknown(x: list[float], y: list[float]
 
 
 def test_columns_must_be_equally_long() -> None:
-    with pytest.raises(ValueError, match="longer|shorter"):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
         theil_sen([1, 2], [1])
 
 
