@@ -157,7 +157,7 @@ def test_a_soak_finds_a_hundred_bytes_a_task_in_a_process_of_its_own() -> None:
         if len(told) == 16:
             raise KeyboardInterrupt
 
-    found = soak(plant(BASELINE), 5.0, mix=QUICK, progress=tell)
+    found = soak(plant(BASELINE), 0.5, mix=QUICK, progress=tell)
     assert found.verdict is Leak.FOUND
     assert found.interrupted
     assert len(found.rounds) == 16, "what was measured until then is there"
