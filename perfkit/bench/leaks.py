@@ -11,6 +11,7 @@ That the check can fail is shown by a leak planted on purpose (planted.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -87,10 +88,11 @@ class LeakRow:
 
 @dataclass(frozen=True)
 class LeakTable:
-    """A row for each kind of event, of the coordinator of one spec."""
+    """A row for each kind of event, of the coordinator of one spec; `interrupted` if some lack."""
 
     spec: str
     rows: tuple[LeakRow, ...]
+    interrupted: bool = False
 
     def __iter__(self) -> Iterator[LeakRow]:
         return iter(self.rows)
@@ -144,7 +146,8 @@ def check_leaks(
     make: Callable[[ClusterSpec], ClockedCoordinator] = ClockedCoordinator,
     progress: Callable[[str], None] | None = None,
 ) -> LeakTable:
-    """Let each kind of event happen, and say what is left of it in this process.
+    """Let each kind of event happen, and say what is left of it in this process; Ctrl-C ends it
+    early, with the kinds it got through.
 
     `make` makes the coordinator under test. Raises ExperimentError for an unknown kind and when the
     coordinator did not see every event, WrongResult for a wrong result, AssertionError when a rest
@@ -153,12 +156,14 @@ def check_leaks(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ExperimentError(f"no event {unknown[0]!r}; there are {', '.join(KINDS)}")
-    rows = []
-    for kind in kinds:
-        rows.append(_check(spec, sizes, kind, make))
-        if progress is not None:
-            progress(f"leaks: {kind}: {rows[-1].verdict}, {rows[-1].reason}")
-    return LeakTable(spec.name, tuple(rows))
+    rows: list[LeakRow] = []
+    with suppress(KeyboardInterrupt):
+        for kind in kinds:
+            rows.append(_check(spec, sizes, kind, make))
+            if progress is not None:
+                progress(f"leaks: {kind}: {rows[-1].verdict}, {rows[-1].reason}")
+        return LeakTable(spec.name, tuple(rows))
+    return LeakTable(spec.name, tuple(rows), interrupted=True)
 
 
 def growth_rows(table: LeakTable, baseline: LeakTable | None = None) -> tuple[LimitRow, ...]:

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.errors import ClusterError
-from perfkit.cli.config import build_spec, parse_knobs
+from perfkit.cli.config import SettingError, build_spec, parse_knobs
 from perfkit.cli.measuring import check_target, machine_text, progress
 from perfkit.cli.output import FAILED, complain, errors_as_lines, note, out
 
 if TYPE_CHECKING:
+    from cluster.spec import ClusterSpec
     from perfkit.bench.leaks import LeakTable
     from perfkit.bench.soak import SoakResult
 
@@ -67,12 +68,10 @@ def soak(
     Ends with 1 if there is a leak or something went wrong, with 2 if an argument is wrong.
     """
     from perfkit.bench.leaks import Leak, check_leaks
-    from perfkit.bench.planted import plant
     from perfkit.bench.results import ResultError, write
 
     with errors_as_lines(ClusterError, ResultError):
-        chosen = build_spec(spec, parse_knobs(knobs or [], "--set"))
-        chosen = plant(chosen) if plant_leak else chosen
+        chosen = _chosen(spec, knobs or [], plant_leak)
         check_target(as_json)
         found: SoakResult | LeakTable
         with progress() as say:
@@ -88,11 +87,22 @@ def soak(
             show(found)
             if as_json is not None:
                 note(f"saved to {as_json}")
-    if getattr(found, "interrupted", False):
+    if found.interrupted:
         raise typer.Exit(INTERRUPTED)
     if found.verdict is Leak.FOUND:
         complain(f"{found.spec} leaks")
         raise typer.Exit(FAILED)
+
+
+def _chosen(spec: str, knobs: list[str], plant_leak: bool) -> ClusterSpec:
+    """The spec by name with its knobs turned, perhaps with a leak in it; raises SettingError."""
+    from perfkit.bench.planted import plant
+
+    chosen = build_spec(spec, parse_knobs(knobs, "--set"))
+    try:
+        return plant(chosen) if plant_leak else chosen
+    except ClusterError as error:
+        raise SettingError(f"--plant-leak: {error}") from None
 
 
 def show(found: SoakResult | LeakTable) -> None:
