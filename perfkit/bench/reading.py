@@ -2,12 +2,14 @@
 
 A leak shows in one of these, whatever it is made of. Objects that the collector tracks are counted
 after it has run, so the figure follows from the program alone; what it does not track (bytes,
-numbers) shows in the allocator's blocks if it is small and in RSS if it is large. A container that
-grows says where to look.
+numbers) shows in Python's blocks if it is small and in the bytes of malloc if it is large or not
+Python's. RSS holds all of it, and what allocators keep free besides, which rises and falls by
+itself: growth that shows in RSS alone is no leak. A container that grows says where to look.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 from collections import Counter, deque
@@ -28,11 +30,13 @@ class Reading(msgspec.Struct, frozen=True):
     """One look at a process; `containers` are the lengths of all that an object holds, by path.
 
     `gc_objects` are those not frozen, after a full collection; `blocks` are those of Python's own
-    allocator, for what is up to 512 bytes. `fds` is None where the system does not tell.
+    allocator, for what is up to 512 bytes; `malloc_bytes` are in use of what malloc gave out, to
+    whomever, None without glibc 2.33. `fds` is None where the system does not tell.
     """
 
     gc_objects: int
     blocks: int
+    malloc_bytes: int | None
     rss_bytes: int
     fds: int | None
     threads: int
@@ -77,11 +81,35 @@ def take_reading(root: object = None) -> Reading:
     return Reading(
         gc_objects=len(gc.get_objects()),
         blocks=sys.getallocatedblocks(),
+        malloc_bytes=malloc_bytes(),
         rss_bytes=psutil.Process().memory_info().rss,
         fds=fds,
         threads=threads,
         containers=container_sizes(root),
     )
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc, see mallinfo(3); only two of its fields are needed."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def malloc_bytes() -> int | None:
+    """Bytes in use of what malloc has given out in this process; None where it does not say."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):
+        return None
+    mallinfo.restype = _Mallinfo
+    found = mallinfo()
+    return int(found.uordblks + found.hblkhd)
 
 
 def fds_and_threads() -> tuple[int | None, int]:

@@ -1,10 +1,10 @@
 """A soak: a real cluster under a mixed load and churn for minutes, and whether it grows.
 
 Load and churn come in rounds (soak_load.py). After each the cluster comes to rest, and the
-coordinator's process is read: its objects, blocks, RSS, descriptors, threads and containers. What
-follows from the code (objects, containers, descriptors, threads) must be what it was, per event of
-churn. RSS also follows from two allocators and the kernel: it gets a slope with an interval, and
-the projection of both to a day of this load.
+coordinator's process is read: its objects, blocks, memory, descriptors, threads and containers.
+What follows from the code (objects, containers, descriptors, threads) must be what it was, per
+event of churn. RSS also follows from what two allocators keep free: it gets a slope with an
+interval and their projection to a day of this load, and so does what is in use, which decides.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DAY_S = 86_400.0
 ROUND_S = 2.0
 #: Silent clients are given up after so long instead of 10 s, or each round would wait for that.
 CLIENT_LIVENESS_S = 1.0
-#: An RSS that surely grows by more than this in a day, also late, is a leak.
+#: Memory in use that surely grows by more than this in a day, also late, is a leak.
 LEAK_BYTES_A_DAY = 64 << 20
-#: One that may, for all that is known, grow by more than this in a day is not known to be stable.
+#: What may, for all that is known, grow by more than this in a day is not known to be stable.
 UNKNOWN_BYTES_A_DAY = 1 << 30
 
 
@@ -62,8 +62,9 @@ class Round:
 class SoakResult:
     """What a soak found; figures are over the rounds after warm-up, unknown ones None.
 
-    `growth` is per event of churn, `rss_bytes_per_s` over time, the later half of it alone beside
-    it; `client_fds_more` and `client_threads_more` are left in the process that made the load.
+    `growth` is per event of churn, `rss_bytes_per_s` over time, and so is `malloc_bytes_per_s`, of
+    what is in use; the later half of each alone is beside it. `client_fds_more` and
+    `client_threads_more` are left in the process that made the load.
     """
 
     spec: str
@@ -74,6 +75,8 @@ class SoakResult:
     growth: LeakRow
     rss_bytes_per_s: Interval
     rss_bytes_per_s_late: Interval
+    malloc_bytes_per_s: Interval
+    malloc_bytes_per_s_late: Interval
     rss_bytes_per_task: Interval
     client_fds_more: int | None
     client_threads_more: int | None
@@ -123,7 +126,9 @@ class SoakResult:
                     f"{growth_text(growth.rss_bytes_per_event)} B per event of churn"),
             ("RSS slope", f"{_mib(scaled(self.rss_bytes_per_s, 3600))} MiB an hour, "
                           f"{_mib(scaled(self.rss_bytes_per_s_late, 3600))} in the later half"),
-            ("in 24 h", f"{_mib(self.rss_bytes_a_day)} MiB"),
+            ("RSS in 24 h", f"{_mib(self.rss_bytes_a_day)} MiB"),
+            ("in use", f"{_mib(scaled(self.malloc_bytes_per_s, 3600))} MiB an hour of malloc's, "
+                       f"{_mib(scaled(self.malloc_bytes_per_s_late, 3600))} in the later half"),
             ("fds", f"{_now(fds, growth.fds_more)}, "
                     f"client {_more(self.client_fds_more)}"),
             ("threads", f"{_now(threads, growth.threads_more)}, "
@@ -191,10 +196,13 @@ def summarise(rounds: Sequence[Round], **facts: Any) -> SoakResult:
     growth = judge("churn", [one.churn for one in rounds], [one.coordinator for one in rounds])
     kept = rounds[round(WARM_SHARE * len(rounds)) :]
     rss = [one.coordinator.rss_bytes for one in kept]
-    at_s, late = [one.at_s for one in kept], len(kept) // 2
-    slope, slope_late = theil_sen(at_s, rss), theil_sen(at_s[late:], rss[late:])
+    slope, slope_late = _slopes(kept, rss)
+    in_use, in_use_late = _slopes(kept, [one.coordinator.malloc_bytes for one in kept])
     fds, threads = left_over(kept, "client_fds"), left_over(kept, "client_threads")
-    findings = [(growth.verdict, growth.reason), _judge_rss(slope, slope_late)]
+    findings = [
+        (growth.verdict, growth.reason),
+        _judge_memory(in_use, in_use_late, slope, slope_late),
+    ]
     findings += [
         (Leak.FOUND, f"{more} {name} are left in the client's process")
         for name, more in (("fds", fds), ("threads", threads))
@@ -205,6 +213,8 @@ def summarise(rounds: Sequence[Round], **facts: Any) -> SoakResult:
         growth=growth,
         rss_bytes_per_s=slope,
         rss_bytes_per_s_late=slope_late,
+        malloc_bytes_per_s=in_use,
+        malloc_bytes_per_s_late=in_use_late,
         rss_bytes_per_task=theil_sen([one.tasks for one in kept], rss),
         client_fds_more=fds,
         client_threads_more=threads,
@@ -220,19 +230,42 @@ def _read(local: ProbedCluster, events: Mapping[str, int], at_s: float) -> Round
     return Round(at_s, events["task"], churn, local.read_coordinator(), *fds_and_threads())
 
 
-def _judge_rss(slope: Interval, late: Interval) -> tuple[Leak, str]:
-    """What RSS says: a leak is what grew in the later half too, when allocators have settled."""
+def _slopes(kept: Sequence[Round], sizes: Sequence[int | None]) -> tuple[Interval, Interval]:
+    """Growth in bytes a second, over all rounds and over their later half."""
+    known = [(one.at_s, size) for one, size in zip(kept, sizes, strict=True) if size is not None]
+    at_s, found = [second for second, _ in known], [size for _, size in known]
+    late = len(known) // 2
+    return theil_sen(at_s, found), theil_sen(at_s[late:], found[late:])
+
+
+def _judge_memory(
+    in_use: Interval, in_use_late: Interval, rss: Interval, rss_late: Interval
+) -> tuple[Leak, str]:
+    """What is in use decides; where nobody knows that, RSS does, which may only be fragmented."""
+    if in_use.value is None:
+        return _judge_slope("RSS", rss, rss_late)
+    verdict, reason = _judge_slope("memory in use", in_use, in_use_late)
+    if rss.low is not None and rss.low * DAY_S > LEAK_BYTES_A_DAY:
+        reason += "; RSS grew, by what allocators keep and nobody uses"
+    return verdict, reason
+
+
+def _judge_slope(what: str, slope: Interval, late: Interval) -> tuple[Leak, str]:
+    """A leak is what grows in the later half too, when allocators have settled."""
     if slope.low is None or slope.high is None or late.low is None:
-        return Leak.UNCLEAR, "too few rounds for the slope of RSS; soak for longer"
+        return Leak.UNCLEAR, f"too few rounds for the slope of {what}; soak for longer"
     least, most = slope.low * DAY_S, slope.high * DAY_S
     if least > LEAK_BYTES_A_DAY:
         if late.low * DAY_S > LEAK_BYTES_A_DAY:
-            return Leak.FOUND, f"RSS grows by at least {mib_text(round(least))} in 24 h"
-        return Leak.UNCLEAR, "RSS grew, and may have stopped: its later half does not tell"
+            return Leak.FOUND, f"{what} grows by at least {mib_text(round(least))} in 24 h"
+        return Leak.UNCLEAR, f"{what} grew, and may have stopped: its later half does not tell"
     if most > UNKNOWN_BYTES_A_DAY:
         text = mib_text(round(most))
-        return Leak.UNCLEAR, f"RSS may grow by {text} in 24 h for all that is known"
-    return Leak.NONE, f"RSS grows by at most {mib_text(max(0, round(most)))} in 24 h of this load"
+        return Leak.UNCLEAR, f"{what} may grow by {text} in 24 h for all that is known"
+    return (
+        Leak.NONE,
+        f"{what} grows by at most {mib_text(max(0, round(most)))} in 24 h of this load",
+    )
 
 
 def _line(rounds: Sequence[Round], minutes: float) -> str:

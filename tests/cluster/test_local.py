@@ -107,6 +107,7 @@ def test_a_worker_can_be_added_while_the_others_are_busy(spec, module, tmp_path,
 @pytest.mark.parametrize("end", ["kill", "terminate"])
 def test_a_worker_is_restarted_under_its_name_and_leaves_no_descriptor(spec, end):
     with LocalCluster(2, spec) as local, local.client() as client:
+        assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
         before = len(os.listdir("/proc/self/fd"))
         old = local.workers[0]
         getattr(old, end)()

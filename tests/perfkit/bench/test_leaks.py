@@ -40,7 +40,8 @@ def leak() -> Iterator[None]:
 
 def reading(**changes: int) -> Reading:
     """A reading that is like any other but for these; what is no field of it is a container."""
-    facts = {"gc_objects": 1_000, "blocks": 50_000, "rss_bytes": 1 << 25, "fds": 9, "threads": 3}
+    facts = {"gc_objects": 1_000, "blocks": 50_000, "malloc_bytes": 1 << 23, "rss_bytes": 1 << 25}
+    facts |= {"fds": 9, "threads": 3}
     sizes = {name: count for name, count in changes.items() if name not in facts}
     return Reading(**{n: changes.get(n, usual) for n, usual in facts.items()}, containers=sizes)
 

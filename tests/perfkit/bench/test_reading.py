@@ -88,6 +88,25 @@ def test_objects_and_blocks_that_stay_are_seen() -> None:
     assert 2_000 <= after.blocks - before.blocks < 2_300
 
 
+def test_what_malloc_gave_out_and_got_back_is_not_in_use() -> None:
+    before = reading.malloc_bytes()
+    if before is None:
+        pytest.skip("malloc does not say what is in use here")
+    kept = [bytes(100_000) for _ in range(100)]
+    during = reading.malloc_bytes()
+    assert during is not None
+    assert during - before >= len(kept) * 100_000
+    del kept
+    after = reading.malloc_bytes()
+    assert after is not None
+    assert after - before < 1_000_000
+
+
+def test_a_malloc_that_says_nothing_leaves_it_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading.ctypes, "CDLL", lambda name: object())
+    assert take_reading().malloc_bytes is None
+
+
 def test_a_system_that_does_not_count_descriptors_leaves_them_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
