@@ -13,10 +13,10 @@ import ctypes
 import gc
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psutil
@@ -101,14 +101,24 @@ class _Mallinfo(ctypes.Structure):
     ]  # fmt: skip
 
 
-def malloc_bytes() -> int | None:
-    """Bytes in use of what malloc has given out in this process; None where it does not say."""
+def _find_mallinfo() -> Callable[[], _Mallinfo] | None:
+    """The function of this process's C library, looked up once: a look leaves something behind."""
     try:
-        mallinfo = ctypes.CDLL(None).mallinfo2
+        found = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):
         return None
-    mallinfo.restype = _Mallinfo
-    found = mallinfo()
+    found.restype = _Mallinfo
+    return cast(Callable[[], _Mallinfo], found)
+
+
+_mallinfo = _find_mallinfo()
+
+
+def malloc_bytes() -> int | None:
+    """Bytes in use of what malloc has given out in this process; None where it does not say."""
+    if _mallinfo is None:
+        return None
+    found = _mallinfo()
     return int(found.uordblks + found.hblkhd)
 
 

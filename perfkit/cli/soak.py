@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from cluster.errors import ClusterError
@@ -107,7 +106,7 @@ def _chosen(spec: str, knobs: list[str], plant_leak: bool) -> ClusterSpec:
 
 def show(found: SoakResult | LeakTable) -> None:
     """What was found, to people."""
-    from perfkit.bench.leaks import HEADER, LeakTable, cells
+    from perfkit.bench.leaks import HEADER, Leak, LeakTable, cells
 
     console = out()
     if not isinstance(found, LeakTable):
@@ -119,12 +118,13 @@ def show(found: SoakResult | LeakTable) -> None:
             console.print(Text(f"  {name:<11} {text}", STYLES.get(text.partition(":")[0], "")))
         console.print(f"  machine     {machine_text(found.environment)}", markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name in ("event", "verdict") else "right")
+    console.print(Text(f"what is left of each event, {found.spec}; 95 % intervals", "bold"))
     for row in found.rows:
-        *figures, verdict = cells(row)
-        table.add_row(*figures, Text(verdict, STYLES[verdict]))
-    console.print(table)
-    for row in found.rows:
-        console.print(f"  {row.event}: {row.reason}", markup=False)
+        event, events, *figures, verdict = cells(row)
+        named = zip(HEADER[2:-1], figures, strict=True)
+        console.print(
+            Text(f"{event:<15} ").append(verdict, STYLES[verdict]).append(f" in {events}: ")
+            + Text(", ".join(f"{name} {figure}" for name, figure in named), "dim")
+        )
+        if row.verdict is not Leak.NONE:
+            console.print(f"  {row.reason}", markup=False)

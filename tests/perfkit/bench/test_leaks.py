@@ -21,13 +21,13 @@ from perfkit.bench.reading import Reading
 from perfkit.specs import OPTIMIZED
 
 #: What is bounded is full after the first fifth of so few events.
-SIZES = CheckSizes(tasks=4_800, churn=560, readings=16)
+SIZES = CheckSizes(tasks=4_800, churn=336, readings=16)
 WORSE = "worker restart", "connect"
 
 
 def short(spec: ClusterSpec) -> ClusterSpec:
     """The spec with a history that a short check fills."""
-    limits = msgspec.structs.replace(spec.limits, history_runs=8)
+    limits = msgspec.structs.replace(spec.limits, history_runs=4)
     return msgspec.structs.replace(spec, limits=limits)
 
 

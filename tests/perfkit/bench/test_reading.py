@@ -104,6 +104,7 @@ def test_what_malloc_gave_out_and_got_back_is_not_in_use() -> None:
 
 def test_a_malloc_that_says_nothing_leaves_it_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(reading, "_mallinfo", reading._find_mallinfo())
     assert take_reading().malloc_bytes is None
 
 

@@ -23,11 +23,11 @@ SMALL = CheckSizes(tasks=1_600, churn=160, readings=16)
 
 
 def rounds(blocks_a_round: int = 0) -> list[Round]:
-    return [
-        Round(2.0 * at, 1_000 * at, 100 * at,
-              Reading(3_000, 90_000 + blocks_a_round * at, 8 << 20, 50 << 20, 25, 7, {"kept": 2}), 30, 9)
+    readings = [
+        Reading(3_000, 90_000 + blocks_a_round * at, 8 << 20, 50 << 20, 25, 7, {"kept": 2})
         for at in range(90)
-    ]  # fmt: skip
+    ]
+    return [Round(2.0 * at, 1_000 * at, 100 * at, r, 30, 9) for at, r in enumerate(readings)]
 
 
 @pytest.fixture
