@@ -20,12 +20,13 @@ import msgspec
 
 from cluster.coordinator import SPARE_ADDRESSES
 from cluster.spec import ClusterSpec
-from perfkit.bench.churn import KINDS, ClockedCoordinator, World
+from perfkit.bench.churn import KINDS
 from perfkit.bench.limits import LimitRow
 from perfkit.bench.load import ExperimentError
 from perfkit.bench.reading import Log, Reading, growing, only_what_is_new, take_reading
 from perfkit.bench.samples import Interval
 from perfkit.bench.trend import MIN_READINGS, theil_sen
+from perfkit.bench.world import ClockedCoordinator, World
 from perfkit.profile import data_frame, html_table
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from cluster.roster import WorkerState
 from cluster.run import Needs
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench import planted
-from perfkit.bench.churn import KINDS, ClockedCoordinator
+from perfkit.bench.churn import KINDS
 from perfkit.bench.leaks import CheckSizes, Leak, cells, check_leaks, growth_rows, judge, worst
 from perfkit.bench.load import ExperimentError
 from perfkit.bench.planted import LEAK_BYTES, LEAKED, plant
 from perfkit.bench.reading import Reading
+from perfkit.bench.world import ClockedCoordinator
 from perfkit.specs import OPTIMIZED
 
 #: What is bounded is full after the first fifth of so few events.
