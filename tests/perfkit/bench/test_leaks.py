@@ -22,13 +22,13 @@ from perfkit.bench.world import ClockedCoordinator
 from perfkit.specs import OPTIMIZED
 
 #: What is bounded is full after the first fifth of so few events.
-SIZES = CheckSizes(tasks=4_800, churn=336, readings=16)
+SIZES = CheckSizes(tasks=1_600, churn=336, readings=16)
 WORSE = "worker restart", "connect"
 
 
 def short(spec: ClusterSpec) -> ClusterSpec:
     """The spec with a history that a short check fills."""
-    limits = msgspec.structs.replace(spec.limits, history_runs=4)
+    limits = msgspec.structs.replace(spec.limits, history_runs=2)
     return msgspec.structs.replace(spec, limits=limits)
 
 

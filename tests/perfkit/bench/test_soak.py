@@ -14,7 +14,7 @@ from cluster.spec import BASELINE
 from perfkit.bench import soak as soaking
 from perfkit.bench.environment import fingerprint
 from perfkit.bench.leaks import Leak
-from perfkit.bench.load import ExperimentError
+from perfkit.bench.load import ExperimentError, WrongResult
 from perfkit.bench.planted import plant
 from perfkit.bench.probe import ProbedCluster
 from perfkit.bench.reading import Reading
@@ -225,3 +225,17 @@ def test_a_cluster_that_does_not_come_to_rest_is_told(monkeypatch: pytest.Monkey
         load = SoakLoad(local, QUICK, seed=0)
         with pytest.raises(ExperimentError, match=r"did not come to rest.*1 clients too many"):
             load.round(0.01)
+
+
+@pytest.mark.usefixtures("quick_rounds")
+def test_what_goes_wrong_meanwhile_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ProbedCluster(1, BASELINE) as local:
+        load = SoakLoad(local, QUICK, seed=0)
+
+        def mixed_up(*_: object) -> float:
+            raise WrongResult("task 3 came back as task 4")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("perfkit.bench.soak_load.map_s", mixed_up)
+            with pytest.raises(WrongResult, match="task 3"):
+                load.round(0.01)
