@@ -103,13 +103,14 @@ class SoakLoad:
     def _maps(self, until_s: float) -> Iterator[None]:
         """Maps in a thread of their own, one after the other until it is time, at least one."""
         errors: list[Exception] = []
-        over = threading.Event()
+        over, mapped = threading.Event(), 0
 
         def run() -> None:
+            nonlocal mapped
             try:
                 while True:
                     map_s(self._client, self._work)
-                    self.events["task"] += len(self._work)
+                    mapped += len(self._work)
                     if over.is_set() or time.monotonic() >= until_s:
                         return
             except Exception as error:  # told in the thread that waits for this one
@@ -124,6 +125,7 @@ class SoakLoad:
             raise
         finally:
             thread.join()
+            self.events["task"] += mapped
         if errors:
             raise errors[0]
 
