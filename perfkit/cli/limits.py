@@ -1,8 +1,9 @@
-"""``perfkit bench limits``: every goal beside what bare parts do on this machine, in one table."""
+"""``perfkit bench limits`` and ``bench gpu``: every goal and what was measured, in one table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -18,27 +19,33 @@ if TYPE_CHECKING:
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
-def measure(profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
-    """Measure every goal."""
-    from perfkit.bench.limits import measure_limits
+#: What measures each table; its module has the `PROFILES` that it takes.
+TABLES = {
+    "limits": ("perfkit.bench.limits", "measure_limits"),
+    "gpu": ("perfkit.bench.gpu", "measure_gpu"),
+}
 
-    return measure_limits(profile, seed=seed, progress=say)
+
+def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
+    """Measure every goal of a table."""
+    module, function = TABLES[name]
+    table: LimitTable = getattr(import_module(module), function)(profile, seed=seed, progress=say)
+    return table
 
 
-def check_words(profile: str, others: Mapping[str, object]) -> None:
+def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
     """Refuse a profile that there is not, and what was given for another experiment.
 
     `others` holds by option what is set, and nothing or false for what is not. Raises SettingError.
     """
-    from perfkit.bench.limits import PROFILES
-
-    for name, value in others.items():
+    for option, value in others.items():
         if value:
             raise SettingError(
-                f"--{name} is not for limits, where each goal says what it is measured with"
+                f"--{option} is not for {name}, where each goal says what it is measured with"
             )
-    if profile not in PROFILES:
-        known, hint = ", ".join(PROFILES), did_you_mean(profile, [*PROFILES])
+    profiles = import_module(TABLES[name][0]).PROFILES
+    if profile not in profiles:
+        known, hint = ", ".join(profiles), did_you_mean(profile, [*profiles])
         raise SettingError(f"--profile: there is no {profile!r}; there are {known}{hint}")
 
 
@@ -53,7 +60,8 @@ def show(table: LimitTable, machine: str) -> None:
         shown.add_row(*_cells(row))
     console.print(shown)
     how = f"profile {table.profile}, seed {table.seed}, {table.duration_s:,.0f} s"
-    console.print(f"  latency   {table.layout}", markup=False)
+    if table.layout:
+        console.print(f"  latency   {table.layout}", markup=False)
     console.print(f"  measured  {how}, all in turns; intervals of 95 %", markup=False)
     console.print(f"  machine   {machine}", markup=False)
 

@@ -115,7 +115,7 @@ def test_wrong_words_are_told_before_anything_runs(
 def test_a_profile_is_for_limits_alone(perfkit: Call) -> None:
     ended = perfkit("bench", "latency", "--profile", "quick")
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "--profile is for limits" in ended.stderr
+    assert "--profile is for limits and gpu" in ended.stderr
 
 
 def test_a_wrong_result_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
