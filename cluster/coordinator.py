@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LOCAL_ONLY = "tcp://127.0.0.1:*"
 MAX_KEPT_RESULTS = 100_000
+SPARE_ADDRESSES = 64
 TO_CLIENTS = frozenset(do.ToClient.__subclasses__())
 
 
@@ -41,6 +42,9 @@ class ClusterCoordinator:
 
     Embedded in a program it can also be its own client: ``submit_task`` and ``get_result``.
     """
+
+    #: seconds that only grow; who drives a coordinator without sockets turns it by hand
+    _clock = staticmethod(time.monotonic)
 
     def __init__(
         self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
@@ -183,7 +187,7 @@ class ClusterCoordinator:
         deadline = self._deadline()
         if deadline == math.inf:
             return None
-        return max(0, math.ceil((deadline - time.monotonic()) * 1000))
+        return max(0, math.ceil((deadline - self._clock()) * 1000))
 
     def _deadline(self) -> float:
         deadline = self.scheduler.deadline()
@@ -200,11 +204,11 @@ class ClusterCoordinator:
                 answer = do.Report("?", 0, None, f"refused: {error}"[:1000])
                 outgoing.setdefault(sender, []).append(answer)
                 continue
-            now = time.monotonic()
+            now = self._clock()
             for event in events:
                 self._meet(event, sender)
                 self._address(self.scheduler.handle(event, now), sender, outgoing)
-        now = time.monotonic()
+        now = self._clock()
         if self._deadline() <= now:
             self._address(self.scheduler.handle_timer(now), b"", outgoing)
         if self.spec.answer_after_s:
@@ -216,14 +220,14 @@ class ClusterCoordinator:
             outgoing = {}
             for name in lost:
                 gone = on.WorkerLost(name, "unreachable")
-                self._address(self.scheduler.handle(gone, time.monotonic()), b"", outgoing)
+                self._address(self.scheduler.handle(gone, self._clock()), b"", outgoing)
 
     def _meet(self, event: on.Event, sender: bytes) -> None:
         """Learn where a peer can be reached."""
         if isinstance(event, on.TasksSubmitted):
             if self._clients.get(event.client) != sender:
-                self._clients[event.client] = sender
                 self._forget_gone()
+                self._clients[event.client] = sender
         elif isinstance(event, on.TasksFinished):
             pass
         elif isinstance(event, on.WorkerHeartbeat):
@@ -231,8 +235,8 @@ class ClusterCoordinator:
             if worker is not None and worker.epoch == event.epoch:
                 self._controls[event.worker] = sender
         elif isinstance(event, on.ClientHeartbeat | on.StatusRequested):
-            self._clients[event.client] = sender
             self._forget_gone()
+            self._clients[event.client] = sender
             if isinstance(event, on.StatusRequested):
                 self._publish()
         elif isinstance(event, on.ClientLeft):
@@ -297,13 +301,13 @@ class ClusterCoordinator:
         counters["messages_out"], counters["bytes_out"] = channel.messages_out, channel.bytes_out
 
     def _forget_gone(self) -> None:
-        """Keep the addresses bounded: once they outnumber the peers there may be, only those
-        present stay.
+        """Keep the addresses bounded: once they are twice as many as the peers present, and some
+        more, only those of the present stay. Who comes is entered after that.
         """
         clients, workers = self.scheduler.clients.by_name, self.scheduler.workers
-        if len(self._clients) > 2 * self.spec.limits.clients:
+        if len(self._clients) > 2 * len(clients) + SPARE_ADDRESSES:
             self._clients = {n: route for n, route in self._clients.items() if n in clients}
-        if len(self._workers) > 2 * self.spec.limits.workers:
+        if len(self._workers) > 2 * len(workers) + SPARE_ADDRESSES:
             self._workers = {n: route for n, route in self._workers.items() if n in workers}
             self._controls = {n: route for n, route in self._controls.items() if n in workers}
 

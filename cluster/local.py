@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from cluster.async_client import AsyncClient
 from cluster.client import Client
@@ -128,6 +128,9 @@ class LocalCluster:
     wrote, when one does not come up.
     """
 
+    #: what the coordinator's process runs
+    coordinator_module: ClassVar[str] = "cluster.process"
+
     def __init__(
         self,
         n_workers: int = 2,
@@ -183,7 +186,7 @@ class LocalCluster:
             if self._cprofile is not None:
                 options += ["--cprofile", str(self._cprofile)]
             self._coordinator = Process(
-                "coordinator", "cluster.process", ["coordinator", *options], folder
+                "coordinator", self.coordinator_module, ["coordinator", *options], folder
             )
             self.endpoint = self._coordinator.announcement(until_s)["endpoint"]
             started = [self._start_worker() for _ in range(self._n_workers)]
@@ -200,6 +203,18 @@ class LocalCluster:
         worker = self._start_worker()
         worker.announcement(time.monotonic() + READY_TIMEOUT_S)
         return worker
+
+    def restart_worker(self, worker: Process) -> Process:
+        """Another process under the name of one that has ended or is about to, in its place; ready
+        when this returns.
+        """
+        self._running()
+        until_s = time.monotonic() + READY_TIMEOUT_S
+        worker.stop(time.monotonic() + STOP_TIMEOUT_S)
+        again = self._launch(worker.role)
+        self.workers[self.workers.index(worker)] = again
+        again.announcement(until_s)
+        return again
 
     def client(self) -> Client:
         """A client of this cluster, closed with it."""
@@ -252,12 +267,11 @@ class LocalCluster:
         return self.endpoint
 
     def _start_worker(self) -> Process:
+        self.workers.append(self._launch(f"worker-{len(self.workers)}"))
+        return self.workers[-1]
+
+    def _launch(self, role: str) -> Process:
         assert self._folder is not None
-        role = f"worker-{len(self.workers)}"
         options = ["--spec", encode_spec(self.spec), "--endpoint", self.endpoint, "--name", role]
         folder = Path(self._folder.name)
-        worker = Process(
-            role, "cluster.process", ["worker", *options, *self._worker_options], folder
-        )
-        self.workers.append(worker)
-        return worker
+        return Process(role, "cluster.process", ["worker", *options, *self._worker_options], folder)

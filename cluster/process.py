@@ -14,9 +14,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
 from cluster.spec import ClusterSpec, decode_spec, load_part
+
+if TYPE_CHECKING:
+    from cluster.coordinator import ClusterCoordinator
 
 #: how many objects more than before make the collector look at them
 YOUNG_OBJECTS = 50_000
@@ -49,12 +53,18 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
 
 
 def run_coordinator(
-    spec: ClusterSpec, bind: str, *, insecure: bool, cprofile: str | None, alone: bool
+    spec: ClusterSpec,
+    bind: str,
+    *,
+    insecure: bool,
+    cprofile: str | None,
+    alone: bool,
+    kind: type[ClusterCoordinator] | None = None,
 ) -> None:
-    """Serve until told to stop, perhaps under cProfile."""
+    """Serve until told to stop, perhaps under cProfile, perhaps with a coordinator of one's own."""
     from cluster.coordinator import ClusterCoordinator
 
-    coordinator = ClusterCoordinator(spec, bind, insecure=insecure)
+    coordinator = (kind or ClusterCoordinator)(spec, bind, insecure=insecure)
     coordinator.stop_on_signals()
     if not alone:
         stop_with_parent(coordinator.stop)
@@ -126,8 +136,8 @@ def run_worker(
     worker.run()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one role; returns the exit code."""
+def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | None = None) -> int:
+    """Run one role, the coordinator's perhaps by a class of one's own; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cluster.process", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     coordinator = roles.add_parser("coordinator", help="serve workers and clients")
@@ -149,7 +159,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = decode_spec(args.spec)
         if args.role == "coordinator":
             run_coordinator(
-                spec, args.bind, insecure=args.insecure, cprofile=args.cprofile, alone=args.alone
+                spec,
+                args.bind,
+                insecure=args.insecure,
+                cprofile=args.cprofile,
+                alone=args.alone,
+                kind=kind,
             )
         else:
             run_worker(

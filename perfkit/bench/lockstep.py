@@ -17,7 +17,7 @@ from typing import TypeAlias
 from cluster import actions as do
 from cluster.client_loop import MAX_OWED
 from cluster.client_session import ClientSession, Options, Settled
-from cluster.codec import Frame, Message
+from cluster.codec import Codec, Frame, Message
 from cluster.coordinator import ClusterCoordinator
 from cluster.spec import ClusterSpec, load_codec
 from cluster.transport import Channel
@@ -78,18 +78,13 @@ class Wire(Channel):
         """Nothing is open."""
 
 
-class SteppedCoordinator(ClusterCoordinator):
-    """The coordinator, turned by hand: each step is as many of its turns as what arrived takes.
-
-    Its clock stands still as far as anything could come due, so what it does follows from what it
-    is sent and from nothing else.
-    """
+class WiredCoordinator(ClusterCoordinator):
+    """The coordinator, turned by hand: each step is as many of its turns as what arrived takes."""
 
     def __init__(self, spec: ClusterSpec) -> None:
         super().__init__(spec)
         self._channel.close()
         self._channel = self.wire = Wire()
-        self._clock_s = 0.0
 
     def step(self, arrived: Letters) -> Letters:
         """Take in messages, sender first; returns what is sent, addressee first."""
@@ -98,6 +93,16 @@ class SteppedCoordinator(ClusterCoordinator):
             self._turn()
         sent, self.wire.sent = self.wire.sent, []
         return sent
+
+
+class SteppedCoordinator(WiredCoordinator):
+    """Its clock stands still as far as anything could come due, so what it does follows from what
+    it is sent and from nothing else.
+    """
+
+    def __init__(self, spec: ClusterSpec) -> None:
+        super().__init__(spec)
+        self._clock_s = 0.0
 
     def queue(self, runs: Sequence[Letters]) -> None:
         """Take in runs and send every answer, also those that wait for company."""
@@ -120,23 +125,23 @@ class SteppedCoordinator(ClusterCoordinator):
         super()._hold_answers(outgoing, self._clock_s)
 
 
-class _Peer:
-    """Whoever speaks to the coordinator, by a codec of its own."""
+class Peer:
+    """Whoever speaks to the coordinator, by a codec."""
 
-    def __init__(self, spec: ClusterSpec, route: bytes) -> None:
+    def __init__(self, codec: Codec, route: bytes) -> None:
         self.route = route
-        self._codec = load_codec(spec)
+        self.codec = codec
 
     def pack(self, events: Sequence[Message]) -> Letters:
         """Events sent together, as the coordinator's socket gives them out."""
-        return [[self.route, *frames] for frames in self._codec.encode(events)]
+        return [[self.route, *frames] for frames in self.codec.encode(events)]
 
 
-class SteppedWorker(_Peer):
+class SteppedWorker(Peer):
     """A worker's session that echoes: whatever it is leased is done by its next step."""
 
     def __init__(self, spec: ClusterSpec, number: int) -> None:
-        super().__init__(spec, b"work%d" % number)
+        super().__init__(load_codec(spec), b"work%d" % number)
         credit = max(1, spec.credit)
         self._session = WorkerSession(f"worker-{number}", 1, 1, credit, ["echo"])
 
@@ -148,7 +153,7 @@ class SteppedWorker(_Peer):
         """Take in messages and work through every lease; a report for each."""
         out: Letters = []
         for frames in arrived:
-            for action in self._codec.actions(frames):
+            for action in self.codec.actions(frames):
                 if answers := self._session.handle(action):
                     out += self.pack(answers)
         while (lease := self._session.take()) is not None:
@@ -158,11 +163,11 @@ class SteppedWorker(_Peer):
         return out
 
 
-class SteppedClient(_Peer):
+class SteppedClient(Peer):
     """A client's session that submits the work under a load and keeps every result."""
 
     def __init__(self, spec: ClusterSpec) -> None:
-        super().__init__(spec, CLIENT_ROUTE)
+        super().__init__(load_codec(spec), CLIENT_ROUTE)
         self._burst = spec.burst
         self._session = ClientSession("client")
 
@@ -176,7 +181,7 @@ class SteppedClient(_Peer):
     def step(self, arrived: Letters, results: list[bytes]) -> Letters:
         """Take in messages; says what it has received when it owes that for many runs."""
         for frames in arrived:
-            for action in self._codec.actions(frames):
+            for action in self.codec.actions(frames):
                 news = self._session.handle(action, 0.0)
                 if isinstance(news, Settled):
                     first = news.submission.sink + news.start

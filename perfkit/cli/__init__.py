@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, gpu, kernels, profile, report
+from perfkit.cli import bench, cluster, compare, gpu, kernels, profile, report, soak
 from perfkit.cli.output import add_command, examples
 
 __all__ = ["app"]
@@ -26,6 +26,7 @@ app = typer.Typer(
         ("… and work from another", "perfkit cluster submit --model magika README.md"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
         ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
+        ("does it leak?", "perfkit soak --minutes 10 --spec optimized"),
         ("the whole story, as HTML", "perfkit report"),
     ),
 )
@@ -33,6 +34,7 @@ app.add_typer(cluster.app, name="cluster")
 app.add_typer(profile.app, name="profile")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
+add_command(app, "soak", soak.soak, *soak.EXAMPLES)
 add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
 add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)

@@ -104,6 +104,22 @@ def test_a_worker_can_be_added_while_the_others_are_busy(spec, module, tmp_path,
         assert {pid for pid, _ in noted(tmp_path / "ran")} == {added.pid, local.workers[0].pid}
 
 
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_a_worker_is_restarted_under_its_name_and_leaves_no_descriptor(spec, end):
+    with LocalCluster(2, spec) as local, local.client() as client:
+        assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+        before = len(os.listdir("/proc/self/fd"))
+        old = local.workers[0]
+        getattr(old, end)()
+        new = local.restart_worker(old)
+        assert not old.alive()
+        assert local.workers[0] is new
+        assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+        present = {worker.worker: worker.pid for worker in client.status().workers}
+        assert present == {"worker-0": new.pid, "worker-1": local.workers[1].pid}
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_it_runs_over_ipc(spec):
     with LocalCluster(1, replace(spec, transport="ipc")) as local:
         assert local.endpoint.startswith("ipc://")
