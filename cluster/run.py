@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import msgspec
+
 from cluster.events import TasksSubmitted
 from cluster.lifecycle import TRANSITIONS, Cause
 from cluster.roster import WorkerState
@@ -18,6 +20,8 @@ from cluster.task import Failure, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
 Outcome: TypeAlias = bytes | Failure
+#: entries as plain tuples: one is written for each lease, and hardly any is ever read
+Line: TypeAlias = tuple[float, Cause, State, int, int, str]
 
 
 class Range(NamedTuple):
@@ -29,6 +33,12 @@ class Range(NamedTuple):
     stop: int
     attempts: int = 0
     deaths: int = 0
+
+
+Waiting: TypeAlias = tuple[tuple[Range, ...], tuple[Range, ...]]
+#: what waits of a run that has been through nothing, if it is of one task; and of one that is out
+ALONE: Waiting = ((Range(0, 1),), ())
+NOTHING: Waiting = ((), ())
 
 
 class Entry(NamedTuple):
@@ -43,7 +53,11 @@ class Entry(NamedTuple):
 
 
 class Run:
-    """Tasks that came together and share every attribute."""
+    """Tasks that came together and share every attribute.
+
+    Where tasks are submitted one by one each is a run, and a million of them may wait. So what most
+    never have is not made beforehand, and what all have at first is one for all.
+    """
 
     __slots__ = (
         "_story",
@@ -82,39 +96,39 @@ class Run:
         self.accepted_at = now
         self.deadline = None if event.timeout_s is None else now + event.timeout_s
         #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects
-        self.waiting: tuple[list[Range], list[Range]] = ([Range(0, self.count)], [])
+        self.waiting: Waiting = ALONE if self.count == 1 else ((Range(0, self.count),), ())
         #: single positions waiting for their next attempt
         self.delayed: dict[int, Range] | None = None
         #: the live ones, by their ids
-        self.leases: dict[int, Lease] = {}
-        #: whether the queue holds an entry for the former, and for the latter
-        self.lines = [False, False]
+        self.leases: dict[int, Lease] | None = None
+        #: as bits, whether the queue holds an entry for the former, and for the latter
+        self.lines = 0
         #: one per task once anything is settled; None where a task is not terminal
         self.outcomes: list[Outcome | None] | None = None
         #: how many tasks are not terminal
         self.open = self.count
         self.retained_bytes = 0
-        #: entries as plain tuples: one is written for each lease, and hardly any is ever read. The
-        #: later half is overwritten in turn when there is no room left
-        self._story: list[tuple[float, Cause, State, int, int, str]] = []
+        #: the later half is overwritten in turn when there is no room left
+        self._story: list[Line] | None = None
         self.omitted = 0
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
 
     def take(self, most: int, suspect: bool) -> Range:
         """Remove and return at most ``most`` tasks from the front of the first waiting range."""
-        waiting = self.waiting[suspect]
-        first = waiting[0]
+        first, *others = self.waiting[suspect]
         stop = first.start + most
         if stop >= first.stop:
-            return waiting.pop(0)
-        waiting[0] = Range(stop, *first[1:])
+            self._wait(suspect, others)
+            return first
+        self._wait(suspect, [Range(stop, *first[1:]), *others])
         return Range(first.start, stop, *first[2:])
 
     def put_back(self, piece: Range) -> None:
         """Let a range wait in its place, joined with its neighbours where they have been through
         the same.
         """
-        waiting = self.waiting[piece.deaths > 0]
+        suspect = piece.deaths > 0
+        waiting = [*self.waiting[suspect]]
         at = bisect_left(waiting, piece)
         if at < len(waiting) and (piece.stop, *piece[2:]) == (waiting[at].start, *waiting[at][2:]):
             piece = piece._replace(stop=waiting.pop(at).stop)
@@ -122,11 +136,12 @@ class Run:
             at -= 1
             piece = piece._replace(start=waiting.pop(at).start)
         waiting.insert(at, piece)
+        self._wait(suspect, waiting)
 
     def withdraw(self, start: int, stop: int) -> list[Range]:
         """Remove and return whatever waits of positions ``start <= p < stop``."""
         taken: list[Range] = []
-        for waiting in self.waiting:
+        for suspect, waiting in enumerate(self.waiting):
             kept: list[Range] = []
             for piece in waiting:
                 low, high = max(start, piece.start), min(stop, piece.stop)
@@ -138,8 +153,28 @@ class Run:
                     kept.append(piece._replace(stop=low))
                 if high < piece.stop:
                     kept.append(piece._replace(start=high))
-            waiting[:] = kept
+            self._wait(bool(suspect), kept)
         return sorted(taken)
+
+    def _wait(self, suspect: bool, pieces: Sequence[Range]) -> None:
+        """Let these healthy or suspect tasks wait, and no others."""
+        healthy, suspects = self.waiting
+        if suspect:
+            suspects = tuple(pieces)
+        else:
+            healthy = tuple(pieces)
+        self.waiting = (healthy, suspects) if healthy or suspects else NOTHING
+
+    def hold(self, lease: Lease) -> None:
+        """A slice of this run is in a worker's hands."""
+        if self.leases is None:
+            self.leases = {}
+        self.leases[lease.id] = lease
+
+    def release(self, lease: Lease) -> None:
+        """It is not any more."""
+        assert self.leases is not None
+        del self.leases[lease.id]
 
     def settle(self, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         """Write terminal outcomes for the positions from ``start`` on."""
@@ -166,6 +201,9 @@ class Run:
         """
         line = (now, cause, TRANSITIONS[state][cause], start, stop, detail)
         story = self._story
+        if story is None:
+            self._story = [line]
+            return
         if len(story) < most:
             story.append(line)
             return
@@ -176,12 +214,38 @@ class Run:
     @property
     def story(self) -> list[Entry]:
         """What was noted, in order, without the ``omitted`` lines of its middle."""
-        lines = self._story
+        return [Entry(*line) for line in self.noted()]
+
+    def noted(self) -> list[Line]:
+        """The story as it was noted."""
+        lines = self._story or []
         if self.omitted:
             half = len(lines) // 2
             oldest = half + self.omitted % (len(lines) - half)
             lines = lines[:half] + lines[oldest:] + lines[half:oldest]
-        return [Entry(*line) for line in lines]
+        return lines
+
+
+class Past:
+    """A run that is over and received, kept for its story.
+
+    Its lines are packed into one piece: as objects they would be ten times as large, and lie
+    scattered over the memory that the run's payloads have left, none of which could be given back.
+    """
+
+    __slots__ = ("_packed", "accepted_at", "client", "count", "id")
+
+    def __init__(self, run: Run) -> None:
+        self.id = run.id
+        self.client = run.client
+        self.accepted_at = run.accepted_at
+        self.count = run.count
+        self._packed = msgspec.msgpack.encode(run.noted())
+
+    @property
+    def story(self) -> list[Entry]:
+        """What the run had noted."""
+        return msgspec.msgpack.decode(self._packed, type=list[Entry])
 
 
 class Lease:
