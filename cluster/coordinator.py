@@ -22,6 +22,7 @@ import zmq
 from cluster import actions as do
 from cluster import events as on
 from cluster.errors import ClusterError, ProtocolError
+from cluster.heap import Heap
 from cluster.scheduler import Scheduler
 from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.task import Priority, TaskId
@@ -62,6 +63,7 @@ class ClusterCoordinator:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.ROUTER, spec)
         self._waker = Waker()
+        self._heap = Heap(spec.trim_bytes)
         self._clients: dict[str, bytes] = {}
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}
@@ -207,6 +209,8 @@ class ClusterCoordinator:
         now = time.monotonic()
         if self._deadline() <= now:
             self._address(self.scheduler.handle_timer(now), b"", outgoing)
+            if not self.scheduler.ledger.runs:
+                self._heap.rest(self._channel.bytes_in)
         if self.spec.answer_after_s:
             self._hold_answers(outgoing, now)
         while outgoing:
