@@ -209,8 +209,9 @@ class ClusterCoordinator:
         now = time.monotonic()
         if self._deadline() <= now:
             self._address(self.scheduler.handle_timer(now), b"", outgoing)
-            if not self.scheduler.ledger.runs:
-                self._heap.rest(self._channel.bytes_in)
+            passed_bytes = self._channel.bytes_in
+            if self._heap.is_due(passed_bytes) and self.scheduler.shrink():
+                self._heap.trim(passed_bytes)
         if self.spec.answer_after_s:
             self._hold_answers(outgoing, now)
         while outgoing:

@@ -23,17 +23,16 @@ class Heap:
         self._trim = find_trim() if after_bytes else None
         self._trimmed_at = 0
 
-    def rest(self, passed_bytes: int) -> bool:
-        """Nothing is under way after ``passed_bytes`` since the start: trim if it is worth it.
+    def is_due(self, passed_bytes: int) -> bool:
+        """Whether it is worth it after ``passed_bytes`` since the start, if nothing is under way."""
+        return self._trim is not None and passed_bytes - self._trimmed_at >= self._after_bytes
 
-        Returns whether anything was done.
-        """
-        if self._trim is None or passed_bytes - self._trimmed_at < self._after_bytes:
-            return False
+    def trim(self, passed_bytes: int) -> None:
+        """Give back what is free after ``passed_bytes``."""
         self._trimmed_at = passed_bytes
         gc.collect()  # the interpreter's free lists hold on to pages, and this empties them
-        self._trim(0)
-        return True
+        if self._trim is not None:
+            self._trim(0)
 
 
 def find_trim() -> Callable[[int], int] | None:

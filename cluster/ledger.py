@@ -16,7 +16,7 @@ from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
-from cluster.run import Entry, Lease, Outcome, Past, Range, Run
+from cluster.run import Entry, Lease, Outcome, Past, Range, Run, pack, unpack
 from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
@@ -57,8 +57,8 @@ class Ledger:
         self.queue = queue(limits.bypasses)
         self.runs: dict[RunId, Run] = {}
         self.leases: dict[int, Lease] = {}
-        #: runs that are over and received, kept for their stories
-        self.history: deque[Past] = deque(maxlen=limits.history_runs)
+        #: runs that are over and received, packed, kept for their stories
+        self.history: deque[bytes] = deque(maxlen=limits.history_runs)
         #: tasks not terminal, the payload bytes of their runs, and the bytes of outcomes not yet
         #: received
         self.open_tasks = 0
@@ -253,12 +253,18 @@ class Ledger:
         self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.retained_bytes -= run.retained_bytes
         del self.runs[run.id]
-        self.history.append(Past(run))
+        self.history.append(pack(run))
+
+    def shrink(self) -> None:
+        """Make the tables small again, which are empty when there is no run."""
+        self.runs.clear()
+        self.leases.clear()
+        self._known.clear()
 
     def story(self, task: TaskId) -> list[Entry]:
         """What happened to one task, in order; empty when its run is unknown or forgotten."""
         run: Run | Past | None = self.runs.get(task.run)
-        run = run or next((past for past in self.history if past.id == task.run), None)
+        run = run or next((p for p in map(unpack, self.history) if p.id == task.run), None)
         if run is None or not 0 <= task.position < run.count:
             return []
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")

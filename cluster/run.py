@@ -39,6 +39,8 @@ Waiting: TypeAlias = tuple[tuple[Range, ...], tuple[Range, ...]]
 #: what waits of a run that has been through nothing, if it is of one task; and of one that is out
 ALONE: Waiting = ((Range(0, 1),), ())
 NOTHING: Waiting = ((), ())
+#: up to this size an object is in one of the arenas of Python's allocator (Objects/obmalloc.c)
+SMALL_BYTES = 512
 
 
 class Entry(NamedTuple):
@@ -226,26 +228,34 @@ class Run:
         return lines
 
 
-class Past:
-    """A run that is over and received, kept for its story.
+class Past(msgspec.Struct, array_like=True):
+    """A run that is over and received, kept, packed, for its story.
 
-    Its lines are packed into one piece: as objects they would be ten times as large, and lie
-    scattered over the memory that the run's payloads have left, none of which could be given back.
+    As objects its lines would be ten times as large, and each would hold on to the memory around
+    it: Python's allocator gives an arena of a MiB back only when nothing in it is left. What is
+    larger than SMALL_BYTES does not come from there, so a short story is made that long.
     """
 
-    __slots__ = ("_packed", "accepted_at", "client", "count", "id")
+    id: RunId
+    client: str
+    accepted_at: float
+    count: int
+    story: list[Entry]
+    filling: bytes = b""
 
-    def __init__(self, run: Run) -> None:
-        self.id = run.id
-        self.client = run.client
-        self.accepted_at = run.accepted_at
-        self.count = run.count
-        self._packed = msgspec.msgpack.encode(run.noted())
 
-    @property
-    def story(self) -> list[Entry]:
-        """What the run had noted."""
-        return msgspec.msgpack.decode(self._packed, type=list[Entry])
+def pack(run: Run) -> bytes:
+    """A run's Past, for `unpack`."""
+    past = (run.id, run.client, run.accepted_at, run.count, run.noted())
+    packed = msgspec.msgpack.encode((*past, b""))
+    if len(packed) > SMALL_BYTES:
+        return packed
+    return msgspec.msgpack.encode((*past, bytes(SMALL_BYTES)))
+
+
+def unpack(packed: bytes) -> Past:
+    """What `pack` packed."""
+    return msgspec.msgpack.decode(packed, type=Past)
 
 
 class Lease:
