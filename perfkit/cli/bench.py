@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cluster.errors import ClusterError
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
+from perfkit.cli.limits import TABLES
 from perfkit.cli.measuring import (
     check_experiment,
     check_target,
@@ -32,12 +33,13 @@ EXAMPLES = (
     ("a knob turned", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
+    ("every goal of memory", "perfkit bench memory --json memory.json"),
 )
 
 
 def bench(
     experiment: Annotated[
-        str, typer.Argument(help="throughput, latency, burst or startup; or limits, for a table.")
+        str, typer.Argument(help="throughput, latency, burst, startup; or limits, memory (tables).")
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
@@ -60,7 +62,9 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="KNOB=VALUE", help="Turn a knob of the spec; repeatable."),
     ] = None,
-    profile: Annotated[str | None, typer.Option(metavar="NAME", help="limits: quick, full")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="limits, memory: quick, full")
+    ] = None,
     as_json: Annotated[
         str | None,
         typer.Option(
@@ -73,13 +77,13 @@ def bench(
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
     Every result is checked before its time counts. The figure comes with an interval: the machine
-    is never quite the same twice. `limits` holds every goal against what bare ZeroMQ does.
+    is never quite the same twice. `limits` and `memory` hold every goal against what was measured.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
-    if experiment == "limits":
+    if experiment in TABLES:
         others = (spec != "baseline", workers != 2, tasks, engine != "zmq", model, knobs)
-        _limits(profile or "quick", seed, as_json, others)
+        _table(experiment, profile or "quick", seed, as_json, others)
         return
     from perfkit.bench.results import ResultError, save
 
@@ -105,17 +109,19 @@ def bench(
         _print(lambda: show(result), as_json)
 
 
-def _limits(profile: str, seed: int, as_json: str | None, others: Sequence[object]) -> None:
+def _table(
+    name: str, profile: str, seed: int, as_json: str | None, others: Sequence[object]
+) -> None:
     """The table of goals; `others` are the options that it has no use for."""
     from perfkit.bench.results import ResultError, write
     from perfkit.cli import limits
 
     names = ("spec", "workers", "tasks", "engine", "model", "set")
     with errors_as_lines(ClusterError, ResultError):
-        limits.check_words(profile, dict(zip(names, others, strict=True)))
+        limits.check_words(name, profile, dict(zip(names, others, strict=True)))
         check_target(as_json)
         with progress() as say:
-            table = limits.measure(profile, seed, say)
+            table = limits.measure(name, profile, seed, say)
         if as_json is not None:
             write(table.encode(), as_json)
         _print(lambda: limits.show(table, machine_text(table.environment)), as_json)

@@ -1,4 +1,4 @@
-"""``perfkit bench limits``: every goal beside what bare parts do on this machine, in one table."""
+"""``perfkit bench limits`` and ``memory``: every goal with what was measured, in one table."""
 
 from __future__ import annotations
 
@@ -15,30 +15,35 @@ from perfkit.cli.output import out
 if TYPE_CHECKING:
     from perfkit.bench.limits import LimitRow, LimitTable
 
+#: The tables of goals, and the profiles that each of them has.
+TABLES = ("limits", "memory")
+PROFILES = ("quick", "full")
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
-def measure(profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
-    """Measure every goal."""
+def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
+    """Measure every goal of the table of that name."""
+    if name == "memory":
+        from perfkit.bench.memory import measure_memory
+
+        return measure_memory(profile, seed=seed, progress=say)
     from perfkit.bench.limits import measure_limits
 
     return measure_limits(profile, seed=seed, progress=say)
 
 
-def check_words(profile: str, others: Mapping[str, object]) -> None:
+def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
     """Refuse a profile that there is not, and what was given for another experiment.
 
     `others` holds by option what is set, and nothing or false for what is not. Raises SettingError.
     """
-    from perfkit.bench.limits import PROFILES
-
-    for name, value in others.items():
+    for option, value in others.items():
         if value:
             raise SettingError(
-                f"--{name} is not for limits, where each goal says what it is measured with"
+                f"--{option} is not for {name}, where each goal says what it is measured with"
             )
     if profile not in PROFILES:
-        known, hint = ", ".join(PROFILES), did_you_mean(profile, [*PROFILES])
+        known, hint = ", ".join(PROFILES), did_you_mean(profile, PROFILES)
         raise SettingError(f"--profile: there is no {profile!r}; there are {known}{hint}")
 
 
@@ -53,7 +58,8 @@ def show(table: LimitTable, machine: str) -> None:
         shown.add_row(*_cells(row))
     console.print(shown)
     how = f"profile {table.profile}, seed {table.seed}, {table.duration_s:,.0f} s"
-    console.print(f"  latency   {table.layout}", markup=False)
+    if table.layout:
+        console.print(f"  latency   {table.layout}", markup=False)
     console.print(f"  measured  {how}, all in turns; intervals of 95 %", markup=False)
     console.print(f"  machine   {machine}", markup=False)
 
