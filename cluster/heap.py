@@ -24,7 +24,7 @@ class Heap:
         self._trimmed_at = 0
 
     def is_due(self, passed_bytes: int) -> bool:
-        """Whether it is worth it after ``passed_bytes`` since the start, if nothing is under way."""
+        """Whether it is worth it, after ``passed_bytes`` since the start and nothing under way."""
         return self._trim is not None and passed_bytes - self._trimmed_at >= self._after_bytes
 
     def trim(self, passed_bytes: int) -> None:

@@ -41,6 +41,8 @@ ALONE: Waiting = ((Range(0, 1),), ())
 NOTHING: Waiting = ((), ())
 #: up to this size an object is in one of the arenas of Python's allocator (Objects/obmalloc.c)
 SMALL_BYTES = 512
+FILLING = bytes(SMALL_BYTES)
+_PAST = msgspec.msgpack.Encoder()
 
 
 class Entry(NamedTuple):
@@ -117,6 +119,9 @@ class Run:
 
     def take(self, most: int, suspect: bool) -> Range:
         """Remove and return at most ``most`` tasks from the front of the first waiting range."""
+        if self.waiting is ALONE:
+            self.waiting = NOTHING
+            return ALONE[0][0]
         first, *others = self.waiting[suspect]
         stop = first.start + most
         if stop >= first.stop:
@@ -233,7 +238,7 @@ class Past(msgspec.Struct, array_like=True):
 
     As objects its lines would be ten times as large, and each would hold on to the memory around
     it: Python's allocator gives an arena of a MiB back only when nothing in it is left. What is
-    larger than SMALL_BYTES does not come from there, so a short story is made that long.
+    larger than SMALL_BYTES does not come from there, so every story is made that long.
     """
 
     id: RunId
@@ -246,11 +251,7 @@ class Past(msgspec.Struct, array_like=True):
 
 def pack(run: Run) -> bytes:
     """A run's Past, for `unpack`."""
-    past = (run.id, run.client, run.accepted_at, run.count, run.noted())
-    packed = msgspec.msgpack.encode((*past, b""))
-    if len(packed) > SMALL_BYTES:
-        return packed
-    return msgspec.msgpack.encode((*past, bytes(SMALL_BYTES)))
+    return _PAST.encode((run.id, run.client, run.accepted_at, run.count, run.noted(), FILLING))
 
 
 def unpack(packed: bytes) -> Past:

@@ -39,7 +39,7 @@ EXAMPLES = (
 
 def bench(
     experiment: Annotated[
-        str, typer.Argument(help="throughput, latency, burst, startup; or limits, memory (tables).")
+        str, typer.Argument(help="throughput, latency, burst or startup; limits, memory: tables.")
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
