@@ -130,7 +130,8 @@ class Ledger:
         run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
-        payloads = run.payloads[start:stop]
+        kept = run.payloads
+        payloads = kept[start:stop] if isinstance(kept, list) else [*kept]
         kind = run.needs[0]
         self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease

@@ -94,9 +94,12 @@ class Run:
         self.needs: Needs = (event.kind, event.requirements)
         self.priority = event.priority
         self.retry = event.retry
-        self.payloads = event.payloads
+        #: a tuple where there is one, which is half the size of a list of one
+        self.payloads: list[bytes] | tuple[bytes] = event.payloads
         self.payload_bytes = payload_bytes
         self.count = len(event.payloads)
+        if self.count == 1:
+            self.payloads = (event.payloads[0],)
         self.accepted_at = now
         self.deadline = None if event.timeout_s is None else now + event.timeout_s
         #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects

@@ -39,5 +39,5 @@ def test_the_words_name_what_is_missed() -> None:
 
 def test_every_goal_is_a_headline(tmp_path: Path) -> None:
     memory.record(tmp_path, TABLE)
-    found = {h.title for h in headlines.load(tmp_path / "results")}
+    found = {h.title for h in headlines.load(tmp_path)}
     assert found == {f"Goal: {goal.name}" for goal in bench.GOALS}
