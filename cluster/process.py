@@ -81,11 +81,16 @@ def run_worker(
     name: str | None,
     capacity: int,
     alone: bool,
+    probe: str | None = None,
 ) -> None:
     """Work until told to stop; the line of readiness is printed once the coordinator has said
     welcome.
+
+    `probe` names what is called once and gives the worker's probe, which may tell its cards by a
+    method ``gpus``.
     """
     from cluster.handlers import Handlers
+    from cluster.host import host_load
     from cluster.worker import Worker
 
     offered = Handlers()
@@ -97,7 +102,17 @@ def run_worker(
         from cluster.inference import model_handlers
 
         offered.update(model_handlers(models))
-    worker = Worker(endpoint, offered, name=name, capacity=capacity, spec=spec, models=models)
+    ask = load_part(probe)() if probe else host_load
+    worker = Worker(
+        endpoint,
+        offered,
+        name=name,
+        capacity=capacity,
+        spec=spec,
+        models=models,
+        gpus=ask.gpus() if hasattr(ask, "gpus") else (),
+        probe=ask,
+    )
 
     def ready() -> None:
         announce(worker=worker.name)
@@ -127,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
+    worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
     for role in (coordinator, worker):
         role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
         role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
@@ -146,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name=args.name,
                 capacity=args.capacity,
                 alone=args.alone,
+                probe=args.probe,
             )
     except ClusterError as error:
         print(f"{args.role}: {error}", file=sys.stderr)

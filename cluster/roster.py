@@ -59,8 +59,10 @@ class WorkerState:
 
     @property
     def free(self) -> int:
-        """How many more tasks it may be given."""
-        return 0 if self.draining else self.credit - self.held
+        """How many more tasks it may be given: none while its cards are in trouble."""
+        if self.draining or self.load.gpu_trouble is not None:
+            return 0
+        return self.credit - self.held
 
     @property
     def slots_taken(self) -> int:

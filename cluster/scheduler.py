@@ -230,7 +230,7 @@ class Scheduler:
             return
         if event.load != worker.load:
             worker.load = event.load
-            self.policy.touch(worker)
+            self._touch(worker)
         held = set(event.held)
         for id in held - worker.leases.keys():
             self.ledger.out.append(do.Cancel(worker.id, worker.epoch, id))

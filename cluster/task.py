@@ -106,13 +106,17 @@ class Gpu(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Load(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker last said of its host; None is unknown."""
+    """What a worker last said of its host; None is unknown.
+
+    ``gpu_trouble`` says why none of its cards is fit for work: it is given none until that is gone.
+    """
 
     rss_bytes: Count | None = None
     memory_free_bytes: Count | None = None
     vram_free_bytes: Count | None = None
     gpu_busy_pct: float | None = None
     temperature_c: float | None = None
+    gpu_trouble: Text | None = None
 
 
 NO_REQUIREMENTS = Requirements()

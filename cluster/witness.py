@@ -107,6 +107,8 @@ class Presence:
             self._gone(worker.id)
         elif isinstance(event, on.WorkerDraining):
             worker.draining = True
+        elif isinstance(event, on.WorkerHeartbeat):
+            worker.load = event.load
         elif isinstance(event, on.TasksFinished | on.TasksReleased):
             start, stop = self._left.get((worker.id, event.lease), (0, 0))
             if isinstance(event, on.TasksReleased):

@@ -1,4 +1,4 @@
-"""The command line: ``perfkit cluster``, ``perfkit bench``, ``perfkit report``.
+"""The command line: ``perfkit cluster``, ``perfkit bench``, ``perfkit gpu``, ``perfkit report``.
 
 It has to be there at once, so this package and the modules it imports load neither ZeroMQ nor
 anything larger; each command brings its own. What it prints and how it ends is in `output`.
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, report
+from perfkit.cli import bench, cluster, compare, gpu, kernels, profile, report
 from perfkit.cli.output import add_command, examples
 
 __all__ = ["app"]
@@ -30,8 +30,11 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(profile.app, name="profile")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
+add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
+add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

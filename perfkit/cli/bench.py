@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from cluster.errors import ClusterError
+from perfkit.cli import limits
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
-from perfkit.cli.limits import TABLES
 from perfkit.cli.measuring import (
     check_experiment,
     check_target,
@@ -33,13 +33,17 @@ EXAMPLES = (
     ("a knob turned", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
+    ("what watching cards costs", "perfkit bench gpu"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
 )
 
 
 def bench(
     experiment: Annotated[
-        str, typer.Argument(help="throughput, latency, burst or startup; limits, memory: tables.")
+        str,
+        typer.Argument(
+            help="throughput, latency, burst or startup; limits, gpu or memory: tables."
+        ),
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
@@ -62,9 +66,7 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="KNOB=VALUE", help="Turn a knob of the spec; repeatable."),
     ] = None,
-    profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="limits, memory: quick, full")
-    ] = None,
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="Tables: quick, full")] = None,
     as_json: Annotated[
         str | None,
         typer.Option(
@@ -77,11 +79,12 @@ def bench(
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
     Every result is checked before its time counts. The figure comes with an interval: the machine
-    is never quite the same twice. `limits` and `memory` hold every goal against what was measured.
+    is never quite the same twice. `limits` holds every goal against what bare ZeroMQ does, `gpu`
+    those of watching cards, `memory` those of memory.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
-    if experiment in TABLES:
+    if experiment in limits.TABLES:
         others = (spec != "baseline", workers != 2, tasks, engine != "zmq", model, knobs)
         _table(experiment, profile or "quick", seed, as_json, others)
         return
@@ -112,9 +115,8 @@ def bench(
 def _table(
     name: str, profile: str, seed: int, as_json: str | None, others: Sequence[object]
 ) -> None:
-    """The table of goals; `others` are the options that it has no use for."""
+    """A table of goals; `others` are the options that it has no use for."""
     from perfkit.bench.results import ResultError, write
-    from perfkit.cli import limits
 
     names = ("spec", "workers", "tasks", "engine", "model", "set")
     with errors_as_lines(ClusterError, ResultError):

@@ -114,6 +114,10 @@ def worker(
         str | None,
         typer.Option(help="Unique in the cluster.  [dim]\\[default: host and process id][/dim]"),
     ] = None,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="Announce this machine's AMD cards and tell how they are."),
+    ] = False,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -121,7 +125,8 @@ def worker(
     """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes what it has started.
 
     It waits for a coordinator that is not there yet, and for one that went away. Writes one line of
-    JSON when a coordinator has welcomed it: its name and pid.
+    JSON when a coordinator has welcomed it: its name and pid. With --gpu it is given no work while
+    its cards are overheated, hang or are gone.
     """
     with errors_as_lines(ClusterError):
         found = opt.settings(
@@ -148,6 +153,7 @@ def worker(
             name=name,
             capacity=found.capacity,
             alone=True,
+            probe="perfkit.gpu.probe:GpuProbe" if gpu else None,
         )
 
 

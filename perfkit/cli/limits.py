@@ -1,8 +1,9 @@
-"""``perfkit bench limits`` and ``memory``: every goal with what was measured, in one table."""
+"""``perfkit bench limits`` and ``bench gpu``: every goal and what was measured, in one table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -15,21 +16,22 @@ from perfkit.cli.output import out
 if TYPE_CHECKING:
     from perfkit.bench.limits import LimitRow, LimitTable
 
-#: The tables of goals, and the profiles that each of them has.
-TABLES = ("limits", "memory")
-PROFILES = ("quick", "full")
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
+#: What measures each table; its module has the `PROFILES` that it takes.
+TABLES = {
+    "limits": ("perfkit.bench.limits", "measure_limits"),
+    "gpu": ("perfkit.bench.gpu", "measure_gpu"),
+    "memory": ("perfkit.bench.memory", "measure_memory"),
+}
+
+
 def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
-    """Measure every goal of the table of that name."""
-    if name == "memory":
-        from perfkit.bench.memory import measure_memory
-
-        return measure_memory(profile, seed=seed, progress=say)
-    from perfkit.bench.limits import measure_limits
-
-    return measure_limits(profile, seed=seed, progress=say)
+    """Measure every goal of a table."""
+    module, function = TABLES[name]
+    table: LimitTable = getattr(import_module(module), function)(profile, seed=seed, progress=say)
+    return table
 
 
 def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
@@ -42,8 +44,9 @@ def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
             raise SettingError(
                 f"--{option} is not for {name}, where each goal says what it is measured with"
             )
-    if profile not in PROFILES:
-        known, hint = ", ".join(PROFILES), did_you_mean(profile, PROFILES)
+    profiles = import_module(TABLES[name][0]).PROFILES
+    if profile not in profiles:
+        known, hint = ", ".join(profiles), did_you_mean(profile, [*profiles])
         raise SettingError(f"--profile: there is no {profile!r}; there are {known}{hint}")
 
 

@@ -65,7 +65,7 @@ def check_experiment(
     from perfkit.bench.experiments import ENGINES, EXPERIMENTS
 
     if profile is not None:
-        raise SettingError("--profile is for limits and memory; an experiment takes --tasks")
+        raise SettingError("--profile is for limits and gpu; an experiment takes --tasks")
     for what, word, known in (
         ("experiment", experiment, [*EXPERIMENTS]),
         ("engine", engine, [*ENGINES]),

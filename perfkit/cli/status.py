@@ -69,13 +69,16 @@ def status_json(status: Status, endpoint: str) -> dict[str, Any]:
 def status_view(status: Status) -> RenderableType:
     """The workers as a table, the queues and the counters as lines below it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
+    cards = any(_card(worker) for worker in status.workers)
     for name in ("worker", "host", "pid", "holds", "finished", "memory", "heard"):
         table.add_column(
             name, justify="left" if name in ("worker", "host") else "right", no_wrap=True
         )
     table.add_column("offers")
+    if cards:
+        table.add_column("card")
     for worker in sorted(status.workers, key=lambda worker: worker.worker)[:WORKERS_SHOWN]:
-        table.add_row(*_cells(worker))
+        table.add_row(*_cells(worker, cards=cards))
     if not status.workers:
         about: RenderableType = Text(
             "no workers: start one with `perfkit cluster worker`", "yellow"
@@ -84,7 +87,7 @@ def status_view(status: Status) -> RenderableType:
         about = Group(table, Text(f"… and {len(status.workers) - WORKERS_SHOWN:,} more", "dim"))
     else:
         about = table
-    return Group(about, _tasks(status), _counters(status))
+    return Group(about, *_troubles(status), _tasks(status), _counters(status))
 
 
 def _print(status: Status, endpoint: str, *, as_json: bool, one_line: bool) -> None:
@@ -96,7 +99,7 @@ def _print(status: Status, endpoint: str, *, as_json: bool, one_line: bool) -> N
         console.print(status_view(status))
 
 
-def _cells(worker: WorkerStatus) -> list[str | Text]:
+def _cells(worker: WorkerStatus, *, cards: bool) -> list[str | Text]:
     state = Text(" draining", "yellow") if worker.draining else Text("")
     offers = ", ".join([*worker.models, *(k for k in worker.kinds if k not in worker.models)])
     return [
@@ -108,6 +111,27 @@ def _cells(worker: WorkerStatus) -> list[str | Text]:
         size(worker.load.rss_bytes),
         f"{worker.silent_s:.1f} s ago",
         offers,
+        *([_card(worker) or "–"] if cards else []),
+    ]
+
+
+def _card(worker: WorkerStatus) -> str:
+    """What its cards say: utilisation, free memory, temperature; nothing for a worker without."""
+    load = worker.load
+    parts = [
+        "" if load.gpu_busy_pct is None else f"{load.gpu_busy_pct:.0f} %",
+        "" if load.vram_free_bytes is None else f"{size(load.vram_free_bytes)} free",
+        "" if load.temperature_c is None else f"{load.temperature_c:.0f} °C",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _troubles(status: Status) -> list[Text]:
+    """Which workers get no work because of their cards, and why."""
+    return [
+        Text(f"{worker.worker} gets no work: {worker.load.gpu_trouble}", "red")
+        for worker in status.workers
+        if worker.load.gpu_trouble is not None
     ]
 
 

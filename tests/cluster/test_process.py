@@ -10,6 +10,8 @@ import pytest
 from cluster import Client
 from cluster.process import main
 from cluster.spec import BASELINE, encode_spec
+from cluster.task import Gpu
+from tests.perfkit.gpu.trees import plant
 
 TIMEOUT_S = 20
 
@@ -124,3 +126,24 @@ def test_a_worker_serves_a_model_by_name(start):
     with Client(announced["endpoint"]) as client:
         (worker,) = client.status().workers
         assert worker.models == ["digits"]
+
+
+def test_a_worker_given_a_probe_announces_its_cards_and_tells_how_they_are(
+    start, module, tmp_path, until
+):
+    plant(tmp_path / "drm")
+    source = f"""
+        from functools import partial
+        from pathlib import Path
+        from perfkit.gpu.probe import GpuProbe
+        PROBE = partial(GpuProbe, Path({str(tmp_path / "drm")!r}))
+    """
+    probe = f"{module(source, 'probe_of_this_test')}:PROBE"
+    _, coordinator = start("coordinator")
+    start("worker", "--endpoint", coordinator["endpoint"], "--name", "w", "--probe", probe)
+    with Client(coordinator["endpoint"]) as client:
+        assert until(lambda: client.status().workers[0].load.gpu_busy_pct == 37.0)
+        (worker,) = client.status().workers
+    assert worker.gpus == [Gpu("polaris", 8 << 30)]
+    assert (worker.load.vram_free_bytes, worker.load.temperature_c) == (7 << 30, 61.0)
+    assert worker.load.gpu_trouble is None

@@ -905,3 +905,13 @@ def test_a_task_behind_a_slow_one_in_a_lease_is_recalled_for_an_idle_slot_of_the
     bench.submit(b"slow", b"quick")
     recalls = [action for action in bench.wait(0.02) if isinstance(action, do.Recall)]
     assert [recall.worker for recall in recalls] == ["w"]
+
+
+def test_a_worker_with_a_card_in_trouble_keeps_what_it_has_and_gets_more_when_it_is_well() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    assert bench.submit(b"a") == [bench.assign("w", 1, 0, b"a")]
+    assert bench.beat("w", 1, load=Load(gpu_trouble="0000:0a:00.0 is gone")) == []
+    assert bench.submit(b"b", submission=1) == []
+    assert bench.finish("w", 1, 0, b"A") == [delivered(b"A")]
+    assert bench.beat("w", load=Load()) == [bench.assign("w", 2, 0, b"b")]

@@ -75,6 +75,17 @@ def test_what_its_probe_says_reaches_the_status(serve, limited, until):
     assert until(lambda: client.status().workers[0].load == load)
 
 
+def test_while_its_card_is_in_trouble_it_gets_no_work_and_says_so(serve, limited, until):
+    told = [Load(gpu_trouble="0000:0a:00.0 is overheated: edge 99 °C, critical 94 °C")]
+    client = serve(spec=limited(**BRISK), probe=lambda: told[-1]).client
+    assert until(lambda: client.status().workers[0].load == told[0])
+    future = client.submit("echo", b"x")
+    assert until(lambda: sum(client.status().queued.values()) == 1)
+    assert not future.done()
+    told.append(Load(temperature_c=60.0))
+    assert future.result(TIMEOUT_S) == b"x"
+
+
 def test_a_probe_that_fails_leaves_the_load_unknown_and_the_worker_alive(serve, limited, until):
     def broken():
         raise OSError("the card has fallen off the bus")

@@ -12,7 +12,7 @@ from perfkit.bench import limits, memory
 from perfkit.bench.environment import fingerprint
 from perfkit.bench.limits import GOALS, LimitTable, make_row
 from perfkit.bench.load import WrongResult
-from perfkit.cli.limits import PROFILES, show
+from perfkit.cli.limits import show
 
 Call = Callable[..., Result]
 #: Two rows with figures, the rest unknown.
@@ -128,14 +128,10 @@ def test_the_table_of_memory_is_asked_for_by_its_name(
     assert "--tasks is not for memory" in perfkit("bench", "memory", "--tasks", "5").stderr
 
 
-def test_both_tables_have_the_profiles_that_the_command_line_knows() -> None:
-    assert tuple(limits.PROFILES) == tuple(memory.PROFILES) == PROFILES
-
-
 def test_a_profile_is_for_the_tables_alone(perfkit: Call) -> None:
     ended = perfkit("bench", "latency", "--profile", "quick")
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert "--profile is for limits" in ended.stderr
+    assert "--profile is for limits and gpu" in ended.stderr
 
 
 def test_a_wrong_result_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:

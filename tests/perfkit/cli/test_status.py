@@ -12,6 +12,7 @@ from typer.testing import Result
 
 from cluster.client import Client
 from cluster.status import Status, WorkerStatus
+from cluster.task import Load
 from perfkit.cli import status as module
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
 
@@ -48,6 +49,19 @@ def test_each_worker_is_a_row_in_the_order_of_names() -> None:
     lines = seen(status(worker("w-2", draining=True), worker("w-1"))).splitlines()
     assert lines[1].split() == ("w-1 h 7 1 of 2 1,234 – 0.1 s ago digits, echo".split())
     assert lines[2].startswith("w-2 draining")
+
+
+def test_cards_are_shown_where_a_worker_tells_of_one_and_their_trouble_in_words() -> None:
+    load = Load(
+        vram_free_bytes=7 << 30,
+        gpu_busy_pct=37.4,
+        temperature_c=99.0,
+        gpu_trouble="c is overheated",
+    )
+    lines = seen(status(worker("w-1", load=load), worker("w-2"))).splitlines()
+    assert lines[1].endswith("37 %, 7.0 GiB free, 99 °C")
+    assert lines[2].rstrip().endswith("–")
+    assert "w-1 gets no work: c is overheated" in lines
 
 
 def test_a_narrow_terminal_cuts_no_number() -> None:

@@ -129,7 +129,9 @@ def test_the_roles_run_alone_and_find_each_other(start: Any, perfkit: Call) -> N
     refused = perfkit("cluster", "submit", "--kind", "echo", "--endpoint", endpoint)
     assert refused.exit_code == 1
     assert "the cluster has no workers; start one with `perfkit cluster worker`" in refused.stderr
-    worker = start("cluster", "worker", "--endpoint", endpoint, "--name", "w", "--capacity", 2)
+    worker = start(
+        "cluster", "worker", "--endpoint", endpoint, "--name", "w", "--capacity", 2, "--gpu"
+    )
     assert json.loads(worker.stdout.readline()) == {"pid": worker.pid, "worker": "w"}
     asked = perfkit("cluster", "status", "--endpoint", endpoint, "--json")
     assert [w["capacity"] for w in json.loads(asked.stdout)["workers"]] == [2]

@@ -1,0 +1,171 @@
+"""``perfkit gpu``: what the AMD cards of this machine say of themselves, read from sysfs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfkit.cli.config import SettingError
+from perfkit.cli.output import errors_as_lines, note, out, size, write_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from perfkit.gpu.base import GpuSample
+    from perfkit.gpu.card import Cards
+
+LOOK_EVERY_S = 1.0
+
+EXAMPLES = (
+    ("every AMD card", "perfkit gpu"),
+    ("for a program", "perfkit gpu --json | jq '.[].power_w'"),
+    ("a line of JSON each second", "perfkit gpu --json --watch"),
+    ("a tree recorded from another machine", "perfkit gpu --drm-root ./rx580 --json"),
+    ("who uses them", "perfkit gpu --processes"),
+)
+
+
+def gpu(
+    drm_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder that stands in for /sys/class/drm."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of cards, alone.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")
+    ] = False,
+    tools: Annotated[
+        bool,
+        typer.Option(
+            "--tools", help="Ask amdsmi, rocm-smi and amd-smi for what the driver's files lack."
+        ),
+    ] = False,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Also what each process uses; root sees all.")
+    ] = False,
+) -> None:
+    """Show every AMD card: utilisation, memory, clocks, power, temperatures, fan, PCIe link.
+
+    The driver's files in sysfs are read, so no ROCm is needed and old cards answer too. A suspended
+    card is not woken. What is unknown is null, and `errors` says why; `source` says where each
+    value is from.
+
+    Without a card it says so and ends with 0; a folder that is not there ends it with 2.
+    """
+    from perfkit.gpu.discovery import DRM_ROOT
+
+    with errors_as_lines():
+        if drm_root is not None and not drm_root.is_dir():
+            raise SettingError(f"--drm-root: {drm_root} is not a folder")
+        if tools and drm_root is not None:
+            raise SettingError("--tools asks this machine's cards; leave out --drm-root")
+        cards = _cards(drm_root or DRM_ROOT, tools)
+        try:
+            _show(cards, as_json=as_json, watch=watch, processes=processes)
+        finally:
+            cards.close()
+
+
+def _cards(root: Path, tools: bool) -> Cards:
+    from perfkit.gpu.card import Cards
+
+    if not tools:
+        return Cards(root)
+    from perfkit.gpu.backends import vendor_tools
+
+    return Cards(root, vendor_tools())
+
+
+def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
+    pause = threading.Event()
+    if as_json:
+        if not len(cards):
+            note(no_card_text(cards))
+        write_json(facts(cards, processes), indent=None if watch else 2)
+        while watch and not pause.wait(LOOK_EVERY_S):
+            cards.refresh()
+            write_json(facts(cards, processes), indent=None)
+        return
+    if not watch:
+        out().print(view(cards, processes))
+        return
+    from rich.live import Live
+
+    with Live(view(cards, processes), console=out(), auto_refresh=False) as live:
+        while not pause.wait(LOOK_EVERY_S):
+            cards.refresh()
+            live.update(view(cards, processes), refresh=True)
+
+
+def no_card_text(cards: Cards) -> str:
+    """That there is none, where it was looked for, and what was there instead."""
+    others = [f"{name} is {why}" for name, why in cards.skipped.items() if name.startswith("card")]
+    entries = [text for text in sorted(others) if not text.endswith("not a card")]
+    seen = f" ({'; '.join(entries[:4])})" if entries else ""
+    return f"no AMD card below {cards.root}{seen}"
+
+
+def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
+    """The samples as JSON values; the fields are those of `GpuSample`."""
+    found = [sample.to_dict() for sample in cards.sample()]
+    if processes:
+        from dataclasses import asdict
+
+        from perfkit.gpu.fdinfo import processes as all_processes
+
+        uses = [asdict(use) for use in all_processes()]
+        for card in found:
+            card["processes"] = [use for use in uses if use["pci"] == card["pci"]]
+    return found
+
+
+def view(cards: Cards, processes: bool = False) -> RenderableType:
+    """A few lines to each card, with what it could not tell, and who uses it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    samples = cards.sample()
+    if not samples:
+        return Text(no_card_text(cards), "yellow")
+    lines: list[Text] = []
+    for sample in samples:
+        head = [sample.name or "AMD card", sample.driver or "no driver", sample.state.value]
+        lines.append(Text.assemble((sample.pci or sample.card, "bold"), f"  {', '.join(head)}"))
+        lines += [Text(f"  {line}") for line in _readings(sample)]
+        if sample.errors:
+            lines.append(Text(f"  unknown or doubtful: {', '.join(sample.errors)}", "dim"))
+    return Group(*lines, *(map(Text, _process_lines()) if processes else ()))
+
+
+def _process_lines() -> list[str]:
+    from perfkit.gpu.fdinfo import processes
+
+    return [
+        f"{use.pci}  pid {use.pid} {use.name or '?'}: VRAM {size(use.vram_bytes)}, "
+        f"GTT {size(use.gtt_bytes)}"
+        for use in processes()
+    ]
+
+
+def _readings(sample: GpuSample) -> list[str]:
+    kind = f" ({sample.power_kind.value})" if sample.power_kind else ""
+    width = "" if sample.pcie_width is None else f".0 x{sample.pcie_width}"
+    return [
+        f"busy {figure(sample.gpu_busy_pct, '%')}, memory controller "
+        f"{figure(sample.mem_busy_pct, '%')}; VRAM {size(sample.vram_used_bytes)} of "
+        f"{size(sample.vram_total_bytes)}, GTT {size(sample.gtt_used_bytes)}",
+        f"core {figure(sample.sclk_hz, 'MHz', 1e-6)}, memory "
+        f"{figure(sample.mclk_hz, 'MHz', 1e-6)}, {figure(sample.voltage_mv, 'mV')}; power "
+        f"{figure(sample.power_w, 'W')}{kind} of {figure(sample.power_cap_w, 'W')}",
+        f"edge {figure(sample.temp_edge_c, '°C')}, junction "
+        f"{figure(sample.temp_junction_c, '°C')}, memory {figure(sample.temp_memory_c, '°C')}; "
+        f"fan {figure(sample.fan_rpm, 'rpm')}; PCIe {figure(sample.pcie_gen, '')}{width}",
+    ]
+
+
+def figure(value: float | None, unit: str, factor: float = 1) -> str:
+    """A value with its unit; a dash for what is unknown."""
+    return "–" if value is None else f"{value * factor:.4g} {unit}".rstrip()

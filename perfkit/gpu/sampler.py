@@ -1,0 +1,293 @@
+"""Cards watched in the background, each group of fields as often as it changes.
+
+Utilisation changes within milliseconds, temperature within seconds, and every read costs processor
+time of the machine that is being watched. So fields are read in groups, each at its own rate, from
+files that stay open, by one thread; what was read is kept in rings of fixed length, the oldest
+rows making room. `pcie_bw` has a thread of its own, off unless asked for: the kernel sleeps for a
+second in each read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from perfkit.gpu.base import GpuSample
+from perfkit.gpu.card import Card, Cards, FastReader, Row
+from perfkit.gpu.discovery import DRM_ROOT
+from perfkit.gpu.files import PADDING, HeldFile
+from perfkit.profile import data_frame, html_table, mib_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The fields that are read together.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "activity": ("gpu_busy_pct", "vram_used_bytes", "power_w"),
+    "memory": ("mem_busy_pct", "vis_vram_used_bytes", "gtt_used_bytes"),
+    "clocks": ("sclk_hz", "mclk_hz", "voltage_mv", "throttle_bits"),
+    "thermal": ("temp_edge_c", "temp_junction_c", "temp_memory_c", "fan_rpm"),
+    "link": ("pcie_speed_gts", "pcie_width"),
+}
+#: Reads a second of each group; a group that is left out, or at 0, is not read.
+RATES_HZ: Mapping[str, float] = {"activity": 10.0, "memory": 2.0, "clocks": 2.0, "thermal": 1.0}
+RATE_MAX_HZ = 1_000.0
+ROWS_MAX = 10_000
+#: Cards are looked for this often, for those that come, go and come back.
+REFRESH_S = 5.0
+#: Power further apart than this is not summed to energy: nobody knows what was in between.
+GAP_MAX_S = 5.0
+#: Stop may have to wait so long for a thread that sleeps.
+SLEEP_MAX_S = 0.1
+#: The mean of utilisation is over so many of the latest readings.
+MEAN_N = 10
+
+
+class Track:
+    """What is kept of one card: a ring of rows for each group, and its energy so far."""
+
+    def __init__(self, card: Card, groups: Sequence[str], rows_max: int) -> None:
+        self.card = card
+        self.readers = {group: FastReader(card, GROUPS[group]) for group in groups}
+        self.rows: dict[str, deque[Row]] = {group: deque(maxlen=rows_max) for group in groups}
+        self.energy_j: float | None = None
+        self.pcie_bytes_per_s: tuple[int, int] | None = None
+        self._power: tuple[float, float] | None = None
+
+    def read(self, group: str) -> None:
+        """Read a group once and keep it."""
+        row = self.readers[group].read()
+        self.rows[group].append(row)
+        if group == "activity":
+            self._add_energy(row)
+
+    def _add_energy(self, row: Row) -> None:
+        """Power over time by the trapezoidal rule; a gap adds nothing."""
+        power_w = row.values[GROUPS["activity"].index("power_w")]
+        if power_w is None:
+            self._power = None
+            return
+        if self._power is not None and row.monotonic_s - self._power[0] <= GAP_MAX_S:
+            before_s, before_w = self._power
+            joules = (row.monotonic_s - before_s) * (power_w + before_w) / 2
+            self.energy_j = (self.energy_j or 0.0) + joules
+        self._power = (row.monotonic_s, power_w)
+
+    def latest(self) -> GpuSample:
+        """A full sample now, with what only watching tells: energy, the mean, PCIe traffic."""
+        sample = self.card.sample()
+        busy = self.rows.get("activity", deque())
+        recent = [row.values[0] for row in list(busy)[-MEAN_N:]]
+        known = [value for value in recent if value is not None]
+        source = dict(sample.source)
+        energy_j = sample.energy_j
+        if energy_j is None and self.energy_j is not None:
+            energy_j, source["energy_j"] = self.energy_j, "sampler:power_w"
+        received, sent = self.pcie_bytes_per_s or (None, None)
+        return replace(
+            sample,
+            energy_j=energy_j,
+            gpu_busy_mean_pct=fmean(known) if known else None,
+            gpu_busy_mean_n=len(known) or None,
+            pcie_rx_bytes_per_s=received,
+            pcie_tx_bytes_per_s=sent,
+            source=source,
+        )
+
+
+class GpuSampler:
+    """Watches the cards below `root` from `start`, or `with`, until `stop`.
+
+    `rates_hz` gives each of `GROUPS` its rate. A ring keeps `rows_max` rows of a card's group; the
+    oldest row makes room. `pcie_bw` also watches the traffic over PCIe. Raises ValueError for a
+    group there is not and for a rate beyond 0 … 1,000 Hz.
+    """
+
+    def __init__(
+        self,
+        root: Path | Cards = DRM_ROOT,
+        *,
+        rates_hz: Mapping[str, float] = RATES_HZ,
+        rows_max: int = ROWS_MAX,
+        pcie_bw: bool = False,
+    ) -> None:
+        for group, rate in rates_hz.items():
+            if group not in GROUPS:
+                raise ValueError(f"no group {group!r}; there are {', '.join(GROUPS)}")
+            if not 0 <= rate <= RATE_MAX_HZ:
+                raise ValueError(f"{group} at {rate:g} Hz; give it 0 to {RATE_MAX_HZ:,.0f}")
+        self.cards = root if isinstance(root, Cards) else Cards(root)
+        self.rates_hz = {group: rate for group, rate in rates_hz.items() if rate}
+        self._rows_max = rows_max
+        self._pcie_bw = pcie_bw
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.tracks: dict[str, Track] = {}
+        self._track()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Start the thread; a sampler that runs goes on."""
+        if not self._threads:
+            self._done.clear()
+            self._threads = [threading.Thread(target=self._run, name="gpu-sampler", daemon=True)]
+            if self._pcie_bw:
+                watch = threading.Thread(target=self._watch_pcie, name="gpu-pcie-bw", daemon=True)
+                self._threads.append(watch)
+            for thread in self._threads:
+                thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the threads and close the files; what was read stays."""
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        self.cards.close()
+
+    def read(self, group: str) -> None:
+        """Read a group of every card now, in the calling thread; raises KeyError if not watched."""
+        with self._lock:
+            for track in self.tracks.values():
+                track.read(group)
+
+    def samples(self) -> list[GpuSample]:
+        """A full sample of each card now."""
+        with self._lock:
+            return [track.latest() for track in self.tracks.values()]
+
+    def rows(self, key: str, group: str) -> list[Row]:
+        """What is kept of a card's group, oldest first; the key is its PCI address."""
+        with self._lock:
+            return list(self.tracks[key].rows[group])
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each reading of each card, oldest first; fields not read then are None."""
+        watched = [name for group in self.rates_hz for name in GROUPS[group]]
+        rows = [
+            (row, key, group)
+            for key in self.tracks
+            for group in self.rates_hz
+            for row in self.rows(key, group)
+        ]
+        table = [
+            {"pci": key, "monotonic_s": row.monotonic_s, "state": row.state.value}
+            | dict(zip(GROUPS[group], row.values, strict=True))
+            for row, key, group in sorted(rows, key=lambda each: each[0].monotonic_s)
+        ]
+        return data_frame(table, ["pci", "monotonic_s", "state", *watched])
+
+    def _repr_html_(self) -> str:
+        return samples_html(self.samples())
+
+    def _track(self) -> None:
+        """Watch cards that are new, and follow those that moved."""
+        for card in self.cards:
+            before = self.tracks.get(card.info.key)
+            if before is None:
+                self.tracks[card.info.key] = Track(card, [*self.rates_hz], self._rows_max)
+            elif before.card is not card:
+                before.card = card
+                before.readers = {g: FastReader(card, GROUPS[g]) for g in self.rates_hz}
+
+    def _run(self) -> None:
+        """Read each group when it is due; a time that was missed is not made up for."""
+        due = dict.fromkeys(self.rates_hz, time.monotonic())
+        refresh_at = time.monotonic() + REFRESH_S
+        while True:
+            now = time.monotonic()
+            for group, at in due.items():
+                if at <= now:
+                    self.read(group)
+                    period_s = 1 / self.rates_hz[group]
+                    due[group] = at + period_s if at + period_s > now else now + period_s
+            if now >= refresh_at:
+                with self._lock:
+                    self.cards.refresh()
+                    self._track()
+                refresh_at = now + REFRESH_S
+            if self._ended(min([*due.values(), refresh_at]) - time.monotonic()):
+                return
+
+    def _ended(self, within_s: float) -> bool:
+        """Whether stop was called, waited for so long."""
+        if within_s > SLEEP_MAX_S:
+            return self._done.wait(within_s)
+        # Half the processor time of an Event's wait, and stop need not wait long for it.
+        time.sleep(max(0.0, within_s))
+        return self._done.is_set()
+
+    def _watch_pcie(self) -> None:
+        """Read `pcie_bw` of each card in turn, a second each; suspended ones are left asleep."""
+        while True:
+            with self._lock:
+                awake = [t for t in self.tracks.values() if not t.card.is_suspended()]
+            for track in awake:
+                track.pcie_bytes_per_s = read_pcie_bw(track.card.info.device)
+            if self._ended(1.0):
+                return
+
+
+def read_pcie_bw(device: Path) -> tuple[int, int] | None:
+    """Bytes a second received and sent over PCIe; takes a second, and is None if it can't be read.
+
+    The file counts packets received and sent within a second, and the largest payload of one
+    (amdgpu's `pcie_bw`), so this is the most that it can have been.
+    """
+    file = HeldFile(device / "pcie_bw")
+    try:
+        words = file.read().rstrip(PADDING).split()
+    except OSError:
+        return None
+    finally:
+        file.close()
+    if len(words) != 3 or not all(word.isdigit() for word in words):
+        return None
+    received, sent, payload_bytes = map(int, words)
+    return received * payload_bytes, sent * payload_bytes
+
+
+def samples_html(samples: Sequence[GpuSample]) -> str:
+    """Cards as a table for a notebook; what is unknown is a dash."""
+
+    def cell(value: float | None, unit: str) -> str:
+        return "–" if value is None else f"{value:g} {unit}"
+
+    return html_table(
+        "GPU cards",
+        ("card", "name", "state", "busy", "VRAM used", "of", "power", "hottest", "core clock"),
+        [
+            (
+                sample.pci or sample.card,
+                sample.name or "–",
+                sample.state.value,
+                cell(sample.gpu_busy_pct, "%"),
+                mib_text(sample.vram_used_bytes),
+                mib_text(sample.vram_total_bytes),
+                cell(sample.power_w, "W"),
+                cell(sample.hottest_c, "°C"),
+                cell(None if sample.sclk_hz is None else sample.sclk_hz / 1e6, "MHz"),
+            )
+            for sample in samples
+        ],
+        [] if samples else ["No AMD card was found."],
+    )

@@ -1,0 +1,63 @@
+"""What processes use of a card, from made-up entries of /proc."""
+
+from pathlib import Path
+
+import pytest
+
+from perfkit.gpu.fdinfo import Client, ProcessUse, parse, processes
+
+ONE = (
+    "pos:\t0\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:0A:00.0\ndrm-client-id:\t7\n"
+    "drm-memory-vram:\t2048 KiB\ndrm-memory-gtt: \t1 MiB\n"
+    "drm-engine-gfx:\t1000 ns\ndrm-engine-compute:\t500 ns\ndrm-engine-capacity-gfx:\t2\n"
+)
+
+
+def test_a_descriptor_of_a_card() -> None:
+    assert parse(ONE) == Client("0000:0a:00.0", 7, 2 << 20, 1 << 20, {"gfx": 1000, "compute": 500})
+
+
+def test_resident_memory_comes_before_the_older_key() -> None:
+    client = parse(ONE + "drm-resident-vram:\t1 MiB\n")
+    assert client is not None
+    assert client.vram_bytes == 1 << 20
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pos: 0\n", ONE.replace("amdgpu", "i915"), "drm-driver: amdgpu"]
+)
+def test_another_descriptor_is_none(text: str) -> None:
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize("size", ["2048 KB", "-1 KiB", "x", "1_0 KiB"])
+def test_an_odd_size_is_unknown(size: str) -> None:
+    client = parse(ONE.replace("2048 KiB", size))
+    assert client is not None
+    assert client.vram_bytes is None
+
+
+def test_a_client_counts_once_however_many_descriptors_share_it(tmp_path: Path) -> None:
+    files = {
+        "12/fdinfo/3": ONE,
+        "12/fdinfo/4": ONE,
+        "12/fdinfo/5": ONE.replace(":\t7", ":\t8"),
+        "12/fdinfo/6": "pos:\t0\n",
+        "12/comm": "trainer\n",
+        "13/fdinfo/3": ONE.replace("drm-client-id:\t7\n", ""),
+        "13/fdinfo/4": ONE.replace("drm-client-id:\t7\n", "").replace("2048 KiB", "?"),
+        "14/comm": "no descriptors\n",
+        "self/comm": "not a number\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    both = {"gfx": 2000, "compute": 1000}
+    assert processes(tmp_path) == [
+        ProcessUse(12, "trainer", "0000:0a:00.0", 4 << 20, 2 << 20, both),
+        ProcessUse(13, None, "0000:0a:00.0", 2 << 20, 2 << 20, both),
+    ]
+
+
+def test_this_machine_can_be_looked_at() -> None:
+    assert all(use.pid > 0 for use in processes())

@@ -1,0 +1,291 @@
+"""The vendor's tools: what each release says, and what happens when one does not answer."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from perfkit.gpu import amd_smi, amdsmi, rocm_smi
+from perfkit.gpu.backends import vendor_tools
+from perfkit.gpu.base import Found, PowerKind
+from perfkit.gpu.card import Cards
+from perfkit.gpu.tools import RETRY_S, Tool, ToolBackend, ToolError, number_of, run
+from tests.perfkit.gpu.trees import plant
+
+RECORDED = Path(__file__).parents[4] / "shared" / "gpu" / "rocm_smi"
+
+
+def values(found: Found) -> dict[str, float]:
+    return {name: reading.value for name, reading in found.readings.items()}
+
+
+OLD = {
+    "PCI Bus": "0000:1E:00.0",
+    "Temperature (Sensor edge) (C)": "31.0",
+    "Temperature (Sensor junction) (C)": "N/A",
+    "sclk clock speed:": "(300Mhz)",
+    "sclk clock level:": "0",
+    "mclk clock speed:": "(1200Mhz)",
+    "pcie clock level": "0 (8.0GT/s x16)",
+    "Average Graphics Package Power (W)": "39.0",
+    "Max Graphics Package Power (W)": "290.0",
+    "GPU use (%)": "7",
+    "GPU memory use (%)": "3",
+    "VRAM Total Memory (B)": "34342961152",
+    "VRAM Total Used Memory (B)": "6782976",
+    "Card series": "Arcturus",
+}
+NEW = {
+    "PCI Bus": "0000:1E:00.0",
+    "Current Socket Graphics Package Power (W)": "41.5",
+    "GPU Memory Allocated (VRAM%)": "12",
+    "GPU Memory Read/Write Activity (%)": "4",
+    "Card Series": "Arcturus",
+    "Voltage (mV)": 662,
+}
+
+
+def test_rocm_smi_of_old_keys() -> None:
+    text = "WARNING: AMD GPU device(s) is/are in a low-power state\n\n" + json.dumps(
+        {"card0": OLD, "system": {"Driver version": "6.2.4"}}
+    )
+    cards = rocm_smi.parse(text)
+    assert [*cards] == ["0000:1e:00.0"]
+    assert values(cards["0000:1e:00.0"]) == {
+        "temp_edge_c": 31.0, "sclk_hz": 300_000_000, "mclk_hz": 1_200_000_000,
+        "pcie_speed_gts": 8.0, "pcie_width": 16, "power_w": 39.0, "power_cap_w": 290.0,
+        "gpu_busy_pct": 7, "mem_busy_pct": 3, "vram_total_bytes": 34342961152,
+        "vram_used_bytes": 6782976,
+    }  # fmt: skip
+    assert cards["0000:1e:00.0"].readings["power_w"].kind is PowerKind.AVERAGE
+
+
+def test_rocm_smi_of_new_keys() -> None:
+    found = rocm_smi.parse(json.dumps({"card3": NEW | {"PCI Bus": "N/A"}}))["card3"]
+    assert values(found) == {"power_w": 41.5, "mem_busy_pct": 4, "voltage_mv": 662}
+    assert found.readings["power_w"].kind is PowerKind.SOCKET
+
+
+#: By hand from the recorded files: utilisation, memory in use, power, hottest, core clock.
+BY_HAND = {
+    "mi100_rocm571": ("0000:1e:00.0", 0, 6782976, 39.0, 34.0, 300_000_000),
+    "rx6700xt_rocm430": ("0000:07:00.0", 0, 1622728704, 6.0, 47.0, 500_000_000),
+    "rx6700xt_rocm612": ("0000:07:00.0", 0, 1572745216, 6.0, 47.0, 0),
+    "vega-10-XT": ("0000:04:00.0", 0, 17776640, 15.0, 40.0, 1_269_000_000),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_recorded_answers_of_rocm_smi(name: str) -> None:
+    file = RECORDED / f"{name}.json"
+    if not file.exists():
+        pytest.skip("the recorded answers are not here")
+    pci, *expected = BY_HAND[name]
+    told = values(rocm_smi.parse(file.read_text())[pci])
+    fields = ("gpu_busy_pct", "vram_used_bytes", "power_w", "temp_junction_c", "sclk_hz")
+    assert [told[field] for field in fields] == expected
+
+
+METRIC = {
+    "gpu": 0,
+    "usage": {"gfx_activity": {"value": 42, "unit": "%"}, "umc_activity": "N/A"},
+    "power": {
+        "socket_power": {"value": 250, "unit": "W"},
+        "gfx_voltage": {"value": 900, "unit": "mV"},
+    },
+    "clock": {"gfx_0": {"clk": {"value": 1877, "unit": "MHz"}}, "mem_0": {"clk": 900}},
+    "temperature": {
+        "edge": "N/A",
+        "hotspot": {"value": 66, "unit": "C"},
+        "mem": {"value": 59, "unit": "F"},
+    },
+    "mem_usage": {"total_vram": {"value": 16384, "unit": "MB"}, "used_vram": 1024},
+    "pcie": {"width": 16, "speed": {"value": 16, "unit": "GT/s"}},
+    "energy": {"total_energy_consumption": {"value": 12.5, "unit": "J"}},
+}  # fmt: skip
+EXPECTED = {
+    "gpu_busy_pct": 42, "power_w": 250, "voltage_mv": 900, "sclk_hz": 1_877_000_000,
+    "mclk_hz": 900_000_000, "temp_junction_c": 66, "vram_total_bytes": 16 << 30,
+    "vram_used_bytes": 1 << 30, "pcie_width": 16, "pcie_speed_gts": 16, "energy_j": 12.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metric", "cards", "key"),
+    [
+        ([METRIC], "[]", "card0"),
+        ({"gpu_data": [METRIC]}, "[]", "card0"),
+        ([METRIC], '[{"gpu": 0, "bdf": "0000:0A:00.0"}]', "0000:0a:00.0"),
+        ([METRIC | {"bus": {"bdf": "0000:0B:00.0"}}], "[]", "0000:0b:00.0"),
+    ],
+)
+def test_amd_smi_in_a_list_or_below_gpu_data(metric: Any, cards: str, key: str) -> None:
+    answer = amd_smi.parse("WARNING: no permission\n" + json.dumps(metric), cards)
+    assert [*answer] == [key]
+    assert values(answer[key]) == EXPECTED
+    assert answer[key].troubles["temp_memory_c"].text == "amd-smi:temperature.mem: in f, not in c"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no JSON here", "[]", "{", "[" * 100_000, '["a"]', "WARNING: {broken\n", "[1, 2]"],
+)
+@pytest.mark.parametrize("parse", [rocm_smi.parse, amd_smi.parse])
+def test_an_answer_that_is_none_is_an_error(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ToolError, match="JSON"):
+        parse(text)
+
+
+def test_answers_of_another_shape_are_errors() -> None:
+    with pytest.raises(ToolError, match="a list, not an object"):
+        rocm_smi.parse('[{"card0": {}}]')
+    with pytest.raises(ToolError, match="no list of cards"):
+        amd_smi.parse('{"gpu_data": "N/A"}')
+
+
+@pytest.mark.parametrize(
+    ("told", "value"),
+    [
+        ("39.0", 39.0), (" 7 ", 7), (5, 5), (2.5, 2.5), ("-3", -3), ("N/A", None), ("", None),
+        ("1_000", None), ("1e3", None), ("inf", None), (True, None), (None, None), ([], None),
+        (float("inf"), None), ("9" * 40, None), ("٣", None),
+    ],
+)  # fmt: skip
+def test_only_plain_figures_are_figures(told: Any, value: float | None) -> None:
+    assert number_of(told) == value
+
+
+class Module:
+    """A module that answers as amdsmi does, with what a card lacks raised."""
+
+    AmdSmiTemperatureType = SimpleNamespace(EDGE=0, JUNCTION=1, VRAM=2)
+    AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)
+    AmdSmiClkType = SimpleNamespace(GFX=0)
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def amdsmi_init(self) -> None:
+        self.calls.append("init")
+
+    def amdsmi_shut_down(self) -> None:
+        self.calls.append("shut down")
+
+    def amdsmi_get_processor_handles(self) -> list[str]:
+        return ["a", "b"]
+
+    def amdsmi_get_gpu_device_bdf(self, handle: str) -> str:
+        if handle == "b":
+            raise RuntimeError("no such card")
+        return "0000:0A:00.0"
+
+    def amdsmi_get_gpu_activity(self, handle: str) -> Mapping[str, Any]:
+        return {"gfx_activity": 91, "umc_activity": 0xFFFF, "mm_activity": "N/A"}
+
+    def amdsmi_get_power_info(self, handle: str) -> Mapping[str, Any]:
+        return {"current_socket_power": "N/A", "average_socket_power": 120}
+
+    def amdsmi_get_gpu_vram_usage(self, handle: str) -> Mapping[str, Any]:
+        return {"vram_total": 8192, "vram_used": 100}
+
+    def amdsmi_get_temp_metric(self, handle: str, kind: int, metric: int) -> int:
+        return 50 + kind
+
+    def amdsmi_get_clock_info(self, handle: str, kind: int) -> Mapping[str, Any]:
+        return {"clk": 1700}
+
+
+def test_the_module_is_asked_function_by_function() -> None:
+    module = Module()
+    cards = amdsmi.ask_module(module)
+    assert module.calls == ["init", "shut down"]
+    assert {key: values(found) for key, found in cards.items()} == {
+        "0000:0a:00.0": {
+            "gpu_busy_pct": 91, "power_w": 120, "vram_total_bytes": 8 << 30,
+            "vram_used_bytes": 100 << 20, "temp_edge_c": 50, "temp_junction_c": 51,
+            "temp_memory_c": 52, "sclk_hz": 1_700_000_000,
+        }
+    }  # fmt: skip
+    assert cards["0000:0a:00.0"].readings["power_w"].kind is PowerKind.AVERAGE
+
+
+def test_a_module_that_does_not_start_is_an_error() -> None:
+    with pytest.raises(ToolError, match="amdsmi: "):
+        amdsmi.ask_module(SimpleNamespace())
+
+
+def test_a_module_that_can_not_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "amdsmi", None)
+    with pytest.raises(ToolError, match="amdsmi can't be imported"):
+        amdsmi.ask()
+
+
+def test_an_importable_module_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "amdsmi", Module())  # type: ignore[arg-type]
+    assert [*amdsmi.ask()] == ["0000:0a:00.0"]
+
+
+# Asking
+
+
+def script(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_tool_that_is_missing_fails_or_hangs_is_an_error(tmp_path: Path) -> None:
+    script(tmp_path, "failing", "echo nothing >&2; exit 3")
+    script(tmp_path, "hanging", "exec sleep 60")
+    script(tmp_path, "warning", "echo '{}'; exit 2")
+    with pytest.raises(ToolError, match="No such file"):
+        run([str(tmp_path / "missing")])
+    with pytest.raises(ToolError, match="ended with 3"):
+        run([str(tmp_path / "failing")])
+    with pytest.raises(ToolError, match=r"no answer within 0\.1 s"):
+        run([str(tmp_path / "hanging")], timeout_s=0.1)
+    assert run([str(tmp_path / "warning")]) == "{}\n"
+
+
+def test_an_answer_is_kept_for_a_while_and_a_failure_for_longer() -> None:
+    now, asked = [0.0], []
+
+    def ask() -> Mapping[str, Found]:
+        asked.append(now[0])
+        if now[0] >= 2:
+            raise ToolError("gone")
+        return {"card0": Found()}
+
+    tool = Tool(ask, cache_s=1.0, clock=lambda: now[0])
+    for now[0] in (0.0, 0.5, 1.0, 1.5, 2.0, 2.0 + RETRY_S / 2, 2.0 + RETRY_S):
+        known = [*tool.cards()]
+        assert known == (["card0"] if now[0] < 2 else [])
+    assert asked == [0.0, 1.0, 2.0, 2.0 + RETRY_S]
+    assert tool.error == "gone"
+
+
+def test_a_card_takes_what_only_a_tool_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = json.dumps({"card0": OLD | {"PCI Bus": "0000:0A:00.0", "Fan RPM": "99999"}})
+    script(tmp_path, "rocm-smi", f"echo '{answer}'")
+    script(tmp_path, "amd-smi", "echo '[]'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setitem(sys.modules, "amdsmi", None)
+    plant(tmp_path / "drm", {"vendor": "0x1002\n", "uevent": "PCI_SLOT_NAME=0000:0a:00.0\n"})
+    (sample,) = Cards(tmp_path / "drm", vendor_tools()).sample()
+    assert (sample.power_w, sample.power_kind) == (39.0, PowerKind.AVERAGE)
+    assert sample.source["gpu_busy_pct"] == "rocm-smi:gpu use (%)"
+    assert "99,999 is not within" in sample.errors["fan_rpm"]
+
+
+def test_a_card_that_the_tool_does_not_know_has_nothing_of_it() -> None:
+    backend = ToolBackend(Tool(lambda: {"card7": Found()}), ["0000:0a:00.0", None])
+    found = Found()
+    backend.read(["power_w"], found)
+    backend.close()
+    assert (found.readings, found.troubles) == ({}, {})
