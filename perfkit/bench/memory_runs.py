@@ -23,7 +23,7 @@ from perfkit.bench.counts import PYTHON, count_afresh
 from perfkit.bench.limit_runs import BASELINE, OPTIMIZED, WORKERS, Say
 from perfkit.bench.load import ExperimentError, Work, echo_work, map_s, result_of
 from perfkit.bench.rounds import Arm, Readings, take_turns
-from perfkit.profile.memory import MemorySample, process_memory
+from perfkit.profile import MemorySample, process_memory
 
 MB = 1e6
 #: The smallest model there is: what its worker holds is the runtime.

@@ -40,10 +40,7 @@ EXAMPLES = (
 
 def bench(
     experiment: Annotated[
-        str,
-        typer.Argument(
-            help="throughput, latency, burst or startup; limits, gpu or memory: tables."
-        ),
+        str, typer.Argument(help="throughput, latency, burst or startup; limits, gpu, memory.")
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
