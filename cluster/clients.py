@@ -104,6 +104,11 @@ class Clients:
         for submission in list(client.submissions):
             self._received(client, submission, now)
 
+    def shrink(self) -> None:
+        """Make the tables small again, which are empty when there is no run."""
+        for client in self.by_name.values():
+            client.submissions.clear()
+
     def due(self, name: str, now: float) -> None:
         """A client may have been silent for too long."""
         due = self.by_name[name].last_seen + self._limits.client_liveness_s

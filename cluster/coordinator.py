@@ -22,6 +22,7 @@ import zmq
 from cluster import actions as do
 from cluster import events as on
 from cluster.errors import ClusterError, ProtocolError
+from cluster.heap import Heap
 from cluster.scheduler import Scheduler
 from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.task import Priority, TaskId
@@ -66,6 +67,7 @@ class ClusterCoordinator:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.ROUTER, spec)
         self._waker = Waker()
+        self._heap = Heap(spec.trim_bytes)
         self._clients: dict[str, bytes] = {}
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}
@@ -211,6 +213,9 @@ class ClusterCoordinator:
         now = self._clock()
         if self._deadline() <= now:
             self._address(self.scheduler.handle_timer(now), b"", outgoing)
+            passed_bytes = self._channel.bytes_in
+            if self._heap.is_due(passed_bytes) and self.scheduler.shrink():
+                self._heap.trim(passed_bytes)
         if self.spec.answer_after_s:
             self._hold_answers(outgoing, now)
         while outgoing:

@@ -82,8 +82,8 @@ def _check_tasks(scheduler: Scheduler) -> None:
         whole = all(before[1] == after[0] for before, after in joints)
         assert whole, f"run {run.id} of {run.count} is not partitioned: {places}"
         healthy, suspects = run.waiting
-        assert healthy == sorted(healthy), f"run {run.id} is queued out of order"
-        assert suspects == sorted(suspects), f"suspects of run {run.id} are queued out of order"
+        assert [*healthy] == sorted(healthy), f"run {run.id} is queued out of order"
+        assert [*suspects] == sorted(suspects), f"suspects of run {run.id} are queued out of order"
         assert not any(p.deaths for p in healthy), f"run {run.id} takes suspects for healthy"
         assert all(p.deaths for p in suspects), f"run {run.id} suspects the healthy"
         assert not queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
@@ -101,14 +101,17 @@ def _check_leases(scheduler: Scheduler) -> None:
         worker = lease.worker
         assert scheduler.workers.get(worker.id) is worker, f"lease {lease.id} of a worker not here"
         assert worker.leases.get(lease.id) is lease, f"lease {lease.id} unknown to {worker.id}"
-        assert lease.run.leases.get(lease.id) is lease, f"lease {lease.id} unknown to its run"
+        assert (lease.run.leases or {}).get(lease.id) is lease, (
+            f"lease {lease.id} unknown to its run"
+        )
         assert lease.next < lease.stop, f"lease {lease.id} is empty but live"
         assert lease.deaths < scheduler.limits.deaths, f"lease {lease.id} should have been buried"
         assert lease.attempts < lease.run.retry.max_attempts, f"lease {lease.id}: attempts"
     held = sum(len(worker.leases) for worker in scheduler.workers.values())
     assert held == len(ledger.leases), "a worker holds a lease that is not live"
     for run in ledger.runs.values():
-        assert run.leases.keys() <= ledger.leases.keys(), f"run {run.id} keeps a lease that is over"
+        kept = (run.leases or {}).keys()
+        assert kept <= ledger.leases.keys(), f"run {run.id} keeps a lease that is over"
 
 
 def _check_workers(scheduler: Scheduler) -> None:

@@ -7,8 +7,8 @@ knows leases but does not decide who gets one: that is the scheduler's part.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 from cluster import actions as do
 from cluster.events import TasksSubmitted
@@ -16,12 +16,13 @@ from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
-from cluster.run import Entry, Lease, Outcome, Range, Run
+from cluster.run import Entry, Lease, Outcome, Past, Range, Run, pack, unpack
 from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
 
 Timer: TypeAlias = tuple[str, Any]
+V = TypeVar("V", bound=Hashable)
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
 #: the moves of each lease, reached once: in Python 3.11 a member of an enumeration costs as much to
 #: reach as a line of a story to write
@@ -29,6 +30,8 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
+#: how many different values are kept to be shared; at that, all are let go of
+MAX_SHARED = 4_096
 
 
 def weight(outcome: Outcome) -> int:
@@ -54,8 +57,8 @@ class Ledger:
         self.queue = queue(limits.bypasses)
         self.runs: dict[RunId, Run] = {}
         self.leases: dict[int, Lease] = {}
-        #: runs that are over and received, kept for their stories
-        self.history: deque[Run] = deque(maxlen=limits.history_runs)
+        #: runs that are over and received, packed, kept for their stories
+        self.history: deque[bytes] = deque(maxlen=limits.history_runs)
         #: tasks not terminal, the payload bytes of their runs, and the bytes of outcomes not yet
         #: received
         self.open_tasks = 0
@@ -65,6 +68,7 @@ class Ledger:
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
         self._chance = chance
+        self._known: dict[Hashable, Hashable] = {}
         self._next_run = 1
         self._next_lease = 1
 
@@ -90,6 +94,8 @@ class Ledger:
     def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
         """Take a run in: from here on each of its tasks will have exactly one outcome."""
         run = Run(self._next_run, event, payload_bytes, now)
+        run.client, run.needs = self._shared(run.client), self._shared(run.needs)
+        run.retry = self._shared(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
@@ -101,6 +107,14 @@ class Ledger:
         self.queue.push(run)
         return run
 
+    def _shared(self, value: V) -> V:
+        """The first of all values that equal this one: a peer's messages say the same again and
+        again, and each time in new objects.
+        """
+        if len(self._known) >= MAX_SHARED:
+            self._known.clear()
+        return cast(V, self._known.setdefault(value, value))
+
     def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
         """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
         hands.
@@ -108,14 +122,16 @@ class Ledger:
         piece = run.take(most, suspect)
         lease = Lease(self._next_lease, run, piece, worker, now)
         self._next_lease += 1
-        self.leases[lease.id] = worker.leases[lease.id] = run.leases[lease.id] = lease
+        self.leases[lease.id] = worker.leases[lease.id] = lease
+        run.hold(lease)
         if piece.deaths:
             worker.suspects += 1
         start, stop = piece.start, piece.stop
         run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
-        payloads = run.payloads[start:stop]
+        kept = run.payloads
+        payloads = kept[start:stop] if isinstance(kept, list) else [*kept]
         kind = run.needs[0]
         self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease
@@ -124,7 +140,7 @@ class Ledger:
         """End a lease of which nothing is left."""
         del self.leases[lease.id]
         del lease.worker.leases[lease.id]
-        del lease.run.leases[lease.id]
+        lease.run.release(lease)
         if lease.deaths:
             lease.worker.suspects -= 1
 
@@ -204,7 +220,7 @@ class Ledger:
             del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
             self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
-        for lease in run.leases.values():
+        for lease in (run.leases or {}).values():
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
             if not positions:
@@ -237,13 +253,19 @@ class Ledger:
         self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
         self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.retained_bytes -= run.retained_bytes
-        run.outcomes = None
         del self.runs[run.id]
-        self.history.append(run)
+        self.history.append(pack(run))
+
+    def shrink(self) -> None:
+        """Make the tables small again, which are empty when there is no run."""
+        self.runs.clear()
+        self.leases.clear()
+        self._known.clear()
 
     def story(self, task: TaskId) -> list[Entry]:
         """What happened to one task, in order; empty when its run is unknown or forgotten."""
-        run = self.runs.get(task.run) or next((r for r in self.history if r.id == task.run), None)
+        run: Run | Past | None = self.runs.get(task.run)
+        run = run or next((p for p in map(unpack, self.history) if p.id == task.run), None)
         if run is None or not 0 <= task.position < run.count:
             return []
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
+from cluster.heap import Heap
 from cluster.spec import ClusterSpec, decode_spec, load_part
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ def announce(**facts: str | int) -> None:
     print(json.dumps({"pid": os.getpid(), **facts}), flush=True)
 
 
-def settle() -> None:
+def settle(spec: ClusterSpec) -> None:
     """What is there at the start stays: the collector need not look at it again and again.
 
     Nor at every few tasks: hardly anything here refers to itself, and a task waits for each look.
     """
     gc.collect()
     gc.freeze()
+    Heap(spec.trim_bytes).trim(0)  # what starting left free, a model's loading above all
     gc.set_threshold(YOUNG_OBJECTS)
 
 
@@ -68,7 +70,7 @@ def run_coordinator(
     coordinator.stop_on_signals()
     if not alone:
         stop_with_parent(coordinator.stop)
-    settle()
+    settle(spec)
     announce(endpoint=coordinator.endpoint)
     if cprofile is None:
         coordinator.run()
@@ -129,7 +131,7 @@ def run_worker(
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     worker.on_welcome = ready
-    settle()
+    settle(spec)
     worker.stop_on_signals()
     if not alone:
         stop_with_parent(worker.stop)

@@ -44,7 +44,7 @@ class Line:
 
     def push(self, run: Run) -> None:
         """Enter a run that is not in it."""
-        run.lines[self.suspect] = True
+        run.lines |= 1 << self.suspect
         heappush(self.heap, (run.id, not self.suspect, run))
         self.keep_tidy()
 
@@ -60,7 +60,7 @@ class Line:
         while heap:
             if heap[0][2].waiting[suspect]:
                 return heap[0]
-            heappop(heap)[2].lines[suspect] = False
+            heappop(heap)[2].lines &= ~(1 << suspect)
         return None
 
     def _tidy(self) -> None:
@@ -69,7 +69,7 @@ class Line:
         """
         over = [run for _, _, run in self.heap if not run.waiting[self.suspect]]
         for run in over:
-            run.lines[self.suspect] = False
+            run.lines &= ~(1 << self.suspect)
         if over:
             self.heap = [entry for entry in self.heap if entry[2].waiting[self.suspect]]
             heapify(self.heap)
@@ -95,7 +95,7 @@ class RunQueue:
         its id alone.
         """
         for suspect in (False, True):
-            if run.waiting[suspect] and not run.lines[suspect]:
+            if run.waiting[suspect] and not run.lines >> suspect & 1:
                 lines = self._lines[run.priority]
                 key = (run.needs, suspect)
                 line = lines.get(key)

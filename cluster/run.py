@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
+
+import msgspec
 
 from cluster.events import TasksSubmitted
 from cluster.lifecycle import TRANSITIONS, Cause
@@ -18,6 +20,8 @@ from cluster.task import Failure, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
 Outcome: TypeAlias = bytes | Failure
+#: entries as plain tuples: one is written for each lease, and hardly any is ever read
+Line: TypeAlias = tuple[float, Cause, State, int, int, str]
 
 
 class Range(NamedTuple):
@@ -29,6 +33,16 @@ class Range(NamedTuple):
     stop: int
     attempts: int = 0
     deaths: int = 0
+
+
+Waiting: TypeAlias = tuple[Sequence[Range], Sequence[Range]]
+#: what waits of a run that has been through nothing, if it is of one task; and of one that is out
+ALONE: Waiting = ((Range(0, 1),), ())
+NOTHING: Waiting = ((), ())
+#: up to this size an object is in one of the arenas of Python's allocator (Objects/obmalloc.c)
+SMALL_BYTES = 512
+FILLING = bytes(SMALL_BYTES)
+_PAST = msgspec.msgpack.Encoder()
 
 
 class Entry(NamedTuple):
@@ -43,7 +57,11 @@ class Entry(NamedTuple):
 
 
 class Run:
-    """Tasks that came together and share every attribute."""
+    """Tasks that came together and share every attribute.
+
+    Where tasks are submitted one by one each is a run, and a million of them may wait. So what most
+    never have is not made beforehand, and what all have at first is one for all.
+    """
 
     __slots__ = (
         "_story",
@@ -76,33 +94,38 @@ class Run:
         self.needs: Needs = (event.kind, event.requirements)
         self.priority = event.priority
         self.retry = event.retry
-        self.payloads = event.payloads
+        #: a tuple where there is one, which is half the size of a list of one
+        self.payloads: list[bytes] | tuple[bytes] = event.payloads
         self.payload_bytes = payload_bytes
         self.count = len(event.payloads)
+        if self.count == 1:
+            self.payloads = (event.payloads[0],)
         self.accepted_at = now
         self.deadline = None if event.timeout_s is None else now + event.timeout_s
         #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects
-        self.waiting: tuple[list[Range], list[Range]] = ([Range(0, self.count)], [])
+        self.waiting: Waiting = ALONE if self.count == 1 else ([Range(0, self.count)], [])
         #: single positions waiting for their next attempt
         self.delayed: dict[int, Range] | None = None
         #: the live ones, by their ids
-        self.leases: dict[int, Lease] = {}
-        #: whether the queue holds an entry for the former, and for the latter
-        self.lines = [False, False]
+        self.leases: dict[int, Lease] | None = None
+        #: as bits, whether the queue holds an entry for the former, and for the latter
+        self.lines = 0
         #: one per task once anything is settled; None where a task is not terminal
         self.outcomes: list[Outcome | None] | None = None
         #: how many tasks are not terminal
         self.open = self.count
         self.retained_bytes = 0
-        #: entries as plain tuples: one is written for each lease, and hardly any is ever read. The
-        #: later half is overwritten in turn when there is no room left
-        self._story: list[tuple[float, Cause, State, int, int, str]] = []
+        #: the later half is overwritten in turn when there is no room left
+        self._story: list[Line] | None = None
         self.omitted = 0
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
 
     def take(self, most: int, suspect: bool) -> Range:
         """Remove and return at most ``most`` tasks from the front of the first waiting range."""
-        waiting = self.waiting[suspect]
+        if self.waiting is ALONE:
+            self.waiting = NOTHING
+            return ALONE[0][0]
+        waiting = self._waiting_lists()[suspect]
         first = waiting[0]
         stop = first.start + most
         if stop >= first.stop:
@@ -114,7 +137,7 @@ class Run:
         """Let a range wait in its place, joined with its neighbours where they have been through
         the same.
         """
-        waiting = self.waiting[piece.deaths > 0]
+        waiting = self._waiting_lists()[piece.deaths > 0]
         at = bisect_left(waiting, piece)
         if at < len(waiting) and (piece.stop, *piece[2:]) == (waiting[at].start, *waiting[at][2:]):
             piece = piece._replace(stop=waiting.pop(at).stop)
@@ -126,7 +149,7 @@ class Run:
     def withdraw(self, start: int, stop: int) -> list[Range]:
         """Remove and return whatever waits of positions ``start <= p < stop``."""
         taken: list[Range] = []
-        for waiting in self.waiting:
+        for waiting in self._waiting_lists():
             kept: list[Range] = []
             for piece in waiting:
                 low, high = max(start, piece.start), min(stop, piece.stop)
@@ -140,6 +163,23 @@ class Run:
                     kept.append(piece._replace(start=high))
             waiting[:] = kept
         return sorted(taken)
+
+    def _waiting_lists(self) -> tuple[list[Range], list[Range]]:
+        """The ranges that wait, to be changed: lists of this run's own."""
+        if self.waiting is ALONE or self.waiting is NOTHING:
+            self.waiting = ([*self.waiting[0]], [])
+        return cast("tuple[list[Range], list[Range]]", self.waiting)
+
+    def hold(self, lease: Lease) -> None:
+        """A slice of this run is in a worker's hands."""
+        if self.leases is None:
+            self.leases = {}
+        self.leases[lease.id] = lease
+
+    def release(self, lease: Lease) -> None:
+        """It is not any more."""
+        assert self.leases is not None
+        del self.leases[lease.id]
 
     def settle(self, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         """Write terminal outcomes for the positions from ``start`` on."""
@@ -166,6 +206,9 @@ class Run:
         """
         line = (now, cause, TRANSITIONS[state][cause], start, stop, detail)
         story = self._story
+        if story is None:
+            self._story = [line]
+            return
         if len(story) < most:
             story.append(line)
             return
@@ -176,12 +219,42 @@ class Run:
     @property
     def story(self) -> list[Entry]:
         """What was noted, in order, without the ``omitted`` lines of its middle."""
-        lines = self._story
+        return [Entry(*line) for line in self.noted()]
+
+    def noted(self) -> list[Line]:
+        """The story as it was noted."""
+        lines = self._story or []
         if self.omitted:
             half = len(lines) // 2
             oldest = half + self.omitted % (len(lines) - half)
             lines = lines[:half] + lines[oldest:] + lines[half:oldest]
-        return [Entry(*line) for line in lines]
+        return lines
+
+
+class Past(msgspec.Struct, array_like=True):
+    """A run that is over and received, kept, packed, for its story.
+
+    As objects its lines would be ten times as large, and each would hold on to the memory around
+    it: Python's allocator gives an arena of a MiB back only when nothing in it is left. What is
+    larger than SMALL_BYTES does not come from there, so every story is made that long.
+    """
+
+    id: RunId
+    client: str
+    accepted_at: float
+    count: int
+    story: list[Entry]
+    filling: bytes = b""
+
+
+def pack(run: Run) -> bytes:
+    """A run's Past, for `unpack`."""
+    return _PAST.encode((run.id, run.client, run.accepted_at, run.count, run.noted(), FILLING))
+
+
+def unpack(packed: bytes) -> Past:
+    """What `pack` packed."""
+    return msgspec.msgpack.decode(packed, type=Past)
 
 
 class Lease:

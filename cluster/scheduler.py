@@ -96,6 +96,17 @@ class Scheduler:
             self._timers[timer[0]](timer[1], now)
         return self._act(now)
 
+    def shrink(self) -> bool:
+        """Let go of the room that tables have grown to; False as long as there is any task.
+
+        A dict that has been large stays so until it is cleared.
+        """
+        if self.ledger.runs:
+            return False
+        self.ledger.shrink()
+        self.clients.shrink()
+        return True
+
     def story(self, task: TaskId) -> list[Entry]:
         """What happened to one task, in order; empty when its run is unknown or forgotten."""
         return self.ledger.story(task)

@@ -38,7 +38,8 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``burst`` is how many tasks a client may put into one message, ``drain`` how many messages a
     loop reads before it answers, ``credit`` how many tasks a worker may hold per task that it can
     run at once, ``answer_after_s`` how long the news that tasks are accepted may wait for something
-    else to travel with (0: it is sent at once).
+    else to travel with (0: it is sent at once), ``trim_bytes`` after how many bytes of messages a
+    coordinator that has nothing left to do gives free memory back to the system (0: never).
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
@@ -50,6 +51,7 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     drain: Whole = 64
     credit: Whole = 2
     answer_after_s: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
+    trim_bytes: Size = 0
     transport: Literal["tcp", "ipc"] = "tcp"
     sockets: SocketOptions = SocketOptions()
     limits: Limits = Limits()

@@ -27,7 +27,7 @@ class SortedLine(Line):
 
     def push(self, run: Run) -> None:
         """Enter a run that is not in it."""
-        run.lines[self.suspect] = True
+        run.lines |= 1 << self.suspect
         entry, heap = (run.id, not self.suspect, run), self.heap
         if not heap or heap[-1] < entry:
             heap.append(entry)
@@ -42,7 +42,7 @@ class SortedLine(Line):
             entry = heap[self._served]
             if entry[2].waiting[suspect]:
                 return entry
-            entry[2].lines[suspect] = False
+            entry[2].lines &= ~(1 << suspect)
             self._served += 1
             if self._served > MAX_SERVED:
                 self._cut()

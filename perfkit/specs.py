@@ -23,6 +23,7 @@ INDEXED = {"policies": "perfkit.policy:POLICIES"}
 SORTED = {"queue": "perfkit.queue:SortedQueue"}
 UNCOPIED = {"sockets": SocketOptions(zero_copy_bytes=65_536)}
 FEWER_ANSWERS = {"answer_after_s": 0.005}
+TRIMMED = {"trim_bytes": 4 << 20}
 
 
 def _with(base: ClusterSpec, name: str, *ideas: Mapping[str, Any]) -> ClusterSpec:
@@ -30,7 +31,7 @@ def _with(base: ClusterSpec, name: str, *ideas: Mapping[str, Any]) -> ClusterSpe
     return msgspec.structs.replace(base, name=name, **changes)
 
 
-OPTIMIZED = _with(BASELINE, "optimized", RUNS, PACKED, INDEXED, UNCOPIED, FEWER_ANSWERS)
+OPTIMIZED = _with(BASELINE, "optimized", RUNS, PACKED, INDEXED, UNCOPIED, FEWER_ANSWERS, TRIMMED)
 
 #: by the plan's names for the ideas
 ABLATIONS: Mapping[str, ClusterSpec] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from perfkit.bench.memory import GOALS
 from perfkit.bench.results import load
 from perfkit.cli.report import default_notebooks
 from perfkit.report import ReportRun, SilentProgress, run_report
@@ -20,6 +21,7 @@ from perfkit.specs import ABLATIONS
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 HOT_PATHS = NOTEBOOKS / "02_hot_paths.ipynb"
 BASELINE = NOTEBOOKS / "01_baseline.ipynb"
+MEMORY = NOTEBOOKS / "03_memory.ipynb"
 CLAIMS = {
     "Message throughput",
     "Task throughput",
@@ -112,7 +114,27 @@ def test_the_hot_paths_page_is_small_and_self_contained(hot_paths: ReportRun) ->
     assert (hot_paths.path / "results" / "coordinator-optimized-1.prof").is_file()
 
 
-def test_the_hot_paths_are_measured_on_request_only() -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_memory_notebook_runs_to_its_end(
+    tmp_path: Path,
+) -> None:
+    ran = run_report(
+        [MEMORY],
+        parameters={"tasks": 100, "workers": 1},
+        out_root=tmp_path,
+        progress=SilentProgress(),
+    )
+    (notebook,) = ran.notebooks
+    assert notebook.failure is None
+    assert notebook.cells_run == notebook.cells
+    assert {f"Goal: {goal.name}" for goal in GOALS} <= {h.title for h in ran.headlines}
+    page = (ran.path / "03_memory.html").read_text()
+    assert find_external(page) == []
+    assert page.count('role="img"') == page.count("<svg") == 4
+
+
+def test_hot_paths_and_memory_are_measured_on_request_only() -> None:
     assert default_notebooks(NOTEBOOKS.parent) == [BASELINE]
 
 

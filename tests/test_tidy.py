@@ -37,7 +37,7 @@ LAYERS = [
     ("perfkit", "codec policy queue index sizer pool"),
     ("cluster", "__init__ __main__"),
     ("cluster", "local process simulator simulated api"),
-    ("cluster", "async_client coordinator worker client client_loop host mapping futures"),
+    ("cluster", "async_client coordinator worker client client_loop heap host mapping futures"),
     ("cluster", "workloads inference models handlers shift"),
     ("cluster", "spec transport"),
     ("cluster", "scheduler inspection codec"),

@@ -179,7 +179,9 @@ class LimitRow:
 
 @dataclass(frozen=True)
 class LimitTable:
-    """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran."""
+    """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran, and
+    empty in a table without.
+    """
 
     rows: tuple[LimitRow, ...]
     environment: Environment
@@ -232,7 +234,10 @@ class LimitTable:
                 )
                 for row in self.rows
             ],
-            [f"Latency: {self.layout}. Profile {self.profile}, seed {self.seed}."],
+            [
+                *([f"Latency: {self.layout}."] if self.layout else []),
+                f"Profile {self.profile}, seed {self.seed}.",
+            ],
         )
 
 

@@ -19,10 +19,16 @@ Readings: TypeAlias = dict[str, dict[str, list[float]]]
 
 
 def take_turns(
-    arms: Mapping[str, Arm], rounds: int, seed: int, unit: str, say: Callable[[str], None]
+    arms: Mapping[str, Arm],
+    rounds: int,
+    seed: int,
+    unit: str,
+    say: Callable[[str], None],
+    *,
+    warm: bool = True,
 ) -> Readings:
-    """Run a block of every arm in each round, after one of each that does not count."""
-    for arm in arms.values():
+    """Run a block of every arm in each round, after one of each that does not count if `warm`."""
+    for arm in arms.values() if warm else ():
         arm()
     by_letter = dict(zip(ascii_uppercase, arms, strict=False))
     readings: Readings = {}

@@ -34,12 +34,13 @@ EXAMPLES = (
     ("for a program", "perfkit bench throughput --json - | jq .value"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
     ("what watching cards costs", "perfkit bench gpu"),
+    ("every goal of memory", "perfkit bench memory --json memory.json"),
 )
 
 
 def bench(
     experiment: Annotated[
-        str, typer.Argument(help="throughput, latency, burst or startup; or a table: limits, gpu.")
+        str, typer.Argument(help="throughput, latency, burst or startup; limits, gpu, memory.")
     ],
     spec: Annotated[
         str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
@@ -76,7 +77,7 @@ def bench(
 
     Every result is checked before its time counts. The figure comes with an interval: the machine
     is never quite the same twice. `limits` holds every goal against what bare ZeroMQ does, `gpu`
-    those of watching cards.
+    those of watching cards, `memory` those of memory.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """

@@ -23,6 +23,7 @@ STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 TABLES = {
     "limits": ("perfkit.bench.limits", "measure_limits"),
     "gpu": ("perfkit.bench.gpu", "measure_gpu"),
+    "memory": ("perfkit.bench.memory", "measure_memory"),
 }
 
 

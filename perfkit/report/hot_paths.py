@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cluster.spec import BASELINE
 from perfkit.bench.ablation import AGAIN, Idea, IdeaResult, Rung, Study
 from perfkit.bench.limit_runs import Sizes
-from perfkit.bench.limits import GOALS, LimitTable, verdict
+from perfkit.bench.limits import GOALS, Goal, LimitTable, verdict
 from perfkit.bench.peers import Amount, PeerTable
 from perfkit.bench.results import Result
 from perfkit.bench.roles import profile_coordinator
@@ -277,8 +277,13 @@ def limit_words(table: LimitTable) -> Words:
 
 
 def record_limits(out_dir: str | Path, table: LimitTable) -> None:
+    """Save each goal of the table of limits as a headline."""
+    record_goals(out_dir, GOALS, table)
+
+
+def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: LimitTable) -> None:
     """Save each goal as a headline: its figure, or the ratio where that is what is asked."""
-    for goal in GOALS:
+    for goal in goals:
         row = table.of(goal.name)
         of_ratio = goal.of == "ratio"
         figure = (row.ratio, row.ratio_low, row.ratio_high)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.lifecycle import Cause
-from cluster.run import Lease, Range, Run
+from cluster.run import SMALL_BYTES, Lease, Range, Run, pack, unpack
 from cluster.task import Failure, State
 from tests.cluster.scheduling import offer, run
 
@@ -47,7 +47,7 @@ def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) ->
             out += taken
         assert sorted(positions([*whole.waiting[0], *whole.waiting[1], *out])) == [*range(COUNT)]
         for suspects, pieces in enumerate(whole.waiting):
-            assert pieces == sorted(pieces)
+            assert [*pieces] == sorted(pieces)
             assert all(piece.start < piece.stop for piece in pieces)
             assert all(piece.deaths == suspects for piece in pieces)
 
@@ -120,6 +120,19 @@ def test_a_story_over_its_bound_loses_its_middle_and_says_how_much(most: int, co
     kept = [*range(first), *range(count - last, count)]
     assert [entry.at_s for entry in whole.story] == kept
     assert whole.omitted == count - len(kept)
+
+
+@given(st.integers(0, 30))
+def test_a_packed_run_tells_the_same_story_and_is_too_large_for_an_arena(count: int) -> None:
+    whole = run(7, 3)
+    for at_s in range(count):
+        note(whole, float(at_s), 9)
+    packed = pack(whole)
+    past = unpack(packed)
+    assert len(packed) > SMALL_BYTES
+    assert past.story == whole.story
+    assert (past.id, past.client, past.count) == (whole.id, whole.client, 3)
+    assert past.accepted_at == whole.accepted_at
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED])

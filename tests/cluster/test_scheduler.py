@@ -820,6 +820,19 @@ def test_a_story_outlives_its_run_until_newer_ones_take_its_place() -> None:
     assert bench.scheduler.story(TaskId(9, 0)) == []
 
 
+def test_tables_shrink_only_when_no_task_is_left_and_the_next_one_is_served() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert not bench.scheduler.shrink()
+    bench.finish("w", 1, 0, b"y")
+    bench.heard(1)
+    assert bench.scheduler.shrink()
+    bench.submit(b"x", submission=1)
+    bench.finish("w", 2, 0, b"y")
+    assert [e.cause for e in bench.scheduler.story(TaskId(2, 0))][-1] == "finished"
+
+
 def test_a_long_story_loses_its_middle_and_keeps_both_ends() -> None:
     bench = Bench(story_entries=4, liveness_s=100.0)
     bench.submit(b"x", retry=Retry(9, Backoff.FIXED, base_s=0.1))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.bench import limits
+from perfkit.bench import limits, memory
 from perfkit.bench.environment import fingerprint
 from perfkit.bench.limits import GOALS, LimitTable, make_row
 from perfkit.bench.load import WrongResult
@@ -112,7 +112,23 @@ def test_wrong_words_are_told_before_anything_runs(
     assert asked == []
 
 
-def test_a_profile_is_for_limits_alone(perfkit: Call) -> None:
+def test_the_table_of_memory_is_asked_for_by_its_name(
+    perfkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(profile: str, *, seed: int, progress: Callable[[str], None]) -> LimitTable:
+        rows = tuple(make_row(goal, {}) for goal in memory.GOALS)
+        return table(rows=rows, profile=profile, seed=seed, layout="")
+
+    monkeypatch.setattr(memory, "measure_memory", made)
+    ran = perfkit("bench", "memory", "--profile", "full", "--json", "-")
+    assert [row["name"] for row in json.loads(ran.stdout)] == [goal.name for goal in memory.GOALS]
+    shown = perfkit("bench", "memory").stdout
+    assert "coordinator_idle" in shown
+    assert "latency" not in shown
+    assert "--tasks is not for memory" in perfkit("bench", "memory", "--tasks", "5").stderr
+
+
+def test_a_profile_is_for_the_tables_alone(perfkit: Call) -> None:
     ended = perfkit("bench", "latency", "--profile", "quick")
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert "--profile is for limits and gpu" in ended.stderr

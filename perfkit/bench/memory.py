@@ -1,0 +1,118 @@
+"""The table of memory: what each role holds, what a task that waits takes, and what is left of it.
+
+Rows, intervals and verdicts are those of the table of limits. A MB is a million bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from cluster.spec import BASELINE as BASELINE_SPEC
+from cluster.spec import ClusterSpec
+from perfkit.bench.environment import fingerprint
+from perfkit.bench.limit_runs import BASELINE
+from perfkit.bench.limits import Goal, LimitTable, make_row
+from perfkit.bench.load import ExperimentError
+from perfkit.bench.memory_runs import MAKERS, Amounts, Subjects
+from perfkit.bench.rounds import Readings
+from perfkit.specs import spec_named
+
+#: Quick is for a look, some minutes on two cores; full is for a claim.
+PROFILES: Mapping[str, Amounts] = {
+    "quick": Amounts(
+        rounds=4, passed_tasks=1_000_000, baseline_passed_tasks=20_000, queued_tasks=100_000,
+        baseline_queued_tasks=20_000, full_rounds=2,
+    ),
+    "full": Amounts(
+        rounds=8, passed_tasks=1_000_000, baseline_passed_tasks=100_000, queued_tasks=100_000,
+        baseline_queued_tasks=100_000, full_rounds=4,
+    ),
+}  # fmt: skip
+
+GOALS: Sequence[Goal] = (
+    Goal(
+        "coordinator_idle", "idle", "MB", "lower", "value", 28.0, "≤ 28 MB",
+        note="RSS with two workers and a client that have nothing to do",
+    ),
+    Goal(
+        "coordinator_after_1m_tasks", "passed", "MB", "lower", "value", 40.0, "≤ 40 MB",
+        note="RSS after a map of 1,000,000 tasks; the baseline after fewer",
+    ),
+    Goal(
+        "drained_run", "run_drained", "× idle", "lower", "value", 1.1, "≤ 1.1 × idle",
+        note="RSS after 100,000 queued tasks, which came in runs, have drained",
+    ),
+    Goal(
+        "drained_alone", "alone_drained", "× idle", "lower", "value", 1.1, "≤ 1.1 × idle",
+        note="the same where they had been submitted one by one",
+    ),
+    Goal(
+        "queued_in_a_run", "run_per_task", "B", "lower", "value", 300.0, "≤ 300 B",
+        note="growth of RSS per queued task of 200 B; the baseline's runs are of one task",
+    ),
+    Goal(
+        "queued_alone", "alone_per_task", "B", "lower", "value", 900.0, "≤ 900 B",
+        note="growth of RSS per queued task of 200 B, each submitted by itself",
+    ),
+    Goal(
+        "queue_of_1m", "full", "MB", "lower", "value", 350.0, "≤ 350 MB",
+        note="RSS with 1,000,000 queued tasks; that one more is refused with a reason was checked",
+    ),
+    Goal(
+        "worker", "worker", "MB", "lower", "value", 35.0, "≤ 35 MB", note="RSS without models"
+    ),
+    Goal(
+        "worker_onnxruntime", "worker_onnx", "MB", "lower", "value", 60.0, "≤ 60 MB",
+        note="PSS with ONNX Runtime and the digits model loaded",
+    ),
+    Goal(
+        "allocations_stream", "allocations_stream", "allocations", "lower", "ratio", 0.5,
+        "≤ ½ of the baseline's", against=BASELINE,
+        note="a coordinator's per task of a map; memray's count of calls to Python's allocator",
+    ),
+    Goal(
+        "allocations_single", "allocations_single", "allocations", "lower", "ratio", 0.5,
+        "≤ ½ of the baseline's", against=BASELINE,
+        note="the same with one task in flight, where there is nothing to share",
+    ),
+)  # fmt: skip
+
+
+def measure_memory(
+    profile: str | Amounts = "quick",
+    *,
+    optimized: ClusterSpec | None = None,
+    baseline: ClusterSpec = BASELINE_SPEC,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> LimitTable:
+    """Measure every goal on this machine, in fresh clusters that take turns.
+
+    `optimized` None takes the spec of that name. `progress` is called with one plain line at a
+    time. Raises ExperimentError for an unknown profile and for what does not come to rest,
+    WrongResult when anything gave a wrong result, and what the cluster raises.
+    """
+    if isinstance(profile, str) and profile not in PROFILES:
+        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    amounts = PROFILES[profile] if isinstance(profile, str) else profile
+    environment, began_s = fingerprint(), time.perf_counter()
+    tell = progress or (lambda line: None)
+    subjects = Subjects(
+        optimized or spec_named("optimized"),
+        baseline,
+        amounts,
+        seed,
+        lambda line: tell(f"memory: {line}"),
+    )
+    readings: Readings = {}
+    for make in MAKERS:
+        readings |= make(subjects)
+    return LimitTable(
+        tuple(make_row(goal, readings, seed) for goal in GOALS),
+        environment,
+        profile if isinstance(profile, str) else "custom",
+        seed,
+        "",
+        time.perf_counter() - began_s,
+    )
