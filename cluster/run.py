@@ -17,7 +17,17 @@ from cluster.roster import WorkerState
 from cluster.task import Failure, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
-Outcome: TypeAlias = bytes | Failure
+
+
+class Streamed(NamedTuple):
+    """A result that went past in chunks, kept by its worker under a lease until its client had it
+    whole.
+    """
+
+    lease: int
+
+
+Outcome: TypeAlias = bytes | Failure | Streamed
 
 
 class Range(NamedTuple):
@@ -149,6 +159,10 @@ class Run:
         self.open -= len(outcomes)
         self.retained_bytes += size_bytes
 
+    def outcome(self, position: int) -> Outcome | None:
+        """How the task at ``position`` ended; None if it has not, or is not there."""
+        return self.outcomes[position] if self.outcomes and position < self.count else None
+
     def note(
         self,
         state: State,
@@ -184,6 +198,19 @@ class Run:
         return [Entry(*line) for line in lines]
 
 
+class Stream:
+    """A large result in its worker's hands: the place of its task, and whether its client has begun
+    to fetch it.
+    """
+
+    __slots__ = ("begun", "position", "size_bytes")
+
+    def __init__(self, position: int, size_bytes: int) -> None:
+        self.position = position
+        self.size_bytes = size_bytes
+        self.begun = False
+
+
 class Lease:
     """A slice of a run in the hands of one worker; its id is never used again, so a late message
     can't pass for another.
@@ -200,6 +227,7 @@ class Lease:
         "revoked",
         "run",
         "stop",
+        "stream",
         "worker",
     )
 
@@ -217,6 +245,15 @@ class Lease:
         self.assigned_at = now
         self.recalled_at: float | None = None
         self.missing_since: float | None = None
+        #: the last large result announced: open while its position is ``next``. All of the lease is
+        #: through or given back, and takes up no more of its worker's credit
+        self.stream: Stream | None = None
+
+    def stream_at(self, position: int) -> Stream | None:
+        """The large result of the task at ``position``, if it is there to be fetched."""
+        if self.stream is None or not self.stream.position == position == self.next:
+            return None
+        return None if self.revoked and position in self.revoked else self.stream
 
     def pieces(self, start: int, stop: int) -> list[Range]:
         """What is still wanted of positions ``start <= p < stop``, as ranges."""
