@@ -6,11 +6,12 @@ for the worker or client that it names.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from cluster.events import Failures, Numbers, Payloads
+from cluster.events import Failures, Numbers, OneChunk, Payloads
 from cluster.status import Status
 from cluster.task import Count, Name, Seconds, Text
 
@@ -75,6 +76,46 @@ class Greet(ToClient, array_like=True, tag=44):
     received: Numbers = []
 
 
+class Offer(ToClient, array_like=True, tag=45):
+    """Tell a client that a worker keeps a large result for it, to be fetched under ``lease``."""
+
+    submission: Count
+    position: Count
+    lease: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class DeliverChunk(ToClient, array_like=True, tag=46):
+    """Give a client a chunk it asked for, from ``offset`` of the result on."""
+
+    submission: Count
+    position: Count
+    lease: Count
+    offset: Count
+    chunk: OneChunk
+
+
+class Confirm(ToClient, array_like=True, tag=47):
+    """Tell a client that what it fetched under ``lease`` is the task's outcome; ``stamps`` as in
+    Deliver.
+    """
+
+    submission: Count
+    position: Count
+    lease: Count
+    stamps: list[float] = []
+
+
+class Withdraw(ToClient, array_like=True, tag=48):
+    """Tell a client that nothing more is to be had under ``lease``: its worker is lost, or the task
+    is over.
+    """
+
+    submission: Count
+    position: Count
+    lease: Count
+
+
 class Welcome(ToWorker, array_like=True, tag=50):
     """Take a worker in under an epoch, and tell it how often to send a heartbeat."""
 
@@ -115,6 +156,30 @@ class Disconnect(ToWorker, array_like=True, tag=54):
     reason: Text
 
 
+class Read(ToWorker, array_like=True, tag=55):
+    """Ask a worker for ``size_bytes`` from ``offset`` on of a result that it keeps."""
+
+    epoch: Count
+    lease: Count
+    position: Count
+    offset: Count
+    size_bytes: Count
+
+
 Action: TypeAlias = (
-    Accept | Refuse | Deliver | Report | Greet | Welcome | Assign | Recall | Cancel | Disconnect
+    Accept
+    | Refuse
+    | Deliver
+    | Report
+    | Greet
+    | Offer
+    | DeliverChunk
+    | Confirm
+    | Withdraw
+    | Welcome
+    | Assign
+    | Recall
+    | Cancel
+    | Disconnect
+    | Read
 )

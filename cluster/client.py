@@ -21,7 +21,7 @@ from cluster.client_session import Options
 from cluster.codec import in_words
 from cluster.errors import ClusterError, ProtocolError, Unreachable
 from cluster.futures import TaskFuture
-from cluster.mapping import Chunk, MapReader, as_payload, run_bytes
+from cluster.mapping import Chunk, MapReader, Payload, as_payload, run_bytes
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.status import Status
 from cluster.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
@@ -47,7 +47,7 @@ class Client:
     def submit(
         self,
         kind: str,
-        payload: bytes = b"",
+        payload: Payload = b"",
         *,
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,
@@ -57,19 +57,21 @@ class Client:
     ) -> TaskFuture:
         """Hand in one task; its future has the result, and its stamps if it is ``traced``.
 
+        A large buffer is sent from where it lies, so it must not change until the result is there.
         Raises ClusterError for options that no coordinator would take, TypeError for a payload that
-        is not bytes.
+        is no buffer.
         """
         self._check_open()
         options = self._options(kind, priority, requirements, timeout_s, retry)
-        if type(payload) is not bytes or len(payload) >= self._run_bytes:
-            payload = as_payload(payload, self.spec.limits.message_bytes)
-        return self._loop.submit(kind, payload, options, traced)
+        data: Any = payload
+        if type(data) is not bytes or len(data) >= self._run_bytes:
+            data = as_payload(data, self.spec.limits.message_bytes)
+        return self._loop.submit(kind, data, options, traced)
 
     def submit_batch(
         self,
         kind: str,
-        payloads: Iterable[bytes],
+        payloads: Iterable[Payload],
         *,
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,
@@ -87,7 +89,7 @@ class Client:
     def map(
         self,
         kind: str,
-        payloads: Iterable[bytes],
+        payloads: Iterable[Payload],
         *,
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,

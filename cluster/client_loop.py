@@ -54,7 +54,7 @@ class ClientLoop:
         self.closing = False
         #: how many messages made no sense in this spec's codec
         self.misunderstood = 0
-        self._session = ClientSession(name)
+        self._session = ClientSession(name, spec.limits.most_chunk_bytes)
         self._codec = load_codec(spec)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.DEALER, spec)
@@ -258,6 +258,8 @@ class ClientLoop:
                 now = time.monotonic()
                 for action in actions:
                     self._take_in(action, now)
+        if self._session.streams.outbox:
+            self._send(self._session.answers())
         self._more = count == self.spec.drain
 
     def _send_tasks(self) -> None:

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 from cluster import actions as do
 from cluster import events as on
+from cluster.assembly import Assemblies
+from cluster.limits import Limits
 from cluster.task import NO_REQUIREMENTS, NO_RETRY, Failure, Priority, Requirements, Retry
 
 RESEND_AFTER_S = 1.0
@@ -94,7 +98,7 @@ class ClientSession:
     exactly once.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, chunk_bytes: int = Limits().most_chunk_bytes) -> None:
         self.name = name
         self.open: dict[int, Submission] = {}
         self.heard_at: float | None = None
@@ -102,6 +106,7 @@ class ClientSession:
         #: over, not yet told to the coordinator; and told, but not yet answered
         self._owed: list[int] = []
         self._told: list[int] = []
+        self.streams = Assemblies(name, chunk_bytes)
 
     @property
     def owed(self) -> int:
@@ -140,10 +145,23 @@ class ClientSession:
             submission = self.open.pop(action.submission, None)
             if submission is not None:
                 return Refused(submission, action.reason)
+        elif isinstance(action, do.DeliverChunk):
+            self.streams.arrived(action, now)
+        elif isinstance(action, do.Offer):
+            self._offered(action, now)
+        elif isinstance(action, do.Confirm):
+            return self._confirmed(action)
+        elif isinstance(action, do.Withdraw):
+            self.streams.withdrawn(action)
         elif isinstance(action, do.Greet):
             answered = set(action.received)
             self._told = [id for id in self._told if id not in answered]
         return None
+
+    def answers(self) -> list[on.Event]:
+        """What to say to what has come in, without being asked by the user."""
+        answers, self.streams.outbox = self.streams.outbox, []
+        return answers
 
     def cancel(self, submission: Submission, positions: Sequence[int]) -> on.TasksCancelled:
         """The event that asks for the cancellation of some tasks, or of all when none is named."""
@@ -163,7 +181,25 @@ class ClientSession:
             submission.heard_at = now
             if submission.event is not None:
                 events.append(submission.event)
-        return events
+        self.streams.repeat(now)
+        return events + self.answers()
+
+    def _offered(self, action: do.Offer, now: float) -> None:
+        submission = self.open.get(action.submission)
+        if submission is None or action.position >= submission.count:
+            return
+        submission.event = None
+        submission.heard_at = now
+        if not submission.seen[action.position]:
+            self.streams.offered(action, now)
+
+    def _confirmed(self, action: do.Confirm) -> News:
+        submission, position = self.open.get(action.submission), action.position
+        result = self.streams.confirmed(action)
+        if submission is None or result is None:
+            return None
+        self._mark(submission, position, position + 1)
+        return Settled(submission, position, [result], [], action.stamps)
 
     def _delivered(self, action: do.Deliver, now: float) -> News:
         submission = self.open.get(action.submission)
@@ -172,6 +208,9 @@ class ClientSession:
             return None
         submission.event = None
         submission.heard_at = now
+        if action.failures and self.streams.open:
+            failures = [self.streams.failure(submission.id, f) for f in action.failures]
+            action = msgspec.structs.replace(action, failures=failures)
         if submission.seen.find(1, start, stop) != -1:
             return self._delivered_partly(submission, action)
         self._mark(submission, start, stop)
@@ -195,6 +234,8 @@ class ClientSession:
     def _mark(self, submission: Submission, start: int, stop: int) -> None:
         submission.seen[start:stop] = b"\x01" * (stop - start)
         submission.missing -= stop - start
+        if self.streams.open:
+            self.streams.settled(submission.id, start, stop)
         if not submission.missing:
             del self.open[submission.id]
             self._owed.append(submission.id)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LOCAL_ONLY = "tcp://127.0.0.1:*"
 MAX_KEPT_RESULTS = 100_000
 SPARE_ADDRESSES = 64
+#: what a worker has to hear while its handlers compute
+TO_CONTROL = do.Recall | do.Cancel | do.Read
 TO_CLIENTS = frozenset(do.ToClient.__subclasses__())
 
 
@@ -259,7 +261,7 @@ class ClusterCoordinator:
                 route = self._workers.get(action.worker, b"")
             elif isinstance(action, do.ToClient):
                 route = self._clients.get(action.client, sender)
-            elif isinstance(action, do.Recall | do.Cancel):
+            elif isinstance(action, TO_CONTROL):
                 route = self._controls.get(action.worker) or self._workers.get(action.worker, b"")
             else:
                 route = sender

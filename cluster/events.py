@@ -31,6 +31,7 @@ from cluster.task import (
 MAX_TASKS_PER_MESSAGE = 65_536
 
 Payloads: TypeAlias = Annotated[list[bytes], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
+OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
 Failures: TypeAlias = Annotated[list[Failure], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Numbers: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
@@ -94,6 +95,26 @@ class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
     client: Name
     request: Count
     policy: Name
+
+
+class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
+    """A client has room for ``size_bytes`` from ``offset`` on of a result kept under a lease."""
+
+    client: Name
+    submission: Count
+    position: Count
+    lease: Count
+    offset: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class StreamReceived(msgspec.Struct, array_like=True, tag=8):
+    """A client has every byte of a result that was kept under a lease."""
+
+    client: Name
+    submission: Count
+    position: Count
+    lease: Count
 
 
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
@@ -162,6 +183,31 @@ class WorkerLeft(msgspec.Struct, array_like=True, tag=15):
     reason: Text = ""
 
 
+class ResultKept(msgspec.Struct, array_like=True, tag=16):
+    """A worker has the result of a task, too large for a report, and keeps it to be fetched. It
+    says so again with each heartbeat; later positions of the lease wait behind it.
+    """
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    position: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class ChunkRead(msgspec.Struct, array_like=True, tag=17):
+    """A worker read a chunk of a result it keeps, from ``offset`` on."""
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    position: Count
+    offset: Count
+    chunk: OneChunk
+
+
 class WorkerLost(msgspec.Struct):
     """The transport found a worker unreachable. Never on the wire: nobody speaks for the dead."""
 
@@ -176,11 +222,15 @@ Event: TypeAlias = (
     | ClientLeft
     | StatusRequested
     | PolicyChanged
+    | ChunkRequested
+    | StreamReceived
     | WorkerJoined
     | WorkerHeartbeat
     | TasksFinished
     | TasksReleased
     | WorkerDraining
     | WorkerLeft
+    | ResultKept
+    | ChunkRead
     | WorkerLost
 )

@@ -9,8 +9,11 @@ from typing import Any, TypeAlias
 
 from cluster.task import Failure
 
-Handler: TypeAlias = Callable[[bytes], bytes]
-BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[bytes | BaseException]]
+Result: TypeAlias = bytes | bytearray | memoryview
+Handler: TypeAlias = Callable[[Any], Result]
+BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[Result | BaseException]]
+#: takes the large result of a position
+Keep: TypeAlias = Callable[[int, Any], None]
 
 NOT_STARTED = "cancelled before it was started"
 
@@ -18,38 +21,59 @@ NOT_STARTED = "cancelled before it was started"
 class Handlers:
     """What a worker can do, by name. A batch handler takes and returns a column; an exception in it
     fails its task.
+
+    A result may be any bytes-like object. A large one (``limits.stream_bytes``) is not copied: it
+    is the cluster's from then on, and must not be changed.
     """
 
     def __init__(self) -> None:
         self._batch: dict[str, BatchHandler] = {}
         self._single: dict[str, Handler] = {}
+        self._views: set[str] = set()
 
-    def register(self, kind: str) -> Callable[[Handler], Handler]:
-        """A decorator for a handler of single payloads."""
+    def register(self, kind: str, *, views: bool = False) -> Callable[[Handler], Handler]:
+        """A decorator for a handler of single payloads. With ``views`` a large payload comes as a
+        read-only memoryview of what arrived, without it as bytes, which takes a copy.
+        """
 
         def decorate(handler: Handler) -> Handler:
+            self.update({kind: _one_by_one(handler)}, views=views)
             self._single[kind] = handler
-            self._batch[kind] = _one_by_one(handler)
             return handler
 
         return decorate
 
-    def register_batch(self, kind: str) -> Callable[[BatchHandler], BatchHandler]:
-        """A decorator for a handler of many payloads at once: as many outcomes, in their order."""
+    def register_batch(
+        self, kind: str, *, views: bool = False
+    ) -> Callable[[BatchHandler], BatchHandler]:
+        """A decorator for a handler of many payloads at once: as many outcomes, in their order.
+        ``views`` as in ``register``.
+        """
 
         def decorate(handler: BatchHandler) -> BatchHandler:
-            self.update({kind: handler})
+            self.update({kind: handler}, views=views)
             return handler
 
         return decorate
 
-    def update(self, other: Handlers | Mapping[str, BatchHandler]) -> None:
-        """Offer what another registry offers too."""
-        batch, single = (other, {}) if isinstance(other, Mapping) else (other._batch, other._single)
+    def update(self, other: Handlers | Mapping[str, BatchHandler], *, views: bool = False) -> None:
+        """Offer what another registry offers too; ``views`` says how a mapping's handlers take
+        large payloads.
+        """
+        if isinstance(other, Handlers):
+            batch, single, viewing = other._batch, other._single, other._views
+        else:
+            batch, single, viewing = dict(other), {}, set(other) if views else set()
         for kind in batch:
             self._single.pop(kind, None)
+            self._views.discard(kind)
         self._batch.update(batch)
         self._single.update(single)
+        self._views |= viewing
+
+    def given(self, kind: str) -> Callable[[Any], bytes | memoryview]:
+        """How a payload of a kind that is not bytes is given to its handler."""
+        return _view if kind in self._views else bytes
 
     def kinds(self) -> list[str]:
         """The names offered."""
@@ -64,15 +88,19 @@ class Handlers:
 
 
 def _one_by_one(handler: Handler) -> BatchHandler:
-    def run(payloads: list[bytes]) -> list[bytes | BaseException]:
+    def run(payloads: list[bytes]) -> list[Result | BaseException]:
         return [try_one(handler, payload) for payload in payloads]
 
     return run
 
 
+def _view(buffer: Any) -> memoryview:
+    return memoryview(buffer).toreadonly()
+
+
 def try_one(
     handler: Handler, payload: bytes, position: int = 0, cancelled: Collection[int] = ()
-) -> bytes | BaseException:
+) -> Result | BaseException:
     """A handler's outcome for one payload, or the exception that stands for it."""
     if cancelled and position in cancelled:
         return CancelledError(NOT_STARTED)
@@ -106,25 +134,36 @@ def sort_out(
     outcomes: list[bytes],
     failures: list[Failure],
     most_bytes: int = sys.maxsize,
+    inline_bytes: int = sys.maxsize,
+    keep: Keep | None = None,
 ) -> None:
-    """Append what was found to the outcomes, and to the failures what is not bytes or too large to
-    be sent.
+    """Append what was found to the outcomes, and to the failures what is not bytes or too large.
+
+    A result over ``inline_bytes`` is given to ``keep``, and ``b""`` stands for it.
     """
     for position, outcome in enumerate(found, first):
-        if isinstance(outcome, bytearray | memoryview):
-            outcome = bytes(outcome)
-        if type(outcome) is bytes and len(outcome) <= most_bytes:
-            outcomes.append(outcome)
+        size = _size_bytes(outcome)
+        if size is not None and inline_bytes < size <= most_bytes and keep is not None:
+            keep(position, outcome)
+            outcomes.append(b"")
+        elif size is not None and size <= most_bytes:
+            outcomes.append(outcome if type(outcome) is bytes else bytes(outcome))
         else:
             wrong = outcome
-            if type(outcome) is bytes:
-                size = len(outcome)
+            if size is not None:
                 wrong = ValueError(f"the result has {size} bytes; at most {most_bytes} can be sent")
             elif not isinstance(outcome, BaseException):
                 wrong = TypeError(f"the handler gave {type(outcome).__name__}, not bytes")
             # The failure first: another thread may take what it sees at any moment.
             failures.append(Failure(position, type(wrong).__name__[:100], _words(wrong)))
             outcomes.append(b"")
+
+
+def _size_bytes(outcome: object) -> int | None:
+    """The size of a result; None for what is none."""
+    if isinstance(outcome, memoryview):
+        return outcome.nbytes
+    return len(outcome) if type(outcome) is bytes or isinstance(outcome, bytearray) else None
 
 
 def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:

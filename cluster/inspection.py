@@ -106,6 +106,8 @@ def _check_leases(scheduler: Scheduler) -> None:
         )
         assert lease.next < lease.stop, f"lease {lease.id} is empty but live"
         assert lease.deaths < scheduler.limits.deaths, f"lease {lease.id} should have been buried"
+        streamed = lease.stream is None or lease.stream.position <= lease.next
+        assert streamed, f"lease {lease.id} streams a result out of turn"
         assert lease.attempts < lease.run.retry.max_attempts, f"lease {lease.id}: attempts"
     held = sum(len(worker.leases) for worker in scheduler.workers.values())
     assert held == len(ledger.leases), "a worker holds a lease that is not live"
@@ -117,9 +119,12 @@ def _check_leases(scheduler: Scheduler) -> None:
 def _check_workers(scheduler: Scheduler) -> None:
     """What a worker holds is what its leases say, within its credit; the indexes agree."""
     for worker in scheduler.workers.values():
-        held = sum(lease.stop - lease.next for lease in worker.leases.values())
+        leases = worker.leases.values()
+        held = sum(lease.stop - lease.next for lease in leases if lease.stream is None)
         assert worker.held == held, f"{worker.id} holds {held}, counted {worker.held}"
         assert worker.held <= worker.credit, f"{worker.id} holds more than its credit"
+        keeping = sum(1 for lease in leases if lease.stream is not None)
+        assert worker.keeping == keeping, f"{worker.id} keeps the results of {keeping} leases"
         suspects = sum(1 for lease in worker.leases.values() if lease.deaths)
         assert worker.suspects == suspects <= 1, f"{worker.id} has {suspects} suspects"
     spare = {worker.id for worker in scheduler.workers.values() if worker.free > 0}

@@ -16,7 +16,7 @@ from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
-from cluster.run import Entry, Lease, Outcome, Past, Range, Run, pack, unpack
+from cluster.run import Entry, Lease, Outcome, Past, Range, Run, Streamed, pack, unpack
 from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
@@ -34,7 +34,7 @@ OUTCOME_FRAME_BYTES = 64
 MAX_SHARED = 4_096
 
 
-def weight(outcome: Outcome) -> int:
+def weight(outcome: bytes | Failure) -> int:
     """Bytes that an outcome takes up in a message: its own, and what is put around it."""
     if isinstance(outcome, Failure):
         return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
@@ -143,6 +143,8 @@ class Ledger:
         lease.run.release(lease)
         if lease.deaths:
             lease.worker.suspects -= 1
+        if lease.stream is not None:
+            lease.worker.keeping -= 1
 
     def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
         """Settle a stretch of a lease with its results, and deliver them."""
@@ -155,6 +157,19 @@ class Ledger:
             self._send(run, start, outcomes, [])
         else:
             self._deliver(run, start, stop)
+
+    def finish_streamed(self, lease: Lease, now: float) -> None:
+        """Settle the first task of a lease: its client has fetched its result."""
+        run, position = lease.run, lease.next
+        run.note(ASSIGNED, TO_FINISH, position, position + 1, lease.worker.id, now, self._entries)
+        self.counters["done"] += 1
+        self._settle(run, position, [Streamed(lease.id)], 0)
+        self.confirm(run, position, lease.id)
+
+    def confirm(self, run: Run, position: int, lease: int) -> None:
+        """Tell a client that what it has fetched is the outcome."""
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
+        self.out.append(do.Confirm(run.client, run.submission, position, lease, stamps))
 
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
         """Take in one failed attempt: try again after a wait, or settle."""
@@ -242,8 +257,12 @@ class Ledger:
         """Deliver again every outcome there is."""
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
-        for start, stop in stretches(p for p, o in enumerate(run.outcomes) if o is not None):
+        streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
+        settled = (p for p, o in enumerate(run.outcomes) if o is not None and p not in streamed)
+        for start, stop in stretches(settled):
             self._deliver(run, start, stop)
+        for position, (lease,) in streamed.items():
+            self.confirm(run, position, lease)
 
     def forget(self, run: Run, now: float) -> None:
         """The client wants nothing more of a run: what is open of it ends unheard, only its story
@@ -313,6 +332,7 @@ class Ledger:
         for position in range(start, stop):
             outcome = run.outcomes[position]
             assert outcome is not None
+            assert not isinstance(outcome, Streamed)
             room -= weight(outcome)
             if room < 0 and results:
                 self._send(run, position - len(results), results, failures)

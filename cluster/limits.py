@@ -19,6 +19,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     At ``tasks``, ``payload_bytes``, ``retained_bytes``, ``submissions_per_client`` and ``clients``
     a submission is refused with the bound as its reason; at ``workers`` a worker is.
     ``history_runs`` and ``story_entries`` forget the oldest.
+
+    A result over ``stream_bytes`` stays with its worker until its client has fetched it, in chunks
+    of ``chunk_bytes``; over ``result_bytes`` it is a failure. A worker that keeps
+    ``kept_result_bytes`` or more begins no further lease until some are fetched.
     """
 
     heartbeat_s: Period = 0.2
@@ -36,3 +40,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     history_runs: Whole = 256
     story_entries: Whole = 256
     message_bytes: Whole = 1 << 26
+    stream_bytes: Whole = 1 << 23
+    chunk_bytes: Whole = 1 << 20
+    result_bytes: Whole = 1 << 30
+    kept_result_bytes: Whole = 1 << 30
+
+    @property
+    def most_inline_bytes(self) -> int:
+        """Up to how many bytes a result travels in a report."""
+        return min(self.stream_bytes, self.message_bytes // 2)
+
+    @property
+    def most_chunk_bytes(self) -> int:
+        """The size of a chunk, so that it fits into a message."""
+        return min(self.chunk_bytes, self.message_bytes // 2)

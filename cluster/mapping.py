@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
 
 from cluster.client_session import Settled
 from cluster.errors import ClusterError
@@ -15,6 +16,12 @@ from cluster.futures import as_exception
 MAX_RUN_BYTES = 1 << 20
 WINDOW_TASKS = 65_536
 WINDOW_BYTES = 64 << 20
+#: from this size on a buffer is sent from where it lies
+UNCOPIED_BYTES = 65_536
+
+#: What a task may be given: bytes, or another buffer in C order, such as a numpy array or its
+#: ``data``. A large one is not copied and must not change until its result is there.
+Payload: TypeAlias = bytes | bytearray | memoryview
 
 
 def run_bytes(message_bytes: int) -> int:
@@ -22,20 +29,36 @@ def run_bytes(message_bytes: int) -> int:
     return min(MAX_RUN_BYTES, message_bytes // 4)
 
 
-def as_payload(payload: object, message_bytes: int) -> bytes:
-    """The payload as bytes; TypeError for what is none, ClusterError for what no message can
-    carry.
+def as_payload(payload: Any, message_bytes: int) -> Any:
+    """The payload as bytes, or as a view of its bytes if it is another buffer of ``UNCOPIED_BYTES``
+    or more.
+
+    TypeError for what is no buffer, ClusterError for one with gaps, or that no message can carry.
     """
-    if isinstance(payload, bytearray | memoryview):
-        payload = bytes(payload)
     if not isinstance(payload, bytes):
-        raise TypeError(f"a payload is bytes, not {type(payload).__name__}; encode it first")
+        payload = _view(payload)
     if len(payload) > message_bytes // 2:
         raise ClusterError(
             f"the payload has {len(payload)} bytes; a message of {message_bytes} carries one of at "
             "most half its size"
         )
     return payload
+
+
+def _view(payload: Any) -> Any:
+    try:
+        view = memoryview(payload)
+    except TypeError:
+        wrong = type(payload).__name__
+        raise TypeError(f"a payload is bytes, not {wrong}; encode it first") from None
+    if view.nbytes < UNCOPIED_BYTES:
+        return bytes(view)
+    if not view.c_contiguous:
+        raise ClusterError(
+            f"a buffer of {view.nbytes} bytes with gaps or not in C order can't be sent as it is; "
+            "numpy.ascontiguousarray makes a copy that can"
+        )
+    return view.toreadonly().cast("B")
 
 
 class Chunk:
@@ -71,7 +94,7 @@ class MapReader:
 
     def __init__(
         self,
-        payloads: Iterable[bytes],
+        payloads: Iterable[Payload],
         burst: int,
         message_bytes: int,
         submit: Callable[[list[bytes], Chunk], None],

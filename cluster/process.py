@@ -111,7 +111,7 @@ def run_worker(
     if models:
         from cluster.inference import model_handlers
 
-        offered.update(model_handlers(models))
+        offered.update(model_handlers(models), views=True)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,

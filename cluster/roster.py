@@ -27,6 +27,7 @@ class WorkerState:
         "host",
         "id",
         "incarnation",
+        "keeping",
         "kinds",
         "last_seen",
         "leases",
@@ -50,6 +51,9 @@ class WorkerState:
         self.last_seen = now
         self.held = 0
         self.finished = 0
+        #: leases whose tasks are through and wait to be fetched: they take up neither credit nor a
+        #: slot
+        self.keeping = 0
         #: leases of tasks that were on a worker when it died; at most one at a time, so that a
         #: poisonous task is alone
         self.suspects = 0
@@ -67,7 +71,7 @@ class WorkerState:
     @property
     def slots_taken(self) -> int:
         """How many of its tasks may be running: a lease is one slot's work."""
-        return min(self.capacity, len(self.leases))
+        return min(self.capacity, len(self.leases) - self.keeping)
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
         """Whether it has the handler, the model and the card that a task asks for."""

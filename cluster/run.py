@@ -19,9 +19,19 @@ from cluster.roster import WorkerState
 from cluster.task import Failure, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
-Outcome: TypeAlias = bytes | Failure
 #: entries as plain tuples: one is written for each lease, and hardly any is ever read
 Line: TypeAlias = tuple[float, Cause, State, int, int, str]
+
+
+class Streamed(NamedTuple):
+    """A result that went past in chunks, kept by its worker under a lease until its client had it
+    whole.
+    """
+
+    lease: int
+
+
+Outcome: TypeAlias = bytes | Failure | Streamed
 
 
 class Range(NamedTuple):
@@ -189,6 +199,10 @@ class Run:
         self.open -= len(outcomes)
         self.retained_bytes += size_bytes
 
+    def outcome(self, position: int) -> Outcome | None:
+        """How the task at ``position`` ended; None if it has not, or is not there."""
+        return self.outcomes[position] if self.outcomes and position < self.count else None
+
     def note(
         self,
         state: State,
@@ -257,6 +271,19 @@ def unpack(packed: bytes) -> Past:
     return msgspec.msgpack.decode(packed, type=Past)
 
 
+class Stream:
+    """A large result in its worker's hands: the place of its task, and whether its client has begun
+    to fetch it.
+    """
+
+    __slots__ = ("begun", "position", "size_bytes")
+
+    def __init__(self, position: int, size_bytes: int) -> None:
+        self.position = position
+        self.size_bytes = size_bytes
+        self.begun = False
+
+
 class Lease:
     """A slice of a run in the hands of one worker; its id is never used again, so a late message
     can't pass for another.
@@ -273,6 +300,7 @@ class Lease:
         "revoked",
         "run",
         "stop",
+        "stream",
         "worker",
     )
 
@@ -290,6 +318,15 @@ class Lease:
         self.assigned_at = now
         self.recalled_at: float | None = None
         self.missing_since: float | None = None
+        #: the last large result announced: open while its position is ``next``. All of the lease is
+        #: through or given back, and takes up no more of its worker's credit
+        self.stream: Stream | None = None
+
+    def stream_at(self, position: int) -> Stream | None:
+        """The large result of the task at ``position``, if it is there to be fetched."""
+        if self.stream is None or not self.stream.position == position == self.next:
+            return None
+        return None if self.revoked and position in self.revoked else self.stream
 
     def pieces(self, start: int, stop: int) -> list[Range]:
         """What is still wanted of positions ``start <= p < stop``, as ranges."""

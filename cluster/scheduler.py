@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from cluster import actions as do
 from cluster import events as on
@@ -24,7 +24,10 @@ from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Entry, Lease, Needs
 from cluster.status import Status
+from cluster.streams import Streams
 from cluster.task import TaskId
+
+FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultKept | on.ChunkRead
 
 
 class Scheduler:
@@ -47,6 +50,7 @@ class Scheduler:
         self.limits = limits
         self.ledger = Ledger(limits, chance, queue)
         self.clients = Clients(self.ledger)
+        self.streams = Streams(self)
         self.workers: dict[str, WorkerState] = {}
         #: workers with credit left, and those with tasks in hand that can't be running
         self.spare: dict[str, WorkerState] = {}
@@ -60,12 +64,16 @@ class Scheduler:
             on.ClientLeft: self.clients.left,
             on.StatusRequested: self._status_requested,
             on.PolicyChanged: self._policy_changed,
+            on.ChunkRequested: self.streams.requested,
+            on.StreamReceived: self.streams.received,
             on.WorkerJoined: self._joined,
             on.WorkerHeartbeat: self._heartbeat,
             on.TasksFinished: self._finished,
             on.TasksReleased: self._released,
             on.WorkerDraining: self._draining,
             on.WorkerLeft: self._left,
+            on.ResultKept: self.streams.kept,
+            on.ChunkRead: self.streams.read,
             on.WorkerLost: self._lost,
         }
         self._timers: dict[str, Callable[[Any, float], None]] = {
@@ -177,7 +185,7 @@ class Scheduler:
         for lease in reversed(worker.leases.values()):
             asked_at = lease.recalled_at
             waits = asked_at is not None and now - asked_at < self.limits.liveness_s
-            if not waits and any(w.offers(*lease.run.needs) for w in idle):
+            if not waits and lease.stream is None and any(w.offers(*lease.run.needs) for w in idle):
                 return lease
         return None
 
@@ -270,7 +278,7 @@ class Scheduler:
             self.ledger.finish(lease, start, event.outcomes, now)
         if lease.next == lease.stop:
             self.ledger.close(lease)
-        self._hold(worker, run.needs, -done)
+        self._hold(worker, run.needs, 0 if lease.stream else -done)
 
     def _settle_each(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
         """Settle results among which some failed or are not wanted any more, stretch by stretch."""
@@ -278,6 +286,7 @@ class Scheduler:
         offset = event.start
         wanted = lease.pieces(offset, offset + len(event.outcomes))
         late = len(event.outcomes) - sum(piece.stop - piece.start for piece in wanted)
+        late -= self.streams.let_go(lease, event)
         self.counters["late_results"] += late
         for start, stop, _, _ in wanted:
             for position in [*(p for p in range(start, stop) if p in failed), stop]:
@@ -299,7 +308,7 @@ class Scheduler:
         change, lease.stop = start - lease.stop, start
         if lease.next == lease.stop:
             self.ledger.close(lease)
-        self._hold(lease.worker, lease.run.needs, change)
+        self._hold(lease.worker, lease.run.needs, 0 if lease.stream else change)
 
     def _draining(self, event: on.WorkerDraining, now: float) -> None:
         worker = self._speaker(event.worker, event.epoch, now)
@@ -350,7 +359,7 @@ class Scheduler:
         worker.last_seen = now
         return worker
 
-    def _live(self, event: on.TasksFinished | on.TasksReleased, now: float) -> Lease | None:
+    def _live(self, event: FromHolder, now: float) -> Lease | None:
         """The lease a worker speaks of, if it is still its own."""
         worker = self._speaker(event.worker, event.epoch, now)
         return worker.leases.get(event.lease) if worker is not None else None

@@ -8,9 +8,12 @@ step of the interpreter, and a failure is written before the outcome that it exp
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from cluster.handlers import Handlers, sort_out, try_one, try_some
+from cluster.kept import Gathered
+from cluster.limits import Limits
 from cluster.task import Failure
 from cluster.worker_session import HeldLease
 
@@ -19,28 +22,22 @@ LOOK_AFTER_S = 0.00025
 MAX_STEP = 256
 
 
-class Gathered(NamedTuple):
-    """Outcomes of the next tasks of a lease, and the seconds they took from when to when."""
-
-    outcomes: list[bytes]
-    failures: list[Failure]
-    started_at: float
-    ended_at: float
-
-
 class Shift:
     """Work through ``lease``; ``step`` is how many tasks to run before looking at the clock.
 
     Single tasks are claimed one by one, so that all behind a slow one can be given back; a batch
-    handler is given as many at once as a step is long. Results over ``most_bytes`` are failures.
+    handler is given as many at once as a step is long. A result too large for a report is kept in
+    the lease, and ends the shift; one over ``result_bytes`` is a failure.
     """
 
-    def __init__(self, lease: HeldLease, handlers: Handlers, step: int, most_bytes: int) -> None:
+    def __init__(self, lease: HeldLease, handlers: Handlers, step: int, limits: Limits) -> None:
         self.lease = lease
         self.step = step
-        self._most_bytes = most_bytes
+        self._inline_bytes = limits.most_inline_bytes
+        self._result_bytes = limits.result_bytes
         self._single = handlers.single(lease.kind)
         self._batch = handlers[lease.kind]
+        self._given = handlers.given(lease.kind)
         self._outcomes: list[bytes] = []
         self._failures: list[Failure] = []
         self.began_at = self._looked_at = time.monotonic()
@@ -54,7 +51,7 @@ class Shift:
             self.step = max(1, self.step // 2)
         elif took_s < LOOK_AFTER_S and ran == self.step:
             self.step = min(self.step * 2, MAX_STEP)
-        return bool(self.lease.pending)
+        return bool(self.lease.pending) and self.lease.kept is None
 
     def waits_s(self) -> float:
         """How long the oldest outcome has waited to be reported, at the last look at the clock."""
@@ -77,22 +74,31 @@ class Shift:
         assert handler is not None
         for ran in range(self.step):
             try:
-                payload = claim()
+                payload: Any = claim()
             except IndexError:
                 return ran
+            if type(payload) is not bytes:
+                payload = self._given(payload)
             position = lease.next
             lease.next = position + 1
             outcome = try_one(handler, payload, position, lease.cancelled)
-            if type(outcome) is bytes and len(outcome) <= self._most_bytes:
+            if type(outcome) is bytes and len(outcome) <= self._inline_bytes:
                 done(outcome)
             else:
-                sort_out([outcome], position, self._outcomes, self._failures, self._most_bytes)
+                self._sort_out([outcome], position)
+                if lease.kept is not None:
+                    return ran
         return self.step
 
     def _together(self) -> int:
         lease, first = self.lease, self.lease.next
         payloads = lease.claim(self.step)
         if payloads:
-            found = try_some(self._batch, payloads, first, lease.cancelled)
-            sort_out(found, first, self._outcomes, self._failures, self._most_bytes)
+            given: list[Any] = [p if type(p) is bytes else self._given(p) for p in payloads]
+            found = try_some(self._batch, given, first, lease.cancelled)
+            self._sort_out(found, first)
         return len(payloads)
+
+    def _sort_out(self, found: Sequence[Any], first: int) -> None:
+        most = self._result_bytes, self._inline_bytes
+        sort_out(found, first, self._outcomes, self._failures, *most, self.lease.keep)

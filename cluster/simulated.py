@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 KINDS = ("fast", "slow")
 CREDIT = 6
+#: so few that a large result is a handful of them
+CHUNK_BYTES = 3
 #: payloads that kill the worker that begins them, and that no handler gets through
 POISON, DOOMED = b"poison ", b"doomed "
 
@@ -52,7 +54,8 @@ class SimulatedWorker:
         if self.paused_until <= self.world.now:
             for event in self.session.handle(action):
                 self.world.to_scheduler(event)
-            held = sum(lease.stop - lease.reported for lease in self.session.leases.values())
+            leases = (lease for lease in self.session.leases.values() if lease.kept is None)
+            held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
 
@@ -104,7 +107,7 @@ class SimulatedWorker:
             wait_s = self.paused_until - self.world.now
             self.world.after(wait_s, lambda: self.finish(lease, payloads, busy_s, born))
             return
-        first = lease.reported
+        first = lease.next - len(payloads)
         failures = [
             Failure(first + i, "Raised", "it raised")
             for i, payload in enumerate(payloads)
@@ -112,8 +115,15 @@ class SimulatedWorker:
         ]
         failed = {f.position - first for f in failures}
         results = [b"" if i in failed else p[::-1] for i, p in enumerate(payloads)]
+        for i, result in enumerate(results):
+            if result and self.world.is_large(payloads[i]):
+                lease.keep(first + i, result)
+                results[i] = b""
         for event in self.session.report(lease, results, failures, 0.0, busy_s):
             self.world.to_scheduler(event)
+        if lease.kept is not None:
+            for event in self.session.give_back(lease):
+                self.world.to_scheduler(event)
         self.chunk(lease)
 
 
@@ -124,9 +134,15 @@ class SimulatedClient:
         self.world = world
         self.name = name
         self.left = submissions
-        self.session = ClientSession(name)
+        self.session = ClientSession(name, CHUNK_BYTES)
         self.outcomes: dict[tuple[int, int], str] = {}
         self.payloads: dict[int, list[bytes]] = {}
+
+    def restart(self) -> None:
+        """Start over as a new process, under a name of its own."""
+        self.name += "'"
+        self.session = ClientSession(self.name, CHUNK_BYTES)
+        self.outcomes, self.payloads = {}, {}
 
     def submit(self) -> None:
         """Hand in a run of random size and attributes, perhaps cancel some of an earlier one."""
@@ -160,6 +176,8 @@ class SimulatedClient:
     def receive(self, action: do.Action) -> None:
         """Take in a message; each task may be settled once, with the right result."""
         news = self.session.handle(action, self.world.now)
+        for event in self.session.answers():
+            self.world.to_scheduler(event)
         if not isinstance(news, Settled):
             assert news is None, f"{self.name} was refused: {news.reason}"
             return

@@ -26,16 +26,18 @@ from cluster.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.roster import WorkerState
 from cluster.run import Needs
 from cluster.scheduler import Scheduler
-from cluster.simulated import SimulatedClient, SimulatedWorker
+from cluster.simulated import CHUNK_BYTES, SimulatedClient, SimulatedWorker
 from cluster.witness import Witness
 
-LIMITS = Limits(heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4)
+LIMITS = Limits(
+    heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4, chunk_bytes=CHUNK_BYTES
+)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """How the world misbehaves until it heals. Chances are per message or per step, delays in
-    seconds.
+    """How the world misbehaves until it heals; large results stay. Chances are per message, step
+    or result, delays in seconds.
     """
 
     delay_s: float = 0.02
@@ -47,6 +49,8 @@ class Faults:
     poison: float = 0.1
     fail: float = 0.1
     cancel: float = 0.05
+    large: float = 0.1
+    vanish: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ class Simulation:
                 f"seed {self.seed} at {self.now:.3f} s: {error} ({replay})"
             ) from error
         ends = Counter(s for c in self.clients.values() for s in c.outcomes.values())
-        assert not self.witness.open, "an accepted task has no end"
+        waiting = [key for key in self.witness.open if key[0] in self.clients]
+        assert not waiting, "an accepted task has no end"
         counters = self.scheduler.counters
         return Outcome(self.seed, self.steps, sum(ends.values()), self.now, ends, counters)
 
@@ -155,6 +160,10 @@ class Simulation:
         """Who waits for what, in words."""
         waits = {c.name: [*c.session.open][:5] for c in self.clients.values() if c.session.open}
         return f"not over after {self.steps} steps: {waits} still wait"
+
+    def is_large(self, payload: bytes) -> bool:
+        """Whether a task has a large result, at whichever attempt."""
+        return random.Random(payload).random() < self.faults.large
 
     def after(self, wait_s: float, happen: Callable[[], None]) -> None:
         """Let something happen later."""
@@ -210,9 +219,20 @@ class Simulation:
                 worker.retire()
             if self.rng.random() < self.faults.pause:
                 worker.paused_until = self.now + self.rng.uniform(0.1, 1.5)
+        for client in [*self.clients.values()]:
+            if self.rng.random() < self.faults.vanish:
+                self.replace(client)
         if self.rng.random() < 0.02:
             policy = self.rng.choice(list(self.policies))
             self.tell(on.PolicyChanged("op", 0, policy))
+
+    def replace(self, client: SimulatedClient) -> None:
+        """A client is gone, whatever was under way; another process goes on in its stead."""
+        del self.clients[client.name]
+        if self.rng.random() < 0.5:
+            self.tell(on.ClientLeft(client.name))
+        client.restart()
+        self.clients[client.name] = client
 
     def heal(self) -> None:
         """From here on nothing is lost, repeated or stopped."""

@@ -16,11 +16,17 @@ from cluster import actions as do
 from cluster import events as on
 from cluster.limits import Limits
 from cluster.roster import WorkerState
-from cluster.run import Needs, Outcome
+from cluster.run import Needs, Outcome, Streamed
 from cluster.task import Failure, Priority, State
 
 FromWorker: TypeAlias = (
-    on.WorkerHeartbeat | on.TasksFinished | on.TasksReleased | on.WorkerDraining | on.WorkerLeft
+    on.WorkerHeartbeat
+    | on.TasksFinished
+    | on.TasksReleased
+    | on.WorkerDraining
+    | on.WorkerLeft
+    | on.ResultKept
+    | on.ChunkRead
 )
 FROM_WORKER = get_args(FromWorker)
 
@@ -33,10 +39,12 @@ class Promise:
         "due",
         "fresh",
         "leased",
+        "leases",
         "needs",
         "outcomes",
         "place",
         "priority",
+        "received",
         "run",
     )
 
@@ -52,6 +60,10 @@ class Promise:
         self.fresh = set(range(self.count))
         #: how often each position was leased
         self.leased: Counter[int] = Counter()
+        #: the last lease of each
+        self.leases: dict[int, int] = {}
+        #: (position, lease) of streams that their client has whole
+        self.received: set[tuple[int, int]] = set()
         self.outcomes: dict[int, Outcome] = {}
 
 
@@ -86,6 +98,9 @@ class Presence:
             elif isinstance(action, do.Assign):
                 stop = action.start + len(action.payloads)
                 self._set(action.worker, action.lease, action.start, stop)
+            elif isinstance(action, do.Offer) and isinstance(event, on.ResultKept):
+                # What is through and waits to be fetched is in its hands, but not on its credit.
+                self._set(event.worker, event.lease, 0, 0)
 
     def idle(self, needs: Needs) -> WorkerState | None:
         """Somebody who offers what is needed and certainly has a slot without work; how much of its
@@ -160,6 +175,10 @@ class Witness:
                 self._assigned(action)
             elif isinstance(action, do.Deliver):
                 self._delivered(action, isinstance(event, on.ClientHeartbeat))
+            elif isinstance(action, do.Confirm):
+                self._confirmed(action, event)
+            elif isinstance(action, do.Offer | do.DeliverChunk):
+                self._streamed(action)
             elif isinstance(action, do.Accept):
                 self._accepted(action, event, now)
             elif isinstance(action, do.Refuse):
@@ -168,7 +187,7 @@ class Witness:
                 self._epochs[action.worker] = action.epoch
         if isinstance(event, on.TasksCancelled):
             self._cancelled(event)
-        elif isinstance(event, on.TasksFinished | on.WorkerHeartbeat | on.WorkerLeft):
+        elif isinstance(event, FROM_WORKER):
             told = any(isinstance(action, do.Disconnect) for action in actions)
             stale = event.epoch != self._epochs.get(event.worker)
             assert told or not stale, f"{event.worker} spoke under a past epoch and was not told"
@@ -215,6 +234,7 @@ class Witness:
         self._leases.add(action.lease)
         epoch = self._epochs.get(action.worker)
         assert action.epoch == epoch, f"{action.worker} was leased work under a past epoch"
+        assert action.payloads, f"lease {action.lease} is of nothing"
         promise = self._tasks[action.payloads[0]][0]
         self._check_order(promise)
         for position, payload in enumerate(action.payloads, action.start):
@@ -222,6 +242,7 @@ class Witness:
             task = f"task {position} of run {promise.run}"
             assert position not in promise.outcomes, f"{task} was leased after its end"
             promise.leased[position] += 1
+            promise.leases[position] = action.lease
         promise.fresh.difference_update(range(action.start, action.start + len(action.payloads)))
 
     def _check_order(self, served: Promise) -> None:
@@ -246,16 +267,35 @@ class Witness:
             most = bypasses + len(Priority)
             assert self._passed[below] <= most, f"priority {Priority(below).name} starves"
 
-    def _delivered(self, action: do.Deliver, reminded: bool) -> None:
+    def _streamed(self, action: do.Offer | do.DeliverChunk) -> None:
+        """A client is only given what it can still fetch."""
+        promise = self._promises[action.client, action.submission]
+        task = f"task {action.position} of run {promise.run}"
+        assert action.position not in promise.outcomes, f"{task} was streamed after its end"
+        lease = promise.leases.get(action.position)
+        assert action.lease == lease, f"{task} was streamed under lease {action.lease}, not {lease}"
+
+    def _confirmed(self, action: do.Confirm, event: on.Event | None) -> None:
+        """A streamed result is an outcome once its client has it whole, and not before."""
         key = (action.client, action.submission)
+        promise, place = self._promises[key], (action.position, action.lease)
+        if isinstance(event, on.StreamReceived) and key == (event.client, event.submission):
+            promise.received.add((event.position, event.lease))
+        assert place in promise.received, f"{key} was confirmed at {place} before it was received"
+        self._settled(key, {action.position: Streamed(action.lease)}, again=True)
+
+    def _delivered(self, action: do.Deliver, reminded: bool) -> None:
+        failures: dict[int, Outcome] = {f.position: f for f in action.failures}
+        outcomes = dict(enumerate(action.outcomes, action.start)) | failures
+        self._settled((action.client, action.submission), outcomes, again=reminded)
+
+    def _settled(self, key: tuple[str, int], outcomes: dict[int, Outcome], *, again: bool) -> None:
         promise = self._promises[key]
-        failures = {failure.position: failure for failure in action.failures}
-        for position, result in enumerate(action.outcomes, action.start):
-            outcome = failures.get(position, result)
-            again = position in promise.outcomes
+        for position, outcome in outcomes.items():
+            known = position in promise.outcomes
             first = promise.outcomes.setdefault(position, outcome)
             assert first == outcome, f"{key} has two outcomes at {position}: {first!r}, {outcome!r}"
-            assert reminded or not again, f"{key} was delivered twice at {position}"
+            assert again or not known, f"{key} was delivered twice at {position}"
             if isinstance(outcome, Failure) and outcome.state is State.DEAD_LETTERED:
                 lost = promise.leased[position] >= self._limits.deaths
                 assert lost, f"{key} was buried at {position} before it had lost its workers"

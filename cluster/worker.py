@@ -25,7 +25,8 @@ from cluster.codec import in_words
 from cluster.errors import ClusterError, ProtocolError
 from cluster.handlers import Handlers
 from cluster.host import host_load
-from cluster.shift import Gathered, Shift
+from cluster.kept import Gathered
+from cluster.shift import Shift
 from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.task import NO_LOAD, Gpu, Load
 from cluster.transport import Channel, Listener, Waker
@@ -71,6 +72,7 @@ class Worker:
             gpus=gpus,
             host=socket.gethostname(),
             pid=os.getpid(),
+            most_kept_bytes=spec.limits.kept_result_bytes,
         )
         try:
             for event in self._session.introduction():
@@ -89,6 +91,8 @@ class Worker:
         #: the control thread has something to say now: the worker was taken in, or is done
         self._control_waker = Waker()
         self._drain = threading.Event()
+        #: when a client was last heard to fetch a large result
+        self._read_at = 0.0
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -122,6 +126,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask run to end gracefully; safe from a signal handler."""
+        self._read_at = time.monotonic()
         self._drain.set()
         self._waker.wake()
 
@@ -138,7 +143,7 @@ class Worker:
         listener = Listener(line.channel, self._waker)
         introduce_at = 0.0
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
-        drained = False
+        drained, patience_s = False, self.spec.limits.liveness_s
         while True:
             if self._session.epoch is None and time.monotonic() >= introduce_at:
                 line.channel.socket.poll(round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT)
@@ -147,7 +152,7 @@ class Worker:
             if self._drain.is_set():
                 with self._lock:
                     events = [] if drained else self._session.drain()
-                    over = not self._session.leases
+                    over = self._session.through(time.monotonic() - self._read_at > patience_s)
                 drained = True
                 line.send(events)
                 if over:
@@ -183,8 +188,8 @@ class Worker:
 
     def _work_through(self, lease: HeldLease, line: Line) -> None:
         """Run a lease step by step, so that results don't wait long."""
-        most_bytes = self.spec.limits.message_bytes // 2
-        shift = Shift(lease, self.handlers, self._steps.get(lease.kind, 1), most_bytes)
+        step = self._steps.get(lease.kind, 1)
+        shift = Shift(lease, self.handlers, step, self.spec.limits)
         self._shifts[line] = shift
         while shift.go_on():
             if shift.waits_s() > REPORT_AFTER_S:
@@ -192,6 +197,10 @@ class Worker:
         del self._shifts[line]
         self._steps[lease.kind] = shift.step
         self._report(shift, line)
+        if lease.kept is not None:
+            with self._lock:
+                events = self._session.give_back(lease)
+            line.send(events)
 
     def _report(self, shift: Shift, line: Line) -> None:
         with line.lock:
@@ -281,11 +290,15 @@ class Line:
             except ProtocolError:
                 continue
             with worker._work:
-                epoch = worker._session.epoch
+                epoch, kept = worker._session.epoch, bool(worker._session.keeping)
                 answers = [e for action in actions for e in worker._session.handle(action)]
                 if worker._session.epoch != epoch:
                     worker._control_waker.wake()
+                if kept:  # there may be room for another large result
+                    worker._waker.wake()
                 worker._work.notify_all()
+            if any(isinstance(answer, on.ChunkRead) for answer in answers):
+                worker._read_at = time.monotonic()
             self.send(answers)
 
     def close(self) -> None:

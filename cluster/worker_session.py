@@ -14,6 +14,8 @@ from contextlib import suppress
 
 from cluster import actions as do
 from cluster import events as on
+from cluster.kept import Gathered, KeptResults
+from cluster.limits import Limits
 from cluster.task import NO_LOAD, Failure, Gpu, Load
 
 MAX_RECENT = 4_096
@@ -29,6 +31,7 @@ class HeldLease:
         "cut",
         "epoch",
         "id",
+        "kept",
         "kind",
         "next",
         "pending",
@@ -49,6 +52,16 @@ class HeldLease:
         self.cut = False
         #: nobody waits for these; they are skipped if they have not been started
         self.cancelled: set[int] = set()
+        #: results too large for a report, once there is one, and what waits behind it
+        self.kept: KeptResults | None = None
+
+    def keep(self, position: int, result: bytes | bytearray | memoryview) -> None:
+        """Keep a large result until its client has fetched it; ``b""`` stands for it among the
+        outcomes.
+        """
+        if self.kept is None:
+            self.kept = KeptResults()
+        self.kept.put(position, result)
 
     def claim(self, most: int) -> list[bytes]:
         """Start the next tasks, at most ``most``: their payloads; empty when nothing is left."""
@@ -82,6 +95,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
+        most_kept_bytes: int = Limits().kept_result_bytes,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -93,6 +107,9 @@ class WorkerSession:
         self.ready: deque[HeldLease] = deque()
         #: the last leases taken in, so that a repeated message does not start one again
         self._recent: dict[int, None] = {}
+        #: leases with large results that are not fetched yet
+        self.keeping: dict[int, HeldLease] = {}
+        self._most_kept_bytes = most_kept_bytes
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
@@ -106,7 +123,8 @@ class WorkerSession:
         """What to say regularly once it is welcome: alive, what it holds, how its host is."""
         if self.epoch is None:
             return []
-        return [on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)]
+        beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
+        return [beat, *(e for lease in self.keeping.values() for e in self._announce(lease))]
 
     def handle(self, action: do.Action) -> list[on.Event]:
         """Take in one message from the coordinator; returns what to answer."""
@@ -128,11 +146,19 @@ class WorkerSession:
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
             if lease is not None:
-                lease.cancelled.update(action.positions or range(lease.next, lease.stop))
+                first = lease.next if lease.kept is None else lease.reported
+                lease.cancelled.update(action.positions or range(first, lease.stop))
+                return self._go_on(lease)
+        elif isinstance(action, do.Read):
+            return self._read(action)
         return []
 
     def take(self) -> HeldLease | None:
-        """The oldest lease nobody works on, for whoever asks alone; None without work."""
+        """The oldest lease nobody works on, for whoever asks alone; None without work, or without
+        room for more large results.
+        """
+        if self.keeping and self._kept_bytes() >= self._most_kept_bytes:
+            return None
         while self.ready:
             lease = self.ready.popleft()
             if lease.pending:
@@ -152,22 +178,18 @@ class WorkerSession:
         """
         if self.leases.get(lease.id) is not lease:
             return []
-        start = lease.reported
-        lease.reported += len(outcomes)
+        if lease.kept is not None:
+            self.keeping[lease.id] = lease
+            lease.kept.behind.append(Gathered(outcomes, failures, started_at, ended_at))
+            return self._go_on(lease)
+        event = self._finished(lease, outcomes, failures, started_at, ended_at)
         if lease.reported >= lease.stop:
             self._close(lease)
-        return [
-            on.TasksFinished(
-                self.name,
-                lease.epoch,
-                lease.id,
-                start,
-                outcomes,
-                failures,
-                started_at,
-                ended_at,
-            )
-        ]
+        return [event]
+
+    def give_back(self, lease: HeldLease) -> list[on.Event]:
+        """Give back what is not started of a lease: it would wait behind a large result."""
+        return self._release(lease) if self.leases.get(lease.id) is lease else []
 
     def drain(self) -> list[on.Event]:
         """Ask for no more work and give back what is not started."""
@@ -178,6 +200,10 @@ class WorkerSession:
         for lease in list(self.leases.values()):
             events += self._release(lease)
         return events
+
+    def through(self, forsaken: bool) -> bool:
+        """Whether nothing is left to finish; large results do not count if nobody fetches them."""
+        return not self.leases or (forsaken and all(x.kept for x in self.leases.values()))
 
     def leave(self, reason: str = "") -> list[on.Event]:
         """Say goodbye; whatever is still held is dropped."""
@@ -210,13 +236,68 @@ class WorkerSession:
             self._close(lease)
         return [on.TasksReleased(self.name, lease.epoch, lease.id, lease.stop)]
 
+    def _finished(
+        self,
+        lease: HeldLease,
+        outcomes: list[bytes],
+        failures: list[Failure],
+        started_at: float,
+        ended_at: float,
+    ) -> on.TasksFinished:
+        start = lease.reported
+        lease.reported += len(outcomes)
+        return on.TasksFinished(
+            self.name, lease.epoch, lease.id, start, outcomes, failures, started_at, ended_at
+        )
+
+    # Large results
+
+    def _kept_bytes(self) -> int:
+        """Bytes of large results that are not fetched yet."""
+        return sum(lease.kept.size_bytes for lease in self.keeping.values() if lease.kept)
+
+    def _go_on(self, lease: HeldLease) -> list[on.Event]:
+        """Report what stands before the next large result that is wanted, and announce that one."""
+        if lease.kept is None:
+            return []
+        lease.kept.drop(lease.cancelled)
+        events: list[on.Event] = []
+        while (ready := lease.kept.take(lease.reported)) is not None:
+            events.append(self._finished(lease, *ready))
+        if lease.reported >= lease.stop:
+            self._close(lease)
+        elif not lease.kept.results:
+            self.keeping.pop(lease.id, None)
+        return events + self._announce(lease)
+
+    def _announce(self, lease: HeldLease) -> list[on.Event]:
+        """The news that the next task of a lease has a large result."""
+        position = lease.reported
+        if lease.kept is None or (size_bytes := lease.kept.announced(position)) is None:
+            return []
+        times = lease.kept.times()
+        news = on.ResultKept(self.name, lease.epoch, lease.id, position, size_bytes, *times)
+        return [news]
+
+    def _read(self, action: do.Read) -> list[on.Event]:
+        """A chunk of a result, uncopied; nothing when it is not there any more."""
+        lease, position = self.leases.get(action.lease), action.position
+        if lease is None or lease.kept is None or action.epoch != lease.epoch:
+            return []
+        chunk = lease.kept.chunk(position, action.offset, action.size_bytes)
+        if chunk is None:
+            return []
+        return [on.ChunkRead(self.name, lease.epoch, lease.id, position, action.offset, [chunk])]
+
     def _close(self, lease: HeldLease) -> None:
         del self.leases[lease.id]
+        self.keeping.pop(lease.id, None)
 
     def _drop_all(self) -> None:
         for lease in self.leases.values():
             lease.give_back()
         self.leases.clear()
+        self.keeping.clear()
         self.ready.clear()
         # Under another epoch it may be another coordinator, which counts its leases from 1 again.
         self._recent.clear()

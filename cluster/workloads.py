@@ -7,6 +7,8 @@ import time
 from cluster.handlers import Handlers
 
 HANDLERS = Handlers()
+#: its length is a prime
+PATTERN = bytes(range(251))
 
 
 @HANDLERS.register("noop")
@@ -41,3 +43,18 @@ def spin(payload: bytes) -> bytes:
 def fail(payload: bytes) -> bytes:
     """Raise, with the payload as the message."""
     raise RuntimeError(payload.decode(errors="replace") or "told to fail")
+
+
+@HANDLERS.register("pattern")
+def pattern(payload: bytes) -> memoryview:
+    """As many bytes as the payload says, ``PATTERN`` over and over: no two places in it can be
+    exchanged unseen unless they are a multiple of its length apart.
+    """
+    size_bytes = int(payload)
+    return memoryview(PATTERN * (size_bytes // len(PATTERN) + 1))[:size_bytes]
+
+
+@HANDLERS.register("length", views=True)
+def length(payload: bytes | memoryview) -> bytes:
+    """How many bytes the payload has, without a copy of it."""
+    return b"%d" % len(payload)

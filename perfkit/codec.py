@@ -39,6 +39,8 @@ COLUMNS: Final[dict[type[Any], str]] = {
     on.TasksFinished: "outcomes",
     do.Assign: "payloads",
     do.Deliver: "outcomes",
+    on.ChunkRead: "chunk",
+    do.DeliverChunk: "chunk",
 }
 
 FromPeer: TypeAlias = (
@@ -48,12 +50,16 @@ FromPeer: TypeAlias = (
     | on.ClientLeft
     | on.StatusRequested
     | on.PolicyChanged
+    | on.ChunkRequested
+    | on.StreamReceived
     | on.WorkerJoined
     | on.WorkerHeartbeat
     | on.TasksFinished
     | on.TasksReleased
     | on.WorkerDraining
     | on.WorkerLeft
+    | on.ResultKept
+    | on.ChunkRead
 )
 Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
 
@@ -154,8 +160,10 @@ class PackedCodec:
         return messages
 
     def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
-        """What the coordinator told a peer; attached payloads become bytes."""
-        messages: list[do.Action] = _unpack(_ACTIONS, frames, whole=True)
+        """What the coordinator told a peer; attached results become bytes, payloads and chunks stay
+        the frames they are.
+        """
+        messages: list[do.Action] = _unpack(_ACTIONS, frames)
         return messages
 
     def _fits(self, messages: Sequence[Message], frames: Sequence[Frame]) -> bool:
@@ -221,7 +229,7 @@ def _values(message: Message) -> int:
     return sum(len(f) for f in msgspec.structs.astuple(message) if isinstance(f, list))
 
 
-def _unpack(direction: Direction, frames: Sequence[Frame], *, whole: bool = False) -> Any:
+def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
     if not frames:
         raise ProtocolError("a message is at least one frame, this has none")
     envelope = direction.open(frames[0])
@@ -234,7 +242,8 @@ def _unpack(direction: Direction, frames: Sequence[Frame], *, whole: bool = Fals
         try:
             message = envelope.messages[number]
             column = getattr(message, COLUMNS[type(message)])
-            column[at] = bytes(frame) if whole or len(frame) < ATTACH_BYTES else frame
+            copied = type(message) is do.Deliver
+            column[at] = bytes(frame) if copied or len(frame) < ATTACH_BYTES else frame
         except (IndexError, KeyError) as error:
             raise ProtocolError(f"message {number} has no place {at} for a payload") from error
     return envelope.messages

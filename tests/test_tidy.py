@@ -40,9 +40,9 @@ LAYERS = [
     ("cluster", "async_client coordinator worker client client_loop heap host mapping futures"),
     ("cluster", "workloads inference models handlers shift"),
     ("cluster", "spec transport"),
-    ("cluster", "scheduler inspection codec"),
-    ("cluster", "policy worker_session client_session witness"),
-    ("cluster", "clients ledger queue retry roster run stretches timers"),
+    ("cluster", "scheduler streams inspection codec"),
+    ("cluster", "policy worker_session client_session assembly witness"),
+    ("cluster", "clients kept ledger queue retry roster run stretches timers"),
     ("cluster", "actions events lifecycle status"),
     ("cluster", "errors limits task tensor"),
 ]

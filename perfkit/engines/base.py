@@ -206,7 +206,7 @@ class ColumnEngine(Engine):
 
     def _hand_in(self, kind: str, payloads: list[bytes]) -> Future[Column]:
         try:
-            return self._send(kind, payloads)
+            return self._send(kind, [bytes(p) for p in payloads])  # a view can't be pickled
         except Exception as error:
             raise ClusterError(
                 f"the {self.name} engine takes no more tasks: {type(error).__name__}: {error}"

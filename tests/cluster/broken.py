@@ -21,7 +21,8 @@ from cluster.policy import POLICIES, AssignmentPolicy
 from cluster.queue import Key, RunQueue
 from cluster.roster import WorkerState
 from cluster.run import Lease, Needs, Range, Run
-from cluster.scheduler import Scheduler
+from cluster.scheduler import FromHolder, Scheduler
+from cluster.streams import Streams
 from cluster.stretches import Stretches
 from cluster.task import Failure
 
@@ -31,6 +32,7 @@ class Broken(Scheduler):
 
     Books: type[Ledger] = Ledger
     Desk: type[Clients] = Clients
+    Flow: type[Streams] = Streams
 
     def __init__(
         self,
@@ -39,9 +41,34 @@ class Broken(Scheduler):
         chance: Callable[[], float],
         policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
     ) -> None:
-        parts: dict[str, Any] = {"Ledger": self.Books, "Clients": self.Desk}
+        parts: dict[str, Any] = {"Ledger": self.Books, "Clients": self.Desk, "Streams": self.Flow}
         with mock.patch.multiple("cluster.scheduler", **parts):
             super().__init__(policy, limits, chance, policies)
+
+
+# Large results
+
+
+class TakesAskingForHaving(Broken):
+    """Ends a task when its client begins to fetch its result."""
+
+    class Flow(Streams):
+        def requested(self, event: on.ChunkRequested, now: float) -> None:
+            super().requested(event, now)
+            place = event.submission, event.position, event.lease
+            self.received(on.StreamReceived(event.client, *place), now)
+
+
+class OffersWhatIsOver(Broken):
+    """Offers a large result to its client whatever has become of the task."""
+
+    class Flow(Streams):
+        def kept(self, event: on.ResultKept, now: float) -> None:
+            super().kept(event, now)
+            lease = self._ledger.leases.get(event.lease)
+            if lease is not None:
+                run, place = lease.run, (event.position, lease.id, event.size_bytes)
+                self._ledger.out.append(do.Offer(run.client, run.submission, *place))
 
 
 # Leases and epochs
@@ -58,7 +85,7 @@ class DropsTheEpochCheck(Broken):
 class SettlesExpiredLeases(Broken):
     """Takes results from a lease that was given to somebody else meanwhile."""
 
-    def _live(self, event: on.TasksFinished | on.TasksReleased, now: float) -> Lease | None:
+    def _live(self, event: FromHolder, now: float) -> Lease | None:
         lease = super()._live(event, now)
         self.past: dict[int, Lease] = getattr(self, "past", {}) | dict(self.ledger.leases)
         return lease or self.past.get(event.lease)

@@ -202,16 +202,19 @@ def test_a_payload_that_is_not_bytes_is_refused_at_once(serve):
     assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
-def test_a_payload_or_result_too_large_for_a_message_is_refused(serve, limited):
+def test_a_payload_too_large_for_a_message_and_a_result_too_large_for_any_are_refused(
+    serve, limited
+):
     handlers = Handlers()
     handlers.register("grow")(lambda payload: b"x" * int(payload))
-    client = serve(handlers, limited(message_bytes=100_000)).client
+    client = serve(handlers, limited(message_bytes=100_000, result_bytes=120_000)).client
     with pytest.raises(ClusterError, match="50001 bytes"):
         client.submit("grow", b"x" * 50_001)
-    with pytest.raises(TaskFailed, match="50001 bytes; at most 50000"):
-        client.submit("grow", b"50001").result(TIMEOUT_S)
-    results = list(client.map("grow", [b"50000"] * 5))
-    assert results == [b"x" * 50_000] * 5
+    with pytest.raises(TaskFailed, match="120001 bytes; at most 120000"):
+        client.submit("grow", b"120001").result(TIMEOUT_S)
+    sizes = [50_000, 50_001, 120_000] * 2
+    results = list(client.map("grow", [b"%d" % size for size in sizes]))
+    assert results == [b"x" * size for size in sizes]
 
 
 # Cancelling

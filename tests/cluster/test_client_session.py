@@ -214,3 +214,79 @@ def test_more_than_fits_in_one_heartbeat_is_told_in_the_next(
         told.append(event.received)
         session.handle(do.Greet("c", 0.2, event.received), 0.1)
     assert told == [[1, 2], [3], []]
+
+
+# Large results
+
+OFFER = do.Offer("c", 0, 1, 5, 3)
+ALL = do.DeliverChunk("c", 0, 1, 5, 0, [b"abc"])
+CONFIRM = do.Confirm("c", 0, 1, 5, [1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def test_a_large_result_is_asked_for_and_settles_its_task_when_it_is_confirmed() -> None:
+    session = ClientSession("c")
+    submitted(session, 2)
+    assert session.handle(OFFER, 1.0) is None
+    assert session.answers() == [on.ChunkRequested("c", 0, 1, 5, 0, 3)]
+    assert session.open[0].event is None, "an offer says that it was accepted, too"
+    assert session.handle(ALL, 1.0) is None
+    assert session.answers() == [on.StreamReceived("c", 0, 1, 5)]
+    news = session.handle(CONFIRM, 2.0)
+    assert news == Settled(session.open[0], 1, [b"abc"], [], CONFIRM.stamps)
+    assert session.handle(CONFIRM, 2.0) is None
+    assert session.handle(OFFER, 2.0) is None
+    assert session.handle(do.Deliver("c", 0, 0, [b"a", b"b"]), 3.0) is not None
+    assert (session.answers(), session.open, len(session.streams.open)) == ([], {}, 0)
+
+
+def test_another_outcome_ends_the_fetching() -> None:
+    session = ClientSession("c")
+    submitted(session, 2)
+    session.handle(OFFER, 1.0)
+    session.answers()
+    session.handle(do.Deliver("c", 0, 1, [b"small"]), 1.0)
+    assert len(session.streams.open) == 0
+    session.handle(ALL, 1.0)
+    assert (session.answers(), session.streams.late_chunks) == ([], 1)
+
+
+@pytest.mark.parametrize("offer", [do.Offer("c", 9, 0, 5, 3), do.Offer("c", 0, 2, 5, 3)])
+def test_an_offer_of_what_is_not_open_is_ignored(offer: do.Offer) -> None:
+    session = ClientSession("c")
+    submitted(session, 2)
+    session.handle(offer, 1.0)
+    assert session.answers() == []
+
+
+def test_a_withdrawn_result_is_offered_anew() -> None:
+    session = ClientSession("c")
+    submitted(session, 2)
+    session.handle(OFFER, 1.0)
+    session.handle(do.Withdraw("c", 0, 1, 5), 1.0)
+    session.answers()
+    session.handle(do.Offer("c", 0, 1, 6, 3), 1.0)
+    assert session.answers() == [on.ChunkRequested("c", 0, 1, 6, 0, 3)]
+
+
+def test_requests_without_an_answer_are_repeated_with_a_heartbeat() -> None:
+    session = ClientSession("c")
+    submitted(session, 2)
+    session.handle(OFFER, 1.0)
+    request = session.answers()
+    assert len(session.heartbeat(1.5)) == 1
+    assert session.heartbeat(2.0)[1:] == request
+
+
+def test_a_task_given_up_for_want_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cluster.assembly.BytesIO", refuse)
+    session = ClientSession("c")
+    submitted(session, 2)
+    session.handle(OFFER, 1.0)
+    assert session.answers() == [on.TasksCancelled("c", 0, [1])]
+    cancelled = Failure(1, "Cancelled", "cancelled", State.CANCELLED)
+    news = session.handle(do.Deliver("c", 0, 1, [b""], [cancelled]), 2.0)
+    assert isinstance(news, Settled)
+    assert news.failures == [Failure(1, "MemoryError", "no memory for a result of 3 bytes")]

@@ -7,6 +7,7 @@ import pytest
 from cluster import actions as do
 from cluster.errors import TaskFailed
 from cluster.handlers import Handlers
+from cluster.limits import Limits
 from cluster.shift import Shift
 from cluster.worker_session import HeldLease
 
@@ -19,7 +20,7 @@ def outcomes_of(handler, payloads, cancelled=(), most_bytes=1000):
     handlers.register_batch("kind")(handler)
     lease = HeldLease(do.Assign("w", 1, 1, "kind", 10, payloads))
     lease.cancelled.update(cancelled)
-    shift = Shift(lease, handlers, len(payloads), most_bytes)
+    shift = Shift(lease, handlers, len(payloads), Limits(result_bytes=most_bytes))
     assert not shift.go_on()
     outcomes, failures, _, _ = shift.collect()
     return outcomes, [(f.position, f.error, f.message) for f in failures]

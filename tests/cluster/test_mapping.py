@@ -8,7 +8,14 @@ import pytest
 
 from cluster.client_session import Settled
 from cluster.errors import ClusterError
-from cluster.mapping import MAX_RUN_BYTES, WINDOW_TASKS, MapReader, as_payload, run_bytes
+from cluster.mapping import (
+    MAX_RUN_BYTES,
+    UNCOPIED_BYTES,
+    WINDOW_TASKS,
+    MapReader,
+    as_payload,
+    run_bytes,
+)
 from cluster.task import Failure, State
 
 MESSAGE_BYTES = 1 << 26
@@ -121,12 +128,35 @@ def test_a_slow_reader_keeps_no_chunk_alive_that_it_has_read():
     results.close()
 
 
+def numpy_uint16(data):
+    return pytest.importorskip("numpy").frombuffer(bytearray(data), "uint16")
+
+
 @pytest.mark.parametrize("like", [bytes, bytearray, memoryview])
 def test_what_is_like_bytes_is_a_payload(like):
     assert as_payload(like(b"ab"), 100) == b"ab"
     cluster = Cluster([like(b"ab")], burst=1)
     cluster.reader.fill()
     assert cluster.columns == [[b"ab"]]
+
+
+@pytest.mark.parametrize("like", [bytearray, memoryview, numpy_uint16])
+def test_a_large_buffer_is_taken_as_it_lies(like):
+    lying = like(b"ab" * UNCOPIED_BYTES)
+    payload = as_payload(lying, 8 * UNCOPIED_BYTES)
+    assert payload == b"ab" * UNCOPIED_BYTES
+    assert type(payload) is memoryview
+    assert payload.readonly
+    if like is not memoryview:
+        lying[0] = 0
+        assert payload != b"ab" * UNCOPIED_BYTES
+
+
+def test_a_large_buffer_with_gaps_is_refused_and_a_small_one_put_together():
+    with pytest.raises(ClusterError, match="ascontiguousarray makes a copy that can"):
+        as_payload(memoryview(b"ab" * UNCOPIED_BYTES)[::2], 8 * UNCOPIED_BYTES)
+    assert as_payload(memoryview(b"abcd")[::2], 100) == b"ac"
+    assert as_payload(memoryview(b"").cast("H"), 100) == b""
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 7, ["a"]])

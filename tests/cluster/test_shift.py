@@ -6,17 +6,20 @@ import pytest
 
 from cluster import actions as do
 from cluster.handlers import Handlers
+from cluster.limits import Limits
 from cluster.shift import MAX_STEP, Shift
 from cluster.worker_session import HeldLease
 
 TIMEOUT_S = 10
 
 
-def shift(handler, payloads, step=1, single=True):
+def shift(handler, payloads, step=1, single=True, views=False, **limits):
     """A shift on a lease of these payloads, from position 5 on."""
     handlers = Handlers()
-    (handlers.register if single else handlers.register_batch)("kind")(handler)
-    return Shift(HeldLease(do.Assign("w", 1, 1, "kind", 5, payloads)), handlers, step, 1000)
+    register = handlers.register if single else handlers.register_batch
+    register("kind", views=views)(handler)
+    lease = HeldLease(do.Assign("w", 1, 1, "kind", 5, payloads))
+    return Shift(lease, handlers, step, Limits(**limits))
 
 
 def test_single_tasks_are_claimed_one_by_one_so_that_all_behind_a_slow_one_can_be_given_back():
@@ -106,3 +109,45 @@ def test_every_task_is_either_run_or_given_back_however_threads_race():
         outcomes = work.collect().outcomes
         assert work.lease.next == work.lease.stop == 5 + len(outcomes)
         assert outcomes == payloads[: len(outcomes)]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
+    large = b"x" * 11
+    results = {b"0": b"small", b"1": memoryview(large), b"2": b"", b"3": b""}
+
+    def answer(payloads):
+        return results[payloads] if single else [results[payload] for payload in payloads]
+
+    work = shift(answer, [*results], step=2, single=single, stream_bytes=10)
+    while work.go_on():
+        pass
+    assert work.lease.pending
+    assert work.collect().outcomes == [b"small", b""]
+    assert work.lease.kept.results == {6: large}
+    assert work.lease.kept.results[6].obj is large
+
+
+def test_a_result_over_every_bound_is_a_failure():
+    work = shift(lambda payload: payload * 20, [b"x"], stream_bytes=10, result_bytes=19)
+    work.go_on()
+    assert "has 20 bytes; at most 19" in work.collect().failures[0].message
+    assert work.lease.kept is None
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize(("views", "given"), [(True, memoryview), (False, bytes)])
+def test_a_handler_is_given_a_buffer_as_it_asked_for_it(single, views, given):
+    seen = []
+
+    def note(payloads):
+        seen.extend([payloads] if single else payloads)
+        return b"" if single else [b""] * len(payloads)
+
+    arrived = bytearray(b"large")
+    work = shift(note, [b"small", arrived], step=2, single=single, views=views)
+    while work.go_on():
+        pass
+    assert seen == [b"small", b"large"]
+    assert [type(payload) for payload in seen] == [bytes, given]
+    assert not views or (seen[1].readonly and seen[1].obj is arrived)

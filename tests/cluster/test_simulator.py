@@ -16,7 +16,7 @@ from cluster import events as on
 from cluster import simulator
 from cluster.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.scheduler import Scheduler
-from cluster.simulator import Faults, Outcome, Simulation
+from cluster.simulator import LIMITS, Faults, Outcome, Simulation
 from cluster.task import State
 from perfkit import policy as optimised
 from perfkit.sizer import FIRST_LEASE, GROWTH
@@ -29,7 +29,7 @@ OPTIMISED_SEEDS = range(1_000, 1_100)
 #: a healthy world needs about half of this at most
 STEPS = 8_000
 
-NO_FAULTS = Faults(0.001, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_FAULTS = Faults(0.001, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.0)
 
 
 @cache
@@ -109,9 +109,27 @@ def test_the_worlds_are_as_bad_as_they_are_meant_to_be() -> None:
     assert ends.keys() == {State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED}
     happened = set(
         "duplicate_submissions late_cancels late_results lost mislaid_leases recalls redelivered "
-        "retried returned stale_messages workers_left workers_lost".split()
+        "retried returned stale_messages streams late_chunks late_requests workers_left "
+        "workers_lost".split()
     )
     assert happened <= counters.keys()
+
+
+def test_whatever_clients_leave_behind_is_dropped_by_everybody_who_has_it() -> None:
+    left_behind = lost = 0
+    for seed in range(2_000, 2_000 + SEEDS_PER_TEST):
+        world = Simulation(seed, Faults(large=0.5, vanish=0.03))
+        with untraced():
+            world.run(STEPS)
+            left_behind += len(world.witness.open)
+            while world.now < 3.0 + LIMITS.client_liveness_s + 2.0:
+                world.step()
+        lost += world.scheduler.counters["clients_lost"]
+        assert not world.witness.open
+        assert not any(world.scheduler.ledger.runs.values())
+        assert not any(w.session.leases or w.session.keeping for w in world.workers.values())
+    assert left_behind
+    assert lost
 
 
 def test_a_seed_gives_the_same_world_twice() -> None:

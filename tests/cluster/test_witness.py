@@ -187,3 +187,39 @@ def test_nothing_is_promised_of_what_nobody_waits_for(
     assert len(witness.open) == 1
     witness.observe(event, [], at_s)
     assert witness.open == {}
+
+
+KEPT = on.ResultKept("w", 1, 1, 0, 9)
+OFFER = do.Offer("c", 0, 0, 1, 9)
+CHUNK = do.DeliverChunk("c", 0, 0, 1, 0, [b"x"])
+CONFIRM = do.Confirm("c", 0, 0, 1)
+RECEIVED = on.StreamReceived("c", 0, 0, 1)
+
+
+def test_a_result_that_is_streamed_is_no_cause_for_complaint(witness: Witness) -> None:
+    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
+    witness.observe(KEPT, [OFFER], 0.0)
+    witness.observe(on.ChunkRead("w", 1, 1, 0, 0, [b"x"]), [CHUNK], 0.0)
+    witness.observe(RECEIVED, [CONFIRM], 0.0)
+    witness.observe(RECEIVED, [CONFIRM], 0.0)
+    witness.observe(on.ClientHeartbeat("c", 0, [], [(0, 0)]), [ACCEPT, CONFIRM], 0.0)
+    assert [*witness.open] == [("c", 0)]
+
+
+@pytest.mark.parametrize(
+    ("event", "actions", "complaint"),
+    [
+        (KEPT, [CONFIRM], "confirmed at \\(0, 1\\) before it was received"),
+        (RECEIVED, [do.Confirm("c", 0, 0, 2)], "confirmed at \\(0, 2\\) before it was received"),
+        (KEPT, [do.Offer("c", 0, 0, 2, 9)], "streamed under lease 2, not 1"),
+        (KEPT, [do.Deliver("c", 0, 0, [b"A"]), OFFER], "streamed after its end"),
+        (RECEIVED, [CONFIRM, CHUNK], "streamed after its end"),
+        (RECEIVED, [do.Deliver("c", 0, 0, [b"A"]), CONFIRM], "has two outcomes"),
+    ],
+)
+def test_what_must_not_happen_to_a_stream_is_objected_to(
+    witness: Witness, event: on.Event, actions: list[do.Action], complaint: str
+) -> None:
+    witness.observe(None, [assign()], 0.0)
+    with pytest.raises(AssertionError, match=complaint):
+        witness.observe(event, actions, 0.0)

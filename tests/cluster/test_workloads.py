@@ -1,10 +1,11 @@
 """Each workload has the one property it is there for."""
 
 import time
+from itertools import pairwise
 
 import pytest
 
-from cluster.workloads import HANDLERS
+from cluster.workloads import HANDLERS, PATTERN
 
 
 def run(kind, payload=b""):
@@ -13,7 +14,7 @@ def run(kind, payload=b""):
 
 
 def test_the_registry_offers_them_all():
-    assert HANDLERS.kinds() == ["echo", "fail", "noop", "sleep", "spin"]
+    assert HANDLERS.kinds() == "echo fail length noop pattern sleep spin".split()
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", b"\x00" * 10_000])
@@ -43,6 +44,18 @@ def test_fail_raises_what_it_is_told():
     assert isinstance(run("fail", b"\xff"), RuntimeError)
 
 
-@pytest.mark.parametrize("kind", ["sleep", "spin"])
+@pytest.mark.parametrize("size_bytes", [0, 1, 250, 251, 252, 10_000])
+def test_a_pattern_is_as_long_as_it_is_told_and_differs_everywhere(size_bytes):
+    result = bytes(run("pattern", b"%d" % size_bytes))
+    assert result == (PATTERN * 40)[:size_bytes]
+    assert all(a != b for a, b in pairwise(result))
+
+
+@pytest.mark.parametrize("kind_of", [bytes, memoryview])
+def test_length_counts_whatever_it_is_given(kind_of):
+    assert run("length", kind_of(b"x" * 70_000)) == b"70000"
+
+
+@pytest.mark.parametrize("kind", ["pattern", "sleep", "spin"])
 def test_what_is_no_number_is_an_error(kind):
     assert isinstance(run(kind, b"long"), ValueError)

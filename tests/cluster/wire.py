@@ -40,7 +40,8 @@ def values(kind):
         case inspect.UnionType():
             return reduce(or_, map(values, kind.types))
         case inspect.ListType():
-            return st.lists(values(kind.item_type), max_size=4)
+            most = min(kind.max_length or 4, 4)
+            return st.lists(values(kind.item_type), min_size=kind.min_length or 0, max_size=most)
         case inspect.TupleType():
             return st.tuples(*map(values, kind.item_types))
         case inspect.DictType():

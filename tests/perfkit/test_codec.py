@@ -54,6 +54,11 @@ def carriers(payloads):
     ]
 
 
+def chunks(chunk):
+    """One message of each kind that carries a single chunk."""
+    return [on.ChunkRead("w", 1, 2, 3, 4, [chunk]), do.DeliverChunk("c", 1, 2, 3, 4, [chunk])]
+
+
 def kind(message):
     return type(message).__name__
 
@@ -96,10 +101,10 @@ def test_all_messages_to_a_peer_are_one_frame():
 
 
 def test_every_message_with_a_column_of_bytes_is_known_to_have_one():
-    with_column = {type(message): message for message in carriers([b"x"])}
+    with_column = {type(message): message for message in [*carriers([b"x"]), *chunks(b"x")]}
     assert COLUMNS.keys() == with_column.keys()
     payload_fields = {
-        cls: [f.name for f in msgspec.structs.fields(cls) if f.type == on.Payloads]
+        cls: [f.name for f in msgspec.structs.fields(cls) if f.type in (on.Payloads, on.OneChunk)]
         for cls in EVENTS + ACTIONS
     }
     assert {cls: [name] for cls, name in COLUMNS.items()} == {
@@ -167,8 +172,18 @@ def test_what_arrived_in_a_buffer_is_forwarded_in_it(buffer):
     frames = frames_of(do.Assign("w", 1, 2, "echo", 0, event.payloads))
     assert frames[1] is arrived
     (lease,) = PackedCodec().actions(frames)
-    assert [type(payload) for payload in lease.payloads] == [bytes, bytes]
-    assert lease.payloads == [b"x", LARGE]
+    assert lease.payloads[1] is arrived
+    (result,) = PackedCodec().actions(frames_of(do.Deliver("c", 0, 0, [b"x", arrived])))
+    assert [type(outcome) for outcome in result.outcomes] == [bytes, bytes]
+    assert result.outcomes == [b"x", LARGE]
+
+
+@pytest.mark.parametrize("message", chunks(LARGE), ids=kind)
+def test_a_chunk_is_forwarded_and_taken_out_uncopied(message):
+    header, attached = frames_of(message)
+    assert attached is LARGE
+    arrived = zmq.Frame(LARGE)
+    assert decode(message, [header, arrived])[0].chunk[0] is arrived
 
 
 def test_a_small_payload_in_a_frame_of_its_own_becomes_bytes():
