@@ -64,7 +64,9 @@ class Clients:
         if reason is not None:
             client.over.add(event.submission)
             return self._refuse(event, reason)
-        client.submissions[event.submission] = self._ledger.accept(event, payload_bytes, now)
+        run = self._ledger.accept(event, payload_bytes, now)
+        run.client = client.id  # each message has another string that says the same
+        client.submissions[event.submission] = run
         return None
 
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:

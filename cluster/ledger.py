@@ -94,8 +94,7 @@ class Ledger:
     def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
         """Take a run in: from here on each of its tasks will have exactly one outcome."""
         run = Run(self._next_run, event, payload_bytes, now)
-        run.client, run.needs = self._shared(run.client), self._shared(run.needs)
-        run.retry = self._shared(run.retry)
+        run.needs, run.retry = self._shared(run.needs), self._shared(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
