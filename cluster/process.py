@@ -72,9 +72,10 @@ def run_worker(
     name: str | None,
     capacity: int,
     alone: bool,
+    share: bool = True,
 ) -> None:
     """Work until told to stop; the line of readiness is printed once the coordinator has said
-    welcome.
+    welcome. Unless ``share`` is false the workers of this host hold large models' weights together.
     """
     from cluster.handlers import Handlers
     from cluster.worker import Worker
@@ -87,7 +88,7 @@ def run_worker(
     if models:
         from cluster.inference import model_handlers
 
-        offered.update(model_handlers(models))
+        offered.update(model_handlers(models, share=share))
     worker = Worker(endpoint, offered, name=name, capacity=capacity, spec=spec, models=models)
 
     def ready() -> None:
@@ -116,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     worker.add_argument("--endpoint", required=True, help="where the coordinator listens")
     worker.add_argument("--handlers", default="cluster.workloads:HANDLERS", help="module:attribute")
     worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
+    worker.add_argument(
+        "--no-share", action="store_true", help="load large models instead of mapping shared ones"
+    )
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     for role in (coordinator, worker):
@@ -137,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name=args.name,
                 capacity=args.capacity,
                 alone=args.alone,
+                share=not args.no_share,
             )
     except ClusterError as error:
         print(f"{args.role}: {error}", file=sys.stderr)

@@ -13,7 +13,6 @@ not keep the memory that it took to build. Needs onnx and safetensors (the extra
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +164,10 @@ class BertGraph:
         parts = [f"{name}.self.{part}" for part in ("query", "key", "value")]
         weight, bias = (
             np.concatenate(
-                [self._weights[f"{part}.{kind}"] * by for part, by in zip(parts, scale, strict=True)]
+                [
+                    self._weights[f"{part}.{kind}"] * by
+                    for part, by in zip(parts, scale, strict=True)
+                ]
             )
             for kind in ("weight", "bias")
         )
@@ -221,3 +223,54 @@ class BertGraph:
         )
         eps = self._config.layer_norm_eps
         return self._graph.add("LayerNormalization", name, rows, weight, bias, epsilon=eps)
+
+
+def convert_bert(source: Path) -> bytes:
+    """The graph for the weights in ``source``, by the configuration in the folder around them.
+
+    Raises:
+        ModelError: it is not the kind of BERT that `BertGraph` builds. OSError: a file is missing.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = source.parent
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=BertConfig)
+        pooling = msgspec.json.decode(
+            (folder / "1_Pooling" / "config.json").read_bytes(), type=dict[str, bool | int]
+        )
+        ways = {way for way, chosen in pooling.items() if chosen is True}
+        if ways != {"pooling_mode_mean_tokens"}:
+            raise ModelError(f"its tokens are pooled by {', '.join(sorted(ways))}, not by the mean")
+        return BertGraph(config, load_file(source)).build()
+    except (msgspec.DecodeError, SafetensorError) as error:
+        raise ModelError(f"not a BERT that can be converted: {error}") from error
+    except KeyError as error:
+        raise ModelError(f"weights are missing: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert; 1 if that cannot be done, and why."""
+    import argparse  # a worker imports this module for its version alone
+
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.models.convert_bert",
+        description="Write the ONNX graph of a BERT sentence encoder.",
+    )
+    parser.add_argument("source", type=Path, help="its weights, a file of safetensors")
+    parser.add_argument("target", type=Path, help="the ONNX file to write")
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.target.write_bytes(convert_bert(chosen.source))
+    except ImportError as error:
+        print(f"{error}; the extra [infer] has it: pip install 'perfkit[infer]'", file=sys.stderr)
+    except (ModelError, OSError) as error:
+        print(error, file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
