@@ -70,10 +70,10 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """A loaded model for a status page: what it is, which file exactly, and where it runs.
 
     ``load_ms`` is how long it took to read and open it this once, ``network_ms`` of it for the
-    network; the first load of a process includes the import of the runtime. ``provider`` and ``nodes_by_provider`` are explained at
-    `cluster.models.network.Network`. ``shared`` says that its weights are mapped, once for all
-    workers of the host, and ``notes`` what had to be made for it on this load and why: see
-    `cluster.models.sharing`.
+    network; the first load of a process includes the import of the runtime. ``provider`` and
+    ``nodes_by_provider`` are explained at `cluster.models.network.Network`. ``shared`` says that
+    its weights are mapped, once for all workers of the host, and ``notes`` what had to be made for
+    it on this load and why: see `cluster.models.sharing`.
     """
 
     name: str

@@ -137,7 +137,7 @@ class BertGraph:
         return self._normalize("embeddings", graph.add("Add", "embedded", word, place))
 
     def _attention_mask(self) -> str:
-        """What is added to the scores of each token as others attend to it, [texts, 1, 1, tokens]."""
+        """What is added to each token's scores as others attend to it, [texts, 1, 1, tokens]."""
         graph = self._graph
         real = graph.add("Cast", "real", "attention_mask", to=1)
         absent = graph.add("Sub", "absent", graph.constant("one", 1), real)
@@ -160,18 +160,17 @@ class BertGraph:
 
         graph, config = self._graph, self._config
         size = config.hidden_size // config.num_attention_heads
-        scale = np.array([1 / np.sqrt(size), 1, 1], np.float32)
         parts = [f"{name}.self.{part}" for part in ("query", "key", "value")]
         weight, bias = (
-            np.concatenate(
-                [
-                    self._weights[f"{part}.{kind}"] * by
-                    for part, by in zip(parts, scale, strict=True)
-                ]
-            )
+            np.stack([self._weights[f"{part}.{kind}"] for part in parts])
             for kind in ("weight", "bias")
         )
-        joined = graph.linear(f"{name}/joined", hidden, weight, bias)
+        weight[0] /= np.sqrt(size)
+        bias[0] /= np.sqrt(size)
+        wide = 3 * config.hidden_size
+        joined = graph.linear(
+            f"{name}/joined", hidden, weight.reshape(wide, -1), bias.reshape(wide)
+        )
         # [texts, tokens, 3 × hidden] to [3, texts, heads, tokens, size]
         shape = graph.constant("heads", [0, 0, 3, config.num_attention_heads, size], "int64")
         split = graph.add("Reshape", f"{name}/split", joined, shape)

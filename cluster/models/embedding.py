@@ -56,9 +56,9 @@ class TextEmbedding(Adapter):
             raise needs_extra(manifest.name) from error
         if set(network.input_names) != {IDS, MASK} or network.classes is None:
             raise ModelError(
-                f"model {manifest.name!r}: its graph takes {', '.join(network.input_names)} and not "
-                f"{IDS} and {MASK}, or gives no vectors of a fixed width, "
-                f"as kind {manifest.kind!r} wants"
+                f"model {manifest.name!r}: kind {manifest.kind!r} wants a graph that takes {IDS} "
+                f"and {MASK} and gives vectors of a fixed width; this one takes "
+                f"{', '.join(network.input_names)}"
             )
         try:
             config = msgspec.json.decode(

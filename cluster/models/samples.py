@@ -38,7 +38,7 @@ LIKE_AND_UNLIKE: tuple[tuple[str, str, str], ...] = (
     (
         "Water boils at 100 degrees.",
         "Heat turns liquid into steam.",
-        "Water is cheap in this town.",
+        "Water is cheap here.",
     ),
     ("The graphics card runs hot.", "The GPU's temperature is high.", "The birthday card is late."),
 )

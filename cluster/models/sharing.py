@@ -163,7 +163,9 @@ class Workshop:
     def _run(self, module: str, source: Path, target: Path) -> None:
         command = [sys.executable, "-m", f"cluster.models.{module}", str(source), str(target)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
         except subprocess.TimeoutExpired:
             raise ModelError(
                 f"model {self._name!r}: {module} was not done with {source} in {TIMEOUT_S:g} s"
