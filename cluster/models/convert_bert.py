@@ -239,6 +239,11 @@ def convert_bert(source: Path) -> bytes:
         pooling = msgspec.json.decode(
             (folder / "1_Pooling" / "config.json").read_bytes(), type=dict[str, bool | int]
         )
+        if config.hidden_size % config.num_attention_heads:
+            raise ModelError(
+                f"hidden_size {config.hidden_size} is no multiple of its "
+                f"{config.num_attention_heads} heads"
+            )
         ways = {way for way, chosen in pooling.items() if chosen is True}
         if ways != {"pooling_mode_mean_tokens"}:
             raise ModelError(f"its tokens are pooled by {', '.join(sorted(ways))}, not by the mean")
