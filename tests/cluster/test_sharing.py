@@ -11,7 +11,6 @@ import pytest
 from cluster import LocalCluster
 from cluster.inference import Model, ModelError, ModelRepository
 from cluster.models import sharing
-from cluster.models.cache import Cache
 from cluster.models.samples import held_out_digits
 from cluster.tensor import pack_tensor, unpack_tensor
 from tests.cluster.test_inference import CPU, IDLE, decode, make_model
@@ -161,7 +160,7 @@ def test_a_model_that_the_runtime_refuses_is_not_made_again_and_again(
 ) -> None:
     folder = make_model(tmp_path / "models")
     (folder / "model.onnx").write_bytes(b"junk")
-    with pytest.raises(ModelError, match="model 'mine': onnxruntime cannot run .*model.onnx"):
+    with pytest.raises(ModelError, match=r"model 'mine': onnxruntime cannot run .*model\.onnx"):
         ModelRepository(tmp_path / "models", share_bytes_min=0).load("mine")
 
 
