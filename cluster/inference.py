@@ -155,6 +155,8 @@ class Model:
 
         feeds = self._adapter.feeds(questions, self._batch_rows_max)
         parts = [self._network.run(feed) for feed in feeds]
+        if len(parts) == 1:  # the rule, and then it need not be copied
+            return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), np.float32)
 
 

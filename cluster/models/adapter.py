@@ -31,7 +31,7 @@ class Adapter(ABC):
     input_name: str
 
     @abstractmethod
-    def read(self, payload: bytes) -> Question | bytes:
+    def read(self, payload: bytes | memoryview) -> Question | bytes:
         """The question in a payload, or its result if that takes no network.
 
         Raises:

@@ -72,7 +72,7 @@ class TextEmbedding(Adapter):
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(config.max_seq_length)
 
-    def read(self, payload: bytes) -> Question:
+    def read(self, payload: bytes | memoryview) -> Question:
         """The tokens of a text, int64[1, tokens]; see the top of this file."""
         import numpy as np
 

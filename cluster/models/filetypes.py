@@ -137,7 +137,7 @@ class FileTypes(Adapter):
                 "files in a way that is not supported; version 1.0 is"
             )
 
-    def read(self, payload: bytes) -> Question | bytes:
+    def read(self, payload: bytes | memoryview) -> Question | bytes:
         """The tokens of both ends, int32[1, 2048]; what is too short for it is answered by rule."""
         import numpy as np
 

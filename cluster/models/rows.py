@@ -56,7 +56,7 @@ class Rows(Adapter):
         self._low = -FLOAT32_MAX if manifest.input_min is None else manifest.input_min
         self._high = FLOAT32_MAX if manifest.input_max is None else manifest.input_max
 
-    def read(self, payload: bytes) -> Question:
+    def read(self, payload: bytes | memoryview) -> Question:
         """The rows of a tensor; see the top of this file."""
         import numpy as np
 

@@ -52,7 +52,8 @@ def test_a_vector_is_what_bert_computes_for_the_tokens(minilm: Model, package: P
     # The same tokenizer, but its vocabulary and its rules put together here.
     tokenizer = tokenizers.BertWordPieceTokenizer(str(package / "vocab.txt"), lowercase=True)
     tokenizer.enable_truncation(256)
-    for text, vector in zip(TEXTS, vectors(minilm, TEXTS), strict=True):
+    texts = [TEXTS[0], TEXTS[3], LONG]
+    for text, vector in zip(texts, vectors(minilm, texts), strict=True):
         expected = bert.embed(weights, tokenizer.encode(text).ids, heads=12, eps=1e-12)
         assert np.abs(vector - expected).max() < 1e-5, text
 
@@ -61,6 +62,11 @@ def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
     found = vectors(minilm, TEXTS)
     assert (found.dtype, found.shape) == (np.float32, (len(TEXTS), 384))
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_view_of_a_text_is_as_good_as_its_bytes(minilm: Model) -> None:
+    first, second = minilm.handle_batch([b"a text", memoryview(b"a text")])
+    assert first == second
 
 
 def test_an_answer_does_not_depend_on_what_it_is_batched_with(minilm: Model) -> None:
