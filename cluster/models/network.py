@@ -81,7 +81,7 @@ class Network:
         try:
             (output,) = self._session.run([self._output_name], dict(feed))
         except Exception as error:  # the runtime's errors share no base of their own
-            raise ModelError(f"model {self.name!r} failed: {one_line(error)}") from error
+            raise ModelError(f"model {self.name!r} failed: {_one_line(error)}") from error
         result: NDArray[Any] = output
         return result
 
@@ -111,7 +111,7 @@ class Network:
                     enable_fallback=False,
                 )
             except Exception as error:  # as above
-                reasons.append(f"{provider}: {one_line(error)}")
+                reasons.append(f"{provider}: {_one_line(error)}")
                 continue
             nodes = _count_nodes(session) if tells else None
             if nodes is None or nodes.get(provider):
@@ -155,6 +155,5 @@ def _count_nodes(session: Any) -> dict[str, int]:
     return dict(nodes)
 
 
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

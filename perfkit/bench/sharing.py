@@ -156,9 +156,8 @@ def _memory_goal(workers: int) -> Goal:
 def _item_readings(texts: Sequence[bytes], sizes: SharingSizes, seed: int, say: Say) -> Readings:
     plain, shared = (ModelRepository(share=share).load(MODEL) for share in (False, True))
     if not shared.describe().shared:
-        raise ExperimentError(
-            f"{MODEL} cannot be shared here: {'; '.join(shared.describe().notes)}"
-        )
+        why = "; ".join(shared.describe().notes) or f"it runs on {shared.provider}"
+        raise ExperimentError(f"{MODEL} cannot be shared here: {why}")
     check_same(plain, shared, texts)
     check_meaning(shared)
     arms = {PLAIN: _item_arm(plain, texts), SHARED: _item_arm(shared, texts)}

@@ -68,7 +68,7 @@ def test_every_figure_is_told_both_ways_with_its_goal(known: None) -> None:
     assert table.first_load_ms == (30.0, 30.0)
     assert "round 3 of 3, optimized: 4 workers 220 MiB" in said
     assert list(table.to_frame()["plain"][:3]) == [150, 300, 600]
-    assert "A first load, which makes the files: 30, 30 ms." in table._repr_html_()
+    assert "A first load, which makes the files: 30.0, 30.0 ms." in table._repr_html_()
 
 
 def test_a_model_that_is_not_shared_is_not_measured(
@@ -93,7 +93,7 @@ class Fake:
 def test_another_vector_is_told_before_anything_is_timed(other: list[float]) -> None:
     plain: Any = Fake([1.0, 0.0])
     check_same(plain, plain, [b"text"])
-    with pytest.raises(WrongResult, match="b'text' another vector when shared"):
+    with pytest.raises(WrongResult, match="another vector when shared: b'text' is off by"):
         check_same(plain, Fake(other), [b"text"])  # type: ignore[arg-type]
 
 
