@@ -17,8 +17,8 @@ help: ## this list
 report: $(STAMP) ## measure the cluster and write the HTML report (quick profile)
 	@$(VENV)/perfkit report --profile quick
 
-test: $(STAMP) ## every test that is not slow, with branch coverage
-	@$(VENV)/python -m pytest -m "not slow" --cov --cov-report=term
+test: $(STAMP) ## every test that is not slow, on every core, with branch coverage
+	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term
 
 test-slow: $(STAMP) ## the tests marked slow
 	@$(VENV)/python -m pytest -m slow

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import select
 import threading
 import time
 from collections import deque
@@ -33,7 +32,7 @@ from cluster.futures import TaskFuture, set_exception, settle_futures
 from cluster.mapping import Chunk, run_bytes
 from cluster.spec import ClusterSpec, load_codec
 from cluster.status import Status
-from cluster.transport import READABLE, WRITABLE, Channel, Waker
+from cluster.transport import READABLE, WRITABLE, Channel, Listener, Waker
 
 MAX_OWED = 256
 #: how long the own thread rests after another has led, before it takes over
@@ -61,9 +60,7 @@ class ClientLoop:
         self._channel = Channel(self._context, zmq.DEALER, spec)
         self._channel.connect(endpoint)
         self._waker = Waker()
-        self._fds = select.poll()
-        self._fds.register(int(self._channel.socket.getsockopt(zmq.FD)), select.POLLIN)
-        self._fds.register(self._waker.fileno(), select.POLLIN)
+        self._listener = Listener(self._channel, self._waker)
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._unsent: deque[list[Frame]] = deque()
         self._awake = False
@@ -224,12 +221,9 @@ class ClientLoop:
     def _wait(self, end: float) -> None:
         """Until there is something to do, at most until ``end`` or the next heartbeat."""
         wait_s = min(end, self._beat_at) - time.monotonic()
-        if wait_s > 0.0 and not self._more:
-            for fd, _ in self._fds.poll(math.ceil(wait_s * 1000)):
-                if fd == self._waker.fileno():
-                    self._waker.clear()
-                    # Only now: a wake-up that was cleared away must not count as given.
-                    self._awake = False
+        # The flag falls last: a wake-up that was cleared away must not count as given.
+        if wait_s > 0.0 and not self._more and self._listener.poll(math.ceil(wait_s * 1000)):
+            self._awake = False
 
     def _turn(self) -> None:
         """Send what others handed over, take in what has arrived, be heard."""

@@ -25,7 +25,7 @@ from cluster.errors import ClusterError, ProtocolError
 from cluster.scheduler import Scheduler
 from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.task import Priority, TaskId
-from cluster.transport import Channel, Waker, check_bind
+from cluster.transport import Channel, Listener, Waker, check_bind
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -171,13 +171,10 @@ class ClusterCoordinator:
     def run(self) -> None:
         """Serve until stop is called."""
         self._serving = True
-        poller = zmq.Poller()
-        poller.register(self._channel.socket, zmq.POLLIN)
-        poller.register(self._waker.fileno(), zmq.POLLIN)
+        listener = Listener(self._channel, self._waker)
         try:
             while not self._stopping:
-                if self._waker.fileno() in dict(poller.poll(self._patience_ms())):
-                    self._waker.clear()
+                listener.wait(self._patience_ms())
                 self._turn()
         finally:
             self._close()

@@ -18,6 +18,9 @@ from collections.abc import Callable, Sequence
 from cluster.errors import ClusterError
 from cluster.spec import ClusterSpec, decode_spec, load_part
 
+#: how many objects more than before make the collector look at them
+YOUNG_OBJECTS = 50_000
+
 
 def announce(**facts: str | int) -> None:
     """Tell whoever started this process that it is ready."""
@@ -25,9 +28,13 @@ def announce(**facts: str | int) -> None:
 
 
 def settle() -> None:
-    """What is there at the start stays: the collector need not look at it again and again."""
+    """What is there at the start stays: the collector need not look at it again and again.
+
+    Nor at every few tasks: hardly anything here refers to itself, and a task waits for each look.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def stop_with_parent(stop: Callable[[], None]) -> None:

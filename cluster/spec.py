@@ -16,6 +16,9 @@ from cluster.codec import Codec
 from cluster.errors import ClusterError
 from cluster.limits import Limits, Whole
 
+#: Where a coordinator listens, and where to look for it, unless somebody says otherwise.
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
+
 Size = Annotated[int, Meta(ge=0)]
 
 

@@ -6,6 +6,7 @@ heartbeats are ours: ZeroMQ's own would tell that a connection is gone, but not 
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import sys
@@ -155,6 +156,36 @@ class Channel:
     def close(self) -> None:
         """Close the socket, giving what is sent a moment to leave."""
         self.socket.close()
+
+
+class Listener:
+    """Waits for a channel to have a message or for a waker, with the system's own poll.
+
+    ZeroMQ's poller asks each socket before and after it waits; this asks once. A socket's
+    descriptor tells of news once, to whoever uses the socket next, whatever for: hence the question
+    before each wait.
+    """
+
+    def __init__(self, channel: Channel, waker: Waker) -> None:
+        self._channel, self._waker = channel, waker
+        self._fds = select.poll()
+        self._fds.register(int(channel.socket.getsockopt(zmq.FD)), select.POLLIN)
+        self._fds.register(waker.fileno(), select.POLLIN)
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Return when there may be a message, when woken, or when the time is up; tells whether
+        woken.
+        """
+        return not self._channel.readable() and self.poll(timeout_ms)
+
+    def poll(self, timeout_ms: int | None) -> bool:
+        """The same for who knows that no message is there."""
+        woken = False
+        for fd, _ in self._fds.poll(timeout_ms):
+            if fd == self._waker.fileno():
+                self._waker.clear()
+                woken = True
+        return woken
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -28,7 +28,7 @@ from cluster.host import host_load
 from cluster.shift import Gathered, Shift
 from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.task import NO_LOAD, Gpu, Load
-from cluster.transport import Channel, Waker
+from cluster.transport import Channel, Listener, Waker
 from cluster.worker_session import HeldLease, WorkerSession
 
 REPORT_AFTER_S = 0.001
@@ -135,9 +135,7 @@ class Worker:
         signal.signal(signal.SIGINT, stop)
 
     def _loop(self, line: Line) -> None:
-        poller = zmq.Poller()
-        poller.register(line.channel.socket, zmq.POLLIN)
-        poller.register(self._waker.fileno(), zmq.POLLIN)
+        listener = Listener(line.channel, self._waker)
         introduce_at = 0.0
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
         drained = False
@@ -159,8 +157,7 @@ class Worker:
                 self.on_welcome = None
             if self.capacity == 1 and self._work_once(line):
                 continue
-            if self._waker.fileno() in dict(poller.poll(beat_ms)):
-                self._waker.clear()
+            listener.wait(beat_ms)
             line.receive()
 
     def _work_once(self, line: Line) -> bool:
@@ -233,9 +230,7 @@ class Worker:
     def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
         line = Line(context, self)
-        poller = zmq.Poller()
-        poller.register(line.channel.socket, zmq.POLLIN)
-        poller.register(self._control_waker.fileno(), zmq.POLLIN)
+        listener = Listener(line.channel, self._control_waker)
         next_at = time.monotonic()
         while not self._done.is_set():
             now = time.monotonic()
@@ -248,11 +243,10 @@ class Worker:
                     events = self._session.heartbeat(load)
                 line.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
-            ready = dict(poller.poll(max(0, round((next_at - now) * 1000))))
+            woken = listener.wait(max(0, round((next_at - now) * 1000)))
             line.receive()
             self._report_held_up()
-            if self._control_waker.fileno() in ready:  # taken in: say where recalls are heard
-                self._control_waker.clear()
+            if woken:  # taken in: say where recalls are heard
                 next_at = now
         line.close()
 

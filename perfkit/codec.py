@@ -191,7 +191,11 @@ class PackedCodec:
 
 
 class PooledCodec(PackedCodec):
-    """The same with a buffer that is kept, where the encoder makes one for each message."""
+    """The same with a buffer that is kept, where the encoder makes one for each message.
+
+    One owner writes one message at a time, and the encoder cuts the buffer to its length, so this
+    is no case for a BufferPool, whose buffers keep their size.
+    """
 
     def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
         super().__init__(message_bytes)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, report
+from perfkit.cli import bench, cluster, compare, kernels, profile, report
 from perfkit.cli.output import add_command, examples
 
 __all__ = ["app"]
@@ -30,8 +30,10 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(profile.app, name="profile")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
+add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

@@ -35,10 +35,10 @@ import msgspec
 from msgspec import Meta
 
 from cluster.errors import ClusterError, did_you_mean
-from cluster.spec import ClusterSpec
+from cluster.spec import DEFAULT_ENDPOINT, ClusterSpec
 from perfkit.specs import spec_named
 
-DEFAULT_BIND = "tcp://127.0.0.1:5577"
+DEFAULT_BIND = DEFAULT_ENDPOINT
 DEFAULT_FILE = Path("perfkit.toml")
 FILE_VARIABLE = "PERFKIT_CONFIG"
 PREFIX = "PERFKIT_"

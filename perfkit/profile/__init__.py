@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from perfkit.profile.calls import ProfilerBusy
     from perfkit.profile.cpu import CpuProfile, HotSpot, load_profile, profile_cpu
+    from perfkit.profile.findings import MemoryFinding, MemoryTable, memory_table
+    from perfkit.profile.growth import ObjectGrowth, object_growth
+    from perfkit.profile.heap import HeapProfile, attach_heap, profile_heap
     from perfkit.profile.latency import (
         LatencySampler,
         Offsets,
@@ -32,29 +35,38 @@ if TYPE_CHECKING:
         waterfall,
     )
     from perfkit.profile.lines import line_memory
-    from perfkit.profile.memory import (
-        MemorySample,
-        MemoryUse,
-        process_memory,
-        track_memory,
-    )
+    from perfkit.profile.memory import MemoryUse, track_memory
+    from perfkit.profile.processes import attach_memory, find_process
+    from perfkit.profile.watch import MemorySample, MemorySeries, process_memory, watch_memory
 
 __all__ = [
     "CpuProfile",
+    "HeapProfile",
     "HotSpot",
     "LatencySampler",
+    "MemoryFinding",
     "MemorySample",
+    "MemorySeries",
+    "MemoryTable",
     "MemoryUse",
+    "ObjectGrowth",
     "Offsets",
     "ProfilerBusy",
     "Trace",
     "Waterfall",
+    "attach_heap",
+    "attach_memory",
     "estimate_offsets",
+    "find_process",
     "line_memory",
     "load_profile",
+    "memory_table",
+    "object_growth",
     "process_memory",
     "profile_cpu",
+    "profile_heap",
     "track_memory",
+    "watch_memory",
     "waterfall",
 ]
 
@@ -62,7 +74,12 @@ _HOMES = {
     "calls": {"ProfilerBusy"},
     "cpu": {"CpuProfile", "HotSpot", "load_profile", "profile_cpu"},
     "lines": {"line_memory"},
-    "memory": {"MemorySample", "MemoryUse", "process_memory", "track_memory"},
+    "memory": {"MemoryUse", "track_memory"},
+    "findings": {"MemoryFinding", "MemoryTable", "memory_table"},
+    "growth": {"ObjectGrowth", "object_growth"},
+    "heap": {"HeapProfile", "attach_heap", "profile_heap"},
+    "processes": {"attach_memory", "find_process"},
+    "watch": {"MemorySample", "MemorySeries", "process_memory", "watch_memory"},
     "latency": {
         "LatencySampler",
         "Offsets",

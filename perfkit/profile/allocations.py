@@ -13,6 +13,7 @@ import tracemalloc
 from dataclasses import dataclass
 
 from perfkit.profile import short_path
+from perfkit.profile.findings import MemoryFinding
 
 #: How many lines of code a measurement keeps.
 LINES_LIMIT = 10
@@ -22,7 +23,8 @@ LINES_LIMIT = 10
 class AllocationLine:
     """What one line of Python allocated and still holds, by tracemalloc's count.
 
-    `growth_bytes` and `growth_blocks` are since the measurement began, `size_bytes` is all of it.
+    `growth_bytes` and `growth_blocks` are since the measurement began, `size_bytes` and `blocks`
+    are all of it.
     """
 
     file: str
@@ -30,6 +32,20 @@ class AllocationLine:
     growth_bytes: int
     growth_blocks: int
     size_bytes: int
+    blocks: int
+
+    def finding(self, role: str) -> MemoryFinding:
+        """The same as a row of the common table."""
+        return MemoryFinding(
+            "tracemalloc",
+            role,
+            f"{self.file}:{self.line}",
+            size_bytes=self.size_bytes,
+            growth_bytes=self.growth_bytes,
+            count=self.blocks,
+            growth_count=self.growth_blocks,
+            counted="blocks",
+        )
 
 
 class Traces:
@@ -78,6 +94,7 @@ class Traces:
                 growth_bytes=change.size_diff,
                 growth_blocks=change.count_diff,
                 size_bytes=change.size,
+                blocks=change.count,
             )
             for change in changes[:LINES_LIMIT]
             if change.size_diff

@@ -45,7 +45,7 @@ def watch(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | 
                 work()
                 break
         else:
-            return f"{Path(argv[0]).name} could not attach: {_reason(said)}"
+            return f"{Path(argv[0]).name} could not attach: {reason_of(said)}"
         with contextlib.suppress(ProcessLookupError):
             tool.send_signal(signal.SIGINT)
         rest, _ = tool.communicate(timeout=STOP_TIMEOUT_S)
@@ -58,10 +58,11 @@ def watch(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | 
         tool.stdout.close()
     # A tool that ends by the very signal it was sent did as it was told.
     if tool.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):
-        return f"{Path(argv[0]).name} failed: {_reason([*said, *rest.splitlines()])}"
+        return f"{Path(argv[0]).name} failed: {reason_of([*said, *rest.splitlines()])}"
     return None
 
 
-def _reason(said: Sequence[str]) -> str:
+def reason_of(said: Sequence[str]) -> str:
+    """The end of what a tool said, on one line."""
     lines = [line.strip() for line in said if line.strip()]
     return " ".join(lines)[-REASON_CHARACTERS:] or "it said nothing"

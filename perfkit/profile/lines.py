@@ -17,10 +17,10 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from perfkit.profile import html_table, mib_text, short_path
+from perfkit.profile.findings import MemoryFinding
 
-
-class MemoryProfilerMissing(ImportError):
-    """memory_profiler cannot be imported; the message says why and what to do."""
+#: How many lines of a function the common table shows.
+FINDINGS_LIMIT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,32 @@ class LineUse:
 
 @dataclass(frozen=True)
 class LineMemory:
-    """What a function returned, and the RSS line by line on the way; lines that ran, in order."""
+    """What a function returned, and the RSS line by line on the way; lines that ran, in order.
+
+    Without memory_profiler there are no lines, and `reason` says why.
+    """
 
     function: str
     file: str
     result: Any
     lines: tuple[LineUse, ...]
+    reason: str | None = None
+
+    def findings(self) -> tuple[MemoryFinding, ...]:
+        """A row for each line that ran, those that added most first, at most FINDINGS_LIMIT."""
+        added = sorted(self.lines, key=lambda use: -(use.growth_bytes or 0))
+        return tuple(
+            MemoryFinding(
+                "memory_profiler",
+                self.function,
+                f"{self.file}:{use.line}",
+                size_bytes=use.rss_bytes,
+                growth_bytes=use.growth_bytes,
+                count=use.runs,
+                counted="runs",
+            )
+            for use in added[:FINDINGS_LIMIT]
+        )
 
     def _repr_html_(self) -> str:
         rows = (
@@ -58,16 +78,18 @@ class LineMemory:
             for use in self.lines
         )
         header = ("line", "RSS", "growth", "runs", "code")
-        return html_table(f"Memory by line of {self.function} in {self.file}", header, rows)
+        title = f"Memory by line of {self.function} in {self.file}"
+        return html_table(title, header, rows, [self.reason] if self.reason else [])
 
 
 def line_memory(func: Callable[..., Any], *args: Any, **kwargs: Any) -> LineMemory:
     """Call `func(*args, **kwargs)` and read RSS after each of its lines, in bytes.
 
     Lines of functions that it calls count for the line that calls them. An exception of `func`
-    passes through. A debugger does not see the call. Raises TypeError for what is no plain Python
-    function, ValueError when its source is not in a file (a notebook's cell, `exec`), and
-    MemoryProfilerMissing.
+    passes through. A debugger does not see the call. Where memory_profiler cannot be imported the
+    function is called all the same, and the result's `reason` says what to do. Raises TypeError for
+    what is no plain Python function, ValueError when its source is not in a file (a notebook's
+    cell, `exec`).
     """
     if (
         not isinstance(func, FunctionType)
@@ -85,7 +107,12 @@ def line_memory(func: Callable[..., Any], *args: Any, **kwargs: Any) -> LineMemo
         raise ValueError(
             f"line_memory needs the source of {func.__qualname__} in a file; move it to a module."
         ) from error
-    profiler = _memory_profiler().LineProfiler(backend="psutil")
+    memory_profiler, reason = _memory_profiler()
+    if memory_profiler is None:
+        return LineMemory(
+            func.__qualname__, short_path(filename), func(*args, **kwargs), (), reason
+        )
+    profiler = memory_profiler.LineProfiler(backend="psutil")
     # A debugger or a coverage tool that traces as well would take the place of the reader.
     tracer = sys.gettrace()
     sys.settrace(None)
@@ -105,12 +132,13 @@ def line_memory(func: Callable[..., Any], *args: Any, **kwargs: Any) -> LineMemo
     return LineMemory(func.__qualname__, short_path(filename), result, tuple(lines))
 
 
-def _memory_profiler() -> ModuleType:
+def _memory_profiler() -> tuple[ModuleType | None, str | None]:
+    """The package, or why there is none."""
     try:
-        return importlib.import_module("memory_profiler")
+        return importlib.import_module("memory_profiler"), None
     except ImportError as error:
-        raise MemoryProfilerMissing(
-            f"line_memory needs memory_profiler, which cannot be imported ({error}): install "
+        return None, (
+            f"memory by line needs memory_profiler, which cannot be imported ({error}): install "
             '"perfkit[lab]". The package is unmaintained and partly imports distutils, which '
-            "Python 3.12 removed and setuptools brings back."
-        ) from error
+            "Python 3.12 removed and setuptools brings back"
+        )

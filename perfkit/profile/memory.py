@@ -1,9 +1,6 @@
-"""How much memory a process holds, what a piece of code adds to it, and which lines did.
+"""What a piece of code adds to its process's memory, and which of its lines did.
 
-RSS counts a page once in every process that maps it, so the RSS of workers that share a model add
-up to more than the machine has. USS (what would be free if the process ended) and PSS (shared pages
-divided by who shares them) say more and need `/proc/<pid>/smaps_rollup`, which another user's
-process does not show: they are None there. All are in bytes.
+What RSS, USS and PSS are, and the sampling of them, is in `perfkit.profile.watch`.
 
 A peak is easily invented. The kernel keeps the highest RSS a process ever had (VmHWM in
 `/proc/<pid>/status`, see proc(5)): when it rose during a block, it is the block's peak, exactly.
@@ -14,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -23,10 +19,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import psutil
-
 from perfkit.profile import data_frame, html_table, mib_text, switch
 from perfkit.profile.allocations import AllocationLine, Traces
+from perfkit.profile.findings import MemoryFinding
+from perfkit.profile.watch import (
+    MEASURES,
+    MemorySample,
+    check_interval,
+    process_memory,
+    watch_memory,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,17 +37,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: How many finished measurements `recent()` remembers.
 RECENT_LIMIT = 32
-#: Reading RSS takes tens of microseconds: more often than this, the sampler is the load.
-MIN_INTERVAL_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class MemorySample:
-    """What a process holds at one moment; what the system does not tell is None."""
-
-    rss_bytes: int
-    uss_bytes: int | None
-    pss_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +82,21 @@ class MemoryUse:
         before, after = getattr(self.before, measure, None), getattr(self.after, measure, None)
         return None if before is None or after is None else after - before
 
+    def findings(self) -> tuple[MemoryFinding, ...]:
+        """A row each for RSS, USS and PSS, and one for each line of `allocations`."""
+        measures = (
+            MemoryFinding(
+                "track_memory",
+                self.name,
+                measure.upper(),
+                size_bytes=getattr(self.after, f"{measure}_bytes", None),
+                peak_bytes=self.peak_rss_bytes if measure == "rss" else None,
+                growth_bytes=self._growth(f"{measure}_bytes"),
+            )
+            for measure in MEASURES
+        )
+        return (*measures, *(line.finding(self.name) for line in self.allocations or ()))
+
     def to_frame(self) -> pd.DataFrame:
         """The lines of `allocations` as rows; none when they are unknown."""
         columns = AllocationLine.__slots__
@@ -107,7 +113,7 @@ class MemoryUse:
                 mib_text(getattr(self.after, f"{measure}_bytes", None)),
                 mib_text(self._growth(f"{measure}_bytes"), sign="+"),
             )
-            for measure in ("rss", "uss", "pss")
+            for measure in MEASURES
         ]
         peak = f"Peak from {self.peak_source}." if self.peak_source else "The peak is not known."
         if self.high_water_bytes is not None:
@@ -123,31 +129,6 @@ class MemoryUse:
             rows,
             [peak, *lines],
         )
-
-
-def process_memory(pid: int | None = None) -> MemorySample | None:
-    """The memory of a process by its id, or of this one; None when the process is gone.
-
-    A zombie holds nothing any more and counts as gone. Raises ValueError for what is no process id.
-    """
-    if pid is not None and (type(pid) is not int or pid < 0):
-        raise ValueError(f"A process id is a whole number from 0 on, not {pid!r}.")
-    try:
-        process = psutil.Process(pid)
-        try:
-            memory: Any = process.memory_full_info()
-        except psutil.AccessDenied:
-            memory = process.memory_info()
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None
-    if not memory.rss:
-        return None
-    # A live process has pages of its own, so a 0 here means that the system does not say.
-    return MemorySample(
-        rss_bytes=memory.rss,
-        uss_bytes=getattr(memory, "uss", None) or None,
-        pss_bytes=getattr(memory, "pss", None) or None,
-    )
 
 
 @overload
@@ -190,8 +171,8 @@ class MemoryTracker:
     ) -> None:
         if name is not None and not name.strip():
             raise ValueError("A measurement's name must not be empty.")
-        if interval_s is not None and not interval_s >= MIN_INTERVAL_S:
-            raise ValueError(f"interval_s must be at least {MIN_INTERVAL_S}, not {interval_s!r}.")
+        if interval_s is not None:
+            check_interval(interval_s)
         self.name = name
         self.tracemalloc = tracemalloc
         self.interval_s = interval_s
@@ -275,7 +256,9 @@ def _measure(source: MemoryTracker, name: str) -> Iterator[None]:
     """One measurement, from before the block to after it, however it ends."""
     traces = Traces() if source.tracemalloc else None
     before, high_before = process_memory(), _high_water_bytes()
-    sampler = None if source.interval_s is None else _Sampler(source.interval_s)
+    watch = None
+    if source.interval_s is not None:
+        watch = watch_memory(interval_s=source.interval_s, limit=1, shared=False).start()
     since = time.perf_counter()
     failure: BaseException | None = None
     try:
@@ -285,8 +268,9 @@ def _measure(source: MemoryTracker, name: str) -> Iterator[None]:
         raise
     finally:
         wall_s = time.perf_counter() - since
-        highest, samples = (None, 0) if sampler is None else sampler.stop()
+        series = None if watch is None else watch.stop()
         after, high_after = process_memory(), _high_water_bytes()
+        highest = None if series is None else series.peak
         peak, peak_source = _peak(before, after, (high_before, high_after), highest)
         growth, lines = (None, None) if traces is None else traces.stop()
         source.result = MemoryUse(
@@ -297,7 +281,7 @@ def _measure(source: MemoryTracker, name: str) -> Iterator[None]:
             peak_rss_bytes=peak,
             peak_source=peak_source,
             high_water_bytes=high_after,
-            samples=samples,
+            samples=0 if series is None else series.seen,
             allocations=lines,
             traced_growth_bytes=growth,
             error=None if failure is None else type(failure).__name__,
@@ -309,7 +293,7 @@ def _peak(
     before: MemorySample | None,
     after: MemorySample | None,
     high_water: tuple[int | None, int | None],
-    highest: int | None,
+    highest: MemorySample | None,
 ) -> tuple[int | None, str | None]:
     """The highest RSS inside of a block, and where that figure comes from; None when unknown."""
     high_before, high_after = high_water
@@ -318,7 +302,7 @@ def _peak(
         # The kernel folds the present RSS into the mark only at times, so it can lag a little.
         return max(high_after, *ends), "high-water mark"
     if highest is not None:
-        return max(highest, *ends), "samples"
+        return max(highest.rss_bytes, *ends), "samples"
     return None, None
 
 
@@ -332,30 +316,3 @@ def _high_water_bytes() -> int | None:
     except OSError:
         pass
     return None
-
-
-class _Sampler:
-    """A thread that reads RSS at an interval and keeps the highest; one reading at either end."""
-
-    def __init__(self, interval_s: float) -> None:
-        self._process = psutil.Process()
-        self._interval_s = interval_s
-        self._highest = 0
-        self._samples = 0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            stopped = self._stopped.wait(self._interval_s if self._samples else 0)
-            self._highest = max(self._highest, self._process.memory_info().rss)
-            self._samples += 1
-            if stopped:
-                return
-
-    def stop(self) -> tuple[int, int]:
-        """End the thread; the highest RSS in bytes, and of how many readings."""
-        self._stopped.set()
-        self._thread.join()
-        return self._highest, self._samples

@@ -19,6 +19,9 @@ COMMANDS = [
     ["cluster"],
     *(["cluster", name] for name in "up coordinator worker status submit".split()),
     ["bench"],
+    ["kernels"],
+    ["profile"],
+    ["profile", "memory"],
     ["report"],
 ]
 

@@ -7,7 +7,11 @@ import pytest
 
 from perfkit.profile.attach import program, watch
 
-READY = "import signal, sys; print('ready', flush=True); signal.pause()"
+#: It ends by the signal itself: KeyboardInterrupt could meet it anywhere between the two calls.
+READY = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "print('ready', flush=True); signal.pause()"
+)
 
 
 def test_the_work_is_done_while_the_tool_watches() -> None:

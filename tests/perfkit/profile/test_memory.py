@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import os
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -17,71 +15,15 @@ import psutil
 import pytest
 
 from perfkit.profile import memory, switch
-from perfkit.profile.lines import MemoryProfilerMissing, line_memory
-from perfkit.profile.memory import (
-    RECENT_LIMIT,
-    MemorySample,
-    MemoryUse,
-    process_memory,
-    recent,
-    track_memory,
-)
+from perfkit.profile.lines import line_memory
+from perfkit.profile.memory import RECENT_LIMIT, MemoryUse, recent, track_memory
+from perfkit.profile.watch import MemorySample
 
 MIB = 2**20
 
 
 class Basic(NamedTuple):
     rss: int
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    code = "print(flush=True); input()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_the_memory_of_another_process_is_read_until_it_is_gone(
-    child: subprocess.Popen[bytes],
-) -> None:
-    sample = process_memory(child.pid)
-    assert sample is not None
-    assert sample.rss_bytes > MIB
-    for part in (sample.uss_bytes, sample.pss_bytes):
-        assert part is None or 0 < part <= sample.rss_bytes
-
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert process_memory(child.pid) is None, "a zombie holds nothing"
-    child.wait()
-    assert process_memory(child.pid) is None
-
-
-@pytest.mark.parametrize("pid", [-1, "1", 1.0, True])
-def test_what_is_no_process_id_is_refused(pid: Any) -> None:
-    with pytest.raises(ValueError, match="A process id is a whole number"):
-        process_memory(pid)
-
-
-def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(self: psutil.Process) -> None:
-        raise psutil.AccessDenied(self.pid)
-
-    monkeypatch.setattr(psutil.Process, "memory_full_info", deny)
-    sample = process_memory()
-    assert sample is not None
-    assert (sample.uss_bytes, sample.pss_bytes) == (None, None)
-    monkeypatch.setattr(psutil.Process, "memory_full_info", lambda self: Basic(5))
-    assert process_memory() == MemorySample(5, None, None)
-    monkeypatch.setattr(psutil.Process, "memory_full_info", deny)
-    monkeypatch.setattr(psutil.Process, "memory_info", deny)
-    assert process_memory() is None
 
 
 def test_a_block_that_keeps_memory_grows_by_it() -> None:
@@ -351,10 +293,16 @@ def test_an_exception_of_the_function_passes_and_the_tracer_is_put_back() -> Non
     assert sys.gettrace() is tracer
 
 
-def test_without_memory_profiler_the_error_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_profiler_the_function_runs_and_a_reason_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "memory_profiler", None)
-    with pytest.raises(MemoryProfilerMissing, match=r"unmaintained.*distutils"):
-        line_memory(grow, 1)
+    use = line_memory(grow, 1)
+    assert (use.result, use.lines, use.findings()) == (1, (), ())
+    assert use.reason is not None
+    assert "unmaintained" in use.reason
+    assert "distutils" in use.reason
+    assert "setuptools" in use._repr_html_()
 
 
 @pytest.mark.parametrize("function", [len, ticks, int])

@@ -1,0 +1,77 @@
+"""``perfkit kernels``: which kernels took the time, from a file that rocprof wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from perfkit.cli.output import errors_as_lines, note, out, write_json
+
+if TYPE_CHECKING:
+    from perfkit.gpu.rocprof import KernelProfile, TopKernels
+
+EXAMPLES = (
+    ("the ten that took the most time", "perfkit kernels results.csv"),
+    ("against the memory of an RX 580", "perfkit kernels results.csv --top 5 --peak 256"),
+    ("for a program", "perfkit kernels kernel_trace.csv --json | jq .top"),
+)
+
+
+def kernels(
+    file: Annotated[Path, typer.Argument(help="CSV, printed lines or JSON trace of rocprof.")],
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many kernels to show.")] = 10,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, metavar="GB/S", help="The card's memory bandwidth to hold them against."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every dispatch and transfer as JSON.")
+    ] = False,
+) -> None:
+    """Show which GPU kernels took the most time, and their bandwidth if it was counted.
+
+    Reads what rocprof v1, rocprofv2 and rocprofv3 write; which one it is, the content tells. What
+    was repaired or is not known is said below the table.
+
+    Ends with 1 if the file cannot be read as a profile.
+    """
+    from perfkit.gpu.rocprof import RocprofError, read
+
+    with errors_as_lines(RocprofError):
+        profile = read(file)
+        ranked = profile.top_kernels(top, None if peak is None else peak * 1e9)
+        if as_json:
+            write_json(profile.to_json(ranked))
+        else:
+            show(profile, ranked)
+
+
+def show(profile: KernelProfile, ranked: TopKernels) -> None:
+    """The top as a table, then what else is in the file, then the notes."""
+    from perfkit.gpu.rocprof.tables import bandwidth_text, total_cells
+
+    console = out()
+    if ranked.kernels:
+        names = ["kernel", "calls", "total", "mean", "of the time", "bandwidth"]
+        if ranked.peak_bytes_per_s is not None:
+            names.append(f"of {bandwidth_text(ranked.peak_bytes_per_s)}")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            table.add_column(name, justify="left" if name == "kernel" else "right")
+        for total in ranked.kernels:
+            table.add_row(*map(Text, total_cells(total)[: len(names)]))
+        console.print(table)
+    counts = (
+        f"{len(profile.kernels):,} dispatches of {ranked.names:,} kernels",
+        f"{len(profile.transfers):,} transfers",
+        profile.format,
+    )
+    console.print(f"  {', '.join(counts)}", markup=False)
+    for line in profile.notes:
+        note(f"  {line}")

@@ -1,0 +1,114 @@
+"""Single values of a profiler's file, and what is said about those that cannot be trusted.
+
+Between the profiler and us such files pass through spreadsheets, merge scripts and text editors. A
+value that lost something on the way is unknown, and a note says so; only what is no profile at all
+is an error. Both name the place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+#: The largest whole number up to which a double holds every whole number (IEEE 754, binary64).
+EXACT_MAX = 2**53
+#: How many lines a note names before it only counts them.
+LINES_NAMED = 3
+UNKNOWN_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
+
+_NUMBER = re.compile(r"(-?)(\d{1,40})(?:\.(\d{0,40}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+
+
+class RocprofError(ValueError):
+    """A file that cannot be read as a profile: which one, where in it, why, and what to do."""
+
+
+class LostDigits(ValueError):
+    """A number whose last digits are gone, so that its value is not known."""
+
+
+class NotANumber(ValueError):
+    """Text where a number has to be."""
+
+
+class Source:
+    """The file being read, by the name to call it, and the notes taken on the way.
+
+    Like notes are one note with the lines they are about; there are as many as there are defects
+    and columns, however long the file is.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._notes: dict[str, list[int]] = {}
+
+    def note(self, text: str, line: int | None = None) -> None:
+        """Remember what was repaired or left out, and on which line."""
+        lines = self._notes.setdefault(text, [])
+        if line is not None:
+            lines.append(line)
+
+    def error(self, what: str, to_do: str, line: int | None = None) -> RocprofError:
+        """The error to raise: `file, line 3: what; to_do`."""
+        place = self.file if line is None else f"{self.file}, line {line}"
+        return RocprofError(f"{place}: {what}; {to_do}")
+
+    def notes(self) -> tuple[str, ...]:
+        """Every note with its lines, in the order they were first taken."""
+        return tuple(f"{_lines(lines)}{text}" for text, lines in self._notes.items())
+
+
+def number(text: str, shift: int = 0) -> int | float:
+    """A number times 10**shift, exactly where it is whole; all digits have to be there.
+
+    Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for one beyond
+    2**53 with a point or an exponent, which a double has rounded; and NotANumber.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise NotANumber(text)
+    sign, whole, fraction, power = match.groups()
+    digits = int(whole + (fraction or ""))
+    exponent = int(power or 0) - len(fraction or "")
+    if digits and exponent > 0:
+        raise LostDigits(text)
+    rounded = fraction is not None or power is not None
+    if rounded and digits > EXACT_MAX * 10**-exponent:
+        raise LostDigits(text)
+    if sign:
+        digits = -digits
+    exponent = exponent + shift if digits else 0
+    if exponent >= 0:
+        return int(digits * 10**exponent)
+    value, rest = divmod(digits, 10**-exponent)
+    return int(value) if not rest else float(digits / 10**-exponent)
+
+
+def clean(text: str, source: Source, line: int | None) -> str:
+    """A name that can be printed and encoded anywhere."""
+    text = text.strip()
+    if text.isprintable():
+        return text
+    source.note("unprintable characters in a name are shown as �", line)
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _lines(lines: list[int]) -> str:
+    if not lines:
+        return ""
+    named = list(_ranges(lines))
+    shown = ", ".join(named[:LINES_NAMED])
+    more = f" and {len(named) - LINES_NAMED} more places" if len(named) > LINES_NAMED else ""
+    return f"line{'s' if len(lines) > 1 else ''} {shown}{more}: "
+
+
+def _ranges(lines: list[int]) -> Iterator[str]:
+    """Line numbers with neighbours joined: 2, 5-9."""
+    unique = sorted(set(lines))
+    first = unique[0]
+    for line, following in pairwise([*unique, None]):
+        assert line is not None
+        if following != line + 1:
+            yield str(line) if first == line else f"{first}-{line}"
+            first = following or line

@@ -1,0 +1,128 @@
+"""How much memory traffic a kernel caused, from whichever hardware counters were collected.
+
+The L2 cache counts its requests to memory, and every generation of cards counts differently. The
+formulas are those of AMD's own derived metrics FETCH_SIZE and WRITE_SIZE, in bytes instead of KiB:
+
+* gfx8 (Polaris, Fiji), gfx9 (Vega 10, MI100, MI200) and gfx906 (Vega 20, with a second port to
+  memory, EA1): ROCm/rocprofiler, test/tool/metrics.xml
+* gfx940 (MI300), where TCC_BUBBLE counts the reads of 128 bytes: ROCm/rocprofiler-sdk,
+  counter_defs.yaml; as TCC_EA_READBW also in ROCm/rocprofiler,
+  src/core/counters/metrics/derived_counters.xml
+* gfx10 and gfx11: the same derived_counters.xml, which defines no WRITE_SIZE for them
+
+Traffic includes what caches fetched without need; atomics count as writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Counters: TypeAlias = Mapping[str, int | float | None]
+Flow: TypeAlias = Literal["fetched", "written"]
+
+FLOWS: tuple[Flow, ...] = ("fetched", "written")
+
+_CHANNEL = re.compile(r"(.+)\[(\d{1,4})\]", re.ASCII)
+#: A kibibyte is what AMD's metrics call a kilobyte: they divide by 1024.
+_KIB = 1024
+_READY_MADE: dict[Flow, tuple[str, ...]] = {
+    "fetched": ("FETCH_SIZE", "FetchSize"),
+    "written": ("WRITE_SIZE", "WriteSize"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """Bytes as a sum over counters of requests, each times the bytes that it stands for."""
+
+    gfx: str
+    flow: Flow
+    terms: Mapping[str, int]
+    caveat: str = ""
+
+    @property
+    def text(self) -> str:
+        """The sum as people write it: `64·TCC_EA_RDREQ − 32·TCC_EA_RDREQ_32B`."""
+        parts = [f"{'−' if w < 0 else '+'} {abs(w)}·{name}" for name, w in self.terms.items()]
+        return " ".join(parts).removeprefix("+ ")
+
+
+_EA = {"TCC_EA_RDREQ": 64, "TCC_EA_RDREQ_32B": -32}
+_EA1 = {"TCC_EA1_RDREQ": 64, "TCC_EA1_RDREQ_32B": -32}
+_EA_WRITES = {"TCC_EA_WRREQ": 32, "TCC_EA_WRREQ_64B": 32}
+_EA1_WRITES = {"TCC_EA1_WRREQ": 32, "TCC_EA1_WRREQ_64B": 32}
+_VEGA_20 = "on Vega 20 (gfx906) this is one of two ports: collect the TCC_EA1 counters too"
+
+#: A formula comes before those it contains. Requests of 64 bytes are those that are not counted as
+#: of 32 (reads) or the other way round (writes): (R − R32)·64 + R32·32 = 64·R − 32·R32.
+FORMULAS = (
+    Formula("gfx8", "fetched", {"TCC_MC_RDREQ": 32}),
+    Formula("gfx8", "written", {"TCC_MC_WRREQ": 32}),
+    Formula("gfx906", "fetched", _EA | _EA1),
+    Formula("gfx906", "written", _EA_WRITES | _EA1_WRITES),
+    Formula("gfx9", "fetched", _EA, _VEGA_20),
+    Formula("gfx9", "written", _EA_WRITES, _VEGA_20),
+    Formula("gfx940", "fetched", {"TCC_EA0_RDREQ": 64, "TCC_EA0_RDREQ_32B": -32, "TCC_BUBBLE": 64}),
+    Formula("gfx940", "written", {"TCC_EA0_WRREQ": 32, "TCC_EA0_WRREQ_64B": 32}),
+    Formula("gfx10+", "fetched", {f"GL2C_EA_RDREQ_{n}B": n for n in (32, 64, 96, 128)}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one flow, None when they are not known, and in `how` from what or why not."""
+
+    size_bytes: int | None
+    how: str | None = None
+
+
+def traffic(flow: Flow, counters: Counters) -> Traffic:
+    """The bytes that a kernel fetched from or wrote to video memory.
+
+    The profiler's own metric (in KiB) counts if it is there; else the first formula whose counters
+    all are. A counter is the `…_sum` over the channels, or the sum of `…[0]`, `…[1]` and so on
+    without a gap, or the bare name as rocprofv3 has it.
+    """
+    for name in _READY_MADE[flow]:
+        value = counters.get(name)
+        if value is not None:
+            return Traffic(round(value * _KIB), f"{flow}_bytes is {name}, given in KiB")
+    sums = channel_sums(counters)
+    for formula in FORMULAS:
+        values = [_total(name, counters, sums) for name in formula.terms]
+        if formula.flow == flow and None not in values:
+            return _apply(formula, [value for value in values if value is not None])
+    return Traffic(None)
+
+
+def channel_sums(counters: Counters) -> dict[str, int | float]:
+    """The sum over the channels of each counter that is given by channel, all of them, from 0."""
+    channels: dict[str, dict[int, int | float | None]] = {}
+    for name, value in counters.items():
+        if match := _CHANNEL.fullmatch(name):
+            channels.setdefault(match[1], {})[int(match[2])] = value
+    sums = {}
+    for name, by_channel in channels.items():
+        known = [value for value in by_channel.values() if value is not None]
+        if len(known) == len(by_channel) == max(by_channel) + 1:
+            sums[name] = sum(known)
+    return sums
+
+
+def _total(name: str, counters: Counters, sums: Mapping[str, int | float]) -> int | float | None:
+    total = counters.get(f"{name}_sum")
+    if total is None:
+        total = sums.get(name)
+    return counters.get(name) if total is None else total
+
+
+def _apply(formula: Formula, values: list[int | float]) -> Traffic:
+    size = sum(w * value for w, value in zip(formula.terms.values(), values, strict=True))
+    column = f"{formula.flow}_bytes"
+    if size < 0:
+        return Traffic(None, f"{column} is unknown: {formula.text} is below 0")
+    how = f"{column} is {formula.text} ({formula.gfx})"
+    return Traffic(round(size), f"{how}; {formula.caveat}" if formula.caveat else how)

@@ -1,0 +1,271 @@
+"""What a profile holds, whichever tool wrote it: kernels, transfers, and what was odd about them.
+
+Unknown is None, in every column and every sum: a mean is over the calls whose figure is known, and
+says how many those were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from perfkit.profile import data_frame, html_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NS_PER_S = 1_000_000_000
+#: More rows than this are in the frame, not in the notebook's view.
+ROWS_SHOWN = 20
+
+_KERNEL_COLUMNS = (
+    "name start_ns duration_ns grid workgroup device queue dispatch "
+    "fetched_bytes written_bytes bandwidth_bytes_per_s"
+).split()
+_TRANSFER_COLUMNS = "direction start_ns duration_ns source destination".split()
+_TOP_COLUMNS = (
+    "name calls timed_calls total_ns mean_ns time_share fetched_bytes written_bytes "
+    "bandwidth_bytes_per_s peak_share"
+).split()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One dispatch of a kernel.
+
+    `start_ns` is on the profiler's clock, which starts anywhere. `grid` and `workgroup` are in
+    work-items: three dimensions, or their product alone where the file has no more. `device`,
+    `queue` and `dispatch` are the profiler's own names. `counters` are as measured.
+    `fetched_bytes` and `written_bytes` are the traffic with video memory; see
+    `perfkit.gpu.rocprof.counters` for the formulas.
+    """
+
+    name: str
+    start_ns: int | None = None
+    duration_ns: int | None = None
+    grid: tuple[int, ...] | None = None
+    workgroup: tuple[int, ...] | None = None
+    device: str | None = None
+    queue: str | None = None
+    dispatch: str | None = None
+    counters: Mapping[str, int | float | None] = field(default_factory=dict)
+    fetched_bytes: int | None = None
+    written_bytes: int | None = None
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float | None:
+        """What it fetched and wrote, over its duration; None unless all three are known."""
+        return _bandwidth(self.fetched_bytes, self.written_bytes, self.duration_ns)
+
+    def row(self) -> dict[str, Any]:
+        """Its figures by column, without the counters."""
+        return {name: getattr(self, name) for name in _KERNEL_COLUMNS}
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One copy between host and device; `direction` is `host_to_device` and the like."""
+
+    direction: str | None
+    start_ns: int | None = None
+    duration_ns: int | None = None
+    source: str | None = None
+    destination: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTotal:
+    """All calls of the kernels of one name.
+
+    `total_ns` and `mean_ns` are over the `timed_calls`, whose duration is known; `time_share` is of
+    the time of all kernels, in 0..1. Bytes are sums, None unless known for every call; bandwidth is
+    bytes over time of the calls for which both are known, and `peak_share` its part of the peak.
+    """
+
+    name: str
+    calls: int
+    timed_calls: int
+    total_ns: int | None
+    mean_ns: float | None
+    time_share: float | None
+    fetched_bytes: int | None
+    written_bytes: int | None
+    bandwidth_bytes_per_s: float | None
+    peak_share: float | None
+
+
+@dataclass(frozen=True)
+class TopKernels:
+    """The kernels that took the most time, longest first; `names` counts those there are."""
+
+    kernels: tuple[KernelTotal, ...]
+    names: int
+    peak_bytes_per_s: float | None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per kernel name; the columns are the fields of KernelTotal."""
+        return data_frame([asdict(total) for total in self.kernels], _TOP_COLUMNS)
+
+    def _repr_html_(self) -> str:
+        header = ["kernel", "calls", "total", "mean", "share of time", "bandwidth"]
+        if self.peak_bytes_per_s is not None:
+            header.append(f"of {bandwidth_text(self.peak_bytes_per_s)}")
+        rows = [total_cells(total)[: len(header)] for total in self.kernels]
+        caption = f"The {len(self.kernels)} kernels of {self.names} that took the most time"
+        return html_table(caption, header, rows)
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """What one file holds, in its order; `format` names what wrote it.
+
+    `notes` say what was repaired, left out or not known, with the lines of the file.
+    """
+
+    kernels: tuple[Kernel, ...]
+    transfers: tuple[Transfer, ...]
+    file: str
+    format: str
+    notes: tuple[str, ...] = ()
+
+    def top_kernels(self, n: int = 10, peak_bytes_per_s: float | None = None) -> TopKernels:
+        """The n kernel names that took the most time in total, those of unknown time last.
+
+        `peak_bytes_per_s` is the card's memory bandwidth to hold them against (256e9 for an RX 580
+        of 8 GB). Raises ValueError for an n below 1 or a peak that is not above 0.
+        """
+        if n < 1:
+            raise ValueError(f"The number of kernels to show is {n}; it has to be 1 or more.")
+        if peak_bytes_per_s is not None and not peak_bytes_per_s > 0:
+            raise ValueError(f"A peak bandwidth of {peak_bytes_per_s} bytes/s has to be above 0.")
+        groups: dict[str, list[Kernel]] = {}
+        for kernel in self.kernels:
+            groups.setdefault(kernel.name, []).append(kernel)
+        whole_ns = sum(kernel.duration_ns or 0 for kernel in self.kernels)
+        totals = [
+            _total(name, kernels, whole_ns, peak_bytes_per_s) for name, kernels in groups.items()
+        ]
+        totals.sort(key=lambda t: -1 if t.total_ns is None else t.total_ns, reverse=True)
+        return TopKernels(tuple(totals[:n]), len(totals), peak_bytes_per_s)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dispatch: its figures, then a column `counters.<name>` for each counter."""
+        counters = dict.fromkeys(
+            f"counters.{name}" for kernel in self.kernels for name in kernel.counters
+        )
+        rows = [
+            kernel.row() | {f"counters.{name}": v for name, v in kernel.counters.items()}
+            for kernel in self.kernels
+        ]
+        return data_frame(rows, [*_KERNEL_COLUMNS, *counters])
+
+    def transfers_frame(self) -> pd.DataFrame:
+        """One row per copy; the columns are the fields of Transfer."""
+        return data_frame([asdict(transfer) for transfer in self.transfers], _TRANSFER_COLUMNS)
+
+    def to_json(self, top: TopKernels) -> dict[str, Any]:
+        """Everything as JSON values: kernels with their counters, transfers, notes and the top."""
+        return {
+            "file": self.file,
+            "format": self.format,
+            "notes": list(self.notes),
+            "kernels": [k.row() | {"counters": dict(k.counters)} for k in self.kernels],
+            "transfers": [asdict(transfer) for transfer in self.transfers],
+            "peak_bytes_per_s": top.peak_bytes_per_s,
+            "top": [asdict(total) for total in top.kernels],
+        }
+
+    def _repr_html_(self) -> str:
+        notes = list(self.notes)
+        if len(self.kernels) > ROWS_SHOWN:
+            notes.insert(0, f"The first {ROWS_SHOWN} of {len(self.kernels):,} dispatches.")
+        if self.transfers:
+            notes.insert(0, f"{len(self.transfers):,} transfers are in transfers_frame().")
+        return html_table(
+            f"{len(self.kernels):,} dispatches in {self.file} ({self.format})",
+            ("kernel", "start", "duration", "grid", "fetched", "written", "bandwidth"),
+            (_kernel_cells(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
+            notes,
+        )
+
+
+def time_text(time_ns: float | None) -> str:
+    """A duration in µs, as people compare kernels."""
+    return "unknown" if time_ns is None else f"{time_ns / 1e3:,.2f} µs"
+
+
+def bandwidth_text(bytes_per_s: float | None) -> str:
+    """A bandwidth in GB/s, of 10⁹ bytes, as data sheets give it."""
+    return "unknown" if bytes_per_s is None else f"{bytes_per_s / 1e9:,.1f} GB/s"
+
+
+def total_cells(total: KernelTotal) -> list[str]:
+    """A row for people: name, calls, total, mean, share of time, bandwidth, share of the peak."""
+    calls = f"{total.calls:,}"
+    if total.timed_calls < total.calls:
+        calls += f" ({total.timed_calls:,} timed)"
+    return [
+        total.name,
+        calls,
+        time_text(total.total_ns),
+        time_text(total.mean_ns),
+        _share_text(total.time_share),
+        bandwidth_text(total.bandwidth_bytes_per_s),
+        _share_text(total.peak_share),
+    ]
+
+
+def _kernel_cells(kernel: Kernel) -> Sequence[str]:
+    return (
+        kernel.name,
+        "unknown" if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
+        time_text(kernel.duration_ns),
+        "unknown" if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),
+        _bytes_text(kernel.fetched_bytes),
+        _bytes_text(kernel.written_bytes),
+        bandwidth_text(kernel.bandwidth_bytes_per_s),
+    )
+
+
+def _total(name: str, kernels: Sequence[Kernel], whole_ns: int, peak: float | None) -> KernelTotal:
+    durations = [k.duration_ns for k in kernels if k.duration_ns is not None]
+    total_ns = sum(durations) if durations else None
+    measured = [k for k in kernels if k.bandwidth_bytes_per_s is not None]
+    bandwidth = _bandwidth(
+        _sum([k.fetched_bytes for k in measured]),
+        _sum([k.written_bytes for k in measured]),
+        _sum([k.duration_ns for k in measured]),
+    )
+    return KernelTotal(
+        name=name,
+        calls=len(kernels),
+        timed_calls=len(durations),
+        total_ns=total_ns,
+        mean_ns=None if total_ns is None else total_ns / len(durations),
+        time_share=total_ns / whole_ns if total_ns is not None and whole_ns else None,
+        fetched_bytes=_sum([k.fetched_bytes for k in kernels]),
+        written_bytes=_sum([k.written_bytes for k in kernels]),
+        bandwidth_bytes_per_s=bandwidth,
+        peak_share=bandwidth / peak if bandwidth is not None and peak else None,
+    )
+
+
+def _sum(values: Sequence[int | None]) -> int | None:
+    """The sum, None as soon as one is not known or there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _bandwidth(fetched: int | None, written: int | None, duration_ns: int | None) -> float | None:
+    if fetched is None or written is None or not duration_ns:
+        return None
+    return (fetched + written) * NS_PER_S / duration_ns
+
+
+def _share_text(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.1%}"
+
+
+def _bytes_text(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else f"{size_bytes:,} B"

@@ -1,0 +1,125 @@
+"""A running coordinator or worker by its name: which process it is, and its memory from outside.
+
+A coordinator is the process that listens at the endpoint; its workers it knows by name, with host
+and process id. So nothing has to be written down anywhere for a cluster to be found, however it was
+started, as long as it runs on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from cluster.client import Client
+from cluster.errors import ClusterError, did_you_mean
+from cluster.spec import BASELINE, DEFAULT_ENDPOINT, ClusterSpec
+from perfkit.profile.watch import INTERVAL_S, SAMPLES_LIMIT, MemoryWatch, watch_memory
+
+COORDINATOR = "coordinator"
+ANSWER_WITHIN_S = 3.0
+
+
+class ProcessNotFound(ClusterError):
+    """No process of this machine has that role; the message says who is there."""
+
+
+def attach_memory(
+    name: str,
+    endpoint: str = DEFAULT_ENDPOINT,
+    *,
+    spec: ClusterSpec = BASELINE,
+    interval_s: float = INTERVAL_S,
+    limit: int = SAMPLES_LIMIT,
+) -> MemoryWatch:
+    """Watch the memory of "coordinator" or of a worker by name, in a `with` block.
+
+    It needs no leave to trace, and the process does not notice. `spec` is the cluster's; raises as
+    `find_process` and `watch_memory` do.
+    """
+    pid = find_process(name, endpoint, spec=spec)
+    return watch_memory(pid, role=name, interval_s=interval_s, limit=limit)
+
+
+def find_process(
+    name: str, endpoint: str = DEFAULT_ENDPOINT, *, spec: ClusterSpec = BASELINE
+) -> int:
+    """The process id of "coordinator", or of a worker of the cluster at `endpoint` by its name.
+
+    `spec` is the cluster's, whose codec is needed to ask for the workers.
+
+    Raises:
+        ProcessNotFound: nobody has that name, or not on this machine.
+        Unreachable: the coordinator does not answer.
+        ProtocolError: it answers by another spec.
+    """
+    if name == COORDINATOR:
+        return _listener(endpoint)
+    with Client(endpoint, spec=spec) as client:
+        workers = {one.worker: one for one in client.status(ANSWER_WITHIN_S).workers}
+    worker = workers.get(name)
+    if worker is None:
+        there = ", ".join([COORDINATOR, *sorted(workers)])
+        hint = did_you_mean(name, [COORDINATOR, *workers])
+        raise ProcessNotFound(f"nobody at {endpoint} is called {name!r}; there are {there}{hint}")
+    if worker.host != socket.gethostname() or not psutil.pid_exists(worker.pid):
+        raise ProcessNotFound(
+            f"{name} is process {worker.pid} on {worker.host}, not of this machine or container; "
+            "look at it from there"
+        )
+    return worker.pid
+
+
+def _listener(endpoint: str) -> int:
+    """The process that listens at an endpoint; of the connections of a socket it may own many."""
+    listening = list(_sockets_at(endpoint))
+    pids = {found.pid for found in listening if found.pid}
+    if len(pids) == 1:
+        return int(pids.pop())
+    if listening:
+        who = f"processes {sorted(pids)}" if pids else "a process of another user"
+        raise ProcessNotFound(f"{who} listen at {endpoint}; look at it as that user, or as root")
+    raise ProcessNotFound(
+        f"no process of this machine listens at {endpoint}; start a cluster with "
+        "`perfkit cluster up`, or say where it is"
+    )
+
+
+def _sockets_at(endpoint: str) -> Iterator[Any]:
+    """The sockets of this machine that are bound to an endpoint, tcp://HOST:PORT or ipc://PATH."""
+    if endpoint.startswith("ipc://"):
+        path = os.path.abspath(endpoint.removeprefix("ipc://"))
+        # The address of a socket file is its path, whatever psutil's types say of it.
+        unix: list[Any] = list(psutil.net_connections("unix"))
+        yield from (one for one in unix if one.laddr and os.path.abspath(one.laddr) == path)
+        return
+    host, port = _host_and_port(endpoint)
+    here = {address.address for found in psutil.net_if_addrs().values() for address in found}
+    local = host in here or ip_address(host).is_loopback
+    tcp: list[Any] = list(psutil.net_connections("tcp"))
+    for one in tcp:
+        listens = one.status == psutil.CONN_LISTEN and one.laddr.port == port
+        if listens and (
+            one.laddr.ip == host or (local and ip_address(one.laddr.ip).is_unspecified)
+        ):
+            yield one
+
+
+def _host_and_port(endpoint: str) -> tuple[str, int]:
+    """An endpoint's address as numbers; raises ProcessNotFound for what is none."""
+    try:
+        url = urlsplit(endpoint)
+        if url.scheme != "tcp" or not url.hostname or not url.port:
+            raise ValueError(endpoint)
+        found = socket.getaddrinfo(url.hostname, url.port, type=socket.SOCK_STREAM)
+    except (ValueError, OSError) as error:
+        raise ProcessNotFound(
+            f"{endpoint!r} is no endpoint of a running coordinator ({error}); write it as "
+            f"{DEFAULT_ENDPOINT} or ipc://PATH"
+        ) from None
+    return str(found[0][4][0]), url.port

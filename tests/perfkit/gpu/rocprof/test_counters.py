@@ -1,0 +1,114 @@
+"""The formulas of traffic, each against a sum worked out by hand."""
+
+import pytest
+
+from perfkit.gpu.rocprof.counters import FORMULAS, Counters, traffic
+
+#: By generation: reads and writes of 32, 64 (and 128) bytes, and the bytes they are.
+CASES = [
+    ("gfx8", {"TCC_MC_RDREQ_sum": 10, "TCC_MC_WRREQ_sum": 3}, 320, 96),
+    (
+        "gfx9",
+        # 4 reads of 32 bytes and 6 of 64; 5 writes of 32 and 2 of 64
+        {
+            "TCC_EA_RDREQ_sum": 10,
+            "TCC_EA_RDREQ_32B_sum": 4,
+            "TCC_EA_WRREQ_sum": 7,
+            "TCC_EA_WRREQ_64B_sum": 2,
+        },
+        4 * 32 + 6 * 64,
+        5 * 32 + 2 * 64,
+    ),
+    (
+        "gfx906",
+        {
+            "TCC_EA_RDREQ_sum": 10,
+            "TCC_EA_RDREQ_32B_sum": 4,
+            "TCC_EA1_RDREQ_sum": 3,
+            "TCC_EA1_RDREQ_32B_sum": 1,
+            "TCC_EA_WRREQ_sum": 7,
+            "TCC_EA_WRREQ_64B_sum": 2,
+            "TCC_EA1_WRREQ_sum": 5,
+            "TCC_EA1_WRREQ_64B_sum": 5,
+        },
+        (4 * 32 + 6 * 64) + (1 * 32 + 2 * 64),
+        (5 * 32 + 2 * 64) + 5 * 64,
+    ),
+    (
+        "gfx940",
+        # of 10 reads 2 are of 128 bytes, 3 of 32, and so 5 of 64
+        {
+            "TCC_BUBBLE_sum": 2,
+            "TCC_EA0_RDREQ_sum": 10,
+            "TCC_EA0_RDREQ_32B_sum": 3,
+            "TCC_EA0_WRREQ_sum": 7,
+            "TCC_EA0_WRREQ_64B_sum": 2,
+        },
+        2 * 128 + 5 * 64 + 3 * 32,
+        5 * 32 + 2 * 64,
+    ),
+    (
+        "gfx10+",
+        {f"GL2C_EA_RDREQ_{n}B_sum": count for n, count in ((32, 1), (64, 2), (96, 3), (128, 4))},
+        32 + 128 + 288 + 512,
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("gfx", "counters", "fetched", "written"), CASES, ids=[case[0] for case in CASES]
+)
+def test_bytes_of_each_generation(
+    gfx: str, counters: Counters, fetched: int, written: int | None
+) -> None:
+    reads, writes = traffic("fetched", counters), traffic("written", counters)
+    assert (reads.size_bytes, writes.size_bytes) == (fetched, written)
+    assert f"({gfx})" in (reads.how or "")
+
+
+def test_every_formula_has_a_case() -> None:
+    assert {formula.gfx for formula in FORMULAS} == {case[0] for case in CASES}
+
+
+def test_a_counter_that_is_missing_or_unknown_leaves_the_bytes_unknown() -> None:
+    for _, counters, _, _ in CASES:
+        for name in counters:
+            flow = "written" if "WRREQ" in name else "fetched"
+            for fewer in (
+                {**counters, name: None},
+                {k: v for k, v in counters.items() if k != name},
+            ):
+                found = traffic(flow, fewer)
+                assert found.size_bytes is None or "EA1" in name, (name, found)
+
+
+def test_channels_add_up_only_if_all_are_there() -> None:
+    channels = {f"TCC_MC_RDREQ[{i}]": i for i in range(16)}
+    assert traffic("fetched", channels).size_bytes == 32 * 120
+    assert traffic("fetched", {**channels, "TCC_MC_RDREQ_sum": 1}).size_bytes == 32
+    assert traffic("fetched", {**channels, "TCC_MC_RDREQ[3]": None}).size_bytes is None
+    del channels["TCC_MC_RDREQ[3]"]
+    assert traffic("fetched", channels).size_bytes is None
+
+
+def test_the_bare_name_is_the_sum_as_in_rocprofv3() -> None:
+    assert traffic("fetched", {"TCC_MC_RDREQ": 2}).size_bytes == 64
+
+
+def test_the_profilers_own_metric_comes_first_and_is_in_kib() -> None:
+    counters = {"FETCH_SIZE": 1.5, "WriteSize": 2, "TCC_MC_RDREQ_sum": 1000}
+    assert traffic("fetched", counters).size_bytes == 1536
+    assert traffic("written", counters).size_bytes == 2048
+
+
+def test_counters_that_contradict_each_other_give_no_bytes() -> None:
+    found = traffic("fetched", {"TCC_EA_RDREQ_sum": 1, "TCC_EA_RDREQ_32B_sum": 9})
+    assert found.size_bytes is None
+    assert "below 0" in (found.how or "")
+
+
+def test_half_of_a_vega_20_is_said_to_be_half() -> None:
+    found = traffic("fetched", {"TCC_EA_RDREQ_sum": 9, "TCC_EA_RDREQ_32B_sum": 1})
+    assert "64·TCC_EA_RDREQ − 32·TCC_EA_RDREQ_32B" in (found.how or "")
+    assert "one of two ports" in (found.how or "")

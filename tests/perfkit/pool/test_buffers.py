@@ -1,0 +1,243 @@
+"""Buffers by size class: never too small, over the bound, or lent while still looked at."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from perfkit.pool import (
+    BufferPool,
+    DoubleRelease,
+    ForeignRelease,
+    NotReturned,
+    PoolClosed,
+    PoolExhausted,
+    StillInUse,
+    size_class,
+)
+from perfkit.pool.buffers import SMALLEST_BYTES
+
+KIB = 1 << 10
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_class_is_never_too_small_and_wastes_a_fifth_at_most(size_bytes: int) -> None:
+    class_bytes = size_class(size_bytes)
+    assert class_bytes >= max(size_bytes, SMALLEST_BYTES)
+    assert size_bytes <= SMALLEST_BYTES or class_bytes - size_bytes <= class_bytes / 5
+    assert size_class(class_bytes) == class_bytes
+
+
+def test_the_classes_are_four_for_each_doubling() -> None:
+    found = sorted({size_class(size) for size in range(1_025)})
+    assert found == [256, 320, 384, 448, 512, 640, 768, 896, 1_024]
+
+
+def test_a_released_buffer_serves_whatever_its_class_can_hold() -> None:
+    pool = BufferPool(KIB)
+    buffer = pool.acquire(300)
+    buffer[:] = b"a" * 300
+    pool.release(buffer)
+    again = pool.acquire(310)
+    assert (len(again), again.readonly, bytes(again[:300])) == (310, False, b"a" * 300)
+    assert (pool.stats.hits, pool.stats.misses) == (1, 1)
+    pool.release(again)
+    assert len(pool.acquire(321)) == 321
+    assert (pool.stats.hits, pool.stats.misses) == (1, 2)
+
+
+def test_bytes_in_use_and_idle_are_counted_as_what_they_occupy() -> None:
+    pool = BufferPool(4 * KIB)
+    first, second = pool.acquire(0), pool.acquire(1_000)
+    stats = pool.stats
+    assert (stats.in_use, stats.in_use_bytes, stats.idle_bytes) == (2, 256 + 1_024, 0)
+    pool.release(first)
+    pool.release(second)
+    stats = pool.stats
+    assert (stats.in_use, stats.in_use_bytes, stats.idle, stats.idle_bytes) == (0, 0, 2, 1_280)
+    assert (stats.high_water, stats.high_water_bytes) == (2, 1_280)
+
+
+def test_at_the_bound_a_request_is_refused_with_the_reason() -> None:
+    pool = BufferPool(2 * KIB)
+    held = pool.acquire(KIB)
+    with pytest.raises(PoolExhausted, match=r"1,280 bytes \(asked for: 1,100\): 1,024 of 2,048"):
+        pool.acquire(1_100)
+    with pytest.raises(PoolExhausted, match="no room for a buffer of 4,096 bytes"):
+        pool.acquire(4 * KIB)
+    assert (pool.stats.refused, pool.stats.in_use) == (2, 1)
+    pool.release(held)
+    assert len(pool.acquire(1_100)) == 1_100
+
+
+def test_idle_buffers_give_way_and_the_class_used_longest_ago_is_first() -> None:
+    pool = BufferPool(1_024 + 512 + 256)
+    for size_bytes in (256, 512, 1_024):
+        pool.release(pool.acquire(size_bytes))
+    pool.release(pool.acquire(256))
+    pool.release(pool.acquire(320))
+    stats = pool.stats
+    assert (stats.evicted, stats.idle, stats.idle_bytes) == (1, 3, 256 + 1_024 + 320)
+    hits = stats.hits
+    for size_bytes in (256, 320, 1_024):
+        pool.acquire(size_bytes)
+    assert pool.stats.hits == hits + 3
+
+
+def test_buffers_made_beforehand_are_hits_and_must_fit() -> None:
+    pool = BufferPool(4 * KIB)
+    pool.preallocate(KIB, 3)
+    pool.preallocate(1_000, 2)
+    assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.misses) == (3, 3 * KIB, 0)
+    pool.acquire(KIB)
+    assert (pool.stats.hits, pool.stats.misses) == (1, 0)
+    with pytest.raises(PoolExhausted, match="2 more buffers of 1,024 bytes do not fit: 1,024 of"):
+        pool.preallocate(KIB, 4)
+    assert (pool.stats.idle, pool.stats.refused) == (2, 1)
+
+
+def test_a_borrowed_buffer_returns_whatever_happens() -> None:
+    pool = BufferPool(KIB)
+    with pytest.raises(KeyError), pool.borrow(10) as buffer:
+        raise KeyError(len(buffer))
+    assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
+    with pytest.raises(ValueError, match="released memoryview"):
+        buffer[0] = 1
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_wrong_release_is_an_error_and_changes_nothing(debug: bool) -> None:
+    pool = BufferPool(KIB, debug=debug)
+    buffer = pool.acquire(100)
+    for stranger in (memoryview(bytearray(256)), buffer[:100], BufferPool(KIB).acquire(100)):
+        with pytest.raises(ForeignRelease, match=r"has not lent this view of (100|256) bytes"):
+            pool.release(stranger)
+        stranger.release()
+    assert (pool.stats.in_use, pool.stats.idle) == (1, 0)
+    pool.release(buffer)
+    with pytest.raises(DoubleRelease, match="was released before"):
+        pool.release(buffer)
+    assert (pool.stats.in_use, pool.stats.idle, pool.stats.idle_bytes) == (0, 1, 256)
+
+
+def test_a_view_that_its_user_let_go_of_can_still_be_returned() -> None:
+    pool = BufferPool(KIB)
+    buffer = pool.acquire(10)
+    with buffer:
+        buffer[0] = 1
+    pool.release(buffer)
+    assert (pool.stats.idle, pool.stats.in_use) == (1, 0)
+
+
+@pytest.mark.parametrize("look", [lambda view: view[2:4], memoryview])
+def test_memory_that_is_still_looked_at_is_not_lent_again(look) -> None:  # type: ignore[no-untyped-def]
+    pool, strict = BufferPool(KIB), BufferPool(KIB, debug=True)
+    buffer = pool.acquire(100)
+    seen = look(buffer)
+    pool.release(buffer)
+    assert (pool.stats.dropped, pool.stats.idle, pool.stats.in_use_bytes) == (1, 0, 0)
+    other = pool.acquire(100)
+    other[:] = b"z" * 100
+    assert b"z" not in bytes(seen)
+
+    watched = strict.acquire(100)
+    still = look(watched)
+    with pytest.raises(StillInUse, match=r"256 bytes, acquired at test_buffers.py:\d+, was"):
+        strict.release(watched)
+    assert (len(still) > 0, strict.stats.idle, strict.stats.in_use) == (True, 0, 0)
+
+
+def test_a_closed_pool_hands_out_nothing_and_keeps_nothing() -> None:
+    pool = BufferPool(KIB)
+    pool.preallocate(10, 1)
+    held = [pool.acquire(10), pool.acquire(10)]
+    pool.release(held.pop())
+    pool.close()
+    with pytest.raises(PoolClosed, match="this BufferPool is closed"):
+        pool.acquire(10)
+    with pytest.raises(PoolClosed):
+        pool.preallocate(10, 1)
+    pool.release(held.pop())
+    assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.in_use) == (0, 0, 0)
+
+
+def test_what_never_came_back_is_told_with_its_place() -> None:
+    pool = BufferPool(KIB, debug=True)
+    assert [len(pool.acquire(size)) for size in (1, 2)] == [1, 2]
+    with pytest.raises(NotReturned, match=r"2 of this BufferPool .* at test_buffers.py:\d+"):
+        pool.close()
+
+
+def test_a_pool_or_a_buffer_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_bytes must be above 0, and is 0"):
+        BufferPool(0)
+    with pytest.raises(ValueError, match="a buffer cannot have -1 bytes"):
+        BufferPool(KIB).acquire(-1)
+
+
+def test_threads_never_write_into_each_others_buffers() -> None:
+    pool, torn, uses = BufferPool(8 * KIB), [], 300
+    barrier = threading.Barrier(4)
+
+    def use(number: int) -> None:
+        mark = bytes([number]) * 1_000
+        barrier.wait()
+        for _ in range(uses):
+            with pool.borrow(1_000) as buffer:
+                buffer[:] = mark
+                if buffer != mark:
+                    torn.append(number)
+
+    threads = [threading.Thread(target=use, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = pool.stats
+    assert torn == []
+    assert stats.hits + stats.misses == 4 * uses
+    assert (stats.in_use, stats.in_use_bytes, stats.high_water <= 4) == (0, 0, True)
+    assert stats.idle == stats.misses
+
+
+class AnyUse(RuleBasedStateMachine):
+    """Whatever is acquired and released in whatever order, sizes hold and the counts add up."""
+
+    MAX_BYTES = 8 * KIB
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = BufferPool(self.MAX_BYTES, debug=True)
+        self.held: list[tuple[memoryview, bytes]] = []
+
+    @rule(size_bytes=st.integers(0, 5_000), mark=st.binary(min_size=1, max_size=1))
+    def acquire(self, size_bytes: int, mark: bytes) -> None:
+        room = self.MAX_BYTES - sum(size_class(len(content)) for _, content in self.held)
+        if size_class(size_bytes) > room:
+            with pytest.raises(PoolExhausted):
+                self.pool.acquire(size_bytes)
+            return
+        buffer = self.pool.acquire(size_bytes)
+        buffer[:] = mark * size_bytes
+        self.held.append((buffer, mark * size_bytes))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        buffer, _ = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        self.pool.release(buffer)
+
+    @invariant()
+    def holds(self) -> None:
+        assert all(buffer == content for buffer, content in self.held)
+        stats = self.pool.stats
+        assert stats.idle_bytes is not None
+        assert stats.in_use_bytes == sum(size_class(len(content)) for _, content in self.held)
+        assert stats.in_use_bytes + stats.idle_bytes <= self.MAX_BYTES
+        assert stats.in_use == len(self.held)
+        assert stats.misses == stats.in_use + stats.idle + stats.evicted + stats.dropped
+
+
+TestAnyUse = AnyUse.TestCase

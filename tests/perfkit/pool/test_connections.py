@@ -1,0 +1,355 @@
+"""Connections kept open: whose turn it is to be closed, by a clock that the test turns, and how the
+pool behaves with clients of a real cluster.
+"""
+
+import logging
+import threading
+from functools import partial
+from itertools import count
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cluster import BASELINE, Client, LocalCluster
+from perfkit.pool import (
+    ConnectionPool,
+    DoubleRelease,
+    ForeignRelease,
+    NotReturned,
+    PoolClosed,
+    PoolExhausted,
+    UseAfterRelease,
+)
+
+
+class Clock:
+    """Stands still until it is told."""
+
+    now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Line:
+    """A connection that knows whether it was closed."""
+
+    numbers = count()
+
+    def __init__(self, key: str) -> None:
+        self.key, self.number, self.closed, self.note = key, next(self.numbers), False, ""
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool(clock: Clock) -> ConnectionPool[str, Line]:
+    return ConnectionPool(Line, size=3, idle_s=10.0, clock=clock)
+
+
+Lines = ConnectionPool[str, Line]
+
+
+def idle(pool: Lines, *keys: str) -> list[Line]:
+    """Connections of these keys, all acquired and then released in this order."""
+    lines = [pool.acquire(key) for key in keys]
+    for line in lines:
+        pool.release(line)
+    return lines
+
+
+def test_a_released_connection_serves_the_next_of_its_key(pool: Lines) -> None:
+    (first,) = idle(pool, "a")
+    other = pool.acquire("b")
+    assert (pool.acquire("a") is first, other.key) == (True, "b")
+    stats = pool.stats
+    assert (stats.hits, stats.misses, stats.in_use, stats.high_water) == (1, 2, 2, 2)
+    assert (stats.idle, stats.hit_rate, stats.idle_bytes) == (0, 1 / 3, None)
+
+
+def test_the_warmest_connection_of_a_key_is_taken(pool: Lines) -> None:
+    first, second = idle(pool, "a", "a")
+    assert pool.acquire("a") is second
+    assert pool.acquire("a") is first
+
+
+def test_two_at_one_time_never_share_a_connection(pool: Lines) -> None:
+    assert pool.acquire("a") is not pool.acquire("a")
+
+
+def test_at_the_bound_whoever_was_idle_longest_is_closed(pool: Lines) -> None:
+    a, b, c = idle(pool, "a", "b", "c")
+    assert pool.acquire("a") is a
+    pool.release(a)
+    pool.acquire("d")
+    assert (a.closed, b.closed, c.closed) == (False, True, False)
+    assert (pool.stats.evicted, pool.stats.idle, pool.stats.in_use) == (1, 2, 1)
+
+
+def test_a_busy_connection_is_never_closed_for_another(pool: Lines) -> None:
+    busy = [pool.acquire(key) for key in "abc"]
+    with pytest.raises(PoolExhausted, match="no connection to 'd' is free, and all 3 that may be"):
+        pool.acquire("d")
+    assert not any(line.closed for line in busy)
+    assert (pool.stats.refused, pool.stats.in_use) == (1, 3)
+    pool.release(busy[1])
+    pool.acquire("d")
+    assert [line.closed for line in busy] == [False, True, False]
+
+
+def test_what_was_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
+    (early,) = idle(pool, "a")
+    clock.now_s += 6.0
+    (late,) = idle(pool, "b")
+    busy = pool.acquire("c")
+    clock.now_s += 3.9
+    assert pool.expire() == 0
+    clock.now_s += 0.1
+    assert pool.expire() == 1
+    assert (early.closed, late.closed) == (True, False)
+    clock.now_s += 1_000.0
+    pool.release(busy)
+    assert (late.closed, busy.closed) == (True, False)
+    assert (pool.stats.expired, pool.stats.idle) == (2, 1)
+
+
+def test_an_expired_connection_is_not_lent(pool: Lines, clock: Clock) -> None:
+    (stale,) = idle(pool, "a")
+    clock.now_s += 10.0
+    assert pool.acquire("a") is not stale
+    assert stale.closed
+    assert (pool.stats.hits, pool.stats.misses, pool.stats.expired) == (0, 2, 1)
+
+
+def test_a_discarded_connection_is_closed_and_makes_room(pool: Lines) -> None:
+    broken, *_ = (pool.acquire(key) for key in "abc")
+    pool.discard(broken)
+    assert broken.closed
+    assert pool.acquire("d").key == "d"
+    assert (pool.stats.dropped, pool.stats.evicted) == (1, 0)
+
+
+def test_a_block_that_raises_discards_its_connection(pool: Lines) -> None:
+    with pool.borrow("a") as line:
+        assert not line.closed
+    assert not line.closed
+    with pytest.raises(KeyError), pool.borrow("a") as again:
+        raise KeyError(again.key)
+    assert again is line
+    assert (line.closed, pool.stats.idle, pool.stats.in_use) == (True, 0, 0)
+
+
+def test_connections_opened_beforehand_are_hits(pool: Lines) -> None:
+    pool.preallocate("a", 2)
+    assert (pool.stats.idle, pool.stats.misses) == (2, 2)
+    pool.preallocate("a", 2)
+    pool.acquire("a")
+    assert (pool.stats.hits, pool.stats.misses) == (3, 2)
+    with pytest.raises(PoolExhausted):
+        pool.preallocate("b", 3)
+    assert (pool.stats.in_use, pool.stats.idle) == (1, 2)
+
+
+def test_a_connection_that_cannot_be_opened_takes_no_place(clock: Clock) -> None:
+    def refuse(key: str) -> Line:
+        raise ConnectionError(f"nobody at {key}")
+
+    pool = ConnectionPool(refuse, size=1, clock=clock)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="nobody at a"):
+            pool.acquire("a")
+    assert (pool.stats.in_use, pool.stats.misses, pool.stats.refused) == (0, 0, 0)
+
+
+def test_one_that_cannot_be_closed_is_logged_and_holds_nobody_up(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(Line):
+        def close(self) -> None:
+            super().close()
+            raise OSError("stuck")
+
+    pool: Lines = ConnectionPool(Stuck, size=2, clock=clock)
+    lines = idle(pool, "a", "b")
+    with caplog.at_level(logging.WARNING, "perfkit.pool"):
+        pool.close()
+    assert all(line.closed for line in lines)
+    assert [record.message for record in caplog.records] == [
+        "a pooled connection could not be closed"
+    ] * 2
+
+
+def test_a_closed_pool_closes_what_is_idle_and_later_what_was_busy(pool: Lines) -> None:
+    (free,) = idle(pool, "a")
+    busy = pool.acquire("b")
+    pool.close()
+    assert (free.closed, busy.closed) == (True, False)
+    with pytest.raises(PoolClosed, match="this ConnectionPool is closed"):
+        pool.acquire("a")
+    pool.release(busy)
+    assert busy.closed
+    assert (pool.stats.dropped, pool.stats.idle, pool.stats.in_use) == (1, 0, 0)
+
+
+def test_a_pool_that_is_closed_while_one_is_being_opened_keeps_none() -> None:
+    opened: list[Line] = []
+
+    def open_slowly(key: str) -> Line:
+        opened.append(Line(key))
+        pool.close()
+        return opened[0]
+
+    pool = ConnectionPool(open_slowly)
+    with pytest.raises(PoolClosed, match="was closed while a connection was being opened"):
+        pool.acquire("a")
+    assert opened[0].closed
+
+
+def test_others_are_served_while_one_is_being_opened() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def dial(key: str) -> Line:
+        if key == "slow":
+            entered.set()
+            assert go.wait(20)
+        return Line(key)
+
+    pool = ConnectionPool(dial, size=2)
+    slow = threading.Thread(target=lambda: pool.release(pool.acquire("slow")))
+    slow.start()
+    assert entered.wait(20)
+    quick = pool.acquire("quick")
+    with pytest.raises(PoolExhausted):
+        pool.acquire("another")
+    go.set()
+    slow.join()
+    assert (quick.closed, pool.stats.idle, pool.stats.in_use) == (False, 1, 1)
+
+
+@pytest.mark.parametrize("bounds", [{"size": 0}, {"idle_s": 0.0}])
+def test_a_pool_without_room_or_time_is_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be above 0, and is 0"):
+        ConnectionPool(Line, **bounds)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_wrong_release_is_an_error(debug: bool, clock: Clock) -> None:
+    pool = ConnectionPool(Line, clock=clock, debug=debug)
+    other = ConnectionPool(Line, clock=clock, debug=debug)
+    for give_back in (pool.release, pool.discard):
+        for stranger in (Line("a"), other.acquire("a")):
+            with pytest.raises(ForeignRelease, match="this pool has not lent"):
+                give_back(stranger)
+            assert not stranger.closed
+    line = pool.acquire("a")
+    pool.release(line)
+    with pytest.raises(DoubleRelease, match="was released before"):
+        pool.release(line)
+    assert (pool.stats.idle, pool.stats.in_use) == (1, 0)
+
+
+def test_debug_mode_lends_a_stand_in_that_ends_with_the_release(clock: Clock) -> None:
+    pool = ConnectionPool(Line, clock=clock, debug=True)
+    line = pool.acquire("a")
+    line.note = "mine"
+    assert (line.key, line.note) == ("a", "mine")
+    pool.release(line)
+    with pytest.raises(UseAfterRelease, match="this connection was released"):
+        line.close()
+    with pytest.raises(UseAfterRelease):
+        line.note = "late"
+    again = pool.acquire("a")
+    assert (again.note, pool.stats.hits) == ("mine", 1)
+    with pytest.raises(NotReturned, match=r"1 of this ConnectionPool .* test_connections.py:\d+"):
+        pool.close()
+
+
+class AnyUse(RuleBasedStateMachine):
+    """Whatever is done in whatever order: bounds hold, busy stays open, nothing is lent twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.opened: list[Line] = []
+        self.pool = ConnectionPool(self.open, size=3, idle_s=10.0, clock=self.clock)
+        self.held: list[Line] = []
+
+    def open(self, key: str) -> Line:
+        self.opened.append(Line(key))
+        return self.opened[-1]
+
+    @rule(key=st.sampled_from("abcd"))
+    def acquire(self, key: str) -> None:
+        if len(self.held) == 3:
+            with pytest.raises(PoolExhausted):
+                self.pool.acquire(key)
+            return
+        line = self.pool.acquire(key)
+        assert line.key == key
+        assert not any(line is held for held in self.held)
+        self.held.append(line)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), discard=st.booleans())
+    def give_back(self, data: st.DataObject, discard: bool) -> None:
+        line = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        (self.pool.discard if discard else self.pool.release)(line)
+        assert line.closed is discard
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.now_s += seconds
+        self.pool.expire()
+
+    @invariant()
+    def holds(self) -> None:
+        stats = self.pool.stats
+        assert not any(line.closed for line in self.held)
+        assert stats.in_use == len(self.held)
+        assert stats.in_use + stats.idle <= 3
+        closed = sum(line.closed for line in self.opened)
+        assert closed == stats.evicted + stats.expired + stats.dropped
+        assert stats.misses == len(self.opened) == closed + stats.in_use + stats.idle
+
+
+TestAnyUse = AnyUse.TestCase
+
+
+# With clients of a real cluster
+
+
+def test_pooled_clients_answer_and_the_coordinator_sees_few_of_them() -> None:
+    with (
+        LocalCluster(1) as local,
+        ConnectionPool(partial(Client, spec=BASELINE), size=2, debug=True) as pool,
+    ):
+        for number in range(20):
+            with pool.borrow(local.endpoint) as client:
+                payload = b"%d" % number
+                assert client.submit("echo", payload).result(timeout=20) == payload
+        assert (pool.stats.hits, pool.stats.misses) == (19, 1)
+        with pytest.raises(UseAfterRelease):
+            client.submit("echo", b"late")
+
+        def ask(number: int) -> None:
+            with pool.borrow(local.endpoint) as client:
+                wanted = [b"%d.%d" % (number, task) for task in range(50)]
+                if list(client.map("echo", wanted, timeout=20)) == wanted:
+                    right.append(number)
+
+        right: list[int] = []
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(right) == [0, 1]
+        assert pool.stats.misses <= 2
