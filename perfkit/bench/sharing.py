@@ -33,7 +33,7 @@ from perfkit.bench.limits import Goal, LimitRow, ends, make_row, number, verdict
 from perfkit.bench.load import ExperimentError, WrongResult
 from perfkit.bench.rounds import Arm, Readings, take_turns
 from perfkit.profile import data_frame, html_table
-from perfkit.profile.memory import process_memory
+from perfkit.profile.watch import process_memory
 from perfkit.specs import OPTIMIZED
 
 if TYPE_CHECKING:

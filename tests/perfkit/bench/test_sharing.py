@@ -21,7 +21,7 @@ from perfkit.bench.sharing import (
     load_times,
     measure_sharing,
 )
-from perfkit.profile.memory import MemorySample
+from perfkit.profile.watch import MemorySample
 
 MIB = 1 << 20
 
