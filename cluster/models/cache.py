@@ -197,6 +197,10 @@ def _hash(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file on the disk before a name points to it."""
+    """Have a file on the disk before a name points to it, and out of memory: what was written in
+    one piece is kept in pieces so large that mapping one page of it maps its neighbours too.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
