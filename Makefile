@@ -48,6 +48,6 @@ clean: ## remove .venv, caches and generated reports
 	find cluster perfkit notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines -exec rm -rf {} +
 
-$(STAMP): pyproject.toml .ci/bootstrap $(wildcard $(LOCK))
+$(STAMP): pyproject.toml .ci/bootstrap .ci/models.txt $(wildcard $(LOCK))
 	@.ci/bootstrap $(PYTHON)
 	@touch $@

@@ -5,15 +5,14 @@ each: a list of payloads in, a list of results out, in order. **A payload that c
 does not fail its batch: its place in the list holds the exception** (a `PayloadError` or a
 `ModelError`) instead of the bytes of a result.
 
-What a payload and a result look like depends on the model's kind: see `cluster.models.rows` and
-`cluster.models.filetypes`. This module imports neither numpy nor onnxruntime until a model is
-loaded.
+What a payload and a result look like depends on the model's kind: see `cluster.models.rows`,
+`cluster.models.filetypes` and `cluster.models.embedding`. This module imports neither numpy nor
+onnxruntime until a model is loaded.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from cluster.models.adapter import Adapter, Question
+from cluster.models.cache import Cache
+from cluster.models.embedding import TextEmbedding
 from cluster.models.filetypes import FileTypes, file_payload
 from cluster.models.manifest import (
     MANIFEST,
@@ -34,6 +35,7 @@ from cluster.models.manifest import (
 )
 from cluster.models.network import PREFERENCE, Network
 from cluster.models.rows import Rows
+from cluster.models.sharing import SHARED_BYTES_MIN, open_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,15 +62,18 @@ BUILT_IN = Path(__file__).parent / "models"
 KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
     "file-type": FileTypes,
     "rows": Rows,
+    "text-embedding": TextEmbedding,
 }
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
     """A loaded model for a status page: what it is, which file exactly, and where it runs.
 
-    ``load_ms`` is how long it took to read and open it this once; the first load of a process
-    includes the import of the runtime. ``provider`` and ``nodes_by_provider`` are explained at
-    `cluster.models.network.Network`.
+    ``load_ms`` is how long it took to read and open it this once, ``network_ms`` of it for the
+    network; the first load of a process includes the import of the runtime. ``provider`` and
+    ``nodes_by_provider`` are explained at `cluster.models.network.Network`. ``shared`` says that
+    its weights are mapped, once for all workers of the host, and ``notes`` what had to be made for
+    it on this load and why: see `cluster.models.sharing`.
     """
 
     name: str
@@ -79,8 +84,11 @@ class ModelInfo(msgspec.Struct, frozen=True):
     threads: int
     labels: int
     load_ms: float
+    network_ms: float
     file_size_bytes: int
     file_sha256: str
+    shared: bool
+    notes: tuple[str, ...]
 
 
 class Model:
@@ -145,13 +153,10 @@ class Model:
     def _run(self, questions: list[Question]) -> NDArray[Any]:
         import numpy as np
 
-        feed = self._adapter.join(questions)
-        rows = sum(len(question.rows) for question in questions)
-        step = self._batch_rows_max
-        parts = [
-            self._network.run({name: array[start : start + step] for name, array in feed.items()})
-            for start in range(0, rows, step)
-        ]
+        feeds = self._adapter.feeds(questions, self._batch_rows_max)
+        parts = [self._network.run(feed) for feed in feeds]
+        if len(parts) == 1:  # the rule, and then it need not be copied
+            return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), np.float32)
 
 
@@ -162,12 +167,24 @@ class ModelRepository:
     before a built-in one of the same name; `Model.describe` tells by its hash which file is being
     served.
 
+    Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
+    ``share`` is false; what that takes is kept in ``cache``, by default in the user's.
+
     Raises:
         ModelError: ``root`` is not a directory.
     """
 
-    def __init__(self, root: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        share: bool = True,
+        share_bytes_min: int = SHARED_BYTES_MIN,
+        cache: Cache | None = None,
+    ) -> None:
         self._roots = [BUILT_IN]
+        self._share_bytes_min = share_bytes_min if share else None
+        self._cache = cache or Cache()
         if root is not None:
             if not Path(root).is_dir():
                 raise ModelError(f"the model directory {root} does not exist")
@@ -199,10 +216,28 @@ class ModelRepository:
                 f"model {name!r}: there is no kind {manifest.kind!r}; known: {', '.join(KINDS)}"
             )
         path = model_path(manifest, folders[name])
-        network = Network(manifest, path, threads, preference)
+        network, file = open_network(
+            manifest, path, self._cache, threads, preference, self._share_bytes_min
+        )
+        opened_s = time.perf_counter()
         adapter = KINDS[manifest.kind](manifest, path, network)
-        load_ms = (time.perf_counter() - started_s) * 1e3
-        return Model(manifest, network, adapter, _info(manifest, path, network, adapter, load_ms))
+        ended_s = time.perf_counter()
+        info = ModelInfo(
+            name=manifest.name,
+            kind=manifest.kind,
+            description=manifest.description,
+            provider=network.provider,
+            nodes_by_provider=network.nodes_by_provider,
+            threads=network.threads,
+            labels=len(adapter.labels),
+            load_ms=(ended_s - started_s) * 1e3,
+            network_ms=(opened_s - started_s) * 1e3,
+            file_size_bytes=path.stat().st_size,
+            file_sha256=self._cache.sha256(path),
+            shared=file.shared,
+            notes=file.notes,
+        )
+        return Model(manifest, network, adapter, info)
 
     def _folders(self) -> dict[str, Path]:
         return {
@@ -213,44 +248,24 @@ class ModelRepository:
 
 
 def load_models(
-    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1
+    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
 ) -> dict[str, Model]:
     """Each of these models, loaded, by name.
 
     Raises:
         ModelError: from the first of them that cannot be loaded.
     """
-    repository = ModelRepository(root)
+    repository = ModelRepository(root, share=share)
     return {name: repository.load(name, threads=threads) for name in names}
 
 
 def model_handlers(
-    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1
+    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
 ) -> dict[str, BatchHandler]:
     """A batch handler for each of these models, by name; their convention is at this file's top.
 
     Raises:
         ModelError: from the first of them that cannot be loaded.
     """
-    loaded = load_models(names, root, threads=threads)
+    loaded = load_models(names, root, threads=threads, share=share)
     return {name: model.handle_batch for name, model in loaded.items()}
-
-
-def _info(
-    manifest: Manifest, path: Path, network: Network, adapter: Adapter, load_ms: float
-) -> ModelInfo:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size_bytes = file.tell()
-    return ModelInfo(
-        name=manifest.name,
-        kind=manifest.kind,
-        description=manifest.description,
-        provider=network.provider,
-        nodes_by_provider=network.nodes_by_provider,
-        threads=network.threads,
-        labels=len(adapter.labels),
-        load_ms=load_ms,
-        file_size_bytes=size_bytes,
-        file_sha256=sha256,
-    )

@@ -121,7 +121,8 @@ class LocalCluster:
     """A coordinator and ``n_workers`` worker processes on loopback, ready when every worker is
     registered.
 
-    ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides.
+    ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides, and the
+    workers hold the weights of large ones together unless ``share_models`` is false.
     ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
     ``bind`` is where it listens, without one at a free port or, by the spec's ``transport``, a
     socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child
@@ -139,6 +140,7 @@ class LocalCluster:
         capacity: int = 1,
         handlers: str = "cluster.workloads:HANDLERS",
         models: Sequence[str] = (),
+        share_models: bool = True,
         cprofile: Path | None = None,
         bind: str | None = None,
         insecure: bool = False,
@@ -152,6 +154,7 @@ class LocalCluster:
         self._n_workers = n_workers
         self._worker_options = ["--capacity", str(capacity), "--handlers", handlers]
         self._worker_options += [option for model in models for option in ("--model", model)]
+        self._worker_options += [] if share_models else ["--no-share"]
         self._cprofile = cprofile
         self._bind = bind
         self._insecure = insecure

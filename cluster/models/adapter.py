@@ -8,7 +8,7 @@ tested without one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.models.manifest import Label
@@ -42,8 +42,15 @@ class Adapter(ABC):
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
         """The result for a question from its rows of the network's output, [N, classes]."""
 
-    def join(self, questions: Sequence[Question]) -> dict[str, NDArray[Any]]:
-        """Several questions as the network's inputs by name; rows in their order."""
+    def feeds(
+        self, questions: Sequence[Question], rows_max: int
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Several questions as the network's inputs by name, at most ``rows_max`` rows a run, in
+        their order. A lone question is not copied.
+        """
         import numpy as np
 
-        return {self.input_name: np.concatenate([question.rows for question in questions])}
+        tables = [question.rows for question in questions]
+        rows = tables[0] if len(tables) == 1 else np.concatenate(tables)
+        for start in range(0, len(rows), rows_max):
+            yield {self.input_name: rows[start : start + rows_max]}

@@ -24,6 +24,7 @@ from cluster.task import Name
 MANIFEST = "model.toml"
 
 Label: TypeAlias = int | str
+PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class ModelError(ClusterError):
@@ -39,9 +40,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``package``: the installed package that holds ``file``; without one the file is in the model's
     folder. A ``file`` may hold wildcards, for packages that put a version into the path: the last
-    match counts. ``input_min`` and ``input_max`` bound the numbers a row may hold.
-    ``batch_rows_max`` is how many rows one run of the session takes: beyond what pays in speed a
-    larger batch only costs memory, and some graphs round differently in one.
+    match counts. ``install`` is the command that installs a package which the extra does not bring.
+    A ``file`` of safetensors is converted before it is opened. ``input_min`` and ``input_max``
+    bound the numbers a row may hold. ``batch_rows_max`` is how many rows one run of the session
+    takes: beyond what pays in speed a larger batch only costs memory, and some graphs round
+    differently in one.
     """
 
     name: Name
@@ -50,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     labels: tuple[Label, ...] = ()
     package: Name | None = None
+    install: str | None = None
     input_min: float | None = None
     input_max: float | None = None
     batch_rows_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
@@ -83,25 +87,29 @@ def needs_extra(name: str) -> ModelError:
     return ModelError(f"model {name!r} needs the extra [infer]: pip install 'perfkit[infer]'")
 
 
-def package_folder(name: str, package: str) -> Path:
+def package_folder(name: str, package: str, install: str | None = None) -> Path:
     """Where an installed package lies, found without importing it.
 
     Raises:
-        ModelError: it is not installed.
+        ModelError: it is not installed; the message says how to.
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise needs_extra(name)
+        if install is None:
+            raise needs_extra(name)
+        raise ModelError(f"model {name!r} needs the package {package}: {install}")
     return Path(spec.origin).parent
 
 
 def model_path(manifest: Manifest, folder: Path) -> Path:
-    """The ONNX file of the model in ``folder``.
+    """The file of the model in ``folder``.
 
     Raises:
         ModelError: the package or the file is not there.
     """
-    root = package_folder(manifest.name, manifest.package) if manifest.package else folder
+    root = folder
+    if manifest.package:
+        root = package_folder(manifest.name, manifest.package, manifest.install)
     found = sorted(root.glob(manifest.file))
     if not found:
         raise ModelError(f"model {manifest.name!r}: no file {manifest.file!r} in {root}")

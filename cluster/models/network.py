@@ -41,7 +41,8 @@ class Network:
     assigned them before it fused any, or is None where the runtime is too old to tell (a
     provider other than the CPU is then accepted only if it takes the whole graph). ``row_shape``
     is one row of the first input, empty if the graph leaves it open, and ``classes`` the width of
-    the output, None likewise.
+    the output, None likewise. ``optimized`` is a file that the runtime has optimised already, see
+    `cluster.models.sharing`.
 
     Raises:
         ModelError: onnxruntime is missing or refuses the file, or no provider can run it.
@@ -53,12 +54,16 @@ class Network:
         path: Path,
         threads: int = 1,
         preference: Sequence[str] = PREFERENCE,
+        *,
+        optimized: bool = False,
     ) -> None:
         self.name = manifest.name
         self.threads = threads
+        self._optimized = optimized
         self.provider, self._session, self.nodes_by_provider = self._open(path, preference)
         first, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self.input_name: str = first.name
+        self.input_names: tuple[str, ...] = tuple(it.name for it in self._session.get_inputs())
         self._output_name: str = output.name
         row = first.shape[1:]
         self.row_shape: tuple[int, ...] = (
@@ -83,17 +88,17 @@ class Network:
     def _open(
         self, path: Path, preference: Sequence[str]
     ) -> tuple[str, Any, dict[str, int] | None]:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise needs_extra(self.name) from error
-        onnxruntime.disable_telemetry_events()
+        onnxruntime = load_runtime(self.name)
         available = onnxruntime.get_available_providers()
         tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
         reasons = []
         for provider in [name for name in preference if name in available]:
             alone = provider == CPU or not tells
-            options = self._options(onnxruntime)
+            options = session_options(onnxruntime, self.threads)
+            if self._optimized:
+                options.graph_optimization_level = (
+                    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                )
             if alone and provider != CPU:
                 options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             if tells:
@@ -115,16 +120,32 @@ class Network:
         why = "; ".join(reasons) or f"only {', '.join(available)} available"
         raise ModelError(f"model {self.name!r}: onnxruntime cannot run {path}: {why}")
 
-    def _options(self, onnxruntime: Any) -> Any:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        # What the runtime logs is raised as well; a provider that is tried in vain is no news.
-        options.log_severity_level = _FATAL_ONLY
-        return options
+
+def load_runtime(name: str) -> Any:
+    """The module onnxruntime, told to keep to itself; ``name`` is the model that needs it.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise needs_extra(name) from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def session_options(onnxruntime: Any, threads: int) -> Any:
+    """How each session of a model runs; see the top of this file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # What the runtime logs is raised as well; a provider that is tried in vain is no news.
+    options.log_severity_level = _FATAL_ONLY
+    return options
 
 
 def _count_nodes(session: Any) -> dict[str, int]:

@@ -24,3 +24,21 @@ def held_out_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         raise needs_extra("digits") from error
     with np.load(FOLDER / "held_out.npz", allow_pickle=False) as held_out:
         return held_out["rows"].astype(np.float32), held_out["labels"].astype(np.int64)
+
+
+#: A text, one of like meaning in other words, and one that shares words with the first but not its
+#: meaning: a model of meaning finds the first two nearer to each other than the first and the last.
+LIKE_AND_UNLIKE: tuple[tuple[str, str, str], ...] = (
+    ("A man is eating food.", "Someone has a meal.", "A man is driving a car."),
+    ("The bank raised its interest rate.", "Borrowing costs went up.", "We sat on the river bank."),
+    ("My computer will not start.", "The laptop fails to boot.", "The race will not start today."),
+    ("How old are you?", "What is your age?", "How far are you from the old bridge?"),
+    ("The film was dull.", "I found the movie boring.", "The film on the lake was frozen."),
+    ("She plays the violin well.", "She is a gifted fiddler.", "She plays tennis on Mondays."),
+    (
+        "Water boils at 100 degrees.",
+        "Heat turns liquid into steam.",
+        "Water is cheap here.",
+    ),
+    ("The graphics card runs hot.", "The GPU's temperature is high.", "The birthday card is late."),
+)

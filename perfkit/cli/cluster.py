@@ -179,16 +179,18 @@ def status(
 def submit(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Files to ask about, a task each."),
+        typer.Argument(
+            metavar="FILE", help="Files to ask about, a task each; for minilm also texts."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, …")
+        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, …")
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
     ] = None,
     payload: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to send to the handler.")
+        str | None, typer.Option(metavar="TEXT", help="What to send to the handler, or to minilm.")
     ] = None,
     priority: Annotated[
         PriorityName, typer.Option(help="What is more urgent goes first.")
@@ -317,6 +319,10 @@ add_command(
     (
         "which digits? 64 numbers from 0 to 16 per line, or a .npy array",
         "perfkit cluster submit --model digits rows.csv",
+    ),
+    (
+        "what do these texts mean, as vectors?",
+        'perfkit cluster submit --model minilm "A man is eating." letter.txt --json',
     ),
     (
         "how long does an empty round trip take?",

@@ -68,7 +68,7 @@ Models: TypeAlias = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="A model to serve: magika, digits; repeatable.",
+        help="A model to serve: magika, digits, minilm; repeatable.",
         rich_help_panel=SETTINGS_PANEL,
     ),
 ]

@@ -7,6 +7,7 @@ others.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +33,16 @@ from perfkit.cli.status import ask_status
 #: How long after a task's own limit its coordinator may take to say so.
 GRACE_S = 5.0
 ROW_NUMBERS = 64
+NUMBERS_SHOWN = 6
 NAME_WIDTH_MIN = 16
 NAME_WIDTH_MAX = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to submit: files for a model or a handler, or one payload for a handler."""
+    """What to submit: files for a model or a handler, or one payload for a handler or a model of
+    texts.
+    """
 
     model: str | None
     kind: str | None
@@ -57,10 +61,11 @@ class Request:
         """Raises SettingError unless the arguments go together."""
         if (self.model is None) == (self.kind is None):
             raise SettingError("say what to run: --model NAME FILE… or --kind NAME, one of the two")
-        if self.model is not None and not self.files:
+        if self.payload is not None and (self.files or self.model not in (None, *TEXT_MODELS)):
+            texts = " or ".join(f"--model {name}" for name in sorted(TEXT_MODELS))
+            raise SettingError(f"--payload goes with --kind or {texts}, and no files")
+        if self.model is not None and not self.files and self.payload is None:
             raise SettingError(f"name the files to ask the model {self.model!r} about")
-        if self.payload is not None and (self.files or self.model is not None):
-            raise SettingError("--payload goes with --kind and no files")
 
 
 @dataclass(slots=True)
@@ -238,6 +243,20 @@ def row_payload(path: Path) -> bytes:
     return pack_tensor(_float32(rows))
 
 
+def text_payload(path: Path) -> bytes:
+    """The text in a file, or the words themselves where they are several and no file's name.
+
+    Raises:
+        PayloadError: it is one word, more likely a slip than a text. OSError: it cannot be read.
+    """
+    words = str(path)
+    if os.path.exists(words):  # unlike the path's own method it takes words of any length
+        return path.read_bytes()
+    if not any(map(str.isspace, words)):
+        raise PayloadError(f"there is no file {words}; a text of one word goes with --payload")
+    return words.encode()
+
+
 def _npy_rows(path: Path) -> Any:
     np = _numpy()
     try:
@@ -262,7 +281,13 @@ def _numpy() -> Any:
 
 
 #: How a file becomes the payload of a model; any other model is sent the bytes.
-READERS: Mapping[str, Callable[[Path], bytes]] = {"magika": file_payload, "digits": row_payload}
+READERS: Mapping[str, Callable[[Path], bytes]] = {
+    "magika": file_payload,
+    "digits": row_payload,
+    "minilm": text_payload,
+}
+#: Those to which a text itself can be sent.
+TEXT_MODELS = frozenset({"minilm"})
 
 
 def _decoded(content: bytes, request: Request) -> Any:
@@ -271,11 +296,22 @@ def _decoded(content: bytes, request: Request) -> Any:
         try:
             return msgspec.msgpack.decode(content)
         except msgspec.DecodeError:
-            return content.hex()
+            return _tensor(content)
     try:
         return content.decode()
     except UnicodeDecodeError:
         return content.hex()
+
+
+def _tensor(content: bytes) -> Any:
+    """A tensor with its numbers in nested lists, or hex digits if it is none."""
+    from cluster.tensor import TensorError, unpack_tensor
+
+    try:
+        array = unpack_tensor(content)
+    except TensorError:
+        return content.hex()
+    return {"dtype": array.dtype.name, "shape": array.shape, "values": array.tolist()}
 
 
 # From outcomes to lines
@@ -311,7 +347,14 @@ def _time(times_ms: list[float]) -> str:
 
 
 def _result(result: Any) -> Text:
-    """A class with its score and what else is known of it; any other value as it is."""
+    """A class with its score and what else is known of it, the first numbers of a vector; any other
+    value as it is.
+    """
+    if isinstance(result, dict) and len(result.get("shape", ())) == 1:
+        (length,) = result["shape"]
+        numbers = " ".join(f"{value:.4f}" for value in result["values"][:NUMBERS_SHOWN])
+        more = " …" if length > NUMBERS_SHOWN else ""
+        return Text(f"{result['dtype']}[{length}]", "bold").append(f"  {numbers}{more}", "not bold")
     if not isinstance(result, dict) or "label" not in result:
         return Text(str(result))
     line = Text(str(result.get("description", result["label"])), "bold")

@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,6 +25,8 @@ from perfkit.cli.output import complain, err, out, write_json
 from perfkit.cli.status import ask_status, status_view
 
 LOOK_EVERY_S = 0.5
+#: What to ask a model first.
+EXAMPLES: Mapping[str, str] = {"magika": "README.md", "minilm": '"A man is eating food."'}
 
 
 class StopSignals:
@@ -112,9 +114,9 @@ def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None
         return
     where = "" if local.endpoint == DEFAULT_BIND else f" --endpoint {local.endpoint}"
     served = settings.models[0] if settings.models else None
-    what = f"--model {served} FILE…" if served else "--kind echo --payload hello"
-    if served == "magika":
-        what = "--model magika README.md"
+    what = "--kind echo --payload hello"
+    if served is not None:
+        what = f"--model {served} {EXAMPLES.get(served, 'FILE…')}"
     text = Text.assemble(
         ("Cluster up", "bold green"), f" at {local.endpoint} (spec {local.spec.name})\n",
         *(f"  {process.role:<12} pid {process.pid}\n" for process in _processes(local)),

@@ -314,10 +314,10 @@ def save_lookup(folder: Path, row: list[int]) -> None:
 
 
 def test_the_repository_knows_its_models_and_those_of_a_folder(tmp_path: Path) -> None:
-    assert ModelRepository().names() == ["digits", "magika"]
+    assert ModelRepository().names() == ["digits", "magika", "minilm"]
     make_model(tmp_path)
     (tmp_path / "not a model").mkdir()
-    assert ModelRepository(tmp_path).names() == ["digits", "magika", "mine"]
+    assert ModelRepository(tmp_path).names() == ["digits", "magika", "mine", "minilm"]
 
 
 def test_a_model_in_a_folder_of_the_user_answers_with_its_own_labels(tmp_path: Path) -> None:
@@ -353,7 +353,8 @@ def test_a_model_says_what_it_is_and_where_it_runs(digits: Model) -> None:
     assert (info.name, info.kind, info.labels, info.threads) == ("digits", "rows", 10, 1)
     assert info.file_sha256 == hashlib.sha256(content).hexdigest()
     assert info.file_size_bytes == len(content)
-    assert info.load_ms > 0
+    assert 0 < info.network_ms < info.load_ms
+    assert (info.shared, info.notes) == (False, ())
     assert (info.provider, digits.provider, digits.threads) == (digits.provider, info.provider, 1)
     assert info.provider in onnxruntime.get_available_providers()
     assert msgspec.json.decode(msgspec.json.encode(info))["description"]
@@ -388,7 +389,7 @@ def test_no_threads_at_all_are_refused() -> None:
     ("changes", "complaint"),
     [
         ({"name": "other"}, "names it 'other'; rename"),
-        ({"kind": "poem"}, "no kind 'poem'; known: file-type, rows"),
+        ({"kind": "poem"}, "no kind 'poem'; known: file-type, rows, text-embedding"),
         ({"kind": None}, "missing required field `kind`"),
         ({"lables": []}, "unknown field `lables`"),
         ({"batch_rows_max": 0}, "batch_rows_max"),

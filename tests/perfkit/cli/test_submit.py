@@ -16,7 +16,7 @@ from cluster.client import Client
 from cluster.inference import PayloadError
 from cluster.status import Status
 from perfkit.cli import submit as module
-from perfkit.cli.submit import row_payload
+from perfkit.cli.submit import row_payload, text_payload
 
 Call = Callable[..., Result]
 Submit = Callable[..., Result]
@@ -131,6 +131,35 @@ def test_without_numpy_digits_say_what_to_install(
         row_payload(tmp_path / "a.csv")
 
 
+def test_texts_become_vectors_from_files_and_from_words(
+    start_up: Any,
+    perfkit: Call,
+    tmp_path: Path,
+    minilm_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(minilm_home))
+    up = start_up("--workers", "1", "--model", "minilm")
+    (tmp_path / "letter").write_text("A man is eating food.")
+    submit = ("cluster", "submit", "--endpoint", up.endpoint, "--model", "minilm")
+    done = perfkit(*submit, "A man is eating food.", tmp_path / "letter", "food", "--json")
+    words, letter, slip = json.loads(done.stdout)["results"]
+    assert done.exit_code == 1
+    assert (words["result"]["dtype"], words["result"]["shape"]) == ("float32", [384])
+    assert sum(value * value for value in words["result"]["values"]) == pytest.approx(1, abs=1e-5)
+    assert letter["result"] == words["result"]
+    assert slip["error"] == "there is no file food; a text of one word goes with --payload"
+    shown = perfkit(*submit, "--payload", "food")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert re.fullmatch(
+        r"minilm +\d+\.\d ms  float32\[384\](  )?( ?-?0\.\d{4}){6} …\n", shown.stdout
+    )
+
+
+def test_a_long_text_is_no_file_name() -> None:
+    assert text_payload(Path("a b " * 5_000)) == b"a b " * 5_000
+
+
 def test_what_a_model_refuses_is_told_with_the_file(submit: Submit, tmp_path: Path) -> None:
     wild = tmp_path / "wild.csv"
     wild.write_text(ZERO.replace("13", "99"))
@@ -192,7 +221,15 @@ def test_a_task_that_cannot_be_done_is_told(
         ([], "say what to run: --model NAME FILE… or --kind NAME, one of the two"),
         (["--model", "magika", "--kind", "echo"], "one of the two"),
         (["--model", "magika"], "name the files to ask the model 'magika' about"),
-        (["--kind", "echo", "--payload", "x", "file"], "--payload goes with --kind and no files"),
+        (
+            ["--kind", "echo", "--payload", "x", "file"],
+            "--payload goes with --kind or --model minilm",
+        ),
+        (
+            ["--model", "magika", "--payload", "x"],
+            "goes with --kind or --model minilm, and no files",
+        ),
+        (["--model", "minilm"], "name the files to ask the model 'minilm' about"),
         (["--kind", "echo", "--timeout", "0"], "0.001"),
         (["--kind", "echo", "--priority", "hgih"], "high"),
     ],

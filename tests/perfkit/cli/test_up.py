@@ -46,7 +46,7 @@ def test_other_errors_of_a_bind_stay_what_they_are() -> None:
     ("flags", "complaint"),
     [
         (["--model", "magka"], "there is no model 'magka'; did you mean 'magika'?"),
-        (["--model", "xyz"], "there is no model 'xyz'; there are digits, magika"),
+        (["--model", "xyz"], "there is no model 'xyz'; there are digits, magika, minilm"),
         (["--bind", "tcp://0.0.0.0:5577"], "say --insecure if the network is yours alone"),
         (["--bind", "5577"], "--bind: '5577' is no endpoint"),
         (["--set", "limits.hartbeat_s=1"], "did you mean 'limits.heartbeat_s'?"),

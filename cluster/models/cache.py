@@ -1,0 +1,206 @@
+"""Files that take long to make and are made once for each host, whoever comes first.
+
+An entry is a folder with a record of the files in it. It appears whole or not at all: it is built
+beside its place, under the cache's one lock, which its holder's death opens, and then renamed. So
+of four workers that start at once one builds and three wait. An entry that is not as it was
+written is built anew, and whoever asked is told why.
+
+What is checked each time is cheap, because what is mapped and not read would otherwise be read for
+nothing: sizes and times of modification; only where a time differs is the content compared. A disk
+that changes bytes behind the file system's back goes unnoticed.
+
+The folder is bounded: over `CACHE_BYTES_MAX` the entries that were asked for longest ago go. A
+process that has mapped one keeps it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+CACHE_BYTES_MAX = 4 << 30
+
+#: How many files' hashes are remembered.
+HASHES_MAX = 64
+#: Hashing a file smaller than this is quicker than finding out that it need not be.
+REMEMBERED_BYTES_MIN = 16 << 20
+
+RECORD = "record.json"
+HASHES = "hashes.json"
+LOCK = "lock"
+BUILDING = ".building-"
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """A file as it was: its size, its time of modification and its content's hash."""
+
+    size_bytes: int
+    modified_ns: int
+    sha256: str
+
+
+class Entry(NamedTuple):
+    """Where an entry lies; ``reason`` says why it was built just now, None if it was there."""
+
+    folder: Path
+    reason: str | None
+
+
+_RECORDS = msgspec.json.Decoder(dict[str, FileRecord])
+
+
+def default_folder() -> Path:
+    """``$XDG_CACHE_HOME/perfkit``, by default in ``~/.cache``; the XDG Base Directory rules."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "perfkit"
+
+
+class Cache:
+    """Entries by name in ``folder``, which is made when it is needed, for its owner only."""
+
+    def __init__(self, folder: Path | None = None, most_bytes: int = CACHE_BYTES_MAX) -> None:
+        self.folder = folder or default_folder()
+        self._most_bytes = most_bytes
+
+    def entry(self, name: str, build: Callable[[Path], None]) -> Entry:
+        """The entry of that name, built into an empty folder by ``build`` if it is not whole.
+
+        Raises:
+            OSError: the cache cannot be read or written, or its file system knows no locks; and
+            what ``build`` raises.
+        """
+        folder = self.folder / name
+        if _flaw(folder) is None:
+            os.utime(folder)
+            return Entry(folder, None)
+        with self._lock():
+            reason = _flaw(folder)
+            if reason is not None:
+                self._build(folder, build)
+                self._shrink(folder)
+        return Entry(folder, reason)
+
+    def discard(self, name: str) -> None:
+        """Remove an entry that turned out to be of no use; the next to ask builds it anew."""
+        with self._lock():
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def sha256(self, path: Path) -> str:
+        """The hash of a file, remembered for as long as it keeps its size and its time.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        stat = path.stat()
+        if stat.st_size < REMEMBERED_BYTES_MIN:
+            return _hash(path)
+        known = self._hashes()
+        record = known.get(str(path.absolute()))
+        if record is None or (record.size_bytes, record.modified_ns) != _shape(path):
+            record = FileRecord(*_shape(path), _hash(path))
+            with suppress(OSError):  # then it is hashed again the next time
+                self._remember({**known, str(path.absolute()): record})
+        return record.sha256
+
+    def _hashes(self) -> dict[str, FileRecord]:
+        try:
+            return _RECORDS.decode((self.folder / HASHES).read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def _remember(self, hashes: dict[str, FileRecord]) -> None:
+        newest = dict(list(hashes.items())[-HASHES_MAX:])
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Of two processes that do this at once the later wins; the earlier hashes again.
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            file.write(msgspec.json.encode(newest))
+        os.replace(file.name, self.folder / HASHES)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _build(self, folder: Path, build: Callable[[Path], None]) -> None:
+        # Whoever holds the lock is the only builder: what others left behind is of no use.
+        for abandoned in self.folder.glob(f"{BUILDING}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.folder))
+        try:
+            build(building)
+            files = [path for path in sorted(building.iterdir()) if path.is_file()]
+            records = {path.name: FileRecord(*_shape(path), _hash(path)) for path in files}
+            (building / RECORD).write_bytes(msgspec.json.encode(records))
+            for path in files:
+                _flush(path)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _shrink(self, keep: Path) -> None:
+        """Remove the entries asked for longest ago until the bound holds, but not ``keep``."""
+        others = [record.parent for record in self.folder.glob(f"*/{RECORD}")]
+        others = [folder for folder in others if folder != keep]
+        held_bytes = _size(keep)
+        for folder in sorted(others, key=lambda it: it.stat().st_mtime, reverse=True):
+            held_bytes += _size(folder)
+            if held_bytes > self._most_bytes:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flaw(folder: Path) -> str | None:
+    """What is wrong with an entry; None if it is as it was written."""
+    try:
+        records = _RECORDS.decode((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        return "it was not there yet"
+    except msgspec.DecodeError as error:
+        return f"its {RECORD} is broken: {error}"
+    for name, record in records.items():
+        path = folder / name
+        if not path.is_file():
+            return f"its file {name} is gone"
+        size_bytes, modified_ns = _shape(path)
+        if size_bytes != record.size_bytes:
+            return f"its file {name} has {size_bytes:,} bytes instead of {record.size_bytes:,}"
+        if modified_ns != record.modified_ns:
+            if _hash(path) != record.sha256:
+                return f"its file {name} is not the one that was written"
+            os.utime(path, ns=(record.modified_ns, record.modified_ns))
+    return None
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have a file on the disk before a name points to it, and out of memory: what was written in
+    one piece is kept in pieces so large that mapping one page of it maps its neighbours too.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,107 @@
+"""Models that place texts where texts of like meaning are near, such as ``minilm``.
+
+A payload is a text in UTF-8. The result is a tensor (`cluster.tensor`), float32[width] of length 1,
+so that the product of two results is the cosine of the angle between them. As the model was trained
+it reads the beginning of a text only, up to the tokens that its ``sentence_bert_config.json`` says
+(256 of ``minilm``'s, some two hundred words): what comes after them changes nothing, and a longer
+text is better asked about in parts.
+
+The tokenizer is the one beside the weights, run by the ``tokenizers`` package, one text at a time:
+asked for several it would start a thread for every core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cluster.models.adapter import Adapter, Question
+from cluster.models.manifest import Manifest, ModelError, PayloadError, PositiveInt, needs_extra
+from cluster.models.network import Network
+from cluster.tensor import pack_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: All of a text is taken apart before its end is cut off, so it must not be endless.
+TEXT_BYTES_MAX = 1 << 20
+
+IDS = "input_ids"
+MASK = "attention_mask"
+
+
+class EncoderConfig(msgspec.Struct, frozen=True):
+    """The part of ``sentence_bert_config.json`` that we follow: how many tokens a text may have."""
+
+    max_seq_length: PositiveInt
+
+
+class TextEmbedding(Adapter):
+    """Texts to vectors, by the tokenizer that lies beside the weights.
+
+    Raises:
+        ModelError: the package tokenizers or a file is missing, or the graph takes something else.
+    """
+
+    labels = ()
+    input_name = IDS
+
+    def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise needs_extra(manifest.name) from error
+        if set(network.input_names) != {IDS, MASK} or network.classes is None:
+            raise ModelError(
+                f"model {manifest.name!r}: kind {manifest.kind!r} wants a graph that takes {IDS} "
+                f"and {MASK} and gives vectors of a fixed width; this one takes "
+                f"{', '.join(network.input_names)}"
+            )
+        try:
+            config = msgspec.json.decode(
+                (path.parent / "sentence_bert_config.json").read_bytes(), type=EncoderConfig
+            )
+            self._tokenizer = Tokenizer.from_file(str(path.parent / "tokenizer.json"))
+        except Exception as error:  # the tokenizer's errors are bare Exceptions
+            raise ModelError(
+                f"model {manifest.name!r}: cannot read the tokenizer in {path.parent}: {error}"
+            ) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(config.max_seq_length)
+
+    def read(self, payload: bytes | memoryview) -> Question:
+        """The tokens of a text, int64[1, tokens]; see the top of this file."""
+        import numpy as np
+
+        if len(payload) > TEXT_BYTES_MAX:
+            raise PayloadError(
+                f"the text has {len(payload):,} bytes; ask about parts of at most "
+                f"{TEXT_BYTES_MAX:,}"
+            )
+        try:
+            text = str(payload, "utf-8")
+        except UnicodeDecodeError as error:
+            raise PayloadError(f"expected a text in UTF-8: {error}") from error
+        return Question(np.array([self._tokenizer.encode(text).ids], np.int64))
+
+    def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
+        """The text's vector."""
+        return pack_tensor(outputs[0])
+
+    def feeds(
+        self, questions: Sequence[Question], rows_max: int
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Texts side by side, the shorter ones of each run padded to its longest."""
+        import numpy as np
+
+        for start in range(0, len(questions), rows_max):
+            some = [question.rows[0] for question in questions[start : start + rows_max]]
+            ids = np.zeros((len(some), max(map(len, some))), np.int64)
+            mask = np.zeros_like(ids)
+            for row, tokens in enumerate(some):
+                ids[row, : len(tokens)] = tokens
+                mask[row, : len(tokens)] = 1
+            yield {IDS: ids, MASK: mask}
