@@ -8,14 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from cluster.models.manifest import ModelError
 from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.environment import fingerprint
+from perfkit.bench.leaks import check_leaks, growth_rows
 from perfkit.bench.limit_runs import BASELINE
-from perfkit.bench.limits import Goal, LimitTable, make_row
+from perfkit.bench.limits import Goal, LimitRow, LimitTable, make_row
 from perfkit.bench.load import ExperimentError
 from perfkit.bench.memory_runs import MAKERS, Amounts, Subjects
 from perfkit.bench.rounds import Readings
+from perfkit.bench.sharing import GOALS as SHARING_GOALS
+from perfkit.bench.sharing import measure_sharing
+from perfkit.bench.streaming import ROLES
 from perfkit.specs import spec_named
 
 #: Quick is for a look, some minutes on two cores; full is for a claim.
@@ -76,6 +81,13 @@ GOALS: Sequence[Goal] = (
         "≤ ½ of the baseline's", against=BASELINE,
         note="the same with one task in flight, where there is nothing to share",
     ),
+    *(
+        Goal(
+            f"streamed_{role}", f"stream_{role}", "MB", "lower", "value", None, "for comparison",
+            note=f"what a result of 256 MiB adds to the {role}'s RSS at its worst moment",
+        )
+        for role in ROLES
+    ),
 )  # fmt: skip
 
 
@@ -108,11 +120,35 @@ def measure_memory(
     readings: Readings = {}
     for make in MAKERS:
         readings |= make(subjects)
+    rows = [make_row(goal, readings, seed) for goal in GOALS]
+    rows += [row for make in ROW_MAKERS for row in make(subjects)]
     return LimitTable(
-        tuple(make_row(goal, readings, seed) for goal in GOALS),
+        tuple(rows),
         environment,
         profile if isinstance(profile, str) else "custom",
         seed,
         "",
         time.perf_counter() - began_s,
     )
+
+
+def sharing_a_model(subjects: Subjects) -> Sequence[LimitRow]:
+    """Workers with one model, shared and the plain way; unknown, with the reason told, where the
+    model is not there.
+    """
+    try:
+        sizes = subjects.amounts.sharing
+        return measure_sharing(sizes, seed=subjects.seed, progress=subjects.say).rows
+    except ModelError as error:
+        subjects.say(f"sharing is not measured: {error}")
+        return [make_row(goal, {}) for goal in SHARING_GOALS.values()]
+
+
+def growing(subjects: Subjects) -> Sequence[LimitRow]:
+    """What is left of each kind of event."""
+    found = check_leaks(subjects.optimized, subjects.amounts.leaks, progress=subjects.say)
+    return growth_rows(found)
+
+
+#: Tables of others that belong into this one.
+ROW_MAKERS: Sequence[Callable[[Subjects], Sequence[LimitRow]]] = (sharing_a_model, growing)

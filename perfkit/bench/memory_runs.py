@@ -20,9 +20,12 @@ from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from cluster.status import Status
 from perfkit.bench.counts import PYTHON, count_afresh
+from perfkit.bench.leaks import CheckSizes
 from perfkit.bench.limit_runs import BASELINE, OPTIMIZED, WORKERS, Say
 from perfkit.bench.load import ExperimentError, Work, echo_work, map_s, result_of
 from perfkit.bench.rounds import Arm, Readings, take_turns
+from perfkit.bench.sharing import SharingSizes
+from perfkit.bench.streaming import RESULT_BYTES, stream_use
 from perfkit.profile import MemorySample, process_memory
 
 MB = 1e6
@@ -32,6 +35,9 @@ MODEL = "digits"
 #: heap with the next timer of a worker, which comes every 0.6 s.
 STILL_BYTES, STILL_S, READ_EVERY_S, MOVING_S = 65_536, 1.5, 0.1, 20.0
 QUEUED_S = 120.0
+#: The model's and the events' tables have sizes of their own.
+FOUR_WORKERS = SharingSizes(workers=(4,))
+ALL_EVENTS = CheckSizes()
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Amounts:
     queued_tasks: int
     baseline_queued_tasks: int
     full_rounds: int
+    stream_rounds: int = 2
+    streamed_bytes: int = RESULT_BYTES
+    sharing: SharingSizes = FOUR_WORKERS
+    leaks: CheckSizes = ALL_EVENTS
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,19 @@ def allocating(subjects: Subjects) -> Readings:
     }
 
 
+def streaming(subjects: Subjects) -> Readings:
+    """MB that one large result adds to each role at its worst moment."""
+    amounts = subjects.amounts
+
+    def arm(spec: ClusterSpec, plain: bool) -> Arm:
+        return partial(_stream, spec, amounts.streamed_bytes)
+
+    arms = {OPTIMIZED: arm(subjects.optimized, False), BASELINE: arm(subjects.baseline, True)}
+    return take_turns(
+        arms, amounts.stream_rounds, subjects.seed, "MB streamed", subjects.say, warm=False
+    )
+
+
 #: All of them; whoever has another figure of memory adds its maker here and its goal to the table.
 MAKERS: Sequence[Callable[[Subjects], Readings]] = (
     passing,
@@ -133,6 +156,7 @@ MAKERS: Sequence[Callable[[Subjects], Readings]] = (
     filling,
     working,
     allocating,
+    streaming,
 )
 
 
@@ -220,3 +244,9 @@ def _read(pid: int) -> MemorySample:
     if found is None:
         raise ExperimentError(f"process {pid} ended while its memory was measured")
     return found
+
+
+def _stream(spec: ClusterSpec, result_bytes: int) -> Mapping[str, float]:
+    used = stream_use(spec, result_bytes)
+    grown = {one.role: one.peak_growth_bytes for one in used}
+    return {f"stream_{role}": size / MB for role, size in grown.items() if size is not None}

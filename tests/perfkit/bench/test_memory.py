@@ -7,11 +7,15 @@ from msgspec.structs import replace
 
 from cluster.limits import Limits
 from cluster.local import LocalCluster
+from cluster.models.manifest import ModelError
 from perfkit.bench import memory, memory_runs
+from perfkit.bench.churn import KINDS
+from perfkit.bench.leaks import CheckSizes
 from perfkit.bench.load import ExperimentError
 from perfkit.bench.memory import GOALS, measure_memory
 from perfkit.bench.memory_runs import Amounts, Subjects
 from perfkit.bench.rounds import Readings
+from perfkit.bench.sharing import SharingSizes
 from perfkit.specs import BASELINE, OPTIMIZED
 
 LITTLE = Amounts(
@@ -21,6 +25,10 @@ LITTLE = Amounts(
     queued_tasks=20_000,
     baseline_queued_tasks=2_000,
     full_rounds=1,
+    stream_rounds=1,
+    streamed_bytes=16 << 20,
+    sharing=SharingSizes((4,), memory_rounds=1, load_rounds=4, first_loads=1, item_rounds=4),
+    leaks=CheckSizes(tasks=2_600, churn=260),
 )
 SMALL = replace(OPTIMIZED, limits=replace(OPTIMIZED.limits, tasks=3_000))
 
@@ -57,11 +65,27 @@ def test_every_goal_has_a_figure_from_real_processes() -> None:
         LITTLE, optimized=replace(OPTIMIZED, limits=replace(OPTIMIZED.limits, tasks=30_000)),
         progress=lines.append,
     )  # fmt: skip
-    assert [row.name for row in table] == [goal.name for goal in GOALS]
-    assert all(row.value is not None and row.value > 0 for row in table)
-    assert all(row.baseline for row in table if row.name != "queue_of_1m")
+    own = list(table)[: len(GOALS)]
+    assert [row.name for row in own] == [goal.name for goal in GOALS]
+    assert all(row.value is not None and row.value > 0 for row in own)
+    assert all(row.baseline for row in own if row.name != "queue_of_1m")
+    others = {row.name: row for row in list(table)[len(GOALS) :]}
+    assert {"shared_pss_4", "shared_load", "shared_latency"} < others.keys()
+    assert {f"growth_{event.replace(' ', '_')}" for event in KINDS} < others.keys()
+    assert all(row.value is not None for row in others.values())
     assert all(line.startswith("memory: ") for line in lines)
     assert 5 < (table.of("coordinator_idle").value or 0) < 100
+
+
+def test_a_model_that_is_not_there_is_unknown_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModelError("model 'minilm' needs its package")
+
+    monkeypatch.setattr(memory, "measure_sharing", missing)
+    lines: list[str] = []
+    rows = memory.sharing_a_model(Subjects(SMALL, BASELINE, LITTLE, 1, lines.append))
+    assert {row.name: row.value for row in rows}["shared_pss_4"] is None
+    assert lines == ["sharing is not measured: model 'minilm' needs its package"]
 
 
 def test_what_one_maker_does_not_read_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +94,7 @@ def test_what_one_maker_does_not_read_is_unknown(monkeypatch: pytest.MonkeyPatch
 
     makers: list[Callable[[Subjects], Readings]] = [make]
     monkeypatch.setattr(memory, "MAKERS", makers)
+    monkeypatch.setattr(memory, "ROW_MAKERS", [])
     table = measure_memory("quick")
     assert (table.of("coordinator_idle").met, table.of("worker").value) == (True, None)
     assert "Latency" not in table._repr_html_()
