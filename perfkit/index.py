@@ -107,8 +107,6 @@ class Indexed:
         self._workers: OrderedDict[str, WorkerState] = OrderedDict()
         self._by_needs: dict[Needs, Buckets] = {}
         self._indexes: dict[object, Buckets] = {}
-        #: workers whose place in the indexes may be wrong
-        self._touched: dict[WorkerState, None] = {}
 
     def join(self, worker: WorkerState) -> None:
         """Enter a worker; who offers what has to be found out again."""
@@ -127,10 +125,11 @@ class Indexed:
         self._forget()
 
     def touch(self, worker: WorkerState) -> None:
-        """Its score is another one; it is looked at before the next choice, however often it has
-        changed until then.
-        """
-        self._touched[worker] = None
+        """Put it where its score belongs now; O(indexes)."""
+        for buckets in self._indexes.values():
+            # A namesake may be touched that left before this one joined.
+            if buckets.eligible.get(worker.id) is worker:
+                buckets.put(worker, self._place(worker, buckets.needs))
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
         """Count what it has in hand."""
@@ -138,9 +137,7 @@ class Indexed:
             self.sizer.hold(worker, needs, change)
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """An eligible worker of the lowest bucket; one step for each worker touched and index."""
-        if self._touched:
-            self._place_touched()
+        """An eligible worker of the lowest bucket; O(1)."""
         buckets = self._by_needs.get(needs) or self._learn(needs)
         chosen = buckets.choose_unsuspected() if suspect else buckets.choose()
         if chosen is not None:
@@ -160,14 +157,6 @@ class Indexed:
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """The bucket it belongs in; those in one bucket count as equals."""
         return self._bucket(self._scorer.score(worker, needs))
-
-    def _place_touched(self) -> None:
-        for worker in self._touched:
-            for buckets in self._indexes.values():
-                # A namesake may be touched that left before this one joined.
-                if buckets.eligible.get(worker.id) is worker:
-                    buckets.put(worker, self._place(worker, buckets.needs))
-        self._touched.clear()
 
     def _place(self, worker: WorkerState, needs: Needs) -> int | None:
         sizer = self.sizer
@@ -195,4 +184,3 @@ class Indexed:
     def _forget(self) -> None:
         self._by_needs.clear()
         self._indexes.clear()
-        self._touched.clear()
