@@ -110,7 +110,7 @@ def _send(spec: ClusterSpec, payload: Any, seen: list[Any]) -> None:
     traced = msgspec.structs.replace(spec, codec=f"{__name__}:{TracingCodec.__name__}")
     handlers = Handlers()
 
-    @handlers.register(KIND)
+    @handlers.register(KIND, views=True)
     def keep(given: Any) -> bytes:
         seen.append(given)
         return b""
