@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from perfkit.bench import limit_runs as runs
 from perfkit.bench.environment import fingerprint
 from perfkit.bench.gpu_fuzz import fuzz
-from perfkit.bench.limits import Goal, LimitTable, make_row
-from perfkit.bench.load import ExperimentError, WrongResult
+from perfkit.bench.limits import Goal, LimitTable, chosen, make_row
+from perfkit.bench.load import WrongResult
 from perfkit.bench.recorded_cards import judge
 from perfkit.bench.rounds import Arm, Readings, take_turns
 from perfkit.gpu.card import Cards, FastReader
@@ -105,9 +105,7 @@ def measure_gpu(
     Raises ExperimentError for an unknown profile and WrongResult when a sample was not what the
     files say.
     """
-    if isinstance(profile, str) and profile not in PROFILES:
-        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    sizes = PROFILES[profile] if isinstance(profile, str) else profile
+    name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
     tell = progress or (lambda line: None)
     with made_up_card() as root:
@@ -122,7 +120,7 @@ def measure_gpu(
     return LimitTable(
         tuple(make_row(goal, readings, seed) for goal in GOALS),
         environment,
-        profile if isinstance(profile, str) else "custom",
+        name,
         seed,
         "",
         time.perf_counter() - began_s,

@@ -160,24 +160,7 @@ def _metrics(rng: random.Random) -> str | None:
 def _mutated(rng: random.Random, text: str) -> str:
     for _ in range(rng.randrange(6)):
         at = rng.randrange(len(text) + 1)
-        insert = rng.choice(
-            [
-                "",
-                "{",
-                "}",
-                "[" * 50,
-                '"',
-                ",",
-                "1e999",
-                "NaN",
-                "N/A",
-                "null",
-                "-",
-                "9" * 30,
-                "\0",
-                "é",
-            ]
-        )
+        insert = rng.choice(_INSERTS)
         text = text[:at] + insert + text[at + rng.randrange(8) :]
     return text
 

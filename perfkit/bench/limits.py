@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -35,6 +35,7 @@ from perfkit.specs import spec_named
 if TYPE_CHECKING:
     import pandas as pd
 
+S = TypeVar("S")
 #: Quick is for a look, about a minute on two cores; full is for a claim.
 PROFILES: Mapping[str, Sizes] = {
     "quick": Sizes(
@@ -241,6 +242,17 @@ class LimitTable:
         )
 
 
+def chosen(profile: str | S, profiles: Mapping[str, S]) -> tuple[str, S]:
+    """A profile's name and sizes, "custom" where sizes are given; raises ExperimentError for a name
+    that there is not.
+    """
+    if not isinstance(profile, str):
+        return "custom", profile
+    if profile not in profiles:
+        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(profiles)}")
+    return profile, profiles[profile]
+
+
 def measure_limits(
     profile: str | Sizes = "quick",
     *,
@@ -255,9 +267,7 @@ def measure_limits(
     time. Raises ExperimentError for an unknown profile, WrongResult when anything gave a wrong
     result, and what the cluster raises.
     """
-    if isinstance(profile, str) and profile not in PROFILES:
-        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    sizes = PROFILES[profile] if isinstance(profile, str) else profile
+    name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
     tell = progress or (lambda line: None)
     contest = Contest(
@@ -274,7 +284,7 @@ def measure_limits(
     return LimitTable(
         tuple(make_row(goal, readings, seed) for goal in GOALS),
         environment,
-        profile if isinstance(profile, str) else "custom",
+        name,
         seed,
         layout.name,
         time.perf_counter() - began_s,

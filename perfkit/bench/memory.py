@@ -14,8 +14,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.environment import fingerprint
 from perfkit.bench.leaks import check_leaks, growth_rows
 from perfkit.bench.limit_runs import BASELINE
-from perfkit.bench.limits import Goal, LimitRow, LimitTable, make_row
-from perfkit.bench.load import ExperimentError
+from perfkit.bench.limits import Goal, LimitRow, LimitTable, chosen, make_row
 from perfkit.bench.memory_runs import MAKERS, Amounts, Subjects
 from perfkit.bench.rounds import Readings
 from perfkit.bench.sharing import GOALS as SHARING_GOALS
@@ -105,9 +104,7 @@ def measure_memory(
     time. Raises ExperimentError for an unknown profile and for what does not come to rest,
     WrongResult when anything gave a wrong result, and what the cluster raises.
     """
-    if isinstance(profile, str) and profile not in PROFILES:
-        raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    amounts = PROFILES[profile] if isinstance(profile, str) else profile
+    name, amounts = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
     tell = progress or (lambda line: None)
     subjects = Subjects(
@@ -125,7 +122,7 @@ def measure_memory(
     return LimitTable(
         tuple(rows),
         environment,
-        profile if isinstance(profile, str) else "custom",
+        name,
         seed,
         "",
         time.perf_counter() - began_s,

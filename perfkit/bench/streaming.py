@@ -1,35 +1,28 @@
-"""What a large result and a large input cost each role in memory, in real processes.
+"""What a large result costs each role in memory, in real processes.
 
 Streaming promises that the two ends hold one copy of a result and the coordinator none. The kernel
 keeps the highest RSS a process has had (VmHWM, proc(5)), and forgets it when told to
 (`/proc/<pid>/clear_refs`), so what one result adds at its worst moment can be read exactly, from
-outside. How often an input is copied is counted where every allocation of its size is seen.
+outside.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 
 import msgspec
 
 from cluster.client import Client
-from cluster.coordinator import ClusterCoordinator
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec, decode_spec, encode_spec
-from cluster.worker import Worker
-from cluster.workloads import HANDLERS, PATTERN
+from cluster.workloads import PATTERN
 from perfkit.bench.load import ExperimentError, WrongResult
 
 RESULT_BYTES = 256 << 20
-INPUT_BYTES = 16 << 20
 TIMEOUT_S = 120.0
 CHILD_TIMEOUT_S = 2 * TIMEOUT_S
 ROLES = ("coordinator", "worker", "client")
@@ -78,52 +71,6 @@ def stream_use(spec: ClusterSpec, result_bytes: int = RESULT_BYTES) -> list[Stre
         StreamUse(role, result_bytes, bytes, fetched.took_s)
         for role, bytes in zip(ROLES, [*growth, fetched.peak_growth_bytes], strict=True)
     ]
-
-
-def input_buffers(spec: ClusterSpec, input_bytes: int = INPUT_BYTES) -> int:
-    """How many buffers of its size are allocated between a submitter's buffer and a handler that
-    takes views: one for each time it is received, one for each copy.
-
-    All roles are threads of this process, so that memray sees them. Raises WrongResult unless the
-    handler sees every byte, ExperimentError without memray.
-    """
-    try:
-        import memray
-    except ImportError as error:
-        raise ExperimentError(
-            f"buffers are counted by memray, which is not installed ({error}); "
-            "pip install 'perfkit[profile]' brings it"
-        ) from error
-    payload = memoryview(bytearray(input_bytes))
-    with _threads(spec) as client, tempfile.TemporaryDirectory() as folder:
-        client.submit("length", b"x").result(TIMEOUT_S)
-        recording = Path(folder, "buffers.bin")
-        with memray.Tracker(recording, native_traces=False):
-            result = client.submit("length", payload).result(TIMEOUT_S)
-        if int(result) != input_bytes:
-            raise WrongResult(f"the handler saw {result!r} bytes instead of {input_bytes}")
-        with memray.FileReader(recording) as reader:
-            records = [r for r in reader.get_allocation_records() if r.size >= input_bytes]
-    return sum(record.n_allocations for record in records)
-
-
-@contextmanager
-def _threads(spec: ClusterSpec) -> Iterator[Client]:
-    """A cluster of one worker whose roles are threads of this process."""
-    welcome = Event()
-    with ClusterCoordinator(spec) as coordinator:
-        worker = Worker(coordinator.endpoint, HANDLERS, spec=spec)
-        worker.on_welcome = welcome.set
-        thread = Thread(target=worker.run, name="worker")
-        thread.start()
-        try:
-            if not welcome.wait(TIMEOUT_S):
-                raise ExperimentError(f"the worker was not welcome within {TIMEOUT_S} s")
-            with Client(coordinator.endpoint, spec=spec) as client:
-                yield client
-        finally:
-            worker.stop()
-            thread.join()
 
 
 def _fetch_afresh(endpoint: str, spec: ClusterSpec, result_bytes: int) -> Fetched:

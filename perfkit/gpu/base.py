@@ -206,13 +206,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of files; the next read opens them again."""
-
-
-class Probe(Protocol):
-    """Asks one card, as often as one likes, and closes what it holds."""
-
-    def sample(self) -> GpuSample:
-        """All fields now; never raises for what the card says."""
-
-    def close(self) -> None:
-        """Let go of files; the next sample opens them again."""

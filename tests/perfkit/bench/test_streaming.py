@@ -1,7 +1,5 @@
 """One copy of a large result at either end and none between; and the measurement can fail."""
 
-import sys
-
 import msgspec
 import pytest
 
@@ -9,7 +7,7 @@ from cluster.spec import BASELINE, ClusterSpec
 from cluster.workloads import pattern
 from perfkit.bench import streaming
 from perfkit.bench.load import ExperimentError, WrongResult
-from perfkit.bench.streaming import StreamUse, check_pattern, input_buffers, stream_use
+from perfkit.bench.streaming import StreamUse, check_pattern, stream_use
 from perfkit.specs import OPTIMIZED
 
 MIB = 1 << 20
@@ -51,18 +49,6 @@ def test_a_result_that_is_not_streamed_is_seen_to_be_held_by_the_coordinator() -
     limits = msgspec.structs.replace(OPTIMIZED.limits, stream_bytes=64 * MIB)
     growth = growth_bytes(msgspec.structs.replace(OPTIMIZED, limits=limits), size)
     assert growth["coordinator"] > size / 2
-
-
-def test_an_input_is_received_twice_and_copied_by_nobody() -> None:
-    pytest.importorskip("memray")
-    assert input_buffers(OPTIMIZED, 4 * MIB) == 2
-    assert input_buffers(BASELINE, 4 * MIB) > 2
-
-
-def test_without_memray_it_is_said_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "memray", None)
-    with pytest.raises(ExperimentError, match=r"pip install 'perfkit\[profile\]' brings it"):
-        input_buffers(OPTIMIZED)
 
 
 @pytest.mark.parametrize(
