@@ -221,23 +221,10 @@ def timeline(
     no series.
     """
     _require(list(series), "a timeline needs at least one series")
-    sentences = []
     with canvas(2.8) as (drawing, axes):
-        for color, (name, points) in zip(colors(len(series)), series.items(), strict=True):
-            known = [value for _, value in points if value is not None]
-            drawn = _thinned(points)
-            values = [math.nan if value is None else value for _, value in drawn]
-            marker = "o" if len(drawn) <= MARKED_POINTS_MAX else None
-            style: Any = {"color": color, "label": name, "lw": 1.4, "marker": marker, "ms": 4}
-            axes.plot([at for at, _ in drawn], values, **style)
-            sentences.append(_timeline_sentence(name, known, len(points) - len(known), unit))
+        sentences = draw_lines(axes, series, unit, from_zero=from_zero)
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
-        axes.margins(x=0.01)
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        if len(series) > 1:
-            axes.legend(loc="best", frameon=False, labelcolor=INK)
         svg = to_svg(drawing)
     return Figure(svg, f"Timeline, {title}. " + " ".join(sentences), caption)
 
@@ -276,6 +263,31 @@ def hot_spots(
     lead = f"The {len(shown)} most expensive by {title}"
     lead += f" of {len(rows)}. " if left_out else ". "
     return Figure(svg, lead + " ".join(sentences), caption)
+
+
+def draw_lines(
+    axes: Axes,
+    series: Mapping[str, Sequence[tuple[float, float | None]]],
+    unit: str,
+    *,
+    from_zero: bool,
+) -> list[str]:
+    """Draws the lines of a timeline and returns the sentence that describes each."""
+    sentences = []
+    for color, (name, points) in zip(colors(len(series)), series.items(), strict=True):
+        known = [value for _, value in points if value is not None]
+        drawn = _thinned(points)
+        values = [math.nan if value is None else value for _, value in drawn]
+        marker = "o" if len(drawn) <= MARKED_POINTS_MAX else None
+        style: Any = {"color": color, "label": name, "lw": 1.4, "marker": marker, "ms": 4}
+        axes.plot([at for at, _ in drawn], values, **style)
+        sentences.append(_timeline_sentence(name, known, len(points) - len(known), unit))
+    axes.margins(x=0.01)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    if len(series) > 1:
+        axes.legend(loc="best", frameon=False, labelcolor=INK)
+    return sentences
 
 
 def _draw_distribution(
