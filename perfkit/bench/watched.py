@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
-import perfkit
 from cluster.spec import ClusterSpec
 from perfkit.bench.gpu import RECORDED, made_up_card
 from perfkit.bench.load import ExperimentError, Submitter, Work, map_s
@@ -57,6 +56,11 @@ class Source:
     def is_own(self) -> bool:
         """Whether figures are of a card in this machine."""
         return self.origin is Origin.MACHINE
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a driver may be behind the files; a stand-in's stay as they are."""
+        return self.origin in (Origin.MACHINE, Origin.GIVEN)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Watched:
 
 def resolved(path: str | Path) -> Path:
     """An absolute path; a relative one begins at the project, wherever a notebook works."""
-    return (Path(perfkit.__file__).parents[1] / Path(path).expanduser()).resolve()
+    return (Path(__file__).parents[2] / Path(path).expanduser()).resolve()
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from perfkit.gpu.sampler import samples_html
 from perfkit.profile import html_table
 from perfkit.report import headlines
 from perfkit.report.figures import Bar, Figure, bars_with_intervals
-from perfkit.report.hot_paths import limit_words, record_goals
+from perfkit.report.hot_paths import MIB, limit_words, record_goals
 from perfkit.report.panels import Panel, panels
 from perfkit.report.units import UNKNOWN, measured, quantity
-from perfkit.report.views import FULL, MB, Words, said
+from perfkit.report.views import FULL, Words, said
 
 if TYPE_CHECKING:
     from perfkit.bench.samples import Interval
@@ -96,14 +96,19 @@ def picture(watched: Watched, card: WatchedCard) -> Figure:
     temperatures = {name: series[field] for name, field in TEMPERATURES.items()}
     known = {name: points for name, points in temperatures.items() if _known(points)}
     rows = [
-        Panel("busy", "%", {"core": series["gpu_busy_pct"], "memory": series["mem_busy_pct"]}),
-        Panel("VRAM used", "MB", {"used": _scaled(series["vram_used_bytes"], 1 / MB)}),
+        Panel(
+            "busy",
+            "%",
+            {"core": series["gpu_busy_pct"], "memory controller": series["mem_busy_pct"]},
+        ),
+        Panel("VRAM used", "MiB", {"used": _scaled(series["vram_used_bytes"], 1 / MIB)}),
         Panel("power", "W", {"power": series["power_w"]}),
         Panel("temperature", "°C", known or {"edge": temperatures["edge"]}),
         Panel("tasks", "1/s", {"throughput": [(b.ended_s, b.tasks_per_s) for b in watched.blocks]}),
     ]
     label = LABELS[watched.source.origin]
-    caption = f"{card.key}: {label}. The throughput beneath is this run's, block by block."
+    flat = "" if watched.source.may_change else f" {FLAT}"
+    caption = f"{card.key}: {label}.{flat} The throughput beneath is this run's, block by block."
     return panels(rows, title=f"{card.key}, {label}, over the throughput of tasks", caption=caption)
 
 
@@ -125,7 +130,8 @@ def energy(watched: Watched) -> Shown:
             "beside the tasks of this run."
         )
     header = ("card", "which is", "power", "energy per task")
-    return Shown((html_table("Energy", header, rows, notes),))
+    title = "Energy" if watched.source.is_own else "What the energy would be"
+    return Shown((html_table(title, header, rows, notes),))
 
 
 def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
@@ -204,7 +210,7 @@ def _card_words(watched: Watched, card: WatchedCard) -> str:
     hottest = [point for name in TEMPERATURES.values() for point in series[name]]
     return (
         f"{card.key}: busy {_range(series['gpu_busy_pct'], '%')}, VRAM "
-        f"{_range(_scaled(series['vram_used_bytes'], 1 / MB), 'MB')}, power "
+        f"{_range(_scaled(series['vram_used_bytes'], 1 / MIB), 'MiB')}, power "
         f"{_range(series['power_w'], 'W')}, temperature {_range(hottest, '°C')}; energy per task "
         f"{_said(watched.energy_mj_per_task(card), 'mJ')}."
     )
