@@ -59,7 +59,8 @@ def recordings(recorded: str | Path) -> Path:
 
 def cards(watched: Watched) -> Shown:
     """Whose cards these are, and what each said at the end of the run."""
-    told = samples_html([card.sample for card in watched.cards])
+    caption = f"At the end of the run: {LABELS[watched.source.origin]}"
+    told = samples_html([card.sample for card in watched.cards], caption)
     return Shown((source_words(watched)._repr_html_(), told))
 
 
@@ -225,12 +226,12 @@ def _provider_words(watched: Watched) -> str:
 
 def _kernel_words(profile: KernelProfile, top: TopKernels) -> Words:
     told = [
-        f"{profile.file}, a {profile.format}: {len(profile.kernels):,} dispatches of {top.names:,} "
+        f"{profile.file} ({profile.format}): {len(profile.kernels):,} dispatches of {top.names:,} "
         f"kernels, {len(profile.transfers):,} transfers. Nothing of it is from this run."
     ]
     if top.kernels and top.peak_bytes_per_s is None:
         told.append("The card's peak is not known; give it in GB/s with -p peak_gb_per_s=256.")
-    if all(kernel.bandwidth_bytes_per_s is None for kernel in top.kernels):
+    if top.kernels and all(kernel.bandwidth_bytes_per_s is None for kernel in top.kernels):
         told.append("Bandwidth is unknown: the file has not both the times and the counters of it.")
     return Words((*told, *profile.notes))
 

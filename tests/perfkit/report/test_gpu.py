@@ -70,6 +70,7 @@ def test_every_figure_of_a_card_says_whose_it_is(origin: Origin, label: str, fla
     assert label in picture.alt
     assert label in picture.caption
     assert (gpu.FLAT in picture.caption) == flat
+    assert label in gpu.cards(watched)._repr_html_()
     assert label in gpu.energy(watched)._repr_html_()
     assert ("No energy was measured here" in gpu.energy(watched)._repr_html_()) == (
         origin is not Origin.MACHINE
@@ -101,8 +102,9 @@ def test_the_picture_has_each_known_series_over_the_throughput() -> None:
 
 
 def test_a_card_without_a_thermometer_has_a_gap_for_it() -> None:
-    series = {**SERIES, "temp_edge_c": SERIES["temp_junction_c"]}
-    assert "temperature. edge: unknown." in gpu.picture(ran(), replace(CARD, series=series)).alt
+    cold = replace(CARD, series={**SERIES, "temp_edge_c": SERIES["temp_junction_c"]})
+    assert "temperature. edge: unknown." in gpu.picture(ran(), cold).alt
+    assert "temperature unknown;" in gpu.verdict(ran(card=cold), GOALS_TABLE).sentences[1]
 
 
 def test_energy_per_task_follows_from_power_over_each_block() -> None:
