@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.bench.memory import GOALS
+from perfkit.bench import gpu, memory
 from perfkit.bench.results import load
 from perfkit.cli.report import default_notebooks
 from perfkit.report import ReportRun, SilentProgress, run_report
 from perfkit.report.outcome import ExitCode
-from perfkit.report.parameters import read_parameters
+from perfkit.report.parameters import ParameterError, read_parameters
 from perfkit.report.selfcontained import find_external
 from perfkit.specs import ABLATIONS
+from tests.perfkit.gpu.trees import plant
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 HOT_PATHS = NOTEBOOKS / "02_hot_paths.ipynb"
 BASELINE = NOTEBOOKS / "01_baseline.ipynb"
 MEMORY = NOTEBOOKS / "03_memory.ipynb"
+GPU = NOTEBOOKS / "05_gpu.ipynb"
 CLAIMS = {
     "Message throughput",
     "Task throughput",
@@ -128,13 +130,44 @@ def test_the_memory_notebook_runs_to_its_end(
     (notebook,) = ran.notebooks
     assert notebook.failure is None
     assert notebook.cells_run == notebook.cells
-    assert {f"Goal: {goal.name}" for goal in GOALS} <= {h.title for h in ran.headlines}
+    assert {f"Goal: {goal.name}" for goal in memory.GOALS} <= {h.title for h in ran.headlines}
     page = (ran.path / "03_memory.html").read_text()
     assert find_external(page) == []
     assert page.count('role="img"') == page.count("<svg") == 4
 
 
-def test_hot_paths_and_memory_are_measured_on_request_only() -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_notebook_of_cards_runs_to_its_end_and_says_whose_card_it_shows(
+    tmp_path: Path,
+) -> None:
+    plant(tmp_path / "card")
+    ran = run_report(
+        [GPU],
+        parameters={"tasks": 100, "workers": 1, "seconds": 0.2, "drm_root": tmp_path / "card"},
+        out_root=tmp_path,
+        progress=SilentProgress(),
+    )
+    (notebook,) = ran.notebooks
+    assert notebook.failure is None
+    assert notebook.cells_run == notebook.cells
+    titles = {headline.title: headline.value for headline in ran.headlines}
+    assert {f"Goal: {goal.name}" for goal in gpu.GOALS} < titles.keys()
+    assert titles["Energy per task"] is None
+    assert load(ran.path / "results" / "gpu-run.json").parameters["cards"] == "given"
+    page = (ran.path / "05_gpu.html").read_text()
+    assert find_external(page) == []
+    assert page.count('role="img"') == page.count("<svg") == 1
+    assert "a card of the folder that was given" in page
+    assert "No rocprof file was given" in page
+
+
+def test_a_bad_parameter_of_the_notebook_of_cards_is_refused_before_it_runs(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"'peak_gb_per_s' of 05_gpu is -1\.0, outside"):
+        run_report([GPU], parameters={"peak_gb_per_s": "-1"}, out_root=tmp_path)
+
+
+def test_only_the_baseline_is_measured_without_being_asked_for() -> None:
     assert default_notebooks(NOTEBOOKS.parent) == [BASELINE]
 
 

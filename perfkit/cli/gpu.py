@@ -80,10 +80,12 @@ def _cards(root: Path, tools: bool) -> Cards:
 
 
 def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
+    from perfkit.gpu.discovery import no_card_text
+
     pause = threading.Event()
     if as_json:
         if not len(cards):
-            note(no_card_text(cards))
+            note(no_card_text(cards.root, cards.skipped))
         write_json(facts(cards, processes), indent=None if watch else 2)
         while watch and not pause.wait(LOOK_EVERY_S):
             cards.refresh()
@@ -98,14 +100,6 @@ def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
         while not pause.wait(LOOK_EVERY_S):
             cards.refresh()
             live.update(view(cards, processes), refresh=True)
-
-
-def no_card_text(cards: Cards) -> str:
-    """That there is none, where it was looked for, and what was there instead."""
-    others = [f"{name} is {why}" for name, why in cards.skipped.items() if name.startswith("card")]
-    entries = [text for text in sorted(others) if not text.endswith("not a card")]
-    seen = f" ({'; '.join(entries[:4])})" if entries else ""
-    return f"no AMD card below {cards.root}{seen}"
 
 
 def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
@@ -127,9 +121,11 @@ def view(cards: Cards, processes: bool = False) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from perfkit.gpu.discovery import no_card_text
+
     samples = cards.sample()
     if not samples:
-        return Text(no_card_text(cards), "yellow")
+        return Text(no_card_text(cards.root, cards.skipped), "yellow")
     lines: list[Text] = []
     for sample in samples:
         head = [sample.name or "AMD card", sample.driver or "no driver", sample.state.value]

@@ -82,6 +82,14 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
     return Discovery(tuple(cards.values()), skipped)
 
 
+def no_card_text(root: Path, skipped: Mapping[str, str]) -> str:
+    """That there is none, where it was looked for, and what was there instead."""
+    others = [f"{name} is {why}" for name, why in skipped.items() if name.startswith("card")]
+    entries = [text for text in sorted(others) if not text.endswith("not a card")]
+    seen = f" ({'; '.join(entries[:4])})" if entries else ""
+    return f"no AMD card below {root}{seen}"
+
+
 def _look_at(entry: Path) -> CardInfo | str:
     """A card, or why the entry is none of AMD's."""
     device = entry / "device"

@@ -266,14 +266,14 @@ def read_pcie_bw(device: Path) -> tuple[int, int] | None:
     return received * payload_bytes, sent * payload_bytes
 
 
-def samples_html(samples: Sequence[GpuSample]) -> str:
+def samples_html(samples: Sequence[GpuSample], caption: str = "GPU cards") -> str:
     """Cards as a table for a notebook; what is unknown is a dash."""
 
     def cell(value: float | None, unit: str) -> str:
         return "–" if value is None else f"{value:g} {unit}"
 
     return html_table(
-        "GPU cards",
+        caption,
         ("card", "name", "state", "busy", "VRAM used", "of", "power", "hottest", "core clock"),
         [
             (

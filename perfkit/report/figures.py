@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfkit.report.lines import draw_lines
 from perfkit.report.plotting import (
     BLUE,
     ORANGE,
@@ -35,10 +36,6 @@ from perfkit.report.units import UNKNOWN, measured, quantity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: A line of more points is thinned: thousands are slow to draw and large to keep.
-LINE_POINTS_MAX = 480
-#: Points of a line of at most so many are marked.
-MARKED_POINTS_MAX = 40
 #: A distribution is drawn through this many of its quantiles.
 QUANTILES = 250
 PERCENTILES = (50, 95, 99)
@@ -221,23 +218,10 @@ def timeline(
     no series.
     """
     _require(list(series), "a timeline needs at least one series")
-    sentences = []
     with canvas(2.8) as (drawing, axes):
-        for color, (name, points) in zip(colors(len(series)), series.items(), strict=True):
-            known = [value for _, value in points if value is not None]
-            drawn = _thinned(points)
-            values = [math.nan if value is None else value for _, value in drawn]
-            marker = "o" if len(drawn) <= MARKED_POINTS_MAX else None
-            style: Any = {"color": color, "label": name, "lw": 1.4, "marker": marker, "ms": 4}
-            axes.plot([at for at, _ in drawn], values, **style)
-            sentences.append(_timeline_sentence(name, known, len(points) - len(known), unit))
+        sentences = draw_lines(axes, series, unit, from_zero=from_zero)
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
-        axes.margins(x=0.01)
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        if len(series) > 1:
-            axes.legend(loc="best", frameon=False, labelcolor=INK)
         svg = to_svg(drawing)
     return Figure(svg, f"Timeline, {title}. " + " ".join(sentences), caption)
 
@@ -350,32 +334,6 @@ def _legend(axes: Axes, title: str, claim: str) -> None:
         frameon=False,
         labelcolor=INK,
     )
-
-
-def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
-    """At most LINE_POINTS_MAX of the points: each stretch's extremes, and a gap if it has one."""
-    if len(points) <= LINE_POINTS_MAX:
-        return list(points)
-    length = math.ceil(len(points) / (LINE_POINTS_MAX // 3))
-    kept: list[tuple[float, float | None]] = []
-    for start in range(0, len(points), length):
-        known: list[tuple[float, int]] = []
-        gaps: list[int] = []
-        for place, (_, value) in enumerate(points[start : start + length], start):
-            if value is None:
-                gaps.append(place)
-            else:
-                known.append((value, place))
-        places = {min(known)[1], max(known)[1]} if known else set()
-        kept += [points[place] for place in sorted(places | set(gaps[:1]))]
-    return kept
-
-
-def _timeline_sentence(name: str, known: Sequence[float], gaps: int, unit: str) -> str:
-    if not known:
-        return f"{name}: {UNKNOWN}."
-    lost = f", {gaps} unknown" if gaps else ""
-    return f"{name}: {quantity(min(known))} to {quantity(max(known), unit)}{lost}."
 
 
 def _middle_cut(name: str, longest: int = 44) -> str:

@@ -39,6 +39,13 @@ class WithInterval(Protocol):
 @contextmanager
 def canvas(height_inches: float) -> Iterator[tuple[Any, Axes]]:
     """A matplotlib figure and its axes in the report's style; no pyplot, no global state left."""
+    with stacked_canvas(height_inches, 1) as (drawing, (axes,)):
+        yield drawing, axes
+
+
+@contextmanager
+def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[Axes]]]:
+    """The same with so many axes below each other, which share the horizontal one."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Drawing
 
@@ -62,9 +69,10 @@ def canvas(height_inches: float) -> Iterator[tuple[Any, Axes]]:
     }
     with mpl.rc_context(style):
         drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
-        axes = drawing.subplots()
-        axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
-        yield drawing, axes
+        stack = list(drawing.subplots(rows, sharex=True, squeeze=False)[:, 0])
+        for axes in stack:
+            axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
+        yield drawing, stack
 
 
 def whisker(axes: Axes, position: int, row: WithInterval, left: float) -> None:
