@@ -123,6 +123,7 @@ class LocalCluster:
 
     ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides, and the
     workers hold the weights of large ones together unless ``share_models`` is false.
+    ``probe`` names, likewise, what makes each worker's probe; without it only its host is told of.
     ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
     ``bind`` is where it listens, without one at a free port or, by the spec's ``transport``, a
     socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child
@@ -141,6 +142,7 @@ class LocalCluster:
         handlers: str = "cluster.workloads:HANDLERS",
         models: Sequence[str] = (),
         share_models: bool = True,
+        probe: str | None = None,
         cprofile: Path | None = None,
         bind: str | None = None,
         insecure: bool = False,
@@ -155,6 +157,7 @@ class LocalCluster:
         self._worker_options = ["--capacity", str(capacity), "--handlers", handlers]
         self._worker_options += [option for model in models for option in ("--model", model)]
         self._worker_options += [] if share_models else ["--no-share"]
+        self._worker_options += [] if probe is None else ["--probe", probe]
         self._cprofile = cprofile
         self._bind = bind
         self._insecure = insecure

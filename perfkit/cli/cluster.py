@@ -29,6 +29,9 @@ app = typer.Typer(
     ),
 )
 
+#: What makes the probe of a worker that has cards.
+GPU_PROBE = "perfkit.gpu.probe:GpuProbe"
+
 
 class PriorityName(StrEnum):
     """How urgent a task is, as it is typed."""
@@ -53,6 +56,7 @@ def up(
     knobs: opt.Knobs = None,
     capacity: opt.Capacity = None,
     handlers: opt.Handlers = None,
+    gpu: opt.Gpu = False,
     insecure: opt.Insecure = None,
     config: opt.Config = None,
     as_json: Annotated[
@@ -61,7 +65,8 @@ def up(
 ) -> None:
     """Start a coordinator and workers on this machine and keep them until Ctrl-C.
 
-    Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies.
+    Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies. With
+    --gpu the workers are given no work while the cards are overheated, hang or are gone.
     """
     with errors_as_lines(ClusterError):
         found = opt.settings(
@@ -79,7 +84,8 @@ def up(
 
         _check_models(found.models)
         _check_bind(found)
-        run_up(found, build_spec(found.spec, found.set), as_json=as_json)
+        chosen = build_spec(found.spec, found.set)
+        run_up(found, chosen, probe=GPU_PROBE if gpu else None, as_json=as_json)
 
 
 def coordinator(
@@ -114,10 +120,7 @@ def worker(
         str | None,
         typer.Option(help="Unique in the cluster.  [dim]\\[default: host and process id][/dim]"),
     ] = None,
-    gpu: Annotated[
-        bool,
-        typer.Option("--gpu", help="Announce this machine's AMD cards and tell how they are."),
-    ] = False,
+    gpu: opt.Gpu = False,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -153,7 +156,7 @@ def worker(
             name=name,
             capacity=found.capacity,
             alone=True,
-            probe="perfkit.gpu.probe:GpuProbe" if gpu else None,
+            probe=GPU_PROBE if gpu else None,
         )
 
 

@@ -88,6 +88,10 @@ Handlers: TypeAlias = Annotated[
         rich_help_panel=SETTINGS_PANEL,
     ),
 ]
+Gpu: TypeAlias = Annotated[
+    bool,
+    typer.Option("--gpu", help="Announce this machine's AMD cards and tell how they are."),
+]
 
 
 def settings(config: Path | None, knobs: list[str] | None = None, **flags: object) -> Settings:

@@ -72,8 +72,8 @@ def port_taken(bind: str) -> Iterator[None]:
         ) from None
 
 
-def run_up(settings: Settings, spec: ClusterSpec, *, as_json: bool) -> None:
-    """Keep a cluster until a signal stops it.
+def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json: bool) -> None:
+    """Keep a cluster until a signal stops it; its workers' probe is made by what `probe` names.
 
     Raises:
         ClusterError: a process did not come up, or the coordinator died.
@@ -84,6 +84,7 @@ def run_up(settings: Settings, spec: ClusterSpec, *, as_json: bool) -> None:
         capacity=settings.capacity,
         handlers=settings.handlers,
         models=settings.models,
+        probe=probe,
         bind=settings.bind,
         insecure=settings.insecure,
     )

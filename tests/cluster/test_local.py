@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from cluster import Client, ClusterSpec, LocalCluster, Priority
 from cluster.errors import ClusterError, TaskDeadLettered, TaskFailed, Unreachable
+from cluster.task import Gpu
+from tests.perfkit.gpu.trees import plant
 
 TIMEOUT_S = 20
 #: appends a line when a task is begun, so that what ran where, and how often, can be counted
@@ -43,6 +45,15 @@ NOTING = """
     def chat(payload):
         print("x" * 200_000)
         return payload
+"""
+
+#: makes the probe of the made-up cards in the module's folder
+PROBING = """
+    from functools import partial
+    from pathlib import Path
+    from perfkit.gpu.probe import GpuProbe
+
+    PROBE = partial(GpuProbe, Path(__file__).parent / "drm")
 """
 
 
@@ -118,6 +129,37 @@ def test_a_worker_is_restarted_under_its_name_and_leaves_no_descriptor(spec, end
         present = {worker.worker: worker.pid for worker in client.status().workers}
         assert present == {"worker-0": new.pid, "worker-1": local.workers[1].pid}
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_every_worker_has_the_probe_and_tells_how_its_card_is(spec, module, tmp_path, until):
+    plant(tmp_path / "drm")
+    probe = f"{module(PROBING, 'probe_of_local')}:PROBE"
+    with LocalCluster(1, spec, probe=probe) as local:
+        local.add_worker()
+        local.workers[0].kill()
+        local.restart_worker(local.workers[0])
+        until(lambda: all(w.load.gpu_busy_pct == 37.0 for w in local.status().workers))
+        workers = local.status().workers
+    assert sorted(worker.worker for worker in workers) == ["worker-0", "worker-1"]
+    for worker in workers:
+        assert worker.gpus == [Gpu("polaris", 8 << 30)]
+        assert (worker.load.vram_free_bytes, worker.load.temperature_c) == (7 << 30, 61.0)
+        assert worker.load.gpu_trouble is None
+
+
+def test_an_overheated_card_is_told_and_its_worker_gets_no_work(spec, module, tmp_path, until):
+    device = plant(tmp_path / "drm")
+    probe = f"{module(PROBING, 'probe_of_local')}:PROBE"
+    with LocalCluster(1, spec, probe=probe) as local, local.client() as client:
+        assert client.submit("echo", b"cool").result(TIMEOUT_S) == b"cool"
+        (device / "hwmon/hwmon2/temp1_input").write_text("97000\n")
+        until(lambda: client.status().workers[0].load.gpu_trouble)
+        (hot,) = client.status().workers
+        assert hot.load.gpu_trouble == ("0000:0a:00.0 is overheated: edge 97 °C, critical 94 °C")
+        task = client.submit("echo", b"hot")
+        until(lambda: sum(client.status().queued.values()) == 1)
+        assert not task.done()
+        assert client.status().workers[0].finished == 1
 
 
 def test_it_runs_over_ipc(spec):

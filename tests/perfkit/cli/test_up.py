@@ -110,6 +110,12 @@ def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) ->
     assert up.interrupt() == 0
 
 
+def test_up_takes_gpu_and_hands_its_workers_the_probe(start_up: Any) -> None:
+    up = start_up("--workers", "1", "--gpu")
+    command = psutil.Process(up.pids()[1]).cmdline()
+    assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
+
+
 def test_elsewhere_there_are_lines(start: Any) -> None:
     up = start(
         "cluster", "up", "--workers", "1", "--model", "magika", "--bind", "tcp://127.0.0.1:*"
