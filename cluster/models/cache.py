@@ -16,12 +16,13 @@ process that has mapped one keeps it.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,7 +192,20 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+def sha256_hex(content: bytes) -> str:
+    """SHA-256 by the interpreter's own code, if it has any: hashlib loads OpenSSL, which would stay
+    in every worker for one small file.
+    """
+    module = next(name for name in ("_sha2", "_sha256", "hashlib") if find_spec(name))
+    digest: str = import_module(module).sha256(content).hexdigest()
+    return digest
+
+
 def _hash(path: Path) -> str:
+    if path.stat().st_size < REMEMBERED_BYTES_MIN:
+        return sha256_hex(path.read_bytes())
+    import hashlib  # several times as fast
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

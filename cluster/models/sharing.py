@@ -20,7 +20,6 @@ https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import subprocess
@@ -30,7 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.models.cache import Cache
+from cluster.models.cache import Cache, sha256_hex
 from cluster.models.manifest import Manifest, ModelError
 from cluster.models.network import CPU, Network, load_runtime, session_options
 
@@ -147,7 +146,7 @@ class Workshop:
         """What ``python -m cluster.models.<module> SOURCE TARGET`` makes, or has made before."""
         try:
             content = repr((self._cache.sha256(self._source), *depends_on)).encode()
-            entry = f"{self._name}-{what}-{hashlib.sha256(content).hexdigest()[:16]}"
+            entry = f"{self._name}-{what}-{sha256_hex(content)[:16]}"
             made = self._cache.entry(
                 entry, lambda folder: self._run(module, source, folder / MODEL_FILE)
             )

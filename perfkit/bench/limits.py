@@ -181,7 +181,7 @@ class LimitRow:
 @dataclass(frozen=True)
 class LimitTable:
     """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran, and
-    empty in a table without.
+    empty in a table without; `notes` say below the table what would be too long for its cells.
     """
 
     rows: tuple[LimitRow, ...]
@@ -190,6 +190,7 @@ class LimitTable:
     seed: int
     layout: str
     duration_s: float
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[LimitRow]:
         return iter(self.rows)
@@ -237,6 +238,7 @@ class LimitTable:
             ],
             [
                 *([f"Latency: {self.layout}."] if self.layout else []),
+                *self.notes,
                 f"Profile {self.profile}, seed {self.seed}.",
             ],
         )

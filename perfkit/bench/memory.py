@@ -12,7 +12,7 @@ from cluster.models.manifest import ModelError
 from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.environment import fingerprint
-from perfkit.bench.leaks import check_leaks, growth_rows
+from perfkit.bench.leaks import GROWTH_NOTE, check_leaks, growth_rows
 from perfkit.bench.limit_runs import BASELINE
 from perfkit.bench.limits import Goal, LimitRow, LimitTable, chosen, make_row
 from perfkit.bench.memory_runs import MAKERS, Amounts, Subjects
@@ -26,7 +26,7 @@ from perfkit.specs import spec_named
 PROFILES: Mapping[str, Amounts] = {
     "quick": Amounts(
         rounds=4, passed_tasks=1_000_000, baseline_passed_tasks=20_000, queued_tasks=100_000,
-        baseline_queued_tasks=20_000, full_rounds=2,
+        baseline_queued_tasks=20_000, full_rounds=3,
     ),
     "full": Amounts(
         rounds=8, passed_tasks=1_000_000, baseline_passed_tasks=100_000, queued_tasks=100_000,
@@ -126,6 +126,7 @@ def measure_memory(
         seed,
         "",
         time.perf_counter() - began_s,
+        (GROWTH_NOTE,),
     )
 
 

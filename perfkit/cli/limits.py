@@ -65,6 +65,8 @@ def show(table: LimitTable, machine: str) -> None:
         console.print(f"  latency   {table.layout}", markup=False)
     console.print(f"  measured  {how}, all in turns; intervals of 95 %", markup=False)
     console.print(f"  machine   {machine}", markup=False)
+    for note in table.notes:
+        console.print(f"\n{note}", markup=False)
 
 
 def _cells(row: LimitRow) -> list[str | Text]:

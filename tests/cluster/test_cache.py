@@ -1,5 +1,6 @@
 """Files that are made once: by one of many, whole or not at all, anew when they are not as made."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.models import cache as module
-from cluster.models.cache import Cache, default_folder
+from cluster.models.cache import Cache, default_folder, sha256_hex
 
 CONTENT = b"made once"
 
@@ -232,3 +233,21 @@ def test_the_place_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", absent)
         monkeypatch.setenv("HOME", "/home/me")
         assert default_folder() == Path("/home/me/.cache/perfkit")
+
+
+@pytest.mark.parametrize("content", [b"", CONTENT, bytes(range(256)) * 1_000])
+def test_the_hash_without_openssl_is_sha256(content: bytes) -> None:
+    assert sha256_hex(content) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_small_file_is_hashed_without_openssl_in_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(CONTENT)
+    program = f"""
+import sys
+from pathlib import Path
+from cluster.models.cache import Cache
+print(Cache(Path({str(tmp_path)!r})).sha256(Path({str(path)!r})), "_hashlib" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == [hashlib.sha256(CONTENT).hexdigest(), "False"], done.stderr

@@ -142,3 +142,13 @@ def test_a_wrong_result_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) 
     ended = perfkit("bench", "limits")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"
+
+
+def test_what_is_too_long_for_a_cell_stands_below_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = table(notes=("growth_*: of each event.",))
+    show(shown, "a machine")
+    assert capsys.readouterr().out.splitlines()[-1] == "growth_*: of each event."
+    assert "<p>growth_*: of each event.</p>" in shown._repr_html_()
