@@ -320,7 +320,8 @@ class Ledger:
         if not run.open:
             self.payload_bytes -= run.payload_bytes
             run.payloads = []
-            self.timers.clear(("run", run.id))
+            if run.deadline is not None:
+                self.timers.clear(("run", run.id))
 
     def _deliver(self, run: Run, start: int, stop: int) -> None:
         """Deliver settled outcomes in as many messages as it takes for each to go through a socket:
