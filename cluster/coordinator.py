@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -200,9 +201,10 @@ class ClusterCoordinator:
     def _turn(self) -> None:
         """Handle what has arrived and what is due, then answer every peer."""
         outgoing: dict[bytes, list[do.Action]] = {}
-        for sender, *frames in self._channel.receive(self.spec.drain):
+        for message in self._channel.receive(self.spec.drain):
+            sender = message[0]
             try:
-                events = self._codec.events(frames)
+                events = self._codec.events(message[1:])
             except ProtocolError as error:
                 self.scheduler.counters["malformed"] += 1
                 answer = do.Report("?", 0, None, f"refused: {error}"[:1000])
@@ -221,9 +223,7 @@ class ClusterCoordinator:
         if self.spec.answer_after_s:
             self._hold_answers(outgoing, now)
         while outgoing:
-            # Workers first: a task on its way is worth more than a client's being told so.
-            piles = sorted(outgoing.items(), key=lambda pile: type(pile[1][0]) in TO_CLIENTS)
-            lost = [name for route, out in piles if (name := self._send(route, out))]
+            lost = self._send_all(outgoing)
             outgoing = {}
             for name in lost:
                 gone = on.WorkerLost(name, "unreachable")
@@ -257,10 +257,13 @@ class ClusterCoordinator:
         sender.
         """
         for action in actions:
+            piles = outgoing
             if isinstance(action, do.Assign):
                 route = self._workers.get(action.worker, b"")
             elif isinstance(action, do.ToClient):
                 route = self._clients.get(action.client, sender)
+                if type(action) is do.Accept and self.spec.answer_after_s:
+                    piles = self._answers
             elif isinstance(action, TO_CONTROL):
                 route = self._controls.get(action.worker) or self._workers.get(action.worker, b"")
             else:
@@ -268,26 +271,43 @@ class ClusterCoordinator:
                 if isinstance(action, do.Welcome):
                     self._workers[action.worker] = sender
                     self._controls.pop(action.worker, None)
-            if route:
-                outgoing.setdefault(route, []).append(action)
+            if not route:
+                continue
+            pile = piles.get(route)
+            if pile is None:
+                piles[route] = [action]
+            else:
+                pile.append(action)
 
     def _hold_answers(self, outgoing: dict[bytes, list[do.Action]], now: float) -> None:
         """Let acceptances, which nobody waits for, travel with what goes to their client anyway;
         those that find no company for too long go alone.
         """
-        for route, pile in list(outgoing.items()):
-            if all(type(action) is do.Accept for action in pile):
-                self._answers.setdefault(route, []).extend(pile)
-                self._answers_due = min(self._answers_due, now + self.spec.answer_after_s)
-                del outgoing[route]
-            elif route in self._answers:
-                pile[:0] = self._answers.pop(route)
-        if self._answers_due <= now:
-            for route, answers in self._answers.items():
-                outgoing.setdefault(route, [])[:0] = answers
-            self._answers.clear()
-        if not self._answers:
+        answers = self._answers
+        for route in outgoing:
+            if route in answers:
+                outgoing[route][:0] = answers.pop(route)
+        if not answers:
             self._answers_due = math.inf
+        elif self._answers_due == math.inf:
+            self._answers_due = now + self.spec.answer_after_s
+        elif self._answers_due <= now:
+            outgoing.update(answers)
+            answers.clear()
+            self._answers_due = math.inf
+
+    def _send_all(self, outgoing: dict[bytes, list[do.Action]]) -> list[str]:
+        """Send every pile; returns the names of workers that can't be reached."""
+        lost: list[str] = []
+        routes: Iterable[bytes] = outgoing
+        if len(outgoing) > 1:
+            # Workers first: a task on its way is worth more than a client's being told so.
+            routes = sorted(outgoing, key=lambda route: type(outgoing[route][0]) in TO_CLIENTS)
+        for route in routes:
+            name = self._send(route, outgoing[route])
+            if name is not None:
+                lost.append(name)
+        return lost
 
     def _send(self, route: bytes, actions: list[do.Action]) -> str | None:
         """Send a pile; returns the worker's name if it turns out that it can't be reached."""

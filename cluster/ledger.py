@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 from cluster import actions as do
 from cluster.events import TasksSubmitted
@@ -68,7 +68,7 @@ class Ledger:
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
         self._chance = chance
-        self._known: dict[Hashable, Hashable] = {}
+        self._known: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
 
@@ -112,7 +112,8 @@ class Ledger:
         """
         if len(self._known) >= MAX_SHARED:
             self._known.clear()
-        return cast(V, self._known.setdefault(value, value))
+        shared: V = self._known.setdefault(value, value)
+        return shared
 
     def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
         """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
@@ -267,9 +268,10 @@ class Ledger:
         """The client wants nothing more of a run: what is open of it ends unheard, only its story
         is kept.
         """
-        mark = len(self.out)
-        self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
-        self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
+        if run.open:
+            mark = len(self.out)
+            self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
+            self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.retained_bytes -= run.retained_bytes
         del self.runs[run.id]
         self.history.append(pack(run))
@@ -318,7 +320,8 @@ class Ledger:
         if not run.open:
             self.payload_bytes -= run.payload_bytes
             run.payloads = []
-            self.timers.clear(("run", run.id))
+            if run.deadline is not None:
+                self.timers.clear(("run", run.id))
 
     def _deliver(self, run: Run, start: int, stop: int) -> None:
         """Deliver settled outcomes in as many messages as it takes for each to go through a socket:

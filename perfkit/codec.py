@@ -64,18 +64,10 @@ FromPeer: TypeAlias = (
 Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
 
 
-class Envelope(msgspec.Struct, array_like=True):
-    """What a frame holds: the protocol's version, messages, and for each frame that follows the
-    (message, position in its column) that it belongs to.
-    """
-
-    version: int
-    messages: list[Any]
-    attached: list[tuple[int, int]] = []
-
-
 class Events(msgspec.Struct, array_like=True):
-    """An envelope of what peers tell the coordinator."""
+    """An envelope of what peers tell the coordinator: the protocol's version, messages, and for
+    each frame that follows the (message, position in its column) that it belongs to.
+    """
 
     version: int
     messages: Annotated[list[FromPeer], Meta(max_length=MAX_MESSAGES)]
@@ -140,7 +132,7 @@ class PackedCodec:
     def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
         self._message_bytes = message_bytes
         self._encoder = msgspec.msgpack.Encoder()
-        self._encode: Callable[[Envelope], bytes] = self._encoder.encode
+        self._encode: Callable[[Sequence[Any]], bytes] = self._encoder.encode
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """One multipart message, or more where one would be over a bound."""
@@ -177,25 +169,27 @@ class PackedCodec:
         )
 
     def _pack(self, messages: Sequence[Message]) -> list[Frame]:
-        packed = self._encode(Envelope(VERSION, [*messages])) if _is_inline(messages) else b""
-        return [packed] if packed else self._detached(messages)
+        if _is_inline(messages):
+            return [self._encode((VERSION, messages, ()))]
+        return self._detached(messages)
 
     def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
         """The same with payloads of so many bytes or more behind it, each in a frame of its own."""
-        envelope = Envelope(VERSION, [], [])
+        emptied: list[Message] = []
+        attached: list[tuple[int, int]] = []
         frames: list[Frame] = []
         for number, message in enumerate(messages):
             name = COLUMNS.get(type(message))
             column = [*getattr(message, name)] if name else []
             large = [at for at, payload in enumerate(column) if len(payload) >= from_bytes]
             for at in large:
-                envelope.attached.append((number, at))
+                attached.append((number, at))
                 frames.append(column[at])
                 column[at] = b""
             if large and name:
                 message = msgspec.structs.replace(message, **{name: column})
-            envelope.messages.append(message)
-        return [self._encode(envelope), *frames]
+            emptied.append(message)
+        return [self._encode((VERSION, emptied, attached)), *frames]
 
 
 class PooledCodec(PackedCodec):
@@ -210,7 +204,7 @@ class PooledCodec(PackedCodec):
         self._buffer = bytearray(1 << 20)
         self._encode = self._encode_pooled
 
-    def _encode_pooled(self, envelope: Envelope) -> bytes:
+    def _encode_pooled(self, envelope: Sequence[Any]) -> bytes:
         self._encoder.encode_into(envelope, self._buffer)
         return bytes(self._buffer)
 
@@ -219,7 +213,8 @@ def _is_inline(messages: Sequence[Message]) -> bool:
     """Whether no payload is so large that it should have a frame of its own."""
     for message in messages:
         name = COLUMNS.get(type(message))
-        if name and max(map(len, getattr(message, name)), default=0) >= ATTACH_BYTES:
+        column = getattr(message, name) if name else None
+        if column and max(map(len, column)) >= ATTACH_BYTES:
             return False
     return True
 
@@ -238,6 +233,13 @@ def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
     if len(envelope.attached) != len(frames) - 1:
         told = len(envelope.attached)
         raise ProtocolError(f"{told} payloads were announced, {len(frames) - 1} frames follow")
+    if envelope.attached:
+        _attach(envelope, frames)
+    return envelope.messages
+
+
+def _attach(envelope: Any, frames: Sequence[Frame]) -> None:
+    """Put the frames behind an envelope's own where they belong."""
     for (number, at), frame in zip(envelope.attached, islice(frames, 1, None), strict=True):
         try:
             message = envelope.messages[number]
@@ -246,4 +248,3 @@ def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
             column[at] = bytes(frame) if copied or len(frame) < ATTACH_BYTES else frame
         except (IndexError, KeyError) as error:
             raise ProtocolError(f"message {number} has no place {at} for a payload") from error
-    return envelope.messages

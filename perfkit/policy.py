@@ -72,7 +72,7 @@ class WorkMatch(WorkShare, GpuMatch):
 
 def _step(score: float, last: int) -> int:
     """A whole number from 0 to ``last``; what is no number comes last, as it would sort nowhere."""
-    return int(min(float(last), max(score, 0.0)))
+    return int(min(last, max(score, 0.0)))
 
 
 def _by_load(score: float) -> int:

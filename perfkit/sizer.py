@@ -68,8 +68,8 @@ class Sizer:
         if not held:
             return 0.0
         ahead = 0.0
-        for kind, count in held.items():
-            ahead += count * service_s.get(kind, LEASE_S)
+        for kind in held:
+            ahead += held[kind] * service_s.get(kind, LEASE_S)
         return ahead / worker.capacity
 
     def has_room(self, worker: WorkerState) -> bool:
