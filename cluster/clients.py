@@ -94,6 +94,10 @@ class Clients:
             for submission in [s for s in client.submissions if s < event.floor]:
                 self._received(client, submission, now)
             client.over.forget_below(event.floor)
+        for submission, start, stop in event.partly:
+            run = client.submissions.get(submission)
+            if run is not None:
+                self._ledger.unread.add(client.id, -run.let_go(start, stop))
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 

@@ -135,10 +135,15 @@ class Scheduler:
 
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
-        queue = self.ledger.queue
+        queue, unread = self.ledger.queue, self.ledger.unread
+        if queue.held_back:
+            unread.resume()
         blocked: set[Key] = set()
         while self.spare and (head := queue.head(blocked)) is not None:
             run, suspect = head
+            if unread.holds_back(run, suspect):
+                self.counters["held_back"] += 1
+                continue
             worker = self.policy.choose(run.needs, suspect)
             if worker is None:
                 blocked.add((run.needs, suspect))
