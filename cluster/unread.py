@@ -17,8 +17,6 @@ from cluster.run import Run
 class Unread:
     """Bytes of outcomes that are kept, by client; decides whose runs the queue holds back."""
 
-    __slots__ = ("_bound_bytes", "_by_client", "_queue", "total_bytes")
-
     def __init__(self, bound_bytes: int, queue: RunQueue) -> None:
         self._bound_bytes = bound_bytes
         self._queue = queue
