@@ -40,8 +40,8 @@ NARROW_BYTES = (60, 400)
 
 @dataclass(frozen=True)
 class Faults:
-    """How the world misbehaves until it heals; large results stay. Chances are per message, step
-    or result, delays in seconds.
+    """How the world misbehaves until it heals; large results stay, and so does little room.
+    Chances are per message, step, result or world, delays in seconds.
     """
 
     delay_s: float = 0.02
@@ -55,6 +55,7 @@ class Faults:
     cancel: float = 0.05
     large: float = 0.1
     vanish: float = 0.0
+    narrow: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ class Simulation:
         self.policies = {make().name: make for make in policies}
         policy = self.rng.choice(policies)()
         # Often there is so little room for results that clients are held back until they read.
-        self.is_narrow = self.rng.random() < 0.5
-        limits = replace(LIMITS, retained_bytes=self.rng.choice(NARROW_BYTES))
-        limits = limits if self.is_narrow else LIMITS
+        room = random.Random(f"room of {seed}")
+        self.is_narrow = room.random() < faults.narrow
+        narrow = replace(LIMITS, retained_bytes=room.choice(NARROW_BYTES))
+        limits = narrow if self.is_narrow else LIMITS
         self.scheduler = scheduler(policy, limits, self.rng.random, self.policies)
         self.witness = Witness(limits)
         #: how many workers each poisonous payload has killed

@@ -199,7 +199,10 @@ class Witness:
         for promise in self.open.values():
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
         self._presence.observe(event, actions, now)
-        for needs in {promise.needs for promise in self._waiting()}:
+        waiting = self._waiting()
+        for level in {*Priority} - {promise.priority for promise in waiting}:
+            self._passed[level] = 0
+        for needs in {promise.needs for promise in waiting}:
             idle = self._presence.idle(needs)
             assert idle is None, f"{needs[0]!r} waits although {idle.id} has credit for it"
 

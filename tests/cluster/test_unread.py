@@ -29,9 +29,7 @@ def bench_at_its_bound() -> Bench:
     return bench
 
 
-def test_a_client_with_as_much_unread_as_there_is_room_left_is_held_back_until_it_has_read() -> (
-    None
-):
+def test_a_client_with_as_much_unread_as_is_room_left_is_held_back_until_it_has_read() -> None:
     bench = bench_at_its_bound()
     bench.counted(held_back=1)
     assert bench.beat("w") == []
