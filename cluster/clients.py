@@ -109,6 +109,7 @@ class Clients:
         self._ledger.timers.clear(("client", client.id))
         for submission in list(client.submissions):
             self._received(client, submission, now)
+        self._ledger.unread.forget(client.id)
 
     def shrink(self) -> None:
         """Make the tables small again, which are empty when there is no run."""

@@ -19,6 +19,7 @@ class Unread:
 
     def __init__(self, bound_bytes: int, queue: RunQueue) -> None:
         self._bound_bytes = bound_bytes
+        self._half_bytes = (bound_bytes + 1) // 2
         self._queue = queue
         self._by_client: dict[str, int] = {}
         self.total_bytes = 0
@@ -26,11 +27,11 @@ class Unread:
     def add(self, client: str, size_bytes: int) -> None:
         """Keep so many bytes more, or less."""
         self.total_bytes += size_bytes
-        kept = self._by_client.get(client, 0) + size_bytes
-        if kept:
-            self._by_client[client] = kept
-        else:
-            self._by_client.pop(client, None)
+        self._by_client[client] = self._by_client.get(client, 0) + size_bytes
+
+    def forget(self, client: str) -> None:
+        """A client is gone, and nothing is kept for it."""
+        self._by_client.pop(client, None)
 
     def is_over(self, client: str) -> bool:
         """Whether a client has to read before anything more is done for it."""
@@ -39,7 +40,7 @@ class Unread:
     def holds_back(self, run: Run, suspect: bool) -> bool:
         """Whether the run at the queue's head has to wait for its client: then it is out of it."""
         # Nobody can be over as long as all together are at less than half.
-        if 2 * self.total_bytes < self._bound_bytes or not self.is_over(run.client):
+        if self.total_bytes < self._half_bytes or not self.is_over(run.client):
             return False
         self._queue.hold_back(run, suspect)
         return True
