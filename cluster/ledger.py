@@ -63,7 +63,7 @@ class Ledger:
         #: tasks not terminal, the payload bytes of their runs, and the outcomes not yet received
         self.open_tasks = 0
         self.payload_bytes = 0
-        self.unread = Unread(limits.retained_bytes, self.queue)
+        self.unread = Unread(limits.retained_bytes)
         #: how much goes into one delivery: a character of a failure may take four bytes
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
@@ -89,9 +89,9 @@ class Ledger:
             return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
             return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
-        if self.retained_bytes > limits.retained_bytes:
+        if self.unread.total_bytes > limits.retained_bytes:
             return (
-                f"{self.retained_bytes} bytes of results wait to be received, "
+                f"{self.unread.total_bytes} bytes of results wait to be received, "
                 f"of at most {limits.retained_bytes}"
             )
         return None

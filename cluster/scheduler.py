@@ -137,11 +137,12 @@ class Scheduler:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
         queue, unread = self.ledger.queue, self.ledger.unread
         if queue.held_back:
-            unread.resume()
+            unread.resume(queue)
         blocked: set[Key] = set()
         while self.spare and (head := queue.head(blocked)) is not None:
             run, suspect = head
-            if unread.holds_back(run, suspect):
+            full = unread.total_bytes >= unread.half_bytes
+            if full and unread.holds_back(queue, run, suspect):
                 self.counters["held_back"] += 1
                 continue
             worker = self.policy.choose(run.needs, suspect)

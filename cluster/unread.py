@@ -17,10 +17,10 @@ from cluster.run import Run
 class Unread:
     """Bytes of outcomes that are kept, by client; decides whose runs the queue holds back."""
 
-    def __init__(self, bound_bytes: int, queue: RunQueue) -> None:
+    def __init__(self, bound_bytes: int) -> None:
         self._bound_bytes = bound_bytes
-        self._half_bytes = (bound_bytes + 1) // 2
-        self._queue = queue
+        #: nobody can be over as long as all together have less
+        self.half_bytes = (bound_bytes + 1) // 2
         self._by_client: dict[str, int] = {}
         self.total_bytes = 0
 
@@ -37,15 +37,14 @@ class Unread:
         """Whether a client has to read before anything more is done for it."""
         return self._by_client.get(client, 0) >= self._bound_bytes - self.total_bytes
 
-    def holds_back(self, run: Run, suspect: bool) -> bool:
+    def holds_back(self, queue: RunQueue, run: Run, suspect: bool) -> bool:
         """Whether the run at the queue's head has to wait for its client: then it is out of it."""
-        # Nobody can be over as long as all together are at less than half.
-        if self.total_bytes < self._half_bytes or not self.is_over(run.client):
+        if not self.is_over(run.client):
             return False
-        self._queue.hold_back(run, suspect)
+        queue.hold_back(run, suspect)
         return True
 
-    def resume(self) -> None:
+    def resume(self, queue: RunQueue) -> None:
         """Let those into the queue again who have read enough."""
-        for client in [c for c in self._queue.held_back if not self.is_over(c)]:
-            self._queue.resume(client)
+        for client in [c for c in queue.held_back if not self.is_over(c)]:
+            queue.resume(client)

@@ -249,7 +249,7 @@ class WaitsForNobodyToRead(Broken):
     class Books(Ledger):
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
-            self.unread = Unread(1 << 40, self.queue)
+            self.unread = Unread(1 << 40)
 
 
 class NeverResumes(Broken):
@@ -258,7 +258,7 @@ class NeverResumes(Broken):
     class Books(Ledger):
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
-            self.unread.resume = lambda: None  # type: ignore[method-assign]
+            self.unread.resume = lambda _: None  # type: ignore[method-assign]
 
 
 class DeliversTwice(Broken):
