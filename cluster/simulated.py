@@ -180,9 +180,7 @@ class SimulatedClient:
             self.world.to_scheduler(event)
         if not isinstance(news, Settled):
             narrow = self.world.is_narrow
-            assert news is None or narrow, (
-                f"{self.name} was refused: {news.reason if news else None}"
-            )
+            assert news is None or narrow, f"{self.name} was refused: {news.reason}"
             return
         id = news.submission.id
         states = {f.position: f.state for f in news.failures}
