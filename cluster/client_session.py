@@ -6,7 +6,7 @@ delays. It takes no lock: a shell whose threads share one does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -61,6 +61,14 @@ class Submission:
         #: one byte per task, 1 once its outcome is in
         self.seen = bytearray(self.count)
 
+    def received(self) -> Iterator[tuple[int, int]]:
+        """The stretches of positions whose outcomes are in."""
+        stop = 0
+        while (start := self.seen.find(1, stop)) != -1:
+            stop = self.seen.find(0, start)
+            stop = self.count if stop == -1 else stop
+            yield start, stop
+
     def is_quiet(self, now: float) -> bool:
         """Whether so long nothing was heard of it that a message may have got lost.
 
@@ -106,6 +114,8 @@ class ClientSession:
         #: over, not yet told to the coordinator; and told, but not yet answered
         self._owed: list[int] = []
         self._told: list[int] = []
+        #: positions that came in, not yet told, of what was not over by then
+        self._partly: list[tuple[int, int, int]] = []
         self.streams = Assemblies(name, chunk_bytes)
 
     @property
@@ -174,11 +184,17 @@ class ClientSession:
         quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_RESENT))
         waiting = [(s.id, s.count - s.missing) for s in quiet if s.event is None]
         floor = next(iter(self.open), self._next)
+        partly = [part for part in self._partly if part[0] in self.open]
+        self._partly = partly[MAX_RECENT:]
+        told = self._told[:MAX_RECENT]
         events: list[on.Event] = [
-            on.ClientHeartbeat(self.name, floor, self._told[:MAX_RECENT], waiting)
+            on.ClientHeartbeat(self.name, floor, told, waiting, partly[:MAX_RECENT])
         ]
         for submission in quiet:
             submission.heard_at = now
+            # What was told may have got lost, and what is kept of it may be what holds this back.
+            if len(self._partly) < MAX_RECENT:
+                self._partly += [(submission.id, *part) for part in submission.received()]
             if submission.event is not None:
                 events.append(submission.event)
         self.streams.repeat(now)
@@ -239,3 +255,7 @@ class ClientSession:
         if not submission.missing:
             del self.open[submission.id]
             self._owed.append(submission.id)
+        elif self._partly and self._partly[-1][::2] == (submission.id, start):
+            self._partly[-1] = (submission.id, self._partly[-1][1], stop)
+        else:
+            self._partly.append((submission.id, start, stop))

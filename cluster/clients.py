@@ -94,6 +94,10 @@ class Clients:
             for submission in [s for s in client.submissions if s < event.floor]:
                 self._received(client, submission, now)
             client.over.forget_below(event.floor)
+        for submission, start, stop in event.partly:
+            run = client.submissions.get(submission)
+            if run is not None:
+                self._ledger.unread.add(client.id, -run.let_go(start, stop))
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 
@@ -105,6 +109,7 @@ class Clients:
         self._ledger.timers.clear(("client", client.id))
         for submission in list(client.submissions):
             self._received(client, submission, now)
+        self._ledger.unread.forget(client.id)
 
     def shrink(self) -> None:
         """Make the tables small again, which are empty when there is no run."""

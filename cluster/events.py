@@ -67,13 +67,14 @@ class ClientHeartbeat(msgspec.Struct, array_like=True, tag=3):
     """A client is alive, needs nothing below submission ``floor`` nor anything in ``received``.
 
     ``waiting`` holds pairs (submission, results received so far) that it has had no news of for
-    long.
+    long; ``partly`` the positions (submission, start, stop) it has of those that are not over.
     """
 
     client: Name
     floor: Count
     received: Numbers = []
     waiting: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_TASKS_PER_MESSAGE)] = []
+    partly: Annotated[list[tuple[Count, Count, Count]], Meta(max_length=MAX_TASKS_PER_MESSAGE)] = []
 
 
 class ClientLeft(msgspec.Struct, array_like=True, tag=4):

@@ -16,10 +16,11 @@ from cluster.lifecycle import Cause
 from cluster.limits import Limits
 from cluster.queue import RunQueue
 from cluster.roster import WorkerState
-from cluster.run import Entry, Lease, Outcome, Past, Range, Run, Streamed, pack, unpack
+from cluster.run import Entry, Lease, Outcome, Past, Range, Received, Run, Streamed, pack, unpack
 from cluster.stretches import stretches
 from cluster.task import Failure, RunId, State, TaskId
 from cluster.timers import Timers
+from cluster.unread import Unread
 
 Timer: TypeAlias = tuple[str, Any]
 V = TypeVar("V", bound=Hashable)
@@ -59,11 +60,10 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         #: runs that are over and received, packed, kept for their stories
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
-        #: tasks not terminal, the payload bytes of their runs, and the bytes of outcomes not yet
-        #: received
+        #: tasks not terminal, the payload bytes of their runs, and the outcomes not yet received
         self.open_tasks = 0
         self.payload_bytes = 0
-        self.retained_bytes = 0
+        self.unread = Unread(limits.retained_bytes)
         #: how much goes into one delivery: a character of a failure may take four bytes
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
@@ -77,6 +77,11 @@ class Ledger:
         """How many leases there have been."""
         return self._next_lease - 1
 
+    @property
+    def retained_bytes(self) -> int:
+        """Bytes of outcomes that their clients have not said they received."""
+        return self.unread.total_bytes
+
     def full(self, tasks: int, payload_bytes: int) -> str | None:
         """Which bound stands in the way of so much more, in words; None when there is room."""
         limits = self.limits
@@ -84,9 +89,9 @@ class Ledger:
             return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
             return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
-        if self.retained_bytes > limits.retained_bytes:
+        if self.unread.total_bytes > limits.retained_bytes:
             return (
-                f"{self.retained_bytes} bytes of results wait to be received, "
+                f"{self.unread.total_bytes} bytes of results wait to be received, "
                 f"of at most {limits.retained_bytes}"
             )
         return None
@@ -258,7 +263,7 @@ class Ledger:
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
         streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
-        settled = (p for p, o in enumerate(run.outcomes) if o is not None and p not in streamed)
+        settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
         for start, stop in stretches(settled):
             self._deliver(run, start, stop)
         for position, (lease,) in streamed.items():
@@ -272,7 +277,7 @@ class Ledger:
             mark = len(self.out)
             self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
             self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
-        self.retained_bytes -= run.retained_bytes
+        self.unread.add(run.client, -run.retained_bytes)
         del self.runs[run.id]
         self.history.append(pack(run))
 
@@ -316,7 +321,7 @@ class Ledger:
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
         self.open_tasks -= len(outcomes)
-        self.retained_bytes += size_bytes
+        self.unread.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes
             run.payloads = []
@@ -334,7 +339,7 @@ class Ledger:
         for position in range(start, stop):
             outcome = run.outcomes[position]
             assert outcome is not None
-            assert not isinstance(outcome, Streamed)
+            assert not isinstance(outcome, Streamed | Received)
             room -= weight(outcome)
             if room < 0 and results:
                 self._send(run, position - len(results), results, failures)

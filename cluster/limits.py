@@ -20,6 +20,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     a submission is refused with the bound as its reason; at ``workers`` a worker is.
     ``history_runs`` and ``story_entries`` forget the oldest.
 
+    A client that has not read as many bytes of results as are left of ``retained_bytes`` is held
+    back: its tasks wait until it has read (unread.py), so one gets half of it and never all. What
+    workers held by then still comes in, and a message for each task that ends without a worker. So
+    kept are at most ``retained_bytes``, a result for each task that the workers' credit lets them
+    hold, and those messages. If workers hold more than half of it at once, a client that does not
+    read may stop the others, for ``client_liveness_s`` if it is gone.
+
     A result over ``stream_bytes`` stays with its worker until its client has fetched it, in chunks
     of ``chunk_bytes``; over ``result_bytes`` it is a failure. A worker that keeps
     ``kept_result_bytes`` or more begins no further lease until some are fetched.

@@ -26,6 +26,8 @@ ORDERS = [
 
 #: what the runs of one line need, and whether it is their suspects that wait there
 Key: TypeAlias = tuple[Needs, bool]
+#: where a line is among those of its level: of all clients, or of one that was held back
+Place: TypeAlias = Key | tuple[Needs, bool, str]
 
 
 class Line:
@@ -60,8 +62,12 @@ class Line:
         while heap:
             if heap[0][2].waiting[suspect]:
                 return heap[0]
-            heappop(heap)[2].lines &= ~(1 << suspect)
+            self.pop()
         return None
+
+    def pop(self) -> None:
+        """Take out the entry that `first` found."""
+        heappop(self.heap)[2].lines &= ~(1 << self.suspect)
 
     def _tidy(self) -> None:
         """Take runs that are over out of the middle; else they would stay behind a head that nobody
@@ -84,7 +90,9 @@ class RunQueue:
 
     def __init__(self, bypasses: int) -> None:
         self._bypasses = bypasses
-        self._lines: list[dict[Key, Line]] = [{} for _ in Priority]
+        self._lines: list[dict[Place, Line]] = [{} for _ in Priority]
+        #: lines of clients that are not served now, by client, level and key
+        self.held_back: dict[str, dict[tuple[int, Key], Line]] = {}
         self._passed = [0] * len(Priority)
         #: the levels with a line, in the order in which they are served now; and the last of them
         self._order: Sequence[int] = ()
@@ -136,9 +144,36 @@ class RunQueue:
         if changed:
             self._reorder()
 
+    def hold_back(self, run: Run, suspect: bool) -> None:
+        """Take a run out of turn that `head` has found, until its client may `resume`. What is of
+        the client in a line of its own goes along, so each run is moved at most once each time.
+        """
+        level, key = run.priority, (run.needs, suspect)
+        lines = self._lines[level]
+        aside = self.held_back.setdefault(run.client, {})
+        own = lines.pop((*key, run.client), None)
+        line = aside.get((level, key)) or own or self.line(key)
+        aside[level, key] = line
+        common = lines.get(key)
+        first = common.first() if common is not None else None
+        if common is not None and first is not None and first[2] is run:
+            common.pop()
+            line.push(run)
+        if not lines:
+            self._passed[level] = 0
+            self._reorder()
+
+    def resume(self, client: str) -> None:
+        """Serve a client again: its runs are where they were."""
+        for (level, key), line in self.held_back.pop(client).items():
+            self._lines[level][*key, client] = line
+        self._reorder()
+
     def runs(self) -> list[Run]:
         """Every run in the queue of which something waits, once."""
-        entries = [entry for lines in self._lines for line in lines.values() for entry in line.heap]
+        everywhere = [line for lines in self._lines for line in lines.values()]
+        everywhere += [line for lines in self.held_back.values() for line in lines.values()]
+        entries = [entry for line in everywhere for entry in line.heap]
         found = {run.id: run for _, healthy, run in entries if run.waiting[not healthy]}
         return [*found.values()]
 

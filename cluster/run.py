@@ -31,7 +31,12 @@ class Streamed(NamedTuple):
     lease: int
 
 
-Outcome: TypeAlias = bytes | Failure | Streamed
+class Received(NamedTuple):
+    """What its client has of a run that is not over: nobody asks for it again."""
+
+
+RECEIVED = Received()
+Outcome: TypeAlias = bytes | Failure | Streamed | Received
 
 
 class Range(NamedTuple):
@@ -198,6 +203,18 @@ class Run:
         self.outcomes[start : start + len(outcomes)] = outcomes
         self.open -= len(outcomes)
         self.retained_bytes += size_bytes
+
+    def let_go(self, start: int, stop: int) -> int:
+        """Keep no longer what is settled of positions ``start <= p < stop``; returns its bytes."""
+        freed_bytes, outcomes = 0, self.outcomes or []
+        for position in range(start, min(stop, len(outcomes))):
+            outcome = outcomes[position]
+            if isinstance(outcome, bytes | Failure):
+                kept = outcome.message if isinstance(outcome, Failure) else outcome
+                freed_bytes += len(kept)
+                outcomes[position] = RECEIVED
+        self.retained_bytes -= freed_bytes
+        return freed_bytes
 
     def outcome(self, position: int) -> Outcome | None:
         """How the task at ``position`` ended; None if it has not, or is not there."""

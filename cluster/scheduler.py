@@ -135,10 +135,16 @@ class Scheduler:
 
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
-        queue = self.ledger.queue
+        queue, unread = self.ledger.queue, self.ledger.unread
+        if queue.held_back:
+            unread.resume(queue)
         blocked: set[Key] = set()
         while self.spare and (head := queue.head(blocked)) is not None:
             run, suspect = head
+            full = unread.total_bytes >= unread.half_bytes
+            if full and unread.holds_back(queue, run, suspect):
+                self.counters["held_back"] += 1
+                continue
             worker = self.policy.choose(run.needs, suspect)
             if worker is None:
                 blocked.add((run.needs, suspect))

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
+from msgspec.structs import replace
+
 from cluster import actions as do
 from cluster import events as on
 from cluster.limits import Limits
@@ -32,12 +34,14 @@ from cluster.witness import Witness
 LIMITS = Limits(
     heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4, chunk_bytes=CHUNK_BYTES
 )
+#: room for the results of some tasks
+NARROW_BYTES = (60, 400)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """How the world misbehaves until it heals; large results stay. Chances are per message, step
-    or result, delays in seconds.
+    """How the world misbehaves until it heals; large results stay, and so does little room.
+    Chances are per message, step, result or world, delays in seconds.
     """
 
     delay_s: float = 0.02
@@ -51,6 +55,7 @@ class Faults:
     cancel: float = 0.05
     large: float = 0.1
     vanish: float = 0.0
+    narrow: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,13 @@ class Simulation:
         self._sequence = 0
         self.policies = {make().name: make for make in policies}
         policy = self.rng.choice(policies)()
-        self.scheduler = scheduler(policy, LIMITS, self.rng.random, self.policies)
-        self.witness = Witness(LIMITS)
+        # Often there is so little room for results that clients are held back until they read.
+        room = random.Random(f"room of {seed}")
+        self.is_narrow = room.random() < faults.narrow
+        narrow = replace(LIMITS, retained_bytes=room.choice(NARROW_BYTES))
+        limits = narrow if self.is_narrow else LIMITS
+        self.scheduler = scheduler(policy, limits, self.rng.random, self.policies)
+        self.witness = Witness(limits)
         #: how many workers each poisonous payload has killed
         self.poisoned: Counter[bytes] = Counter()
         n_workers, n_clients = self.rng.randint(1, 5), self.rng.randint(1, 3)

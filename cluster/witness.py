@@ -35,6 +35,7 @@ class Promise:
     """A run that was accepted, and what has come of each of its tasks."""
 
     __slots__ = (
+        "client",
         "count",
         "due",
         "fresh",
@@ -46,10 +47,12 @@ class Promise:
         "priority",
         "received",
         "run",
+        "unread",
     )
 
     def __init__(self, event: on.TasksSubmitted, run: int, place: int, now: float) -> None:
         self.run = run
+        self.client = event.client
         #: how many runs were accepted before this one
         self.place = place
         self.count = len(event.payloads)
@@ -65,6 +68,8 @@ class Promise:
         #: (position, lease) of streams that their client has whole
         self.received: set[tuple[int, int]] = set()
         self.outcomes: dict[int, Outcome] = {}
+        #: bytes of outcomes that were delivered, by position, as long as they have to be kept
+        self.unread: dict[int, int] = {}
 
 
 class Presence:
@@ -194,17 +199,25 @@ class Witness:
         for promise in self.open.values():
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
         self._presence.observe(event, actions, now)
-        for needs in {promise.needs for promise in self.open.values() if promise.fresh}:
+        waiting = self._waiting()
+        for level in {*Priority} - {promise.priority for promise in waiting}:
+            self._passed[level] = 0
+        for needs in {promise.needs for promise in waiting}:
             idle = self._presence.idle(needs)
             assert idle is None, f"{needs[0]!r} waits although {idle.id} has credit for it"
 
     def _let_go(self, event: on.Event | None, now: float) -> None:
         """Nothing is promised any more of what a client has received, or of one that is gone."""
         if isinstance(event, on.ClientHeartbeat):
-            for name, submission in [*self.open]:
+            for (name, submission), promise in self._promises.items():
                 over = submission < event.floor or submission in event.received
                 if name == event.client and over:
-                    del self.open[name, submission]
+                    promise.unread.clear()
+                    self.open.pop((name, submission), None)
+            for submission, start, stop in event.partly:
+                unread = self._promises[event.client, submission].unread
+                for position in range(start, stop):
+                    unread.pop(position, None)
         gone = {event.client} if isinstance(event, on.ClientLeft) else set()
         if event is None:
             liveness_s = self._limits.client_liveness_s
@@ -216,6 +229,21 @@ class Witness:
             self.open = {k: v for k, v in self.open.items() if k[0] != name}
         if isinstance(event, on.ClientHeartbeat | on.TasksSubmitted):
             self._heard[event.client] = now
+
+    def _must_read(self) -> set[str]:
+        """The clients with as many bytes unread as there is room left for: for those nothing more
+        may be begun.
+        """
+        unread = Counter[str]()
+        for (name, _), promise in self._promises.items():
+            unread[name] += sum(promise.unread.values())
+        room = self._limits.retained_bytes - unread.total()
+        return {name for name, size_bytes in unread.items() if size_bytes >= room}
+
+    def _waiting(self) -> list[Promise]:
+        """Runs of which something certainly waits for a worker, and not for its client."""
+        late = self._must_read()
+        return [p for (name, _), p in self.open.items() if p.fresh and name not in late]
 
     def _accepted(self, action: do.Accept, event: on.Event | None, now: float) -> None:
         key = (action.client, action.submission)
@@ -236,6 +264,9 @@ class Witness:
         assert action.epoch == epoch, f"{action.worker} was leased work under a past epoch"
         assert action.payloads, f"lease {action.lease} is of nothing"
         promise = self._tasks[action.payloads[0]][0]
+        assert promise.client not in self._must_read(), (
+            f"run {promise.run} was leased, and {promise.client} does not read"
+        )
         self._check_order(promise)
         for position, payload in enumerate(action.payloads, action.start):
             assert self._tasks[payload] == (promise, position), "a lease names the wrong tasks"
@@ -248,7 +279,7 @@ class Witness:
     def _check_order(self, served: Promise) -> None:
         """Whether it was this run's turn, judged by runs with the same needs."""
         level, bypasses = served.priority, self._limits.bypasses
-        waiting = [promise for promise in self.open.values() if promise.fresh]
+        waiting = self._waiting()
         alike = [p for p in waiting if p.needs == served.needs]
         for other in alike:
             names = f"run {served.run} went before run {other.run}"
@@ -300,6 +331,9 @@ class Witness:
                 lost = promise.leased[position] >= self._limits.deaths
                 assert lost, f"{key} was buried at {position} before it had lost its workers"
             promise.fresh.discard(position)
+            if not known and not isinstance(outcome, Streamed):
+                kept = outcome.message if isinstance(outcome, Failure) else outcome
+                promise.unread[position] = len(kept)
         if len(promise.outcomes) == promise.count:
             self.open.pop(key, None)
 

@@ -42,12 +42,16 @@ class SortedLine(Line):
             entry = heap[self._served]
             if entry[2].waiting[suspect]:
                 return entry
-            entry[2].lines &= ~(1 << suspect)
-            self._served += 1
-            if self._served > MAX_SERVED:
-                self._cut()
+            self.pop()
         self._cut()
         return None
+
+    def pop(self) -> None:
+        """Pass over the entry that `first` found."""
+        self.heap[self._served][2].lines &= ~(1 << self.suspect)
+        self._served += 1
+        if self._served > MAX_SERVED:
+            self._cut()
 
     def keep_tidy(self) -> None:
         """As the plain line does, without what is served."""

@@ -42,7 +42,7 @@ LAYERS = [
     ("cluster", "spec transport"),
     ("cluster", "scheduler streams inspection codec"),
     ("cluster", "policy worker_session client_session assembly witness"),
-    ("cluster", "clients kept ledger queue retry roster run stretches timers"),
+    ("cluster", "clients kept ledger queue retry roster run stretches timers unread"),
     ("cluster", "actions events lifecycle status"),
     ("cluster", "errors limits task tensor"),
 ]

@@ -25,6 +25,7 @@ from cluster.scheduler import FromHolder, Scheduler
 from cluster.streams import Streams
 from cluster.stretches import Stretches
 from cluster.task import Failure
+from cluster.unread import Unread
 
 
 class Broken(Scheduler):
@@ -240,6 +241,24 @@ class TakesTheNextForOver(Broken):
             super()._received(client, submission, now)
             if submission + 1 not in client.submissions:
                 client.over.add(submission + 1)
+
+
+class WaitsForNobodyToRead(Broken):
+    """Goes on for a client however much of its results it has not read."""
+
+    class Books(Ledger):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            self.unread = Unread(1 << 40)
+
+
+class NeverResumes(Broken):
+    """Leaves a client held back that has read everything."""
+
+    class Books(Ledger):
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            self.unread.resume = lambda _: None  # type: ignore[method-assign]
 
 
 class DeliversTwice(Broken):

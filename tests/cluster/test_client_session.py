@@ -171,9 +171,10 @@ def test_an_accepted_submission_without_news_is_asked_for_after_longer() -> None
     submitted(session, 3)
     session.handle(do.Accept("c", 0, 1), 1.0)
     session.handle(do.Deliver("c", 0, 0, [b"a"]), 2.0)
-    assert beat(session, 6.9) == on.ClientHeartbeat("c", 0)
+    assert beat(session, 6.9) == on.ClientHeartbeat("c", 0, partly=[(0, 0, 1)])
     assert beat(session, 7.0) == on.ClientHeartbeat("c", 0, [], [(0, 1)])
-    assert beat(session, 7.1) == on.ClientHeartbeat("c", 0)
+    assert beat(session, 7.1) == on.ClientHeartbeat("c", 0, partly=[(0, 0, 1)]), "said again"
+    assert beat(session, 7.2) == on.ClientHeartbeat("c", 0)
 
 
 def test_no_more_is_sent_again_at_once_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:

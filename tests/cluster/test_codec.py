@@ -27,7 +27,7 @@ def frame(message):
 
 SUBMITTED = on.TasksSubmitted("client", 1, "echo", [b"x"])
 FIELDS = {"v": 1, "type": "client_heartbeat", "client": "c", "floor": 0, "received": []}
-FIELDS["waiting"] = []
+FIELDS["waiting"] = FIELDS["partly"] = []
 
 
 @given(messages(EVENTS))

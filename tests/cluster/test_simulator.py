@@ -29,7 +29,7 @@ OPTIMISED_SEEDS = range(1_000, 1_100)
 #: a healthy world needs about half of this at most
 STEPS = 8_000
 
-NO_FAULTS = Faults(0.001, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.0)
+NO_FAULTS = Faults(0.001, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0)
 
 
 @cache
