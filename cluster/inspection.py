@@ -138,7 +138,7 @@ def _check_accounts(scheduler: Scheduler) -> None:
     ledger, limits = scheduler.ledger, scheduler.limits
     runs = ledger.runs.values()
     assert ledger.open_tasks == sum(run.open for run in runs) <= limits.tasks, "open tasks"
-    payload = sum(run.payload_bytes for run in runs if run.open)
+    payload = sum(run.payload_bytes for run in runs)
     assert ledger.payload_bytes == payload <= limits.payload_bytes, "payload bytes"
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"
     known = sum(len(client.submissions) for client in scheduler.clients.by_name.values())

@@ -98,16 +98,16 @@ class Ledger:
 
     def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
         """Take a run in: from here on each of its tasks will have exactly one outcome."""
-        run = Run(self._next_run, event, payload_bytes, now)
+        run = Run(self._next_run, event, now)
         run.needs, run.retry = self._shared(run.needs), self._shared(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
-        self.payload_bytes += run.payload_bytes
+        self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
-        if run.deadline is not None:
-            self.timers.set(("run", run.id), run.deadline)
+        if event.timeout_s is not None:
+            self.timers.set(("run", run.id), now + event.timeout_s)
         self.queue.push(run)
         return run
 
@@ -136,7 +136,7 @@ class Ledger:
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
         kept = run.payloads
-        payloads = kept[start:stop] if isinstance(kept, list) else [*kept]
+        payloads = kept[start:stop] if isinstance(kept, list) else [kept]
         kind = run.needs[0]
         self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease
@@ -325,8 +325,7 @@ class Ledger:
         if not run.open:
             self.payload_bytes -= run.payload_bytes
             run.payloads = []
-            if run.deadline is not None:
-                self.timers.clear(("run", run.id))
+            self.timers.clear(("run", run.id))
 
     def _deliver(self, run: Run, start: int, stop: int) -> None:
         """Deliver settled outcomes in as many messages as it takes for each to go through a socket:

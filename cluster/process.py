@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
-from cluster.heap import Heap
+from cluster.heap import Heap, restart_with_one_heap
 from cluster.spec import ClusterSpec, decode_spec, load_part
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ def run_worker(
 
 
 def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | None = None) -> int:
-    """Run one role, the coordinator's perhaps by a class of one's own; returns the exit code."""
+    """Run one role, the coordinator's perhaps by a class of one's own; returns the exit code.
+
+    Without `argv` the process is its own, and a coordinator may begin it anew.
+    """
     parser = argparse.ArgumentParser(prog="python -m cluster.process", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
     coordinator = roles.add_parser("coordinator", help="serve workers and clients")
@@ -165,6 +168,8 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     try:
         spec = decode_spec(args.spec)
         if args.role == "coordinator":
+            if spec.trim_bytes and argv is None:
+                restart_with_one_heap()
             run_coordinator(
                 spec,
                 args.bind,

@@ -83,7 +83,6 @@ class Run:
         "accepted_at",
         "client",
         "count",
-        "deadline",
         "delayed",
         "id",
         "leases",
@@ -92,7 +91,6 @@ class Run:
         "omitted",
         "open",
         "outcomes",
-        "payload_bytes",
         "payloads",
         "priority",
         "retained_bytes",
@@ -102,21 +100,19 @@ class Run:
         "waiting",
     )
 
-    def __init__(self, id: RunId, event: TasksSubmitted, payload_bytes: int, now: float) -> None:
+    def __init__(self, id: RunId, event: TasksSubmitted, now: float) -> None:
         self.id = id
         self.client = event.client
         self.submission = event.submission
         self.needs: Needs = (event.kind, event.requirements)
         self.priority = event.priority
         self.retry = event.retry
-        #: a tuple where there is one, which is half the size of a list of one
-        self.payloads: list[bytes] | tuple[bytes] = event.payloads
-        self.payload_bytes = payload_bytes
         self.count = len(event.payloads)
+        #: where there is one, itself
+        self.payloads: list[bytes] | bytes = event.payloads
         if self.count == 1:
-            self.payloads = (event.payloads[0],)
+            self.payloads = event.payloads[0]
         self.accepted_at = now
-        self.deadline = None if event.timeout_s is None else now + event.timeout_s
         #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects
         self.waiting: Waiting = ALONE if self.count == 1 else ([Range(0, self.count)], [])
         #: single positions waiting for their next attempt
@@ -134,6 +130,12 @@ class Run:
         self._story: list[Line] | None = None
         self.omitted = 0
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
+
+    @property
+    def payload_bytes(self) -> int:
+        """What its payloads hold, which is nothing once every task is terminal."""
+        payloads = self.payloads
+        return sum(map(len, payloads)) if isinstance(payloads, list) else len(payloads)
 
     def take(self, most: int, suspect: bool) -> Range:
         """Remove and return at most ``most`` tasks from the front of the first waiting range."""

@@ -83,6 +83,9 @@ class Channel:
     ) -> None:
         self.socket = context.socket(kind)
         self._zero_copy_bytes = spec.sockets.zero_copy_bytes or sys.maxsize
+        #: A ROUTER passes on what it has received uncopied. What it makes itself it copies: else
+        #: the library would start a context and a thread of its own to let go of it.
+        self._copied = bytes if kind == zmq.ROUTER else None
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         options = spec.sockets
         self.socket.set(zmq.LINGER, LINGER_MS)
@@ -113,10 +116,10 @@ class Channel:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
         unknown peer.
         """
-        send, uncopied = self.socket.send, self._zero_copy_bytes
+        send, uncopied, copied = self.socket.send, self._zero_copy_bytes, self._copied
         for frame in frames[:-1]:
-            send(frame, MORE, len(frame) < uncopied)
-        send(frames[-1], NOW, len(frames[-1]) < uncopied)
+            send(frame, MORE, len(frame) < uncopied or type(frame) is copied)
+        send(frames[-1], NOW, len(frames[-1]) < uncopied or type(frames[-1]) is copied)
         self.messages_out += 1
         self.bytes_out += sum(map(len, frames))
 

@@ -103,9 +103,12 @@ def coordinator(
         found = opt.settings(config, knobs, bind=bind, spec=spec, insecure=insecure)
         chosen = build_spec(found.spec, found.set)
         _check_bind(found)
+        from cluster.heap import restart_with_one_heap
         from cluster.process import run_coordinator
         from perfkit.cli.up import port_taken
 
+        if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
+            restart_with_one_heap()
         note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")
         with port_taken(found.bind):
             run_coordinator(chosen, found.bind, insecure=found.insecure, cprofile=None, alone=True)

@@ -530,23 +530,24 @@ def test_a_map_whose_results_do_not_come_in_time_ends_and_cancels_the_rest(busy,
     until(lambda: busy.client.status().counters.get("cancelled") == 2)
 
 
-def test_a_callback_that_waits_for_its_own_client_is_told_so(serve):
-    served = serve()
+def test_a_callback_that_waits_for_its_own_client_is_told_so(busy, gate):
+    client = busy.client
     told = []
 
     def wait(_):
         for ask in (
-            served.client.status,
-            lambda: next(served.client.map("echo", [b"x"])),
-            served.client.submit("echo", b"y").result,
-            served.client.close,
+            client.status,
+            lambda: next(client.map("echo", [b"x"])),
+            client.submit("echo", b"y").result,
+            client.close,
         ):
             with pytest.raises(ClusterError, match="callback") as refused:
                 ask()
             told.append(refused.value)
 
-    served.client.submit("echo", b"x").add_done_callback(wait)
-    assert served.client.submit("echo", b"z").result(TIMEOUT_S) == b"z"
+    busy.first.add_done_callback(wait)
+    gate.opened.set()
+    assert client.submit("echo", b"z").result(TIMEOUT_S) == b"z"
     assert len(told) == 4
 
 

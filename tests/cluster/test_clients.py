@@ -178,18 +178,3 @@ def test_what_a_client_says_it_received_takes_no_more_room_than_what_it_submitte
     for first in range(1, 1_000, 10):
         bench.heard(0, *range(first, first + 10))
     assert not bench.scheduler.clients.by_name["c"].over
-
-
-def test_the_bytes_of_a_submission_are_counted_once() -> None:
-    asked: list[bytes] = []
-
-    class Payload(bytes):
-        def __len__(self) -> int:
-            asked.append(self)
-            return 5
-
-    bench = Bench()
-    payloads = [Payload(b"%d" % position) for position in range(3)]
-    bench.submit(*payloads)
-    assert bench.scheduler.status(0.0).payload_bytes == 15
-    assert asked == payloads

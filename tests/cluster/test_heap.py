@@ -3,7 +3,7 @@
 import pytest
 
 from cluster import heap
-from cluster.heap import Heap, find_trim
+from cluster.heap import ONE_HEAP, Heap, find_trim, restart_with_one_heap
 
 
 def test_a_heap_is_due_after_so_many_bytes_and_again_after_as_many(
@@ -36,3 +36,28 @@ def test_a_c_library_without_it_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(ctypes, "CDLL", bare)
     assert find_trim() is None
+
+
+def test_a_program_is_begun_anew_with_one_heap_once_and_what_the_user_set_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda path, command, env: begun.append((command, env)))
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "cluster.process", "coordinator"])
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    restart_with_one_heap()
+    [(command, environment)] = begun
+    assert command[1:] == ["-m", "cluster.process", "coordinator"]
+    assert environment.items() >= {**ONE_HEAP, "MALLOC_ARENA_MAX": "2"}.items()
+    for name in ONE_HEAP:
+        monkeypatch.setenv(name, environment[name])
+    restart_with_one_heap()
+    assert len(begun) == 1
+
+
+def test_without_a_heap_that_can_be_trimmed_a_program_goes_on_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heap, "find_trim", lambda: None)
+    monkeypatch.setattr("os.execve", lambda *_: pytest.fail("begun anew"))
+    restart_with_one_heap()

@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from cluster import Client
@@ -147,3 +149,12 @@ def test_a_worker_given_a_probe_announces_its_cards_and_tells_how_they_are(
     assert worker.gpus == [Gpu("polaris", 8 << 30)]
     assert (worker.load.vram_free_bytes, worker.load.temperature_c) == (7 << 30, 61.0)
     assert worker.load.gpu_trouble is None
+
+
+@pytest.mark.parametrize("trim_bytes", [0, 1 << 20])
+def test_a_coordinator_that_trims_its_heap_has_only_one(start, trim_bytes):
+    spec = encode_spec(msgspec.structs.replace(BASELINE, trim_bytes=trim_bytes))
+    process, said = start("coordinator", "--spec", spec)
+    assert said["pid"] == process.pid
+    told = Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert (b"PYTHONMALLOC=malloc" in told) == bool(trim_bytes)

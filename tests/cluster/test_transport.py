@@ -55,6 +55,35 @@ def test_what_goes_through_a_channel_is_counted(pair):
     assert (router.messages_in, router.bytes_in) == (1, len(route) + 5)
 
 
+def test_a_router_passes_on_large_frames_uncopied_and_copies_its_own(pair, monkeypatch):
+    spec = ClusterSpec(name="uncopied", sockets=SocketOptions(zero_copy_bytes=100))
+    router, dealer = pair(spec)
+    dealer.send([b"large" * 100])
+    assert router.socket.poll(5000)
+    ((route, large),) = router.receive(10)
+    copied = []
+    monkeypatch.setattr(router, "socket", Recorded(router.socket, copied))
+    router.send([route, b"own" * 100, large])
+    assert copied == [True, True, False]
+    assert dealer.socket.poll(5000)
+    ((own, passed_on),) = dealer.receive(10)
+    assert (bytes(own), bytes(passed_on)) == (b"own" * 100, b"large" * 100)
+
+
+class Recorded:
+    """A socket that notes whether each frame was to be copied."""
+
+    def __init__(self, socket, copied):
+        self._socket, self._copied = socket, copied
+
+    def send(self, frame, flags, copy):
+        self._copied.append(copy)
+        self._socket.send(frame, flags, copy)
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+
 def test_no_more_is_read_at_once_than_asked_for(pair, until):
     router, dealer = pair()
     for number in range(5):
