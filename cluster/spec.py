@@ -39,7 +39,8 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     loop reads before it answers, ``credit`` how many tasks a worker may hold per task that it can
     run at once, ``answer_after_s`` how long the news that tasks are accepted may wait for something
     else to travel with (0: it is sent at once), ``trim_bytes`` after how many bytes of messages a
-    coordinator that has nothing left to do gives free memory back to the system (0: never).
+    coordinator that has nothing left to do gives free memory back to the system (0: never; else its
+    process is begun with one heap, see heap.py).
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
