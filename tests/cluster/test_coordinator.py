@@ -9,6 +9,7 @@ import threading
 import msgpack
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from cluster import Client, ClusterCoordinator, ClusterSpec, Handlers, Priority, Worker
 from cluster import actions as do
@@ -221,6 +222,22 @@ def test_a_worker_that_vanished_is_noticed_when_it_can_not_be_reached(
     other = stranger(served.coordinator.endpoint)
     other.say(introduction("other"))
     assert other.hear(do.Assign).payloads == [b"x"]
+
+
+# Answers that wait for company
+
+
+def test_an_acceptance_travels_with_the_result_and_goes_alone_if_there_is_none(
+    serve, spec, stranger
+):
+    served = serve(spec=replace(spec, answer_after_s=0.1))
+    peer = stranger(served.coordinator.endpoint)
+    peer.say(on.TasksSubmitted("c", 0, "echo", [b"x"]))
+    accepted, delivered = peer.hear(), peer.hear()
+    assert isinstance(accepted, do.Accept)
+    assert delivered.outcomes == [b"x"]
+    peer.say(on.TasksSubmitted("c", 1, "nobody does this", [b"y"]))
+    assert peer.hear(do.Accept).submission == 1
 
 
 # Embedded in a program
