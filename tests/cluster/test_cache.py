@@ -249,5 +249,8 @@ from pathlib import Path
 from cluster.models.cache import Cache
 print(Cache(Path({str(tmp_path)!r})).sha256(Path({str(path)!r})), "_hashlib" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    # Coverage, which starts in each process while the tests are measured, loads it itself.
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("COV")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain)
     assert done.stdout.split() == [hashlib.sha256(CONTENT).hexdigest(), "False"], done.stderr

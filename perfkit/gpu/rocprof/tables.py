@@ -112,7 +112,7 @@ class TopKernels:
         if self.peak_bytes_per_s is not None:
             header.append(f"of {bandwidth_text(self.peak_bytes_per_s)}")
         rows = [total_cells(total)[: len(header)] for total in self.kernels]
-        caption = f"The {len(self.kernels)} kernels of {self.names} that took the most time"
+        caption = f"Kernels that took the most time, {len(self.kernels)} of {self.names}"
         return html_table(caption, header, rows)
 
 

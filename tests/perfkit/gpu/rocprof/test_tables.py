@@ -52,7 +52,7 @@ def test_a_duration_of_zero_has_no_bandwidth_and_no_share() -> None:
 def test_the_top_is_cut_and_says_of_how_many() -> None:
     top = profile(*(timed(f"k{i}", i) for i in range(30))).top_kernels(3)
     assert [total.name for total in top.kernels] == ["k29", "k28", "k27"]
-    assert "The 3 kernels of 30" in top._repr_html_()
+    assert "Kernels that took the most time, 3 of 30" in top._repr_html_()
     assert list(top.to_frame()["total_ns"]) == [29, 28, 27]
 
 
