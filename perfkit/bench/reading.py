@@ -30,12 +30,13 @@ class Reading(msgspec.Struct, frozen=True):
     """One look at a process; `containers` are the lengths of all that an object holds, by path.
 
     `gc_objects` are those not frozen, after a full collection; `blocks` are those of Python's own
-    allocator, for what is up to 512 bytes; `malloc_bytes` are in use of what malloc gave out, to
-    whomever, None without glibc 2.33. `fds` is None where the system does not tell.
+    allocator, for what is up to 512 bytes, None where it is not used; `malloc_bytes` are in use of
+    what malloc gave out, to whomever, None without glibc 2.33. `fds` is None where the system does
+    not tell.
     """
 
     gc_objects: int
-    blocks: int
+    blocks: int | None
     malloc_bytes: int | None
     rss_bytes: int
     fds: int | None
@@ -80,7 +81,7 @@ def take_reading(root: object = None) -> Reading:
     fds, threads = fds_and_threads()
     return Reading(
         gc_objects=len(gc.get_objects()),
-        blocks=sys.getallocatedblocks(),
+        blocks=sys.getallocatedblocks() or None,
         malloc_bytes=malloc_bytes(),
         rss_bytes=psutil.Process().memory_info().rss,
         fds=fds,

@@ -44,7 +44,7 @@ def leak() -> Iterator[None]:
     LEAKED.clear()
 
 
-def reading(**changes: int) -> Reading:
+def reading(**changes: int | None) -> Reading:
     """A reading that is like any other but for these; what is no field of it is a container."""
     facts = {"gc_objects": 1_000, "blocks": 50_000, "malloc_bytes": 1 << 23, "rss_bytes": 1 << 25}
     facts |= {"fds": 9, "threads": 3}
@@ -209,6 +209,15 @@ def test_readings_that_jump_say_nothing() -> None:
     jumps = [reading(gc_objects=1_000 + 900 * (at * 7 % 5)) for at in range(25)]
     row = judge("x", range(100, 2_600, 100), jumps)
     assert row.verdict is Leak.UNCLEAR
+
+
+def test_blocks_that_nobody_counts_are_unknown_and_leave_the_rest_to_be_judged() -> None:
+    steady = [reading(blocks=None) for _ in range(25)]
+    row = judge("x", range(10_000, 260_000, 10_000), steady)
+    assert row.verdict is Leak.NONE
+    assert row.blocks_per_event.value is None
+    growing = [reading(blocks=None, gc_objects=1_000 + 10_000 * at) for at in range(25)]
+    assert judge("x", range(10_000, 260_000, 10_000), growing).verdict is Leak.FOUND
 
 
 def test_what_fills_up_during_warm_up_is_no_leak() -> None:
