@@ -23,7 +23,7 @@ MIB = 1 << 20
 ONE_HEAP = {
     "PYTHONMALLOC": "malloc",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(64 * MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * MIB),
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
 }
 

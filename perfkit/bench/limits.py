@@ -178,6 +178,10 @@ class LimitRow:
     samples: Mapping[str, Sequence[float]] = field(repr=False)
 
 
+#: what the table shows of a row, wherever it is shown
+COLUMNS = ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met")
+
+
 @dataclass(frozen=True)
 class LimitTable:
     """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran, and
@@ -202,6 +206,15 @@ class LimitTable:
                 return row
         raise KeyError(f"no goal {name!r}; there are {', '.join(row.name for row in self.rows)}")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of COLUMNS that are not empty: some tables have no bare limit, or no baseline."""
+        known = {
+            "baseline": any(row.baseline is not None for row in self.rows),
+            "bare limit": any(row.limit is not None for row in self.rows),
+        }
+        return tuple(name for name in COLUMNS if known.get(name, True))
+
     def encode(self) -> str:
         """The rows as a JSON list, one to a line; each says on which machine and when it was."""
         source = {
@@ -220,22 +233,23 @@ class LimitTable:
         return data_frame(rows, list(rows[0]) if rows else [])
 
     def _repr_html_(self) -> str:
+        def cells(row: LimitRow) -> dict[str, str]:
+            return {
+                "goal": row.name,
+                "asked": row.goal_text,
+                "optimized": f"{number(row.value)} {row.unit} {ends(row.low, row.high)}",
+                "baseline": number(row.baseline),
+                "bare limit": f"{number(row.limit)} {row.limit_name or ''}",
+                "ratio": f"{number(row.ratio)} {ends(row.ratio_low, row.ratio_high)}",
+                "met": verdict(row),
+                "what": row.note,
+            }
+
+        shown = (*self.columns, "what")
         return html_table(
-            "Goals, the cluster, its baseline and the bare limit, in turns (95 % intervals)",
-            ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met", "what"),
-            [
-                (
-                    row.name,
-                    row.goal_text,
-                    f"{number(row.value)} {row.unit} {ends(row.low, row.high)}",
-                    number(row.baseline),
-                    f"{number(row.limit)} {row.limit_name or ''}",
-                    f"{number(row.ratio)} {ends(row.ratio_low, row.ratio_high)}",
-                    verdict(row),
-                    row.note,
-                )
-                for row in self.rows
-            ],
+            "Goals, each beside what it is measured against, in turns (95 % intervals)",
+            shown,
+            [tuple(cells(row)[name] for name in shown) for row in self.rows],
             [
                 *([f"Latency: {self.layout}."] if self.layout else []),
                 *self.notes,

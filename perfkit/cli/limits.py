@@ -54,11 +54,12 @@ def show(table: LimitTable, machine: str) -> None:
     """The goals as a table, then how they were measured and where."""
     console = out()
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met"):
-        right = name in ("optimized", "baseline", "bare limit", "ratio")
-        shown.add_column(name, justify="right" if right else "left")
+    for name in table.columns:
+        left = name in ("goal", "asked", "met")
+        shown.add_column(name, justify="left" if left else "right", no_wrap=name in ("goal", "met"))
     for row in table.rows:
-        shown.add_row(*_cells(row))
+        cells = _cells(row)
+        shown.add_row(*(cells[name] for name in table.columns))
     console.print(shown)
     how = f"profile {table.profile}, seed {table.seed}, {table.duration_s:,.0f} s"
     if table.layout:
@@ -69,16 +70,16 @@ def show(table: LimitTable, machine: str) -> None:
         console.print(f"\n{note}", markup=False)
 
 
-def _cells(row: LimitRow) -> list[str | Text]:
+def _cells(row: LimitRow) -> dict[str, str | Text]:
     from perfkit.bench.limits import ends, number, verdict
 
     word = verdict(row)
-    return [
-        row.name,
-        row.goal_text,
-        f"{number(row.value)} {row.unit}\n{ends(row.low, row.high)}",
-        number(row.baseline),
-        f"{number(row.limit)}\n{row.limit_name or ''}".rstrip(),
-        f"{number(row.ratio)}\n{ends(row.ratio_low, row.ratio_high)}".rstrip(),
-        Text(word, STYLES.get(word, "dim")),
-    ]
+    return {
+        "goal": row.name,
+        "asked": row.goal_text,
+        "optimized": f"{number(row.value)} {row.unit}\n{ends(row.low, row.high)}",
+        "baseline": number(row.baseline),
+        "bare limit": f"{number(row.limit)}\n{row.limit_name or ''}".rstrip(),
+        "ratio": f"{number(row.ratio)}\n{ends(row.ratio_low, row.ratio_high)}".rstrip(),
+        "met": Text(word, STYLES.get(word, "dim")),
+    }
