@@ -164,6 +164,11 @@ class GpuSampler:
         self._threads = []
         self.cards.close()
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor time in seconds that its threads have used since `start`; 0 after `stop`."""
+        return sum(map(thread_cpu_s, self._threads))
+
     def read(self, group: str) -> None:
         """Read a group of every card now, in the calling thread; raises KeyError if not watched."""
         with self._lock:
@@ -245,6 +250,12 @@ class GpuSampler:
                 track.pcie_bytes_per_s = read_pcie_bw(track.card.info.device)
             if self._ended(1.0):
                 return
+
+
+def thread_cpu_s(thread: threading.Thread) -> float:
+    """Processor time in seconds that a thread, which must be running, has used."""
+    assert thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
 
 def read_pcie_bw(device: Path) -> tuple[int, int] | None:

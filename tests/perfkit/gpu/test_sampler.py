@@ -57,6 +57,18 @@ def test_a_stopped_sampler_starts_again(tmp_path: Path) -> None:
     assert len(sampler.rows(PCI, "activity")) >= 3
 
 
+def test_a_sampler_tells_what_processor_time_it_has_used_while_it_runs(tmp_path: Path) -> None:
+    plant(tmp_path)
+    sampler = GpuSampler(tmp_path, rates_hz={"activity": 500})
+    assert sampler.cpu_s == 0
+    with sampler:
+        wait_until(lambda: len(sampler.rows(PCI, "activity")) >= 2)
+        used_s = sampler.cpu_s
+        assert used_s > 0
+        wait_until(lambda: sampler.cpu_s > used_s)
+    assert sampler.cpu_s == 0
+
+
 def test_a_full_ring_forgets_the_oldest_row(tmp_path: Path, clock: Clock) -> None:
     plant(tmp_path)
     sampler = GpuSampler(tmp_path, rows_max=3)
