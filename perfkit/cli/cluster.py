@@ -107,6 +107,7 @@ def coordinator(
         from cluster.process import run_coordinator
         from perfkit.cli.up import port_taken
 
+        # Only a process that is this command's own may begin it anew.
         if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
             restart_with_one_heap()
         note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")

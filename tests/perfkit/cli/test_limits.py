@@ -152,3 +152,18 @@ def test_what_is_too_long_for_a_cell_stands_below_the_table(
     show(shown, "a machine")
     assert capsys.readouterr().out.splitlines()[-1] == "growth_*: of each event."
     assert "<p>growth_*: of each event.</p>" in shown._repr_html_()
+
+
+def test_a_column_that_nobody_measured_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    show(table(), "a machine")
+    assert table().columns == limits.COLUMNS
+    assert "bare limit" in capsys.readouterr().out.splitlines()[0]
+    alone = {"map": {"optimized": READINGS["map"]["optimized"]}}
+    shown = table(rows=tuple(make_row(goal, alone) for goal in GOALS))
+    assert shown.columns == ("goal", "asked", "optimized", "ratio", "met")
+    show(shown, "a machine")
+    assert "bare limit" not in capsys.readouterr().out.splitlines()[0]
+    assert "bare limit</th>" not in shown._repr_html_()

@@ -161,21 +161,23 @@ def test_without_a_profile_it_is_said_how_to_give_one() -> None:
     assert "-p rocprof=FILE" in shown
 
 
+def kernels_of(folder: Path, profile: str, peak_gb_per_s: float | None) -> str:
+    file = folder / "results.csv"
+    file.write_text(profile)
+    return gpu.kernels(file, peak_gb_per_s)._repr_html_()
+
+
 def test_kernels_have_their_bandwidth_beside_the_cards_peak(tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    file.write_text(COUNTED)
-    shown = gpu.kernels(file, 256.0)._repr_html_()
+    shown = kernels_of(tmp_path, COUNTED, 256.0)
     assert "copy: 128 GB/s, the card&#x27;s peak 256 GB/s." in shown
     assert "50.0%" in shown
     assert "Nothing of it is from this run" in shown
     assert "peak is not known" not in shown
-    assert "give it in GB/s with -p peak_gb_per_s=256" in gpu.kernels(file, None)._repr_html_()
+    assert "give it in GB/s with -p peak_gb_per_s=256" in kernels_of(tmp_path, COUNTED, None)
 
 
 def test_kernels_without_counters_have_no_picture_and_say_so(tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    file.write_text(TIMED)
-    shown = gpu.kernels(file, 256.0)._repr_html_()
+    shown = kernels_of(tmp_path, TIMED, 256.0)
     assert "Bandwidth is unknown" in shown
     assert "fill" in shown
     assert "<svg" not in shown
