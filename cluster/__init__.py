@@ -11,10 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cluster.async_client import AsyncClient
-    from cluster.client import Client
-    from cluster.coordinator import ClusterCoordinator
-    from cluster.errors import (
+    from cluster.core.scheduler import Scheduler
+    from cluster.local import LocalCluster
+    from cluster.shells.async_client import AsyncClient
+    from cluster.shells.client import Client
+    from cluster.shells.coordinator import ClusterCoordinator
+    from cluster.shells.worker import Worker
+    from cluster.spec import BASELINE, ClusterSpec
+    from cluster.vocabulary.errors import (
         Busy,
         ClusterError,
         TaskDeadLettered,
@@ -22,32 +26,28 @@ if TYPE_CHECKING:
         TaskFailed,
         TaskTimedOut,
     )
-    from cluster.handlers import Handlers
-    from cluster.local import LocalCluster
-    from cluster.scheduler import Scheduler
-    from cluster.spec import BASELINE, ClusterSpec
-    from cluster.task import Priority, Requirements, Retry
-    from cluster.worker import Worker
+    from cluster.vocabulary.task import Priority, Requirements, Retry
+    from cluster.work.handlers import Handlers
 
 _HOME = {
-    "AsyncClient": "async_client",
+    "AsyncClient": "shells.async_client",
     "BASELINE": "spec",
-    "Busy": "errors",
-    "Client": "client",
-    "ClusterCoordinator": "coordinator",
-    "ClusterError": "errors",
+    "Busy": "vocabulary.errors",
+    "Client": "shells.client",
+    "ClusterCoordinator": "shells.coordinator",
+    "ClusterError": "vocabulary.errors",
     "ClusterSpec": "spec",
-    "Handlers": "handlers",
+    "Handlers": "work.handlers",
     "LocalCluster": "local",
-    "Priority": "task",
-    "Requirements": "task",
-    "Retry": "task",
-    "Scheduler": "scheduler",
-    "TaskDeadLettered": "errors",
-    "TaskError": "errors",
-    "TaskFailed": "errors",
-    "TaskTimedOut": "errors",
-    "Worker": "worker",
+    "Priority": "vocabulary.task",
+    "Requirements": "vocabulary.task",
+    "Retry": "vocabulary.task",
+    "Scheduler": "core.scheduler",
+    "TaskDeadLettered": "vocabulary.errors",
+    "TaskError": "vocabulary.errors",
+    "TaskFailed": "vocabulary.errors",
+    "TaskTimedOut": "vocabulary.errors",
+    "Worker": "shells.worker",
 }
 
 __all__ = [

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from cluster.async_client import AsyncClient
-from cluster.client import Client
-from cluster.errors import ClusterError
+from cluster.shells.async_client import AsyncClient
+from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec, encode_spec
-from cluster.status import Status
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.status import Status
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -139,7 +139,7 @@ class LocalCluster:
         spec: ClusterSpec = BASELINE,
         *,
         capacity: int = 1,
-        handlers: str = "cluster.workloads:HANDLERS",
+        handlers: str = "cluster.work.workloads:HANDLERS",
         models: Sequence[str] = (),
         share_models: bool = True,
         probe: str | None = None,

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cluster.errors import ClusterError
-from cluster.heap import Heap, restart_with_one_heap
+from cluster.shells.malloc_trim import Heap, restart_with_one_heap
 from cluster.spec import ClusterSpec, decode_spec, load_part
+from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
-    from cluster.coordinator import ClusterCoordinator
+    from cluster.shells.coordinator import ClusterCoordinator
 
 #: how many objects more than before make the collector look at them
 YOUNG_OBJECTS = 50_000
@@ -64,7 +64,7 @@ def run_coordinator(
     kind: type[ClusterCoordinator] | None = None,
 ) -> None:
     """Serve until told to stop, perhaps under cProfile, perhaps with a coordinator of one's own."""
-    from cluster.coordinator import ClusterCoordinator
+    from cluster.shells.coordinator import ClusterCoordinator
 
     coordinator = (kind or ClusterCoordinator)(spec, bind, insecure=insecure)
     coordinator.stop_on_signals()
@@ -101,9 +101,9 @@ def run_worker(
     ``probe`` names what is called once and gives the worker's probe, which may tell its cards by a
     method ``gpus``.
     """
-    from cluster.handlers import Handlers
-    from cluster.host import host_load
-    from cluster.worker import Worker
+    from cluster.shells.worker import Worker
+    from cluster.work.handlers import Handlers
+    from cluster.work.host import host_load
 
     offered = Handlers()
     registry = load_part(handlers)
@@ -111,7 +111,7 @@ def run_worker(
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
     if models:
-        from cluster.inference import model_handlers
+        from cluster.models.inference import model_handlers
 
         offered.update(model_handlers(models, share=share), views=True)
     ask = load_part(probe)() if probe else host_load
@@ -153,7 +153,9 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     coordinator.add_argument("--cprofile", help="write cProfile statistics to this file at the end")
     worker = roles.add_parser("worker", help="work for a coordinator")
     worker.add_argument("--endpoint", required=True, help="where the coordinator listens")
-    worker.add_argument("--handlers", default="cluster.workloads:HANDLERS", help="module:attribute")
+    worker.add_argument(
+        "--handlers", default="cluster.work.workloads:HANDLERS", help="module:attribute"
+    )
     worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
     worker.add_argument(
         "--no-share", action="store_true", help="load large models instead of mapping shared ones"

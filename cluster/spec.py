@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from cluster.codec import Codec
-from cluster.errors import ClusterError
-from cluster.limits import Limits, Whole
+from cluster.protocol.codec import Codec
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.limits import Limits, Whole
 
 #: Where a coordinator listens, and where to look for it, unless somebody says otherwise.
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -44,9 +44,9 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
-    codec: str = "cluster.codec:DictCodec"
-    queue: str = "cluster.queue:RunQueue"
-    policies: str = "cluster.policy:POLICIES"
+    codec: str = "cluster.protocol.codec:DictCodec"
+    queue: str = "cluster.core.queue:RunQueue"
+    policies: str = "cluster.core.policy:POLICIES"
     policy: str = "least-loaded"
     burst: Whole = 1
     drain: Whole = 64

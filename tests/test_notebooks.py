@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.bench import gpu, memory
-from perfkit.bench.results import load
+from perfkit.bench.goals import gpu, memory
 from perfkit.cli.report import default_notebooks
+from perfkit.evidence.results import load
+from perfkit.optimized.specs import ABLATIONS
 from perfkit.report import ReportRun, SilentProgress, run_report
-from perfkit.report.outcome import ExitCode
-from perfkit.report.parameters import ParameterError, read_parameters
-from perfkit.report.selfcontained import find_external
-from perfkit.specs import ABLATIONS
+from perfkit.report.engine.outcome import ExitCode
+from perfkit.report.engine.parameters import ParameterError, read_parameters
+from perfkit.report.page.selfcontained import find_external
 from tests.perfkit.gpu.trees import plant
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

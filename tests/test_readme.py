@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.lifecycle import diagram
+from cluster.vocabulary.lifecycle import diagram
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -1,262 +1,51 @@
-"""House style as tests, so that a review can speak of ideas instead of habits.
+"""The project keeps the rules of tests/tidy.py, and each rule catches its offender."""
 
-Each rule is a function from text to a list of complaints, and a complaint names the place and the
-way out. First come the rules, then the project that keeps them, then an offender for each of them.
-What ruff can see (unfinished-work markers, commented-out code, missing docstrings, pickle) is left
-to ruff; here we only make sure that its configuration still asks for it.
-"""
-
-import ast
 import json
-import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
-from importlib.util import resolve_name
+from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
-
-#: From the top down. A module imports from rows below its own, or from its own row as long as no
-#: circle forms; a circle inside a row may close through ``if TYPE_CHECKING`` only.
-LAYERS = [
-    ("perfkit", "__init__ __main__ magics cli"),
-    ("perfkit", "report bench profile gpu"),
-    ("perfkit", "engines"),
-    ("perfkit", "coordinator specs"),
-    ("perfkit", "codec policy queue index sizer pool"),
-    ("cluster", "__init__ __main__"),
-    ("cluster", "local process simulator simulated api"),
-    ("cluster", "async_client coordinator worker client client_loop heap host mapping futures"),
-    ("cluster", "workloads inference models handlers shift"),
-    ("cluster", "spec transport"),
-    ("cluster", "scheduler streams inspection codec"),
-    ("cluster", "policy worker_session client_session assembly witness"),
-    ("cluster", "clients kept ledger queue retry roster run stretches timers unread"),
-    ("cluster", "actions events lifecycle status"),
-    ("cluster", "errors limits task tensor"),
-]
-ROWS = {
-    f"{package}.{name}".removesuffix(".__init__"): row
-    for row, (package, names) in enumerate(LAYERS)
-    for name in names.split()
-}
-
-#: What the core, the scheduler's row and all below it, is handed instead of importing.
-OUTSIDE_WORLD = set(
-    "asyncio concurrent datetime multiprocessing os random secrets select selectors signal socket "
-    "subprocess threading time uuid zmq".split()
+from tests.tidy import (
+    FUNCTION_LINES_MAX,
+    HOUSE,
+    MODULE_LINES_MAX,
+    NOTEBOOK_FUNCTION_LINES_MAX,
+    PACKAGES,
+    ROOT,
+    File,
+    files,
+    function_length,
+    layering,
+    length,
+    narrative,
+    offline,
+    opening_prose,
+    pins_and_hashes,
+    rooms,
+    sans_io,
+    sleeps,
+    table,
+    up_to_date,
 )
 
 #: What starts without HEAVY, which a machine may lack or should not wait for.
 LIGHT = (
-    "cluster cluster.scheduler cluster.coordinator cluster.worker cluster.client cluster.local "
-    "cluster.workloads cluster.inference "
-    "perfkit perfkit.coordinator perfkit.specs perfkit.cli".split()
+    "cluster cluster.core.scheduler cluster.shells.coordinator cluster.shells.worker "
+    "cluster.shells.client cluster.local cluster.work.workloads cluster.models.inference "
+    "perfkit perfkit.optimized.coordinator perfkit.optimized.specs perfkit.cli".split()
 )
 HEAVY = set(
     "IPython matplotlib nbconvert numpy onnx onnxruntime pandas papermill safetensors sklearn "
     "tokenizers".split()
 )
 
-MODULE_LINES_MAX = 400
-FUNCTION_LINES_MAX = 70
-NOTEBOOK_FUNCTION_LINES_MAX = 5
-DOCSTRING_WORDS_MIN = 6
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of the project as text; nothing is imported to judge it."""
-
-    path: str
-    text: str
-
-    @property
-    def module(self) -> str:
-        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        return ast.parse(self.text, self.path)
-
-    @cached_property
-    def imports(self) -> set[str]:
-        """All it imports, inside functions too; ``from a import b`` gives ``a.b``."""
-        return set(self.imported_by(ast.walk(self.tree)))
-
-    @cached_property
-    def type_imports(self) -> set[str]:
-        """What it imports for its annotations alone."""
-        branches = (node for node in ast.walk(self.tree) if isinstance(node, ast.If))
-        guards = [node for node in branches if "TYPE_CHECKING" in ast.unparse(node.test)]
-        return {name for guard in guards for name in self.imported_by(ast.walk(guard))}
-
-    def imported_by(self, nodes: Iterator[ast.AST]) -> Iterator[str]:
-        package = ".".join(self.path.split("/")[:-1])
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                source = resolve_name("." * node.level + (node.module or ""), package)
-                yield from (f"{source}.{alias.name}" for alias in node.names)
-
-
-def files(*patterns: str) -> list[File]:
-    paths = sorted(chain.from_iterable(map(ROOT.glob, patterns)))
-    return [File(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
-
-
-def arrows(project: list[File], *, types: bool) -> dict[str, set[str]]:
-    """For each module, the modules of the project it imports, with or without type-only ones."""
-    graph: dict[str, set[str]] = {module.module: set() for module in project}
-    for module in project:
-        for target in module.imports if types else module.imports - module.type_imports:
-            while target and target not in graph:
-                target = target.rpartition(".")[0]
-            if target and target != module.module:
-                graph[module.module].add(target)
-    return graph
-
-
-def length(module: File) -> list[str]:
-    lines = len(module.text.splitlines())
-    return [f"{module.path}: {lines} lines; split it"] if lines > MODULE_LINES_MAX else []
-
-
-def function_length(module: File) -> list[str]:
-    return [
-        f"{module.path}, {name}: {lines} lines; split it"
-        for name, lines in function_lengths(module.tree)
-        if lines > FUNCTION_LINES_MAX
-    ]
-
-
-def function_lengths(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
-
-
-def opening_prose(module: File) -> list[str]:
-    if len((ast.get_docstring(module.tree) or "").split()) >= DOCSTRING_WORDS_MIN:
-        return []
-    return [f"{module.path}: open with a docstring that says why the file exists"]
-
-
-def sleeps(module: File) -> list[str]:
-    calls = {ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
-    if "time.sleep" in calls or ("sleep" in calls and "time.sleep" in module.imports):
-        return [f"{module.path} sleeps and hopes: wait for what it hopes for"]
-    return []
-
-
-# Rules for the imports of all files
-
-
-def layering(project: list[File]) -> list[str]:
-    graph = arrows(project, types=True)
-    rows = {name: layer(name) for name in graph}
-    found = [f"{name}: give it a row in LAYERS" for name, row in rows.items() if row is None]
-    for name, targets in graph.items():
-        for target in sorted(targets):
-            here, there = rows[name], rows[target]
-            if here is not None and there is not None and there < here:
-                found.append(f"{name} imports {target}, which stands above it")
-    try:
-        TopologicalSorter(arrows(project, types=False)).prepare()
-    except CycleError as error:
-        found.append("a circle: " + " ← ".join(error.args[1]))
-    return found
-
-
-def layer(name: str) -> int | None:
-    """The row that names the module or, one level down, the package it is in."""
-    return ROWS.get(name, ROWS.get(".".join(name.split(".")[:2])))
-
-
-def sans_io(project: list[File]) -> list[str]:
-    return [
-        f"{module.path} imports {name}: the core is handed what it needs from outside"
-        for module in project
-        for name in sorted(module.imports)
-        if (layer(module.module) or 0) >= ROWS["cluster.scheduler"]
-        and name.split(".")[0] in OUTSIDE_WORLD
-    ]
-
-
-# Rules for what is not Python
-
-
-def narrative(notebook: File) -> list[str]:
-    return [
-        f"{notebook.path}, cell {number}: {complaint}"
-        for number, cell in enumerate(json.loads(notebook.text)["cells"], 1)
-        if cell["cell_type"] == "code"
-        for complaint in cell_style(cell)
-    ]
-
-
-def cell_style(cell: dict[str, Any]) -> Iterator[str]:
-    if cell["outputs"] or cell["execution_count"] is not None:
-        yield "has outputs; run nbstripout"
-    tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", "".join(cell["source"])))
-    kinds = {type(node) for node in ast.walk(tree)}
-    if ast.ClassDef in kinds:
-        yield "defines a class; it belongs in the library"
-    if kinds & {ast.Try, ast.TryStar}:
-        yield "has a try; the library deals with errors"
-    for function, lines in function_lengths(tree):
-        if lines > NOTEBOOK_FUNCTION_LINES_MAX:
-            yield f"{function} has {lines} lines; it belongs in the library"
-
-
-def pins_and_hashes(lock: File) -> list[str]:
-    """A lock holds nothing else, least of all where to fetch things from."""
-    pin = r"[a-z0-9][a-z0-9._-]*==[\w.!+]+( ; [^/@]+)? \\"
-    line_of_a_lock = re.compile(rf"{pin}|    --hash=sha256:[0-9a-f]{{64}}( \\)?|# [\w ]*:?|")
-    return [
-        f"{lock.path}:{number}: neither a pin nor a hash: {line}"
-        for number, line in enumerate(lock.text.splitlines(), 1)
-        if not line_of_a_lock.fullmatch(line)
-    ]
-
-
-def up_to_date(lock: File, project: dict[str, Any]) -> list[str]:
-    """Everything that pyproject asks for, peers and serve aside, and nothing that brings torch."""
-    pins = dict(re.findall(r"(?m)^([a-z0-9._-]+)==([^\s;]+)", lock.text))
-    extras = (project["optional-dependencies"][e] for e in "infer lab profile dev".split())
-    wanted = chain(project["dependencies"], *extras)
-    found = [
-        f"{lock.path}: {requirement} is pinned to {pin}; run make lock"
-        for requirement in map(Requirement, wanted)
-        if not (pin := pins.get(canonicalize_name(requirement.name)))
-        or not requirement.specifier.contains(pin)
-    ]
-    return [*found, f"{lock.path}: something depends on torch"] if "torch" in pins else found
-
-
-def offline(template: File) -> list[str]:
-    return [
-        f"{template.path} refers to {reference}: a report opens offline"
-        for reference in re.findall(r"https?://[^\s\"'<>)]+|(?<=[\"'(])//\w[^\"')]*", template.text)
-        if not reference.startswith("http://www.w3.org/")  # the name of a vocabulary, never fetched
-    ]
-
 
 # The project keeps them
 
-PACKAGES = files("cluster/**/*.py", "perfkit/**/*.py")
 TESTS = files("tests/**/*.py")
 NOTEBOOKS = files("notebooks/*.ipynb")
 LOCKS = files(".ci/locks/*.txt")
@@ -279,7 +68,7 @@ def test_every_file_keeps(rule: Callable[[File], list[str]], among: list[File]) 
     assert list(chain.from_iterable(map(rule, among))) == []
 
 
-@pytest.mark.parametrize("rule", [layering, sans_io])
+@pytest.mark.parametrize("rule", [layering, rooms, sans_io])
 def test_imports_keep(rule: Callable[[list[File]], list[str]]) -> None:
     assert rule(PACKAGES) == []
 
@@ -316,8 +105,8 @@ def cells(source: str, execution_count: int | None = None) -> str:
     ("rule", "text", "complaint"),
     [
         (length, "\n" * (MODULE_LINES_MAX + 1), "401 lines"),
-        (function_length, LONG_FUNCTION, "cluster/policy.py, f: 71 lines"),
-        (function_length, "async " + LONG_FUNCTION, "cluster/policy.py, f: 71 lines"),
+        (function_length, LONG_FUNCTION, "cluster/core/policy.py, f: 71 lines"),
+        (function_length, "async " + LONG_FUNCTION, "cluster/core/policy.py, f: 71 lines"),
         (opening_prose, "import json", "says why"),
         (opening_prose, '"""The policy module."""', "says why"),
         (sleeps, SLEEPER, "sleeps"),
@@ -335,7 +124,7 @@ def cells(source: str, execution_count: int | None = None) -> str:
     ],
 )
 def test_a_rule_catches(rule: Callable[[File], list[str]], text: str, complaint: str) -> None:
-    (found,) = rule(File("cluster/policy.py", text))
+    (found,) = rule(File("cluster/core/policy.py", text))
     assert complaint in found
 
 
@@ -350,38 +139,49 @@ def test_a_rule_catches(rule: Callable[[File], list[str]], text: str, complaint:
     ],
 )
 def test_a_rule_lets_pass(rule: Callable[[File], list[str]], text: str) -> None:
-    assert rule(File("cluster/policy.py", text)) == []
+    assert rule(File("cluster/core/policy.py", text)) == []
 
 
 TYPES_ONLY = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import "
-ROSTER_OVER_RUN = {"cluster/roster.py": "import cluster.run"}
+CODEC, SCHEDULER = "cluster/protocol/codec.py", "cluster/core/scheduler.py"
+ROUND = {"cluster/core/run.py": "import cluster.core.queue"}
 
 
 @pytest.mark.parametrize(
     ("rule", "texts", "complaint"),
     [
-        (layering, {"cluster/policy.py": "import cluster.scheduler"}, "above it"),
-        (layering, {"cluster/policy.py": "from .scheduler import Scheduler"}, "above it"),
-        (layering, {"cluster/policy.py": "def f():\n from . import scheduler"}, "above it"),
-        (layering, {"cluster/policy.py": TYPES_ONLY + "cluster.scheduler"}, "above it"),
-        (layering, {"cluster/run.py": "import perfkit.pool", "perfkit/pool.py": ""}, "above it"),
-        (layering, {"cluster/novelty.py": ""}, "cluster.novelty: give it a row"),
-        (layering, {**ROSTER_OVER_RUN, "cluster/run.py": "import cluster.roster"}, "a circle"),
-        (sans_io, {"cluster/scheduler.py": "import zmq.asyncio"}, "scheduler.py imports zmq"),
-        (sans_io, {"cluster/policy.py": "from random import Random"}, "imports random.Random"),
-        (sans_io, {"cluster/task.py": "def f():\n import os"}, "task.py imports os"),
+        (layering, {CODEC: "import cluster.core.scheduler"}, "does not allow"),
+        (layering, {CODEC: "from ..core.scheduler import Scheduler"}, "does not allow"),
+        (layering, {CODEC: "def f():\n from ..core import scheduler"}, "does not allow"),
+        (layering, {CODEC: TYPES_ONLY + "cluster.core.scheduler"}, "does not allow"),
+        (layering, {"cluster/novelty.py": ""}, "give cluster.novelty a row"),
+        (layering, {"perfkit/novelty/a.py": ""}, "give perfkit.novelty a row"),
+        (layering, {**ROUND, "cluster/core/queue.py": "import cluster.core.run"}, "a circle"),
+        (layering, {**ROUND, "cluster/core/queue.py": TYPES_ONLY + "cluster.core.run"}, "a circle"),
+        (rooms, {f"cluster/work/w{n}.py": "" for n in range(17)}, "work: 17 modules"),
+        (rooms, {"cluster/core/core.py": ""}, "repeats its folder's name"),
+        (sans_io, {SCHEDULER: "import zmq.asyncio"}, "scheduler.py imports zmq"),
+        (sans_io, {CODEC: "from random import Random"}, "imports random.Random"),
+        (sans_io, {"cluster/vocabulary/task.py": "def f():\n import os"}, "task.py imports os"),
     ],
 )
 def test_a_rule_on_imports_catches(
     rule: Callable[[list[File]], list[str]], texts: dict[str, str], complaint: str
 ) -> None:
-    (found,) = rule([File(*item) for item in {"cluster/scheduler.py": "", **texts}.items()])
+    (found,) = rule([File(*item) for item in {SCHEDULER: "", **texts}.items()])
     assert complaint in found
 
 
-def test_a_circle_through_types_alone_is_none() -> None:
-    texts = {**ROSTER_OVER_RUN, "cluster/run.py": TYPES_ONLY + "cluster.roster"}
-    assert layering([File(*item) for item in texts.items()]) == []
+def test_a_row_of_the_house_looks_down_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HOUSE, "cluster.vocabulary", "cluster.core")
+    (found,) = layering([])
+    assert "names cluster.core, which is not below it" in found
+
+
+def test_the_table_of_the_house_shows_every_folder_and_no_circle() -> None:
+    lines = table().splitlines()
+    assert [line.split()[0] for line in lines if " modules " in line] == list(HOUSE)
+    assert lines[-1].endswith("no circle")
 
 
 def test_a_lock_behind_pyproject_is_caught() -> None:

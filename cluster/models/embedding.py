@@ -1,6 +1,6 @@
 """Models that place texts where texts of like meaning are near, such as ``minilm``.
 
-A payload is a text in UTF-8. The result is a tensor (`cluster.tensor`), float32[width] of length 1,
+A payload is a text in UTF-8. The result is a tensor, float32[width] of length 1,
 so that the product of two results is the cosine of the angle between them. As the model was trained
 it reads the beginning of a text only, up to the tokens that its ``sentence_bert_config.json`` says
 (256 of ``minilm``'s, some two hundred words): what comes after them changes nothing, and a longer
@@ -21,7 +21,7 @@ import msgspec
 from cluster.models.adapter import Adapter, Question
 from cluster.models.manifest import Manifest, ModelError, PayloadError, PositiveInt, needs_extra
 from cluster.models.network import Network
-from cluster.tensor import pack_tensor
+from cluster.models.tensor import pack_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,8 +18,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.errors import ClusterError
-from cluster.task import Name
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.task import Name
 
 MANIFEST = "model.toml"
 

@@ -1,6 +1,6 @@
 """Models that sort rows of numbers into classes, such as ``digits``.
 
-A payload is a tensor (`cluster.tensor`), float32[width] for one row or float32[N, width] for
+A payload is a tensor (`cluster.models.tensor`), float32[width] for one row or float32[N, width] for
 several. The result is a MessagePack map ``{"label": …, "score": …}``, or a list of N of them. A
 score is the network's, 0 to 1.
 """
@@ -15,7 +15,7 @@ import msgspec
 from cluster.models.adapter import Adapter, Question
 from cluster.models.manifest import Label, Manifest, ModelError, PayloadError
 from cluster.models.network import Network
-from cluster.tensor import TensorError, unpack_tensor
+from cluster.models.tensor import TensorError, unpack_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

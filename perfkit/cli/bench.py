@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import limits
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
 from perfkit.cli.measuring import (
@@ -23,7 +23,7 @@ from perfkit.cli.output import errors_as_lines, note, out
 
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec
-    from perfkit.bench.results import Result
+    from perfkit.evidence.results import Result
 
 EXAMPLES = (
     ("tasks per second of the baseline", "perfkit bench throughput --workers 2 --tasks 20000"),
@@ -85,13 +85,13 @@ def bench(
         others = (spec != "baseline", workers != 2, tasks, engine != "zmq", model, knobs)
         _table(experiment, profile or "quick", seed, as_json, others)
         return
-    from perfkit.bench.results import ResultError, save
+    from perfkit.evidence.results import ResultError, save
 
     with errors_as_lines(ClusterError, ResultError):
         check_experiment(experiment, tasks, engine, model, profile)
         chosen = _chosen_spec(engine, spec, knobs or [])
         check_target(as_json)
-        from perfkit.bench.experiments import run
+        from perfkit.bench.experiments.catalogue import run
 
         with progress() as say:
             result = run(
@@ -113,7 +113,7 @@ def _table(
     name: str, profile: str, seed: int, as_json: str | None, others: Sequence[object]
 ) -> None:
     """A table of goals; `others` are the options that it has no use for."""
-    from perfkit.bench.results import ResultError, write
+    from perfkit.evidence.results import ResultError, write
 
     names = ("spec", "workers", "tasks", "engine", "model", "set")
     with errors_as_lines(ClusterError, ResultError):
@@ -136,7 +136,7 @@ def _print(show_it: Callable[[], None], saved_to: str | None) -> None:
 
 def show(result: Result) -> None:
     """The figure and its interval, what it is of, and where it was taken."""
-    from perfkit.bench.experiments import NO_SPEC
+    from perfkit.bench.experiments.catalogue import NO_SPEC
 
     console = out()
     line = Text(f"{result.experiment} ", "bold")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.errors import ClusterError, did_you_mean
+from cluster.vocabulary.errors import ClusterError, did_you_mean
 from perfkit.cli import options as opt
 from perfkit.cli.config import SettingError, Settings, build_spec
 from perfkit.cli.output import add_command, errors_as_lines, examples, note
@@ -103,8 +103,8 @@ def coordinator(
         found = opt.settings(config, knobs, bind=bind, spec=spec, insecure=insecure)
         chosen = build_spec(found.spec, found.set)
         _check_bind(found)
-        from cluster.heap import restart_with_one_heap
         from cluster.process import run_coordinator
+        from cluster.shells.malloc_trim import restart_with_one_heap
         from perfkit.cli.up import port_taken
 
         # Only a process that is this command's own may begin it anew.
@@ -244,7 +244,7 @@ def submit(
 
 def _check_models(models: list[str]) -> None:
     """Say that a model is unknown before anything is started for it."""
-    from cluster.inference import ModelRepository
+    from cluster.models.inference import ModelRepository
 
     known = ModelRepository().names()
     for name in models:
@@ -254,7 +254,7 @@ def _check_models(models: list[str]) -> None:
 
 
 def _check_bind(settings: Settings) -> None:
-    from cluster.transport import check_bind
+    from cluster.shells.transport import check_bind
 
     try:
         check_bind(settings.bind, settings.insecure)

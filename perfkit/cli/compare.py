@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
 from perfkit.cli.measuring import check_experiment, check_target, machine_text, number, progress
 from perfkit.cli.output import errors_as_lines, note, out
 
 if TYPE_CHECKING:
-    from perfkit.bench.compare import SpecComparison
-    from perfkit.bench.results import Result
-    from perfkit.bench.stats import Verdict
+    from perfkit.bench.experiments.compare import SpecComparison
+    from perfkit.evidence.results import Result
+    from perfkit.evidence.stats import Verdict
 
 EXAMPLES = (
     ("both specs side by side, a minute or two", "perfkit compare baseline optimized"),
@@ -87,7 +87,7 @@ def compare(
     cluster failed · [bold]2[/] wrong arguments · with [bold]--gate[/] also [bold]3[/] slower,
     [bold]4[/] inconclusive · [bold]130[/] interrupted
     """
-    from perfkit.bench.results import ResultError, write
+    from perfkit.evidence.results import ResultError, write
 
     given = {
         "experiment": experiment, "blocks": blocks, "workers": workers, "tasks": tasks,
@@ -111,7 +111,7 @@ def compare(
 
 def show(found: SpecComparison) -> None:
     """The verdict and the ratio with its interval, the control, both figures, and the reason."""
-    from perfkit.bench.stats import ratio_text
+    from perfkit.evidence.stats import ratio_text
 
     console, comparison = out(), found.comparison
     verdict = str(comparison.verdict)
@@ -153,8 +153,8 @@ def _are_saved(a: str, b: str) -> bool:
 
 
 def _saved(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
-    from perfkit.bench.compare import compare_saved
-    from perfkit.bench.results import ResultError, load
+    from perfkit.bench.experiments.compare import compare_saved
+    from perfkit.evidence.results import ResultError, load
 
     if live:
         raise SettingError(f"--{next(iter(live))} is for two specs; saved results have their own")
@@ -165,8 +165,8 @@ def _saved(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
 
 
 def _live(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
-    from perfkit.bench.compare import compare_specs
-    from perfkit.bench.stats import MIN_BLOCKS
+    from perfkit.bench.experiments.compare import compare_specs
+    from perfkit.evidence.stats import MIN_BLOCKS
 
     if force:
         raise SettingError("--force is for saved results; two specs run on this machine")
@@ -183,7 +183,7 @@ def _live(a: str, b: str, live: dict[str, Any], force: bool) -> SpecComparison:
 
 
 def _gate(verdict: Verdict) -> int:
-    from perfkit.bench.stats import Verdict
+    from perfkit.evidence.stats import Verdict
     from perfkit.report import ExitCode
 
     codes = {Verdict.SLOWER: ExitCode.REGRESSION, Verdict.INCONCLUSIVE: ExitCode.INCONCLUSIVE}

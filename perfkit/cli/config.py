@@ -12,7 +12,7 @@ A file, with every key there is::
     workers = 2
     capacity = 1                        # tasks at once, per worker
     models = ["magika", "digits"]
-    handlers = "cluster.workloads:HANDLERS"
+    handlers = "cluster.work.workloads:HANDLERS"
     spec = "baseline"
     insecure = false                    # listen beyond this machine
 
@@ -34,9 +34,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from cluster.errors import ClusterError, did_you_mean
 from cluster.spec import DEFAULT_ENDPOINT, ClusterSpec
-from perfkit.specs import spec_named
+from cluster.vocabulary.errors import ClusterError, did_you_mean
+from perfkit.optimized.specs import spec_named
 
 DEFAULT_BIND = DEFAULT_ENDPOINT
 DEFAULT_FILE = Path("perfkit.toml")
@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: Workers = 2
     capacity: Capacity = 1
     models: list[str] = []
-    handlers: str = "cluster.workloads:HANDLERS"
+    handlers: str = "cluster.work.workloads:HANDLERS"
     spec: str = "baseline"
     set: dict[str, Any] = {}
     insecure: bool = False

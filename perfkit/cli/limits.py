@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from cluster.errors import did_you_mean
+from cluster.vocabulary.errors import did_you_mean
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import out
 
 if TYPE_CHECKING:
-    from perfkit.bench.limits import LimitRow, LimitTable
+    from perfkit.bench.goals.table import LimitRow, LimitTable
 
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
 #: What measures each table; its module has the `PROFILES` that it takes.
 TABLES = {
-    "limits": ("perfkit.bench.limits", "measure_limits"),
-    "gpu": ("perfkit.bench.gpu", "measure_gpu"),
-    "memory": ("perfkit.bench.memory", "measure_memory"),
+    "limits": ("perfkit.bench.goals.cluster", "measure_limits"),
+    "gpu": ("perfkit.bench.goals.gpu", "measure_gpu"),
+    "memory": ("perfkit.bench.goals.memory", "measure_memory"),
 }
 
 
@@ -71,7 +71,7 @@ def show(table: LimitTable, machine: str) -> None:
 
 
 def _cells(row: LimitRow) -> dict[str, str | Text]:
-    from perfkit.bench.limits import ends, number, verdict
+    from perfkit.bench.goals.table import ends, number, verdict
 
     word = verdict(row)
     return {

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.errors import did_you_mean
+from cluster.vocabulary.errors import did_you_mean
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import err, size
 
 if TYPE_CHECKING:
-    from perfkit.bench.environment import Environment
-    from perfkit.bench.experiments import Say
+    from perfkit.bench.experiments.catalogue import Say
+    from perfkit.evidence.environment import Environment
 
 
 def machine_text(environment: Environment) -> str:
@@ -61,8 +61,8 @@ def check_experiment(
     profile: str | None = None,
 ) -> None:
     """Find what is wrong with the arguments before a cluster is started for them."""
-    from cluster.inference import ModelRepository
-    from perfkit.bench.experiments import ENGINES, EXPERIMENTS
+    from cluster.models.inference import ModelRepository
+    from perfkit.bench.experiments.catalogue import ENGINES, EXPERIMENTS
 
     if profile is not None:
         raise SettingError("--profile is for limits and gpu; an experiment takes --tasks")

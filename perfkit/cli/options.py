@@ -84,7 +84,7 @@ Handlers: TypeAlias = Annotated[
     typer.Option(
         metavar="MODULE:NAME",
         help="The registry of what a worker can do, besides models.  "
-        "[dim]\\[default: cluster.workloads:HANDLERS][/dim]",
+        "[dim]\\[default: cluster.work.workloads:HANDLERS][/dim]",
         rich_help_panel=SETTINGS_PANEL,
     ),
 ]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
 from perfkit.cli.config import build_spec
 from perfkit.cli.output import (

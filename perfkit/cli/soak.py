@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.config import SettingError, build_spec, parse_knobs
 from perfkit.cli.measuring import check_target, machine_text, progress
 from perfkit.cli.output import FAILED, complain, errors_as_lines, note, out
 
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec
-    from perfkit.bench.leaks import LeakTable
-    from perfkit.bench.soak import SoakResult
+    from perfkit.bench.leaks.check import LeakTable
+    from perfkit.bench.leaks.soak import SoakResult
 
 INTERRUPTED = 130
 STYLES: Mapping[str, str] = {
@@ -66,8 +66,8 @@ def soak(
 
     Ends with 1 if there is a leak or something went wrong, with 2 if an argument is wrong.
     """
-    from perfkit.bench.leaks import Leak, check_leaks
-    from perfkit.bench.results import ResultError, write
+    from perfkit.bench.leaks.check import Leak, check_leaks
+    from perfkit.evidence.results import ResultError, write
 
     with errors_as_lines(ClusterError, ResultError):
         chosen = _chosen(spec, knobs or [], plant_leak)
@@ -77,7 +77,7 @@ def soak(
             if by_event:
                 found = check_leaks(chosen, progress=say)
             else:
-                from perfkit.bench.soak import soak as measure
+                from perfkit.bench.leaks.soak import soak as measure
 
                 found = measure(chosen, minutes, workers=workers, seed=seed, progress=say)
         if as_json is not None:
@@ -95,7 +95,7 @@ def soak(
 
 def _chosen(spec: str, knobs: list[str], plant_leak: bool) -> ClusterSpec:
     """The spec by name with its knobs turned, perhaps with a leak in it; raises SettingError."""
-    from perfkit.bench.planted import plant
+    from perfkit.bench.leaks.planted import plant
 
     chosen = build_spec(spec, parse_knobs(knobs, "--set"))
     try:
@@ -106,7 +106,7 @@ def _chosen(spec: str, knobs: list[str], plant_leak: bool) -> ClusterSpec:
 
 def show(found: SoakResult | LeakTable) -> None:
     """What was found, to people."""
-    from perfkit.bench.leaks import HEADER, Leak, LeakTable, cells
+    from perfkit.bench.leaks.check import HEADER, Leak, LeakTable, cells
 
     console = out()
     if not isinstance(found, LeakTable):

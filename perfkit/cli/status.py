@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.client import Client
-from cluster.errors import Unreachable
+from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
-from cluster.status import Status, WorkerStatus
+from cluster.vocabulary.errors import Unreachable
+from cluster.vocabulary.status import Status, WorkerStatus
 from perfkit.cli.output import out, size, write_json
 
 ANSWER_WITHIN_S = 3.0
@@ -61,7 +61,7 @@ def show_status(endpoint: str, spec: ClusterSpec, *, watch: bool, as_json: bool)
 
 
 def status_json(status: Status, endpoint: str) -> dict[str, Any]:
-    """The status as JSON values; the fields are those of `cluster.status.Status`."""
+    """The status as JSON values; the fields are those of `cluster.vocabulary.status.Status`."""
     facts: dict[str, Any] = msgspec.to_builtins(status)
     return {"endpoint": endpoint, **facts}
 

@@ -20,12 +20,12 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from cluster.client import Client
-from cluster.errors import ClusterError, TaskTimedOut, did_you_mean
-from cluster.inference import PayloadError, file_payload
+from cluster.models.inference import PayloadError, file_payload
+from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
-from cluster.status import Status
-from cluster.task import Priority, Requirements
+from cluster.vocabulary.errors import ClusterError, TaskTimedOut, did_you_mean
+from cluster.vocabulary.status import Status
+from cluster.vocabulary.task import Priority, Requirements
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import complain, out, write_json
 from perfkit.cli.status import ask_status
@@ -217,7 +217,7 @@ def row_payload(path: Path) -> bytes:
     Raises:
         PayloadError: it holds anything else. OSError: it cannot be read.
     """
-    from cluster.tensor import pack_tensor
+    from cluster.models.tensor import pack_tensor
 
     if path.suffix == ".npy":
         return pack_tensor(_npy_rows(path))
@@ -305,7 +305,7 @@ def _decoded(content: bytes, request: Request) -> Any:
 
 def _tensor(content: bytes) -> Any:
     """A tensor with its numbers in nested lists, or hex digits if it is none."""
-    from cluster.tensor import TensorError, unpack_tensor
+    from cluster.models.tensor import TensorError, unpack_tensor
 
     try:
         array = unpack_tensor(content)

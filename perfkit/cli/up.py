@@ -17,9 +17,9 @@ from types import FrameType
 from rich.live import Live
 from rich.text import Text
 
-from cluster.errors import ClusterError, Unreachable
 from cluster.local import LocalCluster, Process
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.cli.config import DEFAULT_BIND, Settings
 from perfkit.cli.output import complain, err, out, write_json
 from perfkit.cli.status import ask_status, status_view

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from cluster.errors import ClusterError, did_you_mean
 from cluster.spec import BASELINE, ClusterSpec
+from cluster.vocabulary.errors import ClusterError, did_you_mean
 from perfkit.engines.base import Engine
 
 __all__ = ["ENGINES", "Engine", "MissingExtra", "make_engine"]
@@ -34,7 +34,7 @@ def make_engine(
 ) -> Engine:
     """An engine of so many worker processes on this machine, to be entered.
 
-    Every worker offers `cluster.workloads:HANDLERS` and `models`. `spec` says how a cluster is
+    Every worker offers `cluster.work.workloads:HANDLERS` and `models`. `spec` says how a cluster is
     built; only zmq has one.
 
     Raises ClusterError when there is no such engine or it can't have so many workers, MissingExtra

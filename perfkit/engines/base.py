@@ -19,14 +19,14 @@ from functools import cache
 from types import TracebackType
 from typing import ClassVar, Self, TypeAlias
 
-from cluster.errors import ClusterError, TaskError, did_you_mean
-from cluster.futures import TaskFuture, as_exception, set_exception, set_result
-from cluster.handlers import Handlers, sort_out, try_some
-from cluster.inference import model_handlers
-from cluster.mapping import Chunk, MapReader, as_payload
+from cluster.models.inference import model_handlers
+from cluster.shells.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.shells.mapping import Chunk, MapReader, as_payload
 from cluster.spec import BASELINE, ClusterSpec
-from cluster.task import Failure
-from cluster.workloads import HANDLERS
+from cluster.vocabulary.errors import ClusterError, TaskError, did_you_mean
+from cluster.vocabulary.task import Failure
+from cluster.work.handlers import Handlers, sort_out, try_some
+from cluster.work.workloads import HANDLERS
 
 #: The results of a column of payloads, ``b""`` where a failure stands, and the failures.
 Column: TypeAlias = tuple[list[bytes], list[Failure]]

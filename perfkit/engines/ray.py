@@ -25,7 +25,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.engines import base
 from perfkit.engines.base import Column, ColumnEngine, answer, load
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import ClassVar
 
-from cluster.client import Client
 from cluster.local import LocalCluster
+from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec
-from cluster.status import Status
+from cluster.vocabulary.status import Status
 from perfkit.engines.base import Engine
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.host import host_load
-from cluster.task import NO_LOAD, Gpu, Load
+from cluster.vocabulary.task import NO_LOAD, Gpu, Load
+from cluster.work.host import host_load
 from perfkit.gpu.base import GpuSample, State
 from perfkit.gpu.card import Cards
 from perfkit.gpu.discovery import DRM_ROOT

@@ -19,11 +19,11 @@ from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from perfkit.evidence.tables import data_frame, html_table, mib_text
 from perfkit.gpu.base import GpuSample
 from perfkit.gpu.card import Card, Cards, FastReader, Row
 from perfkit.gpu.discovery import DRM_ROOT
 from perfkit.gpu.files import PADDING, HeldFile
-from perfkit.profile import data_frame, html_table, mib_text
 
 if TYPE_CHECKING:
     import pandas as pd

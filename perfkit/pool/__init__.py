@@ -2,7 +2,7 @@
 
 Whether a pool pays is a question of what it saves: memory that the allocator hands out in 50 ns is
 not worth a lock, a megabyte that the kernel has to map or a connection that takes a handshake is.
-`perfkit.bench.pools` measures which is which; the optimised cluster uses only what wins there.
+`perfkit.bench.goals.pools` measures which is which; the optimised cluster uses what wins there.
 """
 
 from perfkit.pool.base import (

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 
 _HERE = str(Path(__file__).parent)
 #: How many places a complaint about what was not returned names.

@@ -35,7 +35,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, overload
 
-from perfkit.profile import data_frame, html_table, short_path, switch
+from perfkit.evidence.tables import data_frame, html_table
+from perfkit.profile import short_path, switch
 from perfkit.profile.calls import (
     Function,
     ProfilerBusy,

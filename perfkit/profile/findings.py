@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
-from perfkit.profile import data_frame, html_table, mib_text
+from perfkit.evidence.tables import data_frame, html_table, mib_text
 
 if TYPE_CHECKING:
     import pandas as pd

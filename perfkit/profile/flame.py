@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perfkit.profile import html_table
+from perfkit.evidence.tables import html_table
 from perfkit.profile.attach import program, watch
 
 #: Off the beat of anything that happens every so many milliseconds.

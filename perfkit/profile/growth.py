@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from perfkit.profile import html_table
+from perfkit.evidence.tables import html_table
 from perfkit.profile.findings import MemoryFinding
 
 #: How many types a table shows, those that grew most.

@@ -26,7 +26,8 @@ from urllib.parse import quote
 
 import psutil
 
-from perfkit.profile import html_table, mib_text, short_path
+from perfkit.evidence.tables import html_table, mib_text
+from perfkit.profile import short_path
 from perfkit.profile.attach import STOP_TIMEOUT_S, reason_of
 from perfkit.profile.findings import MemoryFinding
 from perfkit.profile.watch import check_pid

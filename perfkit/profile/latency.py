@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from perfkit.bench.stats import Interval, bootstrap_interval, percentile_interval
-from perfkit.profile import data_frame, html_table
+from perfkit.evidence.stats import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.tables import data_frame, html_table
 from perfkit.profile.clocks import (
     NS,
     STAMPS,

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from perfkit.profile import html_table, mib_text, short_path
+from perfkit.evidence.tables import html_table, mib_text
+from perfkit.profile import short_path
 from perfkit.profile.findings import MemoryFinding
 
 #: How many lines of a function the common table shows.

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from perfkit.profile import data_frame, html_table, mib_text, switch
+from perfkit.evidence.tables import data_frame, html_table, mib_text
+from perfkit.profile import switch
 from perfkit.profile.allocations import AllocationLine, Traces
 from perfkit.profile.findings import MemoryFinding
 from perfkit.profile.watch import (

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from cluster.client import Client
-from cluster.errors import ClusterError, did_you_mean
+from cluster.shells.client import Client
 from cluster.spec import BASELINE, DEFAULT_ENDPOINT, ClusterSpec
+from cluster.vocabulary.errors import ClusterError, did_you_mean
 from perfkit.profile.watch import INTERVAL_S, SAMPLES_LIMIT, MemoryWatch, watch_memory
 
 COORDINATOR = "coordinator"

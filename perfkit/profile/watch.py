@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from perfkit.profile import data_frame, html_table, mib_text
+from perfkit.evidence.tables import data_frame, html_table, mib_text
 from perfkit.profile.findings import MemoryFinding
 
 if TYPE_CHECKING:

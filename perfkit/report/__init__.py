@@ -5,29 +5,28 @@ page per notebook, their results as JSON and the command to run it all again. Th
 behind it (papermill, nbconvert, matplotlib) are imported when they are first used: a command line
 that only prints its help pays for none of them.
 
-Pictures are in `perfkit.report.figures`, headline findings in `perfkit.report.headlines`; both are
-for notebooks and know nothing of how a report is run.
+Pictures are in `perfkit.report.figures`, headline findings in `perfkit.report.engine.headlines`;
+both are for notebooks and know nothing of how a report is run.
 """
 
-from perfkit.report.headlines import Headline, Verdict
-from perfkit.report.outcome import (
+from perfkit.report.engine.headlines import Headline, Verdict
+from perfkit.report.engine.outcome import (
     SEVERITY,
     ExitCode,
     Failure,
-    NotebookRun,
     ReportError,
-    ReportRun,
     Status,
     most_severe,
 )
-from perfkit.report.parameters import Parameter, ParameterError, read_parameters
-from perfkit.report.progress import (
+from perfkit.report.engine.parameters import Parameter, ParameterError, read_parameters
+from perfkit.report.engine.progress import (
     PlainProgress,
     Progress,
     SilentProgress,
     TerminalProgress,
     progress_for,
 )
+from perfkit.report.engine.result import NotebookRun, ReportRun
 from perfkit.report.run import DEFAULT_CELL_TIMEOUT_S, rerun_command, run_report
 
 __all__ = [

@@ -21,23 +21,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from perfkit.report import headlines as findings
-from perfkit.report.execute import execute_notebook
-from perfkit.report.folder import RunFolder, run_folder
-from perfkit.report.html import PageFacts, notebook_title, render_notebook
-from perfkit.report.index import IndexFacts, render_index
-from perfkit.report.outcome import (
-    ExitCode,
-    Failure,
-    NotebookRun,
-    ReportError,
-    ReportRun,
-    Status,
-    most_severe,
-)
-from perfkit.report.parameters import Parameter, load_cells, read_parameters, resolve
-from perfkit.report.progress import Progress, progress_for
-from perfkit.report.units import duration
+from perfkit.report.engine import headlines as findings
+from perfkit.report.engine.execute import execute_notebook
+from perfkit.report.engine.folder import RunFolder, run_folder
+from perfkit.report.engine.outcome import ExitCode, Failure, ReportError, Status, most_severe
+from perfkit.report.engine.parameters import Parameter, load_cells, read_parameters, resolve
+from perfkit.report.engine.progress import Progress, progress_for
+from perfkit.report.engine.result import NotebookRun, ReportRun
+from perfkit.report.figures.units import duration
+from perfkit.report.page.html import PageFacts, notebook_title, render_notebook
+from perfkit.report.page.index import IndexFacts, render_index
 
 SCHEMA = 1
 RESULTS = "results"
@@ -332,7 +325,7 @@ def _fingerprint() -> dict[str, Any]:
     """The machine and the code that runs on it, as JSON has them."""
     import msgspec
 
-    from perfkit.bench.environment import fingerprint
+    from perfkit.evidence.environment import fingerprint
 
     described: dict[str, Any] = msgspec.to_builtins(fingerprint())
     return described

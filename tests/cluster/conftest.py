@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
 from cluster.spec import load_codec
-from cluster.workloads import HANDLERS
-from perfkit.specs import OPTIMIZED
+from cluster.work.workloads import HANDLERS
+from perfkit.optimized.specs import OPTIMIZED
 
 DEADLINE_S = 20.0
 

@@ -17,8 +17,8 @@ import pytest
 from msgspec.structs import replace
 
 from cluster import Client, ClusterSpec, LocalCluster, Priority
-from cluster.errors import ClusterError, TaskDeadLettered, TaskFailed, Unreachable
-from cluster.task import Gpu
+from cluster.vocabulary.errors import ClusterError, TaskDeadLettered, TaskFailed, Unreachable
+from cluster.vocabulary.task import Gpu
 from tests.perfkit.gpu.trees import plant
 
 TIMEOUT_S = 20
@@ -205,8 +205,8 @@ def test_a_handler_that_prints_a_lot_does_not_block_its_worker(module):
     ("options", "words"),
     [
         ({"handlers": "no_such_module:HANDLERS"}, "No module named 'no_such_module'"),
-        ({"handlers": "cluster.workloads:NOTHING"}, "has no 'NOTHING'"),
-        ({"handlers": "cluster.policy:POLICIES"}, "is a dict, not a Handlers registry"),
+        ({"handlers": "cluster.work.workloads:NOTHING"}, "has no 'NOTHING'"),
+        ({"handlers": "cluster.core.policy:POLICIES"}, "is a dict, not a Handlers registry"),
         ({"capacity": 5000}, "with capacity 5000"),
     ],
 )

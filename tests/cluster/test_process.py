@@ -12,7 +12,7 @@ import pytest
 from cluster import Client
 from cluster.process import main
 from cluster.spec import BASELINE, encode_spec
-from cluster.task import Gpu
+from cluster.vocabulary.task import Gpu
 from tests.perfkit.gpu.trees import plant
 
 TIMEOUT_S = 20

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import ClusterError
-from cluster.limits import Limits
-from cluster.policy import POLICIES
+from cluster.core.policy import POLICIES
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions, decode_spec, encode_spec, load_part
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.limits import Limits
 
 
 @given(
@@ -51,19 +51,19 @@ def test_what_is_wrong_with_a_spec_is_named(text, complaint):
 
 
 def test_a_part_is_loaded_by_name():
-    assert load_part("cluster.policy:POLICIES") is POLICIES
+    assert load_part("cluster.core.policy:POLICIES") is POLICIES
 
 
 def test_what_is_wrong_with_a_parts_name_is_said(module):
     module("from cluster import nothing_of_that_name\n", "half_a_module")
     module("def (:\n", "no_python")
     for path, complaint in {
-        "cluster.policy": "'module:attribute'",
-        "cluster.policy:": "'module:attribute'",
+        "cluster.core.policy": "'module:attribute'",
+        "cluster.core.policy:": "'module:attribute'",
         ":POLICIES": "'module:attribute'",
         ".policy:POLICIES": "'module:attribute'",
         "cluster.novelty:PART": "No module named 'cluster.novelty'",
-        "cluster.policy:NOVELTY": "module 'cluster.policy' has no 'NOVELTY'",
+        "cluster.core.policy:NOVELTY": "module 'cluster.core.policy' has no 'NOVELTY'",
         "half_a_module:PART": "nothing_of_that_name",
         "no_python:PART": "invalid syntax",
     }.items():

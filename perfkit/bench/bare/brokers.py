@@ -18,10 +18,10 @@ import msgspec
 import zmq
 
 from cluster.local import Process
-from cluster.task import Priority
-from cluster.transport import NOW
+from cluster.shells.transport import NOW
+from cluster.vocabulary.task import Priority
 from perfkit.bench.bare.packing import TASKS_PER_FRAME, pack, unpack_outcomes
-from perfkit.bench.load import ExperimentError, Work
+from perfkit.bench.workloads.load import ExperimentError, Work
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0

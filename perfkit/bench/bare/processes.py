@@ -20,7 +20,7 @@ import msgspec
 import zmq
 
 from cluster.process import announce, stop_with_parent
-from cluster.transport import MORE, NOW
+from cluster.shells.transport import MORE, NOW
 from perfkit.bench.bare.packing import (
     TASKS_PER_FRAME,
     Job,

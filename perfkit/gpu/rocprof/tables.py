@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perfkit.profile import data_frame, html_table
+from perfkit.evidence.tables import data_frame, html_table
 
 if TYPE_CHECKING:
     import pandas as pd

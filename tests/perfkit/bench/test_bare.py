@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.bare import Forwarder, PackedBroker, RawLink, brokers
 from perfkit.bench.bare.brokers import Bare
 from perfkit.bench.bare.packing import (
@@ -21,7 +21,7 @@ from perfkit.bench.bare.packing import (
     unpack_tasks,
 )
 from perfkit.bench.bare.processes import PRIORITIES, main, next_jobs
-from perfkit.bench.load import ExperimentError, Work, WrongResult, echo_work
+from perfkit.bench.workloads.load import ExperimentError, Work, WrongResult, echo_work
 
 WORK = echo_work(1_050, seed=3)
 BIG = echo_work(5, seed=3, payload_bytes=100_000)

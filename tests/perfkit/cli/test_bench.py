@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.bench import experiments
-from perfkit.bench.environment import fingerprint
-from perfkit.bench.results import Result as Figure
-from perfkit.bench.results import load
+from perfkit.bench.experiments import catalogue
 from perfkit.cli.bench import show
+from perfkit.evidence.environment import fingerprint
+from perfkit.evidence.results import Result as Figure
+from perfkit.evidence.results import load
 
 Call = Callable[..., Result]
 
@@ -93,9 +93,9 @@ def test_what_is_unknown_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_help_names_the_experiments_there_are(perfkit: Call) -> None:
     shown = perfkit("bench", "--help").stdout
-    assert all(name in shown for name in experiments.EXPERIMENTS)
+    assert all(name in shown for name in catalogue.EXPERIMENTS)
     assert "throughput, latency, burst or startup" in shown
-    assert len(experiments.EXPERIMENTS) == 4
+    assert len(catalogue.EXPERIMENTS) == 4
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_another_engine_runs_the_same_tasks_and_names_no_spec(perfkit: Call) -> 
     assert "  cluster   local, 1 workers, 40 tasks, seed 0" in ran.stdout
     assert "per_task" not in ran.stdout
     saved = load("x")
-    assert (saved.engine, saved.spec) == ("local", experiments.NO_SPEC)
+    assert (saved.engine, saved.spec) == ("local", catalogue.NO_SPEC)
 
 
 def test_an_engine_that_is_not_installed_says_how_to(
@@ -150,14 +150,14 @@ def test_an_engine_that_is_not_installed_says_how_to(
 def test_the_help_names_the_engines_there_are(perfkit: Call) -> None:
     shown = perfkit("bench", "--help").stdout
     assert "local, zmq, dask or ray" in shown
-    assert len(experiments.ENGINES) == 4
+    assert len(catalogue.ENGINES) == 4
 
 
 def test_an_experiment_that_fails_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
-        raise experiments.WrongResult("task 3 came back as task 4")
+        raise catalogue.WrongResult("task 3 came back as task 4")
 
-    monkeypatch.setattr(experiments, "run", wrong)
+    monkeypatch.setattr(catalogue, "run", wrong)
     ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"

@@ -11,11 +11,11 @@ import psutil
 import pytest
 from typer.testing import Result
 
-from perfkit.bench import experiments
-from perfkit.bench.environment import fingerprint, machine_id
-from perfkit.bench.results import Result as Figure
-from perfkit.bench.results import save
-from perfkit.bench.stats import abba
+from perfkit.bench.experiments import catalogue
+from perfkit.evidence.environment import fingerprint, machine_id
+from perfkit.evidence.results import Result as Figure
+from perfkit.evidence.results import save
+from perfkit.evidence.stats import abba
 
 Call = Callable[..., Result]
 HERE = fingerprint()
@@ -102,7 +102,7 @@ def test_a_live_comparison_shows_its_control(
             unit="tasks/s", low=None, high=None, samples=[next(moods)], environment=HERE,
         )  # fmt: skip
 
-    monkeypatch.setattr(experiments, "run", run)
+    monkeypatch.setattr(catalogue, "run", run)
     ran = perfkit("compare", "baseline", "baseline")
     assert ran.exit_code == 0
     assert ran.stdout.startswith(f"{verdict}  B/A ")
@@ -160,7 +160,7 @@ def test_wrong_words_are_told_before_anything_runs(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("an experiment was run")
 
-    monkeypatch.setattr(experiments, "run", never)
+    monkeypatch.setattr(catalogue, "run", never)
     ended = perfkit("compare", *arguments)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert complaint in ended.stderr
@@ -168,9 +168,9 @@ def test_wrong_words_are_told_before_anything_runs(
 
 def test_a_wrong_result_makes_no_comparison(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
-        raise experiments.WrongResult("task 3 came back as task 4")
+        raise catalogue.WrongResult("task 3 came back as task 4")
 
-    monkeypatch.setattr(experiments, "run", wrong)
+    monkeypatch.setattr(catalogue, "run", wrong)
     ended = perfkit("compare", "baseline", "baseline", "--gate")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.bench import limits, memory
-from perfkit.bench.environment import fingerprint
-from perfkit.bench.limits import GOALS, LimitTable, make_row
-from perfkit.bench.load import WrongResult
+from perfkit.bench.goals import cluster as limits
+from perfkit.bench.goals import memory
+from perfkit.bench.goals.cluster import GOALS
+from perfkit.bench.goals.table import LimitTable, make_row
+from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.limits import show
+from perfkit.evidence.environment import fingerprint
 
 Call = Callable[..., Result]
 #: Two rows with figures, the rest unknown.

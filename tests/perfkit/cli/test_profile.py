@@ -47,7 +47,7 @@ def test_a_program_reads_rows_and_samples(perfkit: Call, local: LocalCluster) ->
 
 
 REFUSED = HeapProfile("coordinator", reason="memray attach: not permitted")
-SITE = AllocationSite("cluster/run.py:9 __init__", 2**20, 3)
+SITE = AllocationSite("cluster/core/run.py:9 __init__", 2**20, 3)
 SEEN = HeapProfile("coordinator", 70, 2**22, 2**21, (SITE,), Path("page.html"))
 
 
@@ -81,7 +81,7 @@ def test_allocations_come_below_the_samples_or_the_reason_why_not(
     assert (shown.exit_code, shown.stderr) == (code, said)
     assert asked == [(local.coordinator_pid, "coordinator", Path("page.html"))]
     assert "RSS" in shown.stdout
-    assert ("cluster/run.py:9 __init__" in shown.stdout) == (found is SEEN)
+    assert ("cluster/core/run.py:9 __init__" in shown.stdout) == (found is SEEN)
 
 
 def test_memory_that_went_back_has_its_sign() -> None:

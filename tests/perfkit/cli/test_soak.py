@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.bench import leaks, soak
-from perfkit.bench.churn import KINDS
-from perfkit.bench.environment import fingerprint
-from perfkit.bench.leaks import CheckSizes
-from perfkit.bench.planted import LEAKED
-from perfkit.bench.reading import Reading
-from perfkit.bench.soak import Round, summarise
+from perfkit.bench.leaks.check import CheckSizes, soak
+from perfkit.bench.leaks.check import check as leaks
+from perfkit.bench.leaks.churn import KINDS
+from perfkit.bench.leaks.planted import LEAKED
+from perfkit.bench.leaks.reading import Reading
+from perfkit.bench.leaks.soak import Round, summarise
+from perfkit.evidence.environment import fingerprint
 
 Call = Callable[..., Result]
 SMALL = CheckSizes(tasks=1_600, churn=160, readings=16)
@@ -102,7 +102,10 @@ def test_a_soak_that_was_interrupted_ends_with_130(
         (["--workers", "0"], "--workers"),
         (["--json", "."], "--json: . is a directory"),
         (["--set", "brst=3"], "brst"),
-        (["--set", "queue=perfkit.queue:SortedQueue", "--plant-leak"], "queue of its own"),
+        (
+            ["--set", "queue=perfkit.optimized.queue:SortedQueue", "--plant-leak"],
+            "queue of its own",
+        ),
     ],
 )
 def test_wrong_words_are_told_before_anything_runs(

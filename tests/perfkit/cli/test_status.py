@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from typer.testing import Result
 
-from cluster.client import Client
-from cluster.status import Status, WorkerStatus
-from cluster.task import Load
+from cluster.shells.client import Client
+from cluster.vocabulary.status import Status, WorkerStatus
+from cluster.vocabulary.task import Load
 from perfkit.cli import status as module
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
 

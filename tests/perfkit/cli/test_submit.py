@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from cluster.client import Client
-from cluster.inference import PayloadError
-from cluster.status import Status
+from cluster.models.inference import PayloadError
+from cluster.shells.client import Client
+from cluster.vocabulary.status import Status
 from perfkit.cli import submit as module
 from perfkit.cli.submit import row_payload, text_payload
 

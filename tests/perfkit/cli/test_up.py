@@ -10,7 +10,7 @@ import psutil
 import pytest
 from typer.testing import Result
 
-from cluster.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.up import StopSignals, port_taken
 
 Call = Callable[..., Result]
@@ -76,7 +76,7 @@ def test_a_worker_that_does_not_come_up_ends_it_with_its_words(perfkit: Call) ->
 def test_settings_come_from_the_file_in_the_folder(start_up: Any, tmp_path: Any) -> None:
     (tmp_path / "perfkit.toml").write_text("[cluster]\nworkers = 1\n[cluster.set]\ncredit = 3\n")
     (tmp_path / "jobs.py").write_text(
-        "from cluster.handlers import Handlers\n"
+        "from cluster.work.handlers import Handlers\n"
         "HANDLERS = Handlers()\n"
         "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
     )
@@ -152,7 +152,7 @@ def test_a_worker_finds_handlers_in_the_working_folder(
     start: Any, perfkit: Call, start_up: Any, tmp_path: Any
 ) -> None:
     (tmp_path / "jobs.py").write_text(
-        "from cluster.handlers import Handlers\n"
+        "from cluster.work.handlers import Handlers\n"
         "HANDLERS = Handlers()\n"
         "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
     )

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.errors import ClusterError, TaskFailed
-from perfkit.bench.served import model_work
+from cluster.vocabulary.errors import ClusterError, TaskFailed
+from perfkit.bench.workloads.served import model_work
 from perfkit.engines import ENGINES, Engine, MissingExtra, make_engine
 
 TIMEOUT_S = 30.0
@@ -89,7 +89,7 @@ def test_what_ends_later_still_comes_in_its_place(engine: Engine) -> None:
 def test_an_endless_map_is_read_a_bounded_window_ahead(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.mapping.WINDOW_TASKS", 1_000)
+    monkeypatch.setattr("cluster.shells.mapping.WINDOW_TASKS", 1_000)
     read = itertools.count()
     results = engine.map("echo", (b"%d" % number for number in read))
     assert list(itertools.islice(results, 20)) == [b"%d" % number for number in range(20)]

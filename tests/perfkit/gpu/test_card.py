@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.bench.recorded_cards import EXPECTED, judge
+from perfkit.bench.goals.recorded_cards import EXPECTED, judge
 from perfkit.gpu.base import READINGS, Found, PowerKind, State
 from perfkit.gpu.card import REPLAN_AFTER, Card, Cards, FastReader
 from tests.perfkit.gpu.trees import POLARIS, Kernel, card_of, plant, sample_of, table_v1_3

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cluster.task import Gpu, Load
+from cluster.vocabulary.task import Gpu, Load
 from perfkit.gpu import probe as module
 from perfkit.gpu.base import GpuSample
 from perfkit.gpu.card import Card

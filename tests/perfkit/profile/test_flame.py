@@ -8,18 +8,18 @@ from perfkit.profile import flame
 from perfkit.profile.flame import Flame, Frame, read_stacks, sample_stacks
 
 RAW = """\
-main (app.py:1);run (cluster/coordinator.py:171);_turn (cluster/coordinator.py:195) 3
-main (app.py:1);run (cluster/coordinator.py:171) 1
+main (app.py:1);run (cluster/shells/coordinator.py:171);_turn (cluster/shells/coordinator.py:195) 3
+main (app.py:1);run (cluster/shells/coordinator.py:171) 1
 main (app.py:1);wait (threading.py:9) 6
-main (app.py:2);run (cluster/coordinator.py:180) 2
+main (app.py:2);run (cluster/shells/coordinator.py:180) 2
 """
-RUN = Frame("run", "cluster/coordinator.py")
+RUN = Frame("run", "cluster/shells/coordinator.py")
 
 
 def test_stacks_are_read_and_lines_of_one_function_are_one() -> None:
     stacks = dict(read_stacks(RAW))
     assert stacks == {
-        (Frame("main", "app.py"), RUN, Frame("_turn", "cluster/coordinator.py")): 3,
+        (Frame("main", "app.py"), RUN, Frame("_turn", "cluster/shells/coordinator.py")): 3,
         (Frame("main", "app.py"), RUN): 3,
         (Frame("main", "app.py"), Frame("wait", "threading.py")): 6,
     }

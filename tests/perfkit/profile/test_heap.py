@@ -16,7 +16,7 @@ import pytest
 
 from perfkit.profile import heap
 from perfkit.profile.heap import HeapProfile, attach_heap, profile_heap
-from perfkit.report.selfcontained import find_external
+from perfkit.report.page.selfcontained import find_external
 
 pytest.importorskip("memray")
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from cluster import LocalCluster
-from cluster.client import Client
-from cluster.errors import Unreachable
+from cluster.shells.client import Client
 from cluster.spec import BASELINE
+from cluster.vocabulary.errors import Unreachable
 from perfkit.profile import attach_memory, find_process
 from perfkit.profile.processes import ProcessNotFound
 

@@ -58,7 +58,7 @@ GOOD = (
     "## A profile",
     "%load_ext line_profiler\n%lprun -f work work()",
     "## A picture",
-    "from perfkit.report.figures import latency_distribution\n"
+    "from perfkit.report.figures.charts import latency_distribution\n"
     "latency_distribution([1.0, 2.0, 3.0, 4.0] * 30)",
     "print(os.getcwd() + '/here', 'see http://example.org for more')",
 )

@@ -1,0 +1,1 @@
+"""Who works on what: the scheduler and its parts, sans-IO."""

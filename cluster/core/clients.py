@@ -1,0 +1,169 @@
+"""The coordinator's side of its clients: what each handed in, and what it has received.
+
+Submissions are numbered by their client, so a repeated message is recognised; results are kept
+until the client says that it has them, so a lost one can be delivered again. A number that was
+refused is over like one that was received: its client has let go of it, so a late repeat must not
+start it unheard, even if there is room meanwhile.
+"""
+
+from __future__ import annotations
+
+from cluster.core.ledger import CANCELLED, Ledger
+from cluster.core.rangeset import Stretches, stretches
+from cluster.core.run import Run
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.lifecycle import Cause
+
+OVER = "it was refused, or is over"
+
+
+class ClientState:
+    """One client: what it has handed in and not yet said it received."""
+
+    __slots__ = ("floor", "id", "last_seen", "over", "submissions")
+
+    def __init__(self, id: str, most_open: int, now: float) -> None:
+        self.id = id
+        self.last_seen = now
+        #: nothing below this submission concerns the client any more
+        self.floor = 0
+        self.submissions: dict[int, Run] = {}
+        #: submissions above the floor that are over: a late repeat of one must not start it again.
+        #: Whoever leaves no number out has no more stretches of them than open ones, and one; who
+        #: does may find that what it had left out is over.
+        self.over = Stretches(most_open + 1)
+
+
+class Clients:
+    """All clients, by name. A client that stays silent too long is dropped with everything it had
+    handed in.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.by_name: dict[str, ClientState] = {}
+        self._ledger = ledger
+        self._limits = ledger.limits
+
+    def submitted(self, event: on.TasksSubmitted, now: float) -> None:
+        """Accept a run, refuse it with a reason, or recognise it as a repeat."""
+        client = self._seen(event.client, now)
+        if client is None:
+            return self._refuse(event, f"{self._limits.clients} clients are served already")
+        known = client.submissions.get(event.submission)
+        if known is not None:
+            self._ledger.out.append(do.Accept(client.id, event.submission, known.id))
+        elif event.submission in client.over:
+            # Whoever still waits for it has missed its refusal; anybody else does not listen.
+            self._ledger.out.append(do.Refuse(client.id, event.submission, OVER))
+        if known or event.submission < client.floor or event.submission in client.over:
+            self._ledger.counters["duplicate_submissions"] += 1
+            return None
+        payload_bytes = sum(map(len, event.payloads))
+        reason = self._full(client, len(event.payloads), payload_bytes)
+        if reason is not None:
+            client.over.add(event.submission)
+            return self._refuse(event, reason)
+        run = self._ledger.accept(event, payload_bytes, now)
+        run.client = client.id  # each message has another string that says the same
+        client.submissions[event.submission] = run
+        return None
+
+    def cancelled(self, event: on.TasksCancelled, now: float) -> None:
+        """End what is not terminal yet of some positions, or of all."""
+        client = self.by_name.get(event.client)
+        run = client.submissions.get(event.submission) if client is not None else None
+        if run is None:
+            self._ledger.counters["late_cancels"] += 1
+            return
+        spans = stretches(event.positions) if event.positions else [(0, run.count)]
+        for start, stop in spans:
+            self._ledger.end(run, (start, min(stop, run.count)), Cause.CANCELLED, CANCELLED, now)
+
+    def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
+        """Let go of what was received, remind the client of what it seems to have missed."""
+        client = self._seen(event.client, now)
+        if client is None:
+            return
+        heartbeat_s = self._limits.heartbeat_s
+        self._ledger.out.append(do.Greet(client.id, heartbeat_s, event.received))
+        for submission in event.received:
+            self._received(client, submission, now)
+        if event.floor > client.floor:
+            client.floor = event.floor
+            for submission in [s for s in client.submissions if s < event.floor]:
+                self._received(client, submission, now)
+            client.over.forget_below(event.floor)
+        for submission, start, stop in event.partly:
+            run = client.submissions.get(submission)
+            if run is not None:
+                self._ledger.unread.add(client.id, -run.let_go(start, stop))
+        for submission, count in event.waiting:
+            self._remind(client, submission, count)
+
+    def left(self, event: on.ClientLeft, now: float) -> None:
+        """Forget a client and everything it had handed in."""
+        client = self.by_name.pop(event.client, None)
+        if client is None:
+            return
+        self._ledger.timers.clear(("client", client.id))
+        for submission in list(client.submissions):
+            self._received(client, submission, now)
+        self._ledger.unread.forget(client.id)
+
+    def shrink(self) -> None:
+        """Make the tables small again, which are empty when there is no run."""
+        for client in self.by_name.values():
+            client.submissions.clear()
+
+    def due(self, name: str, now: float) -> None:
+        """A client may have been silent for too long."""
+        due = self.by_name[name].last_seen + self._limits.client_liveness_s
+        if due > now:
+            self._ledger.timers.set(("client", name), due)
+        else:
+            self._ledger.counters["clients_lost"] += 1
+            self.left(on.ClientLeft(name), now)
+
+    def _seen(self, name: str, now: float) -> ClientState | None:
+        client = self.by_name.get(name)
+        if client is None:
+            if len(self.by_name) >= self._limits.clients:
+                return None
+            most_open = self._limits.submissions_per_client
+            client = self.by_name[name] = ClientState(name, most_open, now)
+            self._ledger.timers.set(("client", name), now + self._limits.client_liveness_s)
+        client.last_seen = now
+        return client
+
+    def _full(self, client: ClientState, tasks: int, payload_bytes: int) -> str | None:
+        """Why a submission can't be taken in, in words; None when it can."""
+        most = self._limits.submissions_per_client
+        if not tasks:
+            return "it holds no task"
+        if len(client.submissions) >= most:
+            return f"{most} submissions of this client are open"
+        return self._ledger.full(tasks, payload_bytes)
+
+    def _refuse(self, event: on.TasksSubmitted, reason: str) -> None:
+        self._ledger.counters["refused"] += len(event.payloads)
+        self._ledger.out.append(do.Refuse(event.client, event.submission, reason))
+
+    def _received(self, client: ClientState, submission: int, now: float) -> None:
+        run = client.submissions.pop(submission, None)
+        if run is None:
+            return
+        if submission >= client.floor:
+            client.over.add(submission)
+        self._ledger.forget(run, now)
+
+    def _remind(self, client: ClientState, submission: int, count: int) -> None:
+        run = client.submissions.get(submission)
+        if run is not None:
+            self._ledger.out.append(do.Accept(client.id, submission, run.id))
+            if count < run.count - run.open:
+                self._ledger.redeliver(run)
+        elif submission >= client.floor:
+            reason = OVER if submission in client.over else "the coordinator lost it"
+            client.over.add(submission)
+            self._ledger.out.append(do.Refuse(client.id, submission, reason))

@@ -1,0 +1,367 @@
+"""The ledger of tasks: every accepted task is in it once, queued, under one lease, or terminal.
+
+It moves ranges through TRANSITIONS and keeps the accounts (tasks open, bytes held, stories). It
+knows leases but does not decide who gets one: that is the scheduler's part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from cluster.core.backpressure import Unread
+from cluster.core.queue import RunQueue
+from cluster.core.rangeset import stretches
+from cluster.core.run import (
+    Entry,
+    Lease,
+    Outcome,
+    Past,
+    Range,
+    Received,
+    Run,
+    Streamed,
+    pack,
+    unpack,
+)
+from cluster.core.timers import Timers
+from cluster.core.worker import WorkerState
+from cluster.vocabulary import actions as do
+from cluster.vocabulary.events import TasksSubmitted
+from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import Failure, RunId, State, TaskId
+
+Timer: TypeAlias = tuple[str, Any]
+V = TypeVar("V", bound=Hashable)
+CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+#: the moves of each lease, reached once: in Python 3.11 a member of an enumeration costs as much to
+#: reach as a line of a story to write
+QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
+TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
+#: more than a codec puts around one outcome
+OUTCOME_FRAME_BYTES = 64
+#: how many different values are kept to be shared; at that, all are let go of
+MAX_SHARED = 4_096
+
+
+def weight(outcome: bytes | Failure) -> int:
+    """Bytes that an outcome takes up in a message: its own, and what is put around it."""
+    if isinstance(outcome, Failure):
+        return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
+    return len(outcome) + OUTCOME_FRAME_BYTES
+
+
+class Ledger:
+    """Runs, leases and what is owed to whom. Actions to take are appended to ``out``."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        chance: Callable[[], float],
+        queue: Callable[[int], RunQueue] = RunQueue,
+    ) -> None:
+        self.limits = limits
+        self.out: list[do.Action] = []
+        self.counters: Counter[str] = Counter()
+        self.timers: Timers[Timer] = Timers()
+        self.queue = queue(limits.bypasses)
+        self.runs: dict[RunId, Run] = {}
+        self.leases: dict[int, Lease] = {}
+        #: runs that are over and received, packed, kept for their stories
+        self.history: deque[bytes] = deque(maxlen=limits.history_runs)
+        #: tasks not terminal, the payload bytes of their runs, and the outcomes not yet received
+        self.open_tasks = 0
+        self.payload_bytes = 0
+        self.unread = Unread(limits.retained_bytes)
+        #: how much goes into one delivery: a character of a failure may take four bytes
+        self._delivery_bytes = limits.message_bytes // 4
+        self._entries = limits.story_entries
+        self._chance = chance
+        self._known: dict[Any, Any] = {}
+        self._next_run = 1
+        self._next_lease = 1
+
+    @property
+    def leases_granted(self) -> int:
+        """How many leases there have been."""
+        return self._next_lease - 1
+
+    @property
+    def retained_bytes(self) -> int:
+        """Bytes of outcomes that their clients have not said they received."""
+        return self.unread.total_bytes
+
+    def full(self, tasks: int, payload_bytes: int) -> str | None:
+        """Which bound stands in the way of so much more, in words; None when there is room."""
+        limits = self.limits
+        if self.open_tasks + tasks > limits.tasks:
+            return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
+        if self.payload_bytes + payload_bytes > limits.payload_bytes:
+            return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
+        if self.unread.total_bytes > limits.retained_bytes:
+            return (
+                f"{self.unread.total_bytes} bytes of results wait to be received, "
+                f"of at most {limits.retained_bytes}"
+            )
+        return None
+
+    def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
+        """Take a run in: from here on each of its tasks will have exactly one outcome."""
+        run = Run(self._next_run, event, now)
+        run.needs, run.retry = self._shared(run.needs), self._shared(run.retry)
+        self._next_run += 1
+        self.runs[run.id] = run
+        self.open_tasks += run.count
+        self.payload_bytes += payload_bytes
+        self.counters["accepted"] += run.count
+        self.out.append(do.Accept(run.client, run.submission, run.id))
+        if event.timeout_s is not None:
+            self.timers.set(("run", run.id), now + event.timeout_s)
+        self.queue.push(run)
+        return run
+
+    def _shared(self, value: V) -> V:
+        """The first of all values that equal this one: a peer's messages say the same again and
+        again, and each time in new objects.
+        """
+        if len(self._known) >= MAX_SHARED:
+            self._known.clear()
+        shared: V = self._known.setdefault(value, value)
+        return shared
+
+    def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
+        """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
+        hands.
+        """
+        piece = run.take(most, suspect)
+        lease = Lease(self._next_lease, run, piece, worker, now)
+        self._next_lease += 1
+        self.leases[lease.id] = worker.leases[lease.id] = lease
+        run.hold(lease)
+        if piece.deaths:
+            worker.suspects += 1
+        start, stop = piece.start, piece.stop
+        run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
+        if run.stamps is not None and len(run.stamps) == 1:
+            run.stamps.append(now)
+        kept = run.payloads
+        payloads = kept[start:stop] if isinstance(kept, list) else [kept]
+        kind = run.needs[0]
+        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
+        return lease
+
+    def close(self, lease: Lease) -> None:
+        """End a lease of which nothing is left."""
+        del self.leases[lease.id]
+        del lease.worker.leases[lease.id]
+        lease.run.release(lease)
+        if lease.deaths:
+            lease.worker.suspects -= 1
+        if lease.stream is not None:
+            lease.worker.keeping -= 1
+
+    def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
+        """Settle a stretch of a lease with its results, and deliver them."""
+        run, stop = lease.run, start + len(outcomes)
+        run.note(ASSIGNED, TO_FINISH, start, stop, lease.worker.id, now, self._entries)
+        self.counters["done"] += len(outcomes)
+        size_bytes = sum(map(len, outcomes))
+        self._settle(run, start, outcomes, size_bytes)
+        if size_bytes + OUTCOME_FRAME_BYTES * len(outcomes) <= self._delivery_bytes:
+            self._send(run, start, outcomes, [])
+        else:
+            self._deliver(run, start, stop)
+
+    def finish_streamed(self, lease: Lease, now: float) -> None:
+        """Settle the first task of a lease: its client has fetched its result."""
+        run, position = lease.run, lease.next
+        run.note(ASSIGNED, TO_FINISH, position, position + 1, lease.worker.id, now, self._entries)
+        self.counters["done"] += 1
+        self._settle(run, position, [Streamed(lease.id)], 0)
+        self.confirm(run, position, lease.id)
+
+    def confirm(self, run: Run, position: int, lease: int) -> None:
+        """Tell a client that what it has fetched is the outcome."""
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
+        self.out.append(do.Confirm(run.client, run.submission, position, lease, stamps))
+
+    def fail(self, lease: Lease, failure: Failure, now: float) -> None:
+        """Take in one failed attempt: try again after a wait, or settle."""
+        run, position, attempts = lease.run, failure.position, lease.attempts + 1
+        failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
+        detail = f"{failure.error} on {lease.worker.id}"
+        if attempts >= run.retry.max_attempts:
+            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
+            return
+        self.counters["retried"] += 1
+        run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
+        run.delayed = run.delayed or {}
+        run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
+        due = now + run.retry.wait_s(attempts, self._chance())
+        self.timers.set(("retry", (run.id, position)), due)
+
+    def retry_due(self, task: tuple[RunId, int], now: float) -> None:
+        """A failed task has waited long enough."""
+        run = self.runs[task[0]]
+        assert run.delayed is not None
+        run.put_back(run.delayed.pop(task[1]))
+        self.queue.push(run)
+
+    def requeue(
+        self, lease: Lease, span: tuple[int, int], cause: Cause, detail: str, now: float
+    ) -> None:
+        """Queue again what is still wanted of a stretch of a lease; bury what has lost too many
+        workers.
+        """
+        run, died = lease.run, cause is Cause.LOST
+        self.counters[cause.value] += span[1] - span[0]
+        for piece in lease.pieces(*span):
+            start, stop, attempts, deaths = piece
+            if deaths + died >= self.limits.deaths:
+                message = "\n".join(self._lines(run, start)) + f"\n{now:.3f} lost again: {detail}"
+                buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
+                self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
+            else:
+                run.note(
+                    ASSIGNED,
+                    cause,
+                    start,
+                    stop,
+                    f"{lease.worker.id}: {detail}",
+                    now,
+                    self._entries,
+                )
+                run.put_back(Range(start, stop, attempts, deaths + died))
+        self.queue.push(run)
+
+    def end(
+        self, run: Run, span: tuple[int, int], cause: Cause, failure: Failure, now: float
+    ) -> None:
+        """Settle, as ``failure``, whatever of positions ``span`` is not terminal; workers are told
+        to drop it.
+        """
+        if not run.open:
+            return
+        for piece in run.withdraw(*span):
+            self._end_piece(run, QUEUED, cause, piece[:2], failure, now)
+        for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
+            assert run.delayed is not None
+            del run.delayed[position]
+            self.timers.clear(("retry", (run.id, position)))
+            self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
+        for lease in (run.leases or {}).values():
+            pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
+            positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
+            if not positions:
+                continue
+            lease.revoked = (lease.revoked or set()).union(positions)
+            worker = lease.worker
+            self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
+            for piece in pieces:
+                self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
+
+    def run_due(self, id: RunId, now: float) -> None:
+        """A run's time is up."""
+        run = self.runs[id]
+        waited_s = now - run.accepted_at
+        late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
+        self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
+
+    def redeliver(self, run: Run) -> None:
+        """Deliver again every outcome there is."""
+        assert run.outcomes is not None
+        self.counters["redelivered"] += 1
+        streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
+        settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
+        for start, stop in stretches(settled):
+            self._deliver(run, start, stop)
+        for position, (lease,) in streamed.items():
+            self.confirm(run, position, lease)
+
+    def forget(self, run: Run, now: float) -> None:
+        """The client wants nothing more of a run: what is open of it ends unheard, only its story
+        is kept.
+        """
+        if run.open:
+            mark = len(self.out)
+            self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
+            self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
+        self.unread.add(run.client, -run.retained_bytes)
+        del self.runs[run.id]
+        self.history.append(pack(run))
+
+    def shrink(self) -> None:
+        """Make the tables small again, which are empty when there is no run."""
+        self.runs.clear()
+        self.leases.clear()
+        self._known.clear()
+
+    def story(self, task: TaskId) -> list[Entry]:
+        """What happened to one task, in order; empty when its run is unknown or forgotten."""
+        run: Run | Past | None = self.runs.get(task.run)
+        run = run or next((p for p in map(unpack, self.history) if p.id == task.run), None)
+        if run is None or not 0 <= task.position < run.count:
+            return []
+        first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
+        return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
+
+    def _lines(self, run: Run, position: int) -> list[str]:
+        story = self.story(TaskId(run.id, position))
+        return [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+
+    def _end_piece(
+        self,
+        run: Run,
+        state: State,
+        cause: Cause,
+        span: Sequence[int],
+        failure: Failure,
+        now: float,
+    ) -> None:
+        start, stop = span
+        run.note(state, cause, start, stop, failure.error, now, self._entries)
+        failures = [
+            Failure(p, failure.error, failure.message, failure.state) for p in range(start, stop)
+        ]
+        self.counters[failure.state.value] += len(failures)
+        self._settle(run, start, failures, len(failure.message) * len(failures))
+        self._deliver(run, start, stop)
+
+    def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
+        run.settle(start, outcomes, size_bytes)
+        self.open_tasks -= len(outcomes)
+        self.unread.add(run.client, size_bytes)
+        if not run.open:
+            self.payload_bytes -= run.payload_bytes
+            run.payloads = []
+            self.timers.clear(("run", run.id))
+
+    def _deliver(self, run: Run, start: int, stop: int) -> None:
+        """Deliver settled outcomes in as many messages as it takes for each to go through a socket:
+        together they may be larger than anything their client ever sent.
+        """
+        assert run.outcomes is not None
+        results: list[bytes] = []
+        failures: list[Failure] = []
+        room = self._delivery_bytes
+        for position in range(start, stop):
+            outcome = run.outcomes[position]
+            assert outcome is not None
+            assert not isinstance(outcome, Streamed | Received)
+            room -= weight(outcome)
+            if room < 0 and results:
+                self._send(run, position - len(results), results, failures)
+                results, failures = [], []
+                room = self._delivery_bytes - weight(outcome)
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                results.append(b"")
+            else:
+                results.append(outcome)
+        self._send(run, stop - len(results), results, failures)
+
+    def _send(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
+        self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))

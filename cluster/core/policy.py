@@ -1,0 +1,300 @@
+"""Which worker gets the next lease, and how large it is: the plain answers.
+
+Every policy here looks at all workers for each choice, which costs O(workers): about 25 ns a worker
+for the test of credit and a few hundred for those that are scored. They lease one task at a time.
+The faster twins live in perfkit; the scheduler does not know which kind it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from cluster.core.run import Needs
+from cluster.core.worker import WorkerState
+
+SMOOTHING = 0.2
+
+
+class AssignmentPolicy(Protocol):
+    """What the scheduler tells a policy and asks of it. A policy never changes a worker."""
+
+    name: str
+
+    def join(self, worker: WorkerState) -> None:
+        """A worker is there, with nothing in its hands."""
+
+    def leave(self, worker: WorkerState) -> None:
+        """A worker is gone or draining."""
+
+    def touch(self, worker: WorkerState) -> None:
+        """What a worker holds, or said of its load, has changed."""
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """A worker has so many more like tasks in its hands, or fewer; it is touched afterwards."""
+
+    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
+        """A worker with free credit that offers what is needed, or None; a suspect task wants one
+        without another.
+        """
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """How many of ``queued`` like tasks to lease to the worker at once, at least 1."""
+
+    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
+        """A worker went through ``tasks`` tasks in ``busy_s`` seconds."""
+
+
+class ScanPolicy:
+    """Scan all workers and take the one with the lowest score, the first to have joined among
+    equals.
+    """
+
+    name = "scan"
+
+    def __init__(self) -> None:
+        self.workers: list[WorkerState] = []
+
+    def join(self, worker: WorkerState) -> None:
+        """Take a worker into the scan."""
+        self.workers.append(worker)
+
+    def leave(self, worker: WorkerState) -> None:
+        """Take a worker out of the scan."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    def touch(self, worker: WorkerState) -> None:
+        """Nothing is remembered that could be out of date."""
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """What it holds is looked up when it is scored."""
+
+    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
+        """Nothing is learned from what was measured."""
+
+    def eligible(self, needs: Needs) -> Sequence[WorkerState]:
+        """Who offers what is needed; O(workers)."""
+        return [worker for worker in self.workers if worker.offers(*needs)]
+
+    def has_room(self, worker: WorkerState) -> bool:
+        """Whether a worker may be given more: while it has credit."""
+        return worker.free > 0
+
+    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
+        """The eligible worker with the lowest score; O(workers)."""
+        best: WorkerState | None = None
+        best_score = 0.0
+        for worker in self.eligible(needs):
+            if not self.has_room(worker) or (suspect and worker.suspects):
+                continue
+            score = self.score(worker, needs)
+            if best is None or score < best_score:
+                best, best_score = worker, score
+        return best
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """One task at a time."""
+        return 1
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """How unwelcome one more task is; lower is better."""
+        raise NotImplementedError
+
+
+class RoundRobin(ScanPolicy):
+    """Each worker in turn, whatever it holds."""
+
+    name = "round-robin"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = 0
+        self._last: dict[str, int] = {}
+
+    def leave(self, worker: WorkerState) -> None:
+        """Forget its turn too."""
+        super().leave(worker)
+        self._last.pop(worker.id, None)
+
+    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
+        """The eligible worker whose last turn is longest ago."""
+        worker = super().choose(needs, suspect)
+        if worker is not None:
+            self._turn += 1
+            self._last[worker.id] = self._turn
+        return worker
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """The number of its last turn."""
+        return self._last.get(worker.id, 0)
+
+
+class LeastLoaded(ScanPolicy):
+    """The worker with the lowest load.
+
+    The load is ``0.7 * held / capacity + 0.2 * gpu_busy + 0.1 * vram_used``, the last two as
+    fractions of one: tasks in its hands weigh most because they are the only figure that is never
+    out of date; what the card says breaks ties between equal queues. An unknown figure counts as
+    one half, so that a silent card is neither shunned nor sought.
+    """
+
+    name = "least-loaded"
+    HELD, GPU_BUSY, VRAM_USED = 0.7, 0.2, 0.1
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """The weighted load."""
+        return self.HELD * self.held_share(worker) + self.card_share(worker)
+
+    def card_share(self, worker: WorkerState) -> float:
+        """What its card adds to the load: nothing here changes but with a heartbeat."""
+        load = worker.load
+        told = load.gpu_busy_pct
+        busy = 0.5 if told is None or not 0.0 <= told <= 100.0 else told / 100.0
+        total = sum(gpu.vram_total_bytes for gpu in worker.gpus)
+        used = (
+            0.5 if load.vram_free_bytes is None or not total else 1 - load.vram_free_bytes / total
+        )
+        return self.GPU_BUSY * busy + self.VRAM_USED * used
+
+    def held_share(self, worker: WorkerState) -> float:
+        """Tasks in its hands for each that it can run at once."""
+        return worker.held / worker.capacity
+
+
+class GpuMatch(LeastLoaded):
+    """The smallest card that fits, so that large ones stay free for what needs them; then the least
+    loaded.
+
+    A task that asks for no card goes to a worker without one while such a worker has credit.
+    """
+
+    name = "gpu-match"
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """GiB of card that the task would leave unused, in steps of one, then the load."""
+        requirements = needs[1]
+        sizes = [
+            gpu.vram_total_bytes
+            for gpu in worker.gpus
+            if gpu.vram_total_bytes >= requirements.min_vram_bytes
+            and requirements.gpu_family in (None, gpu.family)
+        ]
+        spare = min(sizes) - requirements.min_vram_bytes if sizes else 0
+        return 100.0 * (spare >> 30) + super().score(worker, needs)
+
+
+class LatencyAware(ScanPolicy):
+    """The worker that will be through with the task first, by the measured service time of its kind
+    there.
+    """
+
+    name = "latency-aware"
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: seconds a task of a kind takes on a worker, as an exponentially weighted mean
+        self._service_s: dict[tuple[str, str], float] = {}
+
+    def leave(self, worker: WorkerState) -> None:
+        """Forget what was measured there."""
+        super().leave(worker)
+        for key in [key for key in self._service_s if key[0] == worker.id]:
+            del self._service_s[key]
+
+    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
+        """Move the mean towards what was measured; kinds are bounded by what workers offer."""
+        key = (worker.id, needs[0])
+        per_task = busy_s / max(tasks, 1)
+        before = self._service_s.get(key, per_task)
+        self._service_s[key] = before + SMOOTHING * (per_task - before)
+
+    def spread_s(self, kind: str) -> tuple[float, float]:
+        """The shortest and the longest mean service time of a kind; equal while unknown."""
+        times = [service_s for (_, k), service_s in self._service_s.items() if k == kind]
+        return (min(times), max(times)) if times else (0.0, 0.0)
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """Expected seconds until one more task is done; an unmeasured worker is tried first."""
+        service_s = self._service_s.get((worker.id, needs[0]))
+        if service_s is None:
+            return -1.0 + worker.held / (worker.credit + 1)
+        return service_s * (worker.held // worker.capacity + 1)
+
+
+class MemoryAware(ScanPolicy):
+    """The worker with the most free memory of the kind the task needs, shared among the tasks it
+    already holds.
+    """
+
+    name = "memory-aware"
+
+    def score(self, worker: WorkerState, needs: Needs) -> float:
+        """Minus the free bytes per task held; a worker that does not say comes last."""
+        load = worker.load
+        wants_card = needs[1].min_vram_bytes or needs[1].gpu_family is not None
+        free = load.vram_free_bytes if wants_card else load.memory_free_bytes
+        return float(worker.held) if free is None else -free / (worker.held + 1)
+
+
+class Adaptive:
+    """What fits the task and the cluster at hand.
+
+    A task that asks for a card is matched to one. Otherwise, where the slowest worker measured
+    takes more than 1.5 times as long as the fastest for this kind, the expected time decides; where
+    they are alike, so that the difference is noise, the load does.
+    """
+
+    name = "adaptive"
+    ALIKE = 1.5
+
+    def __init__(self) -> None:
+        self._match = GpuMatch()
+        self._load = LeastLoaded()
+        self._latency = LatencyAware()
+        self._parts: tuple[ScanPolicy, ...] = (self._match, self._load, self._latency)
+
+    def join(self, worker: WorkerState) -> None:
+        """Tell every part."""
+        for part in self._parts:
+            part.join(worker)
+
+    def leave(self, worker: WorkerState) -> None:
+        """Tell every part."""
+        for part in self._parts:
+            part.leave(worker)
+
+    def touch(self, worker: WorkerState) -> None:
+        """Nothing is remembered that could be out of date."""
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """What it holds is looked up when it is scored."""
+
+    def part(self, needs: Needs) -> ScanPolicy:
+        """The policy that fits what is needed."""
+        if needs[1].min_vram_bytes or needs[1].gpu_family is not None:
+            return self._match
+        fastest, slowest = self.spread_s(needs[0])
+        return self._latency if slowest > self.ALIKE * fastest else self._load
+
+    def spread_s(self, kind: str) -> tuple[float, float]:
+        """The shortest and the longest mean service time of a kind; O(workers)."""
+        return self._latency.spread_s(kind)
+
+    def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
+        """Ask the part that fits; O(workers)."""
+        return self.part(needs).choose(needs, suspect)
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """One task at a time."""
+        return 1
+
+    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
+        """Learn the service times."""
+        self._latency.observe(worker, needs, tasks, busy_s)
+
+
+POLICIES: Mapping[str, Callable[[], AssignmentPolicy]] = {
+    policy.name: policy
+    for policy in (RoundRobin, LeastLoaded, GpuMatch, LatencyAware, MemoryAware, Adaptive)
+}

@@ -1,0 +1,271 @@
+"""Real models for the cluster: found in folders, opened in ONNX Runtime, asked in batches.
+
+A worker calls `model_handlers` with the names it was told to serve and gets a batch handler for
+each: a list of payloads in, a list of results out, in order. **A payload that cannot be answered
+does not fail its batch: its place in the list holds the exception** (a `PayloadError` or a
+`ModelError`) instead of the bytes of a result.
+
+What a payload and a result look like depends on the model's kind: see `cluster.models.rows`,
+`cluster.models.filetypes` and `cluster.models.embedding`. This module imports neither numpy nor
+onnxruntime until a model is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from cluster.models.adapter import Adapter, Question
+from cluster.models.cache import Cache
+from cluster.models.embedding import TextEmbedding
+from cluster.models.filetypes import FileTypes, file_payload
+from cluster.models.manifest import (
+    MANIFEST,
+    Label,
+    Manifest,
+    ModelError,
+    PayloadError,
+    model_path,
+    read_manifest,
+)
+from cluster.models.network import PREFERENCE, Network
+from cluster.models.rows import Rows
+from cluster.models.sharing import SHARED_BYTES_MIN, open_network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BatchHandler",
+    "Model",
+    "ModelError",
+    "ModelInfo",
+    "ModelRepository",
+    "PayloadError",
+    "file_payload",
+    "load_models",
+    "model_handlers",
+]
+
+#: A list of payloads to a list of results in the same order, an exception in the place of each that
+#: failed.
+BatchHandler: TypeAlias = Callable[[list[bytes]], list[bytes | Exception]]
+
+BUILT_IN = Path(__file__).parent
+
+#: How payloads of each kind of model are read. A new kind is an `Adapter` and a line here.
+KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
+    "file-type": FileTypes,
+    "rows": Rows,
+    "text-embedding": TextEmbedding,
+}
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """A loaded model for a status page: what it is, which file exactly, and where it runs.
+
+    ``load_ms`` is how long it took to read and open it this once, ``network_ms`` of it for the
+    network; the first load of a process includes the import of the runtime. ``provider`` and
+    ``nodes_by_provider`` are explained at `cluster.models.network.Network`. ``shared`` says that
+    its weights are mapped, once for all workers of the host, and ``notes`` what had to be made for
+    it on this load and why: see `cluster.models.sharing`.
+    """
+
+    name: str
+    kind: str
+    description: str
+    provider: str
+    nodes_by_provider: dict[str, int] | None
+    threads: int
+    labels: int
+    load_ms: float
+    network_ms: float
+    file_size_bytes: int
+    file_sha256: str
+    shared: bool
+    notes: tuple[str, ...]
+
+
+class Model:
+    """A model that is loaded and can be asked; made by `ModelRepository.load`."""
+
+    def __init__(self, manifest: Manifest, network: Network, adapter: Adapter, info: ModelInfo):
+        self.name = manifest.name
+        self.provider = network.provider
+        self.threads = network.threads
+        self.labels: tuple[Label, ...] = adapter.labels
+        self._batch_rows_max = manifest.batch_rows_max
+        self._network = network
+        self._adapter = adapter
+        self._info = info
+
+    def describe(self) -> ModelInfo:
+        """What there is to know about it, as plain data."""
+        return self._info
+
+    def handle_batch(self, payloads: list[bytes]) -> list[bytes | Exception]:
+        """The result of each payload, or the exception that took its place."""
+        answers: list[bytes | Exception | Question] = []
+        for payload in payloads:
+            try:
+                answers.append(self._adapter.read(payload))
+            except PayloadError as error:
+                answers.append(PayloadError(f"model {self.name!r}: {error}"))
+        results = iter(self._answer([it for it in answers if isinstance(it, Question)]))
+        return [next(results) if isinstance(it, Question) else it for it in answers]
+
+    def infer_batch(self, payloads: list[bytes]) -> list[bytes]:
+        """The result of each payload.
+
+        Raises:
+            ModelError: the first exception that `handle_batch` has among its results.
+        """
+        results = []
+        for result in self.handle_batch(payloads):
+            if isinstance(result, Exception):
+                raise result
+            results.append(result)
+        return results
+
+    def _answer(self, questions: list[Question]) -> list[bytes | Exception]:
+        if not questions:
+            return []
+        try:
+            outputs = self._run(questions)
+        except ModelError as error:
+            # Which one it was is not said: ask each alone, so that the others get their answers.
+            if len(questions) == 1:
+                return [error]
+            return [answer for question in questions for answer in self._answer([question])]
+        results: list[bytes | Exception] = []
+        start = 0
+        for question in questions:
+            end = start + len(question.rows)
+            results.append(self._adapter.write(question, outputs[start:end]))
+            start = end
+        return results
+
+    def _run(self, questions: list[Question]) -> NDArray[Any]:
+        import numpy as np
+
+        feeds = self._adapter.feeds(questions, self._batch_rows_max)
+        parts = [self._network.run(feed) for feed in feeds]
+        if len(parts) == 1:  # the rule, and then it need not be copied
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), np.float32)
+
+
+class ModelRepository:
+    """The models that come with the cluster and those in the folders of ``root``, if one is given.
+
+    A folder with a ``model.toml`` is a model, and its name is the model's. One in ``root`` stands
+    before a built-in one of the same name; `Model.describe` tells by its hash which file is being
+    served.
+
+    Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
+    ``share`` is false; what that takes is kept in ``cache``, by default in the user's.
+
+    Raises:
+        ModelError: ``root`` is not a directory.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        share: bool = True,
+        share_bytes_min: int = SHARED_BYTES_MIN,
+        cache: Cache | None = None,
+    ) -> None:
+        self._roots = [BUILT_IN]
+        self._share_bytes_min = share_bytes_min if share else None
+        self._cache = cache or Cache()
+        if root is not None:
+            if not Path(root).is_dir():
+                raise ModelError(f"the model directory {root} does not exist")
+            self._roots.append(Path(root))
+
+    def names(self) -> list[str]:
+        """Every model's name, sorted; nothing is opened, so a name is no promise that it loads."""
+        return sorted(self._folders())
+
+    def load(self, name: str, *, threads: int = 1, preference: Sequence[str] = PREFERENCE) -> Model:
+        """Open a model on the first provider of ``preference`` that runs it, with so many threads.
+
+        Raises:
+            ModelError: there is no such model, it is broken, or what it needs is not installed.
+        """
+        folders = self._folders()
+        if name not in folders:
+            close = difflib.get_close_matches(name, folders, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ModelError(
+                f"there is no model {name!r}; {hint}available: {', '.join(sorted(folders))}"
+            )
+        if threads < 1:
+            raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
+        started_s = time.perf_counter()
+        manifest = read_manifest(folders[name])
+        if manifest.kind not in KINDS:
+            raise ModelError(
+                f"model {name!r}: there is no kind {manifest.kind!r}; known: {', '.join(KINDS)}"
+            )
+        path = model_path(manifest, folders[name])
+        network, file = open_network(
+            manifest, path, self._cache, threads, preference, self._share_bytes_min
+        )
+        opened_s = time.perf_counter()
+        adapter = KINDS[manifest.kind](manifest, path, network)
+        ended_s = time.perf_counter()
+        info = ModelInfo(
+            name=manifest.name,
+            kind=manifest.kind,
+            description=manifest.description,
+            provider=network.provider,
+            nodes_by_provider=network.nodes_by_provider,
+            threads=network.threads,
+            labels=len(adapter.labels),
+            load_ms=(ended_s - started_s) * 1e3,
+            network_ms=(opened_s - started_s) * 1e3,
+            file_size_bytes=path.stat().st_size,
+            file_sha256=self._cache.sha256(path),
+            shared=file.shared,
+            notes=file.notes,
+        )
+        return Model(manifest, network, adapter, info)
+
+    def _folders(self) -> dict[str, Path]:
+        return {
+            path.parent.name: path.parent
+            for root in self._roots
+            for path in sorted(root.glob(f"*/{MANIFEST}"))
+        }
+
+
+def load_models(
+    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
+) -> dict[str, Model]:
+    """Each of these models, loaded, by name.
+
+    Raises:
+        ModelError: from the first of them that cannot be loaded.
+    """
+    repository = ModelRepository(root, share=share)
+    return {name: repository.load(name, threads=threads) for name in names}
+
+
+def model_handlers(
+    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
+) -> dict[str, BatchHandler]:
+    """A batch handler for each of these models, by name; their convention is at this file's top.
+
+    Raises:
+        ModelError: from the first of them that cannot be loaded.
+    """
+    loaded = load_models(names, root, threads=threads, share=share)
+    return {name: model.handle_batch for name, model in loaded.items()}

@@ -1,0 +1,150 @@
+"""Arrays on the wire: a small typed header, then the raw numbers, to be looked at uncopied.
+
+MessagePack would turn a picture into a list of boxed floats; pickle would run what a stranger
+sends. A tensor frame is
+
+=================  =============================================================================
+bytes              content
+=================  =============================================================================
+0–1                ``b"T1"``: the format and its version
+2–3                length of the header, unsigned 16 bit, little-endian
+4 …                the header: MessagePack array ``[dtype, shape]``, see `Header`
+… multiple of 16   zeros, so that the numbers stand aligned
+… end              the numbers, little-endian, rows first (C order), as many as the shape says
+=================  =============================================================================
+
+Equal arrays of the same type give equal bytes. numpy is imported on first use, so that a
+coordinator, which never looks inside a payload, can do without it.
+"""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cluster.vocabulary.errors import ClusterError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+#: Ranks and sizes beyond these are a mistake or an attack; a message of the cluster is smaller
+#: anyway.
+DIMENSIONS_MAX = 8
+TENSOR_BYTES_MAX = 1 << 30
+
+Dtype: TypeAlias = Literal[
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
+Extent: TypeAlias = Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)]
+
+_MAGIC = b"T1"
+_PREFIX = struct.Struct("<2sH")
+_ALIGNMENT = 16
+
+
+class TensorError(ClusterError):
+    """An array that cannot be sent, or a frame that is no tensor; the message says why."""
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What the numbers are: the type of one, by numpy's name, and how many along each axis."""
+
+    dtype: Dtype
+    shape: Annotated[tuple[Extent, ...], Meta(max_length=DIMENSIONS_MAX)]
+
+
+_DECODER = msgspec.msgpack.Decoder(Header)
+
+
+def pack_tensor(array: ArrayLike) -> bytes:
+    """Frame an array, or what numpy makes an array of; the numbers are copied once.
+
+    Raises:
+        TensorError: a dtype without a place on the wire (objects, strings, dates, complex), more
+        than
+            `DIMENSIONS_MAX` axes or `TENSOR_BYTES_MAX` bytes, or nested lists of uneven lengths.
+    """
+    np = _numpy()
+    try:
+        values = np.asarray(array)
+        header = msgspec.convert((values.dtype.name, values.shape), Header)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise TensorError(f"this array cannot be sent as a tensor: {error}") from error
+    _check_size(header, values.itemsize)
+    numbers = np.asarray(values, dtype=_little_endian(header.dtype), order="C")
+    encoded = msgspec.msgpack.encode(header)
+    prefix = _PREFIX.pack(_MAGIC, len(encoded))
+    padding = bytes(-(len(prefix) + len(encoded)) % _ALIGNMENT)
+    return b"".join((prefix, encoded, padding, numbers.reshape(-1).view(np.uint8).data))
+
+
+def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
+    """The array in a frame: a read-only view of ``buffer``, which it keeps alive, not a copy.
+
+    Raises:
+        TensorError: anything but exactly one frame as `pack_tensor` makes it.
+    """
+    np = _numpy()
+    try:
+        view = memoryview(buffer).cast("B")
+        magic, header_bytes = _PREFIX.unpack_from(view)
+    except (TypeError, struct.error) as error:
+        raise TensorError(f"not a tensor: {error}") from error
+    if magic != _MAGIC:
+        raise TensorError(f"not a tensor: it begins with {magic!r} instead of {_MAGIC!r}")
+    end = _PREFIX.size + header_bytes
+    start = end + -end % _ALIGNMENT
+    try:
+        header = _DECODER.decode(view[_PREFIX.size : end])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TensorError(f"a tensor with a bad header: {error}") from error
+    dtype = _little_endian(header.dtype)
+    _check_size(header, dtype.itemsize)
+    if any(view[end:start]):
+        raise TensorError("a tensor with something other than zeros between header and numbers")
+    expected = prod(header.shape) * dtype.itemsize
+    if len(view) - start != expected:
+        raise TensorError(
+            f"a tensor of {header.dtype}{list(header.shape)} has {expected} bytes of numbers, "
+            f"this one {max(0, len(view) - start)}"
+        )
+    array: NDArray[Any] = np.frombuffer(view[start:], dtype).reshape(header.shape)
+    array.flags.writeable = False
+    return array
+
+
+def _numpy() -> Any:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise TensorError("tensors need the extra [infer]: pip install 'perfkit[infer]'") from error
+    return np
+
+
+def _little_endian(dtype: str) -> Any:
+    return _numpy().dtype(dtype).newbyteorder("<")
+
+
+def _check_size(header: Header, item_bytes: int) -> None:
+    # An axis of length 0 must not hide absurd lengths along the others: numpy refuses those raw.
+    size_bytes = prod(max(1, extent) for extent in header.shape) * item_bytes
+    if size_bytes > TENSOR_BYTES_MAX:
+        raise TensorError(
+            f"a tensor of {header.dtype}{list(header.shape)} is over the bound of "
+            f"{TENSOR_BYTES_MAX} bytes"
+        )

@@ -1,0 +1,176 @@
+"""Many like tasks as their submitter sees them: chunks in flight, results in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from cluster.protocol.client_session import Settled
+from cluster.shells.futures import as_exception
+from cluster.vocabulary.errors import ClusterError
+
+MAX_RUN_BYTES = 1 << 20
+WINDOW_TASKS = 65_536
+WINDOW_BYTES = 64 << 20
+#: from this size on a buffer is sent from where it lies
+UNCOPIED_BYTES = 65_536
+
+#: What a task may be given: bytes, or another buffer in C order, such as a numpy array or its
+#: ``data``. A large one is not copied and must not change until its result is there.
+Payload: TypeAlias = bytes | bytearray | memoryview
+
+
+def run_bytes(message_bytes: int) -> int:
+    """From how many bytes on a run takes no further payload, so that it fits into a message."""
+    return min(MAX_RUN_BYTES, message_bytes // 4)
+
+
+def as_payload(payload: Any, message_bytes: int) -> Any:
+    """The payload as bytes, or as a view of its bytes if it is another buffer of ``UNCOPIED_BYTES``
+    or more.
+
+    TypeError for what is no buffer, ClusterError for one with gaps, or that no message can carry.
+    """
+    if not isinstance(payload, bytes):
+        payload = _view(payload)
+    if len(payload) > message_bytes // 2:
+        raise ClusterError(
+            f"the payload has {len(payload)} bytes; a message of {message_bytes} carries one of at "
+            "most half its size"
+        )
+    return payload
+
+
+def _view(payload: Any) -> Any:
+    try:
+        view = memoryview(payload)
+    except TypeError:
+        wrong = type(payload).__name__
+        raise TypeError(f"a payload is bytes, not {wrong}; encode it first") from None
+    if view.nbytes < UNCOPIED_BYTES:
+        return bytes(view)
+    if not view.c_contiguous:
+        raise ClusterError(
+            f"a buffer of {view.nbytes} bytes with gaps or not in C order can't be sent as it is; "
+            "numpy.ascontiguousarray makes a copy that can"
+        )
+    return view.toreadonly().cast("B")
+
+
+class Chunk:
+    """Part of a map: consecutive payloads that travel as one run."""
+
+    __slots__ = ("done", "failures", "missing", "results", "size_bytes")
+
+    def __init__(self, payloads: list[bytes], done: SimpleQueue[Chunk]) -> None:
+        self.results: list[bytes] = [b""] * len(payloads)
+        self.failures: dict[int, Exception] = {}
+        self.missing = len(payloads)
+        self.size_bytes = sum(map(len, payloads))
+        self.done = done
+
+    def settle(self, news: Settled) -> None:
+        """Take in outcomes; the last one makes the chunk ready for the reader."""
+        self.results[news.start : news.start + len(news.results)] = news.results
+        for failure in news.failures:
+            self.failures[failure.position] = as_exception(failure)
+        self.missing -= len(news.results)
+        if not self.missing:
+            self.done.put(self)
+
+    def fail(self, error: Exception) -> None:
+        """Give every task of the chunk one error."""
+        self.failures = dict.fromkeys(range(len(self.results)), error)
+        self.missing = 0
+        self.done.put(self)
+
+
+class MapReader:
+    """Keeps a window of chunks in flight and yields their results in order."""
+
+    def __init__(
+        self,
+        payloads: Iterable[Payload],
+        burst: int,
+        message_bytes: int,
+        submit: Callable[[list[bytes], Chunk], None],
+        cancel: Callable[[list[Chunk]], None],
+        may_wait: Callable[[], None] = lambda: None,
+        timeout: float | None = None,
+    ) -> None:
+        self._payloads = iter(payloads)
+        self._burst = burst
+        self._message_bytes = message_bytes
+        self._submit = submit
+        self._cancel = cancel
+        self._may_wait = may_wait
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._done: SimpleQueue[Chunk] = SimpleQueue()
+        self._chunks: deque[Chunk] = deque()
+        self._in_flight_tasks = self._in_flight_bytes = 0
+
+    def fill(self) -> None:
+        """Submit chunks until the window is full or the payloads are through."""
+        while self._in_flight_tasks < WINDOW_TASKS and self._in_flight_bytes < WINDOW_BYTES:
+            payloads = self._next_payloads()
+            if not payloads:
+                return
+            chunk = Chunk(payloads, self._done)
+            self._chunks.append(chunk)
+            self._in_flight_tasks += len(payloads)
+            self._in_flight_bytes += chunk.size_bytes
+            self._submit(payloads, chunk)
+
+    def read(self) -> Iterator[bytes]:
+        """Results in order; on an early end the rest is cancelled."""
+        try:
+            while self._chunks:
+                chunk = self._chunks[0]
+                while chunk.missing:
+                    self._wait()
+                self._chunks.popleft()
+                while not self._done.empty():  # a slow reader would keep every chunk alive in there
+                    self._done.get()
+                self._in_flight_tasks -= len(chunk.results)
+                self._in_flight_bytes -= chunk.size_bytes
+                self.fill()
+                if not chunk.failures:
+                    yield from chunk.results
+                    continue
+                for position, result in enumerate(chunk.results):
+                    if position in chunk.failures:
+                        raise chunk.failures[position]
+                    yield result
+        finally:
+            if self._chunks:
+                self._cancel(list(self._chunks))
+
+    def _wait(self) -> None:
+        """Until a chunk is done; raises TimeoutError when the time is up, and whatever ``may_wait``
+        does where nobody may wait.
+        """
+        self._may_wait()
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        try:
+            self._done.get(timeout=left)
+        except Empty:
+            raise TimeoutError(f"no result within {self._timeout} s of the call") from None
+
+    def _next_payloads(self) -> list[bytes]:
+        """As many payloads as may travel together."""
+        payloads: list[bytes] = []
+        size = 0
+        most = run_bytes(self._message_bytes)
+        for payload in islice(self._payloads, self._burst):
+            if type(payload) is not bytes or len(payload) >= most:
+                payload = as_payload(payload, self._message_bytes)
+            payloads.append(payload)
+            size += len(payload)
+            if size >= most:
+                break
+        return payloads

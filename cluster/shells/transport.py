@@ -1,0 +1,217 @@
+"""Sockets as the three shells use them: plain ZeroMQ with a poller, bounded, never lingering.
+
+https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. Application
+heartbeats are ours: ZeroMQ's own would tell that a connection is gone, but not whose.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import zmq
+
+from cluster.spec import ClusterSpec
+from cluster.vocabulary.errors import ClusterError
+
+#: plain ints: combining the library's flag enums costs a microsecond a message
+NOW = int(zmq.DONTWAIT)
+MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+EVENTS = int(zmq.EVENTS)
+READABLE = int(zmq.POLLIN)
+WRITABLE = int(zmq.POLLOUT)
+LINGER_MS = 500
+RECONNECT_MS = 20
+RECONNECT_MAX_MS = 1_000
+
+
+class Waker:
+    """Wakes a poller from another thread or a signal handler."""
+
+    def __init__(self) -> None:
+        self._hears_signals = False
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def fileno(self) -> int:
+        """For the poller."""
+        return self._read.fileno()
+
+    def wake(self) -> None:
+        """Make the poller return; a pipe that is full has woken it already."""
+        try:
+            self._write.send(b"\0")
+        except (BlockingIOError, OSError):
+            return
+
+    def hear_signals(self) -> None:
+        """Make the poller return for any signal that has a handler, even one that arrives just
+        before it begins to wait. Call it from the main thread.
+        """
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._hears_signals = True
+
+    def clear(self) -> None:
+        """Take note of all wake-ups so far."""
+        try:
+            while len(self._read.recv(4096)) == 4096:
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Give the descriptors back; in the main thread, if signals were heard."""
+        if self._hears_signals:
+            signal.set_wakeup_fd(-1)
+            self._hears_signals = False
+        self._read.close()
+        self._write.close()
+
+
+class Channel:
+    """A socket that counts what goes through it. Used by one thread."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], kind: int, spec: ClusterSpec
+    ) -> None:
+        self.socket = context.socket(kind)
+        self._zero_copy_bytes = spec.sockets.zero_copy_bytes or sys.maxsize
+        #: A ROUTER passes on what it has received uncopied. What it makes itself it copies: else
+        #: the library would start a context and a thread of its own to let go of it.
+        self._copied = bytes if kind == zmq.ROUTER else None
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        options = spec.sockets
+        self.socket.set(zmq.LINGER, LINGER_MS)
+        self.socket.set(zmq.SNDHWM, options.high_water_mark)
+        self.socket.set(zmq.RCVHWM, options.high_water_mark)
+        self.socket.set(zmq.MAXMSGSIZE, spec.limits.message_bytes)
+        if options.buffer_bytes:
+            self.socket.set(zmq.SNDBUF, options.buffer_bytes)
+            self.socket.set(zmq.RCVBUF, options.buffer_bytes)
+        if kind == zmq.ROUTER:
+            self.socket.set(zmq.ROUTER_MANDATORY, 1)
+        else:
+            self.socket.set(zmq.IMMEDIATE, 1)
+            self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+            self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+
+    def connect(self, endpoint: str) -> None:
+        """Connect to a coordinator that need not be there yet; raises ClusterError for what is no
+        endpoint.
+        """
+        try:
+            self.socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
+        unknown peer.
+        """
+        send, uncopied, copied = self.socket.send, self._zero_copy_bytes, self._copied
+        for frame in frames[:-1]:
+            send(frame, MORE, len(frame) < uncopied or type(frame) is copied)
+        send(frames[-1], NOW, len(frames[-1]) < uncopied or type(frames[-1]) is copied)
+        self.messages_out += 1
+        self.bytes_out += sum(map(len, frames))
+
+    def readable(self) -> bool:
+        """Whether a message is there. After any use of the socket its descriptor may stay silent
+        about one; this does not.
+        """
+        return self.ready(READABLE)
+
+    def ready(self, wanted: int) -> bool:
+        """Whether any of what is ``wanted`` (READABLE, WRITABLE) is the case, with the same
+        reservation.
+        """
+        events: Any = self.socket.getsockopt(EVENTS)
+        return bool(events & wanted)
+
+    def receive(self, most: int) -> Iterator[list[bytes]]:
+        """Whatever has arrived, at most ``most`` messages. Frames of ``zero_copy_bytes`` or more
+        are ZeroMQ's own buffers instead of bytes.
+        """
+        receive, uncopied = self.socket.recv_multipart, self._zero_copy_bytes
+        copy = uncopied == sys.maxsize
+        try:
+            for count in range(most):
+                # One message is the rule under light load, and asking costs less than an exception.
+                if count == 1 and not self.readable():
+                    return
+                frames: list[Any] = receive(NOW, copy)
+                if not copy:
+                    frames = [f if len(f) >= uncopied else f.bytes for f in frames]
+                self.messages_in += 1
+                self.bytes_in += sum(map(len, frames))
+                yield frames
+        except zmq.Again:
+            return
+
+    def close(self) -> None:
+        """Close the socket, giving what is sent a moment to leave."""
+        self.socket.close()
+
+
+class Listener:
+    """Waits for a channel to have a message or for a waker, with the system's own poll.
+
+    ZeroMQ's poller asks each socket before and after it waits; this asks once. A socket's
+    descriptor tells of news once, to whoever uses the socket next, whatever for: hence the question
+    before each wait.
+    """
+
+    def __init__(self, channel: Channel, waker: Waker) -> None:
+        self._channel, self._waker = channel, waker
+        self._fds = select.poll()
+        self._fds.register(int(channel.socket.getsockopt(zmq.FD)), select.POLLIN)
+        self._fds.register(waker.fileno(), select.POLLIN)
+
+    def wait(self, timeout_ms: int | None) -> bool:
+        """Return when there may be a message, when woken, or when the time is up; tells whether
+        woken.
+        """
+        return not self._channel.readable() and self.poll(timeout_ms)
+
+    def poll(self, timeout_ms: int | None) -> bool:
+        """The same for who knows that no message is there."""
+        woken = False
+        for fd, _ in self._fds.poll(timeout_ms):
+            if fd == self._waker.fileno():
+                self._waker.clear()
+                woken = True
+        return woken
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether only this machine can reach an endpoint."""
+    try:
+        parts = urlsplit(endpoint)
+        if parts.scheme in ("ipc", "inproc"):
+            return True
+        host = parts.hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(endpoint: str, insecure: bool) -> None:
+    """Refuse to listen beyond this machine unless told to; raises ClusterError."""
+    if not endpoint.startswith(("tcp://", "ipc://")):
+        raise ClusterError(
+            f"{endpoint!r} is no endpoint; write it as tcp://127.0.0.1:5555 or ipc://PATH"
+        )
+    if not insecure and not is_loopback(endpoint):
+        raise ClusterError(
+            f"{endpoint} can be reached from other machines, and there are no keys yet: anyone "
+            "there could submit work. Bind to 127.0.0.1, or say --insecure if the network is "
+            "yours alone"
+        )

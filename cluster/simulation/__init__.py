@@ -1,0 +1,1 @@
+"""The production core under a virtual clock, with faults drawn from a seed."""

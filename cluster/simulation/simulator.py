@@ -1,0 +1,269 @@
+"""The production scheduler and sessions under a virtual clock, on a network that misbehaves by
+seed.
+
+Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart,
+drain and are paused; handlers fail, or take their worker with them; clients cancel. The peers, and
+what they do, are in peers.py. After every step the scheduler's invariants are checked, and what
+it promises by a witness from outside. At ``heal_at_s`` the faults end and every accepted task must
+come to its one end. The same seed gives the same run:
+``python -m cluster.simulation.simulator --seed N`` replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+from msgspec.structs import replace
+
+from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
+from cluster.core.run import Needs
+from cluster.core.scheduler import Scheduler
+from cluster.core.worker import WorkerState
+from cluster.simulation.peers import CHUNK_BYTES, SimulatedClient, SimulatedWorker
+from cluster.simulation.witness import Witness
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.limits import Limits
+
+LIMITS = Limits(
+    heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4, chunk_bytes=CHUNK_BYTES
+)
+#: room for the results of some tasks
+NARROW_BYTES = (60, 400)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How the world misbehaves until it heals; large results stay, and so does little room.
+    Chances are per message, step, result or world, delays in seconds.
+    """
+
+    delay_s: float = 0.02
+    loss: float = 0.05
+    repeat: float = 0.05
+    crash: float = 0.02
+    pause: float = 0.02
+    leave: float = 0.01
+    poison: float = 0.1
+    fail: float = 0.1
+    cancel: float = 0.05
+    large: float = 0.1
+    vanish: float = 0.0
+    narrow: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation ended with; ``counters`` are the scheduler's."""
+
+    seed: int
+    steps: int
+    tasks: int
+    virtual_s: float
+    ends: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+
+
+class Slicing(LeastLoaded):
+    """Leases of many tasks, which the plain policies never grant: only these can be split."""
+
+    name = "slicing"
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """All that are queued; the worker's credit is the bound."""
+        return queued
+
+
+#: as many simulations with large leases as with small ones
+SIMULATED = (*POLICIES.values(), *[Slicing] * len(POLICIES))
+
+
+class Simulation:
+    """A scheduler, some workers and clients, and a heap of what happens next."""
+
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults = Faults(),
+        scheduler: type[Scheduler] = Scheduler,
+        policies: Sequence[Callable[[], AssignmentPolicy]] = SIMULATED,
+        heal_at_s: float = 3.0,
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.steps = 0
+        self.faults = faults
+        self.heal_at_s = heal_at_s
+        self.healed = False
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self.policies = {make().name: make for make in policies}
+        policy = self.rng.choice(policies)()
+        # Often there is so little room for results that clients are held back until they read.
+        room = random.Random(f"room of {seed}")
+        self.is_narrow = room.random() < faults.narrow
+        narrow = replace(LIMITS, retained_bytes=room.choice(NARROW_BYTES))
+        limits = narrow if self.is_narrow else LIMITS
+        self.scheduler = scheduler(policy, limits, self.rng.random, self.policies)
+        self.witness = Witness(limits)
+        #: how many workers each poisonous payload has killed
+        self.poisoned: Counter[bytes] = Counter()
+        n_workers, n_clients = self.rng.randint(1, 5), self.rng.randint(1, 3)
+        self.workers = {
+            f"w{i}": SimulatedWorker(self, f"w{i}", gpu=i == 0) for i in range(n_workers)
+        }
+        self.clients = {f"c{i}": SimulatedClient(self, f"c{i}", 8) for i in range(n_clients)}
+
+    def run(self, most_steps: int = 60_000) -> Outcome:
+        """Run until every task is settled after healing; AssertionError names the seed if one never
+        is.
+        """
+        try:
+            for worker in self.workers.values():
+                self.every(0.2, worker.beat)
+            for client in self.clients.values():
+                self.every(0.1, client.submit)
+                self.every(0.2, client.beat)
+            self.every(0.1, self.misbehave)
+            self.after(self.heal_at_s, self.heal)
+            while not self.over():
+                assert self.steps < most_steps, self.stuck()
+                self.step()
+        except AssertionError as error:
+            replay = f"python -m cluster.simulation.simulator --seed {self.seed}"
+            raise AssertionError(
+                f"seed {self.seed} at {self.now:.3f} s: {error} ({replay})"
+            ) from error
+        ends = Counter(s for c in self.clients.values() for s in c.outcomes.values())
+        waiting = [key for key in self.witness.open if key[0] in self.clients]
+        assert not waiting, "an accepted task has no end"
+        counters = self.scheduler.counters
+        return Outcome(self.seed, self.steps, sum(ends.values()), self.now, ends, counters)
+
+    def step(self) -> None:
+        """The next thing that happens: a scheduler's timer or whatever is first in the heap."""
+        self.steps += 1
+        deadline = self.scheduler.deadline()
+        due = self._heap[0][0]
+        if deadline is not None and deadline <= due:
+            self.now = max(self.now, deadline)
+            self.route(None, self.scheduler.handle_timer(self.now))
+        else:
+            self.now, _, happen = heappop(self._heap)
+            happen()
+        self.scheduler.validate()
+        killed = max(self.poisoned.values(), default=0)
+        assert killed <= LIMITS.deaths, f"a task killed {killed} workers"
+
+    def over(self) -> bool:
+        """Whether the world is healed and nobody waits for anything."""
+        return self.healed and not any(c.left or c.session.open for c in self.clients.values())
+
+    def stuck(self) -> str:
+        """Who waits for what, in words."""
+        waits = {c.name: [*c.session.open][:5] for c in self.clients.values() if c.session.open}
+        return f"not over after {self.steps} steps: {waits} still wait"
+
+    def is_large(self, payload: bytes) -> bool:
+        """Whether a task has a large result, at whichever attempt."""
+        return random.Random(payload).random() < self.faults.large
+
+    def after(self, wait_s: float, happen: Callable[[], None]) -> None:
+        """Let something happen later."""
+        self._sequence += 1
+        heappush(self._heap, (self.now + wait_s, self._sequence, happen))
+
+    def every(self, period_s: float, happen: Callable[[], None]) -> None:
+        """Let something happen again and again, not quite regularly."""
+
+        def again() -> None:
+            happen()
+            self.after(period_s * self.rng.uniform(0.9, 1.1), again)
+
+        self.after(self.rng.uniform(0, period_s), again)
+
+    def send(self, arrive: Callable[[Any], None], message: Any) -> None:
+        """Put a message on the network."""
+        copies = 1
+        if not self.healed:
+            copies = 0 if self.rng.random() < self.faults.loss else 1
+            copies += self.rng.random() < self.faults.repeat
+        for copy in range(copies):
+            delay_s = self.rng.expovariate(1 / self.faults.delay_s) * (1 + 4 * copy)
+            self.after(delay_s, lambda: arrive(message))
+
+    def to_scheduler(self, event: on.Event) -> None:
+        """Send an event on its way."""
+        self.send(self.tell, event)
+
+    def tell(self, event: on.Event) -> None:
+        """Let the scheduler know of an event at once."""
+        self.route(event, self.scheduler.handle(event, self.now))
+
+    def route(self, event: on.Event | None, actions: Sequence[do.Action]) -> None:
+        """Send actions on their way to whom they name."""
+        self.witness.observe(event, actions, self.now)
+        for action in actions:
+            name = str(getattr(action, "worker", None) or getattr(action, "client", ""))
+            peer = self.workers.get(name) or self.clients.get(name)
+            if peer is not None:
+                self.send(peer.receive, action)
+
+    def misbehave(self) -> None:
+        """Crash or stop a worker, change the policy, now and then."""
+        for worker in self.workers.values():
+            if self.healed:
+                return
+            if self.rng.random() < self.faults.crash:
+                worker.restart()
+                if self.rng.random() < 0.5:
+                    self.tell(on.WorkerLost(worker.name, "connection closed"))
+            if self.rng.random() < self.faults.leave:
+                worker.retire()
+            if self.rng.random() < self.faults.pause:
+                worker.paused_until = self.now + self.rng.uniform(0.1, 1.5)
+        for client in [*self.clients.values()]:
+            if self.rng.random() < self.faults.vanish:
+                self.replace(client)
+        if self.rng.random() < 0.02:
+            policy = self.rng.choice(list(self.policies))
+            self.tell(on.PolicyChanged("op", 0, policy))
+
+    def replace(self, client: SimulatedClient) -> None:
+        """A client is gone, whatever was under way; another process goes on in its stead."""
+        del self.clients[client.name]
+        if self.rng.random() < 0.5:
+            self.tell(on.ClientLeft(client.name))
+        client.restart()
+        self.clients[client.name] = client
+
+    def heal(self) -> None:
+        """From here on nothing is lost, repeated or stopped."""
+        self.healed = True
+        for worker in self.workers.values():
+            worker.paused_until = 0.0
+
+
+def main() -> None:
+    """Run one seed, or many, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    args = parser.parse_args()
+    for seed in range(args.seed, args.seed + args.count):
+        outcome = Simulation(seed).run()
+        print(
+            f"seed {seed}: {outcome.tasks} tasks, {outcome.steps} steps, "
+            f"{outcome.virtual_s:.1f} s; {dict(outcome.ends)} {dict(outcome.counters)}"
+        )
+
+
+if __name__ == "__main__":
+    main()

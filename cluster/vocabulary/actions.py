@@ -1,0 +1,185 @@
+"""What to do: everything the scheduler ever asks for, in the imperative.
+
+These are the wire's vocabulary from the coordinator to its peers: a codec turns each into frames
+for the worker or client that it names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cluster.vocabulary.events import Failures, Numbers, OneChunk, Payloads
+from cluster.vocabulary.status import Status
+from cluster.vocabulary.task import Count, Name, Seconds, Text
+
+
+class ToClient(msgspec.Struct, array_like=True):
+    """An action whose addressee is a client."""
+
+    client: Name
+
+
+class ToWorker(msgspec.Struct, array_like=True):
+    """An action whose addressee is a worker."""
+
+    worker: Name
+
+
+class Accept(ToClient, array_like=True, tag=40):
+    """Tell a client that a submission is in, as run ``run``: each of its tasks will have one
+    outcome.
+    """
+
+    submission: Count
+    run: Count
+
+
+class Refuse(ToClient, array_like=True, tag=41):
+    """Tell a client that nothing of a submission was taken, and why."""
+
+    submission: Count
+    reason: Text
+
+
+class Deliver(ToClient, array_like=True, tag=42):
+    """Give a client the outcomes of positions ``start …``: one each, ``b""`` where a failure
+    stands.
+
+    ``stamps`` is empty, or for a traced submission five times in seconds: received, assigned
+    (coordinator's clock), started, ended (worker's clock), result received (coordinator's clock).
+    """
+
+    submission: Count
+    start: Count
+    outcomes: Payloads
+    failures: Failures = []
+    stamps: list[float] = []
+
+
+class Report(ToClient, array_like=True, tag=43):
+    """Answer a client's question; ``error`` says why there is no answer."""
+
+    request: Count
+    status: Status | None = None
+    error: Text = ""
+
+
+class Greet(ToClient, array_like=True, tag=44):
+    """Answer a client's heartbeat: this coordinator is there, had ``heartbeat_s`` set, and took in
+    what the client has ``received``.
+    """
+
+    heartbeat_s: Seconds
+    received: Numbers = []
+
+
+class Offer(ToClient, array_like=True, tag=45):
+    """Tell a client that a worker keeps a large result for it, to be fetched under ``lease``."""
+
+    submission: Count
+    position: Count
+    lease: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class DeliverChunk(ToClient, array_like=True, tag=46):
+    """Give a client a chunk it asked for, from ``offset`` of the result on."""
+
+    submission: Count
+    position: Count
+    lease: Count
+    offset: Count
+    chunk: OneChunk
+
+
+class Confirm(ToClient, array_like=True, tag=47):
+    """Tell a client that what it fetched under ``lease`` is the task's outcome; ``stamps`` as in
+    Deliver.
+    """
+
+    submission: Count
+    position: Count
+    lease: Count
+    stamps: list[float] = []
+
+
+class Withdraw(ToClient, array_like=True, tag=48):
+    """Tell a client that nothing more is to be had under ``lease``: its worker is lost, or the task
+    is over.
+    """
+
+    submission: Count
+    position: Count
+    lease: Count
+
+
+class Welcome(ToWorker, array_like=True, tag=50):
+    """Take a worker in under an epoch, and tell it how often to send a heartbeat."""
+
+    incarnation: Count
+    epoch: Count
+    heartbeat_s: Seconds
+
+
+class Assign(ToWorker, array_like=True, tag=51):
+    """Lease positions ``start …`` of a run to a worker, payloads as a column."""
+
+    epoch: Count
+    lease: Count
+    kind: Name
+    start: Count
+    payloads: Payloads
+
+
+class Recall(ToWorker, array_like=True, tag=52):
+    """Ask a worker for the unstarted tail of a lease, because another worker is idle."""
+
+    epoch: Count
+    lease: Count
+
+
+class Cancel(ToWorker, array_like=True, tag=53):
+    """Tell a worker that nobody wants these positions of a lease; no positions means all of it."""
+
+    epoch: Count
+    lease: Count
+    positions: Numbers = []
+
+
+class Disconnect(ToWorker, array_like=True, tag=54):
+    """Tell a worker that its epoch is over: it may drop what it holds and join again."""
+
+    epoch: Count
+    reason: Text
+
+
+class Read(ToWorker, array_like=True, tag=55):
+    """Ask a worker for ``size_bytes`` from ``offset`` on of a result that it keeps."""
+
+    epoch: Count
+    lease: Count
+    position: Count
+    offset: Count
+    size_bytes: Count
+
+
+Action: TypeAlias = (
+    Accept
+    | Refuse
+    | Deliver
+    | Report
+    | Greet
+    | Offer
+    | DeliverChunk
+    | Confirm
+    | Withdraw
+    | Welcome
+    | Assign
+    | Recall
+    | Cancel
+    | Disconnect
+    | Read
+)

@@ -1,0 +1,237 @@
+"""What happened: everything the scheduler is ever told, in the past tense.
+
+All but the last are also the wire's vocabulary towards the coordinator: a codec turns frames into
+these and nothing else, so that what a peer can say is exactly what this file lists. Times are
+seconds on the sender's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cluster.vocabulary.task import (
+    NO_LOAD,
+    NO_REQUIREMENTS,
+    NO_RETRY,
+    Count,
+    Failure,
+    Gpu,
+    Load,
+    Name,
+    Priority,
+    Requirements,
+    Retry,
+    Seconds,
+    Text,
+)
+
+MAX_TASKS_PER_MESSAGE = 65_536
+
+Payloads: TypeAlias = Annotated[list[bytes], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
+OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
+Failures: TypeAlias = Annotated[list[Failure], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
+Numbers: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
+Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
+
+
+class TasksSubmitted(msgspec.Struct, array_like=True, tag=1):
+    """A client handed in a run: tasks of one kind with equal attributes, payloads as a column.
+
+    ``submission`` counts up per client and makes a repeated message harmless. ``sent_at`` asks for
+    a trace.
+    """
+
+    client: Name
+    submission: Count
+    kind: Name
+    payloads: Payloads
+    priority: Priority = Priority.NORMAL
+    requirements: Requirements = NO_REQUIREMENTS
+    timeout_s: Seconds | None = None
+    retry: Retry = NO_RETRY
+    sent_at: float | None = None
+
+
+class TasksCancelled(msgspec.Struct, array_like=True, tag=2):
+    """A client no longer wants some tasks of a submission; no positions means all of them."""
+
+    client: Name
+    submission: Count
+    positions: Numbers = []
+
+
+class ClientHeartbeat(msgspec.Struct, array_like=True, tag=3):
+    """A client is alive, needs nothing below submission ``floor`` nor anything in ``received``.
+
+    ``waiting`` holds pairs (submission, results received so far) that it has had no news of for
+    long; ``partly`` the positions (submission, start, stop) it has of those that are not over.
+    """
+
+    client: Name
+    floor: Count
+    received: Numbers = []
+    waiting: Annotated[list[tuple[Count, Count]], Meta(max_length=MAX_TASKS_PER_MESSAGE)] = []
+    partly: Annotated[list[tuple[Count, Count, Count]], Meta(max_length=MAX_TASKS_PER_MESSAGE)] = []
+
+
+class ClientLeft(msgspec.Struct, array_like=True, tag=4):
+    """A client closed; what it had submitted is of no use to anyone."""
+
+    client: Name
+
+
+class StatusRequested(msgspec.Struct, array_like=True, tag=5):
+    """Somebody asked how the cluster is."""
+
+    client: Name
+    request: Count
+
+
+class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
+    """An operator asked for another assignment policy, by its registered name."""
+
+    client: Name
+    request: Count
+    policy: Name
+
+
+class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
+    """A client has room for ``size_bytes`` from ``offset`` on of a result kept under a lease."""
+
+    client: Name
+    submission: Count
+    position: Count
+    lease: Count
+    offset: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class StreamReceived(msgspec.Struct, array_like=True, tag=8):
+    """A client has every byte of a result that was kept under a lease."""
+
+    client: Name
+    submission: Count
+    position: Count
+    lease: Count
+
+
+class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
+    """A worker process is there. ``incarnation`` grows each time a process starts under the same
+    name.
+
+    ``capacity`` tasks run at once in it, and it never holds more than ``credit``.
+    """
+
+    worker: Name
+    incarnation: Count
+    capacity: Annotated[int, Meta(ge=1, le=1024)]
+    credit: Annotated[int, Meta(ge=1, le=1_000_000)]
+    kinds: Names
+    models: Names = []
+    gpus: Annotated[list[Gpu], Meta(max_length=64)] = []
+    host: Name = "?"
+    pid: Count = 0
+
+
+class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
+    """A worker is alive and holds these leases."""
+
+    worker: Name
+    epoch: Count
+    held: Numbers
+    load: Load = NO_LOAD
+
+
+class TasksFinished(msgspec.Struct, array_like=True, tag=12):
+    """A worker went through positions ``start …`` of a lease: one outcome each, ``b""`` where a
+    failure stands.
+    """
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    start: Count
+    outcomes: Payloads
+    failures: Failures = []
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class TasksReleased(msgspec.Struct, array_like=True, tag=13):
+    """A worker gave back, unstarted, the tail of a lease from position ``start`` on."""
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    start: Count
+
+
+class WorkerDraining(msgspec.Struct, array_like=True, tag=14):
+    """A worker wants no more work and will leave when it has finished what it holds."""
+
+    worker: Name
+    epoch: Count
+
+
+class WorkerLeft(msgspec.Struct, array_like=True, tag=15):
+    """A worker is going, for a ``reason``; it will not send results for anything it still holds."""
+
+    worker: Name
+    epoch: Count
+    reason: Text = ""
+
+
+class ResultKept(msgspec.Struct, array_like=True, tag=16):
+    """A worker has the result of a task, too large for a report, and keeps it to be fetched. It
+    says so again with each heartbeat; later positions of the lease wait behind it.
+    """
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    position: Count
+    size_bytes: Annotated[int, Meta(ge=1)]
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class ChunkRead(msgspec.Struct, array_like=True, tag=17):
+    """A worker read a chunk of a result it keeps, from ``offset`` on."""
+
+    worker: Name
+    epoch: Count
+    lease: Count
+    position: Count
+    offset: Count
+    chunk: OneChunk
+
+
+class WorkerLost(msgspec.Struct):
+    """The transport found a worker unreachable. Never on the wire: nobody speaks for the dead."""
+
+    worker: Name
+    reason: Text
+
+
+Event: TypeAlias = (
+    TasksSubmitted
+    | TasksCancelled
+    | ClientHeartbeat
+    | ClientLeft
+    | StatusRequested
+    | PolicyChanged
+    | ChunkRequested
+    | StreamReceived
+    | WorkerJoined
+    | WorkerHeartbeat
+    | TasksFinished
+    | TasksReleased
+    | WorkerDraining
+    | WorkerLeft
+    | ResultKept
+    | ChunkRead
+    | WorkerLost
+)

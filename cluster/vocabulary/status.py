@@ -1,0 +1,42 @@
+"""How the cluster is, as plain data: what ``perfkit cluster status`` prints and a program reads."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cluster.vocabulary.task import NO_LOAD, Gpu, Load
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker as the coordinator sees it; ``silent_s`` is the time since it was last heard."""
+
+    worker: str
+    epoch: int
+    host: str
+    pid: int
+    capacity: int
+    credit: int
+    held: int
+    leases: int
+    finished: int
+    draining: bool
+    silent_s: float
+    kinds: list[str]
+    models: list[str]
+    gpus: list[Gpu]
+    load: Load = NO_LOAD
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole cluster: counts of tasks by state, of what was dropped, and the workers."""
+
+    policy: str
+    clients: int
+    runs: int
+    queued: dict[str, int]
+    assigned: int
+    delayed: int
+    payload_bytes: int
+    retained_bytes: int
+    counters: dict[str, int]
+    workers: list[WorkerStatus]

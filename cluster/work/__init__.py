@@ -1,0 +1,1 @@
+"""What a worker can do, and how it works through a lease."""

@@ -1,0 +1,34 @@
+"""What a worker can say of its host without a graphics card: its own memory and what is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cluster.vocabulary.task import Load
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def host_load() -> Load:
+    """Resident bytes of this process and free bytes of the host, from proc(5); None where it can't
+    be read.
+    """
+    return Load(rss_bytes=_rss_bytes(), memory_free_bytes=_free_bytes())
+
+
+def _rss_bytes() -> int | None:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _free_bytes() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
+    return None

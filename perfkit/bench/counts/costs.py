@@ -1,0 +1,122 @@
+"""What one task costs a coordinator in things that can be counted, for specs side by side.
+
+Counts say which of two designs does less, whatever the machine was busy with. Messages, bytes and
+allocations are those of the gate (`per_task`) and exact; system calls are counted from
+outside of the living process, and how many there are depends a little on which messages happen to
+be there at one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.local import LocalCluster
+from cluster.spec import ClusterSpec
+from perfkit.bench.counts.lockstep import LOADS
+from perfkit.bench.counts.per_task import (
+    COUNTED_SPECS,
+    PYTHON,
+    Table,
+    count_afresh,
+    count_per_task,
+    count_specs,
+    traffic_of,
+)
+from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s
+from perfkit.evidence.tables import html_table
+from perfkit.profile.system_calls import SystemCalls, count_system_calls
+
+ALLOCATIONS, SYSTEM_CALLS = "allocations_per_task", "system_calls_per_task"
+STREAM = "stream"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Counts per task by spec, load and counter, and by spec the system calls of a map.
+
+    A counter that is not there was not counted; `reasons` says why, by counter.
+    """
+
+    counts: Table
+    system_calls: Mapping[str, SystemCalls]
+    tasks: int
+    reasons: Mapping[str, str]
+
+    def of(self, spec: str, counter: str, load: str = STREAM) -> float | None:
+        """One count; None where nobody counted."""
+        if counter != SYSTEM_CALLS:
+            return self.counts[spec][load].get(counter)
+        total = self.system_calls[spec].total
+        return None if total is None or load != STREAM else total / self.tasks
+
+    def _repr_html_(self) -> str:
+        columns = [(spec, load) for load in LOADS for spec in self.counts]
+        counters = dict.fromkeys(
+            name for loads in self.counts.values() for found in loads.values() for name in found
+        )
+        rows = [
+            (
+                name.removesuffix("_per_task").replace("_", " "),
+                *(_text(self.of(spec, name, load)) for spec, load in columns),
+            )
+            for name in (*counters, *(ALLOCATIONS,) * (ALLOCATIONS not in counters), SYSTEM_CALLS)
+        ]
+        notes = [f"{name.replace('_', ' ')}: {why}." for name, why in self.reasons.items()]
+        return html_table(
+            "Per task at the coordinator: one task at a time, and a stream of them",
+            ("counted", *(f"{spec}, {load}" for spec, load in columns)),
+            rows,
+            [
+                f"System calls are those of a map of {self.tasks:,} tasks through the living "
+                "process. The rest is counted in lockstep: messages and bytes are alike on every "
+                "machine, allocations for every machine with this Python.",
+                *notes,
+            ],
+        )
+
+
+def measure_costs(*, workers: int = 2, tasks: int = 2_000, seed: int = 0) -> Costs:
+    """The counts of COUNTED_SPECS, and the system calls of a map of so many checked tasks.
+
+    What cannot be counted here (no memray, no strace, or the kernel refuses it) is left out, with
+    the reason.
+    """
+    reasons = {}
+    try:
+        afresh = count_afresh()
+        counts = _merged(afresh.everywhere, afresh.by_python[PYTHON].counts)
+    except ExperimentError as error:
+        reasons[ALLOCATIONS] = str(error)
+        counts = traffic_of(count_specs())
+    work = echo_work(tasks, seed)
+    calls = {spec.name: _system_calls(spec, workers, work) for spec in COUNTED_SPECS}
+    for found in calls.values():
+        if found.reason:
+            reasons[SYSTEM_CALLS] = found.reason
+    return Costs(counts, calls, tasks, reasons)
+
+
+def messages_per_task(spec: ClusterSpec) -> float:
+    """Messages in and out of the coordinator for a task of a stream; exact."""
+    counts = count_per_task(spec, STREAM)
+    return counts.messages_in_per_task + counts.messages_out_per_task
+
+
+def _merged(first: Table, second: Table) -> Table:
+    return {
+        spec: {load: {**found, **second.get(spec, {}).get(load, {})} for load, found in row.items()}
+        for spec, row in first.items()
+    }
+
+
+def _system_calls(spec: ClusterSpec, workers: int, work: Work) -> SystemCalls:
+    with LocalCluster(workers, spec) as local, local.client() as client:
+        map_s(client, work)
+        return count_system_calls(local.coordinator_pid, lambda: map_s(client, work))
+
+
+def _text(count: float | None) -> str:
+    if count is None:
+        return "unknown"
+    return f"{count:,.3g}" if count < 1_000 else f"{count:,.0f}"

@@ -1,0 +1,109 @@
+"""Where the bytes of tasks that wait are: which lines made them, and what types they are.
+
+RSS says how much a coordinator holds, not for what. Here the real coordinator, turned by hand in
+this process, takes in runs and keeps them: tracemalloc names the lines, and a walk from its
+scheduler counts every object that was not there before, once.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from cluster.spec import ClusterSpec
+from perfkit.bench.counts.lockstep import Letters, Load, SteppedClient, SteppedCoordinator
+from perfkit.bench.workloads.load import echo_work
+from perfkit.evidence.tables import html_table
+from perfkit.profile.allocations import AllocationLine
+from perfkit.profile.memory import track_memory
+
+TYPES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TypeUse:
+    """How many objects of a type are held more than before, and their bytes by sys.getsizeof."""
+
+    type: str
+    objects: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class QueuedBytes:
+    """What a coordinator holds for `tasks` that wait, by line of code and by type."""
+
+    spec: str
+    tasks: int
+    traced_bytes: int | None
+    lines: tuple[AllocationLine, ...]
+    types: tuple[TypeUse, ...]
+
+    def _repr_html_(self) -> str:
+        def per_task(size: float) -> str:
+            return f"{size / self.tasks:,.1f}"
+
+        lines = [(f"{x.file}:{x.line}", per_task(x.growth_bytes)) for x in self.lines]
+        types = [(x.type, per_task(x.size_bytes)) for x in self.types]
+        total = "unknown" if self.traced_bytes is None else per_task(self.traced_bytes)
+        blank = ("", "")
+        rows = [
+            (*(lines[at] if at < len(lines) else blank), *(types[at] if at < len(types) else blank))
+            for at in range(max(len(lines), len(types)))
+        ]
+        return html_table(
+            f"{self.spec}: {self.tasks:,} tasks of 200 B wait; {total} B each by tracemalloc",
+            ("line", "B per task", "type", "B per task"),
+            rows,
+        )
+
+
+def queued_bytes(
+    spec: ClusterSpec, *, tasks: int = 2_000, run_tasks: int = 1, seed: int = 0
+) -> QueuedBytes:
+    """What waits in a coordinator that was sent `tasks` in runs of `run_tasks` and has no worker.
+
+    A spec's burst may make the runs smaller. Raises ValueError for less than one task.
+    """
+    if tasks < 1:
+        raise ValueError(f"at least one task has to wait, not {tasks}")
+    load = Load(tasks, run_tasks, tasks)
+    runs: list[Letters] = [*SteppedClient(spec).runs(echo_work(tasks, seed), load)]
+    coordinator = SteppedCoordinator(spec)
+    try:
+        before = _reached(coordinator.scheduler)
+        with track_memory("queued", tracemalloc=True) as tracked:
+            coordinator.queue(runs)
+        after = _reached(coordinator.scheduler)
+    finally:
+        coordinator.stop()
+    objects, sizes = Counter[str](), Counter[str]()
+    for key in after.keys() - before.keys():
+        name = type(after[key]).__name__
+        objects[name] += 1
+        sizes[name] += sys.getsizeof(after[key])
+    use = tracked.result
+    return QueuedBytes(
+        spec.name,
+        tasks,
+        None if use is None else use.traced_growth_bytes,
+        (use.allocations if use is not None else None) or (),
+        tuple(TypeUse(name, objects[name], size) for name, size in sizes.most_common(TYPES_SHOWN)),
+    )
+
+
+def _reached(root: object) -> dict[int, Any]:
+    """Everything that hangs on an object, by its id; code and modules are nobody's."""
+    found: dict[int, Any] = {}
+    waiting: list[Any] = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in found or isinstance(one, type | ModuleType | FunctionType):
+            continue
+        found[id(one)] = one
+        waiting += gc.get_referents(one)
+    return found

@@ -1,0 +1,1 @@
+"""The experiments by name, and what is compared in them: specs, ideas, engines, roles."""

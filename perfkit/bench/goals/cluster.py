@@ -1,0 +1,148 @@
+"""The goals for the cluster: throughput, latency, and what choices, headers and payloads cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from cluster.spec import BASELINE as BASELINE_SPEC
+from cluster.spec import ClusterSpec
+from perfkit.bench.goals import cluster_runs as runs
+from perfkit.bench.goals.cluster_runs import Contest, Sizes
+from perfkit.bench.goals.table import BASELINE, Goal, LimitTable, chosen, make_row
+from perfkit.evidence.environment import fingerprint
+from perfkit.optimized.specs import spec_named
+
+if TYPE_CHECKING:
+    pass
+
+S = TypeVar("S")
+#: Quick is for a look, about a minute on two cores; full is for a claim.
+PROFILES: Mapping[str, Sizes] = {
+    "quick": Sizes(
+        rounds=8, map_tasks=200_000, baseline_tasks=4_000, submit_tasks=20_000, latency_tasks=1_000,
+        mixed_rounds=6, open_tasks=500, burst_tasks=2_000, big_payloads=32, choices=200,
+        codec_tasks=4_000,
+    ),
+    "full": Sizes(
+        rounds=16, map_tasks=400_000, baseline_tasks=10_000, submit_tasks=50_000,
+        latency_tasks=4_000, mixed_rounds=12, open_tasks=2_000, burst_tasks=8_000, big_payloads=48,
+        choices=1_000, codec_tasks=20_000,
+    ),
+}  # fmt: skip
+
+
+GOALS: Sequence[Goal] = (
+    Goal(
+        "map_throughput", "map", "tasks/s", "higher", "value", 700_000,
+        "≥ 700,000 tasks/s", runs.PACKED, note="Client.map echoing 200 B, 2 workers",
+    ),
+    Goal(
+        "map_vs_packed", "map", "tasks/s", "higher", "ratio", 1.5,
+        "≥ 1.5 × the packed broker", runs.PACKED, note="Client.map echoing 200 B, 2 workers",
+    ),
+    Goal(
+        "submit_throughput", "submit", "tasks/s", "higher", "value", 50_000,
+        "≥ 50,000 tasks/s", runs.FORWARDER, note="Client.submit, 1,000 futures in flight",
+    ),
+    Goal(
+        "latency_p50", "latency_p50", "µs", "lower", "ratio", 1.4,
+        "≤ 1.4 × the bare round trip", runs.ROUND_TRIP, note="one task in flight",
+    ),
+    Goal(
+        "latency_p99", "latency_p99", "µs", "lower", "ratio", 2.0,
+        "≤ 2 × the bare round trip", runs.ROUND_TRIP, note="one task in flight",
+    ),
+    Goal(
+        "latency_p99_vs_baseline", "latency_p99", "µs", "lower", "ratio", 1.0,
+        "lower than the baseline's", runs.ROUND_TRIP, BASELINE, note="one task in flight",
+    ),
+    Goal(
+        "coordinator_cpu_per_task", "cpu", "µs", "lower", "value", 1.5,
+        "≤ 1.5 µs", runs.PACKED, note="processor time of the coordinator during the map",
+    ),
+    Goal(
+        "mixed_p99", "mixed_p99", "ms", "lower", "value", 5.0,
+        "≤ 5 ms", pooled="mixed_ms",
+        note="no-ops among 1 % tasks of 100 ms, open loop, 4 workers, at least three of them free",
+    ),
+    Goal(
+        # A schedule that never lets a worker idle while work waits is through by Graham's bound.
+        # A tenth above it are what the quick tasks, the waking from 100 ms of sleep and a recall
+        # or two of 5 ms take; one slow task that traps another costs more than that.
+        "mixed_idle", "mixed_burst", "s", "lower", "ratio", 1.1,
+        "≤ 1.1 × Graham's bound", runs.CONSERVING,
+        note="map of the same mixture: no worker idle while work waits",
+    ),
+    *(
+        Goal(
+            f"selection_{workers}", f"selection_{workers}", "µs", "lower", "value", 1.0,
+            "≤ 1 µs", runs.QUEUE,
+            note=f"a choice with requirements among {workers:,} workers, the clock's cost included",
+        )
+        for workers in runs.ROSTERS
+    ),
+    Goal(
+        # A scan would take 100 times as long and a tree three times; half more is the caches'.
+        "selection_flat", "selection_flat", "µs", "lower", "ratio", 1.5,
+        "≤ 1.5 × that among 10", against=runs.FEW_WORKERS,
+        note="1,000 workers against 10",
+    ),
+    Goal(
+        "header_codec", "codec", "µs", "lower", "value", 0.5,
+        "≤ 0.5 µs", runs.PACKING, note="encode and decode, per task of 200 B and hop",
+    ),
+    Goal(
+        "one_mib_payloads", "one_mib", "MB/s", "higher", "ratio", 0.7,
+        "≥ 0.7 × raw send/recv", runs.RAW,
+        note="an echo's 1 MiB crosses four sockets and counts four times, raw send/recv one",
+    ),
+    Goal(
+        "one_mib_same_path", "one_mib", "MB/s", "higher", "ratio", None,
+        "for comparison", runs.UNCOPIED,
+        note="the same four hops through a bare forwarder that copies nothing",
+    ),
+    Goal(
+        "optimized_vs_baseline", "map", "tasks/s", "higher", "ratio", 30.0,
+        "≥ 30 × the baseline", against=BASELINE, note="Client.map echoing 200 B, 2 workers",
+    ),
+)  # fmt: skip
+
+
+def measure_limits(
+    profile: str | Sizes = "quick",
+    *,
+    optimized: ClusterSpec | None = None,
+    baseline: ClusterSpec = BASELINE_SPEC,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> LimitTable:
+    """Measure every goal on this machine: clusters, bare brokers and their clients in turns.
+
+    `optimized` None takes the spec of that name. `progress` is called with one plain line at a
+    time. Raises ExperimentError for an unknown profile, WrongResult when anything gave a wrong
+    result, and what the cluster raises.
+    """
+    name, sizes = chosen(profile, PROFILES)
+    environment, began_s = fingerprint(), time.perf_counter()
+    tell = progress or (lambda line: None)
+    contest = Contest(
+        optimized or spec_named("optimized"),
+        baseline,
+        sizes,
+        seed,
+        lambda line: tell(f"limits: {line}"),
+    )
+    readings = runs.throughput(contest)
+    latencies, layout = runs.latency(contest)
+    readings |= latencies | runs.mixed(contest) | runs.payloads(contest)
+    readings |= runs.choosing(contest) | runs.headers(contest)
+    return LimitTable(
+        tuple(make_row(goal, readings, seed) for goal in GOALS),
+        environment,
+        name,
+        seed,
+        layout.name,
+        time.perf_counter() - began_s,
+    )

@@ -1,0 +1,1 @@
+"""Whether a coordinator grows: each kind of event ten thousand times, or minutes of load."""

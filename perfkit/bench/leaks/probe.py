@@ -1,0 +1,66 @@
+"""A coordinator that can be looked into: ``python -m perfkit.bench.leaks.probe coordinator``.
+
+It serves as any other does. On SIGUSR1 it reads itself, in the thread that serves and between two
+turns of it, so that every container is as the scheduler leaves it, and prints the reading as a line
+of JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import ClassVar
+
+import msgspec
+
+from cluster.local import LocalCluster
+from cluster.process import announce, main
+from cluster.shells.coordinator import LOCAL_ONLY, ClusterCoordinator
+from cluster.spec import BASELINE, ClusterSpec
+from perfkit.bench.leaks.reading import Reading, take_reading
+
+READING_TIMEOUT_S = 30.0
+
+
+class ProbedCoordinator(ClusterCoordinator):
+    """The coordinator, which prints a reading of its process when it is asked by a signal."""
+
+    def __init__(
+        self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
+    ) -> None:
+        super().__init__(spec, bind, insecure=insecure)
+        self._asked = False
+
+    def stop_on_signals(self) -> None:
+        """Answer SIGUSR1 too."""
+        super().stop_on_signals()
+
+        def ask(signum: int, frame: FrameType | None) -> None:
+            self._asked = True
+
+        signal.signal(signal.SIGUSR1, ask)
+
+    def _turn(self) -> None:
+        super()._turn()
+        if self._asked:
+            self._asked = False
+            announce(reading=msgspec.json.encode(take_reading(self)).decode())
+
+
+class ProbedCluster(LocalCluster):
+    """A cluster whose coordinator can be asked what its process holds."""
+
+    coordinator_module: ClassVar[str] = "perfkit.bench.leaks.probe"
+
+    def read_coordinator(self) -> Reading:
+        """Ask it; raises ClusterError with its last words if it does not answer."""
+        os.kill(self.coordinator_pid, signal.SIGUSR1)
+        answer = self.coordinator.announcement(time.monotonic() + READING_TIMEOUT_S)
+        return msgspec.json.decode(answer["reading"], type=Reading)
+
+
+if __name__ == "__main__":
+    sys.exit(main(kind=ProbedCoordinator))

@@ -1,0 +1,247 @@
+"""A coordinator among simulated peers: its clock is turned by hand, and nobody needs a socket.
+
+The coordinator is the real one, whole turns of it, and its peers are the production sessions and
+the production codec; only the network and the clock are stand-ins. What passes between them follows
+from the code alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from cluster.protocol.client_session import ClientSession, Options, Refused, Settled
+from cluster.protocol.codec import Codec, Frame
+from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.spec import ClusterSpec, load_codec
+from cluster.vocabulary import events as on
+from cluster.vocabulary.task import Failure
+from perfkit.bench.counts.lockstep import SERVICE_S, Letters, Peer, Wire, WiredCoordinator
+from perfkit.bench.workloads.load import ExperimentError, WrongResult
+
+#: what workers offer: to give back, to raise, and to keep until told
+ECHO, FAIL, HOLD = "echo", "fail", "hold"
+#: what only those workers offer that come to be lost; they keep it too
+VISIT = "visit"
+WORKERS = 2
+#: a client says what it has received when it owes that for so many runs
+OWED = 64
+PLAIN = Options()
+
+
+class Network(Wire):
+    """Stands in for the coordinator's socket: who is not there can't be reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.present: set[bytes] = set()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Keep a message; raises zmq.ZMQError as a ROUTER does for an unknown peer."""
+        if frames[0] not in self.present:
+            raise zmq.ZMQError(zmq.EHOSTUNREACH)
+        super().send(frames)
+
+
+class ClockedCoordinator(WiredCoordinator):
+    """The coordinator, turned by hand, with a clock that is turned by hand."""
+
+    def __init__(self, spec: ClusterSpec) -> None:
+        super().__init__(spec)
+        self._channel = self.wire = self.network = Network()
+        self.now_s = 0.0
+        self._clock = self._told_s
+
+    def turn(self) -> Letters:
+        """One turn, for what is due by now."""
+        self._turn()
+        self._deadline()
+        return self.step([])
+
+    def _told_s(self) -> float:
+        return self.now_s
+
+
+class Worker(Peer):
+    """A worker's session with handlers that take no time, or as long as they are told."""
+
+    def __init__(
+        self, codec: Codec, route: bytes, credit: int, kinds: Sequence[str], name: str, life: int
+    ) -> None:
+        super().__init__(codec, route)
+        self.session = WorkerSession(name, life, 1, credit, kinds)
+        self._held: list[tuple[HeldLease, list[bytes]]] = []
+
+    def receive(self, arrived: Letters) -> Letters:
+        """Take in messages and work through what can be."""
+        actions = [action for frames in arrived for action in self.codec.actions(frames)]
+        events = [event for action in actions for event in self.session.handle(action)]
+        while (lease := self.session.take()) is not None:
+            payloads = lease.claim(len(lease.pending))
+            if lease.kind in (HOLD, VISIT):
+                self._held.append((lease, payloads))
+            else:
+                events += self._report(lease, payloads)
+        return self.pack(events)
+
+    def release(self) -> Letters:
+        """Finish what it was told to keep, whether or not anybody still wants it."""
+        held, self._held = self._held, []
+        return self.pack([event for one in held for event in self._report(*one)])
+
+    def beat(self) -> Letters:
+        """Say that it is there."""
+        return self.pack([*self.session.introduction(), *self.session.heartbeat()])
+
+    def leave(self) -> Letters:
+        """Leave as on SIGTERM: give back what is not started, say goodbye."""
+        return self.pack([*self.session.drain(), *self.session.leave("stopped")])
+
+    def _report(self, lease: HeldLease, payloads: list[bytes]) -> list[on.Event]:
+        failures = [
+            Failure(lease.reported + at, "Raised", "told to fail")
+            for at in range(len(payloads))
+            if lease.kind == FAIL
+        ]
+        outcomes = [b""] * len(payloads) if failures else payloads
+        ended_s = 1.0 + SERVICE_S * len(payloads)
+        return self.session.report(lease, outcomes, failures, 1.0, ended_s)
+
+
+class Client(Peer):
+    """A client's session that checks every result."""
+
+    def __init__(self, codec: Codec, route: bytes, name: str) -> None:
+        super().__init__(codec, route)
+        self.session = ClientSession(name)
+
+    def submit(self, kind: str, payloads: list[bytes], options: Options = PLAIN) -> Letters:
+        """Hand in a run."""
+        return self.pack([self.session.submit(kind, payloads, options, payloads, 0.0)])
+
+    def cancel(self) -> Letters:
+        """Want nothing any more."""
+        open_runs = self.session.open.values()
+        return self.pack([self.session.cancel(submission, []) for submission in open_runs])
+
+    def receive(self, arrived: Letters) -> Letters:
+        """Take in messages; raises WrongResult for a result that is not the payload."""
+        for frames in arrived:
+            for action in self.codec.actions(frames):
+                news = self.session.handle(action, 0.0)
+                if isinstance(news, Refused):
+                    raise ExperimentError(f"the coordinator refused work: {news.reason}")
+                if isinstance(news, Settled) and not news.failures:
+                    stop = news.start + len(news.results)
+                    if news.submission.sink[news.start : stop] != news.results:
+                        raise WrongResult("a task came back as another one")
+        return self.beat() if self.session.owed >= OWED else []
+
+    def beat(self) -> Letters:
+        """Say that it is there, and what it has."""
+        return self.pack(self.session.heartbeat(0.0))
+
+
+class World:
+    """A coordinator and whoever is there at the moment: `open` brings residents, `rest` sends
+    everybody home.
+    """
+
+    def __init__(
+        self, spec: ClusterSpec, make: Callable[[ClusterSpec], ClockedCoordinator]
+    ) -> None:
+        self.coordinator = make(spec)
+        self.limits = spec.limits
+        self.burst = spec.burst
+        self._credit = max(1, spec.credit)
+        self._codec = load_codec(spec)
+        self._peers: dict[bytes, Worker | Client] = {}
+        self._came = 0
+        self.workers: list[Worker] = []
+        self.client: Client
+
+    @property
+    def counters(self) -> Counter[str]:
+        """The coordinator's."""
+        return self.coordinator.scheduler.counters
+
+    def open(self) -> None:
+        """Let the residents come: workers and a client."""
+        self.workers = [
+            self.add_worker((ECHO, FAIL, HOLD), f"resident-{number}", 1 + self._came)
+            for number in range(WORKERS)
+        ]
+        self.client = self.add_client()
+
+    def rest(self) -> None:
+        """Let everybody leave and every clock run out; raises AssertionError for a broken
+        invariant.
+        """
+        for peer in list(self._peers.values()):
+            self.remove(peer, peer.leave() if isinstance(peer, Worker) else self._goodbye(peer))
+        self.workers = []
+        self.wait(2.0 * self.limits.client_liveness_s)
+        self.coordinator.scheduler.validate()
+
+    def add_worker(self, kinds: Sequence[str], name: str = "", life: int = 1) -> Worker:
+        """A worker, taken in when this returns."""
+        route = self._route()
+        name = name or f"worker-{self._came}"
+        worker = Worker(self._codec, route, self._credit, kinds, name, life)
+        self._enter(worker)
+        self.deliver(worker.beat())
+        return worker
+
+    def add_client(self) -> Client:
+        """A client that has said nothing yet."""
+        client = Client(self._codec, self._route(), f"client-{self._came}")
+        self._enter(client)
+        return client
+
+    def remove(self, peer: Worker | Client, last_words: Letters | None = None) -> None:
+        """Let a peer go; without last words it is lost."""
+        self.deliver(last_words or [])
+        del self._peers[peer.route]
+        self.coordinator.network.present.discard(peer.route)
+
+    def leave(self, client: Client) -> None:
+        """Let a client close."""
+        self.remove(client, self._goodbye(client))
+
+    def throw(self, frames: list[Frame]) -> None:
+        """Send what is no message, from a socket that is there for that alone."""
+        route = self._route()
+        self.coordinator.network.present.add(route)
+        self.coordinator.step([[route, *frames]])
+        self.coordinator.network.present.discard(route)
+
+    def deliver(self, letters: Letters) -> None:
+        """Let messages travel until nobody has anything more to say."""
+        while letters:
+            letters = self._answers(self.coordinator.step(letters))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; who is there is heard, and what is due happens."""
+        self.coordinator.now_s += seconds
+        self.deliver([letter for peer in self._peers.values() for letter in peer.beat()])
+        self.deliver(self._answers(self.coordinator.turn()))
+
+    def _answers(self, sent: Letters) -> Letters:
+        mail: dict[bytes, Letters] = {}
+        for route, *frames in sent:
+            mail.setdefault(bytes(route), []).append(frames)
+        there = [(self._peers[route], arrived) for route, arrived in mail.items()]
+        return [letter for peer, arrived in there for letter in peer.receive(arrived)]
+
+    def _goodbye(self, client: Client) -> Letters:
+        return client.pack([on.ClientLeft(client.session.name)])
+
+    def _route(self) -> bytes:
+        self._came += 1
+        return self._came.to_bytes(5, "big")
+
+    def _enter(self, peer: Worker | Client) -> None:
+        self._peers[peer.route] = peer
+        self.coordinator.network.present.add(peer.route)

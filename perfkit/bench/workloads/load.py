@@ -1,0 +1,215 @@
+"""Work for a cluster, the ways to put it under load, and the proof that what was timed was right.
+
+A fast wrong answer is the easiest way to a good figure, so nothing here hands out a time before
+every result behind it was compared with what it had to be. Payloads differ from each other, so that
+a swapped or repeated result cannot go unseen, and follow from a seed, so that a run can be repeated
+byte for byte.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from operator import eq
+from threading import Semaphore
+from typing import Any, Protocol
+
+import msgspec
+
+from cluster.local import LocalCluster
+from cluster.shells.client import Client
+from cluster.spec import ClusterSpec
+from cluster.vocabulary.errors import ClusterError
+
+#: Small enough that the cluster's own cost per task is what shows.
+PAYLOAD_BYTES = 200
+#: A lost task must end an experiment, not hang it.
+RESULT_TIMEOUT_S = 60.0
+#: Between two heartbeats of a cluster whose messages are counted: longer than a round of it takes.
+COUNTING_BEAT_S = 30.0
+COUNTED_ROUNDS = 3
+TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
+_NUMBER_BYTES = 8
+
+
+class Submitter(Protocol):
+    """Whoever takes tasks: an engine, or a client of a cluster."""
+
+    def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
+        """Hand in one task."""
+
+    def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """The results of many like tasks, in order."""
+
+
+class ExperimentError(ClusterError):
+    """An experiment that cannot be run as asked, or did not work, in one sentence."""
+
+
+class WrongResult(ExperimentError):
+    """A task came back with something other than its result, so no time of it counts."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tasks of one kind, each with the result that it must have.
+
+    `models` are what a worker has to serve for it; `same(result, expected)` decides whether a
+    result is right; `facts` are what a saved result should say about the work, `figures` what was
+    found out about it beforehand (a model's accuracy, say).
+    """
+
+    kind: str
+    payloads: list[bytes] = field(repr=False)
+    expected: list[bytes] = field(repr=False)
+    models: tuple[str, ...] = ()
+    same: Callable[[bytes, bytes], bool] = eq
+    facts: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float | int | None] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def part(self, start: int, stop: int) -> Work:
+        """The tasks from `start` up to `stop`."""
+        return replace(self, payloads=self.payloads[start:stop], expected=self.expected[start:stop])
+
+    def blocks(self, count: int) -> Iterator[Work]:
+        """The tasks in `count` parts, as equal as can be; in fewer if there are fewer tasks."""
+        count = min(count, len(self))
+        for start, stop in pairwise(len(self) * i // count for i in range(count + 1)):
+            yield self.part(start, stop)
+
+    def check(self, results: Sequence[bytes]) -> None:
+        """Raise WrongResult for a result that is missing, superfluous or not the expected one."""
+        if len(results) != len(self):
+            raise WrongResult(f"{len(self):,} {self.kind} tasks gave {len(results):,} results")
+        for position, (result, expected) in enumerate(zip(results, self.expected, strict=True)):
+            if not self.same(result, expected):
+                raise WrongResult(
+                    f"{self.kind} task {position:,} of {len(self):,} gave {_shown(result)} instead "
+                    f"of {_shown(expected)}: the run counts for nothing"
+                )
+
+
+def echo_work(tasks: int, seed: int, payload_bytes: int = PAYLOAD_BYTES) -> Work:
+    """Distinct payloads to be given back: a number, then bytes that follow from the seed.
+
+    Raises ExperimentError for payloads too short to number.
+    """
+    if payload_bytes < _NUMBER_BYTES:
+        raise ExperimentError(
+            f"payloads of {payload_bytes} B cannot all differ; take {_NUMBER_BYTES} B or more"
+        )
+    rng = random.Random(seed)
+    payloads = [
+        number.to_bytes(_NUMBER_BYTES, "big") + rng.randbytes(payload_bytes - _NUMBER_BYTES)
+        for number in range(tasks)
+    ]
+    return Work("echo", payloads, payloads, facts={"payload_bytes": payload_bytes})
+
+
+def map_s(client: Submitter, work: Work) -> float:
+    """The seconds that one map over the work takes, its results checked after the clock stopped."""
+    began_s = time.perf_counter()
+    results = list(client.map(work.kind, work.payloads))
+    took_s = time.perf_counter() - began_s
+    work.check(results)
+    return took_s
+
+
+def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
+    """The latency of each task in ms, each submitted when the one before it is done."""
+    took_ms: list[float] = []
+    results: list[bytes] = []
+    for payload in work.payloads:
+        began_s = time.perf_counter()
+        results.append(result_of(client.submit(work.kind, payload)))
+        took_ms.append((time.perf_counter() - began_s) * 1e3)
+    work.check(results)
+    return took_ms
+
+
+def burst_ms(client: Submitter, work: Work) -> list[float]:
+    """When the result of each task was there, in ms since the first of them was submitted.
+
+    All are submitted at once, a future each; a result is there when its future's callbacks run.
+    """
+    ended_s = [0.0] * len(work)
+    noted = Semaphore(0)
+
+    def note_end(position: int) -> Callable[[Future[bytes]], None]:
+        def note(_: Future[bytes]) -> None:
+            ended_s[position] = time.perf_counter()
+            noted.release()
+
+        return note
+
+    notes = [note_end(position) for position in range(len(work))]
+    began_s = time.perf_counter()
+    futures = [client.submit(work.kind, payload) for payload in work.payloads]
+    for future, note in zip(futures, notes, strict=True):
+        future.add_done_callback(note)
+    results = [result_of(future) for future in futures]
+    # A future wakes its waiter before it runs its callbacks.
+    for _ in futures:
+        noted.acquire()
+    work.check(results)
+    return [(end_s - began_s) * 1e3 for end_s in ended_s]
+
+
+def result_of(future: Future[bytes]) -> bytes:
+    """A task's result; raises ExperimentError when there is none in RESULT_TIMEOUT_S."""
+    try:
+        return future.result(RESULT_TIMEOUT_S)
+    except NotInTime:
+        raise ExperimentError(
+            f"a task had no result within {RESULT_TIMEOUT_S:.0f} s; are the workers still alive?"
+        ) from None
+
+
+def traffic_per_task(
+    spec: ClusterSpec, workers: int, work: Work, drive: Callable[[Client, Work], object]
+) -> dict[str, float | int | None]:
+    """Messages and bytes through the coordinator for each task of `drive(client, work)`.
+
+    Counted on a cluster of its own, after a first round in which everybody has met, less what
+    asking for the counts costs. Heartbeats, which come by the clock, are put off, and what a busy
+    machine brings about only ever adds: the least of several rounds is the work's own, and the same
+    on every machine for parts that send a message per task. Unknown where the coordinator does not
+    count.
+    """
+    beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
+    slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))
+    with (
+        LocalCluster(workers, slow, models=work.models) as local,
+        # A name of its own would bring the length of this host's into the bytes.
+        Client(local.endpoint, spec=slow, name="traffic") as client,
+    ):
+        drive(client, work)
+        asking = [_traffic_of(client, lambda: None) for _ in range(COUNTED_ROUNDS)]
+        working = [_traffic_of(client, lambda: drive(client, work)) for _ in range(COUNTED_ROUNDS)]
+    per_task: dict[str, float | int | None] = {}
+    for name in TRAFFIC:
+        own = [counts[name] for counts in working if name in counts]
+        least = min((counts[name] for counts in asking if name in counts), default=0)
+        per_task[f"{name}_per_task"] = (min(own) - least) / len(work) if own else None
+    return per_task
+
+
+def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
+    """What the coordinator's counts grew by, its first answer included."""
+    before = client.status().counters
+    drive()
+    after = client.status().counters
+    return {name: after[name] - before[name] for name in TRAFFIC if name in after}
+
+
+def _shown(value: bytes) -> str:
+    text = repr(value[:24])
+    return text if len(value) <= 24 else f"{text}… ({len(value):,} B)"

@@ -1,0 +1,250 @@
+"""The packed codec: everything for one peer in one frame, decoded straight into typed structs.
+
+Frames and sends are what costs, bytes hardly do (docs/techniques.md has the figures), so a message
+is an array without field names, many messages share a frame, and payloads travel inside it as a
+column. Only payloads so large that copying them would cost more than a frame follow as frames of
+their own, and the coordinator hands those on as it got them.
+
+The schema is compiled once, when this module is imported: msgspec's decoder knows every type and
+every bound beforehand, so hostile bytes are refused at the first value that does not fit. A frame
+so large that a multitude of tiny values could hide in it is taken apart message by message, and
+given up as soon as there are too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cluster.protocol.codec import MAX_VALUES, Frame, Message
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.errors import ProtocolError
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import Count
+
+VERSION: Final = 2
+#: from this size on a payload is a frame of its own
+ATTACH_BYTES: Final = 32_768
+MAX_MESSAGES: Final = 4_096
+#: what a frame holds is counted from this size on: a byte can become thirty in memory
+COUNTED_BYTES: Final = 1 << 20
+#: the messages that carry a column, and under which name
+COLUMNS: Final[dict[type[Any], str]] = {
+    on.TasksSubmitted: "payloads",
+    on.TasksFinished: "outcomes",
+    do.Assign: "payloads",
+    do.Deliver: "outcomes",
+    on.ChunkRead: "chunk",
+    do.DeliverChunk: "chunk",
+}
+
+FromPeer: TypeAlias = (
+    on.TasksSubmitted
+    | on.TasksCancelled
+    | on.ClientHeartbeat
+    | on.ClientLeft
+    | on.StatusRequested
+    | on.PolicyChanged
+    | on.ChunkRequested
+    | on.StreamReceived
+    | on.WorkerJoined
+    | on.WorkerHeartbeat
+    | on.TasksFinished
+    | on.TasksReleased
+    | on.WorkerDraining
+    | on.WorkerLeft
+    | on.ResultKept
+    | on.ChunkRead
+)
+Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
+
+
+class Events(msgspec.Struct, array_like=True):
+    """An envelope of what peers tell the coordinator: the protocol's version, messages, and for
+    each frame that follows the (message, position in its column) that it belongs to.
+    """
+
+    version: int
+    messages: Annotated[list[FromPeer], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+class Actions(msgspec.Struct, array_like=True):
+    """An envelope of what the coordinator tells its peers."""
+
+    version: int
+    messages: Annotated[list[do.Action], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+class Sealed(msgspec.Struct, array_like=True):
+    """An envelope whose messages are not decoded yet."""
+
+    version: int
+    messages: Annotated[list[msgspec.Raw], Meta(max_length=MAX_MESSAGES)]
+    attached: Places = []
+
+
+class Direction:
+    """How the messages that go one way are decoded."""
+
+    def __init__(self, envelope: Any, message: Any) -> None:
+        self._envelope = msgspec.msgpack.Decoder(envelope)
+        self._sealed = msgspec.msgpack.Decoder(Sealed)
+        self._message = msgspec.msgpack.Decoder(message)
+
+    def open(self, frame: Frame) -> Any:
+        """The envelope in a frame; raises ProtocolError."""
+        small = len(frame) < COUNTED_BYTES
+        try:
+            return self._envelope.decode(frame) if small else self._count(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            words = f"not an envelope of protocol version {VERSION}: {error}"
+            raise ProtocolError(words) from error
+
+    def _count(self, frame: Frame) -> Any:
+        envelope: Any = self._sealed.decode(frame)
+        messages, values = envelope.messages, 0
+        for number, sealed in enumerate(messages):
+            messages[number] = self._message.decode(sealed)
+            values += _values(messages[number])
+            if values > MAX_VALUES:
+                raise ProtocolError(f"more than {MAX_VALUES} values in one envelope")
+        return envelope
+
+
+_EVENTS: Final = Direction(Events, FromPeer)
+_ACTIONS: Final = Direction(Actions, do.Action)
+
+
+class PackedCodec:
+    """All messages to one peer as one multipart message: an envelope, then attached payloads.
+
+    Format: MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), structs as arrays
+    that begin with their tag.
+    """
+
+    def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
+        self._message_bytes = message_bytes
+        self._encoder = msgspec.msgpack.Encoder()
+        self._encode: Callable[[Sequence[Any]], bytes] = self._encoder.encode
+
+    def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
+        """One multipart message, or more where one would be over a bound."""
+        if not messages:
+            return []
+        frames = self._pack(messages)
+        if len(messages) > 1 and not self._fits(messages, frames):
+            half = len(messages) // 2
+            return [*self.encode(messages[:half]), *self.encode(messages[half:])]
+        if len(frames[0]) > self._message_bytes:
+            frames = self._detached(messages, 1)
+        return [frames]
+
+    def events(self, frames: Sequence[Frame]) -> list[on.Event]:
+        """What a peer told the coordinator; attached payloads stay the frames they are."""
+        messages: list[on.Event] = _unpack(_EVENTS, frames)
+        return messages
+
+    def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
+        """What the coordinator told a peer; attached results become bytes, payloads and chunks stay
+        the frames they are.
+        """
+        messages: list[do.Action] = _unpack(_ACTIONS, frames)
+        return messages
+
+    def _fits(self, messages: Sequence[Message], frames: Sequence[Frame]) -> bool:
+        """Whether whoever gets these frames will take them apart."""
+        size = len(frames[0])
+        return (
+            size <= self._message_bytes
+            and len(messages) <= MAX_MESSAGES
+            and len(frames) <= on.MAX_TASKS_PER_MESSAGE
+            and (size < COUNTED_BYTES or sum(map(_values, messages)) <= MAX_VALUES)
+        )
+
+    def _pack(self, messages: Sequence[Message]) -> list[Frame]:
+        if _is_inline(messages):
+            return [self._encode((VERSION, messages, ()))]
+        return self._detached(messages)
+
+    def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
+        """The same with payloads of so many bytes or more behind it, each in a frame of its own."""
+        emptied: list[Message] = []
+        attached: list[tuple[int, int]] = []
+        frames: list[Frame] = []
+        for number, message in enumerate(messages):
+            name = COLUMNS.get(type(message))
+            column = [*getattr(message, name)] if name else []
+            large = [at for at, payload in enumerate(column) if len(payload) >= from_bytes]
+            for at in large:
+                attached.append((number, at))
+                frames.append(column[at])
+                column[at] = b""
+            if large and name:
+                message = msgspec.structs.replace(message, **{name: column})
+            emptied.append(message)
+        return [self._encode((VERSION, emptied, attached)), *frames]
+
+
+class PooledCodec(PackedCodec):
+    """The same with a buffer that is kept, where the encoder makes one for each message.
+
+    One owner writes one message at a time, and the encoder cuts the buffer to its length, so this
+    is no case for a BufferPool, whose buffers keep their size.
+    """
+
+    def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
+        super().__init__(message_bytes)
+        self._buffer = bytearray(1 << 20)
+        self._encode = self._encode_pooled
+
+    def _encode_pooled(self, envelope: Sequence[Any]) -> bytes:
+        self._encoder.encode_into(envelope, self._buffer)
+        return bytes(self._buffer)
+
+
+def _is_inline(messages: Sequence[Message]) -> bool:
+    """Whether no payload is so large that it should have a frame of its own."""
+    for message in messages:
+        name = COLUMNS.get(type(message))
+        column = getattr(message, name) if name else None
+        if column and max(map(len, column)) >= ATTACH_BYTES:
+            return False
+    return True
+
+
+def _values(message: Message) -> int:
+    """How many items its lists have."""
+    return sum(len(f) for f in msgspec.structs.astuple(message) if isinstance(f, list))
+
+
+def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
+    if not frames:
+        raise ProtocolError("a message is at least one frame, this has none")
+    envelope = direction.open(frames[0])
+    if envelope.version != VERSION:
+        raise ProtocolError(f"protocol version {VERSION} is spoken here, not {envelope.version}")
+    if len(envelope.attached) != len(frames) - 1:
+        told = len(envelope.attached)
+        raise ProtocolError(f"{told} payloads were announced, {len(frames) - 1} frames follow")
+    if envelope.attached:
+        _attach(envelope, frames)
+    return envelope.messages
+
+
+def _attach(envelope: Any, frames: Sequence[Frame]) -> None:
+    """Put the frames behind an envelope's own where they belong."""
+    for (number, at), frame in zip(envelope.attached, islice(frames, 1, None), strict=True):
+        try:
+            message = envelope.messages[number]
+            column = getattr(message, COLUMNS[type(message)])
+            copied = type(message) is do.Deliver
+            column[at] = bytes(frame) if copied or len(frame) < ATTACH_BYTES else frame
+        except (IndexError, KeyError) as error:
+            raise ProtocolError(f"message {number} has no place {at} for a payload") from error

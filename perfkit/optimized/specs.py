@@ -1,0 +1,75 @@
+"""The specs under study, by name: what benchmarks, notebooks and the command line choose from.
+
+BASELINE uses the plain parts, OPTIMIZED those of this package. Each of ABLATIONS is the baseline
+with one idea switched on, under the plan's own name for it; LADDER climbs from one to the other,
+one idea a rung, so that a notebook can show which idea earned what. "Lock-free" is no entry: one
+thread owns the scheduler, so there is nothing to lock or to do without locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cluster.spec import BASELINE, ClusterSpec, SocketOptions
+from cluster.vocabulary.errors import ClusterError, did_you_mean
+from cluster.vocabulary.limits import Limits
+
+RUNS = {"burst": 2_048, "credit": 8_192, "limits": Limits(recall_after_s=0.001)}
+PACKED = {"codec": "perfkit.optimized.codec:PackedCodec"}
+INDEXED = {"policies": "perfkit.optimized.policy:POLICIES"}
+SORTED = {"queue": "perfkit.optimized.queue:SortedQueue"}
+UNCOPIED = {"sockets": SocketOptions(zero_copy_bytes=65_536)}
+FEWER_ANSWERS = {"answer_after_s": 0.005}
+TRIMMED = {"trim_bytes": 4 << 20}
+
+
+def _with(base: ClusterSpec, name: str, *ideas: Mapping[str, Any]) -> ClusterSpec:
+    changes = {knob: value for idea in ideas for knob, value in idea.items()}
+    return msgspec.structs.replace(base, name=name, **changes)
+
+
+OPTIMIZED = _with(BASELINE, "optimized", RUNS, PACKED, INDEXED, UNCOPIED, FEWER_ANSWERS, TRIMMED)
+
+#: by the plan's names for the ideas
+ABLATIONS: Mapping[str, ClusterSpec] = {
+    spec.name: spec
+    for spec in (
+        _with(BASELINE, "capability-cache", {"policies": "perfkit.optimized.policy:CACHED"}),
+        _with(BASELINE, "load-scores", {"policies": "perfkit.optimized.policy:INDEXED"}),
+        _with(BASELINE, "priority-queue", SORTED),
+        _with(BASELINE, "batch-assignment", RUNS, {"policies": "perfkit.optimized.policy:SIZED"}),
+        _with(BASELINE, "packed-codec", PACKED),
+        _with(BASELINE, "zero-copy", UNCOPIED),
+        _with(BASELINE, "pooling", {"codec": "perfkit.optimized.codec:PooledCodec"}),
+        _with(BASELINE, "fewer-handshakes", FEWER_ANSWERS),
+        _with(
+            BASELINE,
+            "socket-tuning",
+            {"sockets": SocketOptions(high_water_mark=100_000, buffer_bytes=4 << 20)},
+        ),
+        _with(BASELINE, "pipelining", {"credit": 32}),
+    )
+}
+#: from the baseline up, each with all that is below it
+LADDER: tuple[ClusterSpec, ...] = (
+    BASELINE,
+    _with(BASELINE, "runs", RUNS, {"policies": "perfkit.optimized.policy:SIZED"}),
+    _with(BASELINE, "runs+packed", RUNS, {"policies": "perfkit.optimized.policy:SIZED"}, PACKED),
+    _with(BASELINE, "runs+packed+index", RUNS, PACKED, INDEXED),
+    _with(BASELINE, "runs+packed+index+zero-copy", RUNS, PACKED, INDEXED, UNCOPIED),
+    OPTIMIZED,
+)
+SPECS: Mapping[str, ClusterSpec] = {
+    spec.name: spec for spec in (BASELINE, OPTIMIZED, *ABLATIONS.values(), *LADDER)
+}
+
+
+def spec_named(name: str) -> ClusterSpec:
+    """The spec of that name; ClusterError lists what there is."""
+    if name in SPECS:
+        return SPECS[name]
+    hint = did_you_mean(name, SPECS)
+    raise ClusterError(f"no spec {name!r}; there are {', '.join(SPECS)}{hint}")

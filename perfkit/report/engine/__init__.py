@@ -1,0 +1,1 @@
+"""Runs notebooks: parameters, kernels, progress, outcomes, and the folder a run is published in."""

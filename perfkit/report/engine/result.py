@@ -1,0 +1,53 @@
+"""A finished report and its notebooks, as a program that made it gets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from perfkit.report.engine.headlines import Headline
+from perfkit.report.engine.outcome import ExitCode, Failure, Status
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookRun:
+    """One notebook of a run: where it came from, where it went, how it ended.
+
+    `html` and `notebook` are file names inside the run's folder; `parameters` holds the effective
+    values, defaults included; `cells` counts the code cells with source, `cells_run` those that
+    ran to their end.
+    """
+
+    name: str
+    title: str
+    source: str
+    html: str
+    notebook: str
+    status: Status
+    duration_s: float
+    cells: int
+    cells_run: int
+    parameters: dict[str, object]
+    failure: Failure | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return self.status.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRun:
+    """A finished report: its folder, its parts and the code that the command should end with."""
+
+    path: Path
+    profile: str
+    started_utc: str
+    duration_s: float
+    exit_code: ExitCode
+    notebooks: tuple[NotebookRun, ...]
+    headlines: tuple[Headline, ...]
+    command: tuple[str, ...]
+
+    @property
+    def index_path(self) -> Path:
+        return self.path / "index.html"

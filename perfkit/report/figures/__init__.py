@@ -1,0 +1,1 @@
+"""Draws results: SVG pictures of figures that were measured and saved."""

@@ -1,0 +1,1 @@
+"""Turns executed notebooks into self-contained pages and an index."""

@@ -1,0 +1,1 @@
+"""What each notebook shows and says, made from results."""

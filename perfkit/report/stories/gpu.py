@@ -1,0 +1,269 @@
+"""What the notebook of cards shows and says of a run: whose card it is comes first, every time.
+
+A recorded card's figures do not change and a made-up card's were never measured, so neither makes a
+headline, and each picture and table says in its own words whose card it shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perfkit.bench.experiments.watched import Origin, Series, Watched, WatchedCard, resolved
+from perfkit.bench.goals.gpu import GOALS
+from perfkit.bench.goals.table import LimitTable
+from perfkit.evidence.tables import html_table
+from perfkit.gpu.rocprof import KernelProfile, TopKernels, read
+from perfkit.gpu.sampler import samples_html
+from perfkit.report.engine import headlines
+from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
+from perfkit.report.figures.panels import Panel, panels
+from perfkit.report.figures.units import UNKNOWN, measured, quantity
+from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
+from perfkit.report.stories.views import FULL, Words, said
+
+if TYPE_CHECKING:
+    from perfkit.evidence.samples import Interval
+
+TOP = 10
+TEMPERATURES = {"edge": "temp_edge_c", "junction": "temp_junction_c", "memory": "temp_memory_c"}
+LABELS = {
+    Origin.MACHINE: "a card of this machine",
+    Origin.GIVEN: "a card of the folder that was given",
+    Origin.RECORDED: "a recorded card, not of this run",
+    Origin.MADE_UP: "a made-up card, no card ever said this",
+}
+FLAT = "Its files do not change, so its lines are flat, whatever the tasks do."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Parts of a page that belong together, one below the other."""
+
+    parts: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        return "".join(self.parts)
+
+
+def run_seconds(profile: str, seconds: float) -> float:
+    """How long the tasks run; `full` takes FULL times as long."""
+    return seconds * (FULL if profile == "full" else 1)
+
+
+def recordings(recorded: str | Path) -> Path:
+    """The folder of all recorded cards, which the table of goals judges by."""
+    return resolved(recorded).parent
+
+
+def cards(watched: Watched) -> Shown:
+    """Whose cards these are, and what each said at the end of the run."""
+    caption = f"At the end of the run: {LABELS[watched.source.origin]}"
+    told = samples_html([card.sample for card in watched.cards], caption)
+    return Shown((source_words(watched)._repr_html_(), told))
+
+
+def source_words(watched: Watched) -> Words:
+    """Where the cards were looked for, whose they are, and whether the tasks ran on one."""
+    source = watched.source
+    told = {
+        Origin.MACHINE: f"The cards are this machine's, below {source.root}.",
+        Origin.GIVEN: (
+            f"The cards are those below {source.root}, given in place of the machine's own; "
+            "copied files do not change, and then the lines are flat."
+        ),
+        Origin.RECORDED: (
+            f"Instead a recorded card is shown, from {source.root}: files copied from a card of "
+            f"another machine. {FLAT}"
+        ),
+        Origin.MADE_UP: (
+            "Instead, and for want of a recorded one, a made-up card is shown, to see what this "
+            f"page is like: no card ever had these figures. {FLAT}"
+        ),
+    }
+    none = [f"This machine has none to show: {source.missing}."] if source.missing else []
+    return Words((*none, told[source.origin], _provider_words(watched)))
+
+
+def pictures(watched: Watched) -> Shown:
+    """For each card what it did, and beneath it the throughput, on one time axis."""
+    return Shown(tuple(picture(watched, card)._repr_html_() for card in watched.cards))
+
+
+def picture(watched: Watched, card: WatchedCard) -> Figure:
+    """One card over the task throughput; unknown values are gaps."""
+    series = card.series
+    temperatures = {name: series[field] for name, field in TEMPERATURES.items()}
+    known = {name: points for name, points in temperatures.items() if _known(points)}
+    rows = [
+        Panel(
+            "busy",
+            "%",
+            {"core": series["gpu_busy_pct"], "memory controller": series["mem_busy_pct"]},
+        ),
+        Panel("VRAM used", "MiB", {"used": _scaled(series["vram_used_bytes"], 1 / MIB)}),
+        Panel("power", "W", {"power": series["power_w"]}),
+        Panel("temperature", "°C", known or {"edge": temperatures["edge"]}),
+        Panel("tasks", "1/s", {"throughput": [(b.ended_s, b.tasks_per_s) for b in watched.blocks]}),
+    ]
+    label = LABELS[watched.source.origin]
+    flat = "" if watched.source.may_change else f" {FLAT}"
+    caption = f"{card.key}: {label}.{flat} The throughput beneath is this run's, block by block."
+    return panels(rows, title=f"{card.key}, {label}, over the throughput of tasks", caption=caption)
+
+
+def energy(watched: Watched) -> Shown:
+    """Power and energy per task of each card, with what they are worth."""
+    rows = []
+    for card in watched.cards:
+        per_task = watched.energy_mj_per_task(card)
+        kind = card.sample.power_kind
+        power = _range(card.series["power_w"], "W") + (f" ({kind.value})" if kind else "")
+        rows.append((card.key, LABELS[watched.source.origin], power, _said(per_task, "mJ")))
+    notes = [
+        f"Medians over {len(watched.blocks)} blocks, with 95 % intervals: the whole card's power, "
+        "idle power too, while tasks ran. Unknown if any reading is.",
+    ]
+    if not watched.source.is_own:
+        notes.append(
+            "No energy was measured here: this is what a card with such power would have taken "
+            "beside the tasks of this run."
+        )
+    header = ("card", "which is", "power", "energy per task")
+    title = "Energy" if watched.source.is_own else "What the energy would be"
+    return Shown((html_table(title, header, rows, notes),))
+
+
+def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
+    """The kernels that took the most time, and their bandwidth beside the card's peak.
+
+    Without a file it says how to give one. Raises RocprofError for one that is no profile.
+    """
+    if not str(rocprof):
+        words = "No rocprof file was given, so no kernel is shown; give one with -p rocprof=FILE."
+        return Shown((Words((words,))._repr_html_(),))
+    profile = read(resolved(rocprof))
+    peak = None if peak_gb_per_s is None else peak_gb_per_s * 1e9
+    top = profile.top_kernels(TOP, peak)
+    parts = [top._repr_html_()] if top.kernels else []
+    if any(kernel.bandwidth_bytes_per_s is not None for kernel in top.kernels):
+        parts.append(bandwidths(top)._repr_html_())
+    return Shown((*parts, _kernel_words(profile, top)._repr_html_()))
+
+
+def bandwidths(top: TopKernels) -> Figure:
+    """Bandwidth of each kernel in GB/s, the card's peak beside it where that is known."""
+    peak = None if top.peak_bytes_per_s is None else top.peak_bytes_per_s / 1e9
+    rows = [
+        Bar(_short(kernel.name), _giga(kernel.bandwidth_bytes_per_s), claim=peak)
+        for kernel in top.kernels
+    ]
+    return bars_with_intervals(
+        rows,
+        "GB/s",
+        claim="the card's peak",
+        title="bandwidth of kernels",
+        caption="What a kernel fetched and wrote over its time; without those counters unknown.",
+    )
+
+
+def record(out_dir: str | Path, watched: Watched, goals: LimitTable) -> None:
+    """Save the throughput, the energy of own cards and each goal as headlines."""
+    result = watched.result
+    headlines.record(
+        out_dir,
+        "Task throughput, cards watched",
+        result.value,
+        result.unit,
+        result.low,
+        result.high,
+        note=f"model {result.parameters['model']} on {result.parameters['provider']}",
+    )
+    note = f"not measured: {watched.source.missing or 'the cards were given as a folder'}"
+    if not watched.source.is_own:
+        headlines.record(out_dir, "Energy per task", None, "mJ", note=note)
+    for card in watched.cards if watched.source.is_own else ():
+        found = watched.energy_mj_per_task(card)
+        title, note = f"Energy per task, {card.key}", "of the whole card while tasks ran"
+        headlines.record(out_dir, title, found.value, "mJ", found.low, found.high, note=note)
+    record_goals(out_dir, GOALS, goals)
+
+
+def verdict(watched: Watched, goals: LimitTable) -> Words:
+    """What was found of the cards and the tasks, and which goals are met."""
+    result = watched.result
+    told = [
+        f"The model {result.parameters['model']} was served at {said(result)} while the cards "
+        "were watched, every answer checked."
+    ]
+    if watched.source.is_own:
+        told += [_card_words(watched, card) for card in watched.cards]
+    else:
+        told.append(
+            f"Of a card nothing was measured: what is shown is {LABELS[watched.source.origin]}."
+        )
+    return Words((*told, *limit_words(goals).sentences))
+
+
+def _card_words(watched: Watched, card: WatchedCard) -> str:
+    series = card.series
+    hottest = [point for name in TEMPERATURES.values() for point in series[name]]
+    return (
+        f"{card.key}: busy {_range(series['gpu_busy_pct'], '%')}, VRAM "
+        f"{_range(_scaled(series['vram_used_bytes'], 1 / MIB), 'MiB')}, power "
+        f"{_range(series['power_w'], 'W')}, temperature {_range(hottest, '°C')}; energy per task "
+        f"{_said(watched.energy_mj_per_task(card), 'mJ')}."
+    )
+
+
+def _provider_words(watched: Watched) -> str:
+    provider = str(watched.result.parameters["provider"])
+    if provider.startswith("CPU"):
+        return f"The tasks ran on {provider}: whatever a card did, these tasks did not make it do."
+    return f"The tasks ran on {provider}."
+
+
+def _kernel_words(profile: KernelProfile, top: TopKernels) -> Words:
+    told = [
+        f"{profile.file} ({profile.format}): {len(profile.kernels):,} dispatches of {top.names:,} "
+        f"kernels, {len(profile.transfers):,} transfers. Nothing of it is from this run."
+    ]
+    if top.kernels and top.peak_bytes_per_s is None:
+        told.append("The card's peak is not known; give it in GB/s with -p peak_gb_per_s=256.")
+    if top.kernels and all(kernel.bandwidth_bytes_per_s is None for kernel in top.kernels):
+        told.append("Bandwidth is unknown: the file has not both the times and the counters of it.")
+    return Words((*told, *profile.notes))
+
+
+def _known(points: Series) -> list[float]:
+    return [value for _, value in points if value is not None]
+
+
+def _scaled(points: Series, factor: float) -> list[tuple[float, float | None]]:
+    return [(at, None if value is None else value * factor) for at, value in points]
+
+
+def _range(points: Series, unit: str) -> str:
+    """From the lowest to the highest that was read, and how many readings are unknown."""
+    known = _known(points)
+    if not known:
+        return UNKNOWN
+    low, high = min(known), max(known)
+    text = quantity(high, unit) if low == high else f"{quantity(low)} to {quantity(high, unit)}"
+    lost = len(points) - len(known)
+    return f"{text}, {lost} of {len(points)} readings unknown" if lost else text
+
+
+def _said(figure: Interval, unit: str) -> str:
+    return measured(figure.value, unit, figure.low, figure.high)
+
+
+def _giga(value: float | None) -> float | None:
+    return None if value is None else value / 1e9
+
+
+def _short(name: str, longest: int = 36) -> str:
+    """A kernel's name without its template arguments and parameters, which fill lines."""
+    plain = name.partition("(")[0].partition("<")[0] or name
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"

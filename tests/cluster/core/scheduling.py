@@ -1,0 +1,207 @@
+"""A scheduler on a bench: events in by hand, a clock that is turned, every answer checked whole.
+
+What the tests of the core share. After every step the scheduler validates itself, so a test that
+only looks at the actions still notices a broken invariant.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
+from cluster.core.run import Run
+from cluster.core.scheduler import Scheduler
+from cluster.core.worker import WorkerState
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import Failure
+from perfkit.optimized import policy as optimised
+
+T = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
+
+
+class Slices(LeastLoaded):
+    """Leases as large as the worker's credit allows."""
+
+    name = "slices"
+
+    def lease_tasks(self, worker: Any, needs: Any, queued: int) -> int:
+        return queued
+
+
+class Bench:
+    """A scheduler, a clock at 0, and short ways to say what usually happens."""
+
+    def __init__(
+        self,
+        policy: Callable[[], AssignmentPolicy] = Slices,
+        chance: Callable[[], float] = lambda: 0.0,
+        policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
+        **limits: Any,
+    ) -> None:
+        self.limits = Limits(**limits)
+        self.scheduler = Scheduler(policy(), self.limits, chance, policies)
+        self.now = 0.0
+        self.epochs: dict[str, int] = {}
+
+    def tell(self, event: on.Event) -> list[do.Action]:
+        """What the scheduler does about an event."""
+        return self._checked(self.scheduler.handle(event, self.now))
+
+    def wait(self, seconds: float) -> list[do.Action]:
+        """Turn the clock, running each timer when it is due; what came of them."""
+        end, actions = self.now + seconds, []
+        while (due := self.scheduler.deadline()) is not None and due <= end:
+            self.now = max(self.now, due)
+            actions += self._checked(self.scheduler.handle_timer(self.now))
+        self.now = end
+        return actions
+
+    def _checked(self, actions: list[do.Action]) -> list[do.Action]:
+        self.scheduler.validate()
+        for action in actions:
+            if isinstance(action, do.Welcome):
+                self.epochs[action.worker] = action.epoch
+        return actions
+
+    # Workers
+
+    def join(
+        self,
+        worker: str = "w",
+        credit: int = 1,
+        kinds: Sequence[str] = ("echo",),
+        incarnation: int = 1,
+        capacity: int = 1,
+        **offers: Any,
+    ) -> list[do.Action]:
+        """A worker joins; what follows the welcome."""
+        event = on.WorkerJoined(worker, incarnation, capacity, credit, list(kinds), **offers)
+        first, *rest = self.tell(event)
+        assert first == do.Welcome(worker, incarnation, self.epochs[worker], 0.2)
+        return rest
+
+    def beat(self, worker: str = "w", *held: int, **rest: Any) -> list[do.Action]:
+        """A worker says that it holds these leases."""
+        return self.tell(on.WorkerHeartbeat(worker, self.epochs[worker], list(held), **rest))
+
+    def finish(
+        self, worker: str, lease: int, start: int, *outcomes: bytes, **rest: Any
+    ) -> list[do.Action]:
+        """A worker reports results of a lease."""
+        return self.tell(
+            on.TasksFinished(worker, self.epochs[worker], lease, start, list(outcomes), **rest)
+        )
+
+    def fail(self, worker: str, lease: int, position: int) -> list[do.Action]:
+        """A handler raised in one task."""
+        failures = [Failure(position, "ValueError", "no")]
+        return self.finish(worker, lease, position, b"", failures=failures)
+
+    def release(self, worker: str, lease: int, start: int) -> list[do.Action]:
+        """A worker gives the tail of a lease back."""
+        return self.tell(on.TasksReleased(worker, self.epochs[worker], lease, start))
+
+    def assign(
+        self, worker: str, lease: int, start: int, *payloads: bytes, kind: str = "echo"
+    ) -> do.Assign:
+        """The action that leases tasks to a worker under its present epoch."""
+        return do.Assign(worker, self.epochs[worker], lease, kind, start, list(payloads))
+
+    # Clients
+
+    def submit(
+        self, *payloads: bytes, submission: int = 0, kind: str = "echo", **rest: Any
+    ) -> list[do.Action]:
+        """The client ``c`` submits a run; what follows its acceptance."""
+        first, *others = self.offer(*payloads, submission=submission, kind=kind, **rest)
+        assert isinstance(first, do.Accept), first
+        assert (first.client, first.submission) == (rest.get("client", "c"), submission)
+        return others
+
+    def offer(
+        self,
+        *payloads: bytes,
+        submission: int = 0,
+        kind: str = "echo",
+        client: str = "c",
+        **rest: Any,
+    ) -> list[do.Action]:
+        """A client submits a run; everything that is done about it."""
+        return self.tell(on.TasksSubmitted(client, submission, kind, list(payloads), **rest))
+
+    def cancel(self, *positions: int, submission: int = 0) -> list[do.Action]:
+        """The client ``c`` cancels some positions, or all."""
+        return self.tell(on.TasksCancelled("c", submission, list(positions)))
+
+    def heard(self, floor: int = 0, *received: int, **rest: Any) -> list[do.Action]:
+        """The client ``c`` sends its heartbeat; what follows the greeting."""
+        first, *others = self.tell(on.ClientHeartbeat("c", floor, list(received), **rest))
+        assert first == do.Greet("c", 0.2, list(received))
+        return others
+
+    # What came of it
+
+    def counted(self, **counters: int) -> None:
+        """Every counter but those of what is ordinary has these values."""
+        ordinary = {"accepted", "done", "workers_joined"}
+        odd = {k: v for k, v in self.scheduler.counters.items() if v and k not in ordinary}
+        assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}
+
+
+def delivered(*results: bytes, start: int = 0, submission: int = 0, **rest: Any) -> do.Deliver:
+    """Results on their way to the client ``c``."""
+    return do.Deliver("c", submission, start, list(results), **rest)
+
+
+def ended(failure: Failure, count: int = 1, submission: int = 0) -> do.Deliver:
+    """The same end for ``count`` tasks, on its way to the client ``c``."""
+    start = failure.position
+    failures = [
+        Failure(p, failure.error, failure.message, failure.state)
+        for p in range(start, start + count)
+    ]
+    return do.Deliver("c", submission, start, [b""] * count, failures)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Work that no tracer looks at.
+
+    Measuring coverage makes a simulated world five times as slow, and the hundredth world runs
+    through the same lines as the first ones, which are traced.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
+#: The policies that every property is checked with, by how its tests are called: whoever writes
+#: another one enters it here.
+PARTS: dict[str, Callable[[], AssignmentPolicy]] = {
+    **POLICIES,
+    Slices.name: Slices,
+    **{f"optimised-{name}": make for name, make in optimised.POLICIES.items()},
+    **{f"cached-{name}": make for name, make in optimised.CACHED.items()},
+    **{f"indexed-{name}": make for name, make in optimised.INDEXED.items()},
+    **{f"sized-{name}": make for name, make in optimised.SIZED.items()},
+}
+
+
+def offer(worker: str = "w", capacity: int = 1, credit: int = 4, **offers: Any) -> WorkerState:
+    """A worker as a policy sees it."""
+    offers = {"kinds": ["echo"], **offers}
+    return WorkerState(on.WorkerJoined(worker, 1, capacity, credit, **offers), 1, 0.0)
+
+
+def run(id: int, count: int = 1, **attributes: Any) -> Run:
+    """A run that was just accepted."""
+    payloads = [b"%d" % position for position in range(count)]
+    attributes = {"kind": "echo", **attributes}
+    event = on.TasksSubmitted("c", id, payloads=payloads, **attributes)
+    return Run(id, event, 0.0)

@@ -1,0 +1,180 @@
+"""What the coordinator keeps for a client, how long, and what a client can ask for again."""
+
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.task import Failure, Retry, State, TaskId
+from tests.cluster.core.scheduling import Bench, T, delivered, ended
+
+
+def test_a_reminder_brings_back_the_acceptance_and_every_outcome_there_is() -> None:
+    bench = Bench()
+    bench.join("w", credit=5)
+    bench.submit(*T[:5])
+    bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
+    bench.finish("w", 1, 2, b"c")
+    bench.cancel(4)
+    assert bench.heard(0, waiting=[(0, 2)]) == [
+        do.Accept("c", 0, 1),
+        do.Deliver("c", 0, 0, [b"a", b"", b"c"], [Failure(1, "E", "m")]),
+        ended(Failure(4, "Cancelled", "cancelled", State.CANCELLED)),
+    ]
+    assert bench.scheduler.counters["redelivered"] == 1
+
+
+def test_a_reminder_of_what_is_only_slow_brings_the_acceptance_alone() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:2])
+    assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1)]
+    bench.finish("w", 1, 0, b"a")
+    assert bench.heard(0, waiting=[(0, 1)]) == [do.Accept("c", 0, 1)]
+    assert bench.scheduler.counters["redelivered"] == 0
+
+
+def test_a_reminder_of_what_nobody_knows_is_answered_with_a_refusal() -> None:
+    bench = Bench()
+    assert bench.heard(0, waiting=[(3, 0)]) == [do.Refuse("c", 3, "the coordinator lost it")]
+    over = do.Refuse("c", 3, "it was refused, or is over")
+    assert bench.heard(0, waiting=[(3, 0)]) == [over], "the refusal may have got lost"
+    assert bench.offer(b"x", submission=3) == [over], "it was still on its way"
+
+
+def test_a_reminder_of_what_is_over_is_refused_and_below_the_floor_ignored() -> None:
+    bench = Bench()
+    bench.join()
+    for submission in range(2):
+        bench.submit(b"x", submission=submission)
+        bench.finish("w", submission + 1, 0, b"y")
+    bench.heard(1, 1)
+    over = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.heard(1, waiting=[(0, 0), (1, 0)]) == [over]
+
+
+def test_results_are_kept_until_the_client_says_it_has_them() -> None:
+    bench = Bench()
+    bench.join()
+    for submission in range(3):
+        bench.submit(b"x", submission=submission)
+        bench.finish("w", submission + 1, 0, b"four")
+    kept = [bench.scheduler.status(0.0).retained_bytes]
+    for floor, received in ((0, [1]), (0, [1]), (1, []), (0, []), (3, [])):
+        bench.heard(floor, *received)
+        kept.append(bench.scheduler.status(0.0).retained_bytes)
+    assert kept == [12, 8, 8, 4, 4, 0]
+    assert bench.scheduler.status(0.0).runs == 0
+
+
+def test_what_is_received_before_its_end_is_ended_unheard() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:4], retry=Retry(3, base_s=60.0))
+    bench.fail("w", 1, 0)
+    assert bench.heard(1) == [do.Cancel("w", 1, 1, [1]), do.Cancel("w", 1, 2, [2])]
+    assert bench.finish("w", 1, 1, b"b") == []
+    assert [e.cause for e in bench.scheduler.story(TaskId(1, 3))] == ["accepted", "cancelled"]
+
+
+def test_a_client_that_leaves_takes_its_work_along() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x", b"y")
+    assert bench.tell(on.ClientLeft("c")) == [do.Cancel("w", 1, 1, [0])]
+    assert bench.tell(on.ClientLeft("c")) == [], "it is gone already"
+    status = bench.scheduler.status(0.0)
+    assert (status.clients, status.runs, status.payload_bytes) == (0, 0, 0)
+    assert bench.finish("w", 1, 0, b"late") == []
+
+
+def test_a_silent_client_is_lost_with_everything_it_had_handed_in() -> None:
+    bench = Bench(client_liveness_s=1.0)
+    bench.submit(b"x")
+    bench.wait(0.9)
+    assert bench.heard() == []
+    assert bench.wait(0.9) == [], "it was heard meanwhile"
+    bench.wait(0.2)
+    status = bench.scheduler.status(bench.now)
+    assert (status.clients, status.runs) == (0, 0)
+    bench.counted(clients_lost=1, cancelled=1)
+
+
+def test_a_client_that_comes_back_after_it_was_lost_starts_over() -> None:
+    bench = Bench(client_liveness_s=1.0)
+    bench.submit(b"x")
+    bench.wait(1.5)
+    assert bench.heard(0, waiting=[(0, 0)]) == [do.Refuse("c", 0, "the coordinator lost it")]
+    assert bench.offer(b"y", submission=1) == [do.Accept("c", 1, 2)]
+
+
+def test_one_slow_submission_does_not_use_up_the_bound_with_what_came_after_it() -> None:
+    bench = Bench(submissions_per_client=2)
+    bench.join("w", credit=2)
+    bench.submit(b"slow")
+    for submission in range(1, 50):
+        (lease,) = bench.submit(b"x", submission=submission)
+        assert isinstance(lease, do.Assign)
+        bench.finish("w", lease.lease, 0, b"y")
+        bench.heard(0, submission)
+    assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 50)]
+    bench.submit(b"x", submission=50)
+    reason = "2 submissions of this client are open"
+    assert bench.offer(b"x", submission=51) == [do.Refuse("c", 51, reason)]
+
+
+def test_a_late_repeat_of_what_was_refused_is_refused_again_although_there_is_room() -> None:
+    bench = Bench(submissions_per_client=1)
+    bench.submit(b"x")
+    reason = "1 submissions of this client are open"
+    assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
+    bench.cancel()
+    bench.heard(0, 0)
+    again = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [again], "its first refusal may have got lost"
+    assert bench.submit(b"x", submission=2) == []
+    bench.counted(refused=1, duplicate_submissions=1, cancelled=1)
+
+
+def test_what_was_refused_leaves_no_gap_in_what_is_over() -> None:
+    bench = Bench(submissions_per_client=2, tasks=2)
+    bench.submit(b"slow")
+    for submission in range(1, 90, 3):
+        bench.submit(b"x", submission=submission)
+        for refused in (submission + 1, submission + 2):
+            (refusal,) = bench.offer(b"x", submission=refused)
+            assert isinstance(refusal, do.Refuse)
+        bench.cancel(submission=submission)
+        bench.heard(0, submission)
+    assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 91)]
+
+
+def test_what_a_client_has_left_out_is_over_when_it_has_left_out_too_much() -> None:
+    bench = Bench(submissions_per_client=3)
+    bench.join()
+    for submission in range(0, 100, 2):
+        (lease,) = bench.submit(b"x", submission=submission)
+        assert isinstance(lease, do.Assign)
+        bench.finish("w", lease.lease, 0, b"y")
+        bench.heard(0, submission)
+    over = [(0, 93), (94, 95), (96, 97), (98, 99)]
+    assert [*bench.scheduler.clients.by_name["c"].over] == over
+    refusal = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [refusal]
+    assert bench.submit(b"x", submission=95) == [bench.assign("w", 51, 0, b"x")]
+
+
+def test_nobody_hears_of_what_belongs_to_another_client() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    bench.offer(b"x", client="d")
+    assert bench.tell(on.TasksCancelled("d", 0)) == [
+        do.Deliver("d", 0, 0, [b""], [Failure(0, "Cancelled", "cancelled", State.CANCELLED)])
+    ]
+    assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
+
+
+def test_what_a_client_says_it_received_takes_no_more_room_than_what_it_submitted() -> None:
+    bench = Bench()
+    bench.submit(b"x")
+    for first in range(1, 1_000, 10):
+        bench.heard(0, *range(first, first + 10))
+    assert not bench.scheduler.clients.by_name["c"].over

@@ -1,0 +1,332 @@
+"""Each policy's choice by its own measure, and what every policy owes the scheduler."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.core.policy import (
+    POLICIES,
+    Adaptive,
+    AssignmentPolicy,
+    GpuMatch,
+    LatencyAware,
+    LeastLoaded,
+    MemoryAware,
+    RoundRobin,
+    ScanPolicy,
+)
+from cluster.core.run import Needs
+from cluster.core.worker import WorkerState
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from tests.cluster.core.scheduling import PARTS, offer
+
+GIB = 1 << 30
+ECHO: Needs = ("echo", NO_REQUIREMENTS)
+
+
+def card(min_vram_gib: int = 0, family: str | None = None) -> Needs:
+    return ("echo", Requirements(min_vram_bytes=min_vram_gib * GIB, gpu_family=family))
+
+
+def staffed(policy: AssignmentPolicy, *workers: WorkerState) -> AssignmentPolicy:
+    for worker in workers:
+        policy.join(worker)
+    return policy
+
+
+def chosen(policy: AssignmentPolicy, needs: Needs = ECHO, suspect: bool = False) -> str | None:
+    worker = policy.choose(needs, suspect)
+    return None if worker is None else worker.id
+
+
+# What every policy owes
+
+
+@st.composite
+def crews(draw: st.DrawFn) -> list[WorkerState]:
+    crew = []
+    for number in range(draw(st.integers(0, 6))):
+        gpus = draw(
+            st.lists(
+                st.builds(Gpu, st.sampled_from(["polaris", "vega"]), st.integers(0, 16 * GIB)),
+                max_size=2,
+            )
+        )
+        worker = offer(
+            f"w{number}",
+            draw(st.integers(1, 3)),
+            4,
+            kinds=draw(st.lists(st.sampled_from(["echo", "spin"]))),
+            models=draw(st.lists(st.just("m"))),
+            gpus=gpus,
+        )
+        worker.held = draw(st.integers(0, worker.credit))
+        worker.suspects = draw(st.integers(0, 1))
+        unknown = st.none()
+        worker.load = Load(
+            memory_free_bytes=draw(unknown | st.integers(0, 64 * GIB)),
+            vram_free_bytes=draw(unknown | st.integers(0, 16 * GIB)),
+            gpu_busy_pct=draw(unknown | st.floats(0, 100)),
+        )
+        crew.append(worker)
+    return crew
+
+
+NEEDS = st.tuples(
+    st.sampled_from(["echo", "spin"]),
+    st.builds(
+        Requirements,
+        st.sampled_from([None, "m"]),
+        st.sampled_from([0, 4 * GIB, 12 * GIB]),
+        st.sampled_from([None, "vega"]),
+    ),
+)
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+@settings(max_examples=30)
+@given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
+def test_somebody_eligible_is_chosen_whenever_there_is_one(
+    make: Callable[[], AssignmentPolicy],
+    crew: list[WorkerState],
+    needs: Needs,
+    suspect: bool,
+    gone: int,
+) -> None:
+    policy = staffed(make(), *crew)
+    for worker in crew[gone : gone + 1]:
+        policy.observe(worker, needs, 3, 0.5)
+        policy.leave(worker)
+        policy.leave(worker)
+        policy.touch(worker)
+    here = [worker for place, worker in enumerate(crew) if place != gone]
+    able = [w for w in here if w.free > 0 and w.offers(*needs) and not (suspect and w.suspects)]
+    before = [(w.held, w.suspects, w.load, w.draining) for w in crew]
+    for _ in range(3):
+        choice = policy.choose(needs, suspect)
+        assert choice in able if able else choice is None
+        if choice is not None:
+            assert 1 <= policy.lease_tasks(choice, needs, 7) <= 7
+            policy.observe(choice, needs, 1, 0.01)
+            policy.touch(choice)
+    assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_a_draining_worker_and_one_without_credit_are_not_chosen(
+    make: Callable[[], AssignmentPolicy],
+) -> None:
+    draining, full = offer("a"), offer("b")
+    draining.draining, full.held = True, full.credit
+    assert chosen(staffed(make(), draining, full)) is None
+
+
+def test_the_registry_names_every_policy_by_its_own_name() -> None:
+    assert set(POLICIES) == {
+        "round-robin",
+        "least-loaded",
+        "gpu-match",
+        "latency-aware",
+        "memory-aware",
+        "adaptive",
+    }
+    assert all(make().name == name for name, make in POLICIES.items())
+
+
+@pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
+def test_the_plain_policies_lease_one_task_at_a_time(make: type[ScanPolicy]) -> None:
+    assert make().lease_tasks(offer(), ECHO, 1_000) == 1
+
+
+def test_a_policy_without_a_measure_of_its_own_says_so() -> None:
+    with pytest.raises(NotImplementedError):
+        staffed(ScanPolicy(), offer()).choose(ECHO, False)
+
+
+# Round-robin
+
+
+def test_round_robin_takes_turns_whatever_anybody_holds() -> None:
+    a, b, c = offer("a"), offer("b"), offer("c")
+    policy = staffed(RoundRobin(), a, b, c)
+    b.held = 3
+    assert [chosen(policy) for _ in range(5)] == ["a", "b", "c", "a", "b"]
+    c.held = c.credit
+    assert [chosen(policy) for _ in range(3)] == ["a", "b", "a"]
+
+
+def test_round_robin_lets_a_newcomer_go_first_and_forgets_who_left() -> None:
+    a, b = offer("a"), offer("b")
+    policy = staffed(RoundRobin(), a, b)
+    assert [chosen(policy) for _ in range(2)] == ["a", "b"]
+    policy.join(offer("c"))
+    assert chosen(policy) == "c"
+    policy.leave(b)
+    policy.join(b)
+    assert chosen(policy) == "b"
+
+
+# Least-loaded
+
+
+@pytest.mark.parametrize(
+    ("held", "busy_pct", "vram_free_gib", "score"),
+    [
+        (0, 0.0, 8, 0.0),
+        (2, 0.0, 8, 0.7),
+        (0, 100.0, 8, 0.2),
+        (0, 0.0, 0, 0.1),
+        (1, 50.0, 4, 0.35 + 0.1 + 0.05),
+        (0, None, 8, 0.1),
+        (0, 0.0, None, 0.05),
+    ],
+)
+def test_the_load_is_weighted_as_documented(
+    held: int, busy_pct: float | None, vram_free_gib: int | None, score: float
+) -> None:
+    worker = offer(capacity=2, gpus=[Gpu("vega", 8 * GIB)])
+    worker.held = held
+    free = None if vram_free_gib is None else vram_free_gib * GIB
+    worker.load = Load(gpu_busy_pct=busy_pct, vram_free_bytes=free)
+    assert LeastLoaded().score(worker, ECHO) == pytest.approx(score)
+
+
+def test_a_worker_without_a_card_counts_half_for_what_is_unknown() -> None:
+    assert LeastLoaded().score(offer(), ECHO) == pytest.approx(0.1 + 0.05)
+
+
+def test_tasks_in_hand_weigh_more_than_a_busy_card() -> None:
+    idle, busy = offer("held", gpus=[Gpu("vega", GIB)]), offer("busy", gpus=[Gpu("vega", GIB)])
+    idle.held, idle.load = 1, Load(gpu_busy_pct=0.0, vram_free_bytes=GIB)
+    busy.load = Load(gpu_busy_pct=100.0, vram_free_bytes=0)
+    assert chosen(staffed(LeastLoaded(), idle, busy)) == "busy"
+
+
+def test_equals_are_taken_in_the_order_in_which_they_joined() -> None:
+    assert chosen(staffed(LeastLoaded(), offer("b"), offer("a"))) == "b"
+
+
+# Gpu-match
+
+
+def test_the_smallest_card_that_fits_is_taken() -> None:
+    large = offer("large", gpus=[Gpu("polaris", 16 * GIB)])
+    both = offer("both", gpus=[Gpu("polaris", 2 * GIB), Gpu("polaris", 8 * GIB)])
+    policy = staffed(GpuMatch(), large, both)
+    assert chosen(policy, card(4)) == "both"
+    assert chosen(policy, card(9)) == "large"
+    assert chosen(policy, card(2)) == "both"
+
+
+def test_the_family_decides_which_card_counts() -> None:
+    mixed = offer("mixed", gpus=[Gpu("vega", 16 * GIB), Gpu("polaris", 4 * GIB)])
+    vega = offer("vega", gpus=[Gpu("vega", 8 * GIB)])
+    policy = staffed(GpuMatch(), mixed, vega)
+    assert chosen(policy, card(4, "vega")) == "vega"
+    assert chosen(policy, card(4, "polaris")) == "mixed"
+
+
+def test_what_needs_no_card_leaves_the_cards_free_while_it_can() -> None:
+    gpu, plain = offer("gpu", gpus=[Gpu("vega", 8 * GIB)]), offer("plain")
+    policy = staffed(GpuMatch(), gpu, plain)
+    plain.held = 3
+    assert chosen(policy) == "plain"
+    plain.held = plain.credit
+    assert chosen(policy) == "gpu"
+
+
+def test_among_cards_of_one_size_the_load_decides() -> None:
+    a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
+    a.held = 1
+    assert chosen(staffed(GpuMatch(), a, b), card(8)) == "b"
+
+
+# Latency-aware
+
+
+def test_the_worker_that_will_be_through_first_is_taken() -> None:
+    fast, slow = offer("fast"), offer("slow")
+    policy = staffed(LatencyAware(), slow, fast)
+    policy.observe(fast, ECHO, 10, 0.1)
+    policy.observe(slow, ECHO, 1, 0.025)
+    assert chosen(policy) == "fast"
+    fast.held = 2
+    assert chosen(policy) == "slow", "the third in a row would be later"
+
+
+def test_who_was_not_measured_yet_is_tried_first_and_the_idlest_of_those() -> None:
+    known, one, two = offer("known"), offer("one"), offer("two")
+    policy = staffed(LatencyAware(), known, one, two)
+    policy.observe(known, ECHO, 1, 1e-9)
+    one.held = 1
+    assert chosen(policy) == "two"
+
+
+def test_a_measured_time_moves_the_mean_by_a_fifth() -> None:
+    policy, worker = LatencyAware(), offer()
+    policy.join(worker)
+    policy.observe(worker, ECHO, 1, 1.0)
+    policy.observe(worker, ECHO, 2, 4.0)
+    assert policy.score(worker, ECHO) == pytest.approx(1.2)
+    policy.observe(worker, ECHO, 0, 1.2)
+    assert policy.score(worker, ECHO) == pytest.approx(1.2), "an empty message divides by nothing"
+
+
+def test_kinds_are_measured_apart_and_forgotten_with_their_worker() -> None:
+    policy, a, b = LatencyAware(), offer("a"), offer("b")
+    staffed(policy, a, b)
+    policy.observe(a, ECHO, 1, 1.0)
+    policy.observe(b, ECHO, 1, 3.0)
+    policy.observe(b, ("spin", NO_REQUIREMENTS), 1, 9.0)
+    assert policy.spread_s("echo") == (1.0, 3.0)
+    assert policy.spread_s("none") == (0.0, 0.0)
+    policy.leave(b)
+    assert policy.spread_s("echo") == (1.0, 1.0)
+    assert policy.spread_s("spin") == (0.0, 0.0)
+
+
+# Memory-aware
+
+
+def test_the_most_free_memory_per_task_in_hand_wins() -> None:
+    a, b = offer("a"), offer("b")
+    a.load, b.load = Load(memory_free_bytes=8 * GIB), Load(memory_free_bytes=6 * GIB)
+    policy = staffed(MemoryAware(), b, a)
+    assert chosen(policy) == "a"
+    a.held = 1
+    assert chosen(policy) == "b"
+
+
+def test_a_task_for_a_card_looks_at_the_memory_of_the_card() -> None:
+    a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
+    a.load = Load(memory_free_bytes=64 * GIB, vram_free_bytes=GIB)
+    b.load = Load(memory_free_bytes=GIB, vram_free_bytes=4 * GIB)
+    policy = staffed(MemoryAware(), a, b)
+    assert chosen(policy) == "a"
+    assert chosen(policy, card(1)) == chosen(policy, card(0, "vega")) == "b"
+
+
+def test_who_does_not_say_comes_last() -> None:
+    silent, small = offer("silent"), offer("small")
+    small.held, small.load = 3, Load(memory_free_bytes=1)
+    assert chosen(staffed(MemoryAware(), silent, small)) == "small"
+
+
+# Adaptive
+
+
+def test_adaptive_matches_cards_follows_speed_where_it_differs_and_load_where_not() -> None:
+    card_, fast, slow = offer("card", gpus=[Gpu("vega", 8 * GIB)]), offer("fast"), offer("slow")
+    policy = staffed(Adaptive(), card_, slow, fast)
+    assert chosen(policy, card(4)) == chosen(policy, card(0, "vega")) == "card"
+    for worker, service_s in ((card_, 1.2), (slow, 1.4), (fast, 1.0)):
+        policy.observe(worker, ECHO, 1, service_s)
+        worker.held = 0 if worker is slow else 1
+    assert chosen(policy) == "slow", "alike in speed, so the idle one"
+    for _ in range(20):
+        policy.observe(slow, ECHO, 1, 9.0)
+    assert chosen(policy) == "fast"
+    policy.leave(slow)
+    assert chosen(policy) == "card", "who left is no measure: the others are alike again"

@@ -1,0 +1,139 @@
+"""The order of the queue against the plainest model of it: a list, sorted."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.core.queue import Key, RunQueue
+from cluster.core.run import Range, Run
+from cluster.vocabulary.task import NO_REQUIREMENTS, Priority
+from tests.cluster.core.scheduling import run
+
+KINDS = ["a", "b", "c"]
+NOTHING: set[Key] = set()
+NEVER = 1 << 30
+
+
+@settings(max_examples=50)
+@given(
+    moves=st.lists(
+        st.tuples(
+            st.sampled_from(Priority),
+            st.sampled_from(KINDS),
+            st.integers(0, 20),
+            st.integers(0, 1),
+            st.sets(st.tuples(st.sampled_from(KINDS), st.booleans())),
+        ),
+        max_size=25,
+    )
+)
+def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
+    moves: list[tuple[Priority, str, int, int, set[tuple[str, bool]]]],
+) -> None:
+    queue, runs = RunQueue(NEVER), list[Run]()
+    for id, (priority, kind, changed, deaths, lines) in enumerate(moves):
+        runs.append(run(id, 2, priority=priority, kind=kind))
+        queue.push(runs[-1])
+        if changed <= id:  # what waits is leased, what is leased waits again, perhaps as a suspect
+            other = runs[changed]
+            if not other.withdraw(0, 1):
+                other.put_back(Range(0, 1, deaths=deaths))
+            queue.push(other)
+        blocked = {((kind, NO_REQUIREMENTS), suspect) for kind, suspect in lines}
+        waiting = [(r, suspect) for r in runs for suspect in (True, False) if r.waiting[suspect]]
+        free = [(r, suspect) for r, suspect in waiting if (r.needs, suspect) not in blocked]
+        first = min(free, key=lambda f: (f[0].priority, f[0].id, not f[1]), default=None)
+        assert queue.head(blocked) == first
+        assert {r.id for r in queue.runs()} == {r.id for r, _ in waiting}
+        assert len(queue.runs()) == len({r.id for r, _ in waiting})
+
+
+def test_a_run_is_entered_once_and_only_if_something_of_it_waits() -> None:
+    queue, one, empty = RunQueue(NEVER), run(1), run(2)
+    empty.take(1, False)
+    for each in (one, one, empty):
+        queue.push(each)
+    assert queue.runs() == [one]
+
+
+def test_a_run_that_waits_again_has_its_old_place() -> None:
+    queue, old, new = RunQueue(NEVER), run(1), run(2)
+    for each in (old, new):
+        queue.push(each)
+    piece = old.take(1, False)
+    assert queue.head(NOTHING) == (new, False)
+    old.put_back(piece)
+    queue.push(old)
+    assert queue.head(NOTHING) == (old, False)
+
+
+def served(queue: RunQueue, times: int) -> str:
+    """The priorities that are served, one lease each, as their first letters."""
+    letters = ""
+    for _ in range(times):
+        head = queue.head(NOTHING)
+        assert head is not None
+        queue.granted(head[0])
+        letters += head[0].priority.name[0]
+    return letters
+
+
+def test_a_level_that_was_passed_over_often_enough_goes_first_once() -> None:
+    queue = RunQueue(3)
+    for id, priority in enumerate([Priority.URGENT, Priority.LOW]):
+        queue.push(run(id, 100, priority=priority))
+    assert served(queue, 9) == "UUULUUULU"
+
+
+def test_the_level_that_starves_longest_goes_first() -> None:
+    queue = RunQueue(3)
+    for id, priority in enumerate(Priority):
+        queue.push(run(id, 100, priority=priority))
+    assert served(queue, 13) == "UUUHNLUUUHNLU"
+
+
+def test_a_level_where_nothing_waits_does_not_starve() -> None:
+    queue, low = RunQueue(3), run(2, priority=Priority.LOW)
+    queue.push(run(1, 100, priority=Priority.URGENT))
+    assert served(queue, 10) == "U" * 10
+    queue.push(low)
+    assert served(queue, 4) == "UUUL"
+
+
+def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
+    queue, head = RunQueue(NEVER), run(0)
+    queue.push(head)
+    for id in range(1, 10_000):
+        over = run(id)
+        queue.push(over)
+        over.withdraw(0, 1)
+    entries = sum(len(line.heap) for lines in queue._lines for line in lines.values())
+    assert entries <= 2 * 64 + 2
+    assert queue.runs() == [head]
+    over.put_back(Range(0, 1))
+    queue.push(over)
+    assert queue.runs() == [head, over]
+
+
+def test_a_level_that_nothing_waits_in_any_more_has_forgotten_how_long_it_starved() -> None:
+    queue, low = RunQueue(3), run(2, priority=Priority.LOW)
+    for each in (run(1, 100, priority=Priority.URGENT), low):
+        queue.push(each)
+    assert served(queue, 3) == "UUU"
+    piece = low.take(1, False)
+    assert served(queue, 3) == "UUU"
+    low.put_back(piece)
+    queue.push(low)
+    assert served(queue, 4) == "UUUL"
+
+
+def test_suspects_and_healthy_of_one_run_wait_in_two_lines_and_leave_each_alone() -> None:
+    queue, one = RunQueue(NEVER), run(1, 3)
+    one.withdraw(1, 2)
+    one.put_back(Range(1, 2, deaths=1))
+    queue.push(one)
+    assert queue.head(NOTHING) == (one, True)
+    assert queue.head({(one.needs, True)}) == (one, False)
+    assert queue.head({(one.needs, True), (one.needs, False)}) is None
+    assert queue.runs() == [one]
+    one.take(1, True)
+    assert queue.head(NOTHING) == (one, False)

@@ -1,0 +1,153 @@
+"""The algebra of ranges: whatever is taken, put back and withdrawn, each task is in one place."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.core.run import SMALL_BYTES, Lease, Range, Run, pack, unpack
+from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.task import Failure, State
+from tests.cluster.core.scheduling import offer, run
+
+COUNT = 12
+
+
+def positions(pieces: list[Range]) -> list[int]:
+    return [p for piece in pieces for p in range(piece.start, piece.stop)]
+
+
+@given(st.data())
+def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) -> None:
+    whole = run(1, COUNT)
+    out: list[Range] = []
+    for _ in range(data.draw(st.integers(0, 20))):
+        move = data.draw(st.sampled_from(["take", "put back", "withdraw"]))
+        suspect = data.draw(st.booleans())
+        if move == "take" and whole.waiting[suspect]:
+            first, most = whole.waiting[suspect][0], data.draw(st.integers(1, COUNT))
+            piece = whole.take(most, suspect)
+            assert piece.start == first.start
+            assert piece.stop - piece.start == min(most, first.stop - first.start)
+            assert piece[2:] == first[2:]
+            out.append(piece)
+        elif move == "put back" and out:
+            piece = out.pop(data.draw(st.integers(0, len(out) - 1)))
+            changed = data.draw(st.sampled_from([piece, piece._replace(deaths=1)]))
+            whole.put_back(changed)
+        else:
+            start, stop = sorted(data.draw(st.tuples(*[st.integers(-1, COUNT + 1)] * 2)))
+            taken = whole.withdraw(start, stop)
+            assert all(start <= p < stop for p in positions(taken))
+            assert taken == sorted(taken)
+            assert not any(
+                start <= p < stop for p in positions([*whole.waiting[0], *whole.waiting[1]])
+            )
+            out += taken
+        assert sorted(positions([*whole.waiting[0], *whole.waiting[1], *out])) == [*range(COUNT)]
+        for suspects, pieces in enumerate(whole.waiting):
+            assert [*pieces] == sorted(pieces)
+            assert all(piece.start < piece.stop for piece in pieces)
+            assert all(piece.deaths == suspects for piece in pieces)
+
+
+def test_neighbours_with_the_same_past_are_joined_and_others_are_not() -> None:
+    whole = run(1, 10)
+    whole.waiting = ([Range(0, 2), Range(4, 6), Range(8, 10, attempts=1)], [])
+    whole.put_back(Range(2, 4))
+    assert whole.waiting == ([Range(0, 6), Range(8, 10, attempts=1)], [])
+    whole.put_back(Range(6, 8, attempts=2))
+    assert whole.waiting[0] == [Range(0, 6), Range(6, 8, 2), Range(8, 10, 1)]
+
+
+def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
+    whole = run(1, 4)
+    whole.take(4, False)
+    for piece in (Range(0, 1, deaths=1), Range(2, 4), Range(1, 2, deaths=1)):
+        whole.put_back(piece)
+    assert whole.waiting == ([Range(2, 4)], [Range(0, 2, deaths=1)])
+    assert whole.withdraw(1, 3) == [Range(1, 2, deaths=1), Range(2, 3)]
+    assert whole.take(1, True) == Range(0, 1, deaths=1)
+    assert whole.waiting == ([Range(3, 4)], [])
+
+
+def test_what_is_put_back_goes_to_its_place() -> None:
+    whole = run(1, 6)
+    first, second, third = (whole.take(2, False) for _ in range(3))
+    assert whole.waiting == ([], [])
+    for piece in (third, first, second):
+        whole.put_back(piece)
+    assert whole.waiting[0] == [Range(0, 6)]
+
+
+def test_withdrawing_from_the_middle_leaves_both_sides() -> None:
+    whole = run(1, 9)
+    assert whole.withdraw(3, 5) == [Range(3, 5)]
+    assert whole.waiting[0] == [Range(0, 3), Range(5, 9)]
+    assert whole.withdraw(2, 7) == [Range(2, 3), Range(5, 7)]
+    assert whole.waiting[0] == [Range(0, 2), Range(7, 9)]
+    assert whole.withdraw(4, 4) == []
+
+
+def test_settling_counts_what_is_open_and_what_is_kept() -> None:
+    whole = run(1, 3)
+    failure = Failure(2, "E", "why")
+    whole.settle(0, [b"ab"], 2)
+    whole.settle(2, [failure], 3)
+    assert whole.outcomes == [b"ab", None, failure]
+    assert (whole.open, whole.retained_bytes) == (1, 5)
+
+
+def test_a_run_knows_what_its_tasks_share() -> None:
+    whole = run(7, 3, timeout_s=2.0, sent_at=1.0)
+    assert (whole.id, whole.client, whole.submission, whole.count) == (7, "c", 7, 3)
+    assert (whole.payload_bytes, whole.stamps) == (3, [0.0])
+    assert (run(8).payload_bytes, run(8).stamps) == (1, None)
+
+
+def note(whole: Run, at_s: float, most: int) -> None:
+    whole.note(State.QUEUED, Cause.ASSIGNED, 0, 1, "w", at_s, most)
+
+
+@given(st.integers(1, 7), st.integers(0, 30))
+def test_a_story_over_its_bound_loses_its_middle_and_says_how_much(most: int, count: int) -> None:
+    whole = run(1)
+    for at_s in range(count):
+        note(whole, float(at_s), most)
+    first = min(count, most // 2)
+    last = min(count, most) - first
+    kept = [*range(first), *range(count - last, count)]
+    assert [entry.at_s for entry in whole.story] == kept
+    assert whole.omitted == count - len(kept)
+
+
+@given(st.integers(0, 30))
+def test_a_packed_run_tells_the_same_story_and_is_too_large_for_an_arena(count: int) -> None:
+    whole = run(7, 3)
+    for at_s in range(count):
+        note(whole, float(at_s), 9)
+    packed = pack(whole)
+    past = unpack(packed)
+    assert len(packed) > SMALL_BYTES
+    assert past.story == whole.story
+    assert (past.id, past.client, past.count) == (whole.id, whole.client, 3)
+    assert past.accepted_at == whole.accepted_at
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED])
+def test_nothing_moves_out_of_a_terminal_state(state: State) -> None:
+    with pytest.raises(KeyError):
+        run(1).note(state, Cause.ASSIGNED, 0, 1, "", 0.0, 9)
+
+
+@given(st.sets(st.integers(0, COUNT)), st.integers(0, COUNT), st.integers(0, COUNT))
+def test_the_pieces_of_a_lease_are_what_is_wanted_of_it(
+    revoked: set[int], start: int, stop: int
+) -> None:
+    lease = Lease(1, run(1, COUNT), Range(0, COUNT, 1, 2), offer(), 0.0)
+    lease.revoked = revoked or None
+    pieces = lease.pieces(start, stop)
+    assert positions(pieces) == [p for p in range(start, stop) if p not in revoked]
+    assert all(a.stop < b.start for a, b in pairwise(pieces))
+    assert all(piece[2:] == (1, 2) for piece in pieces)

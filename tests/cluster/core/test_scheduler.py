@@ -1,0 +1,917 @@
+"""The scheduler step by step: each test ends knowing that nothing else was sent.
+
+Events go in one at a time and the answer is compared whole. What happens on a bad network in the
+long run is the simulator's business, not this file's.
+"""
+
+from typing import Any
+
+import pytest
+
+from cluster.core.policy import POLICIES, RoundRobin
+from cluster.core.run import Lease
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.task import (
+    Backoff,
+    Failure,
+    Gpu,
+    Load,
+    Priority,
+    Requirements,
+    Retry,
+    State,
+    TaskId,
+)
+from tests.cluster.core.scheduling import Bench, T, delivered, ended
+
+CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
+
+
+def late(position: int, waited: str) -> Failure:
+    return Failure(position, "TimedOut", f"no result within {waited} s", State.FAILED)
+
+
+def cancelled(position: int) -> Failure:
+    return Failure(position, "Cancelled", "cancelled", State.CANCELLED)
+
+
+# The straight way
+
+
+def test_a_task_is_accepted_leased_and_delivered() -> None:
+    bench = Bench()
+    assert bench.join() == []
+    assert bench.offer(b"x") == [do.Accept("c", 0, 1), bench.assign("w", 1, 0, b"x")]
+    assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
+    assert bench.heard(1) == []
+    bench.counted()
+
+
+def test_work_waits_for_a_worker_and_a_worker_for_work() -> None:
+    bench = Bench()
+    assert bench.submit(*T[:3]) == []
+    assert bench.join("w", credit=2) == [bench.assign("w", 1, 0, *T[:2])]
+    assert bench.finish("w", 1, 0, b"a") == [delivered(b"a"), bench.assign("w", 2, 2, T[2])]
+    assert bench.finish("w", 2, 2, b"c") == [delivered(b"c", start=2)]
+    assert bench.finish("w", 1, 1, b"b") == [delivered(b"b", start=1)]
+
+
+def test_nothing_is_due_while_nobody_is_there() -> None:
+    bench = Bench()
+    assert bench.scheduler.deadline() is None
+    assert bench.scheduler.handle_timer(5.0) == []
+    bench.join()
+    assert bench.scheduler.deadline() == pytest.approx(0.6)
+
+
+def test_a_worker_never_holds_more_than_its_credit() -> None:
+    bench = Bench()
+    bench.join("a", credit=2)
+    bench.join("b", credit=3)
+    actions = bench.submit(*T)
+    assert actions == [bench.assign("a", 1, 0, *T[:2]), bench.assign("b", 2, 2, *T[2:5])]
+
+
+def test_credit_below_capacity_is_raised_to_it() -> None:
+    bench = Bench()
+    bench.join("a", credit=1, capacity=3)
+    assert bench.submit(*T) == [bench.assign("a", 1, 0, *T[:3])]
+
+
+def test_submissions_of_two_clients_with_one_number_are_two_runs() -> None:
+    bench = Bench()
+    assert bench.offer(b"x", client="c") == [do.Accept("c", 0, 1)]
+    assert bench.offer(b"y", client="d") == [do.Accept("d", 0, 2)]
+
+
+# Repeats and refusals
+
+
+def test_a_repeated_submission_is_acknowledged_and_starts_nothing() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
+    bench.finish("w", 1, 0, b"y")
+    assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
+    bench.counted(duplicate_submissions=2)
+
+
+def test_a_late_repeat_of_what_is_over_starts_nothing() -> None:
+    bench = Bench()
+    bench.join()
+    for submission in (0, 1):
+        bench.submit(b"x", submission=submission)
+        bench.finish("w", submission + 1, 0, b"y")
+    bench.heard(1)
+    assert bench.offer(b"x", submission=0) == [], "it is below the floor"
+    bench.heard(1, 1)
+    over = do.Refuse("c", 1, "it was refused, or is over")
+    assert bench.offer(b"x", submission=1) == [over], "nobody listens: it was received"
+    bench.counted(duplicate_submissions=2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"tasks": 3}, "2 tasks wait or run, of at most 3"),
+        ({"payload_bytes": 5}, "payloads hold 4 bytes, of at most 5"),
+        ({"submissions_per_client": 1}, "1 submissions of this client are open"),
+    ],
+)
+def test_a_submission_over_a_bound_is_refused_with_the_bound(
+    limits: dict[str, Any], reason: str
+) -> None:
+    bench = Bench(**limits)
+    bench.submit(b"xx", b"xx")
+    assert bench.offer(b"xx", b"xx", submission=1) == [do.Refuse("c", 1, reason)]
+    bench.counted(refused=2)
+    bench.cancel()
+    bench.heard(1)
+    assert bench.submit(b"xx", b"xx", submission=2) == [], "there is room again"
+
+
+def test_results_nobody_fetches_stop_further_submissions() -> None:
+    bench = Bench(retained_bytes=3)
+    bench.join()
+    bench.submit(b"x")
+    bench.finish("w", 1, 0, b"four")
+    reason = "4 bytes of results wait to be received, of at most 3"
+    assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
+    bench.heard(1)
+    assert bench.submit(b"x", submission=2) == [bench.assign("w", 2, 0, b"x")]
+
+
+def test_one_client_too_many_is_refused_and_its_heartbeat_not_answered() -> None:
+    bench = Bench(clients=1)
+    bench.submit(b"x")
+    reason = "1 clients are served already"
+    assert bench.offer(b"x", client="d") == [do.Refuse("d", 0, reason)]
+    assert bench.tell(on.ClientHeartbeat("d", 0)) == []
+    bench.tell(on.ClientLeft("c"))
+    assert bench.submit(b"x", client="d") == []
+
+
+def test_an_empty_submission_is_refused() -> None:
+    assert Bench().offer() == [do.Refuse("c", 0, "it holds no task")]
+
+
+def test_one_worker_too_many_is_sent_away() -> None:
+    bench = Bench(workers=1)
+    bench.join("a")
+    actions = bench.tell(on.WorkerJoined("b", 1, 1, 1, ["echo"]))
+    assert actions == [do.Disconnect("b", 0, "1 workers are here already")]
+    assert bench.join("a", incarnation=2) == [], "one that restarts is not one more"
+
+
+# Failures and retries
+
+
+def test_a_task_fails_for_good_at_its_last_attempt() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x", retry=Retry(2, Backoff.FIXED, base_s=0.1, jitter=0.0))
+    assert bench.fail("w", 1, 0) == []
+    assert bench.wait(0.0999) == []
+    assert bench.wait(0.0002) == [bench.assign("w", 2, 0, b"x")]
+    assert bench.fail("w", 2, 0) == [ended(Failure(0, "ValueError", "no"))]
+    bench.counted(retried=1, failed=1)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "waits"),
+    [
+        (Backoff.FIXED, [0.1, 0.1, 0.1, 0.1, 0.1]),
+        (Backoff.LINEAR, [0.1, 0.2, 0.3, 0.4, 0.5]),
+        (Backoff.EXPONENTIAL, [0.1, 0.2, 0.4, 0.8, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("chance", [0.0, 0.5])
+def test_the_wait_before_a_retry_grows_as_asked(
+    backoff: Backoff, waits: list[float], chance: float
+) -> None:
+    bench = Bench(chance=lambda: chance, liveness_s=100.0, client_liveness_s=100.0)
+    bench.join()
+    bench.submit(b"x", retry=Retry(6, backoff, base_s=0.1, max_s=1.0, jitter=0.4))
+    for lease, wait in enumerate(waits, 1):
+        assert bench.fail("w", lease, 0) == []
+        due = bench.scheduler.deadline()
+        assert due is not None
+        assert due - bench.now == pytest.approx(wait * (1 - 0.4 * chance))
+        assert bench.wait(wait) == [bench.assign("w", lease + 1, 0, b"x")]
+
+
+def test_failures_among_results_split_the_run() -> None:
+    bench = Bench()
+    bench.join("w", credit=5)
+    bench.submit(*T[:5], retry=Retry(2, base_s=0.1))
+    failures = [Failure(1, "E", "m"), Failure(3, "E", "m")]
+    actions = bench.finish("w", 1, 0, b"a", b"", b"c", b"", b"e", failures=failures)
+    assert actions == [
+        delivered(b"a"),
+        delivered(b"c", start=2),
+        delivered(b"e", start=4),
+    ]
+    bench.beat("w")
+    assert bench.wait(0.2) == [bench.assign("w", 2, 1, T[1]), bench.assign("w", 3, 3, T[3])]
+
+
+def test_a_failure_of_a_place_outside_the_message_is_ignored() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:2])
+    failures = [Failure(1, "E", "not yet"), Failure(7, "E", "nowhere")]
+    assert bench.finish("w", 1, 0, b"a", failures=failures) == [delivered(b"a")]
+
+
+# Time-outs
+
+
+def test_queued_and_leased_tasks_time_out_together() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:3], timeout_s=0.4)
+    assert bench.wait(0.4) == [
+        ended(late(2, "0.400")),
+        do.Cancel("w", 1, 1, [0, 1]),
+        ended(late(0, "0.400"), count=2),
+    ]
+    assert bench.finish("w", 1, 0, b"a", b"b") == []
+    bench.counted(failed=3, late_results=2)
+
+
+def test_a_task_waiting_for_its_retry_times_out() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x", timeout_s=0.3, retry=Retry(5, base_s=60.0))
+    bench.fail("w", 1, 0)
+    assert bench.wait(0.3) == [ended(late(0, "0.300"))]
+    assert bench.scheduler.status(bench.now).delayed == 0
+
+
+def test_what_is_done_before_its_deadline_has_none_any_more() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x", timeout_s=0.3)
+    bench.finish("w", 1, 0, b"y")
+    assert bench.wait(0.5) == []
+    bench.counted()
+
+
+# Cancels
+
+
+def test_a_whole_run_is_cancelled_wherever_its_tasks_are() -> None:
+    bench = Bench()
+    bench.join("w", credit=3)
+    bench.submit(*T[:5], retry=Retry(3, base_s=60.0))
+    bench.fail("w", 1, 0)
+    # 0 is delayed; 1, 2 and, on the credit it left, 3 are leased; 4 is queued.
+    assert bench.cancel() == [
+        ended(cancelled(4)),
+        ended(cancelled(0)),
+        do.Cancel("w", 1, 1, [1, 2]),
+        ended(cancelled(1), count=2),
+        do.Cancel("w", 1, 2, [3]),
+        ended(cancelled(3)),
+    ]
+    bench.counted(cancelled=5, retried=1)
+    assert bench.wait(0.1) == []
+
+
+def test_single_positions_are_cancelled_out_of_ranges() -> None:
+    bench = Bench()
+    bench.submit(*T[:6])
+    assert bench.cancel(4, 1, 1, 99) == [ended(cancelled(1)), ended(cancelled(4))]
+    assert bench.join("w", credit=9) == [
+        bench.assign("w", 1, 0, T[0]),
+        bench.assign("w", 2, 2, *T[2:4]),
+        bench.assign("w", 3, 5, T[5]),
+    ]
+
+
+def test_revoked_tasks_fill_the_credit_until_the_worker_is_through_with_them() -> None:
+    bench = Bench()
+    bench.join("w", credit=3)
+    bench.submit(*T[:4])
+    assert bench.cancel(1) == [do.Cancel("w", 1, 1, [1]), ended(cancelled(1))]
+    assert bench.finish("w", 1, 0, b"a", b"late", b"c") == [
+        delivered(b"a"),
+        delivered(b"c", start=2),
+        bench.assign("w", 2, 3, T[3]),
+    ]
+    bench.counted(cancelled=1, late_results=1)
+
+
+def test_what_was_cancelled_is_not_requeued_with_its_lease() -> None:
+    bench = Bench()
+    bench.join("w", credit=3)
+    bench.submit(*T[:3])
+    bench.cancel(1)
+    bench.tell(on.WorkerLost("w", "gone"))
+    assert bench.join("v", credit=3) == [bench.assign("v", 2, 0, T[0])], (
+        "a task that saw a death is alone"
+    )
+    assert bench.finish("v", 2, 0, b"a") == [delivered(b"a"), bench.assign("v", 3, 2, T[2])]
+
+
+def test_a_cancel_looks_at_the_leases_of_its_own_run_only() -> None:
+    bench = Bench()
+    bench.join("w", credit=50)
+    for submission in range(50):
+        bench.submit(b"x", submission=submission)
+
+    class Unread(dict[int, Lease]):
+        def values(self) -> Any:
+            raise AssertionError("the leases of all runs were looked through")
+
+    ledger = bench.scheduler.ledger
+    leases, ledger.leases = ledger.leases, Unread(ledger.leases)
+    actions = bench.scheduler.handle(on.TasksCancelled("c", 7), 0.0)
+    ledger.leases = leases
+    assert actions == [do.Cancel("w", 1, 8, [0]), ended(cancelled(0), submission=7)]
+    bench.scheduler.validate()
+
+
+def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
+    bench = Bench()
+    bench.join()
+    assert bench.cancel() == []
+    bench.submit(b"x")
+    assert bench.cancel(submission=1) == []
+    bench.finish("w", 1, 0, b"y")
+    assert bench.cancel() == []
+    bench.counted(late_cancels=2)
+
+
+# Requirements, priorities, turns
+
+
+def test_a_task_goes_where_its_requirements_are_met() -> None:
+    bench = Bench()
+    bench.join("plain", credit=9)
+    bench.join("model", credit=9, models=["m"])
+    bench.join("small", credit=9, gpus=[Gpu("polaris", 4 << 30)])
+    bench.join("large", credit=9, gpus=[Gpu("polaris", 8 << 30), Gpu("vega", 6 << 30)])
+
+    def worker(submission: int, **requirements: object) -> str:
+        needs = Requirements(**requirements)  # type: ignore[arg-type]
+        (action,) = bench.submit(b"x", submission=submission, requirements=needs)
+        assert isinstance(action, do.Assign)
+        return action.worker
+
+    assert worker(0, model="m") == "model"
+    assert worker(1, min_vram_bytes=5 << 30) == "large"
+    assert worker(2, gpu_family="vega") == "large"
+    assert worker(3, gpu_family="polaris") == "small"
+    nowhere = Requirements(gpu_family="vega", min_vram_bytes=7 << 30)
+    assert bench.submit(b"x", submission=4, requirements=nowhere) == [], "on no single card"
+
+
+def test_a_run_nobody_can_serve_holds_up_no_other() -> None:
+    bench = Bench()
+    bench.submit(b"x", priority=Priority.URGENT, requirements=Requirements(model="m"))
+    bench.submit(b"x", priority=Priority.URGENT, submission=1, kind="other")
+    assert bench.join() == []
+    assert bench.submit(b"y", submission=2, priority=Priority.LOW) == [
+        bench.assign("w", 1, 0, b"y")
+    ]
+    assert bench.join("m", models=["m"]) == [bench.assign("m", 2, 0, b"x")]
+
+
+def test_urgent_goes_before_low_and_first_come_before_last_come() -> None:
+    bench = Bench()
+    order = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.URGENT] * 2
+    for submission, priority in enumerate(order):
+        bench.submit(
+            f"{priority.name} {submission}".encode(), submission=submission, priority=priority
+        )
+    leases = bench.join("w", credit=8)
+    assert [a.payloads[0] for a in leases if isinstance(a, do.Assign)] == [
+        b"URGENT 3",
+        b"URGENT 7",
+        b"HIGH 2",
+        b"HIGH 6",
+        b"NORMAL 1",
+        b"NORMAL 5",
+        b"LOW 0",
+        b"LOW 4",
+    ]
+
+
+def test_no_priority_starves() -> None:
+    bench = Bench(RoundRobin, bypasses=3)
+    bench.submit(*[b"l"] * 3, priority=Priority.LOW)
+    bench.submit(*[b"u"] * 9, priority=Priority.URGENT, submission=1)
+    leases = bench.join("w", credit=12)
+    order = b"".join(a.payloads[0] for a in leases if isinstance(a, do.Assign))
+    assert order == b"uuuluuuluuul"
+
+
+# Workers come and go
+
+
+def test_a_worker_that_says_hello_again_keeps_its_epoch() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.join() == []
+    assert bench.epochs == {"w": 1}
+    assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
+
+
+def test_a_worker_that_restarted_has_lost_what_it_held() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    actions = bench.tell(on.WorkerJoined("w", 2, 1, 1, ["echo"]))
+    assert actions == [do.Welcome("w", 2, 2, 0.2), bench.assign("w", 2, 0, b"x")]
+    bench.counted(workers_lost=1, lost=1)
+
+
+def test_an_older_process_of_the_same_name_is_sent_away() -> None:
+    bench = Bench()
+    bench.join(incarnation=5)
+    actions = bench.tell(on.WorkerJoined("w", 4, 1, 1, ["echo"]))
+    assert actions == [do.Disconnect("w", 0, "a newer worker has this name")]
+    bench.counted(stale_joins=1)
+
+
+def test_a_worker_that_leaves_gives_its_work_back_unharmed() -> None:
+    bench = Bench()
+    bench.join("a", credit=2)
+    bench.submit(*T[:2])
+    bench.join("b", credit=2)
+    assert bench.tell(on.WorkerLeft("a", 1, "bye")) == [bench.assign("b", 2, 0, *T[:2])]
+    bench.counted(workers_left=1, returned=2)
+
+
+def test_a_silent_worker_is_lost_after_its_liveness() -> None:
+    bench = Bench()
+    bench.join("a")
+    bench.submit(b"x")
+    bench.wait(0.4)
+    bench.join("b")
+    assert bench.wait(0.1999) == []
+    assert bench.wait(0.001) == [bench.assign("b", 2, 0, b"x")]
+    assert [w.worker for w in bench.scheduler.status(bench.now).workers] == ["b"]
+    bench.counted(workers_lost=1, lost=1)
+
+
+def test_a_heartbeat_keeps_a_worker() -> None:
+    bench = Bench()
+    bench.join()
+    for _ in range(10):
+        bench.wait(0.5)
+        assert bench.beat() == []
+    bench.counted()
+
+
+def test_a_worker_the_transport_lost_is_gone_at_once() -> None:
+    bench = Bench()
+    bench.join("a")
+    bench.submit(b"x")
+    bench.join("b")
+    assert bench.tell(on.WorkerLost("a", "closed")) == [bench.assign("b", 2, 0, b"x")]
+    assert bench.tell(on.WorkerLost("a", "closed")) == []
+    bench.counted(workers_lost=1, lost=1)
+
+
+def test_a_draining_worker_gets_no_more_and_finishes_what_it_has() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:3])
+    assert bench.tell(on.WorkerDraining("w", 1)) == []
+    assert bench.tell(on.WorkerDraining("w", 1)) == [], "saying it twice is once"
+    assert bench.finish("w", 1, 0, b"a", b"b") == [delivered(b"a", b"b")]
+    assert bench.scheduler.status(bench.now).workers[0].draining
+    assert bench.tell(on.WorkerLeft("w", 1)) == []
+    bench.counted(workers_left=1)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        on.WorkerHeartbeat("w", 1, []),
+        on.TasksFinished("w", 1, 1, 0, [b"y"]),
+        on.TasksReleased("w", 1, 1, 0),
+        on.WorkerDraining("w", 1),
+        on.WorkerLeft("w", 1),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+@pytest.mark.parametrize("rejoined", [False, True])
+def test_who_speaks_under_a_past_epoch_is_told_to_join_again(
+    event: on.Event, rejoined: bool
+) -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    bench.tell(on.WorkerLost("w", "gone"))
+    if rejoined:
+        assert bench.join() == [bench.assign("w", 2, 0, b"x")]
+    assert bench.tell(event) == [do.Disconnect("w", 1, "epoch 1 is over; join again")]
+    results = {"late_results": 1} if isinstance(event, on.TasksFinished) else {}
+    bench.counted(stale_messages=1, workers_lost=1, lost=1, **results)
+
+
+# Leases
+
+
+def test_late_results_are_dropped_and_counted() -> None:
+    bench = Bench()
+    bench.join("w", credit=3)
+    bench.submit(*T[:3])
+    bench.finish("w", 1, 0, b"a", b"b")
+    assert bench.finish("w", 1, 0, b"z", b"z") == [], "settled already"
+    assert bench.finish("w", 1, 2, b"z", b"z") == [], "more than was leased"
+    assert bench.finish("w", 9, 0, b"z") == [], "never leased"
+    bench.counted(late_results=5)
+    assert bench.finish("w", 1, 2, b"c") == [delivered(b"c", start=2)]
+
+
+def test_what_a_lost_message_told_of_is_done_again() -> None:
+    bench = Bench()
+    bench.join("w", credit=4)
+    bench.submit(*T[:4])
+    assert bench.finish("w", 1, 2, b"c", b"d") == [
+        delivered(b"c", b"d", start=2),
+        bench.assign("w", 2, 0, *T[:2]),
+    ]
+    assert bench.finish("w", 1, 0, b"a", b"b") == [], "it was only late"
+    bench.counted(returned=2, late_results=2)
+
+
+def test_a_lease_that_stays_missing_is_requeued_after_liveness_and_not_before() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.beat() == []
+    for _ in range(3):
+        bench.wait(0.199)
+        assert bench.beat() == []
+    bench.wait(0.01)
+    assert bench.beat() == [bench.assign("w", 2, 0, b"x")]
+    bench.counted(mislaid_leases=1, returned=1)
+
+
+def test_a_lease_that_was_only_on_its_way_is_not_missing() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    for held in ([], [1], [], [1], []):
+        bench.wait(0.5)
+        assert bench.beat("w", *held) == []
+    bench.counted()
+
+
+def test_a_lease_the_scheduler_does_not_know_is_cancelled() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.beat("w", 1, 7) == [do.Cancel("w", 1, 7)]
+
+
+def test_the_unstarted_tail_of_a_lease_is_recalled_for_an_idle_worker() -> None:
+    bench = Bench()
+    bench.join("a", credit=4)
+    bench.submit(*T[:4])
+    assert bench.join("b", credit=4) == []
+    assert bench.wait(0.005) == [do.Recall("a", 1, 1)]
+    assert bench.release("a", 1, 1) == [bench.assign("b", 2, 1, *T[1:4])]
+    assert bench.finish("a", 1, 0, b"a") == [delivered(b"a")]
+    assert bench.wait(0.005) == [do.Recall("b", 2, 2)], "now the other one is idle"
+    assert bench.release("b", 2, 2) == [bench.assign("a", 3, 2, *T[2:4])]
+    bench.counted(recalls=2, returned=5)
+
+
+def test_nothing_is_recalled_for_a_worker_that_could_not_do_it() -> None:
+    bench = Bench()
+    bench.join("a", credit=4)
+    bench.submit(*T[:4])
+    bench.join("b", credit=4, kinds=["other"])
+    assert bench.wait(0.5) == []
+
+
+def recalled(**limits: float) -> Bench:
+    """Two workers; what the first holds was just recalled for the second."""
+    bench = Bench(**limits)
+    bench.join("a", credit=4)
+    bench.submit(*T[:4])
+    bench.join("b", credit=4)
+    assert bench.wait(0.005) == [do.Recall("a", 1, 1)]
+    return bench
+
+
+def wait_and_beat(bench: Bench, seconds: float) -> list[do.Action]:
+    actions = bench.wait(seconds)
+    for worker, held in (("a", [1]), ("b", [])):
+        actions += bench.beat(worker, *held)
+    return actions + bench.wait(0.005)
+
+
+def test_a_recall_without_an_answer_is_repeated_after_liveness_and_not_before() -> None:
+    bench = recalled()
+    for wait_s in (0.2, 0.2, 0.15):
+        assert wait_and_beat(bench, wait_s) == []
+    assert wait_and_beat(bench, 0.05) == [do.Recall("a", 1, 1)]
+    assert wait_and_beat(bench, 0.2) == []
+    assert bench.release("a", 1, 1) == [bench.assign("b", 2, 1, *T[1:4])]
+    bench.counted(recalls=2, returned=3)
+
+
+def test_a_recall_is_not_repeated_when_nobody_is_idle_any_more() -> None:
+    bench = recalled()
+    assert bench.submit(b"x", submission=1) == [bench.assign("b", 2, 0, b"x")]
+    for _ in range(4):
+        bench.wait(0.2)
+        assert [*bench.beat("a", 1), *bench.beat("b", 2)] == []
+    bench.counted(recalls=1)
+
+
+def test_a_young_lease_is_not_recalled_yet() -> None:
+    bench = Bench()
+    bench.join("a", credit=4)
+    bench.join("b", credit=4)
+    assert bench.submit(*T[:2]) == [bench.assign("a", 1, 0, *T[:2])]
+    bench.wait(0.002)
+    bench.finish("a", 1, 0, b"a", b"b")
+    assert bench.submit(*T[2:4], submission=1) == [bench.assign("a", 2, 0, *T[2:4])]
+    assert bench.wait(0.0045) == [], "the look at the first lease finds the second"
+    assert bench.wait(0.004) == [do.Recall("a", 1, 2)]
+
+
+def test_a_release_that_makes_no_sense_is_ignored() -> None:
+    bench = Bench()
+    bench.join("w", credit=4)
+    bench.submit(*T[:4])
+    bench.finish("w", 1, 0, b"a", b"b")
+    assert bench.release("w", 1, 1) == [], "that is settled"
+    assert bench.release("w", 1, 4) == [], "there is nothing from there on"
+    assert bench.release("w", 8, 0) == []
+    bench.counted()
+
+
+# Deaths
+
+
+def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
+    bench = Bench()
+    bench.submit(b"x")
+    answers = []
+    for n in range(3):
+        assert bench.join(f"w{n}") == [bench.assign(f"w{n}", n + 1, 0, b"x")]
+        bench.now += 0.25
+        answers.append(bench.tell(on.WorkerLost(f"w{n}", "killed")))
+    first, second, (deliver,) = answers
+    assert first == second == []
+    assert isinstance(deliver, do.Deliver)
+    (failure,) = deliver.failures
+    assert (failure.position, failure.error, failure.state) == (
+        0,
+        "DeadLettered",
+        State.DEAD_LETTERED,
+    )
+    assert failure.message.splitlines() == [
+        "0.000 accepted → queued: from c",
+        "0.000 assigned → assigned: w0",
+        "0.250 lost → queued: w0: killed",
+        "0.250 assigned → assigned: w1",
+        "0.500 lost → queued: w1: killed",
+        "0.500 assigned → assigned: w2",
+        "0.750 lost again: killed",
+    ]
+    assert deliver == do.Deliver("c", 0, 0, [b""], [failure])
+    bench.counted(workers_lost=3, lost=3, dead_lettered=1)
+
+
+def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
+    bench = Bench()
+    bench.join("w", credit=4)
+    bench.submit(*T[:4])
+    bench.tell(on.WorkerLost("w", "killed"))
+    assert bench.join("a", credit=4) == [bench.assign("a", 2, 0, T[0])]
+    assert bench.join("b", credit=4) == [bench.assign("b", 3, 1, T[1])]
+    assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 4, 2, T[2])]
+
+
+def test_suspects_whom_nobody_may_take_yet_hold_up_no_healthy_task() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    bench.submit(*T[:3])
+    bench.tell(on.WorkerLost("w", "killed"))  # 0 and 1 are suspects now, 2 is healthy
+    assert bench.join("a", credit=4) == [
+        bench.assign("a", 2, 0, T[0]),
+        bench.assign("a", 3, 2, T[2]),
+    ]
+    assert bench.submit(b"x", submission=1) == [bench.assign("a", 4, 0, b"x")]
+    assert bench.finish("a", 4, 0, b"y") == [delivered(b"y", submission=1)]
+    assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 5, 1, T[1])]
+
+
+def test_of_one_run_the_suspects_go_first_and_the_older_run_before_both() -> None:
+    bench = Bench()
+    bench.submit(b"first", kind="other")
+    bench.join("w", credit=1)
+    bench.submit(*T[:2], submission=1)
+    bench.tell(on.WorkerLost("w", "killed"))
+    assert bench.join("a", credit=3, kinds=["echo", "other"]) == [
+        bench.assign("a", 2, 0, b"first", kind="other"),
+        bench.assign("a", 3, 0, T[0]),
+        bench.assign("a", 4, 1, T[1]),
+    ]
+
+
+def test_who_leaves_or_restarts_in_order_does_not_count_as_dead() -> None:
+    bench = Bench()
+    bench.submit(b"x")
+    for n in range(5):
+        bench.join(f"w{n}")
+        assert bench.tell(on.WorkerLeft(f"w{n}", bench.epochs[f"w{n}"])) == []
+    bench.counted(workers_left=5, returned=5)
+
+
+# Operators
+
+
+def test_the_policy_is_switched_while_work_goes_on() -> None:
+    bench = Bench()
+    bench.join("a")
+    bench.join("b")
+    bench.tell(on.WorkerDraining("b", 2))
+    bench.submit(b"x", b"y")
+    (report,) = bench.tell(on.PolicyChanged("op", 7, "round-robin"))
+    assert report == do.Report("op", 7, bench.scheduler.status(0.0))
+    assert bench.scheduler.policy.name == "round-robin"
+    assert bench.finish("a", 1, 0, b"x") == [delivered(b"x"), bench.assign("a", 2, 1, b"y")]
+
+
+def test_a_policy_nobody_knows_is_answered_with_those_there_are() -> None:
+    bench = Bench()
+    (report,) = bench.tell(on.PolicyChanged("op", 7, "fastest"))
+    known = ", ".join(sorted(POLICIES))
+    assert report == do.Report("op", 7, None, f"no policy 'fastest'; there are {known}")
+    assert bench.scheduler.policy.name == "slices"
+
+
+def test_status_is_the_whole_state_as_plain_data() -> None:
+    bench = Bench()
+    bench.join("w", credit=2, host="h", pid=3, models=["m"], gpus=[Gpu("vega", 8)], capacity=2)
+    bench.submit(*T[:3], priority=Priority.HIGH)
+    bench.submit(b"x", submission=1, kind="other")
+    bench.beat("w", 1, load=Load(rss_bytes=5))
+    bench.now = 0.25
+    (report,) = bench.tell(on.StatusRequested("c", 3))
+    assert isinstance(report, do.Report)
+    assert (report.client, report.request, report.error) == ("c", 3, "")
+    status = report.status
+    assert status is not None
+    assert status == bench.scheduler.status(0.25)
+    assert (status.policy, status.clients, status.runs) == ("slices", 1, 2)
+    assert status.queued == {"urgent": 0, "high": 1, "normal": 1, "low": 0}
+    assert (status.assigned, status.delayed) == (2, 0)
+    assert (status.payload_bytes, status.retained_bytes) == (4, 0)
+    assert status.counters == {"workers_joined": 1, "accepted": 4}
+    (worker,) = status.workers
+    assert (worker.worker, worker.epoch, worker.host, worker.pid) == ("w", 1, "h", 3)
+    assert (worker.capacity, worker.credit, worker.held, worker.leases) == (2, 2, 2, 1)
+    assert (worker.finished, worker.draining, worker.silent_s) == (0, False, 0.25)
+    assert (worker.kinds, worker.models, worker.gpus) == (["echo"], ["m"], [Gpu("vega", 8)])
+    assert worker.load == Load(rss_bytes=5)
+
+
+# Stories and traces
+
+
+def test_the_story_of_a_task_tells_what_happened_to_it_in_order() -> None:
+    bench = Bench()
+    bench.join("w", credit=4)
+    bench.submit(*T[:3], retry=Retry(3, base_s=0.1))
+    bench.now = 0.1
+    bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
+    bench.now = 0.2
+    bench.cancel()
+    told = [
+        (e.at_s, e.cause, e.state, e.start, e.stop, e.detail)
+        for e in bench.scheduler.story(TaskId(1, 1))
+    ]
+    assert told == [
+        (0.0, "accepted", "queued", 0, 3, "from c"),
+        (0.0, "assigned", "assigned", 0, 3, "w"),
+        (0.1, "retried", "queued", 1, 2, "E on w"),
+        (0.2, "cancelled", "cancelled", 1, 2, "Cancelled"),
+    ]
+    causes = [e.cause for e in bench.scheduler.story(TaskId(1, 0))]
+    assert causes == ["accepted", "assigned", "finished"]
+
+
+def test_a_story_outlives_its_run_until_newer_ones_take_its_place() -> None:
+    bench = Bench(history_runs=2)
+    bench.join()
+    for submission in range(3):
+        bench.submit(b"x", submission=submission)
+        bench.finish("w", submission + 1, 0, b"y")
+        bench.heard(submission + 1)
+    assert bench.scheduler.story(TaskId(1, 0)) == []
+    assert [e.cause for e in bench.scheduler.story(TaskId(3, 0))][-1] == "finished"
+    assert bench.scheduler.story(TaskId(3, 1)) == []
+    assert bench.scheduler.story(TaskId(3, -1)) == []
+    assert bench.scheduler.story(TaskId(9, 0)) == []
+
+
+def test_tables_shrink_only_when_no_task_is_left_and_the_next_one_is_served() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert not bench.scheduler.shrink()
+    bench.finish("w", 1, 0, b"y")
+    bench.heard(1)
+    assert bench.scheduler.shrink()
+    bench.submit(b"x", submission=1)
+    bench.finish("w", 2, 0, b"y")
+    assert [e.cause for e in bench.scheduler.story(TaskId(2, 0))][-1] == "finished"
+
+
+def test_a_long_story_loses_its_middle_and_keeps_both_ends() -> None:
+    bench = Bench(story_entries=4, liveness_s=100.0)
+    bench.submit(b"x", retry=Retry(9, Backoff.FIXED, base_s=0.1))
+    bench.join()
+    for lease in range(1, 6):
+        bench.fail("w", lease, 0)
+        bench.wait(0.1)
+    story = bench.scheduler.story(TaskId(1, 0))
+    assert [(round(e.at_s, 1), e.cause) for e in story] == [
+        (0.0, "accepted"),
+        (0.0, "assigned"),
+        (0.0, "retried"),
+        (0.4, "retried"),
+        (0.5, "assigned"),
+    ]
+
+
+def test_a_traced_task_comes_back_with_five_stamps() -> None:
+    bench = Bench()
+    bench.submit(b"x", sent_at=99.0)
+    bench.now = 0.5
+    bench.join()
+    bench.now = 0.75
+    actions = bench.finish("w", 1, 0, b"y", started_at=7.0, ended_at=8.0)
+    assert actions == [delivered(b"y", stamps=[0.0, 0.5, 7.0, 8.0, 0.75])]
+
+
+def test_a_trace_follows_the_first_results_of_a_run() -> None:
+    bench = Bench()
+    bench.join("w", credit=1)
+    bench.submit(b"x", b"y", sent_at=99.0)
+    bench.finish("w", 1, 0, b"a", started_at=7.0, ended_at=8.0)
+    bench.now = 0.5
+    actions = bench.finish("w", 2, 1, b"b", started_at=9.0, ended_at=10.0)
+    assert actions == [delivered(b"b", start=1, stamps=[0.0, 0.0, 7.0, 8.0, 0.0])]
+
+
+# What a peer may not do
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DONE, State.DEAD_LETTERED])
+def test_the_state_a_failure_ends_in_is_not_the_workers_to_say(state: State) -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    failures = [Failure(0, "E", "m", state)]
+    actions = bench.finish("w", 1, 0, b"", failures=failures)
+    assert actions == [ended(Failure(0, "E", "m", State.FAILED))]
+    bench.counted(failed=1)
+
+
+def test_a_report_without_results_changes_nothing() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x")
+    assert bench.finish("w", 1, 0) == []
+
+
+def test_a_trace_that_never_ran_carries_no_stamps() -> None:
+    bench = Bench()
+    bench.submit(b"x", sent_at=1.0)
+    assert bench.cancel() == [ended(cancelled(0))]
+
+
+def test_a_task_behind_a_slow_one_in_a_lease_is_recalled_for_an_idle_slot_of_the_same_worker() -> (
+    None
+):
+    bench = Bench(recall_after_s=0.005)
+    bench.join("w", credit=8, capacity=4)
+    bench.submit(b"slow", b"quick")
+    recalls = [action for action in bench.wait(0.02) if isinstance(action, do.Recall)]
+    assert [recall.worker for recall in recalls] == ["w"]
+
+
+def test_a_worker_with_a_card_in_trouble_keeps_what_it_has_and_gets_more_when_it_is_well() -> None:
+    bench = Bench()
+    bench.join("w", credit=2)
+    assert bench.submit(b"a") == [bench.assign("w", 1, 0, b"a")]
+    assert bench.beat("w", 1, load=Load(gpu_trouble="0000:0a:00.0 is gone")) == []
+    assert bench.submit(b"b", submission=1) == []
+    assert bench.finish("w", 1, 0, b"A") == [delivered(b"A")]
+    assert bench.beat("w", load=Load()) == [bench.assign("w", 2, 0, b"b")]

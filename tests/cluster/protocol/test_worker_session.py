@@ -1,0 +1,272 @@
+"""What a worker makes of messages and repeats."""
+
+from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.task import Failure, Gpu, Load
+
+# Workers, hello and goodbye
+
+GPU = Gpu("vega", 8)
+
+
+def worker(epoch: int | None = 1) -> WorkerSession:
+    session = WorkerSession("w", 5, 2, 6, ["echo"], ["m"], [GPU], "host", 77)
+    if epoch is not None:
+        assert session.handle(do.Welcome("w", 5, epoch, 0.2)) == []
+    return session
+
+
+def leased(session: WorkerSession, lease: int = 1, count: int = 4, start: int = 0) -> HeldLease:
+    payloads = [b"%d" % position for position in range(start, start + count)]
+    assert session.epoch is not None
+    assert session.handle(do.Assign("w", session.epoch, lease, "echo", start, payloads)) == []
+    return session.leases[lease]
+
+
+def test_a_worker_introduces_itself_until_it_is_welcome() -> None:
+    session = worker(None)
+    hello = on.WorkerJoined("w", 5, 2, 6, ["echo"], ["m"], [GPU], "host", 77)
+    assert session.introduction() == [hello]
+    assert session.heartbeat() == []
+    session.handle(do.Welcome("w", 4, 1, 0.2))
+    assert session.epoch is None, "that was for the process before"
+    session.handle(do.Welcome("w", 5, 3, 0.2))
+    assert (session.epoch, session.heartbeat_s) == (3, 0.2)
+    assert session.introduction() == []
+
+
+def test_a_heartbeat_names_the_leases_and_the_load() -> None:
+    session = worker(3)
+    leased(session, 7)
+    load = Load(rss_bytes=1)
+    assert session.heartbeat(load) == [on.WorkerHeartbeat("w", 3, [7], load)]
+
+
+def test_a_repeated_welcome_changes_nothing_and_a_new_epoch_drops_everything() -> None:
+    session = worker(1)
+    lease = leased(session)
+    session.handle(do.Welcome("w", 5, 1, 0.2))
+    assert session.leases == {1: lease}
+    session.handle(do.Welcome("w", 5, 2, 0.2))
+    assert (session.epoch, session.leases, session.take()) == (2, {}, None)
+    assert lease.claim(9) == [], "nothing more of it is started"
+
+
+def test_a_disconnected_worker_drops_what_it_holds_and_joins_again() -> None:
+    session = worker(2)
+    lease = leased(session)
+    session.handle(do.Disconnect("w", 1, "old"))
+    assert session.leases == {1: lease}, "that was about an epoch before"
+    session.handle(do.Disconnect("w", 2, "silent"))
+    assert (session.epoch, session.leases) == (None, {})
+    assert len(session.introduction()) == 1
+    assert session.report(lease, [b"a"], [], 0.0, 1.0) == [], "nobody waits for it"
+
+
+def test_goodbye_is_said_once_and_only_to_who_said_welcome() -> None:
+    session = worker(2)
+    leased(session)
+    assert session.leave("done") == [on.WorkerLeft("w", 2, "done")]
+    assert session.leave("done") == []
+    assert (session.leases, session.take()) == ({}, None)
+    assert worker(None).leave() == []
+
+
+# Workers, work
+
+
+def test_leases_are_taken_in_order_claimed_in_parts_and_reported_as_they_end() -> None:
+    session = worker()
+    first, second = leased(session, 1, 3), leased(session, 2, 1, start=5)
+    assert [session.take(), session.take(), session.take()] == [first, second, None]
+    assert first.claim(2) == [b"0", b"1"]
+    failure = Failure(1, "E", "m")
+    assert session.report(first, [b"a", b""], [failure], 1.0, 2.0) == [
+        on.TasksFinished("w", 1, 1, 0, [b"a", b""], [failure], 1.0, 2.0)
+    ]
+    assert first.claim(2) == [b"2"]
+    assert first.claim(2) == []
+    assert session.report(first, [b"c"], [], 2.0, 3.0) == [
+        on.TasksFinished("w", 1, 1, 2, [b"c"], [], 2.0, 3.0)
+    ]
+    assert session.leases == {2: second}
+    assert second.claim(9) == [b"5"]
+
+
+def test_a_lease_is_taken_in_once_however_often_it_comes() -> None:
+    session = worker()
+    lease = leased(session, 1, 1)
+    lease.claim(1)
+    session.report(lease, [b"a"], [], 0.0, 0.0)
+    assert session.handle(do.Assign("w", 1, 1, "echo", 0, [b"0"])) == []
+    assert session.leases == {}
+    assert session.handle(do.Assign("w", 9, 2, "echo", 0, [b"0"])) == [], "another epoch"
+    assert session.leases == {}
+
+
+def test_a_recall_gives_back_what_is_not_started() -> None:
+    session = worker()
+    lease = leased(session)
+    (session.take() or lease).claim(1)
+    assert session.handle(do.Recall("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 1)]
+    again = session.handle(do.Recall("w", 1, 1))
+    assert again == [on.TasksReleased("w", 1, 1, 1)], "whoever asks again has not heard"
+    assert lease.claim(9) == []
+    session.report(lease, [b"a"], [], 0.0, 0.0)
+    assert session.leases == {}
+    assert session.handle(do.Recall("w", 1, 1)) == [], "it is over"
+
+
+def test_a_recalled_lease_that_was_not_begun_is_over_at_once() -> None:
+    session = worker()
+    leased(session)
+    assert session.handle(do.Recall("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 0)]
+    assert session.leases == {}
+    assert session.take() is None, "it is passed over"
+
+
+def test_a_cancel_marks_single_tasks_or_all_that_are_not_started() -> None:
+    session = worker()
+    lease = leased(session)
+    lease.claim(1)
+    session.handle(do.Cancel("w", 1, 1, [2]))
+    assert lease.cancelled == {2}
+    session.handle(do.Cancel("w", 1, 1))
+    assert lease.cancelled == {1, 2, 3}
+    assert session.handle(do.Cancel("w", 1, 9)) == []
+
+
+def test_a_draining_worker_gives_back_what_is_not_started_and_takes_no_more() -> None:
+    session = worker()
+    begun, waiting = leased(session, 1, 2), leased(session, 2, 2)
+    begun.claim(1)
+    assert session.drain() == [
+        on.WorkerDraining("w", 1),
+        on.TasksReleased("w", 1, 1, 1),
+        on.TasksReleased("w", 1, 2, 0),
+    ]
+    assert session.leases == {1: begun}
+    assert waiting.id not in session.leases
+    answer = session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"]))
+    assert on.TasksReleased("w", 1, 3, 4) in answer
+    assert session.leases == {1: begun}
+    assert worker(None).drain() == []
+
+
+def test_a_session_has_no_answer_to_what_is_meant_for_clients() -> None:
+    assert worker().handle(do.Greet("c", 0.2)) == []
+
+
+def test_another_coordinator_counts_its_leases_from_one_again() -> None:
+    session = worker(1)
+    leased(session, 1)
+    session.handle(do.Disconnect("w", 1, "epoch 1 is over; join again"))
+    session.handle(do.Welcome("w", 5, 1, 0.2))
+    assert leased(session, 1).next == 0
+
+
+def test_who_still_sends_work_is_told_again_that_this_worker_drains() -> None:
+    session = worker(1)
+    session.drain()
+    draining, released = on.WorkerDraining("w", 1), on.TasksReleased("w", 1, 3, 4)
+    assert session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"])) == [draining, released]
+    session.handle(do.Disconnect("w", 1, "silent"))
+    assert session.handle(do.Welcome("w", 5, 2, 0.2)) == [on.WorkerDraining("w", 2)]
+
+
+# Large results
+
+LARGE = b"0123456789"
+
+
+def news(position: int, lease: int = 1, size: int = 10, *times: float) -> on.ResultKept:
+    return on.ResultKept("w", 1, lease, position, size, *(times or (0.0, 1.0)))
+
+
+def test_a_large_result_is_announced_in_its_turn_read_in_chunks_and_let_go() -> None:
+    session = worker()
+    lease = leased(session)
+    lease.claim(3)
+    lease.keep(1, LARGE)
+    finished = on.TasksFinished("w", 1, 1, 0, [b"a"], [], 0.0, 1.0)
+    told = session.report(lease, [b"a", b"", b"c"], [], 0.0, 3.0)
+    assert told == [finished, news(1, 1, 10, 1.0, 2.0)]
+    assert session.give_back(lease) == [on.TasksReleased("w", 1, 1, 3)]
+    beat = session.heartbeat()
+    assert beat == [on.WorkerHeartbeat("w", 1, [1]), news(1, 1, 10, 1.0, 2.0)]
+    assert session.handle(do.Read("w", 1, 1, 1, 8, 2)) == [on.ChunkRead("w", 1, 1, 1, 8, [b"89"])]
+    rest = on.TasksFinished("w", 1, 1, 1, [b"", b"c"], [], 1.0, 3.0)
+    assert session.handle(do.Cancel("w", 1, 1, [1])) == [rest]
+    assert (session.leases, session.keeping) == ({}, {})
+
+
+def test_what_is_done_later_waits_behind_a_large_result() -> None:
+    session = worker()
+    lease = leased(session, count=2)
+    lease.claim(2)
+    lease.keep(0, LARGE)
+    assert session.report(lease, [b""], [], 0.0, 1.0) == [news(0)]
+    assert session.report(lease, [b"b"], [], 1.0, 2.0) == [news(0)]
+    first = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
+    second = on.TasksFinished("w", 1, 1, 1, [b"b"], [], 1.0, 2.0)
+    assert session.handle(do.Cancel("w", 1, 1, [0])) == [first, second]
+
+
+def test_of_several_large_results_one_is_announced_after_the_other() -> None:
+    session = worker()
+    lease = leased(session, count=2)
+    lease.claim(2)
+    lease.keep(0, LARGE)
+    lease.keep(1, LARGE + LARGE)
+    assert session.report(lease, [b"", b""], [], 0.0, 2.0) == [news(0)]
+    gone = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
+    following = news(1, 1, 20, 1.0, 2.0)
+    assert session.handle(do.Cancel("w", 1, 1, [0])) == [gone, following]
+    last = on.TasksFinished("w", 1, 1, 1, [b""], [], 1.0, 2.0)
+    assert session.handle(do.Cancel("w", 1, 1)) == [last]
+
+
+def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
+    session = worker()
+    assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
+    lease = leased(session)
+    assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
+    lease.keep(0, LARGE)
+    assert session.handle(do.Read("w", 2, 1, 0, 0, 1)) == [], "that is another epoch's lease"
+    assert session.handle(do.Read("w", 1, 1, 0, 5, 6)) == []
+
+
+def test_a_result_nobody_wants_by_now_is_not_announced() -> None:
+    session = worker()
+    lease = leased(session, count=1)
+    lease.claim(1)
+    lease.cancelled.add(0)
+    lease.keep(0, LARGE)
+    told = session.report(lease, [b""], [], 0.0, 1.0)
+    assert told == [on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)]
+    assert session.keeping == {}
+
+
+def test_no_further_lease_is_begun_while_too_much_is_kept() -> None:
+    session = WorkerSession("w", 5, 2, 6, ["echo"], most_kept_bytes=10)
+    session.handle(do.Welcome("w", 5, 1, 0.2))
+    first, second = leased(session, 1, count=1), leased(session, 2)
+    assert session.take() is first
+    first.claim(1)
+    first.keep(0, LARGE)
+    session.report(first, [b""], [], 0.0, 1.0)
+    assert session.take() is None
+    session.handle(do.Cancel("w", 1, 1, [0]))
+    assert session.take() is second
+
+
+def test_a_new_epoch_lets_go_of_what_was_kept() -> None:
+    session = worker()
+    lease = leased(session)
+    lease.claim(1)
+    lease.keep(0, LARGE)
+    session.report(lease, [b""], [], 0.0, 1.0)
+    session.handle(do.Disconnect("w", 1, "over"))
+    assert session.keeping == {}
+    assert session.give_back(lease) == []

@@ -1,0 +1,215 @@
+"""Sockets count, refuse what is over a bound, and listen to nobody outside unless told to."""
+
+import signal
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.shells.transport import Channel, Waker, check_bind, is_loopback
+from cluster.spec import BASELINE, ClusterSpec, SocketOptions
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.limits import Limits
+
+SMALL = ClusterSpec(
+    name="small",
+    sockets=SocketOptions(high_water_mark=2, buffer_bytes=4096),
+    limits=Limits(message_bytes=1000),
+)
+
+
+@pytest.fixture
+def pair():
+    """A ROUTER and a DEALER connected to it: ``pair(spec)``."""
+    context = zmq.Context()
+    channels = []
+
+    def connect(spec=BASELINE):
+        router, dealer = Channel(context, zmq.ROUTER, spec), Channel(context, zmq.DEALER, spec)
+        channels.extend((router, dealer))
+        port = router.socket.bind_to_random_port("tcp://127.0.0.1")
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        assert dealer.socket.poll(5000, zmq.POLLOUT)
+        return router, dealer
+
+    yield connect
+    for channel in channels:
+        channel.socket.linger = 0
+        channel.close()
+    context.term()
+
+
+def test_what_goes_through_a_channel_is_counted(pair):
+    router, dealer = pair()
+    dealer.send([b"abc", b"de"])
+    assert router.socket.poll(5000)
+    ((route, *frames),) = router.receive(10)
+    router.send([route, b"back"])
+    assert dealer.socket.poll(5000)
+    assert list(dealer.receive(10)) == [[b"back"]]
+    assert frames == [b"abc", b"de"]
+    assert (dealer.messages_out, dealer.bytes_out, dealer.messages_in, dealer.bytes_in) == (
+        1, 5, 1, 4,
+    )  # fmt: skip
+    assert (router.messages_in, router.bytes_in) == (1, len(route) + 5)
+
+
+def test_a_router_passes_on_large_frames_uncopied_and_copies_its_own(pair, monkeypatch):
+    spec = ClusterSpec(name="uncopied", sockets=SocketOptions(zero_copy_bytes=100))
+    router, dealer = pair(spec)
+    dealer.send([b"large" * 100])
+    assert router.socket.poll(5000)
+    ((route, large),) = router.receive(10)
+    copied = []
+    monkeypatch.setattr(router, "socket", Recorded(router.socket, copied))
+    router.send([route, b"own" * 100, large])
+    assert copied == [True, True, False]
+    assert dealer.socket.poll(5000)
+    ((own, passed_on),) = dealer.receive(10)
+    assert (bytes(own), bytes(passed_on)) == (b"own" * 100, b"large" * 100)
+
+
+class Recorded:
+    """A socket that notes whether each frame was to be copied."""
+
+    def __init__(self, socket, copied):
+        self._socket, self._copied = socket, copied
+
+    def send(self, frame, flags, copy):
+        self._copied.append(copy)
+        self._socket.send(frame, flags, copy)
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+
+def test_no_more_is_read_at_once_than_asked_for(pair, until):
+    router, dealer = pair()
+    for number in range(5):
+        dealer.send([bytes([number])])
+    assert router.socket.poll(5000)
+    read = []
+    while len(read) < 5:
+        some = list(router.receive(2))
+        assert len(some) <= 2
+        read += some
+    assert [frame for _, frame in read] == [bytes([number]) for number in range(5)]
+    assert list(router.receive(2)) == []
+
+
+def test_a_peer_that_is_not_there_is_an_error(pair):
+    router, _ = pair()
+    with pytest.raises(zmq.ZMQError) as unknown:
+        router.send([b"nobody", b"x"])
+    assert unknown.value.errno == zmq.EHOSTUNREACH
+
+
+def test_a_full_channel_says_so_instead_of_waiting(pair):
+    _, dealer = pair(SMALL)
+
+    def fill():
+        for _ in range(10_000):
+            dealer.send([b"x" * 900])
+
+    with pytest.raises(zmq.Again):
+        fill()
+
+
+def test_a_frame_over_the_bound_never_arrives(pair):
+    router, dealer = pair(SMALL)
+    monitor = router.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    dealer.send([b"x" * 1001])
+    dropped = monitor.poll(5000)
+    router.socket.disable_monitor()
+    assert dropped
+    assert list(router.receive(10)) == []
+
+
+def test_a_channel_to_no_endpoint_is_an_error():
+    context = zmq.Context()
+    with pytest.raises(ClusterError, match="'nowhere'"):
+        Channel(context, zmq.DEALER, BASELINE).connect("nowhere")
+    context.term()
+
+
+def test_a_waker_wakes_a_poller_once_for_any_number_of_calls():
+    waker, poller = Waker(), zmq.Poller()
+    poller.register(waker.fileno(), zmq.POLLIN)
+    assert poller.poll(0) == []
+    for _ in range(300_000):  # more than the pipe holds
+        waker.wake()
+    assert poller.poll(0)
+    waker.clear()
+    assert poller.poll(0) == []
+    waker.clear()
+    waker.close()
+    waker.wake()
+
+
+def test_a_signal_wakes_a_poller_that_has_not_begun_to_wait():
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    waker, poller = Waker(), zmq.Poller()
+    poller.register(waker.fileno(), zmq.POLLIN)
+    waker.hear_signals()
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+        assert poller.poll(0)
+    finally:
+        waker.close()
+        signal.signal(signal.SIGUSR1, before)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://127.0.0.1:*",
+        "tcp://127.9.9.9:5555",
+        "tcp://localhost:5555",
+        "tcp://[::1]:5555",
+        "ipc:///tmp/socket",
+        "ipc://@abstract",
+    ],
+)
+def test_what_only_this_machine_can_reach_may_be_bound(endpoint):
+    assert is_loopback(endpoint)
+    check_bind(endpoint, insecure=False)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://0.0.0.0:5555",
+        "tcp://*:5555",
+        "tcp://[::]:5555",
+        "tcp://192.168.0.7:5555",
+        "tcp://eth0:5555",
+        "tcp://example.org:5555",
+        "tcp://127.0.0.1@0.0.0.0:5555",
+        "tcp://127.0.0.1;0.0.0.0:5555",
+        "tcp://[::1",
+        "tcp://",
+    ],
+)
+def test_what_others_could_reach_needs_a_word(endpoint):
+    assert not is_loopback(endpoint)
+    with pytest.raises(ClusterError, match="--insecure"):
+        check_bind(endpoint, insecure=False)
+    check_bind(endpoint, insecure=True)
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+@pytest.mark.parametrize("endpoint", ["", "127.0.0.1:5555", "udp://127.0.0.1:1", "inproc://x"])
+def test_what_is_no_endpoint_is_refused_with_an_example(endpoint, insecure):
+    with pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:5555"):
+        check_bind(endpoint, insecure)
+
+
+@given(st.text())
+def test_any_text_is_bound_or_refused(text):
+    try:
+        check_bind("tcp://" + text, insecure=False)
+    except ClusterError:
+        return
+    assert is_loopback("tcp://" + text)

@@ -1,0 +1,277 @@
+"""A worker finishes what it starts, gives back what it does not, and is heard whatever its handlers
+do.
+"""
+
+import threading
+from collections import deque
+
+import msgpack
+import pytest
+import zmq
+from msgspec.structs import replace
+
+from cluster import Client, ClusterSpec, Handlers, Worker
+from cluster.core.policy import LeastLoaded
+from cluster.spec import load_codec, load_part
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.task import Load
+from cluster.work.workloads import HANDLERS
+
+TIMEOUT_S = 10
+BRISK = {"heartbeat_s": 0.02, "liveness_s": 0.3}
+
+
+class Blocks(LeastLoaded):
+    """Leases of up to a hundred tasks, so that a worker has something to recall and to join."""
+
+    name = "blocks"
+
+    def lease_tasks(self, worker, needs, queued):
+        return min(queued, 100)
+
+
+POLICIES = {"blocks": Blocks}
+
+
+@pytest.fixture
+def in_blocks(limited, monkeypatch):
+    """The spec under study with a policy that leases many tasks at once."""
+    blocks = {"policies": "blocks_of_this_test:POLICIES", "policy": "blocks"}
+
+    def load(path):
+        return POLICIES if path == blocks["policies"] else load_part(path)
+
+    monkeypatch.setattr("cluster.shells.coordinator.load_part", load)
+    return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
+
+
+def test_slots_run_as_many_tasks_at_once_as_there_is_capacity(serve):
+    handlers, meeting = Handlers(), threading.Barrier(4)
+
+    @handlers.register("meet")
+    def meet(payload):
+        meeting.wait(TIMEOUT_S)  # ends only when four are in here at the same time
+        return payload
+
+    client = serve(handlers, capacity=4).client
+    assert list(client.map("meet", [b"%d" % n for n in range(8)])) == [b"%d" % n for n in range(8)]
+    assert client.status().workers[0].capacity == 4
+
+
+def test_it_is_heard_while_a_handler_computes(serve, limited):
+    served = serve(spec=limited(**BRISK))
+    future = served.client.submit("spin", b"0.7")
+    while not future.done():
+        assert served.client.status().workers[0].silent_s < BRISK["liveness_s"]
+    assert future.result() == b"0.7"
+    assert "workers_lost" not in served.client.status().counters
+
+
+def test_what_its_probe_says_reaches_the_status(serve, limited, until):
+    load = Load(rss_bytes=1, gpu_busy_pct=50.0, temperature_c=60.5)
+    client = serve(spec=limited(**BRISK), probe=lambda: load).client
+    assert until(lambda: client.status().workers[0].load == load)
+
+
+def test_while_its_card_is_in_trouble_it_gets_no_work_and_says_so(serve, limited, until):
+    told = [Load(gpu_trouble="0000:0a:00.0 is overheated: edge 99 °C, critical 94 °C")]
+    client = serve(spec=limited(**BRISK), probe=lambda: told[-1]).client
+    assert until(lambda: client.status().workers[0].load == told[0])
+    future = client.submit("echo", b"x")
+    assert until(lambda: sum(client.status().queued.values()) == 1)
+    assert not future.done()
+    told.append(Load(temperature_c=60.0))
+    assert future.result(TIMEOUT_S) == b"x"
+
+
+def test_a_probe_that_fails_leaves_the_load_unknown_and_the_worker_alive(serve, limited, until):
+    def broken():
+        raise OSError("the card has fallen off the bus")
+
+    client = serve(spec=limited(**BRISK), probe=broken).client
+    (before,) = client.status().workers
+    until(lambda: client.status().counters["messages_in"] > 60)
+    (after,) = client.status().workers
+    assert (after.epoch, after.load) == (before.epoch, Load())
+
+
+def test_stopping_finishes_what_is_started_and_gives_back_the_rest(serve, spec, until):
+    handlers, started, opened, ran = Handlers(), threading.Event(), threading.Event(), []
+
+    @handlers.register("hold")
+    def hold(payload):
+        ran.append((threading.current_thread().name, payload))
+        started.set()
+        assert opened.wait(TIMEOUT_S)
+        return payload
+
+    served = serve(handlers)
+    futures = [served.client.submit("hold", b"%d" % n) for n in range(4)]
+    assert started.wait(TIMEOUT_S)
+    until(lambda: served.client.status().counters["accepted"] == 4)
+    first = served.crew[0]
+    first.worker.stop()
+    # "w0" is in its handler, so it hears of the stop only when that returns
+    opened.set()
+    first.thread.join(TIMEOUT_S)
+    status = until(lambda: not (status := served.client.status()).workers and status)
+    assert status.counters["workers_left"] == 1
+    assert status.counters["done"] + sum(status.queued.values()) == 4
+    other = Worker(served.coordinator.endpoint, handlers, name="w1", spec=spec)
+    thread = threading.Thread(target=other.run, name="w1")
+    thread.start()
+    assert [future.result(TIMEOUT_S) for future in futures] == [b"0", b"1", b"2", b"3"]
+    other.stop()
+    thread.join(TIMEOUT_S)
+    assert sorted(payload for _, payload in ran) == [b"0", b"1", b"2", b"3"]
+
+
+def test_several_slots_stop_gracefully_too(serve, until):
+    served = serve(capacity=3)
+    futures = [served.client.submit("echo", b"x") for _ in range(10)]
+    assert [future.result(TIMEOUT_S) for future in futures] == [b"x"] * 10
+    served.crew[0].worker.stop()
+    served.crew[0].thread.join(TIMEOUT_S)
+    assert not served.crew[0].thread.is_alive()
+    # Its goodbye and this question come on two connections, in no order.
+    assert until(lambda: not served.client.status().workers)
+
+
+def test_a_tail_that_waits_behind_a_slow_task_is_recalled_for_an_idle_worker(serve, in_blocks):
+    handlers, started, opened = Handlers(), threading.Event(), threading.Event()
+
+    @handlers.register("uneven")
+    def uneven(payload):
+        if payload == b"slow":
+            started.set()
+            assert opened.wait(TIMEOUT_S)
+        return payload
+
+    served = serve(handlers, in_blocks, workers=1)
+    results = served.client.map("uneven", [b"slow"] + [b"quick"] * 50)
+    assert started.wait(TIMEOUT_S)
+    helper = Worker(served.coordinator.endpoint, handlers, name="helper", spec=in_blocks)
+    thread = threading.Thread(target=helper.run)
+    thread.start()
+    with Client(served.coordinator.endpoint, spec=in_blocks) as observer:
+        while observer.status().counters.get("done", 0) < 50:
+            assert not opened.is_set()
+    opened.set()
+    assert list(results) == [b"slow"] + [b"quick"] * 50
+    counters = served.client.status().counters
+    helper.stop()
+    thread.join(TIMEOUT_S)
+    assert counters["recalls"] >= 1
+
+
+def test_cancelled_tasks_of_a_lease_are_skipped(serve, in_blocks, until):
+    handlers, started, opened, ran = Handlers(), threading.Event(), threading.Event(), []
+
+    @handlers.register("hold")
+    def hold(payload):
+        ran.append(payload)
+        started.set()
+        assert opened.wait(TIMEOUT_S)
+        return payload
+
+    client = serve(handlers, in_blocks).client
+    results = client.map("hold", [b"%d" % n for n in range(50)])
+    assert started.wait(TIMEOUT_S)
+    future = client.submit("hold", b"last")
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    rest = threading.Thread(target=results.close)
+    rest.start()
+    rest.join()
+    assert next(iter(ran)) == b"0"
+    opened.set()
+    assert future.result(TIMEOUT_S) == b"last"
+    assert list(results) == []
+
+
+def test_results_too_large_for_one_message_travel_one_by_one(serve, in_blocks):
+    handlers = Handlers()
+
+    @handlers.register_batch("grow")
+    def grow(payloads):
+        return [b"x" * 40_000 if payload != b"bad" else ValueError("bad") for payload in payloads]
+
+    client = serve(handlers, in_blocks).client
+    assert list(client.map("grow", [b"a"] * 60)) == [b"x" * 40_000] * 60
+    results = client.map("grow", [b"a", b"a", b"bad", b"a"])
+    assert [next(results), next(results)] == [b"x" * 40_000] * 2
+    with pytest.raises(ClusterError, match="ValueError: bad"):
+        next(results)
+
+
+def test_what_a_coordinator_says_that_makes_no_sense_is_ignored(limited):
+    handlers = Handlers()
+    handlers.register("echo")(lambda payload: payload)
+    spec = limited(**BRISK)
+    codec, told = load_codec(spec), deque()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        worker = Worker(f"tcp://127.0.0.1:{port}", handlers, name="w", spec=spec)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+
+        def heard(kind):
+            while True:
+                if not told:
+                    assert router.poll(TIMEOUT_S * 1000)
+                    route, *frames = router.recv_multipart()
+                    told.extend((route, event) for event in codec.events(frames))
+                route, event = told.popleft()
+                if isinstance(event, kind):
+                    return route, event
+
+        def say(*actions):
+            for frames in codec.encode(actions):
+                router.send_multipart([route, *frames])
+
+        route, joined = heard(on.WorkerJoined)
+        router.send_multipart([route, b"garbage"])
+        router.send_multipart([route, msgpack.packb({"v": 1})])
+        say(do.Welcome("w", joined.incarnation + 1, 6, 0.02))
+        say(do.Welcome("w", joined.incarnation, 7, 0.02))
+        say(do.Recall("w", 7, 99), do.Cancel("w", 7, 99), do.Disconnect("w", 3, "not you"))
+        say(do.Assign("w", 6, 1, "echo", 0, [b"stale"]))
+        say(do.Assign("w", 7, 2, "echo", 0, [b"x"]), do.Assign("w", 7, 2, "echo", 0, [b"x"]))
+        _, finished = heard(on.TasksFinished)
+        assert (finished.lease, finished.outcomes) == (2, [b"x"])
+        say(do.Disconnect("w", 7, "your epoch is over"))
+        _, again = heard(on.WorkerJoined)
+        assert again == joined
+        worker.stop()
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"capacity": 0}, "with capacity 0.*capacity"),
+        ({"capacity": 5000}, "<= 1024.*capacity"),
+        ({"name": "w" * 200}, "length <= 128.*worker"),
+        ({"capacity": 1000, "spec": ClusterSpec(name="x", credit=5000)}, "credit"),
+    ],
+)
+def test_what_no_coordinator_would_take_is_refused_at_once(options, complaint):
+    with pytest.raises(ClusterError, match=complaint):
+        Worker("tcp://127.0.0.1:9", HANDLERS, **options)
+
+
+def test_a_worker_of_no_endpoint_is_an_error_in_words():
+    with pytest.raises(ClusterError, match="cannot connect to 'nowhere'"):
+        Worker("nowhere", HANDLERS).run()
+
+
+def test_a_worker_that_never_reached_its_coordinator_stops_too(limited):
+    worker = Worker("tcp://127.0.0.1:9", HANDLERS, spec=limited(**BRISK))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    worker.stop()
+    thread.join(TIMEOUT_S)
+    assert not thread.is_alive()

@@ -1,0 +1,225 @@
+"""The witness objects to what the broken schedulers of the simulator happen not to do."""
+
+import pytest
+
+from cluster.simulation.witness import Witness
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import Failure, Priority, State
+
+SUBMITTED = on.TasksSubmitted("c", 0, "echo", [b"a", b"b"])
+ACCEPT = do.Accept("c", 0, 1)
+JOINED = on.WorkerJoined("w", 1, 1, 1, ["echo"])
+WELCOME = do.Welcome("w", 1, 1, 0.2)
+IDLE = "'echo' waits although w has credit"
+
+
+def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> do.Assign:
+    return do.Assign("w", epoch, lease, "echo", start, list(payloads or (b"a",)))
+
+
+@pytest.fixture
+def witness() -> Witness:
+    """One that saw a worker come under epoch 1, which wants nothing, and two tasks accepted."""
+    one = Witness(Limits(bypasses=1))
+    one.observe(JOINED, [WELCOME], 0.0)
+    one.observe(on.WorkerDraining("w", 1), [], 0.0)
+    one.observe(SUBMITTED, [ACCEPT], 0.0)
+    return one
+
+
+def test_the_straight_way_is_no_cause_for_complaint(witness: Witness) -> None:
+    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
+    finished = on.TasksFinished("w", 1, 1, 0, [b"x", b"y"])
+    witness.observe(finished, [do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
+    assert witness.open == {}
+    reminder = on.ClientHeartbeat("c", 0, [], [(0, 0)])
+    witness.observe(reminder, [ACCEPT, do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
+    witness.observe(on.TasksCancelled("c", 0), [], 0.0)
+    witness.observe(on.TasksCancelled("c", 9), [], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("actions", "complaint"),
+    [
+        ([do.Accept("c", 5, 2)], "accepted without being submitted"),
+        ([do.Accept("c", 0, 2)], "accepted twice"),
+        ([assign(1), assign(1, 1, b"b")], "granted twice"),
+        ([assign(epoch=2)], "under a past epoch"),
+        ([assign(1, 1, b"a")], "names the wrong tasks"),
+        ([assign(1, 0, b"a", b"a")], "names the wrong tasks"),
+        ([do.Deliver("c", 0, 0, [b"x"]), assign()], "leased after its end"),
+        ([do.Deliver("c", 0, 0, [b"x"])] * 2, "delivered twice"),
+        ([do.Deliver("c", 0, 0, [b"x"]), do.Deliver("c", 0, 0, [b"y"])], "two outcomes"),
+        (
+            [do.Deliver("c", 0, 0, [b""], [Failure(0, "", "", State.DEAD_LETTERED)])],
+            "buried at 0 before",
+        ),
+    ],
+)
+def test_an_action_that_breaks_a_promise_is_objected_to(
+    witness: Witness, actions: list[do.Action], complaint: str
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        witness.observe(None, actions, 0.0)
+
+
+def test_a_submission_that_was_refused_and_then_started_is_objected_to(witness: Witness) -> None:
+    again = on.TasksSubmitted("c", 1, "echo", [b"n"])
+    witness.observe(again, [do.Refuse("c", 1, "full")], 0.0)
+    witness.observe(again, [do.Refuse("c", 1, "it is over")], 0.0)
+    with pytest.raises(AssertionError, match="accepted after it had been refused"):
+        witness.observe(again, [do.Accept("c", 1, 2)], 0.0)
+
+
+def test_a_stale_speaker_who_is_not_told_is_objected_to(witness: Witness) -> None:
+    stale = on.WorkerHeartbeat("w", 0, [])
+    witness.observe(stale, [do.Disconnect("w", 0, "over")], 0.0)
+    with pytest.raises(AssertionError, match="past epoch"):
+        witness.observe(stale, [], 0.0)
+
+
+def test_a_cancel_without_effect_is_objected_to(witness: Witness) -> None:
+    with pytest.raises(AssertionError, match=r"goes on although it was cancelled at \{1\}"):
+        witness.observe(on.TasksCancelled("c", 0, [1]), [], 0.0)
+
+
+def test_a_deadline_that_passes_is_objected_to(witness: Witness) -> None:
+    hasty = on.TasksSubmitted("c", 1, "echo", [b"h"], timeout_s=0.5)
+    witness.observe(hasty, [do.Accept("c", 1, 2)], 0.0)
+    witness.observe(None, [], 0.5)
+    with pytest.raises(AssertionError, match="run 2 is overdue"):
+        witness.observe(None, [], 0.6)
+
+
+def submit(witness: Witness, submission: int, priority: Priority, kind: str = "echo") -> None:
+    payloads = [b"%d %d" % (submission, position) for position in range(30)]
+    event = on.TasksSubmitted("c", submission, kind, payloads, priority)
+    witness.observe(event, [do.Accept("c", submission, submission + 1)], 0.0)
+
+
+@pytest.fixture
+def busy() -> Witness:
+    """One that saw a worker take one of two tasks, on a credit of one."""
+    one = Witness(Limits())
+    one.observe(JOINED, [WELCOME], 0.0)
+    one.observe(SUBMITTED, [ACCEPT, assign(1)], 0.0)
+    return one
+
+
+def test_work_that_waits_while_somebody_has_credit_for_it_is_objected_to(busy: Witness) -> None:
+    busy.observe(JOINED, [WELCOME], 0.1)
+    busy.observe(on.TasksFinished("w", 1, 1, 0, []), [], 0.1)
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(on.TasksFinished("w", 1, 1, 0, [b"x"]), [do.Deliver("c", 0, 0, [b"x"])], 0.1)
+
+
+def test_work_that_waits_while_somebody_gave_other_work_back_is_objected_to(busy: Witness) -> None:
+    busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # from there on it holds nothing
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(on.TasksReleased("w", 1, 1, 0), [], 0.1)
+
+
+def test_work_that_waits_while_a_newcomer_could_take_it_is_objected_to(busy: Witness) -> None:
+    again = on.WorkerJoined("w", 2, 1, 1, ["echo"])
+    with pytest.raises(AssertionError, match=IDLE):
+        busy.observe(again, [do.Welcome("w", 2, 2, 0.2)], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("event", "at_s"),
+    [
+        (on.WorkerDraining("w", 1), 0.1),
+        (on.WorkerLeft("w", 1), 0.1),
+        (on.WorkerLost("w", "gone"), 0.1),
+        (None, 0.6),
+    ],
+)
+def test_nobody_is_expected_to_take_work_who_leaves_or_may_be_gone(
+    busy: Witness, event: on.Event | None, at_s: float
+) -> None:
+    busy.observe(event, [], at_s)
+    past = on.TasksFinished("w", 1, 1, 0, [b"x"])
+    busy.observe(past, [do.Disconnect("w", 1, "over"), do.Deliver("c", 0, 0, [b"x"])], at_s)
+
+
+def test_nobody_is_expected_to_take_what_it_does_not_offer() -> None:
+    one = Witness(Limits())
+    one.observe(on.WorkerJoined("w", 1, 1, 1, ["other"]), [WELCOME], 0.0)
+    one.observe(SUBMITTED, [ACCEPT], 0.0)
+
+
+def test_an_order_that_is_not_promised_is_objected_to(witness: Witness) -> None:
+    submit(witness, 1, Priority.NORMAL)
+    with pytest.raises(AssertionError, match="run 2 went before run 1 of the same priority"):
+        witness.observe(None, [assign(1, 0, b"1 0")], 0.0)
+    submit(witness, 2, Priority.URGENT)
+    with pytest.raises(AssertionError, match="run 1 went before run 3, which is more urgent"):
+        witness.observe(None, [assign(2, 0, b"a")], 0.0)
+
+
+def test_what_the_worker_could_not_do_is_no_measure_of_order(witness: Witness) -> None:
+    submit(witness, 1, Priority.URGENT, kind="other")
+    witness.observe(None, [assign(1, 0, b"a")], 0.0)
+
+
+def test_a_priority_that_waits_too_long_is_objected_to(witness: Witness) -> None:
+    submit(witness, 1, Priority.URGENT)
+    leases = [assign(position, position, b"1 %d" % position) for position in range(6)]
+    witness.observe(None, leases[:5], 0.0)  # one bypass, and every other level may starve as well
+    with pytest.raises(AssertionError, match="priority NORMAL starves"):
+        witness.observe(None, leases[5:], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("event", "at_s"),
+    [
+        (on.ClientHeartbeat("c", 1), 0.0),
+        (on.ClientHeartbeat("c", 0, [0]), 0.0),
+        (on.ClientLeft("c"), 0.0),
+        (None, 10.0),
+    ],
+)
+def test_nothing_is_promised_of_what_nobody_waits_for(
+    witness: Witness, event: on.Event | None, at_s: float
+) -> None:
+    assert len(witness.open) == 1
+    witness.observe(event, [], at_s)
+    assert witness.open == {}
+
+
+KEPT = on.ResultKept("w", 1, 1, 0, 9)
+OFFER = do.Offer("c", 0, 0, 1, 9)
+CHUNK = do.DeliverChunk("c", 0, 0, 1, 0, [b"x"])
+CONFIRM = do.Confirm("c", 0, 0, 1)
+RECEIVED = on.StreamReceived("c", 0, 0, 1)
+
+
+def test_a_result_that_is_streamed_is_no_cause_for_complaint(witness: Witness) -> None:
+    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
+    witness.observe(KEPT, [OFFER], 0.0)
+    witness.observe(on.ChunkRead("w", 1, 1, 0, 0, [b"x"]), [CHUNK], 0.0)
+    witness.observe(RECEIVED, [CONFIRM], 0.0)
+    witness.observe(RECEIVED, [CONFIRM], 0.0)
+    witness.observe(on.ClientHeartbeat("c", 0, [], [(0, 0)]), [ACCEPT, CONFIRM], 0.0)
+    assert [*witness.open] == [("c", 0)]
+
+
+@pytest.mark.parametrize(
+    ("event", "actions", "complaint"),
+    [
+        (KEPT, [CONFIRM], "confirmed at \\(0, 1\\) before it was received"),
+        (RECEIVED, [do.Confirm("c", 0, 0, 2)], "confirmed at \\(0, 2\\) before it was received"),
+        (KEPT, [do.Offer("c", 0, 0, 2, 9)], "streamed under lease 2, not 1"),
+        (KEPT, [do.Deliver("c", 0, 0, [b"A"]), OFFER], "streamed after its end"),
+        (RECEIVED, [CONFIRM, CHUNK], "streamed after its end"),
+        (RECEIVED, [do.Deliver("c", 0, 0, [b"A"]), CONFIRM], "has two outcomes"),
+    ],
+)
+def test_what_must_not_happen_to_a_stream_is_objected_to(
+    witness: Witness, event: on.Event, actions: list[do.Action], complaint: str
+) -> None:
+    witness.observe(None, [assign()], 0.0)
+    with pytest.raises(AssertionError, match=complaint):
+        witness.observe(event, actions, 0.0)

@@ -1,0 +1,30 @@
+"""A worker knows its own memory and its host's; what it can't know is None, never 0."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.vocabulary.task import Load
+from cluster.work.host import host_load
+
+
+def test_a_worker_knows_its_memory():
+    load = host_load()
+    assert load.rss_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.5)
+    assert 0 < load.memory_free_bytes < psutil.virtual_memory().total
+    assert (load.vram_free_bytes, load.gpu_busy_pct, load.temperature_c) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "one", "a b", "MemAvailable:", "MemAvailable: much kB"])
+def test_what_can_not_be_understood_is_unknown(monkeypatch, text):
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    assert host_load() == Load()
+
+
+def test_what_can_not_be_read_is_unknown(monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert host_load() == Load()

@@ -1,0 +1,153 @@
+"""A lease is worked through in order, and what is done can be had while a handler still runs."""
+
+import threading
+
+import pytest
+
+from cluster.protocol.worker_session import HeldLease
+from cluster.vocabulary import actions as do
+from cluster.vocabulary.limits import Limits
+from cluster.work.handlers import Handlers
+from cluster.work.lease_runner import MAX_STEP, Shift
+
+TIMEOUT_S = 10
+
+
+def shift(handler, payloads, step=1, single=True, views=False, **limits):
+    """A shift on a lease of these payloads, from position 5 on."""
+    handlers = Handlers()
+    register = handlers.register if single else handlers.register_batch
+    register("kind", views=views)(handler)
+    lease = HeldLease(do.Assign("w", 1, 1, "kind", 5, payloads))
+    return Shift(lease, handlers, step, Limits(**limits))
+
+
+def test_single_tasks_are_claimed_one_by_one_so_that_all_behind_a_slow_one_can_be_given_back():
+    seen = []
+
+    def handler(payload):
+        seen.append(payload)
+        if payload == b"b":
+            work.lease.give_back()
+        return payload
+
+    work = shift(handler, [b"a", b"b", b"c", b"d"], step=8)
+    assert not work.go_on()
+    assert seen == [b"a", b"b"]
+    assert work.collect().outcomes == [b"a", b"b"]
+    assert (work.lease.next, work.lease.stop) == (7, 7)
+
+
+def test_a_batch_handler_is_given_a_step_at_once():
+    seen = []
+
+    def handler(payloads):
+        seen.append(payloads)
+        return payloads
+
+    work = shift(handler, [b"a", b"b", b"c"], step=2, single=False)
+    assert work.go_on()
+    work.step = 2
+    assert not work.go_on()
+    assert seen == [[b"a", b"b"], [b"c"]]
+    assert work.collect().outcomes == [b"a", b"b", b"c"]
+
+
+def test_what_is_done_can_be_collected_while_a_handler_runs():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(payload):
+        if payload == b"slow":
+            begun.set()
+            assert go_on.wait(TIMEOUT_S)
+        if payload == b"bad":
+            raise ValueError("bad")
+        return payload
+
+    work = shift(handler, [b"a", b"bad", b"slow", b"d"], step=8)
+    thread = threading.Thread(target=work.go_on)
+    thread.start()
+    assert begun.wait(TIMEOUT_S)
+    first = work.collect()
+    assert first.outcomes == [b"a", b""]
+    assert [failure.position for failure in first.failures] == [6]
+    work.lease.reported += len(first.outcomes)
+    assert work.collect().outcomes == []
+    go_on.set()
+    thread.join(TIMEOUT_S)
+    rest = work.collect()
+    assert (rest.outcomes, rest.failures) == ([b"slow", b"d"], [])
+    assert first.ended_at <= rest.started_at <= rest.ended_at
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_steps_grow_while_tasks_are_quick(single):
+    handler = (lambda payload: payload) if single else (lambda payloads: payloads)
+    work = shift(handler, [b"x"] * 5000, single=single)
+    while work.go_on():
+        assert 1 <= work.step <= MAX_STEP
+    assert work.step > 1
+    assert work.collect().outcomes == [b"x"] * 5000
+
+
+def test_every_task_is_either_run_or_given_back_however_threads_race():
+    for _ in range(50):
+        payloads = [b"%d" % n for n in range(400)]
+        work = shift(lambda payload: payload, payloads)
+        together = threading.Barrier(2)
+
+        def give_back(work=work, together=together):
+            together.wait(TIMEOUT_S)
+            work.lease.give_back()
+
+        thread = threading.Thread(target=give_back)
+        thread.start()
+        together.wait(TIMEOUT_S)
+        while work.go_on():
+            pass
+        thread.join(TIMEOUT_S)
+        outcomes = work.collect().outcomes
+        assert work.lease.next == work.lease.stop == 5 + len(outcomes)
+        assert outcomes == payloads[: len(outcomes)]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
+    large = b"x" * 11
+    results = {b"0": b"small", b"1": memoryview(large), b"2": b"", b"3": b""}
+
+    def answer(payloads):
+        return results[payloads] if single else [results[payload] for payload in payloads]
+
+    work = shift(answer, [*results], step=2, single=single, stream_bytes=10)
+    while work.go_on():
+        pass
+    assert work.lease.pending
+    assert work.collect().outcomes == [b"small", b""]
+    assert work.lease.kept.results == {6: large}
+    assert work.lease.kept.results[6].obj is large
+
+
+def test_a_result_over_every_bound_is_a_failure():
+    work = shift(lambda payload: payload * 20, [b"x"], stream_bytes=10, result_bytes=19)
+    work.go_on()
+    assert "has 20 bytes; at most 19" in work.collect().failures[0].message
+    assert work.lease.kept is None
+
+
+@pytest.mark.parametrize("single", [True, False])
+@pytest.mark.parametrize(("views", "given"), [(True, memoryview), (False, bytes)])
+def test_a_handler_is_given_a_buffer_as_it_asked_for_it(single, views, given):
+    seen = []
+
+    def note(payloads):
+        seen.extend([payloads] if single else payloads)
+        return b"" if single else [b""] * len(payloads)
+
+    arrived = bytearray(b"large")
+    work = shift(note, [b"small", arrived], step=2, single=single, views=views)
+    while work.go_on():
+        pass
+    assert seen == [b"small", b"large"]
+    assert [type(payload) for payload in seen] == [bytes, given]
+    assert not views or (seen[1].readonly and seen[1].obj is arrived)

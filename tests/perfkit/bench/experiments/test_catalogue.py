@@ -1,0 +1,233 @@
+"""The experiments on real clusters, small; and that wrong answers make no figure."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cluster import BASELINE, LocalCluster
+from cluster.shells.client import Client
+from cluster.spec import decode_spec
+from cluster.vocabulary.errors import ClusterError
+from perfkit.bench.experiments.catalogue import (
+    EXPERIMENTS,
+    NO_SPEC,
+    ExperimentError,
+    WrongResult,
+    run,
+)
+from perfkit.bench.workloads import load
+from perfkit.engines import MissingExtra
+from perfkit.engines.base import ColumnEngine
+from perfkit.evidence.environment import fingerprint
+from perfkit.evidence.results import Result, decode, encode
+
+TASKS = {"throughput": 40, "latency": 30, "burst": 10, "startup": 1}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Result]:
+    """Every experiment once, on one worker."""
+    return {
+        name: run(name, spec=BASELINE, workers=1, tasks=tasks, seed=5)
+        for name, tasks in TASKS.items()
+    }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_experiment_ends_in_a_result_with_its_samples(
+    name: str, results: dict[str, Result]
+) -> None:
+    result = results[name]
+    assert (result.experiment, result.spec, result.engine) == (name, "baseline", "zmq")
+    assert (result.workers, result.tasks, result.seed) == (1, TASKS[name], 5)
+    assert result.unit == EXPERIMENTS[name].unit
+    assert result.environment.machine_id == fingerprint().machine_id
+    assert result.samples
+    assert all(sample > 0 for sample in result.samples)
+    assert result.value is not None
+    assert min(result.samples) <= result.value <= max(result.samples)
+    assert decode(encode(result)) == result
+
+
+def test_samples_are_blocks_tasks_bursts_and_clusters(results: dict[str, Result]) -> None:
+    counts = {name: len(result.samples) for name, result in results.items()}
+    assert counts == {"throughput": 10, "latency": 30, "burst": 7, "startup": 1}
+
+
+def test_too_few_clusters_give_no_interval_instead_of_an_invented_one(
+    results: dict[str, Result],
+) -> None:
+    startup = results["startup"]
+    assert (startup.low, startup.high) == (None, None)
+    for name in ("throughput", "latency", "burst"):
+        result = results[name]
+        assert None not in (result.value, result.low, result.high)
+        assert result.low <= result.value <= result.high  # type: ignore[operator]
+
+
+def test_latency_has_its_tail_beside_it(results: dict[str, Result]) -> None:
+    latency = results["latency"]
+    p95, p99 = latency.counters["latency_ms_p95"], latency.counters["latency_ms_p99"]
+    assert latency.value is not None
+    assert p95 is not None
+    assert p99 is not None
+    assert latency.value <= p95 <= p99
+    assert latency.counters["latency_ms_p99_high"] is None  # 30 samples cannot bound it
+
+
+def test_the_last_task_of_a_burst_is_its_figure(results: dict[str, Result]) -> None:
+    burst = results["burst"]
+    every = burst.series["task_ms"]
+    bursts = [every[start : start + 10] for start in range(0, len(every), 10)]
+    assert [max(t for t in one if t is not None) for one in bursts] == burst.samples
+
+
+def test_the_baseline_costs_two_messages_in_and_three_out_per_task(
+    results: dict[str, Result],
+) -> None:
+    for name in ("throughput", "latency", "burst"):
+        counters = results[name].counters
+        assert counters["messages_in_per_task"] == 2
+        assert counters["messages_out_per_task"] == 3
+    assert 200 < (results["throughput"].counters["bytes_in_per_task"] or 0) / 2 < 1_000
+
+
+def test_bytes_are_unknown_where_the_coordinator_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load, "TRAFFIC", ("system_calls",))
+    work = load.echo_work(3, seed=0)
+    counted = load.traffic_per_task(BASELINE, 1, work, load.map_s)
+    assert counted == {"system_calls_per_task": None}
+
+
+def test_a_served_model_is_measured_with_its_accuracy() -> None:
+    lines: list[str] = []
+    result = run(
+        "throughput", spec=BASELINE, workers=1, tasks=30, model="digits", progress=lines.append
+    )
+    assert result.unit == "items/s"
+    assert result.parameters["model"] == "digits"
+    assert result.parameters["provider"].endswith("ExecutionProvider")
+    low, accuracy = result.counters["accuracy_low"], result.counters["accuracy"]
+    assert low is not None
+    assert accuracy is not None
+    assert 0.9 < low < accuracy < 1
+    assert lines[0] == "throughput: warm-up, 3 tasks"
+    assert lines[-1].startswith("throughput: block 10, ")
+
+
+# The same on other engines, which have no parts to name and no messages to count
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_experiment_on_another_engine_claims_no_spec_and_counts_nothing(name: str) -> None:
+    result = run(name, spec=BASELINE, workers=1, tasks=TASKS[name], engine="local")
+    assert (result.experiment, result.engine, result.spec) == (name, "local", NO_SPEC)
+    assert (result.workers, result.tasks) == (1, TASKS[name])
+    assert result.value is not None
+    assert min(result.samples) <= result.value <= max(result.samples)
+    assert not [counter for counter in result.counters if counter.endswith("_per_task")]
+    assert decode(encode(result)) == result
+    with pytest.raises(ClusterError, match="name"):
+        decode_spec(json.dumps({"name": NO_SPEC}))
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_a_peer_serves_the_same_model(engine: str) -> None:
+    try:
+        result = run(
+            "throughput", spec=BASELINE, workers=1, tasks=20, engine=engine, model="digits"
+        )
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+    assert (result.engine, result.spec, result.unit) == (engine, NO_SPEC, "items/s")
+    assert len(result.samples) == 10
+    assert (result.counters["accuracy"] or 0) > 0.9
+
+
+def test_a_peer_that_answers_wrongly_makes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    truly = ColumnEngine.map
+
+    def swapped(self: ColumnEngine, kind: str, payloads: Any) -> Iterator[bytes]:
+        return reversed(list(truly(self, kind, payloads)))
+
+    monkeypatch.setattr(ColumnEngine, "map", swapped)
+    with pytest.raises(WrongResult, match=r"echo task 0 of .* the run counts for nothing"):
+        run("throughput", spec=BASELINE, workers=1, tasks=40, engine="local")
+
+
+# A wrong answer makes no figure
+
+
+@pytest.fixture
+def corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client gives a wrong result for the second task of whatever is asked of it."""
+    truly_map, truly_submit = Client.map, Client.submit
+    asked = iter(range(10**9))
+
+    def map_wrongly(self: Client, kind: str, payloads: Any, **options: Any) -> Iterator[bytes]:
+        for number, result in enumerate(truly_map(self, kind, payloads, **options)):
+            yield result if number != 1 else b"wrong"
+
+    def submit_wrongly(self: Client, kind: str, payload: bytes, **options: Any) -> Any:
+        return truly_submit(self, kind, payload if next(asked) != 1 else b"wrong", **options)
+
+    monkeypatch.setattr(Client, "map", map_wrongly)
+    monkeypatch.setattr(Client, "submit", submit_wrongly)
+
+
+@pytest.mark.usefixtures("corrupted")
+@pytest.mark.parametrize("name", ["throughput", "latency", "burst"])
+def test_one_wrong_answer_spoils_the_experiment(name: str) -> None:
+    with pytest.raises(WrongResult, match=r"echo task 1 of .* the run counts for nothing"):
+        run(name, spec=BASELINE, workers=1, tasks=20)
+
+
+def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    truly = LocalCluster.__init__
+
+    def with_one_less(self: LocalCluster, n_workers: int, *args: Any, **options: Any) -> None:
+        truly(self, n_workers - 1, *args, **options)
+
+    monkeypatch.setattr(LocalCluster, "__init__", with_one_less)
+    with pytest.raises(WrongResult, match="2 workers said it was ready with 1"):
+        run("startup", spec=BASELINE, workers=2, tasks=1)
+
+
+# What is refused before a cluster starts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"name": "thruput"}, r"no experiment 'thruput'; .* did you mean 'throughput'\?"),
+        ({"name": "x"}, "no experiment 'x'; there are throughput, latency, burst, startup$"),
+        ({"engine": "desk"}, "no engine 'desk'; there are local, zmq, dask, ray$"),
+        ({"tasks": 0}, "latency takes 1 to 200,000 tasks, not 0"),
+        ({"tasks": 200_001}, "1 to 200,000 tasks, not 200,001"),
+        ({"workers": 0}, "latency takes 1 to 64 workers, not 0"),
+        ({"model": "magica"}, "no inputs are known for model 'magica'; take digits, magika"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_sentence(
+    arguments: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: LocalCluster) -> None:
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr(LocalCluster, "start", never)
+    with pytest.raises(ExperimentError, match=complaint) as refused:
+        run(**{"name": "latency", "spec": BASELINE, **arguments})
+    assert isinstance(refused.value, ClusterError)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda e: e.name)
+def test_each_experiment_says_what_it_measures(experiment: Any) -> None:
+    function: Callable[..., Any] = experiment.function
+    assert experiment.name == function.__name__
+    assert experiment.direction == ("higher" if "/s" in experiment.unit else "lower")
+    assert 1 <= experiment.default_tasks <= experiment.tasks_max
+    assert experiment.help

@@ -1,0 +1,46 @@
+"""The same tasks on every engine: results where it runs, a reason where it does not."""
+
+from typing import Any
+
+import pytest
+
+from cluster.vocabulary.errors import ClusterError
+from perfkit.bench.experiments.catalogue import WrongResult, peers, run
+from perfkit.bench.experiments.peers import Amount, measure_peers
+
+AMOUNTS = (Amount("latency", 10),)
+
+
+def test_the_cluster_runs_once_for_each_spec() -> None:
+    table = measure_peers(AMOUNTS, workers=1, engines=["zmq"])
+    assert [row.name for row in table.rows] == ["zmq baseline", "zmq optimized"]
+    assert table.results.keys() == {"latency-zmq-baseline", "latency-zmq-optimized"}
+    assert all(result.samples for result in table.results.values())
+    assert " ms (" in table._repr_html_()
+
+
+def test_a_peer_that_cannot_run_is_a_row_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, *, engine: str, **given: Any) -> Any:
+        if engine == "dask":
+            raise ClusterError("the dask engine is not installed\nat all")
+        return run(name, engine=engine, **given)
+
+    monkeypatch.setattr(peers, "run", refuse)
+    table = measure_peers(AMOUNTS, workers=1, engines=["dask", "zmq"])
+    assert (table.rows[0].results, table.rows[0].reason) == ({}, "the dask engine is not installed")
+    assert "unknown: the dask engine is not installed" in table._repr_html_()
+    assert len(table.results) == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "error"), [("dask", WrongResult("wrong")), ("zmq", ClusterError("dead"))]
+)
+def test_a_wrong_result_and_a_broken_cluster_end_it(
+    monkeypatch: pytest.MonkeyPatch, engine: str, error: Exception
+) -> None:
+    def fail(*given: Any, **more: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(peers, "run", fail)
+    with pytest.raises(type(error)):
+        measure_peers(AMOUNTS, workers=1, engines=[engine])

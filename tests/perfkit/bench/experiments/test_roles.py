@@ -1,0 +1,110 @@
+"""Who pays for a task: figures of real processes, and gaps where there are none."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import BASELINE
+from perfkit.bench.experiments.catalogue import roles
+from perfkit.bench.experiments.roles import (
+    RoleTable,
+    measure_roles,
+    profile_coordinator,
+    trace_tasks,
+)
+from perfkit.bench.workloads.load import ExperimentError
+
+
+@pytest.fixture(scope="module")
+def table() -> RoleTable:
+    return measure_roles(BASELINE, workers=2, tasks=300, seed=1)
+
+
+def test_every_role_has_its_memory_with_an_interval(table: RoleTable) -> None:
+    names = [row.role for row in table.rows]
+    assert names == ["coordinator", "worker", "client (this process)", "API"]
+    for row in table.rows[:3]:
+        rss = row.rss_bytes
+        assert rss.value is not None
+        assert rss.low is not None
+        assert rss.high is not None
+        assert 5e6 < rss.low <= rss.value <= rss.high < 5e9
+    assert [row.processes for row in table.rows] == [1, 2, 1, 0]
+
+
+def test_processor_time_is_booked_block_by_block(table: RoleTable) -> None:
+    series = table.result.series["coordinator cpu_us_per_task"]
+    assert len(series) == roles.BLOCKS
+    assert table.result.samples == series
+    assert sum(value for value in series if value is not None) > 0
+    assert table.of("coordinator").cpu_us_per_task.value == table.result.value
+
+
+def test_a_role_that_is_not_built_is_a_gap_and_not_a_zero(table: RoleTable) -> None:
+    api = table.of("API")
+    assert (api.note, api.rss_bytes.value, api.cpu_us_per_task.value) == (
+        "not built yet",
+        None,
+        None,
+    )
+    shown = table._repr_html_()
+    assert "not built yet</td><td>unknown" in shown
+    frame = table.to_frame().set_index("role")
+    assert frame.loc["API", "rss_bytes":].isna().all()
+    assert frame.loc["worker", "rss_bytes"] > 5e6
+
+
+def test_a_role_that_does_not_exist_is_named(table: RoleTable) -> None:
+    with pytest.raises(KeyError, match="no role 'gpu'; there are coordinator, worker"):
+        table.of("gpu")
+
+
+def test_a_worker_with_a_model_has_a_role_of_its_own() -> None:
+    lines: list[str] = []
+    found = measure_roles(BASELINE, workers=1, tasks=12, model="digits", progress=lines.append)
+    assert found.of("worker with digits").processes == 1
+    assert found.result.parameters["model"] == found.work == "digits"
+    assert lines[0] == "roles: block 1, 2 digits tasks"
+
+
+def test_a_process_that_ends_meanwhile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: psutil.Process) -> Any:
+        raise psutil.NoSuchProcess(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "cpu_times", gone)
+    with pytest.raises(ExperimentError, match="a coordinator ended while it was measured"):
+        measure_roles(BASELINE, workers=1, tasks=6)
+
+
+def test_the_profile_is_that_of_the_coordinators_own_process(tmp_path: Path) -> None:
+    path = tmp_path / "profiles" / "coordinator.prof"
+    profile = profile_coordinator(BASELINE, path, workers=1, tasks=50)
+    assert path.is_file()
+    spots = {(spot.file, spot.function): spot for spot in profile.top(100)}
+    assert spots["cluster/shells/coordinator.py", "_turn"].calls > 0
+    assert spots["cluster/core/scheduler.py", "_finished"].calls == 50
+
+
+def test_a_coordinator_that_leaves_no_profile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truly = roles.LocalCluster
+
+    def without(*args: Any, cprofile: Path, **options: Any) -> Any:
+        return truly(*args, **options)
+
+    monkeypatch.setattr(roles, "LocalCluster", without)
+    with pytest.raises(ExperimentError, match="wrote no profile"):
+        profile_coordinator(BASELINE, tmp_path / "x.prof", workers=1, tasks=5)
+
+
+def test_the_stages_of_traced_tasks_add_up_to_their_latency() -> None:
+    found, result = trace_tasks(BASELINE, workers=1, tasks=20)
+    assert found.traces == len(result.samples) == 20
+    for number, whole in enumerate(result.samples):
+        parts = [column[number] for column in result.series.values()]
+        assert len(parts) == 6
+        assert sum(part or 0.0 for part in parts) == pytest.approx(whole)
+    assert result.value == found.end_to_end.p50_ms.value

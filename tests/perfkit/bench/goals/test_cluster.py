@@ -1,0 +1,239 @@
+"""The table of goals: what counts as met, what each row says, and a small one for real."""
+
+import json
+import math
+import os
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import BASELINE, LocalCluster
+from perfkit.bench.goals import cluster as limits
+from perfkit.bench.goals import cluster_runs as runs
+from perfkit.bench.goals.cluster import GOALS, Sizes, measure_limits
+from perfkit.bench.goals.table import LimitTable, is_met, make_row
+from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
+from perfkit.bench.workloads.pinning import layouts
+from perfkit.evidence.environment import fingerprint
+from perfkit.evidence.stats import Direction, Interval
+
+TINY = Sizes(
+    rounds=3, map_tasks=400, baseline_tasks=100, submit_tasks=1_250, latency_tasks=30,
+    mixed_rounds=3, open_tasks=40, burst_tasks=60, big_payloads=2, choices=20, codec_tasks=50,
+)  # fmt: skip
+BURST = msgspec.structs.replace(BASELINE, name="optimized", burst=100)
+FIELDS = "name value unit low high limit ratio goal met".split()
+GOAL_NAMES = {goal.name: goal for goal in GOALS}
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> Interval:
+    return Interval(value, low, high, 0.95, "")
+
+
+numbers = st.floats(-1e6, 1e6)
+ends = st.tuples(numbers, numbers, numbers).map(sorted)
+
+
+# Met, missed, or not to be told
+
+
+@given(ends, numbers, st.sampled_from(["higher", "lower"]))
+def test_a_goal_is_judged_by_the_whole_interval(
+    found: list[float], goal: float, better: Direction
+) -> None:
+    low, value, high = found
+    good = (lambda x: x >= goal) if better == "higher" else (lambda x: x <= goal)
+    verdict = is_met(interval(value, low, high), goal, better)
+    if good(low) and good(high):
+        assert verdict is True
+    elif not good(low) and not good(high):
+        assert verdict is False
+    else:
+        assert verdict is None
+
+
+@given(ends, numbers)
+def test_lower_is_higher_upside_down(found: list[float], goal: float) -> None:
+    low, value, high = found
+    upside_down = interval(-value, -high, -low)
+    assert is_met(interval(value, low, high), goal, "higher") is is_met(upside_down, -goal, "lower")
+
+
+@given(ends, numbers, st.sampled_from(["higher", "lower"]))
+def test_an_end_that_is_not_known_may_be_anywhere(
+    found: list[float], goal: float, better: Direction
+) -> None:
+    low, value, high = found
+    for known_low, known_high in ((low, None), (None, high), (None, None)):
+        verdict = is_met(interval(value, known_low, known_high), goal, better)
+        wide = interval(
+            value,
+            -math.inf if known_low is None else known_low,
+            math.inf if known_high is None else known_high,
+        )
+        assert verdict is is_met(wide, goal, better)
+    assert is_met(interval(value, None, None), goal, better) is None
+
+
+def test_what_is_unknown_or_not_asked_is_neither_met_nor_missed() -> None:
+    assert is_met(interval(None, None, None), 1.0, "higher") is None
+    assert is_met(interval(5.0, 4.0, 6.0), None, "higher") is None
+
+
+# A row from readings
+
+
+def readings(**arms: list[float]) -> dict[str, dict[str, list[float]]]:
+    return {"map": {name.replace("_", " "): list(figures) for name, figures in arms.items()}}
+
+
+def test_a_row_is_held_against_its_limit_or_another_arm() -> None:
+    found = readings(
+        optimized=[790.0, 800.0, 810.0, 800.0],
+        baseline=[19.8, 20.0, 20.2, 20.0],
+        packed_broker=[399.0, 400.0, 401.0, 400.0],
+    )
+    row = make_row(GOAL_NAMES["map_vs_packed"], found)
+    assert (row.value, row.limit, row.baseline) == (800.0, 400.0, 20.0)
+    assert row.ratio == pytest.approx(2.0, rel=0.02)
+    assert (row.against, row.limit_name) == ("packed broker", "packed broker")
+    assert row.ratio_low is not None
+    assert row.ratio_high is not None
+    assert 1.5 < row.ratio_low < 2 < row.ratio_high
+    assert row.met is True
+    row = make_row(GOAL_NAMES["optimized_vs_baseline"], found)
+    assert row.ratio == pytest.approx(40.0, rel=0.02)
+    assert (row.against, row.limit, row.met) == ("baseline", None, True)
+    assert make_row(GOAL_NAMES["map_throughput"], found).met is False
+
+
+def test_what_nobody_read_is_unknown() -> None:
+    for goal in GOALS:
+        row = make_row(goal, {})
+        assert {row.value, row.low, row.high, row.limit, row.ratio, row.met} == {None}
+    half = make_row(GOAL_NAMES["map_vs_packed"], readings(optimized=[1.0, 2.0, 3.0]))
+    assert (half.value, half.ratio, half.met) == (2.0, None, None)
+    assert (
+        make_row(
+            GOAL_NAMES["map_vs_packed"], readings(optimized=[1.0, 0.0], packed_broker=[1.0, 2.0])
+        ).ratio
+        is None
+    )
+
+
+def test_a_tail_is_that_of_all_rounds_together() -> None:
+    quick, slow = [1.0] * 995, [9.0] * 5
+    found = {
+        "mixed_p99": {"optimized": [1.0, 1.0, 9.0]},
+        "mixed_ms": {"optimized": quick + slow},
+    }
+    row = make_row(GOAL_NAMES["mixed_p99"], found)
+    assert (row.value, row.low) == (1.0, 1.0)
+    assert row.met is (True if (row.high or 9.0) <= 5.0 else None)
+
+
+def test_every_goal_has_a_name_of_its_own_and_says_what_is_asked() -> None:
+    assert len(GOAL_NAMES) == len(GOALS)
+    for goal in GOALS:
+        assert goal.text
+        assert goal.note
+        assert goal.unit
+        assert goal.of == "value" or goal.limit or goal.against
+
+
+# For real, small
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[LimitTable, list[str]]:
+    lines: list[str] = []
+    cores = os.sched_getaffinity(0)
+    before = set(psutil.Process().children(recursive=True))
+    table = measure_limits(TINY, optimized=BURST, seed=4, progress=lines.append)
+    assert set(psutil.Process().children(recursive=True)) == before
+    assert os.sched_getaffinity(0) == cores
+    return table, lines
+
+
+def test_every_goal_is_measured(measured: tuple[LimitTable, list[str]]) -> None:
+    table, _ = measured
+    every_ms = table.of("mixed_p99").samples
+    assert set(every_ms) == {"optimized", "baseline"}
+    assert [row.name for row in table] == [goal.name for goal in GOALS]
+    for row in table:
+        assert row.value is not None, row.name
+        # Processor time comes in ticks, and a small block may end before the first.
+        assert row.value > 0 or row.name == "coordinator_cpu_per_task"
+        arms = {runs.OPTIMIZED, row.against, row.limit_name} - {None}
+        assert arms <= row.samples.keys(), row.name
+        rounds = {len(figures) for figures in row.samples.values()}
+        assert rounds == {3}, row.name
+        if row.name not in ("mixed_p99", "coordinator_cpu_per_task"):
+            assert row.low is not None, row.name
+            assert row.ratio_low is not None, row.name
+
+
+def test_the_layout_is_one_of_those_there_are(measured: tuple[LimitTable, list[str]]) -> None:
+    assert measured[0].layout in {layout.name for layout in layouts()}
+
+
+def test_the_rounds_are_told(measured: tuple[LimitTable, list[str]]) -> None:
+    _, lines = measured
+    assert all(line.startswith("limits: ") for line in lines)
+    assert any("round 2 of 3, packed broker" in line for line in lines)
+    assert any("round 3 of 3, three-process round trip" in line for line in lines)
+
+
+def test_the_table_as_json_and_as_a_frame(measured: tuple[LimitTable, list[str]]) -> None:
+    table, _ = measured
+    rows = json.loads(table.encode())
+    assert [list(row)[: len(FIELDS)] for row in rows] == [FIELDS] * len(GOALS)
+    for row in rows:
+        assert row["met"] in (True, False, None)
+        assert row["machine_id"] == fingerprint().machine_id
+        assert row["seed"] == 4
+    frame = table.to_frame()
+    assert list(frame["name"]) == [goal.name for goal in GOALS]
+    assert "samples" not in frame.columns
+    shown = table._repr_html_()
+    assert all(goal.name in shown for goal in GOALS)
+    assert table.layout in shown
+    assert table.of("map_throughput") is table.rows[0]
+    with pytest.raises(KeyError, match="no goal 'x'; there are map_throughput, "):
+        table.of("x")
+
+
+# Wrong results and wrong words
+
+
+def contest() -> runs.Contest:
+    return runs.Contest(BURST, BASELINE, TINY, 1, lambda line: None)
+
+
+def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Any, results: Any) -> None:
+        raise WrongResult("task 3 came back as task 4")
+
+    monkeypatch.setattr(limits.runs.Work, "check", wrong)
+    with pytest.raises(WrongResult, match="task 4"):
+        runs.throughput(contest())
+
+
+def test_a_profile_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ExperimentError, match="no profile 'quik'; there are quick, full"):
+        measure_limits("quik")
+
+
+def test_futures_in_a_window_are_all_collected() -> None:
+    with LocalCluster(1, BURST) as local, local.client() as client:
+        for tasks in (1, 999, 1_000, 1_001, 1_234):
+            assert runs.submit_s(client, echo_work(tasks, seed=tasks)) > 0
+
+
+def test_a_quick_table_reads_the_processor_time_of_a_million_tasks() -> None:
+    for sizes in limits.PROFILES.values():
+        assert sizes.rounds * sizes.map_tasks >= 1_000_000

@@ -1,0 +1,152 @@
+"""What a process holds: every container is found, a cache is no leak, looking leaves nothing."""
+
+import gc
+import sys
+from collections import OrderedDict, deque
+from typing import Any
+
+import pytest
+
+from perfkit.bench.leaks.check import reading
+from perfkit.bench.leaks.reading import (
+    Log,
+    container_sizes,
+    growing,
+    only_what_is_new,
+    take_reading,
+)
+
+
+class Box:
+    def __init__(self, **things: Any) -> None:
+        self.__dict__.update(things)
+
+
+class Slim:
+    __slots__ = ("empty", "things")
+
+    def __init__(self, things: object) -> None:
+        self.things = things
+
+
+class Slimmer(Slim):
+    __slots__ = "one"
+
+    def __init__(self, things: object) -> None:
+        super().__init__(things)
+        self.one = [1]
+
+
+def test_containers_are_found_by_their_path() -> None:
+    inner = Box(names={"a", "b"}, text="text", number=3)
+    root = Box(table={1: 2}, inner=inner, queue=deque([1, 2, 3]), raw=bytearray(7))
+    assert container_sizes(root) == {"table": 1, "inner.names": 2, "queue": 3, "raw": 7}
+
+
+def test_those_of_many_objects_are_added_up() -> None:
+    root = Box(runs=OrderedDict(a=Slim([1, 2]), b=Slim([3])), lines=[{1: 2}, {}])
+    assert container_sizes(root) == {"runs": 2, "runs[].things": 3, "lines": 2, "lines[]": 1}
+
+
+def test_slots_of_a_base_class_are_looked_into() -> None:
+    assert container_sizes(Slimmer([1, 2])) == {"things": 2, "one": 1}
+
+
+def test_what_has_two_paths_is_counted_once_and_a_circle_ends() -> None:
+    shared = [1, 2]
+    root = Box(shared=shared, inner=Box(again=shared))
+    root.inner.outer = root
+    assert container_sizes(root) == {"shared": 2}
+
+
+def test_other_peoples_objects_are_left_alone() -> None:
+    assert container_sizes(Box(module=sys, text="x", none=None, cls=Box)) == {}
+    assert container_sizes(None) == {}
+
+
+def test_only_a_container_that_never_gets_back_is_growing() -> None:
+    saw = [{"cache": at % 3, "kept": at} for at in range(12)]
+    assert growing(saw) == {"kept": 6}
+    assert growing(saw, allowance=6) == {}
+    assert growing([]) == {}
+
+
+def test_a_container_that_was_not_there_at_first_counts_from_nothing() -> None:
+    assert growing([{}, {}, {"new": 5}, {"new": 5}]) == {"new": 5}
+
+
+def test_a_reading_of_this_process() -> None:
+    found = take_reading(Box(kept=[1, 2]))
+    assert found.containers == {"kept": 2}
+    assert found.rss_bytes > 1 << 20
+    assert found.threads >= 1
+    assert found.fds is None or found.fds > 0
+
+
+def test_objects_and_blocks_that_stay_are_seen() -> None:
+    with only_what_is_new():
+        before = take_reading()
+        kept: list[list[int]] = [[] for _ in range(1_000)]
+        small = [bytes(100) for _ in range(1_000)]
+        after = take_reading()
+    assert len(kept) == len(small)
+    assert 1_000 <= after.gc_objects - before.gc_objects < 1_100
+    assert 2_000 <= after.blocks - before.blocks < 2_300
+
+
+def test_what_malloc_gave_out_and_got_back_is_not_in_use() -> None:
+    before = reading.malloc_bytes()
+    if before is None:
+        pytest.skip("malloc does not say what is in use here")
+    kept = [bytes(100_000) for _ in range(100)]
+    during = reading.malloc_bytes()
+    assert during is not None
+    assert during - before >= len(kept) * 100_000
+    del kept
+    after = reading.malloc_bytes()
+    assert after is not None
+    assert after - before < 1_000_000
+
+
+def test_a_malloc_that_says_nothing_leaves_it_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(reading, "_mallinfo", reading._find_mallinfo())
+    assert take_reading().malloc_bytes is None
+
+
+def test_a_system_that_does_not_count_descriptors_leaves_them_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Elsewhere:
+        memory_info = staticmethod(lambda: Box(rss=1))
+        num_threads = staticmethod(lambda: 1)
+
+    monkeypatch.setattr(reading.psutil, "Process", Elsewhere)
+    assert take_reading().fds is None
+
+
+def test_a_log_keeps_readings_without_an_object_for_each() -> None:
+    log = Log()
+    first, second = take_reading(), take_reading(Box(kept=[1]))
+    assert not log
+    log.add(first)
+    log.add(second)
+    assert log
+    assert log.readings() == [first, second]
+
+
+def test_what_is_new_is_all_that_is_counted_and_nothing_stays_frozen() -> None:
+    gc.unfreeze()
+    with only_what_is_new():
+        assert take_reading().gc_objects < 1_000
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_else_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with only_what_is_new():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,309 @@
+"""Results make the round trip to a file unchanged, and bad files are refused in one sentence."""
+
+import json
+import math
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.evidence.environment import Environment, fingerprint, machine_id
+from perfkit.evidence.results import (
+    SCHEMA,
+    Result,
+    ResultError,
+    comparable,
+    decode,
+    encode,
+    load,
+    save,
+    to_frame,
+)
+
+HERE = fingerprint()
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def result(**fields: Any) -> Result:
+    defaults: dict[str, Any] = {
+        "experiment": "throughput",
+        "spec": "baseline",
+        "engine": "zmq",
+        "workers": 2,
+        "tasks": 20_000,
+        "value": 1234.5,
+        "unit": "tasks/s",
+        "low": 1200.0,
+        "high": 1300.0,
+        "samples": [1230.0, 1234.5, 1240.25],
+        "environment": HERE,
+    }
+    return Result(**{**defaults, **fields})
+
+
+FULL = result(
+    seed=7,
+    parameters={"burst": 64, "pinned": True, "model": None, "sizes": [1, 2]},
+    started_utc="2030-01-01T00:00:00+00:00",
+    duration_s=3.25,
+    counters={"messages_per_task": 0.02, "bytes": 4096, "allocations": None},
+    series={"rss_bytes": [1.0, None, 3.0]},
+)
+
+
+# Files
+
+
+def test_a_result_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "result.json"
+    save(FULL, path)
+    assert load(path) == FULL
+    assert os.listdir(path.parent) == ["result.json"]
+
+
+@given(
+    st.lists(FINITE, max_size=10),
+    st.none() | FINITE,
+    st.dictionaries(st.text(), st.none() | FINITE, max_size=3),
+)
+def test_every_number_survives(
+    samples: list[float], value: float | None, counters: dict[str, float | None]
+) -> None:
+    there = result(samples=samples, value=value, low=None, high=None, counters=counters)
+    assert decode(encode(there)) == there
+
+
+def test_what_a_program_needs_is_at_the_top_level() -> None:
+    fields = json.loads(encode(result(value=None, low=None, high=None, tasks=None)))
+    needed = "experiment spec engine workers tasks value unit low high samples environment".split()
+    assert set(needed) <= fields.keys()
+    assert fields["schema"] == SCHEMA
+    assert fields["value"] is None
+    assert fields["tasks"] is None
+    assert fields["samples"] == [1230.0, 1234.5, 1240.25]
+    assert fields["environment"]["machine_id"] == HERE.machine_id
+
+
+def test_each_field_has_a_line_of_its_own() -> None:
+    lines = encode(FULL).splitlines()
+    assert len(lines) == 2 + len(FULL.__struct_fields__)
+    assert '  "samples": [1230.0,1234.5,1240.25],' in lines
+
+
+def test_a_dash_means_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    save(FULL, "-")
+    assert decode(capsys.readouterr().out) == FULL
+
+
+def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    save(FULL, path)
+    assert load(path) == FULL
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(ResultError, match=r"Cannot write the result to .*: No space left"):
+        save(FULL, path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultError, match="Cannot write"):
+        save(FULL, tmp_path / "file" / "result.json")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        save(FULL, pipe)
+        assert decode(os.read(reader, 65536)) == FULL
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+# What is refused
+
+
+def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"There is no result at .*gone\.json"):
+        load(tmp_path / "gone.json")
+    with pytest.raises(ResultError, match="Cannot read the result"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "a.json is not JSON"),
+        (b"no json", "a.json is not JSON"),
+        (b"\xff\xfe", "a.json is not JSON"),
+        (encode(FULL)[:-40].encode(), "a.json is not JSON"),
+        (b"[" * 100_000, "a.json is"),
+        (b'{"schema": 1, "value": 1e999}', "out of range"),
+        (b"[]", "JSON but not a perfkit result"),
+        (b'{"value": 3}', "missing required field `schema`"),
+        (b'{"schema": "1"}', "Expected `int`, got `str`"),
+        (b'{"schema": 0}', "schema 0, which never was"),
+        (b'{"schema": %d}' % (SCHEMA + 1), "made by a newer perfkit"),
+        (b'{"schema": 1, "x": ' + b"[" * 100_000, "a.json is"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: bytes, complaint: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text)
+    with pytest.raises(ResultError, match=r"a\.json") as refusal:
+        load(path)
+    assert complaint in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "place"),
+    [
+        ("workers", "two", "$.workers"),
+        ("samples", [1.0, "x"], "$.samples[1]"),
+        ("environment", {}, "$.environment"),
+        ("unit", None, "$.unit"),
+        ("series", {"rss_bytes": ["x"]}, "$.series"),
+        ("low", 2000.0, "above `high`"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(field: str, value: object, place: str) -> None:
+    fields = json.loads(encode(FULL))
+    fields[field] = value
+    with pytest.raises(ResultError, match=r"b\.json is not a valid result") as refusal:
+        decode(json.dumps(fields), source="b.json")
+    assert place in str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", ["experiment", "samples", "environment"])
+def test_a_missing_field_is_named(missing: str) -> None:
+    fields = json.loads(encode(FULL))
+    del fields[missing]
+    with pytest.raises(ResultError, match=f"missing required field `{missing}`"):
+        decode(json.dumps(fields))
+
+
+def test_fields_of_a_later_version_of_this_schema_are_passed_over() -> None:
+    fields = {**json.loads(encode(FULL)), "mood": "sunny"}
+    assert decode(json.dumps(fields)) == FULL
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("field", "wrap", "place"),
+    [
+        ("value", lambda x: x, "`value`"),
+        ("samples", lambda x: [1.0, x], r"`samples\[1\]`"),
+        ("counters", lambda x: {"bytes": x}, "`counters.bytes`"),
+        ("series", lambda x: {"rss_bytes": [None, x]}, r"`series.rss_bytes\[1\]`"),
+        ("parameters", lambda x: {"a": {"b": x}}, "`parameters.a.b`"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_by_name(
+    field: str, wrap: Any, place: str, bad: float
+) -> None:
+    with pytest.raises(ResultError, match=place):
+        result(**{field: wrap(bad)})
+
+
+def test_a_parameter_that_json_lacks_is_refused() -> None:
+    with pytest.raises(ResultError, match="`parameters` holds what JSON can't"):
+        encode(result(parameters={"what": object()}))
+
+
+# Side by side
+
+
+def other_machine(**facts: Any) -> Environment:
+    changed = msgspec.structs.replace(HERE, **facts)
+    return msgspec.structs.replace(changed, machine_id=machine_id(changed))
+
+
+def test_two_specs_on_one_machine_are_comparable() -> None:
+    assert comparable(result(), result(spec="optimized", engine="local", value=2e5, high=3e5)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"experiment": "latency"}, "experiment: throughput against latency"),
+        ({"unit": "ms"}, "unit: tasks/s against ms"),
+        ({"workers": 4}, "workers: 2 against 4"),
+        ({"tasks": None}, "tasks: 20000 against unknown"),
+        ({"parameters": {"burst": 1}}, "parameter burst: unknown against 1"),
+    ],
+)
+def test_what_was_measured_must_agree(fields: dict[str, Any], reason: str) -> None:
+    assert comparable(result(), result(**fields)) == [reason]
+
+
+def test_different_machines_are_not_comparable_and_each_reason_is_said() -> None:
+    there = other_machine(cpu_model="Slow CPU 1", cores_available=0.25)
+    reasons = comparable(result(), result(environment=there))
+    assert len(reasons) == 2
+    assert reasons[0].endswith("against Slow CPU 1")
+    assert reasons[1].endswith("against 0.25")
+
+
+# For people
+
+
+def test_a_result_says_its_figure_with_its_interval() -> None:
+    assert result().describe() == (
+        "throughput of baseline on zmq: 1,234.5 tasks/s (1,200 to 1,300)"
+    )
+    assert result(low=None).describe().endswith("1,234.5 tasks/s (no interval)")
+    assert result(value=None).describe().endswith("unknown (tasks/s)")
+
+
+def test_a_notebook_shows_a_small_escaped_table() -> None:
+    html = result(spec="<script>", tasks=None, counters={"a&b": 1})._repr_html_()
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+    assert "<th>a&amp;b</th><td>1</td>" in html
+    assert "<th>tasks</th><td>unknown</td>" in html
+
+
+def test_a_frame_has_a_row_per_result_and_gaps_where_a_figure_is_unknown() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = to_frame([FULL, result(value=None, counters={"syscalls": 3})])
+    assert list(frame["experiment"]) == ["throughput", "throughput"]
+    assert list(frame["samples"]) == [3, 3]
+    assert list(frame["machine_id"]) == [HERE.machine_id] * 2
+    assert pd.isna(frame["value"][1])
+    assert frame["counters.bytes"][0] == 4096
+    assert pd.isna(frame["counters.bytes"][1])
+    assert pd.isna(frame["counters.syscalls"][0])
+    assert frame["parameters.burst"][0] == 64
+    assert len(to_frame([])) == 0
+
+
+def test_a_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ResultError, match="pandas"):
+        to_frame([FULL])

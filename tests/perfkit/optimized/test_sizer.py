@@ -1,0 +1,243 @@
+"""How large leases grow, who has room for more, and that no report can spoil either for long."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.core.run import Lease, Needs, Range
+from cluster.core.worker import WorkerState
+from cluster.vocabulary.task import NO_REQUIREMENTS
+from perfkit.optimized.sizer import (
+    FIRST_LEASE,
+    GROWTH,
+    LEASE_S,
+    MAX_KINDS,
+    MAX_LEASE,
+    MAX_SERVICE_S,
+    Sizer,
+)
+from tests.cluster.core.scheduling import offer, run
+
+ECHO: Needs = ("echo", NO_REQUIREMENTS)
+SPIN: Needs = ("spin", NO_REQUIREMENTS)
+PLENTY = 1_000_000
+ONE = offer()
+
+
+def measured(service_s: float, reports: int = 200, tasks: int = MAX_LEASE) -> Sizer:
+    """A sizer that was told often how long a task of ECHO takes."""
+    sizer = Sizer()
+    for _ in range(reports):
+        sizer.observe(ECHO, tasks, service_s * tasks)
+    return sizer
+
+
+def holding(sizer: Sizer, worker: WorkerState, needs: Needs, count: int) -> WorkerState:
+    """A worker with so many more tasks in hand, as one lease."""
+    if count:
+        id = len(worker.leases) + 1
+        leased = run(id, count, kind=needs[0])
+        worker.leases[id] = Lease(id, leased, Range(0, count), worker, 0.0)
+    worker.held += count
+    sizer.join(worker)
+    return worker
+
+
+# How large a lease is
+
+
+def test_the_first_leases_of_a_kind_are_small() -> None:
+    assert Sizer().lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE == 1
+
+
+def test_leases_of_a_quick_kind_grow_step_by_step_up_to_the_bound() -> None:
+    sizer, sizes = Sizer(), [FIRST_LEASE]
+    while sizes[-1] < MAX_LEASE:
+        sizer.observe(ECHO, sizes[-1], sizes[-1] * 1e-9)
+        sizes.append(sizer.lease_tasks(ONE, ECHO, PLENTY))
+        assert sizes[-1] == min(MAX_LEASE, GROWTH * sizes[-2])
+    sizer.observe(ECHO, MAX_LEASE, MAX_LEASE * 1e-9)
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
+
+
+def test_small_leases_of_a_quick_kind_do_not_undo_the_growth() -> None:
+    sizer = measured(1e-9)
+    sizer.observe(ECHO, 1, 1e-9)
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
+
+
+@pytest.mark.parametrize("service_s", [1e-5, 1e-4, 3e-4, LEASE_S, 0.1, 10.0])
+def test_a_lease_holds_so_much_work_and_at_least_one_task(service_s: float) -> None:
+    size = measured(service_s).lease_tasks(ONE, ECHO, PLENTY)
+    assert size == max(1, int(LEASE_S / min(service_s, MAX_SERVICE_S) * (1 + 1e-9)))
+
+
+def test_leases_shrink_when_a_kind_turns_slow_and_grow_again() -> None:
+    sizer, sizes = measured(1e-6), []
+    for service_s in [0.1] * 3 + [1e-6] * 60:
+        sizer.observe(ECHO, 1, service_s)
+        sizes.append(sizer.lease_tasks(ONE, ECHO, PLENTY))
+    assert sizes[2] == 1
+    assert sizes[3:] == sorted(sizes[3:])
+    assert sizes[-1] > 500
+
+
+def test_never_more_than_are_queued() -> None:
+    assert [measured(1e-9).lease_tasks(ONE, ECHO, queued) for queued in (1, 7)] == [1, 7]
+
+
+def test_what_waits_is_shared_among_the_slots_of_a_worker() -> None:
+    sizer, four = measured(1e-9), offer(capacity=4)
+    sizes = [sizer.lease_tasks(four, ECHO, queued) for queued in (1, 4, 5, 4_000, PLENTY)]
+    assert sizes == [1, 1, 2, 1_000, MAX_LEASE]
+
+
+def test_kinds_are_measured_apart() -> None:
+    sizer = measured(0.1)
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == 1
+    assert sizer.lease_tasks(ONE, SPIN, PLENTY) == FIRST_LEASE
+
+
+# What can't be
+
+
+@pytest.mark.parametrize(
+    ("tasks", "busy_s"),
+    [(0, 1.0), (4, 0.0), (4, -1.0), (4, math.nan), (4, math.inf), (4, -math.inf)],
+)
+def test_what_no_clock_can_show_teaches_nothing(tasks: int, busy_s: float) -> None:
+    sizer = Sizer()
+    sizer.observe(ECHO, tasks, busy_s)
+    assert sizer.service_s == {}
+    sizer.observe(ECHO, 1, 1e-4)
+    sizer.observe(ECHO, tasks, busy_s)
+    assert sizer.service_s == {"echo": 1e-4}
+
+
+def test_the_shortest_time_a_float_can_say_is_a_size_too() -> None:
+    assert measured(5e-324, tasks=1).lease_tasks(ONE, ECHO, 3) == 3
+
+
+def test_one_report_of_years_is_outweighed_by_some_dozens() -> None:
+    sizer = measured(1e-6)
+    sizer.observe(ECHO, 1, 9e8)
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == 1
+    for _ in range(60):
+        sizer.observe(ECHO, 100, 1e-4)
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) > 500
+
+
+def test_kinds_are_bounded_and_the_oldest_is_forgotten() -> None:
+    sizer = measured(0.1)
+    for number in range(MAX_KINDS):
+        sizer.observe((f"k{number}", NO_REQUIREMENTS), 64, 1e-3)
+    assert len(sizer.service_s) == MAX_KINDS
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, MAX_LEASE), st.floats())),
+    st.integers(1, 2 * MAX_LEASE),
+)
+def test_whatever_is_reported_a_lease_has_a_size(
+    reports: list[tuple[int, float]], queued: int
+) -> None:
+    sizer, worker = Sizer(), offer(credit=100)
+    holding(sizer, worker, ECHO, 3)
+    for tasks, busy_s in reports:
+        sizer.observe(ECHO, tasks, busy_s)
+        assert 1 <= sizer.lease_tasks(ONE, ECHO, queued) <= min(queued, MAX_LEASE)
+        assert 0.0 <= sizer.ahead_s(worker) <= 3 * MAX_SERVICE_S
+
+
+# Who has room
+
+
+def test_an_idle_slot_always_has_room() -> None:
+    sizer = measured(10.0)
+    worker = holding(sizer, offer(capacity=2, credit=4), ECHO, 1)
+    assert sizer.has_room(worker)
+    holding(sizer, worker, ECHO, 1)
+    assert not sizer.has_room(worker)
+
+
+def test_a_busy_worker_is_given_more_only_while_what_it_has_will_not_last() -> None:
+    sizer = measured(LEASE_S / 10)
+    worker = holding(sizer, offer(credit=100), ECHO, 9)
+    assert sizer.ahead_s(worker) == pytest.approx(0.9 * LEASE_S)
+    assert sizer.has_room(worker)
+    sizer.hold(worker, ECHO, 2)
+    assert not sizer.has_room(worker)
+    sizer.hold(worker, ECHO, -4)
+    assert sizer.has_room(worker)
+
+
+def test_an_unmeasured_kind_counts_as_slow() -> None:
+    sizer = Sizer()
+    assert not sizer.has_room(holding(sizer, offer(credit=100), ECHO, 1))
+
+
+def test_several_slots_work_through_it_faster() -> None:
+    sizer = measured(LEASE_S / 10)
+    assert not sizer.has_room(holding(sizer, offer("one", 1, 100), ECHO, 12))
+    four = offer("four", 4, 100)
+    for _ in range(4):
+        holding(sizer, four, ECHO, 3)
+    assert sizer.has_room(four)
+
+
+def test_never_beyond_the_credit_nor_for_who_is_draining() -> None:
+    sizer = measured(1e-9)
+    full = holding(sizer, offer(credit=4), ECHO, 4)
+    assert sizer.ahead_s(full) < LEASE_S
+    assert not sizer.has_room(full)
+    draining = holding(sizer, offer(credit=4), ECHO, 0)
+    draining.draining = True
+    assert not sizer.has_room(draining)
+
+
+# What is counted
+
+
+def test_what_a_worker_holds_already_counts_from_the_start() -> None:
+    sizer, worker = measured(LEASE_S), offer(credit=100)
+    for id, needs in enumerate((ECHO, SPIN)):
+        lease = Lease(id, run(id, 9, kind=needs[0]), Range(2, 9), worker, 0.0)
+        lease.next = 4
+        worker.leases[id] = lease
+    worker.held = 10
+    sizer.join(worker)
+    assert sizer.ahead_s(worker) == pytest.approx(10 * LEASE_S)
+    sizer.hold(worker, ECHO, -5)
+    sizer.hold(worker, SPIN, -5)
+    assert sizer.ahead_s(worker) == 0.0
+
+
+def test_a_worker_that_was_never_there_or_has_left_counts_nothing() -> None:
+    sizer, worker = Sizer(), offer()
+    sizer.hold(worker, ECHO, 3)
+    assert sizer.ahead_s(worker) == 0.0
+    holding(sizer, worker, ECHO, 3)
+    sizer.leave(worker)
+    sizer.leave(worker)
+    sizer.hold(worker, ECHO, -3)
+    assert sizer.ahead_s(worker) == 0.0
+    worker.leases.clear()
+    sizer.join(worker)
+    assert sizer.ahead_s(worker) == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from([ECHO, SPIN]), st.integers(1, 50))))
+def test_counts_return_to_nothing(moves: list[tuple[Needs, int]]) -> None:
+    sizer, worker = Sizer(), offer()
+    sizer.join(worker)
+    for needs, count in moves:
+        sizer.hold(worker, needs, count)
+    expected = sum(count for _, count in moves) * LEASE_S
+    assert sizer.ahead_s(worker) == pytest.approx(expected)
+    for needs, count in reversed(moves):
+        sizer.hold(worker, needs, -count)
+    assert sizer.ahead_s(worker) == 0.0
+    assert sizer.has_room(worker)

@@ -1,0 +1,111 @@
+"""One notebook at a time: kernels that don't stop when told to, and how titles are read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from perfkit.report import SilentProgress, Status
+from perfkit.report.engine.execute import Execution, execute_notebook, plain_heading, plain_text
+from perfkit.report.engine.kernel import KernelSession, environment_for
+
+Writer = Callable[..., Path]
+
+CHILD = (
+    "import os, subprocess, sys\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+    "open('child.pid', 'w').write(str(child.pid))\n"
+)
+STUBBORN = (
+    "import signal, threading\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+    "threading.Event().wait()"
+)
+SWALLOWS = (
+    "import threading\ntry:\n    threading.Event().wait()\nexcept KeyboardInterrupt:\n    pass"
+)
+
+
+class Titles(SilentProgress):
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, int, str]] = []
+
+    def cell_started(self, name: str, number: int, total: int, title: str) -> None:
+        self.seen.append((name, number, total, title))
+
+
+def execute(notebook: Path, workdir: Path, *, limit_s: float, progress: Titles) -> Execution:
+    return execute_notebook(
+        notebook,
+        workdir / "out {braces}.ipynb",
+        {},
+        workdir=workdir,
+        cell_timeout_s=limit_s,
+        progress=progress,
+        grace_s=0.3,
+    )
+
+
+def test_a_kernel_that_ignores_an_interrupt_is_killed_with_its_children(
+    write_notebook: Writer, tmp_path: Path
+) -> None:
+    titles = Titles()
+    notebook = write_notebook("stuck", "# All", CHILD, "## Stuck", STUBBORN, "never = 1")
+    ended = execute(notebook, tmp_path, limit_s=2.0, progress=titles)
+    assert (ended.status, ended.cells_run) == (Status.TIMED_OUT, 1)
+    assert titles.seen == [("stuck", 1, 3, "All"), ("stuck", 2, 3, "Stuck")]
+    child = int((tmp_path / "child.pid").read_text())
+    _, alive = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], 5)
+    assert alive == []
+    assert (tmp_path / "out {braces}.ipynb").is_file()
+
+
+def test_a_cell_that_swallows_the_interrupt_has_still_run_out_of_time(
+    write_notebook: Writer, tmp_path: Path
+) -> None:
+    titles = Titles()
+    notebook = write_notebook("sly", SWALLOWS, "never = 1")
+    ended = execute(notebook, tmp_path, limit_s=1.0, progress=titles)
+    assert (ended.status, ended.cells_run) == (Status.TIMED_OUT, 0)
+    assert titles.seen == [("sly", 1, 2, "sly")]
+    assert ended.failure is not None
+    assert "longer than 1 s" in ended.failure.message
+
+
+def test_a_heading_is_read_without_its_marks() -> None:
+    assert plain_heading("Where the *time* `goes`, [see](x.md)") == "Where the time goes, see"
+    assert plain_text("\x1b[0;31mred\x1b[0m and plain") == "red and plain"
+
+
+def test_a_kernel_is_told_where_perfkit_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "relative:/absolute")
+    monkeypatch.chdir("/")
+    told = environment_for("01_baseline")
+    paths = told["PYTHONPATH"].split(":")
+    assert (Path(paths[0]) / "perfkit" / "report").is_dir()
+    assert paths[1:] == ["/relative", "/absolute"]
+    assert told["PERFKIT_REPORT_NOTEBOOK"] == "01_baseline"
+
+
+def test_a_kernel_lives_in_a_folder_of_its_own_that_is_short_and_removed() -> None:
+    session = KernelSession({}, None)
+    with pytest.raises(RuntimeError, match="enter the kernel session"):
+        session.manager_class()
+    with session:
+        scratch = session.scratch
+        manager = session.manager_class()()
+        assert manager.transport == "ipc"
+        assert Path(manager.connection_file).parent == scratch
+        assert len(f"{manager.ip}-5") < 100
+        session.abort()
+    assert not scratch.exists()
+
+
+def test_a_long_temporary_folder_does_not_break_the_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with KernelSession({}, None) as session:
+        assert session.scratch.parent == Path("/tmp")

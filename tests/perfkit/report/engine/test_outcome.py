@@ -1,0 +1,45 @@
+"""The table of exit codes: complete, ordered, and equal to what the documentation says."""
+
+import itertools
+from pathlib import Path
+
+from perfkit.report import SEVERITY, ExitCode, Failure, Status, most_severe
+from perfkit.report.page.index import MEANING
+
+README = Path(__file__).parents[3] / "reports" / "README.md"
+
+
+def test_the_codes_are_those_a_program_relies_on() -> None:
+    assert {code.name: code.value for code in ExitCode} == {
+        "DONE": 0,
+        "CELL_FAILED": 1,
+        "BAD_ARGUMENTS": 2,
+        "REGRESSION": 3,
+        "INCONCLUSIVE": 4,
+        "KERNEL_DIED": 5,
+        "TIMED_OUT": 6,
+    }
+    assert set(MEANING) == set(SEVERITY) == set(ExitCode)
+    documented = README.read_text()
+    assert all(f"| {code.value} | " in documented for code in ExitCode)
+
+
+def test_the_most_severe_code_wins_in_any_order() -> None:
+    for first, second in itertools.combinations(SEVERITY, 2):
+        assert most_severe([first, second]) is most_severe([second, first]) is first
+    assert most_severe([]) is ExitCode.DONE
+
+
+def test_every_status_has_a_code() -> None:
+    assert [status.exit_code for status in Status] == [
+        ExitCode.DONE,
+        ExitCode.CELL_FAILED,
+        ExitCode.KERNEL_DIED,
+        ExitCode.TIMED_OUT,
+    ]
+
+
+def test_a_failure_reads_as_a_sentence() -> None:
+    assert Failure(3, "Load", "ValueError", "no").sentence == "in “Load”: ValueError: no"
+    assert Failure(None, "Load", "page", "too large").sentence == "page: too large"
+    assert Failure(None, "Load", "KeyError", "").sentence == "KeyError"

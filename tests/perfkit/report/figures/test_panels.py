@@ -1,0 +1,36 @@
+"""Panels over one time axis: each is described, and what is unknown says so."""
+
+import pytest
+
+from perfkit.report.figures.panels import Panel, panels
+
+POWER = Panel("power", "W", {"power": [(0.0, 40.0), (1.0, None), (2.0, 44.0)]})
+TASKS = Panel("tasks", "1/s", {"throughput": [(0.5, 1_500.0), (1.5, 1_600.0)]})
+
+
+def test_every_panel_is_described_with_its_gaps() -> None:
+    figure = panels([POWER, TASKS], title="a card", caption="made up")
+    assert figure.alt == (
+        "Timelines, a card. power. power: 40 to 44 W, 1 unknown. "
+        "tasks. throughput: 1,500 to 1,600 1/s."
+    )
+    assert figure.svg.count(">seconds</text>") == 1
+    assert "made up" in figure._repr_html_()
+
+
+def test_a_panel_of_nothing_known_says_so_and_has_no_scale() -> None:
+    unknown = Panel("temperature", "°C", {"edge": [(0.0, None), (2.0, None)]})
+    svg = panels([unknown], title="a card").svg
+    assert ">unknown</text>" in svg
+    assert ">unknown</text>" not in panels([POWER], title="a card").svg
+
+
+def test_a_line_of_nothing_known_is_named_so_in_the_legend() -> None:
+    both = Panel("busy", "%", {"core": [(0.0, 11.0), (1.0, 12.0)], "memory": [(0.0, None)]})
+    assert ">memory: unknown</text>" in panels([both], title="a card").svg
+
+
+@pytest.mark.parametrize("rows", [[], [Panel("power", "W", {})]])
+def test_without_a_series_there_is_no_picture(rows: list[Panel]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        panels(rows, title="a card")

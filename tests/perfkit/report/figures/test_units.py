@@ -1,0 +1,53 @@
+"""Figures as text: rounded the same everywhere, and never an unknown as a number."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfkit.report.figures.units import duration, interval, measured, quantity
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ms", "unknown"),
+        ("about 15", "ms", "about 15"),
+        (0, "ms", "0 ms"),
+        (0.0123456, "ms", "0.01235 ms"),
+        (41_234.5, "tasks/s", "41,234 tasks/s"),
+        (1.50, "", "1.5"),
+        (-3, "°C", "-3 °C"),
+        (float("inf"), "s", "inf s"),
+        (1.23456e-9, "s", "1.235e-09 s"),
+    ],
+)
+def test_a_quantity_as_people_write_it(value: float | str | None, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text
+
+
+@given(st.floats(min_value=1e-9, max_value=1e15) | st.floats(min_value=-1e15, max_value=-1e-9))
+def test_rounding_keeps_four_digits(value: float) -> None:
+    assert float(quantity(value).replace(",", "")) == pytest.approx(value, rel=6e-4)
+
+
+def test_an_open_side_of_an_interval_is_unknown() -> None:
+    assert interval(1, 2, "ms") == "1 to 2 ms"
+    assert interval(1, None, "ms") == "1 to unknown"
+    assert interval(None, None, "ms") == "unknown"
+    assert measured(1.5, "ms", 1, 2) == "1.5 ms (1 to 2)"
+    assert measured(1.5, "ms", None, 2) == "1.5 ms (unknown to 2)"
+    assert measured(None, "ms") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (4.2, "4.2 s"),
+        (125, "2 min 5 s"),
+        (3_600, "1 h 0 min"),
+        (3_785, "1 h 3 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

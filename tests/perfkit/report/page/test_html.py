@@ -1,0 +1,192 @@
+"""The page of one notebook: complete without the world, readable, bounded, the error on top."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from perfkit.report import Failure, ReportRun
+from perfkit.report.page.html import (
+    OUTPUT_BYTES_MAX,
+    PAGE_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    Page,
+    PageFacts,
+    notebook_title,
+    render_notebook,
+)
+from perfkit.report.page.selfcontained import find_external
+
+
+def page_of(run: ReportRun, name: str) -> str:
+    return (run.path / f"{name}.html").read_text()
+
+
+def render(folder: Path, *cells: Any, failure: Failure | None = None) -> Page:
+    path = folder / "n.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), path)
+    facts = PageFacts("run", (("Commit", "<abc>"),), (("n.html", "N"),), "n.html", "done", failure)
+    return render_notebook(path, facts)
+
+
+def shown(data: dict[str, str], source: str = "x") -> Any:
+    output = nbformat.v4.new_output("display_data", data=data)
+    return nbformat.v4.new_code_cell(source, outputs=[output])
+
+
+def printed(text: str) -> Any:
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    return nbformat.v4.new_code_cell("print()", outputs=[output])
+
+
+@pytest.mark.parametrize("name", ["good", "failing", "loading", "dying", "index"])
+def test_every_page_opens_without_the_world(gallery: ReportRun, name: str) -> None:
+    page = page_of(gallery, name)
+    assert find_external(page) == []
+    assert len(page.encode()) < PAGE_BYTES_MAX
+    assert "<script" not in page.replace('<script data-removed-src="">', "")
+    for loaded in ("mathjax", "require.js", "jquery", "cdnjs", "mermaid"):
+        assert loaded not in page.lower()
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_page_leads_back_to_its_run(gallery: ReportRun) -> None:
+    page = page_of(gallery, "good")
+    assert page.count('href="index.html"') == 2
+    assert '<a href="failing.html">Bad news</a>' in page
+    assert '<span aria-current="page">A good story</span>' in page
+    assert gallery.path.name in page
+    assert "profile=quick, seed=3, workers=4" in page
+
+
+def test_a_page_has_contents_with_anchors_of_their_own(gallery: ReportRun) -> None:
+    page = page_of(gallery, "good")
+    contents = page[page.index('<nav class="toc"') :].partition("</nav>")[0]
+    anchors = re.findall(r'href="#([^"]+)"', contents)
+    assert anchors == [
+        "where-it-runs",
+        "what-was-found",
+        "a-profile",
+        "a-profile-2",
+        "a-picture",
+    ]
+    assert all(page.count(f'id="{anchor}"') == 1 for anchor in anchors)
+
+
+def test_the_narrative_comes_first_and_code_is_folded(gallery: ReportRun) -> None:
+    page = page_of(gallery, "good")
+    assert "<details>\n<summary>Parameters of this run" in page
+    assert "<details open" not in page
+    assert page.index("<h1>A <em>good</em> story</h1>") < page.index("<summary>")
+    assert "<th>a</th>" in page
+    assert "see http://example.org for more" in page
+
+
+def test_a_picture_is_inline_with_its_description(gallery: ReportRun) -> None:
+    page = page_of(gallery, "good")
+    (figure,) = re.findall(r"<figure[^>]*>", page)
+    assert 'role="img"' in figure
+    assert 'aria-label="Distribution of latency.' in figure
+    assert "<svg " in page
+    assert "xmlns" not in page
+
+
+def test_an_error_stands_on_top_without_terminal_codes(gallery: ReportRun) -> None:
+    page = page_of(gallery, "failing")
+    alert = page.index('role="alert"')
+    assert alert < page.index("Bad news</h1>")
+    assert "Stopped in “The division”" in page[alert:]
+    assert "<strong>ZeroDivisionError</strong>: division by zero" in page[alert:]
+    target = re.search(r'href="#(cell-\d+)">Go to the cell', page)
+    assert target is not None
+    assert f'<section class="cell code failed" id="{target[1]}">' in page
+    assert "Code · not run" in page
+    assert "papermill-error" not in page
+    assert "\x1b" not in page
+
+
+def test_a_dead_kernel_has_its_page_too(gallery: ReportRun) -> None:
+    page = page_of(gallery, "dying")
+    assert "<strong>kernel died</strong>" in page
+    assert "os._exit" in page.replace("</span>", "").replace('<span class="o">', "").replace(
+        '<span class="n">', ""
+    )
+
+
+def test_what_loads_from_elsewhere_is_taken_out_and_fails_the_notebook(gallery: ReportRun) -> None:
+    page = page_of(gallery, "loading")
+    assert "<b>kept</b>" in page
+    assert "data-removed-src" in page
+    assert "https://cdn.example.org/x.js" in page[page.index('role="alert"') :]
+    assert "Not complete" in page
+
+
+def test_facts_are_escaped(tmp_path: Path) -> None:
+    page = render(tmp_path, nbformat.v4.new_markdown_cell("# A & B")).text
+    assert "&lt;abc&gt;" in page
+    assert "<title>A &amp; B · run</title>" in page
+
+
+def test_a_long_text_shows_its_beginning_and_end(tmp_path: Path) -> None:
+    page = render(tmp_path, printed("first" + "x" * 100_000 + "last"))
+    assert page.problems == ()
+    assert "first" in page.text
+    assert "last" in page.text
+    assert "characters left out; see n.ipynb" in page.text
+    assert len(page.text) < TEXT_BYTES_MAX * 2
+
+
+def test_the_largest_outputs_are_left_out_with_a_note(tmp_path: Path) -> None:
+    small, large = "<b>small</b>", "<i>" + "y" * OUTPUT_BYTES_MAX + "</i>"
+    page = render(
+        tmp_path,
+        shown({"text/html": small, "text/plain": "z" * 100_000}),
+        shown({"text/html": large}),
+    )
+    assert page.problems == ()
+    assert small in page.text
+    assert f"An output of {len(large):,} bytes is left out here; it is in n.ipynb." in page.text
+    assert len(page.text.encode()) < PAGE_BYTES_MAX
+
+
+def test_a_page_that_is_too_heavy_all_the_same_says_so(tmp_path: Path) -> None:
+    page = render(tmp_path, nbformat.v4.new_markdown_cell("word " * PAGE_BYTES_MAX))
+    assert [problem[:16] for problem in page.problems] == ["the page weighs "]
+
+
+def test_widgets_and_scripts_fall_back_to_what_needs_no_script(tmp_path: Path) -> None:
+    view = "application/vnd.jupyter.widget-view+json"
+    page = render(
+        tmp_path,
+        shown({view: "{}", "text/plain": "the widget as text"}),
+        shown({"application/javascript": "alert(1)", "text/plain": "the script as text"}),
+        shown({"application/javascript": "alert(2)"}),
+    ).text
+    assert "the widget as text" in page
+    assert "the script as text" in page
+    assert "alert" not in page
+
+
+def test_a_raster_picture_gets_a_description_from_its_heading(tmp_path: Path) -> None:
+    page = render(
+        tmp_path,
+        nbformat.v4.new_markdown_cell('## A "quoted" heading'),
+        shown({"image/png": "AAAA\n"}),
+        shown({"image/svg+xml": "<svg/>"}),
+        shown({"image/jpeg": "BBBB"}),
+    ).text
+    assert page.count("alt='A \"quoted\" heading'") == 3
+    assert "data:image/png;base64,AAAA" in page
+    assert "data:image/jpeg;base64,BBBB" in page
+
+
+def test_a_title_is_the_first_heading_or_the_name() -> None:
+    cells = [
+        {"cell_type": "code", "source": "# no heading"},
+        {"cell_type": "markdown", "source": ["text\n", "## The `real` [title](x.md) ##\n"]},
+    ]
+    assert notebook_title(cells, "name") == "The real title"
+    assert notebook_title(cells[:1], "name") == "name"

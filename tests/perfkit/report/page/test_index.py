@@ -1,0 +1,96 @@
+"""The index: what a person reads first, from the files of a run and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perfkit.report import ExitCode, ReportRun
+from perfkit.report.engine.headlines import Headline, Verdict
+from perfkit.report.page.index import IndexFacts, machine_facts, render_index, verdict_lines
+
+EMPTY = IndexFacts("run", "quick", "now", 1.0, ExitCode.DONE, "abc", "cmd", (), (), (), {})
+
+
+def test_the_index_shows_findings_beside_their_claims(gallery: ReportRun) -> None:
+    page = gallery.index_path.read_text()
+    row = page[page.index(">Throughput</a>") : page.index("</tr>", page.index(">Throughput</a>"))]
+    assert "an echo of 200 bytes" in row
+    assert "1,000 tasks/s" in row
+    assert "41,000 tasks/s" in row
+    assert "40,000 to 42,000" in row
+    assert '<span class="badge faster">faster</span>' in row
+    assert 'href="good.html"' in page
+
+
+def test_the_unknown_is_said_and_never_zero(gallery: ReportRun) -> None:
+    page = gallery.index_path.read_text()
+    row = page[page.index(">GPU memory</a>") : page.index("</tr>", page.index(">GPU memory</a>"))]
+    assert row.count(">unknown<") == 2
+    assert ">0" not in row
+
+
+def test_the_index_leads_everywhere(gallery: ReportRun) -> None:
+    page = gallery.index_path.read_text()
+    for link in ("good.html", "dying.ipynb", "run.json", "environment.json", "results/raw.json"):
+        assert f'href="{link}"' in page
+        assert (gallery.path / link).is_file()
+    assert "perfkit report " in page
+    assert "exit code 5" in page
+    assert "ZeroDivisionError: division by zero" in page
+
+
+def test_an_empty_run_still_reads(tmp_path: Path) -> None:
+    page = render_index(EMPTY, tmp_path)
+    assert "No notebook of this run recorded a headline finding" in page
+    assert "unknown (unknown)" in page
+
+
+@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", '"><b>'])
+def test_nothing_a_notebook_says_becomes_markup(tmp_path: Path, hostile: str) -> None:
+    found = Headline(hostile, 1.0, hostile, claim=hostile, note=hostile)
+    page = render_index(
+        replace(EMPTY, headlines=(found,), shell=hostile, problems=(hostile,)), tmp_path
+    )
+    assert hostile not in page
+
+
+def test_parameters_that_differ_name_their_notebooks(gallery: ReportRun, tmp_path: Path) -> None:
+    good = gallery.notebooks[0]
+    other = replace(good, name="other", parameters={**good.parameters, "workers": 8})
+    page = render_index(replace(EMPTY, notebooks=(good, other)), tmp_path)
+    assert "4 in good; 8 in other" in page
+
+
+def test_a_machine_in_words() -> None:
+    facts = dict(
+        machine_facts(
+            {
+                "cpu_model": "Some CPU",
+                "architecture": "x86_64",
+                "cores_available": 0.5,
+                "cores_logical": 8,
+                "memory_total_bytes": 8 * 2**30,
+                "memory_limit_bytes": 2**30,
+                "git_commit": "abc",
+                "git_dirty": True,
+            }
+        )
+    )
+    assert facts["Processor"] == "Some CPU (x86_64)"
+    assert facts["Cores"] == "0.5 available of 8 logical, unknown physical"
+    assert facts["Memory"] == "8.0 GiB, limited to 1.0 GiB"
+    assert facts["Code"] == "abc with uncommitted changes"
+
+
+def test_a_verdict_fits_a_line() -> None:
+    lines = verdict_lines(
+        (
+            Headline("Throughput", 41_200.0, "tasks/s", 39_800.0, 42_900.0, 1000.0, Verdict.FASTER),
+            Headline("GPU", None, "°C", claim="warm"),
+        )
+    )
+    assert lines == [
+        "Throughput: 41,200 tasks/s (39,800 to 42,900), claimed 1,000 tasks/s; faster",
+        "GPU: unknown, claimed warm; measured",
+    ]

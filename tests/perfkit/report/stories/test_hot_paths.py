@@ -1,0 +1,129 @@
+"""What the hot-paths notebook says must follow from the numbers, good news and bad."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from cluster.spec import BASELINE, ClusterSpec
+from perfkit.bench.experiments.ablation import FIGURE, IDEAS, IdeaResult, Study, climb, study
+from perfkit.bench.experiments.peers import PeerRow, PeerTable
+from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.optimized.specs import ABLATIONS, LADDER
+from perfkit.profile import waterfall
+from perfkit.report.engine import headlines
+from perfkit.report.engine.headlines import Verdict
+from perfkit.report.stories import hot_paths, targets
+from perfkit.report.stories.hot_paths import Ideas
+
+SPEEDS = {"batch-assignment": 100.0, "runs": 100.0, "optimized": 150.0, "packed-codec": 0.5}
+PREDICTED = {"batch-assignment": 20.0, "packed-codec": 1.2, "socket-tuning": 1.0}
+BY_NAME = {idea.name: idea for idea in IDEAS}
+
+
+def speed(spec: ClusterSpec) -> Mapping[str, float]:
+    return {FIGURE: SPEEDS.get(spec.name, 1.0)}
+
+
+def made_up(name: str, specs: list[ClusterSpec]) -> Study:
+    return study(name, speed, [BASELINE, *specs], unit="tasks/s", blocks=4)
+
+
+MAPS = made_up("map", [*ABLATIONS.values(), *LADDER[1:]])
+
+
+@pytest.fixture
+def ideas() -> Ideas:
+    def row(name: str) -> IdeaResult:
+        factor = PREDICTED.get(name)
+        predicted = Interval(factor, factor, factor, 0.95, "made up")
+        share = bootstrap_interval([0.3] * 3)
+        return IdeaResult(BY_NAME[name], share, 0.0, predicted, MAPS.compared(name))
+
+    rows = tuple(row(name) for name in ("batch-assignment", "packed-codec", "socket-tuning"))
+    return Ideas(rows, hot_paths.special_loads({"1 MiB": made_up("big", [*LADDER[-1:]])}))
+
+
+def test_each_idea_is_told_by_its_figures(ideas: Ideas) -> None:
+    batch, packed, tuning = (text.replace("\u00a0", " ") for text in ideas.words.sentences)
+    assert "× 20" in batch
+    assert "measured × 100 (100 to 100) of baseline: faster" in batch
+    assert "More than predicted" in batch
+    assert batch.endswith("It is in OPTIMIZED.")
+    assert "× 0.5" in packed
+    assert "Less than predicted" in packed
+    assert packed.endswith("It did not pay here; it is in OPTIMIZED.")
+    assert tuning.endswith("It did not pay here; it is left out of OPTIMIZED.")
+
+
+def test_the_pictures_carry_prediction_and_control(ideas: Ideas) -> None:
+    bars = ideas.bars()
+    assert [(bar.label, bar.claim) for bar in bars[:2]] == [
+        ("batch-assignment", 20.0),
+        ("packed-codec", 1.2),
+    ]
+    assert bars[-1].label.startswith("A/A")
+    assert bars[-1].value == pytest.approx(1.0)
+    assert [bar.label for bar in ideas.special_bars()] == ["optimized, 1 MiB"]
+    shown = ideas._repr_html_()
+    assert "over 4 blocks" in shown
+    assert "30 %: the codec" in shown
+
+
+def test_ideas_are_headlines_with_their_predictions(ideas: Ideas, tmp_path: Path) -> None:
+    ideas.record(tmp_path)
+    found = {headline.title: headline for headline in headlines.load(tmp_path)}
+    assert found["Idea: batch-assignment"].claim == 20.0
+    assert found["Idea: batch-assignment"].verdict is Verdict.FASTER
+    assert found["Idea: packed-codec"].verdict is Verdict.SLOWER
+
+
+def test_the_ladder_in_words_and_steps() -> None:
+    rungs = climb(MAPS)
+    steps = hot_paths.steps(rungs)
+    assert [step.control for step in steps[:3]] == [False, True, False]
+    told = hot_paths.ladder_words(rungs).sentences
+    assert told[0] == "runs does × 100 of what baseline does."
+    assert told[-1].replace("\u00a0", " ") == "All together: × 150 (150 to 150) of the baseline."
+
+
+def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
+    ours, theirs = MAPS.results["batch-assignment"], MAPS.results["optimized"]
+    table = PeerTable(
+        (
+            PeerRow("zmq optimized", {"burst": ours}),
+            PeerRow("ray", {"burst": theirs}),
+            PeerRow("dask", reason="not installed"),
+        ),
+        ("burst",),
+    )
+    ray, dask = hot_paths.peer_words(table).sentences
+    assert ray == "ray takes 150 tasks/s for the burst, × 1.5 of zmq optimized."
+    assert dask == "dask is left out: not installed."
+    assert [bar.value for bar in hot_paths.peer_bars(table, "burst")] == [100.0, 150.0, None]
+
+
+def test_full_measures_more_of_everything() -> None:
+    quick, full = (hot_paths.amounts(profile, 4_000) for profile in ("quick", "full"))
+    assert full.profiled == 5 * quick.profiled
+    assert full.limits.rounds == 5 * quick.limits.rounds
+    assert hot_paths.tasks_of("optimized", 10) > hot_paths.tasks_of("baseline", 10)
+
+
+def test_the_plans_targets_are_judged_by_whole_intervals() -> None:
+    stamps = [(n, n + 0.001, n + 0.002, n + 0.005, n + 0.006, n + 0.007, n + 0.008)
+              for n in range(1, 12)]  # fmt: skip
+    table = targets.about_targets(
+        waterfall(stamps), MAPS.results["baseline"], MAPS, targets.serialization_ms(20, seed=1)
+    )
+    found = {row.what: row for row in table.rows}
+    assert found["Assignment"].figure.value == pytest.approx(4.0)
+    assert found["Assignment"].verdict is Verdict.SLOWER
+    assert found["Round trip, slowest hundredth"].figure.value is None
+    assert found["Task throughput, optimised"].figure.value == 150.0
+    assert (found["Serialization"].figure.value or 0) > 0
+    assert "targets" in table._repr_html_()
+
+
+def test_the_files_of_a_study_are_named_by_load_and_arm() -> None:
+    assert "ablation-map-baseline-again" in hot_paths.study_files(MAPS)

@@ -1,0 +1,44 @@
+"""The memory notebook's pictures and words, from a table with and without figures."""
+
+from pathlib import Path
+
+import pytest
+
+from perfkit.bench.goals import memory as bench
+from perfkit.bench.goals.table import LimitTable, make_row
+from perfkit.evidence.environment import fingerprint
+from perfkit.report.engine import headlines
+from perfkit.report.stories import memory
+
+READINGS = {
+    "idle": {"optimized": [25.0] * 4, "baseline": [24.0] * 4},
+    "allocations_single": {"optimized": [9.0] * 4, "baseline": [10.0] * 4},
+}
+TABLE = LimitTable(
+    tuple(make_row(goal, READINGS) for goal in bench.GOALS), fingerprint(), "quick", 0, "", 1.0
+)
+
+
+def test_a_row_is_two_bars_and_the_goal_is_beside_the_second() -> None:
+    plain, fast = memory.bars(TABLE, ["coordinator_idle"])
+    assert (plain.value, plain.claim, fast.value, fast.claim) == (24.0, None, 25.0, 28.0)
+
+
+def test_a_goal_that_is_a_ratio_is_not_drawn_in_another_unit() -> None:
+    assert [bar.claim for bar in memory.bars(TABLE, memory.COUNTED)] == [None] * 4
+
+
+@pytest.mark.parametrize("names", [memory.ROLES, memory.QUEUED, memory.DRAINED, memory.COUNTED])
+def test_every_picture_has_its_rows(names: tuple[str, ...]) -> None:
+    assert len(memory.bars(TABLE, names)) == 2 * len(names)
+
+
+def test_the_words_name_what_is_missed() -> None:
+    told = str(memory.words(TABLE))
+    assert "allocations_single" in told
+
+
+def test_every_goal_is_a_headline(tmp_path: Path) -> None:
+    memory.record(tmp_path, TABLE)
+    found = {h.title for h in headlines.load(tmp_path)}
+    assert found == {f"Goal: {goal.name}" for goal in bench.GOALS}
