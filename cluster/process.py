@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cluster.shells.malloc_trim import Heap, restart_with_one_heap
+from cluster.shells.malloc_trim import MallocTrim, reexec_with_one_heap
 from cluster.spec import ClusterSpec, decode_spec, load_part
 from cluster.vocabulary.errors import ClusterError
 
@@ -39,7 +39,7 @@ def settle(spec: ClusterSpec) -> None:
     """
     gc.collect()
     gc.freeze()
-    Heap(spec.trim_bytes).trim(0)  # what starting left free, a model's loading above all
+    MallocTrim(spec.trim_bytes).trim(0)  # what starting left free, a model's loading above all
     gc.set_threshold(YOUNG_OBJECTS)
 
 
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
         spec = decode_spec(args.spec)
         if args.role == "coordinator":
             if spec.trim_bytes and argv is None:
-                restart_with_one_heap()
+                reexec_with_one_heap()
             run_coordinator(
                 spec,
                 args.bind,

@@ -14,7 +14,7 @@ from cluster.core.queue import RunQueue
 from cluster.core.run import Run
 
 
-class Unread:
+class Backpressure:
     """Bytes of outcomes that are kept, by client; decides whose runs the queue holds back."""
 
     def __init__(self, bound_bytes: int) -> None:

@@ -9,7 +9,7 @@ start it unheard, even if there is room meanwhile.
 from __future__ import annotations
 
 from cluster.core.ledger import CANCELLED, Ledger
-from cluster.core.rangeset import Stretches, stretches
+from cluster.core.rangeset import RangeSet, as_ranges
 from cluster.core.run import Run
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -30,9 +30,9 @@ class ClientState:
         self.floor = 0
         self.submissions: dict[int, Run] = {}
         #: submissions above the floor that are over: a late repeat of one must not start it again.
-        #: Whoever leaves no number out has no more stretches of them than open ones, and one; who
+        #: Whoever leaves no number out has no more ranges of them than open ones, and one; who
         #: does may find that what it had left out is over.
-        self.over = Stretches(most_open + 1)
+        self.over = RangeSet(most_open + 1)
 
 
 class Clients:
@@ -76,7 +76,7 @@ class Clients:
         if run is None:
             self._ledger.counters["late_cancels"] += 1
             return
-        spans = stretches(event.positions) if event.positions else [(0, run.count)]
+        spans = as_ranges(event.positions) if event.positions else [(0, run.count)]
         for start, stop in spans:
             self._ledger.end(run, (start, min(stop, run.count)), Cause.CANCELLED, CANCELLED, now)
 
@@ -97,7 +97,7 @@ class Clients:
         for submission, start, stop in event.partly:
             run = client.submissions.get(submission)
             if run is not None:
-                self._ledger.unread.add(client.id, -run.let_go(start, stop))
+                self._ledger.backpressure.add(client.id, -run.let_go(start, stop))
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 
@@ -109,7 +109,7 @@ class Clients:
         self._ledger.timers.clear(("client", client.id))
         for submission in list(client.submissions):
             self._received(client, submission, now)
-        self._ledger.unread.forget(client.id)
+        self._ledger.backpressure.forget(client.id)
 
     def shrink(self) -> None:
         """Make the tables small again, which are empty when there is no run."""

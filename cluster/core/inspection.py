@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cluster.core.rangeset import stretches
+from cluster.core.rangeset import as_ranges
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Priority, State
 
@@ -72,7 +72,7 @@ def _check_tasks(scheduler: Scheduler) -> None:
         leased.setdefault(lease.run.id, []).extend((p.start, p.stop) for p in pieces)
     waiting = {id(run) for run in scheduler.ledger.queue.runs()}
     for run in scheduler.ledger.runs.values():
-        terminal = stretches(
+        terminal = as_ranges(
             p for p, outcome in enumerate(run.outcomes or ()) if outcome is not None
         )
         delayed = [(p, p + 1) for p in run.delayed or ()]

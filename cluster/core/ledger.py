@@ -10,9 +10,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from cluster.core.backpressure import Unread
+from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
-from cluster.core.rangeset import stretches
+from cluster.core.rangeset import as_ranges
 from cluster.core.run import (
     Entry,
     Lease,
@@ -74,7 +74,7 @@ class Ledger:
         #: tasks not terminal, the payload bytes of their runs, and the outcomes not yet received
         self.open_tasks = 0
         self.payload_bytes = 0
-        self.unread = Unread(limits.retained_bytes)
+        self.backpressure = Backpressure(limits.retained_bytes)
         #: how much goes into one delivery: a character of a failure may take four bytes
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
@@ -91,7 +91,7 @@ class Ledger:
     @property
     def retained_bytes(self) -> int:
         """Bytes of outcomes that their clients have not said they received."""
-        return self.unread.total_bytes
+        return self.backpressure.total_bytes
 
     def full(self, tasks: int, payload_bytes: int) -> str | None:
         """Which bound stands in the way of so much more, in words; None when there is room."""
@@ -100,9 +100,9 @@ class Ledger:
             return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
             return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
-        if self.unread.total_bytes > limits.retained_bytes:
+        if self.backpressure.total_bytes > limits.retained_bytes:
             return (
-                f"{self.unread.total_bytes} bytes of results wait to be received, "
+                f"{self.backpressure.total_bytes} bytes of results wait to be received, "
                 f"of at most {limits.retained_bytes}"
             )
         return None
@@ -275,7 +275,7 @@ class Ledger:
         self.counters["redelivered"] += 1
         streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
         settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
-        for start, stop in stretches(settled):
+        for start, stop in as_ranges(settled):
             self._deliver(run, start, stop)
         for position, (lease,) in streamed.items():
             self.confirm(run, position, lease)
@@ -288,7 +288,7 @@ class Ledger:
             mark = len(self.out)
             self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
             self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
-        self.unread.add(run.client, -run.retained_bytes)
+        self.backpressure.add(run.client, -run.retained_bytes)
         del self.runs[run.id]
         self.history.append(pack(run))
 
@@ -332,7 +332,7 @@ class Ledger:
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
         self.open_tasks -= len(outcomes)
-        self.unread.add(run.client, size_bytes)
+        self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes
             run.payloads = []

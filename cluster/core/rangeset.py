@@ -1,7 +1,7 @@
-"""Numbers kept as stretches: what comes in order takes no more room than its two ends.
+"""Numbers kept as ranges: what comes in order takes no more room than its two ends.
 
 A client counts its submissions, and a run its tasks, so what is over of them lies together except
-where something is still open: the stretches are about as many as the open ones, not as the past.
+where something is still open: the ranges are about as many as the open ones, not as the past.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 
 
-def stretches(positions: Iterable[int]) -> list[tuple[int, int]]:
+def as_ranges(positions: Iterable[int]) -> list[tuple[int, int]]:
     """Positions as sorted half-open ranges ``(start, stop)``, neighbours joined."""
     ordered = sorted(positions)
-    joined = Stretches(len(ordered))
+    joined = RangeSet(len(ordered))
     for position in ordered:
         joined.add(position)
     return [*joined]
 
 
-class Stretches:
+class RangeSet:
     """A set of whole numbers to which any may be added, and whose lower end may be cut off.
 
-    ``len`` counts stretches. At ``most`` of them the lowest two become one, together with the gap
+    ``len`` counts ranges. At ``most`` of them the lowest two become one, together with the gap
     between them. Adding the next number is O(1), asking O(log n), adding in the middle moves what
     lies above.
     """
@@ -40,7 +40,7 @@ class Stretches:
         return len(self._edges) // 2
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The stretches as half-open ranges, from below."""
+        """The ranges as half-open ranges, from below."""
         return islice(pairwise(self._edges), 0, None, 2)
 
     def __contains__(self, number: int) -> bool:

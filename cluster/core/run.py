@@ -1,6 +1,6 @@
 """Runs and leases: the work itself, kept as ranges.
 
-A run holds what its tasks share once, their payloads as a column, and which stretches of it wait,
+A run holds what its tasks share once, their payloads as a column, and which ranges of it wait,
 for what. A lease is a slice of a run in the hands of one worker. A range carries what its tasks
 have been through, so that tasks with one history stay one range.
 """

@@ -27,7 +27,7 @@ from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import TaskId
 
-FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultKept | on.ChunkRead
+FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
 
 
 class Scheduler:
@@ -72,7 +72,7 @@ class Scheduler:
             on.TasksReleased: self._released,
             on.WorkerDraining: self._draining,
             on.WorkerLeft: self._left,
-            on.ResultKept: self.streams.kept,
+            on.ResultStored: self.streams.kept,
             on.ChunkRead: self.streams.read,
             on.WorkerLost: self._lost,
         }
@@ -135,7 +135,7 @@ class Scheduler:
 
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
-        queue, unread = self.ledger.queue, self.ledger.unread
+        queue, unread = self.ledger.queue, self.ledger.backpressure
         if queue.held_back:
             unread.resume(queue)
         blocked: set[Key] = set()

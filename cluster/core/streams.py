@@ -30,7 +30,7 @@ class Streams:
         self._ledger = scheduler.ledger
         self._limits = scheduler.limits
 
-    def kept(self, event: on.ResultKept, now: float) -> None:
+    def kept(self, event: on.ResultStored, now: float) -> None:
         """Offer a result to its client, unless it is there already or nobody wants it."""
         lease, position = self._scheduler._live(event, now), event.position
         if lease is None:
@@ -93,7 +93,7 @@ class Streams:
         positions = range(event.start, event.start + len(event.outcomes))
         return sum(isinstance(lease.run.outcome(p), Streamed) for p in positions)
 
-    def _begin(self, lease: Lease, event: on.ResultKept, now: float) -> Stream:
+    def _begin(self, lease: Lease, event: on.ResultStored, now: float) -> Stream:
         worker, run = lease.worker, lease.run
         if run.stamps is not None and len(run.stamps) == 2:
             run.stamps += (event.started_at, event.ended_at, now)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from cluster.protocol.reassembly import Assemblies
+from cluster.protocol.reassembly import Reassemblies
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
@@ -69,7 +69,7 @@ class Submission:
         self.seen = bytearray(self.count)
 
     def received(self) -> Iterator[tuple[int, int]]:
-        """The stretches of positions whose outcomes are in."""
+        """The ranges of positions whose outcomes are in."""
         stop = 0
         while (start := self.seen.find(1, stop)) != -1:
             stop = self.seen.find(0, start)
@@ -123,7 +123,7 @@ class ClientSession:
         self._told: list[int] = []
         #: positions that came in, not yet told, of what was not over by then
         self._partly: list[tuple[int, int, int]] = []
-        self.streams = Assemblies(name, chunk_bytes)
+        self.streams = Reassemblies(name, chunk_bytes)
 
     @property
     def owed(self) -> int:

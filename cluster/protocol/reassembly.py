@@ -20,7 +20,7 @@ MAX_STREAMS = 2
 REPEAT_AFTER_S = 1.0
 
 
-class Assembly:
+class Reassembly:
     """One large result: what was asked for, and what has come.
 
     ``result`` is there when all has. It is written into one buffer in place: BytesIO hands out as
@@ -106,7 +106,7 @@ class Assembly:
         return on.ChunkRequested(client, *place, offset, size_bytes)
 
 
-class Assemblies:
+class Reassemblies:
     """The large results a client has been offered, in that order; at most ``MAX_STREAMS`` of them
     are fetched at once. ``outbox`` is what to tell the coordinator.
     """
@@ -118,38 +118,42 @@ class Assemblies:
         self._client = client
         self._chunk_bytes = chunk_bytes
         #: by submission and position, as offered
-        self.open: dict[tuple[int, int], Assembly] = {}
+        self.open: dict[tuple[int, int], Reassembly] = {}
 
     def offered(self, action: do.Offer, now: float) -> None:
         """Fetch a result, or start over under another lease; a repeat changes nothing."""
         key = (action.submission, action.position)
         known = self.open.get(key)
         if known is None or known.offer.lease < action.lease:
-            self.open[key] = Assembly(action, self._chunk_bytes, now)
+            self.open[key] = Reassembly(action, self._chunk_bytes, now)
             self._fetch()
 
     def arrived(self, action: do.DeliverChunk, now: float) -> None:
         """Take in a chunk, and ask for what there is room for now."""
-        assembly = self.open.get((action.submission, action.position))
-        if assembly is None or not assembly.take(action, now):
+        reassembly = self.open.get((action.submission, action.position))
+        if reassembly is None or not reassembly.take(action, now):
             self.late_chunks += 1
             return
-        if assembly.result is not None:
-            self.outbox.append(assembly.received(self._client))
+        if reassembly.result is not None:
+            self.outbox.append(reassembly.received(self._client))
         self._fetch()
 
     def confirmed(self, action: do.Confirm) -> bytes | None:
         """The result that is its task's outcome, handed over; None when it is not here."""
-        assembly = self.open.get((action.submission, action.position))
-        if assembly is None or assembly.offer.lease != action.lease or assembly.result is None:
+        reassembly = self.open.get((action.submission, action.position))
+        if (
+            reassembly is None
+            or reassembly.offer.lease != action.lease
+            or reassembly.result is None
+        ):
             return None
-        return assembly.result
+        return reassembly.result
 
     def withdrawn(self, action: do.Withdraw) -> None:
         """Give up what is not to be had; its task will be offered again, or come to another end."""
         key = (action.submission, action.position)
-        assembly = self.open.get(key)
-        if assembly is not None and assembly.offer.lease == action.lease:
+        reassembly = self.open.get(key)
+        if reassembly is not None and reassembly.offer.lease == action.lease:
             del self.open[key]
             self._fetch()
 
@@ -161,27 +165,27 @@ class Assemblies:
 
     def failure(self, submission: int, failure: Failure) -> Failure:
         """Why a task failed: for want of memory here, if that is why it was given up."""
-        assembly = self.open.get((submission, failure.position))
-        return failure if assembly is None or assembly.failure is None else assembly.failure
+        reassembly = self.open.get((submission, failure.position))
+        return failure if reassembly is None or reassembly.failure is None else reassembly.failure
 
     def repeat(self, now: float) -> None:
         """Say again what has had no answer for long."""
-        for assembly in self.open.values():
-            if now - assembly.heard_at >= REPEAT_AFTER_S:
-                assembly.heard_at = now
-                self.outbox += assembly.repeat(self._client)
+        for reassembly in self.open.values():
+            if now - reassembly.heard_at >= REPEAT_AFTER_S:
+                reassembly.heard_at = now
+                self.outbox += reassembly.repeat(self._client)
 
     def _fetch(self) -> None:
-        for assembly in [*islice((a for a in self.open.values() if a.waits), MAX_STREAMS)]:
+        for reassembly in [*islice((a for a in self.open.values() if a.waits), MAX_STREAMS)]:
             try:
-                self.outbox += assembly.ask(self._client)
+                self.outbox += reassembly.ask(self._client)
             except MemoryError:
-                self._give_up(assembly)
+                self._give_up(reassembly)
 
-    def _give_up(self, assembly: Assembly) -> None:
+    def _give_up(self, reassembly: Reassembly) -> None:
         """Cancel a task whose result there is no memory for."""
-        offer = assembly.offer
+        offer = reassembly.offer
         words = f"no memory for a result of {offer.size_bytes} bytes"
-        assembly.failure = Failure(offer.position, "MemoryError", words)
+        reassembly.failure = Failure(offer.position, "MemoryError", words)
         cancel = on.TasksCancelled(self._client, offer.submission, [offer.position])
         self.outbox.append(cancel)

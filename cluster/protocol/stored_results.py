@@ -34,7 +34,7 @@ class Gathered(NamedTuple):
         )
 
 
-class KeptResults:
+class StoredResults:
     """The large results of a lease by position, and outcomes ``behind`` that are not reported yet.
 
     The buffers are what the handlers gave, not copies. A handler's thread may put one in at any

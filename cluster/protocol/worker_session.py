@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cluster.protocol.stored_results import Gathered, KeptResults
+from cluster.protocol.stored_results import Gathered, StoredResults
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
@@ -53,14 +53,14 @@ class HeldLease:
         #: nobody waits for these; they are skipped if they have not been started
         self.cancelled: set[int] = set()
         #: results too large for a report, once there is one, and what waits behind it
-        self.kept: KeptResults | None = None
+        self.kept: StoredResults | None = None
 
     def keep(self, position: int, result: bytes | bytearray | memoryview) -> None:
         """Keep a large result until its client has fetched it; ``b""`` stands for it among the
         outcomes.
         """
         if self.kept is None:
-            self.kept = KeptResults()
+            self.kept = StoredResults()
         self.kept.put(position, result)
 
     def claim(self, most: int) -> list[bytes]:
@@ -95,7 +95,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
-        most_kept_bytes: int = Limits().kept_result_bytes,
+        most_kept_bytes: int = Limits().stored_result_bytes,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -276,7 +276,7 @@ class WorkerSession:
         if lease.kept is None or (size_bytes := lease.kept.announced(position)) is None:
             return []
         times = lease.kept.times()
-        news = on.ResultKept(self.name, lease.epoch, lease.id, position, size_bytes, *times)
+        news = on.ResultStored(self.name, lease.epoch, lease.id, position, size_bytes, *times)
         return [news]
 
     def _read(self, action: do.Read) -> list[on.Event]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import zmq
 
 from cluster.core.scheduler import Scheduler
-from cluster.shells.malloc_trim import Heap
+from cluster.shells.malloc_trim import MallocTrim
 from cluster.shells.transport import Channel, Listener, Waker, check_bind
 from cluster.spec import BASELINE, ClusterSpec, load_codec, load_part
 from cluster.vocabulary import actions as do
@@ -70,7 +70,7 @@ class ClusterCoordinator:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._channel = Channel(self._context, zmq.ROUTER, spec)
         self._waker = Waker()
-        self._heap = Heap(spec.trim_bytes)
+        self._heap = MallocTrim(spec.trim_bytes)
         self._clients: dict[str, bytes] = {}
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}

@@ -28,7 +28,7 @@ ONE_HEAP = {
 }
 
 
-class Heap:
+class MallocTrim:
     """Trims this process's heap after each ``after_bytes`` of messages; never, if that is 0.
 
     Where the C library has no ``malloc_trim`` (musl, macOS) nothing is ever given back.
@@ -51,7 +51,7 @@ class Heap:
             self._trim(0)
 
 
-def restart_with_one_heap() -> None:
+def reexec_with_one_heap() -> None:
     """Begin this process's program anew with ONE_HEAP; return if it has begun so, or can't.
 
     What the environment says already is left as it is.

@@ -30,7 +30,7 @@ from cluster.vocabulary.errors import ClusterError, ProtocolError
 from cluster.vocabulary.task import NO_LOAD, Gpu, Load
 from cluster.work.handlers import Handlers
 from cluster.work.host import host_load
-from cluster.work.lease_runner import Shift
+from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
 
@@ -72,7 +72,7 @@ class Worker:
             gpus=gpus,
             host=socket.gethostname(),
             pid=os.getpid(),
-            most_kept_bytes=spec.limits.kept_result_bytes,
+            most_kept_bytes=spec.limits.stored_result_bytes,
         )
         try:
             for event in self._session.introduction():
@@ -86,7 +86,7 @@ class Worker:
         #: how many tasks of a kind to run between two looks at the clock
         self._steps: dict[str, int] = {}
         #: what each slot works on, by its line
-        self._shifts: dict[Line, Shift] = {}
+        self._shifts: dict[Line, LeaseRunner] = {}
         self._waker = Waker()
         #: the control thread has something to say now: the worker was taken in, or is done
         self._control_waker = Waker()
@@ -189,34 +189,34 @@ class Worker:
     def _work_through(self, lease: HeldLease, line: Line) -> None:
         """Run a lease step by step, so that results don't wait long."""
         step = self._steps.get(lease.kind, 1)
-        shift = Shift(lease, self.handlers, step, self.spec.limits)
-        self._shifts[line] = shift
-        while shift.go_on():
-            if shift.waits_s() > REPORT_AFTER_S:
-                self._report(shift, line)
+        runner = LeaseRunner(lease, self.handlers, step, self.spec.limits)
+        self._shifts[line] = runner
+        while runner.go_on():
+            if runner.waits_s() > REPORT_AFTER_S:
+                self._report(runner, line)
         del self._shifts[line]
-        self._steps[lease.kind] = shift.step
-        self._report(shift, line)
+        self._steps[lease.kind] = runner.step
+        self._report(runner, line)
         if lease.kept is not None:
             with self._lock:
                 events = self._session.give_back(lease)
             line.send(events)
 
-    def _report(self, shift: Shift, line: Line) -> None:
+    def _report(self, runner: LeaseRunner, line: Line) -> None:
         with line.lock:
-            gathered = shift.collect()
+            gathered = runner.collect()
             if gathered.outcomes:
-                line.send(self._told(shift.lease, gathered))
+                line.send(self._told(runner.lease, gathered))
 
     def _report_held_up(self) -> None:
         """Report what is done behind the back of handlers that take long."""
-        for line, shift in list(self._shifts.items()):
+        for line, runner in list(self._shifts.items()):
             # Who holds a line is busy with it, so nothing is held up there.
             if line.lock.acquire(blocking=False):
                 try:
-                    gathered = shift.collect()
+                    gathered = runner.collect()
                     if gathered.outcomes:
-                        line.send(self._told(shift.lease, gathered))
+                        line.send(self._told(runner.lease, gathered))
                 finally:
                     line.lock.release()
 

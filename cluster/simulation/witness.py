@@ -25,7 +25,7 @@ FromWorker: TypeAlias = (
     | on.TasksReleased
     | on.WorkerDraining
     | on.WorkerLeft
-    | on.ResultKept
+    | on.ResultStored
     | on.ChunkRead
 )
 FROM_WORKER = get_args(FromWorker)
@@ -103,7 +103,7 @@ class Presence:
             elif isinstance(action, do.Assign):
                 stop = action.start + len(action.payloads)
                 self._set(action.worker, action.lease, action.start, stop)
-            elif isinstance(action, do.Offer) and isinstance(event, on.ResultKept):
+            elif isinstance(action, do.Offer) and isinstance(event, on.ResultStored):
                 # What is through and waits to be fetched is in its hands, but not on its credit.
                 self._set(event.worker, event.lease, 0, 0)
 

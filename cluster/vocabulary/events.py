@@ -184,7 +184,7 @@ class WorkerLeft(msgspec.Struct, array_like=True, tag=15):
     reason: Text = ""
 
 
-class ResultKept(msgspec.Struct, array_like=True, tag=16):
+class ResultStored(msgspec.Struct, array_like=True, tag=16):
     """A worker has the result of a task, too large for a report, and keeps it to be fetched. It
     says so again with each heartbeat; later positions of the lease wait behind it.
     """
@@ -231,7 +231,7 @@ Event: TypeAlias = (
     | TasksReleased
     | WorkerDraining
     | WorkerLeft
-    | ResultKept
+    | ResultStored
     | ChunkRead
     | WorkerLost
 )

@@ -29,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     A result over ``stream_bytes`` stays with its worker until its client has fetched it, in chunks
     of ``chunk_bytes``; over ``result_bytes`` it is a failure. A worker that keeps
-    ``kept_result_bytes`` or more begins no further lease until some are fetched.
+    ``stored_result_bytes`` or more begins no further lease until some are fetched.
     """
 
     heartbeat_s: Period = 0.2
@@ -50,7 +50,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream_bytes: Whole = 1 << 23
     chunk_bytes: Whole = 1 << 20
     result_bytes: Whole = 1 << 30
-    kept_result_bytes: Whole = 1 << 30
+    stored_result_bytes: Whole = 1 << 30
 
     @property
     def most_inline_bytes(self) -> int:

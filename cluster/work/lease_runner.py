@@ -22,12 +22,12 @@ LOOK_AFTER_S = 0.00025
 MAX_STEP = 256
 
 
-class Shift:
+class LeaseRunner:
     """Work through ``lease``; ``step`` is how many tasks to run before looking at the clock.
 
     Single tasks are claimed one by one, so that all behind a slow one can be given back; a batch
     handler is given as many at once as a step is long. A result too large for a report is kept in
-    the lease, and ends the shift; one over ``result_bytes`` is a failure.
+    the lease, and ends the runner; one over ``result_bytes`` is a failure.
     """
 
     def __init__(self, lease: HeldLease, handlers: Handlers, step: int, limits: Limits) -> None:

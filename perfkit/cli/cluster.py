@@ -104,12 +104,12 @@ def coordinator(
         chosen = build_spec(found.spec, found.set)
         _check_bind(found)
         from cluster.process import run_coordinator
-        from cluster.shells.malloc_trim import restart_with_one_heap
+        from cluster.shells.malloc_trim import reexec_with_one_heap
         from perfkit.cli.up import port_taken
 
         # Only a process that is this command's own may begin it anew.
         if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
-            restart_with_one_heap()
+            reexec_with_one_heap()
         note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")
         with port_taken(found.bind):
             run_coordinator(chosen, found.bind, insecure=found.insecure, cprofile=None, alone=True)

@@ -14,7 +14,7 @@ from perfkit.cli.config import SettingError
 from perfkit.cli.output import out
 
 if TYPE_CHECKING:
-    from perfkit.bench.goals.table import LimitRow, LimitTable
+    from perfkit.bench.goals.table import GoalRow, GoalTable
 
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
@@ -27,10 +27,10 @@ TABLES = {
 }
 
 
-def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> LimitTable:
+def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> GoalTable:
     """Measure every goal of a table."""
     module, function = TABLES[name]
-    table: LimitTable = getattr(import_module(module), function)(profile, seed=seed, progress=say)
+    table: GoalTable = getattr(import_module(module), function)(profile, seed=seed, progress=say)
     return table
 
 
@@ -50,7 +50,7 @@ def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
         raise SettingError(f"--profile: there is no {profile!r}; there are {known}{hint}")
 
 
-def show(table: LimitTable, machine: str) -> None:
+def show(table: GoalTable, machine: str) -> None:
     """The goals as a table, then how they were measured and where."""
     console = out()
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -70,7 +70,7 @@ def show(table: LimitTable, machine: str) -> None:
         console.print(f"\n{note}", markup=False)
 
 
-def _cells(row: LimitRow) -> dict[str, str | Text]:
+def _cells(row: GoalRow) -> dict[str, str | Text]:
     from perfkit.bench.goals.table import ends, number, verdict
 
     word = verdict(row)

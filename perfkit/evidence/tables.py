@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields as fields_of
 from html import escape
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from perfkit.evidence.samples import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def data_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as a DataFrame; raises ModuleNotFoundError that says what to install without pandas."""
+def data_frame(rows: Iterable[object], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows as a DataFrame; a row is a mapping, a dataclass or a struct.
+
+    `columns` are the fields to show, in order; without it, those of the first row. A field that
+    holds an `Interval` becomes three columns: `name`, `name_low` and `name_high`. Raises
+    ModuleNotFoundError, which says what to install, without pandas.
+    """
     try:
         import pandas as pd
     except ModuleNotFoundError as missing:
@@ -19,7 +29,29 @@ def data_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> 
             'A DataFrame needs pandas, which is not installed: pip install "perfkit[lab]".',
             name="pandas",
         ) from missing
-    return pd.DataFrame(rows, columns=list(columns))
+    fields = [_fields(row) for row in rows]
+    if columns is None:
+        columns = list(fields[0]) if fields else []
+    flat = [_flat({name: row.get(name) for name in columns}) for row in fields]
+    return pd.DataFrame(flat, columns=list(flat[0]) if flat else list(columns))
+
+
+def _fields(row: object) -> Mapping[str, object]:
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, msgspec.Struct):
+        return msgspec.structs.asdict(row)
+    return {field.name: getattr(row, field.name) for field in fields_of(row)}  # type: ignore[arg-type]
+
+
+def _flat(row: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in row.items():
+        if isinstance(value, Interval):
+            flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        else:
+            flat[name] = value
+    return flat
 
 
 def html_table(

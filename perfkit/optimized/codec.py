@@ -58,7 +58,7 @@ FromPeer: TypeAlias = (
     | on.TasksReleased
     | on.WorkerDraining
     | on.WorkerLeft
-    | on.ResultKept
+    | on.ResultStored
     | on.ChunkRead
 )
 Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]

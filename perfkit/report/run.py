@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from perfkit.evidence.text import duration
 from perfkit.report.engine import headlines as findings
 from perfkit.report.engine.execute import execute_notebook
 from perfkit.report.engine.folder import RunFolder, run_folder
@@ -28,7 +29,6 @@ from perfkit.report.engine.outcome import ExitCode, Failure, ReportError, Status
 from perfkit.report.engine.parameters import Parameter, load_cells, read_parameters, resolve
 from perfkit.report.engine.progress import Progress, progress_for
 from perfkit.report.engine.result import NotebookRun, ReportRun
-from perfkit.report.figures.units import duration
 from perfkit.report.page.html import PageFacts, notebook_title, render_notebook
 from perfkit.report.page.index import IndexFacts, render_index
 

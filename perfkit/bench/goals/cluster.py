@@ -10,7 +10,7 @@ from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster_runs import Contest, Sizes
-from perfkit.bench.goals.table import BASELINE, Goal, LimitTable, chosen, make_row
+from perfkit.bench.goals.table import BASELINE, Goal, GoalTable, chosen, make_row
 from perfkit.evidence.environment import fingerprint
 from perfkit.optimized.specs import spec_named
 
@@ -117,7 +117,7 @@ def measure_limits(
     baseline: ClusterSpec = BASELINE_SPEC,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-) -> LimitTable:
+) -> GoalTable:
     """Measure every goal on this machine: clusters, bare brokers and their clients in turns.
 
     `optimized` None takes the spec of that name. `progress` is called with one plain line at a
@@ -138,7 +138,7 @@ def measure_limits(
     latencies, layout = runs.latency(contest)
     readings |= latencies | runs.mixed(contest) | runs.payloads(contest)
     readings |= runs.choosing(contest) | runs.headers(contest)
-    return LimitTable(
+    return GoalTable(
         tuple(make_row(goal, readings, seed) for goal in GOALS),
         environment,
         name,

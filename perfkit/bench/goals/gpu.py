@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from perfkit.bench.goals.gpu_fuzz import fuzz
 from perfkit.bench.goals.recorded_cards import judge
-from perfkit.bench.goals.table import OPTIMIZED, Goal, LimitTable, chosen, make_row
+from perfkit.bench.goals.table import OPTIMIZED, Goal, GoalTable, chosen, make_row
 from perfkit.bench.workloads.load import WrongResult
 from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
 from perfkit.evidence.environment import fingerprint
@@ -98,7 +98,7 @@ def measure_gpu(
     seed: int = 0,
     recorded: Path = RECORDED,
     progress: Callable[[str], None] | None = None,
-) -> LimitTable:
+) -> GoalTable:
     """Measure every goal on this machine.
 
     Raises ExperimentError for an unknown profile and WrongResult when a sample was not what the
@@ -116,7 +116,7 @@ def measure_gpu(
     if judged:
         right = 100.0 * (judged - len(differ)) / judged
         readings["recorded"] = {OPTIMIZED: [right] * sizes.rounds}
-    return LimitTable(
+    return GoalTable(
         tuple(make_row(goal, readings, seed) for goal in GOALS),
         environment,
         name,

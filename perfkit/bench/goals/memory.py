@@ -15,7 +15,7 @@ from perfkit.bench.goals.memory_runs import MAKERS, Amounts, Subjects
 from perfkit.bench.goals.sharing import GOALS as SHARING_GOALS
 from perfkit.bench.goals.sharing import measure_sharing
 from perfkit.bench.goals.streaming import ROLES
-from perfkit.bench.goals.table import BASELINE, Goal, LimitRow, LimitTable, chosen, make_row
+from perfkit.bench.goals.table import BASELINE, Goal, GoalRow, GoalTable, chosen, make_row
 from perfkit.bench.leaks.check import OBJECTS_MOST, Leak, LeakRow, LeakTable, check_leaks
 from perfkit.bench.workloads.rounds import Readings
 from perfkit.evidence.environment import fingerprint
@@ -101,7 +101,7 @@ def measure_memory(
     baseline: ClusterSpec = BASELINE_SPEC,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
-) -> LimitTable:
+) -> GoalTable:
     """Measure every goal on this machine, in fresh clusters that take turns.
 
     `optimized` None takes the spec of that name. `progress` is called with one plain line at a
@@ -123,7 +123,7 @@ def measure_memory(
         readings |= make(subjects)
     rows = [make_row(goal, readings, seed) for goal in GOALS]
     rows += [row for make in ROW_MAKERS for row in make(subjects)]
-    return LimitTable(
+    return GoalTable(
         tuple(rows),
         environment,
         name,
@@ -134,7 +134,7 @@ def measure_memory(
     )
 
 
-def sharing_a_model(subjects: Subjects) -> Sequence[LimitRow]:
+def sharing_a_model(subjects: Subjects) -> Sequence[GoalRow]:
     """Workers with one model, shared and the plain way; unknown, with the reason told, where the
     model is not there.
     """
@@ -146,17 +146,17 @@ def sharing_a_model(subjects: Subjects) -> Sequence[LimitRow]:
         return [make_row(goal, {}) for goal in SHARING_GOALS.values()]
 
 
-def growing(subjects: Subjects) -> Sequence[LimitRow]:
+def growing(subjects: Subjects) -> Sequence[GoalRow]:
     """What is left of each kind of event."""
     found = check_leaks(subjects.optimized, subjects.amounts.leaks, progress=subjects.say)
     return growth_rows(found)
 
 
 #: Tables of others that belong into this one.
-ROW_MAKERS: Sequence[Callable[[Subjects], Sequence[LimitRow]]] = (sharing_a_model, growing)
+ROW_MAKERS: Sequence[Callable[[Subjects], Sequence[GoalRow]]] = (sharing_a_model, growing)
 
 
-def growth_rows(table: LeakTable, baseline: LeakTable | None = None) -> tuple[LimitRow, ...]:
+def growth_rows(table: LeakTable, baseline: LeakTable | None = None) -> tuple[GoalRow, ...]:
     """The goal "growth per event" as rows of the table of goals, one for each kind of event.
 
     The figure is of gc objects; a goal is met only if nothing else is left either.
@@ -165,9 +165,9 @@ def growth_rows(table: LeakTable, baseline: LeakTable | None = None) -> tuple[Li
     return tuple(_growth_row(row, table.spec, known.get(row.event)) for row in table.rows)
 
 
-def _growth_row(row: LeakRow, spec: str, baseline: LeakRow | None) -> LimitRow:
+def _growth_row(row: LeakRow, spec: str, baseline: LeakRow | None) -> GoalRow:
     figure = row.gc_objects_per_event
-    return LimitRow(
+    return GoalRow(
         name=f"growth_{row.event.replace(' ', '_')}",
         value=figure.value,
         unit="objects",

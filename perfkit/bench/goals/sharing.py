@@ -29,7 +29,7 @@ from cluster.models.tensor import unpack_tensor
 from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED
-from perfkit.bench.goals.table import Goal, LimitRow, ends, make_row, number, verdict
+from perfkit.bench.goals.table import Goal, GoalRow, ends, make_row, number, verdict
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
 from perfkit.evidence.tables import data_frame, html_table
@@ -86,10 +86,10 @@ class SharingTable:
     workers, load and latency. `first_load_ms` are loads into an empty cache.
     """
 
-    rows: tuple[LimitRow, ...]
+    rows: tuple[GoalRow, ...]
     first_load_ms: tuple[float, ...]
 
-    def __iter__(self) -> Iterator[LimitRow]:
+    def __iter__(self) -> Iterator[GoalRow]:
         return iter(self.rows)
 
     def to_frame(self) -> pd.DataFrame:

@@ -56,7 +56,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class LimitRow:
+class GoalRow:
     """One goal: the cluster's figure, the bare `limit`'s, their ratio, and whether it is met.
 
     `value` is between `low` and `high`, in `unit` as `limit` and `baseline` are; `ratio` is of
@@ -89,12 +89,12 @@ COLUMNS = ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met
 
 
 @dataclass(frozen=True)
-class LimitTable:
+class GoalTable:
     """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran, and
     empty in a table without; `notes` say below the table what would be too long for its cells.
     """
 
-    rows: tuple[LimitRow, ...]
+    rows: tuple[GoalRow, ...]
     environment: Environment
     profile: str
     seed: int
@@ -102,10 +102,10 @@ class LimitTable:
     duration_s: float
     notes: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[LimitRow]:
+    def __iter__(self) -> Iterator[GoalRow]:
         return iter(self.rows)
 
-    def of(self, name: str) -> LimitRow:
+    def of(self, name: str) -> GoalRow:
         """The row of a goal; raises KeyError that names those there are."""
         for row in self.rows:
             if row.name == name:
@@ -139,7 +139,7 @@ class LimitTable:
         return data_frame(rows, list(rows[0]) if rows else [])
 
     def _repr_html_(self) -> str:
-        def cells(row: LimitRow) -> dict[str, str]:
+        def cells(row: GoalRow) -> dict[str, str]:
             return {
                 "goal": row.name,
                 "asked": row.goal_text,
@@ -175,7 +175,7 @@ def chosen(profile: str | S, profiles: Mapping[str, S]) -> tuple[str, S]:
     return profile, profiles[profile]
 
 
-def make_row(goal: Goal, readings: Readings, seed: int = 0) -> LimitRow:
+def make_row(goal: Goal, readings: Readings, seed: int = 0) -> GoalRow:
     """The row of a goal, from what was read; what nobody read is None."""
     arms = readings.get(goal.figure, {})
     own = arms.get(OPTIMIZED, [])
@@ -185,7 +185,7 @@ def make_row(goal: Goal, readings: Readings, seed: int = 0) -> LimitRow:
     against = goal.against or goal.limit
     ratio = _ratio(arms.get(against or "", []), own, goal.better, seed)
     judged = figure if goal.of == "value" else ratio
-    return LimitRow(
+    return GoalRow(
         name=goal.name,
         value=figure.value,
         unit=goal.unit,
@@ -223,7 +223,7 @@ def is_met(figure: Interval, goal: float | None, better: Direction) -> bool | No
     return False if low is not None and low > goal else None
 
 
-def verdict(row: LimitRow) -> str:
+def verdict(row: GoalRow) -> str:
     """Whether the goal is met, as a word."""
     if row.goal is None:
         return "–"

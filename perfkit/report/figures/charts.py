@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfkit.evidence.text import UNKNOWN, measured, quantity
 from perfkit.report.figures.lines import draw_lines
 from perfkit.report.figures.plotting import (
     BLUE,
@@ -31,7 +32,6 @@ from perfkit.report.figures.plotting import (
     with_room,
 )
 from perfkit.report.figures.svg import INK, QUIET, as_file, to_svg
-from perfkit.report.figures.units import UNKNOWN, measured, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

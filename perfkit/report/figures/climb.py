@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perfkit.evidence.text import measured, quantity
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import (
     BLUE,
@@ -21,7 +22,6 @@ from perfkit.report.figures.plotting import (
     label_rows,
 )
 from perfkit.report.figures.svg import INK, QUIET, to_svg
-from perfkit.report.figures.units import measured, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

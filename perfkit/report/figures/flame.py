@@ -11,10 +11,10 @@ import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from perfkit.evidence.text import quantity
 from perfkit.profile.flame import Flame, Frame
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import BLUE, GREEN, ORANGE
-from perfkit.report.figures.units import quantity
 
 WIDTH, ROW = 1_000.0, 17.0
 #: Frames narrower than this, in units of WIDTH, cannot be seen.

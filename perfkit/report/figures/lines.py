@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.plotting import colors
 from perfkit.report.figures.svg import INK
-from perfkit.report.figures.units import UNKNOWN, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

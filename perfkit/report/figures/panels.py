@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.lines import draw_lines
 from perfkit.report.figures.plotting import stacked_canvas
 from perfkit.report.figures.svg import to_svg
-from perfkit.report.figures.units import UNKNOWN, quantity
 
 _PANEL_INCHES = 1.35
 

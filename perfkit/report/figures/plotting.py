@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perfkit.evidence.text import quantity
 from perfkit.report.figures.svg import INK, QUIET
-from perfkit.report.figures.units import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perfkit.evidence.text import UNKNOWN, duration, interval, measured, quantity
 from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ExitCode
 from perfkit.report.engine.result import NotebookRun
-from perfkit.report.figures.units import UNKNOWN, duration, interval, measured, quantity
 from perfkit.report.page.html import TEMPLATES, style
 
 #: How the exit code reads to a person.

@@ -16,10 +16,10 @@ from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.evidence.results import Result, save
 from perfkit.evidence.stats import Interval
 from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import measured, quantity
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.figures.charts import Bar
-from perfkit.report.figures.units import measured, quantity
 from perfkit.report.stories.views import (
     CLAIMED_MB,
     CONFIDENCE,

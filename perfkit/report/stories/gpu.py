@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.watched import Origin, Series, Watched, WatchedCard, resolved
 from perfkit.bench.goals.gpu import GOALS
-from perfkit.bench.goals.table import LimitTable
+from perfkit.bench.goals.table import GoalTable
 from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import UNKNOWN, measured, quantity
 from perfkit.gpu.rocprof import KernelProfile, TopKernels, read
 from perfkit.gpu.sampler import samples_html
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.figures.units import UNKNOWN, measured, quantity
 from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
 from perfkit.report.stories.views import FULL, Words, said
 
@@ -168,7 +168,7 @@ def bandwidths(top: TopKernels) -> Figure:
     )
 
 
-def record(out_dir: str | Path, watched: Watched, goals: LimitTable) -> None:
+def record(out_dir: str | Path, watched: Watched, goals: GoalTable) -> None:
     """Save the throughput, the energy of own cards and each goal as headlines."""
     result = watched.result
     headlines.record(
@@ -190,7 +190,7 @@ def record(out_dir: str | Path, watched: Watched, goals: LimitTable) -> None:
     record_goals(out_dir, GOALS, goals)
 
 
-def verdict(watched: Watched, goals: LimitTable) -> Words:
+def verdict(watched: Watched, goals: GoalTable) -> Words:
     """What was found of the cards and the tasks, and which goals are met."""
     result = watched.result
     told = [

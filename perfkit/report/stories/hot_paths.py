@@ -19,15 +19,15 @@ from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.cluster_runs import Sizes
-from perfkit.bench.goals.table import Goal, LimitTable, verdict
+from perfkit.bench.goals.table import Goal, GoalTable, verdict
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Comparison, Verdict
 from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import measured, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
 from perfkit.report.figures.climb import Step
-from perfkit.report.figures.units import measured, quantity
 from perfkit.report.stories.views import FULL, Facts, Words, ends, percent
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def peer_words(table: PeerTable) -> Words:
     return Words(tuple(told))
 
 
-def limit_words(table: LimitTable) -> Words:
+def limit_words(table: GoalTable) -> Words:
     """How many goals are met, and which are not, each with its figure."""
     judged = [row for row in table.rows if row.goal is not None]
     met = [row for row in judged if row.met]
@@ -277,12 +277,12 @@ def limit_words(table: LimitTable) -> Words:
     return Words(tuple(told))
 
 
-def record_limits(out_dir: str | Path, table: LimitTable) -> None:
+def record_limits(out_dir: str | Path, table: GoalTable) -> None:
     """Save each goal of the table of limits as a headline."""
     record_goals(out_dir, GOALS, table)
 
 
-def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: LimitTable) -> None:
+def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -> None:
     """Save each goal as a headline: its figure, or the ratio where that is what is asked."""
     for goal in goals:
         row = table.of(goal.name)

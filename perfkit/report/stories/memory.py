@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perfkit.bench.goals.memory import GOALS
-from perfkit.bench.goals.table import LimitTable
+from perfkit.bench.goals.table import GoalTable
 from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.hot_paths import limit_words, record_goals
 from perfkit.report.stories.views import Words
@@ -21,7 +21,7 @@ DRAINED = ("drained_run", "drained_alone")
 COUNTED = ("allocations_stream", "allocations_single")
 
 
-def bars(table: LimitTable, names: Sequence[str]) -> list[Bar]:
+def bars(table: GoalTable, names: Sequence[str]) -> list[Bar]:
     """Each row twice, the baseline first; the goal stands beside the optimised one if it is in the
     row's unit.
     """
@@ -34,11 +34,11 @@ def bars(table: LimitTable, names: Sequence[str]) -> list[Bar]:
     return found
 
 
-def words(table: LimitTable) -> Words:
+def words(table: GoalTable) -> Words:
     """How many goals are met, and which are not, each with its figure."""
     return limit_words(table)
 
 
-def record(out_dir: str | Path, table: LimitTable) -> None:
+def record(out_dir: str | Path, table: GoalTable) -> None:
     """Save each goal as a headline."""
     record_goals(out_dir, GOALS, table)

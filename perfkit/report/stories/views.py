@@ -19,8 +19,8 @@ from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import measured, quantity
 from perfkit.report.figures.charts import Bar, Stage
-from perfkit.report.figures.units import measured, quantity
 from perfkit.report.page.index import machine_facts
 
 if TYPE_CHECKING:

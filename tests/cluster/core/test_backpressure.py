@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.core.backpressure import Unread
+from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
 from cluster.core.run import Range, Run
 from cluster.protocol.client_session import ClientSession, Options, Settled
@@ -134,13 +134,13 @@ def test_a_client_that_stops_reading_is_kept_within_the_bound_and_gets_everythin
 ) -> None:
     runs, tasks, payload, bound = 40, 1_000, b"%0100d", 2_000_000
     kept = [0]
-    add = Unread.add
+    add = Backpressure.add
 
-    def watched(unread: Unread, client: str, size_bytes: int) -> None:
+    def watched(unread: Backpressure, client: str, size_bytes: int) -> None:
         add(unread, client, size_bytes)
         kept[0] = max(kept[0], unread.total_bytes)
 
-    monkeypatch.setattr(Unread, "add", watched)
+    monkeypatch.setattr(Backpressure, "add", watched)
     spec = limited(retained_bytes=bound, client_liveness_s=60.0)
     served = serve(spec=spec)
     peer, session = stranger(served.coordinator.endpoint), ClientSession("slow")

@@ -1,4 +1,4 @@
-"""Stretches against the plainest model of them: a set of numbers."""
+"""RangeSet against the plainest model of them: a set of numbers."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.rangeset import Stretches, stretches
+from cluster.core.rangeset import RangeSet, as_ranges
 
 
 @given(st.lists(st.integers(0, 40)))
 def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: list[int]) -> None:
-    ranges = stretches(positions)
+    ranges = as_ranges(positions)
     assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
     assert all(a[1] < b[0] for a, b in pairwise(ranges))
 
@@ -24,14 +24,14 @@ def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: li
 def test_stretches_of_some_positions(
     positions: Iterable[int], ranges: list[tuple[int, int]]
 ) -> None:
-    assert stretches(positions) == ranges
+    assert as_ranges(positions) == ranges
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))
 def test_they_hold_what_was_added_and_not_cut_off_in_whatever_order(
     moves: list[tuple[bool, int]],
 ) -> None:
-    some, model = Stretches(99), set[int]()
+    some, model = RangeSet(99), set[int]()
     for adds, number in moves:
         if adds:
             some.add(number)
@@ -40,12 +40,12 @@ def test_they_hold_what_was_added_and_not_cut_off_in_whatever_order(
             some.forget_below(number)
             model = {each for each in model if each >= number}
         assert [number for number in range(33) if number in some] == sorted(model)
-        assert [*some] == stretches(model)
-        assert len(some) == len(stretches(model))
+        assert [*some] == as_ranges(model)
+        assert len(some) == len(as_ranges(model))
 
 
 def test_numbers_in_order_stay_one_stretch_however_many_they_are() -> None:
-    some = Stretches(1)
+    some = RangeSet(1)
     for number in range(10_000):
         some.add(number)
     assert [*some] == [(0, 10_000)]
@@ -55,19 +55,19 @@ def test_numbers_in_order_stay_one_stretch_however_many_they_are() -> None:
 def test_over_their_bound_they_hold_too_much_at_the_lower_end_and_lose_nothing(
     numbers: list[int], most: int
 ) -> None:
-    some = Stretches(most)
+    some = RangeSet(most)
     for number in numbers:
         some.add(number)
         assert len(some) <= most
     held = {number for number in range(-1, 63) if number in some}
     assert held >= set(numbers)
     assert held <= set(range(min(numbers, default=0), max(numbers, default=0) + 1))
-    if len(stretches(numbers)) <= most and sorted(numbers) == numbers:
+    if len(as_ranges(numbers)) <= most and sorted(numbers) == numbers:
         assert held == set(numbers), "nothing was over the bound at any time"
 
 
 def test_the_lowest_gap_is_closed_first() -> None:
-    some = Stretches(2)
+    some = RangeSet(2)
     for number in (5, 1, 9):
         some.add(number)
     assert [*some] == [(1, 6), (9, 10)]

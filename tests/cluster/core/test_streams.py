@@ -22,8 +22,8 @@ SIZE = 10
 COUNTED = {"streams": 1, "streamed_bytes": 4}
 
 
-def kept(bench: Bench, position: int = 0, lease: int = 1, worker: str = "w") -> on.ResultKept:
-    return on.ResultKept(worker, bench.epochs[worker], lease, position, SIZE, 1.0, 1.5)
+def kept(bench: Bench, position: int = 0, lease: int = 1, worker: str = "w") -> on.ResultStored:
+    return on.ResultStored(worker, bench.epochs[worker], lease, position, SIZE, 1.0, 1.5)
 
 
 def chunk(bench: Bench, lease: int = 1, position: int = 0, worker: str = "w") -> on.ChunkRead:
@@ -330,7 +330,7 @@ def test_a_worker_that_is_stopped_waits_for_a_result_while_it_is_fetched_and_no_
 
 
 def test_a_cancelled_future_lets_its_worker_go_on(serve, limited, until):
-    running = serve(spec=limited(stream_bytes=100, kept_result_bytes=101, chunk_bytes=1))
+    running = serve(spec=limited(stream_bytes=100, stored_result_bytes=101, chunk_bytes=1))
     (member,) = running.crew
     large = running.client.submit("pattern", b"100000")
     until(lambda: running.client.status().counters.get("streamed_bytes"))

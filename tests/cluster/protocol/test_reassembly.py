@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.protocol import reassembly as assembly
-from cluster.protocol.reassembly import MAX_STREAMS, REPEAT_AFTER_S, WINDOW_CHUNKS, Assemblies
+from cluster.protocol import reassembly as reassembly
+from cluster.protocol.reassembly import MAX_STREAMS, REPEAT_AFTER_S, WINDOW_CHUNKS, Reassemblies
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, State
@@ -25,12 +25,12 @@ def answer(request: on.ChunkRequested) -> do.DeliverChunk:
     return do.DeliverChunk("c", *place, request.offset, [part])
 
 
-def said(streams: Assemblies) -> list[on.Event]:
+def said(streams: Reassemblies) -> list[on.Event]:
     events, streams.outbox = streams.outbox, []
     return events
 
 
-def asked(streams: Assemblies) -> list[on.ChunkRequested]:
+def asked(streams: Reassemblies) -> list[on.ChunkRequested]:
     events = said(streams)
     assert all(isinstance(event, on.ChunkRequested) for event in events)
     return [event for event in events if isinstance(event, on.ChunkRequested)]
@@ -44,7 +44,7 @@ def confirm(lease: int = 1, position: int = 0) -> do.Confirm:
 def test_every_order_of_chunks_and_repeats_gives_the_result(
     chunk_bytes: int, data: st.DataObject
 ) -> None:
-    streams = Assemblies("c", chunk_bytes)
+    streams = Reassemblies("c", chunk_bytes)
     streams.offered(offer(), 0.0)
     waiting, answered = asked(streams), 0
     while waiting:
@@ -62,7 +62,7 @@ def test_every_order_of_chunks_and_repeats_gives_the_result(
 
 
 def test_a_result_is_bytes_and_only_there_when_all_is_and_it_is_confirmed() -> None:
-    streams = Assemblies("c", 60)
+    streams = Reassemblies("c", 60)
     streams.offered(offer(), 0.0)
     first, second = asked(streams)
     streams.arrived(answer(first), 0.0)
@@ -74,7 +74,7 @@ def test_a_result_is_bytes_and_only_there_when_all_is_and_it_is_confirmed() -> N
 
 
 def test_under_another_lease_it_starts_over_and_the_old_ones_chunks_are_dropped() -> None:
-    streams = Assemblies("c", 60)
+    streams = Reassemblies("c", 60)
     streams.offered(offer(lease=2), 0.0)
     old = asked(streams)
     streams.arrived(answer(old[0]), 0.0)
@@ -94,7 +94,7 @@ def test_under_another_lease_it_starts_over_and_the_old_ones_chunks_are_dropped(
     [(0, b"x" * 59), (1, b"x" * 60), (120, b"x"), (60, b"x" * 41), (60, b"")],
 )
 def test_what_was_not_asked_for_is_dropped(offset: int, chunk: bytes) -> None:
-    streams = Assemblies("c", 60)
+    streams = Reassemblies("c", 60)
     streams.arrived(do.DeliverChunk("c", 0, 0, 1, offset, [chunk]), 0.0)
     streams.offered(offer(), 0.0)
     streams.arrived(do.DeliverChunk("c", 0, 0, 1, offset, [chunk]), 0.0)
@@ -102,7 +102,7 @@ def test_what_was_not_asked_for_is_dropped(offset: int, chunk: bytes) -> None:
 
 
 def test_few_results_are_fetched_at_once_and_the_next_when_one_is_over() -> None:
-    streams = Assemblies("c", 100)
+    streams = Reassemblies("c", 100)
     for position in range(MAX_STREAMS + 2):
         streams.offered(offer(position), 0.0)
     assert [request.position for request in asked(streams)] == [*range(MAX_STREAMS)]
@@ -114,7 +114,7 @@ def test_few_results_are_fetched_at_once_and_the_next_when_one_is_over() -> None
 
 
 def test_what_has_no_answer_is_said_again_after_a_while_and_not_before() -> None:
-    streams = Assemblies("c", 30)
+    streams = Reassemblies("c", 30)
     streams.offered(offer(), 0.0)
     requests = asked(streams)
     streams.arrived(answer(requests.pop(1)), 0.5)
@@ -136,8 +136,8 @@ def test_a_result_there_is_no_memory_for_is_given_up_and_its_task_says_why(
     def refuse() -> None:
         raise MemoryError
 
-    monkeypatch.setattr(assembly, "BytesIO", refuse)
-    streams = Assemblies("c", 60)
+    monkeypatch.setattr(reassembly, "BytesIO", refuse)
+    streams = Reassemblies("c", 60)
     streams.offered(offer(), 0.0)
     assert said(streams) == [on.TasksCancelled("c", 0, [0])]
     cancelled = Failure(0, "Cancelled", "cancelled", State.CANCELLED)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.protocol.stored_results import Gathered, KeptResults
+from cluster.protocol.stored_results import Gathered, StoredResults
 from cluster.vocabulary.task import Failure
 
 NO = Failure(7, "ValueError", "no")
@@ -15,9 +15,9 @@ def test_outcomes_are_split_with_their_failures_and_their_time() -> None:
 
 
 @pytest.fixture
-def kept() -> KeptResults:
+def kept() -> StoredResults:
     """Positions 3 to 7 of a lease are done; the results of 4 and 5 are large."""
-    results = KeptResults()
+    results = StoredResults()
     results.put(4, b"large")
     results.put(5, bytearray(b"larger"))
     results.behind.append(Gathered([b"3", b"", b"", b"6", b""], [NO], 0.0, 5.0))
@@ -25,7 +25,7 @@ def kept() -> KeptResults:
 
 
 def test_what_stands_before_a_large_result_is_ready_and_the_rest_is_when_that_is_dropped(
-    kept: KeptResults,
+    kept: StoredResults,
 ) -> None:
     assert kept.announced(3) is None
     assert kept.take(3) == Gathered([b"3"], [], 0.0, 1.0)
@@ -38,7 +38,7 @@ def test_what_stands_before_a_large_result_is_ready_and_the_rest_is_when_that_is
     assert (kept.take(8), kept.size_bytes) == (None, 0)
 
 
-def test_nothing_is_announced_before_it_is_its_turn(kept: KeptResults) -> None:
+def test_nothing_is_announced_before_it_is_its_turn(kept: StoredResults) -> None:
     kept.behind.clear()
     assert kept.announced(4) is None
     kept.drop(())
@@ -46,7 +46,7 @@ def test_nothing_is_announced_before_it_is_its_turn(kept: KeptResults) -> None:
 
 
 def test_chunks_are_parts_of_what_was_kept_and_not_copies() -> None:
-    kept, result = KeptResults(), bytearray(b"0123456789")
+    kept, result = StoredResults(), bytearray(b"0123456789")
     kept.put(0, memoryview(result).cast("H"))
     chunk = kept.chunk(0, 4, 3)
     result[4] = ord("x")
@@ -55,12 +55,12 @@ def test_chunks_are_parts_of_what_was_kept_and_not_copies() -> None:
 
 @pytest.mark.parametrize("place", [(1, 0, 1), (0, 10, 1), (0, 8, 3), (0, 3, 0)])
 def test_there_is_no_chunk_of_what_is_not_there(place: tuple[int, int, int]) -> None:
-    kept = KeptResults()
+    kept = StoredResults()
     kept.put(0, b"0123456789")
     assert kept.chunk(*place) is None
 
 
 def test_a_result_with_gaps_is_put_together() -> None:
-    kept = KeptResults()
+    kept = StoredResults()
     kept.put(0, memoryview(b"0123456789")[::2])
     assert bytes(kept.chunk(0, 0, 5)) == b"02468"

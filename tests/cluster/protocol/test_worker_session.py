@@ -180,8 +180,8 @@ def test_who_still_sends_work_is_told_again_that_this_worker_drains() -> None:
 LARGE = b"0123456789"
 
 
-def news(position: int, lease: int = 1, size: int = 10, *times: float) -> on.ResultKept:
-    return on.ResultKept("w", 1, lease, position, size, *(times or (0.0, 1.0)))
+def news(position: int, lease: int = 1, size: int = 10, *times: float) -> on.ResultStored:
+    return on.ResultStored("w", 1, lease, position, size, *(times or (0.0, 1.0)))
 
 
 def test_a_large_result_is_announced_in_its_turn_read_in_chunks_and_let_go() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.shells import malloc_trim as heap
-from cluster.shells.malloc_trim import ONE_HEAP, Heap, find_trim, restart_with_one_heap
+from cluster.shells.malloc_trim import ONE_HEAP, MallocTrim, find_trim, reexec_with_one_heap
 
 
 def test_a_heap_is_due_after_so_many_bytes_and_again_after_as_many(
@@ -11,7 +11,7 @@ def test_a_heap_is_due_after_so_many_bytes_and_again_after_as_many(
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(heap, "find_trim", lambda: calls.append)
-    kept = Heap(after_bytes=100)
+    kept = MallocTrim(after_bytes=100)
     assert [kept.is_due(passed) for passed in (0, 99, 100)] == [False, False, True]
     kept.trim(150)
     assert calls == [0]
@@ -21,9 +21,9 @@ def test_a_heap_is_due_after_so_many_bytes_and_again_after_as_many(
 def test_a_heap_is_never_due_if_nobody_asked_or_nothing_can_trim_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not Heap(after_bytes=0).is_due(1 << 40)
+    assert not MallocTrim(after_bytes=0).is_due(1 << 40)
     monkeypatch.setattr(heap, "find_trim", lambda: None)
-    without = Heap(after_bytes=1)
+    without = MallocTrim(after_bytes=1)
     assert not without.is_due(1 << 40)
     without.trim(1 << 40)
 
@@ -45,13 +45,13 @@ def test_a_program_is_begun_anew_with_one_heap_once_and_what_the_user_set_stays(
     monkeypatch.setattr("os.execve", lambda path, command, env: begun.append((command, env)))
     monkeypatch.setattr("sys.orig_argv", ["python", "-m", "cluster.process", "coordinator"])
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
-    restart_with_one_heap()
+    reexec_with_one_heap()
     [(command, environment)] = begun
     assert command[1:] == ["-m", "cluster.process", "coordinator"]
     assert environment.items() >= {**ONE_HEAP, "MALLOC_ARENA_MAX": "2"}.items()
     for name in ONE_HEAP:
         monkeypatch.setenv(name, environment[name])
-    restart_with_one_heap()
+    reexec_with_one_heap()
     assert len(begun) == 1
 
 
@@ -60,4 +60,4 @@ def test_without_a_heap_that_can_be_trimmed_a_program_goes_on_as_it_is(
 ) -> None:
     monkeypatch.setattr(heap, "find_trim", lambda: None)
     monkeypatch.setattr("os.execve", lambda *_: pytest.fail("begun anew"))
-    restart_with_one_heap()
+    reexec_with_one_heap()

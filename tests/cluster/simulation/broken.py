@@ -11,12 +11,12 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from cluster.core.backpressure import Unread
+from cluster.core.backpressure import Backpressure
 from cluster.core.clients import Clients, ClientState
 from cluster.core.ledger import Ledger
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.queue import Key, RunQueue
-from cluster.core.rangeset import Stretches
+from cluster.core.rangeset import RangeSet
 from cluster.core.run import Lease, Needs, Range, Run
 from cluster.core.scheduler import FromHolder, Scheduler
 from cluster.core.streams import Streams
@@ -64,7 +64,7 @@ class OffersWhatIsOver(Broken):
     """Offers a large result to its client whatever has become of the task."""
 
     class Flow(Streams):
-        def kept(self, event: on.ResultKept, now: float) -> None:
+        def kept(self, event: on.ResultStored, now: float) -> None:
             super().kept(event, now)
             lease = self._ledger.leases.get(event.lease)
             if lease is not None:
@@ -229,7 +229,7 @@ class RestartsWhatIsOver(Broken):
     class Desk(Clients):
         def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
             super().heartbeat(event, now)
-            self.by_name[event.client].over = Stretches(99)
+            self.by_name[event.client].over = RangeSet(99)
             self.by_name[event.client].floor = 0
 
 
@@ -249,7 +249,7 @@ class WaitsForNobodyToRead(Broken):
     class Books(Ledger):
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
-            self.unread = Unread(1 << 40)
+            self.unread = Backpressure(1 << 40)
 
 
 class NeverResumes(Broken):

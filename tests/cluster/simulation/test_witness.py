@@ -189,7 +189,7 @@ def test_nothing_is_promised_of_what_nobody_waits_for(
     assert witness.open == {}
 
 
-KEPT = on.ResultKept("w", 1, 1, 0, 9)
+KEPT = on.ResultStored("w", 1, 1, 0, 9)
 OFFER = do.Offer("c", 0, 0, 1, 9)
 CHUNK = do.DeliverChunk("c", 0, 0, 1, 0, [b"x"])
 CONFIRM = do.Confirm("c", 0, 0, 1)

@@ -9,7 +9,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary.errors import TaskFailed
 from cluster.vocabulary.limits import Limits
 from cluster.work.handlers import Handlers
-from cluster.work.lease_runner import Shift
+from cluster.work.lease_runner import LeaseRunner
 
 
 def outcomes_of(handler, payloads, cancelled=(), most_bytes=1000):
@@ -20,9 +20,9 @@ def outcomes_of(handler, payloads, cancelled=(), most_bytes=1000):
     handlers.register_batch("kind")(handler)
     lease = HeldLease(do.Assign("w", 1, 1, "kind", 10, payloads))
     lease.cancelled.update(cancelled)
-    shift = Shift(lease, handlers, len(payloads), Limits(result_bytes=most_bytes))
-    assert not shift.go_on()
-    outcomes, failures, _, _ = shift.collect()
+    runner = LeaseRunner(lease, handlers, len(payloads), Limits(result_bytes=most_bytes))
+    assert not runner.go_on()
+    outcomes, failures, _, _ = runner.collect()
     return outcomes, [(f.position, f.error, f.message) for f in failures]
 
 

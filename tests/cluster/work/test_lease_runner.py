@@ -8,18 +8,18 @@ from cluster.protocol.worker_session import HeldLease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.limits import Limits
 from cluster.work.handlers import Handlers
-from cluster.work.lease_runner import MAX_STEP, Shift
+from cluster.work.lease_runner import MAX_STEP, LeaseRunner
 
 TIMEOUT_S = 10
 
 
-def shift(handler, payloads, step=1, single=True, views=False, **limits):
-    """A shift on a lease of these payloads, from position 5 on."""
+def runner(handler, payloads, step=1, single=True, views=False, **limits):
+    """A runner on a lease of these payloads, from position 5 on."""
     handlers = Handlers()
     register = handlers.register if single else handlers.register_batch
     register("kind", views=views)(handler)
     lease = HeldLease(do.Assign("w", 1, 1, "kind", 5, payloads))
-    return Shift(lease, handlers, step, Limits(**limits))
+    return LeaseRunner(lease, handlers, step, Limits(**limits))
 
 
 def test_single_tasks_are_claimed_one_by_one_so_that_all_behind_a_slow_one_can_be_given_back():
@@ -31,7 +31,7 @@ def test_single_tasks_are_claimed_one_by_one_so_that_all_behind_a_slow_one_can_b
             work.lease.give_back()
         return payload
 
-    work = shift(handler, [b"a", b"b", b"c", b"d"], step=8)
+    work = runner(handler, [b"a", b"b", b"c", b"d"], step=8)
     assert not work.go_on()
     assert seen == [b"a", b"b"]
     assert work.collect().outcomes == [b"a", b"b"]
@@ -45,7 +45,7 @@ def test_a_batch_handler_is_given_a_step_at_once():
         seen.append(payloads)
         return payloads
 
-    work = shift(handler, [b"a", b"b", b"c"], step=2, single=False)
+    work = runner(handler, [b"a", b"b", b"c"], step=2, single=False)
     assert work.go_on()
     work.step = 2
     assert not work.go_on()
@@ -64,7 +64,7 @@ def test_what_is_done_can_be_collected_while_a_handler_runs():
             raise ValueError("bad")
         return payload
 
-    work = shift(handler, [b"a", b"bad", b"slow", b"d"], step=8)
+    work = runner(handler, [b"a", b"bad", b"slow", b"d"], step=8)
     thread = threading.Thread(target=work.go_on)
     thread.start()
     assert begun.wait(TIMEOUT_S)
@@ -83,7 +83,7 @@ def test_what_is_done_can_be_collected_while_a_handler_runs():
 @pytest.mark.parametrize("single", [True, False])
 def test_steps_grow_while_tasks_are_quick(single):
     handler = (lambda payload: payload) if single else (lambda payloads: payloads)
-    work = shift(handler, [b"x"] * 5000, single=single)
+    work = runner(handler, [b"x"] * 5000, single=single)
     while work.go_on():
         assert 1 <= work.step <= MAX_STEP
     assert work.step > 1
@@ -93,7 +93,7 @@ def test_steps_grow_while_tasks_are_quick(single):
 def test_every_task_is_either_run_or_given_back_however_threads_race():
     for _ in range(50):
         payloads = [b"%d" % n for n in range(400)]
-        work = shift(lambda payload: payload, payloads)
+        work = runner(lambda payload: payload, payloads)
         together = threading.Barrier(2)
 
         def give_back(work=work, together=together):
@@ -119,7 +119,7 @@ def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
     def answer(payloads):
         return results[payloads] if single else [results[payload] for payload in payloads]
 
-    work = shift(answer, [*results], step=2, single=single, stream_bytes=10)
+    work = runner(answer, [*results], step=2, single=single, stream_bytes=10)
     while work.go_on():
         pass
     assert work.lease.pending
@@ -129,7 +129,7 @@ def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
 
 
 def test_a_result_over_every_bound_is_a_failure():
-    work = shift(lambda payload: payload * 20, [b"x"], stream_bytes=10, result_bytes=19)
+    work = runner(lambda payload: payload * 20, [b"x"], stream_bytes=10, result_bytes=19)
     work.go_on()
     assert "has 20 bytes; at most 19" in work.collect().failures[0].message
     assert work.lease.kept is None
@@ -145,7 +145,7 @@ def test_a_handler_is_given_a_buffer_as_it_asked_for_it(single, views, given):
         return b"" if single else [b""] * len(payloads)
 
     arrived = bytearray(b"large")
-    work = shift(note, [b"small", arrived], step=2, single=single, views=views)
+    work = runner(note, [b"small", arrived], step=2, single=single, views=views)
     while work.go_on():
         pass
     assert seen == [b"small", b"large"]

@@ -11,7 +11,7 @@ from typer.testing import Result
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import memory
 from perfkit.bench.goals.cluster import GOALS
-from perfkit.bench.goals.table import LimitTable, make_row
+from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.limits import show
 from perfkit.evidence.environment import fingerprint
@@ -27,13 +27,13 @@ READINGS = {
 }
 
 
-def table(**facts: Any) -> LimitTable:
+def table(**facts: Any) -> GoalTable:
     rows = tuple(make_row(goal, READINGS) for goal in GOALS)
     usual: dict[str, Any] = {
         "rows": rows, "environment": fingerprint(), "profile": "quick", "seed": 3,
         "layout": "all on one core", "duration_s": 61.2,
     }  # fmt: skip
-    return LimitTable(**{**usual, **facts})
+    return GoalTable(**{**usual, **facts})
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Measuring is somebody else's test: a table that was made beforehand, and who asked for it."""
     calls: list[tuple[Any, ...]] = []
 
-    def made(profile: str, *, seed: int, progress: Callable[[str], None]) -> LimitTable:
+    def made(profile: str, *, seed: int, progress: Callable[[str], None]) -> GoalTable:
         calls.append((profile, seed))
         progress("limits: round 2 of 5, packed broker 512,345 tasks/s")
         return table(profile=profile, seed=seed)
@@ -117,7 +117,7 @@ def test_wrong_words_are_told_before_anything_runs(
 def test_the_table_of_memory_is_asked_for_by_its_name(
     perfkit: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(profile: str, *, seed: int, progress: Callable[[str], None]) -> LimitTable:
+    def made(profile: str, *, seed: int, progress: Callable[[str], None]) -> GoalTable:
         rows = tuple(make_row(goal, {}) for goal in memory.GOALS)
         return table(rows=rows, profile=profile, seed=seed, layout="")
 

@@ -15,7 +15,7 @@ from cluster import BASELINE, LocalCluster
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS, Sizes, measure_limits
-from perfkit.bench.goals.table import LimitTable, is_met, make_row
+from perfkit.bench.goals.table import GoalTable, is_met, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
@@ -149,7 +149,7 @@ def test_every_goal_has_a_name_of_its_own_and_says_what_is_asked() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[LimitTable, list[str]]:
+def measured() -> tuple[GoalTable, list[str]]:
     lines: list[str] = []
     cores = os.sched_getaffinity(0)
     before = set(psutil.Process().children(recursive=True))
@@ -159,7 +159,7 @@ def measured() -> tuple[LimitTable, list[str]]:
     return table, lines
 
 
-def test_every_goal_is_measured(measured: tuple[LimitTable, list[str]]) -> None:
+def test_every_goal_is_measured(measured: tuple[GoalTable, list[str]]) -> None:
     table, _ = measured
     every_ms = table.of("mixed_p99").samples
     assert set(every_ms) == {"optimized", "baseline"}
@@ -177,18 +177,18 @@ def test_every_goal_is_measured(measured: tuple[LimitTable, list[str]]) -> None:
             assert row.ratio_low is not None, row.name
 
 
-def test_the_layout_is_one_of_those_there_are(measured: tuple[LimitTable, list[str]]) -> None:
+def test_the_layout_is_one_of_those_there_are(measured: tuple[GoalTable, list[str]]) -> None:
     assert measured[0].layout in {layout.name for layout in layouts()}
 
 
-def test_the_rounds_are_told(measured: tuple[LimitTable, list[str]]) -> None:
+def test_the_rounds_are_told(measured: tuple[GoalTable, list[str]]) -> None:
     _, lines = measured
     assert all(line.startswith("limits: ") for line in lines)
     assert any("round 2 of 3, packed broker" in line for line in lines)
     assert any("round 3 of 3, three-process round trip" in line for line in lines)
 
 
-def test_the_table_as_json_and_as_a_frame(measured: tuple[LimitTable, list[str]]) -> None:
+def test_the_table_as_json_and_as_a_frame(measured: tuple[GoalTable, list[str]]) -> None:
     table, _ = measured
     rows = json.loads(table.encode())
     assert [list(row)[: len(FIELDS)] for row in rows] == [FIELDS] * len(GOALS)

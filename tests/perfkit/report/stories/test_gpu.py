@@ -8,7 +8,7 @@ import pytest
 
 from perfkit.bench.experiments.watched import Block, Origin, Series, Source, Watched, WatchedCard
 from perfkit.bench.goals.gpu import GOALS
-from perfkit.bench.goals.table import LimitTable, make_row
+from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
 from perfkit.gpu.base import GpuSample, PowerKind
@@ -16,7 +16,7 @@ from perfkit.gpu.rocprof import RocprofError
 from perfkit.report.engine import headlines
 from perfkit.report.stories import gpu
 
-GOALS_TABLE = LimitTable(
+GOALS_TABLE = GoalTable(
     tuple(make_row(goal, {"fast_sample": {"optimized": [5.0] * 4}}) for goal in GOALS),
     fingerprint(), "quick", 0, "", 1.0,
 )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Figures as people write them, the same in the index, in a picture and in its description."""
+"""Figures as people write them: the only place that turns numbers into text.
+
+The terminal, tables, pictures and their descriptions all use it, so a figure reads the same
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -53,3 +57,15 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(size_bytes: int | None) -> str:
+    """A size as `999 B`, `1.5 KiB` or `300 MiB`; None is `unknown`."""
+    if size_bytes is None:
+        return UNKNOWN
+    value, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 100 else f"{value:.1f} {unit}"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.report.figures.units import duration, interval, measured, quantity
+from perfkit.evidence.text import duration, interval, measured, quantity
 
 
 @pytest.mark.parametrize(
