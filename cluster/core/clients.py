@@ -97,7 +97,7 @@ class Clients:
         for submission, start, stop in event.partly:
             run = client.submissions.get(submission)
             if run is not None:
-                self._ledger.backpressure.add(client.id, -run.let_go(start, stop))
+                self._ledger.backpressure.add(client.id, -run.discard(start, stop))
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 

@@ -106,7 +106,7 @@ def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
         over = run(id)
         queue.push(over)
         over.withdraw(0, 1)
-    entries = sum(len(line.heap) for lines in queue._lines for line in lines.values())
+    entries = sum(len(fifo.heap) for fifos in queue._fifos for fifo in fifos.values())
     assert entries <= 2 * 64 + 2
     assert queue.runs() == [head]
     over.put_back(Range(0, 1))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.run import SMALL_BYTES, Lease, Range, Run, pack, unpack
+from cluster.core.run import SMALL_BYTES, Range, Run, pack, unpack
+from cluster.core.worker import Lease
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.task import Failure, State
 from tests.cluster.core.scheduling import offer, run
@@ -145,7 +146,7 @@ def test_nothing_moves_out_of_a_terminal_state(state: State) -> None:
 def test_the_pieces_of_a_lease_are_what_is_wanted_of_it(
     revoked: set[int], start: int, stop: int
 ) -> None:
-    lease = Lease(1, run(1, COUNT), Range(0, COUNT, 1, 2), offer(), 0.0)
+    lease = Lease(1, run(1, COUNT), offer(), 0.0, 0, COUNT, attempts=1, deaths=2)
     lease.revoked = revoked or None
     pieces = lease.pieces(start, stop)
     assert positions(pieces) == [p for p in range(start, stop) if p not in revoked]

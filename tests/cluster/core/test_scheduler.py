@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.core.policy import POLICIES, RoundRobin
-from cluster.core.run import Lease
+from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import (
@@ -322,12 +322,12 @@ def test_a_cancel_looks_at_the_leases_of_its_own_run_only() -> None:
     for submission in range(50):
         bench.submit(b"x", submission=submission)
 
-    class Backpressure(dict[int, Lease]):
+    class Leases(dict[int, Lease]):
         def values(self) -> Any:
             raise AssertionError("the leases of all runs were looked through")
 
     ledger = bench.scheduler.ledger
-    leases, ledger.leases = ledger.leases, Backpressure(ledger.leases)
+    leases, ledger.leases = ledger.leases, Leases(ledger.leases)
     actions = bench.scheduler.handle(on.TasksCancelled("c", 7), 0.0)
     ledger.leases = leases
     assert actions == [do.Cancel("w", 1, 8, [0]), ended(cancelled(0), submission=7)]

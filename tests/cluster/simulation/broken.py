@@ -17,10 +17,11 @@ from cluster.core.ledger import Ledger
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.queue import Key, RunQueue
 from cluster.core.rangeset import RangeSet
-from cluster.core.run import Lease, Needs, Range, Run
-from cluster.core.scheduler import FromHolder, Scheduler
+from cluster.core.roster import FromHolder, Roster
+from cluster.core.run import Needs, Range, Run
+from cluster.core.scheduler import Scheduler
 from cluster.core.streams import Streams
-from cluster.core.worker import WorkerState
+from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
@@ -33,6 +34,7 @@ class Broken(Scheduler):
 
     Books: type[Ledger] = Ledger
     Desk: type[Clients] = Clients
+    Staff: type[Roster] = Roster
     Flow: type[Streams] = Streams
 
     def __init__(
@@ -42,8 +44,13 @@ class Broken(Scheduler):
         chance: Callable[[], float],
         policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
     ) -> None:
-        parts: dict[str, Any] = {"Ledger": self.Books, "Clients": self.Desk, "Streams": self.Flow}
-        with mock.patch.multiple("cluster.core.scheduler", **parts):
+        parts = {
+            "Ledger": self.Books,
+            "Clients": self.Desk,
+            "Roster": self.Staff,
+            "Streams": self.Flow,
+        }
+        with mock.patch.multiple("cluster.core.scheduler", **parts):  # type: ignore[arg-type]
             super().__init__(policy, limits, chance, policies)
 
 
@@ -64,8 +71,8 @@ class OffersWhatIsOver(Broken):
     """Offers a large result to its client whatever has become of the task."""
 
     class Flow(Streams):
-        def kept(self, event: on.ResultStored, now: float) -> None:
-            super().kept(event, now)
+        def stored(self, event: on.ResultStored, now: float) -> None:
+            super().stored(event, now)
             lease = self._ledger.leases.get(event.lease)
             if lease is not None:
                 run, place = lease.run, (event.position, lease.id, event.size_bytes)
@@ -78,21 +85,23 @@ class OffersWhatIsOver(Broken):
 class DropsTheEpochCheck(Broken):
     """Listens to whoever uses a worker's name, under whatever epoch."""
 
-    def _speaker(self, name: str, epoch: int, now: float) -> WorkerState | None:
-        worker = self.workers.get(name)
-        return super()._speaker(name, worker.epoch if worker else epoch, now)
+    class Staff(Roster):
+        def _speaker(self, name: str, epoch: int, now: float) -> WorkerState | None:
+            worker = self.workers.get(name)
+            return super()._speaker(name, worker.epoch if worker else epoch, now)
 
 
 class SettlesExpiredLeases(Broken):
     """Takes results from a lease that was given to somebody else meanwhile."""
 
-    def _live(self, event: FromHolder, now: float) -> Lease | None:
-        lease = super()._live(event, now)
-        self.past: dict[int, Lease] = getattr(self, "past", {}) | dict(self.ledger.leases)
-        return lease or self.past.get(event.lease)
+    class Staff(Roster):
+        def live(self, event: FromHolder, now: float) -> Lease | None:
+            lease = super().live(event, now)
+            self.past: dict[int, Lease] = getattr(self, "past", {}) | dict(self._ledger.leases)
+            return lease or self.past.get(event.lease)
 
     def _finished(self, event: on.TasksFinished, now: float) -> None:
-        lease = self._live(event, now)
+        lease = self.roster.live(event, now)
         if lease is not None and lease.id not in self.ledger.leases:
             self.ledger.finish(lease, event.start, event.outcomes, now)
         else:
@@ -110,22 +119,20 @@ class ForgetsToCloseLeases(Broken):
 class TrustsThatNothingIsMislaid(Broken):
     """Waits for a lease as long as its worker lives, whatever became of the message."""
 
-    def _heartbeat(self, event: on.WorkerHeartbeat, now: float) -> None:
-        worker = self.workers.get(event.worker)
-        leases = [*worker.leases] if worker else []
-        super()._heartbeat(on.WorkerHeartbeat(event.worker, event.epoch, leases), now)
+    class Staff(Roster):
+        def heartbeat(self, event: on.WorkerHeartbeat, now: float) -> None:
+            worker = self.workers.get(event.worker)
+            leases = [*worker.leases] if worker else []
+            super().heartbeat(on.WorkerHeartbeat(event.worker, event.epoch, leases), now)
 
 
 class IgnoresGapsInResults(Broken):
     """Takes the results after a lost message for all there are."""
 
-    def _finished(self, event: on.TasksFinished, now: float) -> None:
-        worker = self.workers.get(event.worker)
-        lease = worker.leases.get(event.lease) if worker else None
-        if worker and lease and lease.next < event.start < lease.stop:
-            self._hold(worker, lease.run.needs, lease.next - event.start)
-            lease.next = event.start
-        super()._finished(event, now)
+    class Staff(Roster):
+        def skip(self, lease: Lease, position: int, now: float) -> None:
+            with mock.patch.object(self._ledger, "requeue"):
+                super().skip(lease, position, now)
 
 
 class LosesRecalledTails(Broken):
@@ -161,17 +168,19 @@ class LeasesTheLostToNobody(Broken):
 class ForgetsCredit(Broken):
     """Does not count what it hands out."""
 
-    def _hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        super()._hold(worker, needs, min(change, 0) if worker.held + change > 3 else change)
+    class Staff(Roster):
+        def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+            super().hold(worker, needs, min(change, 0) if worker.held + change > 3 else change)
 
 
 class OverdrawsCredit(Broken):
     """Takes each worker for three times as large as it said."""
 
-    def _joined(self, event: on.WorkerJoined, now: float) -> None:
-        super()._joined(event, now)
-        if event.worker in self.workers:
-            self.workers[event.worker].credit = 3 * event.credit
+    class Staff(Roster):
+        def joined(self, event: on.WorkerJoined, now: float) -> None:
+            super().joined(event, now)
+            if event.worker in self.workers:
+                self.workers[event.worker].credit = 3 * event.credit
 
 
 class NeverBuries(Broken):
@@ -249,7 +258,7 @@ class WaitsForNobodyToRead(Broken):
     class Books(Ledger):
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
-            self.unread = Backpressure(1 << 40)
+            self.backpressure = Backpressure(1 << 40)
 
 
 class NeverResumes(Broken):
@@ -258,7 +267,7 @@ class NeverResumes(Broken):
     class Books(Ledger):
         def __init__(self, *parts: Any) -> None:
             super().__init__(*parts)
-            self.unread.resume = lambda _: None  # type: ignore[method-assign]
+            self.backpressure.resume = lambda _: None  # type: ignore[method-assign]
 
 
 class DeliversTwice(Broken):
