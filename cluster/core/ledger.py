@@ -83,7 +83,7 @@ class Ledger:
 
     def full(self, tasks: int, payload_bytes: int) -> str | None:
         """Which bound a submission of this size would break, in words; None when there is room."""
-        limits, retained_bytes = self.limits, self.retained_bytes
+        limits, retained_bytes = self.limits, self.backpressure.total_bytes
         if self.open_tasks + tasks > limits.tasks:
             return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
@@ -117,15 +117,16 @@ class Ledger:
 
     def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
         """Give a worker at most ``most`` healthy or suspect tasks from the front of a run."""
-        start, stop, attempts, deaths = run.take(most, suspect)
-        lease = Lease(self._next_lease, run, worker, now, start, stop, attempts, deaths)
+        piece = run.take(most, suspect)
+        start, stop = piece.start, piece.stop
+        lease = Lease(self._next_lease, run, worker, now, start, stop, piece.attempts, piece.deaths)
         self._next_lease += 1
         self.leases[lease.id] = worker.leases[lease.id] = lease
         if run.leases is None:
             run.leases = {lease.id}
         else:
             run.leases.add(lease.id)
-        if deaths:
+        if lease.deaths:
             worker.suspects += 1
         run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
@@ -169,7 +170,8 @@ class Ledger:
 
     def confirm(self, run: Run, position: int, lease: int) -> None:
         """Tell a client that the result it has fetched is the outcome."""
-        self.out.append(do.Confirm(run.client, run.submission, position, lease, run.trace()))
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
+        self.out.append(do.Confirm(run.client, run.submission, position, lease, stamps))
 
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
         """Retry a failed task after a wait, or settle it at its last attempt."""
@@ -326,5 +328,5 @@ class Ledger:
         self._send(run, stop - len(results), results, failures)
 
     def _send(self, run: Run, start: int, results: list[bytes], failures: list[Failure]) -> None:
-        trace = run.trace()
-        self.out.append(do.Deliver(run.client, run.submission, start, results, failures, trace))
+        stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
+        self.out.append(do.Deliver(run.client, run.submission, start, results, failures, stamps))

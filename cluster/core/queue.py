@@ -48,12 +48,11 @@ class Fifo:
         """Add a run that is not in it."""
         run.queued_bits |= 1 << self.suspect
         heappush(self.heap, (run.id, not self.suspect, run))
-        self.sweep()
+        if len(self.heap) > self.full:
+            self.sweep()
 
     def sweep(self) -> None:
-        """Remove finished runs once it has doubled; else they stay behind a head that is stuck."""
-        if len(self.heap) <= self.full:
-            return
+        """Remove finished runs, which could stay behind a head that no worker can serve."""
         over = [run for _, _, run in self.heap if not run.waiting[self.suspect]]
         for run in over:
             run.queued_bits &= ~(1 << self.suspect)

@@ -202,10 +202,6 @@ class Run:
         """How the task at ``position`` ended; None if it is open or does not exist."""
         return self.outcomes[position] if self.outcomes and position < self.count else None
 
-    def trace(self) -> list[float]:
-        """The five stamps of a traced run once all are known; else none."""
-        return self.stamps if self.stamps is not None and len(self.stamps) == 5 else []
-
     def note(
         self, state: State, cause: Cause, start: int, stop: int, detail: str, now: float, most: int
     ) -> None:

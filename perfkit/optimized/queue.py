@@ -33,7 +33,8 @@ class SortedFifo(Fifo):
             heap.append(entry)
         else:
             insort(heap, entry, self._served)
-        self.sweep()
+        if len(heap) > self.full:
+            self.sweep()
 
     def first(self) -> tuple[int, bool, Run] | None:
         """The oldest entry; runs of which nothing waits here any more are passed over."""
@@ -55,9 +56,8 @@ class SortedFifo(Fifo):
 
     def sweep(self) -> None:
         """As the plain FIFO does, without what is served."""
-        if len(self.heap) > self.full:
-            self._cut()
-            super().sweep()
+        self._cut()
+        super().sweep()
 
     def _cut(self) -> None:
         del self.heap[: self._served]
