@@ -1,4 +1,4 @@
-"""Timers as data: when something wants to be looked at again, by key."""
+"""Timers as data: which key is due when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Timers(Generic[K]):
         return key in self._due
 
     def set(self, key: K, due: float) -> None:
-        """Want ``key`` back at ``due``, instead of whenever it was wanted before."""
+        """Make ``key`` due at ``due``, replacing its earlier time."""
         self._sequence += 1
         self._due[key] = (due, self._sequence)
         heappush(self._heap, (due, self._sequence, key))

@@ -15,27 +15,6 @@ class WorkerState:
     ``held`` counts the tasks that fill its credit, revoked ones too.
     """
 
-    __slots__ = (
-        "capacity",
-        "credit",
-        "draining",
-        "epoch",
-        "finished",
-        "gpus",
-        "held",
-        "host",
-        "id",
-        "incarnation",
-        "kinds",
-        "last_seen",
-        "leases",
-        "load",
-        "models",
-        "pid",
-        "streaming",
-        "suspects",
-    )
-
     def __init__(self, event: WorkerJoined, epoch: int, now: float) -> None:
         self.id = event.worker
         self.incarnation = event.incarnation

@@ -14,7 +14,8 @@ import pytest
 from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.core.scheduler import Scheduler
 from cluster.simulation import simulator
-from cluster.simulation.simulator import LIMITS, Faults, Outcome, Simulation
+from cluster.simulation.peers import Faults
+from cluster.simulation.simulator import LIMITS, Outcome, Simulation
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import State
