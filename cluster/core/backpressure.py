@@ -2,7 +2,7 @@
 
 A result is retained until its client acknowledges it, so a client that stops reading would make the
 coordinator grow. Accepted tasks may not be dropped or refused, but they can wait: a client whose
-retained bytes reach the room that is left is held back, and nothing more of it is leased until it
+retained bytes reach the room that is left is held back: nothing more of it is leased until it
 acknowledges. So one client gets at most half of the bound, n of them n/(n + 1), and there is always
 room for the others. This is the dynamic threshold of Choudhury and Hahne ("Dynamic queue length
 thresholds for shared-memory packet switches", 1998).
@@ -11,7 +11,6 @@ thresholds for shared-memory packet switches", 1998).
 from __future__ import annotations
 
 from cluster.core.queue import RunQueue
-from cluster.core.run import Run
 
 
 class Backpressure:
@@ -36,13 +35,6 @@ class Backpressure:
     def is_over(self, client: str) -> bool:
         """Whether a client must acknowledge results before more of its tasks are leased."""
         return self._by_client.get(client, 0) >= self._bound_bytes - self.total_bytes
-
-    def holds_back(self, queue: RunQueue, run: Run, suspect: bool) -> bool:
-        """Whether the run at the queue's head must wait for its client; if so it is set aside."""
-        if not self.is_over(run.client):
-            return False
-        queue.hold_back(run, suspect)
-        return True
 
     def resume(self, queue: RunQueue) -> None:
         """Queue the runs of clients again that are no longer over."""

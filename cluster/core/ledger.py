@@ -23,6 +23,8 @@ from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
+#: positions ``start <= p < stop`` of a run
+Span: TypeAlias = tuple[int, int]
 V = TypeVar("V", bound=Hashable)
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
 #: bound once: in Python 3.11 reaching an enum member costs as much as writing a story's entry
@@ -195,9 +197,7 @@ class Ledger:
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
-    def requeue(
-        self, lease: Lease, span: tuple[int, int], cause: Cause, detail: str, now: float
-    ) -> None:
+    def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
         """Queue a range of a lease again; bury tasks that have lost too many workers."""
         run, died = lease.run, cause is Cause.LOST
         self.counters[cause.value] += span[1] - span[0]
@@ -215,9 +215,7 @@ class Ledger:
                 run.put_back(Range(start, stop, attempts, deaths + died))
         self.queue.push(run)
 
-    def end(
-        self, run: Run, span: tuple[int, int], cause: Cause, failure: Failure, now: float
-    ) -> None:
+    def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
         """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
         if not run.open:
             return

@@ -17,8 +17,8 @@ from cluster.core.ledger import Ledger
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.queue import Key, RunQueue
 from cluster.core.roster import Roster
-from cluster.core.run import Entry
-from cluster.core.streams import Streams, streamed
+from cluster.core.run import Entry, Streamed
+from cluster.core.streams import Streams
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -140,7 +140,8 @@ class Scheduler:
         while roster.spare and (head := queue.head(blocked)) is not None:
             run, suspect = head
             full = backpressure.total_bytes >= backpressure.half_bytes
-            if full and backpressure.holds_back(queue, run, suspect):
+            if full and backpressure.is_over(run.client):
+                queue.hold_back(run, suspect)
                 self.counters["held_back"] += 1
                 continue
             policy = roster.policy
@@ -198,10 +199,12 @@ class Scheduler:
     def _settle_each(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
         """Settle results range by range, since some failed or were revoked."""
         failed = {f.position: f for f in event.failures}
-        offset = event.start
-        wanted = lease.pieces(offset, offset + len(event.outcomes))
-        late = len(event.outcomes) - sum(piece.stop - piece.start for piece in wanted)
-        self.counters["late_results"] += late - streamed(lease.run, event)
+        offset, end = event.start, event.start + len(event.outcomes)
+        wanted = lease.pieces(offset, end)
+        # The placeholder of a streamed result is not late.
+        streamed = sum(isinstance(lease.run.outcome(p), Streamed) for p in range(offset, end))
+        on_time = sum(piece.stop - piece.start for piece in wanted)
+        self.counters["late_results"] += end - offset - on_time - streamed
         for start, stop, _, _ in wanted:
             for position in [*(p for p in range(start, stop) if p in failed), stop]:
                 if start < position:

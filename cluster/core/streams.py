@@ -18,12 +18,6 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 
 
-def streamed(run: Run, event: on.TasksFinished) -> int:
-    """How many outcomes of a message are placeholders for results that were streamed before."""
-    positions = range(event.start, event.start + len(event.outcomes))
-    return sum(isinstance(run.outcome(position), Streamed) for position in positions)
-
-
 class Streams:
     """What the scheduler does about large results. Late and repeated events change nothing."""
 

@@ -20,9 +20,6 @@ class Timers(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._sequence = 0
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def __contains__(self, key: K) -> bool:
         return key in self._due
 

@@ -13,7 +13,7 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
@@ -45,8 +45,8 @@ class Outcome:
     steps: int
     tasks: int
     virtual_s: float
-    ends: Counter[str] = field(default_factory=Counter)
-    counters: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str]
+    counters: Counter[str]
 
 
 class Slicing(LeastLoaded):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TypeAlias, get_args
 
+from cluster.core.roster import FromHolder
 from cluster.core.run import Needs, Outcome, Streamed
 from cluster.core.worker import WorkerState
 from cluster.vocabulary import actions as do
@@ -19,15 +20,7 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, Priority, State
 
-FromWorker: TypeAlias = (
-    on.WorkerHeartbeat
-    | on.TasksFinished
-    | on.TasksReleased
-    | on.WorkerDraining
-    | on.WorkerLeft
-    | on.ResultStored
-    | on.ChunkRead
-)
+FromWorker: TypeAlias = FromHolder | on.WorkerHeartbeat | on.WorkerDraining | on.WorkerLeft
 FROM_WORKER = get_args(FromWorker)
 
 
