@@ -1,19 +1,9 @@
 """The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
 
-from cluster.core.ledger import Ledger
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, State
 from tests.cluster.core.scheduling import Bench, T, delivered, ended
-
-
-def test_an_empty_ledger_is_full_for_nothing_and_owes_nobody() -> None:
-    ledger = Ledger(Limits(tasks=2, payload_bytes=10), lambda: 0.0)
-    assert ledger.full(2, 10) is None
-    assert ledger.full(3, 0) == "0 tasks wait or run, of at most 2"
-    assert ledger.full(1, 11) == "payloads hold 0 bytes, of at most 10"
-    assert (ledger.open_tasks, ledger.payload_bytes, ledger.retained_bytes) == (0, 0, 0)
 
 
 def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:

@@ -64,6 +64,7 @@ def crews(draw: st.DrawFn) -> list[WorkerState]:
         )
         worker.held = draw(st.integers(0, worker.credit))
         worker.suspects = draw(st.integers(0, 1))
+        worker.draining = draw(st.booleans())
         unknown = st.none()
         worker.load = Load(
             memory_free_bytes=draw(unknown | st.integers(0, 64 * GIB)),
@@ -114,30 +115,11 @@ def test_somebody_eligible_is_chosen_whenever_there_is_one(
     assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 
-@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-def test_a_draining_worker_and_one_without_credit_are_not_chosen(
-    make: Callable[[], AssignmentPolicy],
-) -> None:
-    draining, full = offer("a"), offer("b")
-    draining.draining, full.held = True, full.credit
-    assert chosen(staffed(make(), draining, full)) is None
-
-
 def test_the_registry_names_every_policy_by_its_own_name() -> None:
-    assert set(POLICIES) == {
-        "round-robin",
-        "least-loaded",
-        "gpu-match",
-        "latency-aware",
-        "memory-aware",
-        "adaptive",
-    }
+    names = "round-robin least-loaded gpu-match latency-aware memory-aware adaptive"
+    assert {*POLICIES} == {*names.split()}
     assert all(make().name == name for name, make in POLICIES.items())
-
-
-@pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
-def test_the_plain_policies_lease_one_task_at_a_time(make: type[ScanPolicy]) -> None:
-    assert make().lease_tasks(offer(), ECHO, 1_000) == 1
+    assert {make().lease_tasks(offer(), ECHO, 9) for make in POLICIES.values()} == {1}
 
 
 def test_a_policy_without_a_measure_of_its_own_says_so() -> None:

@@ -47,25 +47,6 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
         assert len(queue.runs()) == len({r.id for r, _ in waiting})
 
 
-def test_a_run_is_entered_once_and_only_if_something_of_it_waits() -> None:
-    queue, one, empty = RunQueue(NEVER), run(1), run(2)
-    empty.take(1, False)
-    for each in (one, one, empty):
-        queue.push(each)
-    assert queue.runs() == [one]
-
-
-def test_a_run_that_waits_again_has_its_old_place() -> None:
-    queue, old, new = RunQueue(NEVER), run(1), run(2)
-    for each in (old, new):
-        queue.push(each)
-    piece = old.take(1, False)
-    assert queue.head(NOTHING) == (new, False)
-    old.put_back(piece)
-    queue.push(old)
-    assert queue.head(NOTHING) == (old, False)
-
-
 def served(queue: RunQueue, times: int) -> str:
     """The priorities that are served, one lease each, as their first letters."""
     letters = ""
@@ -124,16 +105,3 @@ def test_a_level_that_nothing_waits_in_any_more_has_forgotten_how_long_it_starve
     low.put_back(piece)
     queue.push(low)
     assert served(queue, 4) == "UUUL"
-
-
-def test_suspects_and_healthy_of_one_run_wait_in_two_lines_and_leave_each_alone() -> None:
-    queue, one = RunQueue(NEVER), run(1, 3)
-    one.withdraw(1, 2)
-    one.put_back(Range(1, 2, deaths=1))
-    queue.push(one)
-    assert queue.head(NOTHING) == (one, True)
-    assert queue.head({(one.needs, True)}) == (one, False)
-    assert queue.head({(one.needs, True), (one.needs, False)}) is None
-    assert queue.runs() == [one]
-    one.take(1, True)
-    assert queue.head(NOTHING) == (one, False)

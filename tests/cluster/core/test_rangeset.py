@@ -1,9 +1,7 @@
 """RangeSet against the plainest model of them: a set of numbers."""
 
-from collections.abc import Iterable
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,16 +13,6 @@ def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: li
     ranges = as_ranges(positions)
     assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
     assert all(a[1] < b[0] for a, b in pairwise(ranges))
-
-
-@pytest.mark.parametrize(
-    ("positions", "ranges"),
-    [((), []), ((3,), [(3, 4)]), ((2, 0, 1, 1), [(0, 3)]), ((5, 7, 6, 1), [(1, 2), (5, 8)])],
-)
-def test_stretches_of_some_positions(
-    positions: Iterable[int], ranges: list[tuple[int, int]]
-) -> None:
-    assert as_ranges(positions) == ranges
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))

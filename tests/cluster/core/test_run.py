@@ -35,7 +35,8 @@ def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) ->
             out.append(piece)
         elif move == "put back" and out:
             piece = out.pop(data.draw(st.integers(0, len(out) - 1)))
-            changed = data.draw(st.sampled_from([piece, piece._replace(deaths=1)]))
+            changes = [piece, piece._replace(deaths=1), piece._replace(attempts=1)]
+            changed = data.draw(st.sampled_from(changes))
             whole.put_back(changed)
         else:
             start, stop = sorted(data.draw(st.tuples(*[st.integers(-1, COUNT + 1)] * 2)))
@@ -51,15 +52,8 @@ def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) ->
             assert [*pieces] == sorted(pieces)
             assert all(piece.start < piece.stop for piece in pieces)
             assert all(piece.deaths == suspects for piece in pieces)
-
-
-def test_neighbours_with_the_same_past_are_joined_and_others_are_not() -> None:
-    whole = run(1, 10)
-    whole.waiting = ([Range(0, 2), Range(4, 6), Range(8, 10, attempts=1)], [])
-    whole.put_back(Range(2, 4))
-    assert whole.waiting == ([Range(0, 6), Range(8, 10, attempts=1)], [])
-    whole.put_back(Range(6, 8, attempts=2))
-    assert whole.waiting[0] == [Range(0, 6), Range(6, 8, 2), Range(8, 10, 1)]
+            joints = [((a.stop, *a[2:]), (b.start, *b[2:])) for a, b in pairwise(pieces)]
+            assert all(stop != start for stop, start in joints), "neighbours alike are joined"
 
 
 def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
@@ -71,24 +65,6 @@ def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
     assert whole.withdraw(1, 3) == [Range(1, 2, deaths=1), Range(2, 3)]
     assert whole.take(1, True) == Range(0, 1, deaths=1)
     assert whole.waiting == ([Range(3, 4)], [])
-
-
-def test_what_is_put_back_goes_to_its_place() -> None:
-    whole = run(1, 6)
-    first, second, third = (whole.take(2, False) for _ in range(3))
-    assert whole.waiting == ([], [])
-    for piece in (third, first, second):
-        whole.put_back(piece)
-    assert whole.waiting[0] == [Range(0, 6)]
-
-
-def test_withdrawing_from_the_middle_leaves_both_sides() -> None:
-    whole = run(1, 9)
-    assert whole.withdraw(3, 5) == [Range(3, 5)]
-    assert whole.waiting[0] == [Range(0, 3), Range(5, 9)]
-    assert whole.withdraw(2, 7) == [Range(2, 3), Range(5, 7)]
-    assert whole.waiting[0] == [Range(0, 2), Range(7, 9)]
-    assert whole.withdraw(4, 4) == []
 
 
 def test_settling_counts_what_is_open_and_what_is_kept() -> None:

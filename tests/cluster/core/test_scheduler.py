@@ -12,6 +12,7 @@ from cluster.core.policy import POLICIES, RoundRobin
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
+from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import (
     Backoff,
     Failure,
@@ -71,18 +72,6 @@ def test_a_worker_never_holds_more_than_its_credit() -> None:
     bench.join("b", credit=3)
     actions = bench.submit(*T)
     assert actions == [bench.assign("a", 1, 0, *T[:2]), bench.assign("b", 2, 2, *T[2:5])]
-
-
-def test_credit_below_capacity_is_raised_to_it() -> None:
-    bench = Bench()
-    bench.join("a", credit=1, capacity=3)
-    assert bench.submit(*T) == [bench.assign("a", 1, 0, *T[:3])]
-
-
-def test_submissions_of_two_clients_with_one_number_are_two_runs() -> None:
-    bench = Bench()
-    assert bench.offer(b"x", client="c") == [do.Accept("c", 0, 1)]
-    assert bench.offer(b"y", client="d") == [do.Accept("d", 0, 2)]
 
 
 # Repeats and refusals
@@ -241,6 +230,15 @@ def test_queued_and_leased_tasks_time_out_together() -> None:
     bench.counted(failed=3, late_results=2)
 
 
+def test_a_task_that_is_done_has_no_deadline() -> None:
+    bench = Bench()
+    bench.join()
+    bench.submit(b"x", timeout_s=0.3)
+    bench.finish("w", 1, 0, b"y")
+    assert bench.wait(0.5) == []
+    bench.counted()
+
+
 def test_a_task_waiting_for_its_retry_times_out() -> None:
     bench = Bench()
     bench.join()
@@ -248,15 +246,6 @@ def test_a_task_waiting_for_its_retry_times_out() -> None:
     bench.fail("w", 1, 0)
     assert bench.wait(0.3) == [ended(late(0, "0.300"))]
     assert bench.scheduler.status(bench.now).delayed == 0
-
-
-def test_what_is_done_before_its_deadline_has_none_any_more() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x", timeout_s=0.3)
-    bench.finish("w", 1, 0, b"y")
-    assert bench.wait(0.5) == []
-    bench.counted()
 
 
 # Cancels
@@ -348,27 +337,6 @@ def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
 # Requirements, priorities, turns
 
 
-def test_a_task_goes_where_its_requirements_are_met() -> None:
-    bench = Bench()
-    bench.join("plain", credit=9)
-    bench.join("model", credit=9, models=["m"])
-    bench.join("small", credit=9, gpus=[Gpu("polaris", 4 << 30)])
-    bench.join("large", credit=9, gpus=[Gpu("polaris", 8 << 30), Gpu("vega", 6 << 30)])
-
-    def worker(submission: int, **requirements: object) -> str:
-        needs = Requirements(**requirements)  # type: ignore[arg-type]
-        (action,) = bench.submit(b"x", submission=submission, requirements=needs)
-        assert isinstance(action, do.Assign)
-        return action.worker
-
-    assert worker(0, model="m") == "model"
-    assert worker(1, min_vram_bytes=5 << 30) == "large"
-    assert worker(2, gpu_family="vega") == "large"
-    assert worker(3, gpu_family="polaris") == "small"
-    nowhere = Requirements(gpu_family="vega", min_vram_bytes=7 << 30)
-    assert bench.submit(b"x", submission=4, requirements=nowhere) == [], "on no single card"
-
-
 def test_a_run_nobody_can_serve_holds_up_no_other() -> None:
     bench = Bench()
     bench.submit(b"x", priority=Priority.URGENT, requirements=Requirements(model="m"))
@@ -378,26 +346,6 @@ def test_a_run_nobody_can_serve_holds_up_no_other() -> None:
         bench.assign("w", 1, 0, b"y")
     ]
     assert bench.join("m", models=["m"]) == [bench.assign("m", 2, 0, b"x")]
-
-
-def test_urgent_goes_before_low_and_first_come_before_last_come() -> None:
-    bench = Bench()
-    order = [Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.URGENT] * 2
-    for submission, priority in enumerate(order):
-        bench.submit(
-            f"{priority.name} {submission}".encode(), submission=submission, priority=priority
-        )
-    leases = bench.join("w", credit=8)
-    assert [a.payloads[0] for a in leases if isinstance(a, do.Assign)] == [
-        b"URGENT 3",
-        b"URGENT 7",
-        b"HIGH 2",
-        b"HIGH 6",
-        b"NORMAL 1",
-        b"NORMAL 5",
-        b"LOW 0",
-        b"LOW 4",
-    ]
 
 
 def test_no_priority_starves() -> None:
@@ -438,15 +386,6 @@ def test_an_older_process_of_the_same_name_is_sent_away() -> None:
     bench.counted(stale_joins=1)
 
 
-def test_a_worker_that_leaves_gives_its_work_back_unharmed() -> None:
-    bench = Bench()
-    bench.join("a", credit=2)
-    bench.submit(*T[:2])
-    bench.join("b", credit=2)
-    assert bench.tell(on.WorkerLeft("a", 1, "bye")) == [bench.assign("b", 2, 0, *T[:2])]
-    bench.counted(workers_left=1, returned=2)
-
-
 def test_a_silent_worker_is_lost_after_its_liveness() -> None:
     bench = Bench()
     bench.join("a")
@@ -457,15 +396,6 @@ def test_a_silent_worker_is_lost_after_its_liveness() -> None:
     assert bench.wait(0.001) == [bench.assign("b", 2, 0, b"x")]
     assert [w.worker for w in bench.scheduler.status(bench.now).workers] == ["b"]
     bench.counted(workers_lost=1, lost=1)
-
-
-def test_a_heartbeat_keeps_a_worker() -> None:
-    bench = Bench()
-    bench.join()
-    for _ in range(10):
-        bench.wait(0.5)
-        assert bench.beat() == []
-    bench.counted()
 
 
 def test_a_worker_the_transport_lost_is_gone_at_once() -> None:
@@ -527,6 +457,7 @@ def test_late_results_are_dropped_and_counted() -> None:
     assert bench.finish("w", 1, 0, b"z", b"z") == [], "settled already"
     assert bench.finish("w", 1, 2, b"z", b"z") == [], "more than was leased"
     assert bench.finish("w", 9, 0, b"z") == [], "never leased"
+    assert bench.finish("w", 1, 2) == [], "no results"
     bench.counted(late_results=5)
     assert bench.finish("w", 1, 2, b"c") == [delivered(b"c", start=2)]
 
@@ -710,26 +641,13 @@ def test_suspects_whom_nobody_may_take_yet_hold_up_no_healthy_task() -> None:
     assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 5, 1, T[1])]
 
 
-def test_of_one_run_the_suspects_go_first_and_the_older_run_before_both() -> None:
+def test_a_worker_that_leaves_gives_its_work_back_and_does_not_count_as_dead() -> None:
     bench = Bench()
-    bench.submit(b"first", kind="other")
-    bench.join("w", credit=1)
-    bench.submit(*T[:2], submission=1)
-    bench.tell(on.WorkerLost("w", "killed"))
-    assert bench.join("a", credit=3, kinds=["echo", "other"]) == [
-        bench.assign("a", 2, 0, b"first", kind="other"),
-        bench.assign("a", 3, 0, T[0]),
-        bench.assign("a", 4, 1, T[1]),
-    ]
-
-
-def test_who_leaves_or_restarts_in_order_does_not_count_as_dead() -> None:
-    bench = Bench()
-    bench.submit(b"x")
+    bench.submit(*T[:2])
     for n in range(5):
-        bench.join(f"w{n}")
-        assert bench.tell(on.WorkerLeft(f"w{n}", bench.epochs[f"w{n}"])) == []
-    bench.counted(workers_left=5, returned=5)
+        assert bench.join(f"w{n}", credit=2) == [bench.assign(f"w{n}", n + 1, 0, *T[:2])]
+        assert bench.tell(on.WorkerLeft(f"w{n}", bench.epochs[f"w{n}"], "bye")) == []
+    bench.counted(workers_left=5, returned=10)
 
 
 # Operators
@@ -757,28 +675,17 @@ def test_a_policy_nobody_knows_is_answered_with_those_there_are() -> None:
 
 def test_status_is_the_whole_state_as_plain_data() -> None:
     bench = Bench()
-    bench.join("w", credit=2, host="h", pid=3, models=["m"], gpus=[Gpu("vega", 8)], capacity=2)
+    gpus, load = [Gpu("vega", 8)], Load(rss_bytes=5)
+    bench.join("w", credit=2, host="h", pid=3, models=["m"], gpus=gpus, capacity=2)
     bench.submit(*T[:3], priority=Priority.HIGH)
     bench.submit(b"x", submission=1, kind="other")
-    bench.beat("w", 1, load=Load(rss_bytes=5))
+    bench.beat("w", 1, load=load)
     bench.now = 0.25
-    (report,) = bench.tell(on.StatusRequested("c", 3))
-    assert isinstance(report, do.Report)
-    assert (report.client, report.request, report.error) == ("c", 3, "")
-    status = report.status
-    assert status is not None
-    assert status == bench.scheduler.status(0.25)
-    assert (status.policy, status.clients, status.runs) == ("slices", 1, 2)
-    assert status.queued == {"urgent": 0, "high": 1, "normal": 1, "low": 0}
-    assert (status.assigned, status.delayed) == (2, 0)
-    assert (status.payload_bytes, status.retained_bytes) == (4, 0)
-    assert status.counters == {"workers_joined": 1, "accepted": 4}
-    (worker,) = status.workers
-    assert (worker.worker, worker.epoch, worker.host, worker.pid) == ("w", 1, "h", 3)
-    assert (worker.capacity, worker.credit, worker.held, worker.leases) == (2, 2, 2, 1)
-    assert (worker.finished, worker.draining, worker.silent_s) == (0, False, 0.25)
-    assert (worker.kinds, worker.models, worker.gpus) == (["echo"], ["m"], [Gpu("vega", 8)])
-    assert worker.load == Load(rss_bytes=5)
+    worker = WorkerStatus("w", 1, "h", 3, 2, 2, 2, 1, 0, False, 0.25, ["echo"], ["m"], gpus, load)
+    queued = {"urgent": 0, "high": 1, "normal": 1, "low": 0}
+    counters = {"workers_joined": 1, "accepted": 4}
+    status = Status("slices", 1, 2, queued, 2, 0, 4, 0, counters, [worker])
+    assert bench.tell(on.StatusRequested("c", 3)) == [do.Report("c", 3, status)]
 
 
 # Stories and traces
@@ -833,41 +740,19 @@ def test_tables_shrink_only_when_no_task_is_left_and_the_next_one_is_served() ->
     assert [e.cause for e in bench.scheduler.story(TaskId(2, 0))][-1] == "finished"
 
 
-def test_a_long_story_loses_its_middle_and_keeps_both_ends() -> None:
-    bench = Bench(story_entries=4, liveness_s=100.0)
-    bench.submit(b"x", retry=Retry(9, Backoff.FIXED, base_s=0.1))
-    bench.join()
-    for lease in range(1, 6):
-        bench.fail("w", lease, 0)
-        bench.wait(0.1)
-    story = bench.scheduler.story(TaskId(1, 0))
-    assert [(round(e.at_s, 1), e.cause) for e in story] == [
-        (0.0, "accepted"),
-        (0.0, "assigned"),
-        (0.0, "retried"),
-        (0.4, "retried"),
-        (0.5, "assigned"),
-    ]
-
-
-def test_a_traced_task_comes_back_with_five_stamps() -> None:
+def test_a_trace_follows_the_first_results_of_a_run() -> None:
     bench = Bench()
-    bench.submit(b"x", sent_at=99.0)
+    bench.submit(b"x", b"y", b"z", sent_at=99.0)
+    assert bench.cancel(2) == [ended(cancelled(2))], "no stamps before any results"
     bench.now = 0.5
     bench.join()
     bench.now = 0.75
-    actions = bench.finish("w", 1, 0, b"y", started_at=7.0, ended_at=8.0)
-    assert actions == [delivered(b"y", stamps=[0.0, 0.5, 7.0, 8.0, 0.75])]
-
-
-def test_a_trace_follows_the_first_results_of_a_run() -> None:
-    bench = Bench()
-    bench.join("w", credit=1)
-    bench.submit(b"x", b"y", sent_at=99.0)
-    bench.finish("w", 1, 0, b"a", started_at=7.0, ended_at=8.0)
-    bench.now = 0.5
-    actions = bench.finish("w", 2, 1, b"b", started_at=9.0, ended_at=10.0)
-    assert actions == [delivered(b"b", start=1, stamps=[0.0, 0.0, 7.0, 8.0, 0.0])]
+    actions = bench.finish("w", 1, 0, b"X", started_at=7.0, ended_at=8.0)
+    stamps = [0.0, 0.5, 7.0, 8.0, 0.75]
+    assert actions == [delivered(b"X", stamps=stamps), bench.assign("w", 2, 1, b"y")]
+    bench.now = 1.0
+    actions = bench.finish("w", 2, 1, b"Y", started_at=9.0, ended_at=10.0)
+    assert actions == [delivered(b"Y", start=1, stamps=stamps)]
 
 
 # What a peer may not do
@@ -882,19 +767,6 @@ def test_the_state_a_failure_ends_in_is_not_the_workers_to_say(state: State) -> 
     actions = bench.finish("w", 1, 0, b"", failures=failures)
     assert actions == [ended(Failure(0, "E", "m", State.FAILED))]
     bench.counted(failed=1)
-
-
-def test_a_report_without_results_changes_nothing() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
-    assert bench.finish("w", 1, 0) == []
-
-
-def test_a_trace_that_never_ran_carries_no_stamps() -> None:
-    bench = Bench()
-    bench.submit(b"x", sent_at=1.0)
-    assert bench.cancel() == [ended(cancelled(0))]
 
 
 def test_a_task_behind_a_slow_one_in_a_lease_is_recalled_for_an_idle_slot_of_the_same_worker() -> (

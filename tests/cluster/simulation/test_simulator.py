@@ -6,12 +6,11 @@ each has one guarantee less, and each must be caught, also where it lies about i
 
 import sys
 from collections import Counter
-from collections.abc import Callable
 from functools import cache
 
 import pytest
 
-from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
+from cluster.core.policy import POLICIES
 from cluster.core.scheduler import Scheduler
 from cluster.simulation import simulator
 from cluster.simulation.peers import Faults
@@ -93,15 +92,6 @@ def test_every_accepted_task_comes_to_one_end_under_the_optimised_policies(first
     assert Leases.largest > GROWTH * FIRST_LEASE
 
 
-@pytest.mark.usefixtures("sized")
-@pytest.mark.parametrize("policy", optimised.POLICIES.values(), ids=optimised.POLICIES)
-def test_a_kind_world_loses_nothing_under_any_optimised_policy(
-    policy: Callable[[], AssignmentPolicy],
-) -> None:
-    # The first lease may overtake the welcome that its worker waits for: it is given once more.
-    loses_nothing(policy, {"mislaid_leases"})
-
-
 def test_the_worlds_are_as_bad_as_they_are_meant_to_be() -> None:
     counters, ends = Counter[str](), Counter[str]()
     for seed in SEEDS[:30]:
@@ -138,17 +128,19 @@ def test_a_seed_gives_the_same_world_twice() -> None:
     assert Simulation(7).run() != Simulation(8).run()
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_a_kind_world_loses_nothing_under_any_policy(policy: type[LeastLoaded]) -> None:
-    loses_nothing(policy)
-
-
-def loses_nothing(
-    policy: Callable[[], AssignmentPolicy], harmless: frozenset[str] | set[str] = frozenset()
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_world_without_faults_loses_nothing_under_any_policy(
+    policy: str, plain: bool, request: pytest.FixtureRequest
 ) -> None:
-    seen = Simulation(3, NO_FAULTS, policies=[policy]).run()
-    bad = {"lost", "mislaid_leases", "stale_messages", "duplicate_submissions", "redelivered"}
-    assert bad.isdisjoint(seen.counters.keys() - harmless)
+    bad = {"lost", "stale_messages", "duplicate_submissions", "redelivered"}
+    if plain:
+        bad |= {"mislaid_leases"}
+    else:  # a first lease of many tasks may overtake the welcome, and is granted once more
+        request.getfixturevalue("sized")
+    policies = [(POLICIES if plain else optimised.POLICIES)[policy]]
+    seen = Simulation(3, NO_FAULTS, policies=policies).run()
+    assert bad.isdisjoint(seen.counters)
     assert seen.ends.keys() <= {State.DONE, State.FAILED}
     assert seen.ends[State.DONE] == seen.counters["done"] > 0
 
@@ -168,11 +160,6 @@ def test_a_broken_scheduler_that_knows_of_no_invariant_is_caught_from_outside(
 ) -> None:
     liar = type(f"Silent{broken.__name__}", (broken,), {"validate": lambda _: None})
     assert any(complaint(seed, liar) for seed in SEEDS[:60])
-
-
-def test_at_least_eight_guarantees_are_taken_out() -> None:
-    assert len(BROKEN) >= 8
-    assert all(broken.__doc__ for broken in BROKEN)
 
 
 def test_a_complaint_says_what_happened_or_who_waits_for_what() -> None:
