@@ -151,6 +151,14 @@ class Bench:
         assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}
 
 
+def holding(*payloads: bytes, **limits: Any) -> Bench:
+    """A bench whose worker ``w`` holds these tasks, one run of the client ``c``, as lease 1."""
+    bench = Bench(**limits)
+    bench.join(credit=len(payloads))
+    assert bench.submit(*payloads) == [bench.assign("w", 1, 0, *payloads)]
+    return bench
+
+
 def delivered(*results: bytes, start: int = 0, submission: int = 0, **rest: Any) -> do.Deliver:
     """Results on their way to the client ``c``."""
     return do.Deliver("c", submission, start, list(results), **rest)

@@ -16,14 +16,12 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Priority
 from perfkit.optimized.queue import SortedQueue
-from tests.cluster.core.scheduling import Bench, delivered, run
+from tests.cluster.core.scheduling import Bench, delivered, holding, run
 
 
 def bench_at_its_bound() -> Bench:
     """The client ``c`` has 4 bytes unread where 7 fit; a run of three tasks of it waits."""
-    bench = Bench(retained_bytes=7, liveness_s=9.0)
-    bench.join()
-    bench.submit(b"0")
+    bench = holding(b"0", retained_bytes=7, liveness_s=9.0)
     assert bench.submit(b"1", b"2", b"3", submission=1) == []
     assert bench.finish("w", 1, 0, b"four") == [delivered(b"four")], "and no lease"
     return bench
@@ -81,9 +79,7 @@ def test_a_client_that_leaves_holds_nothing_back() -> None:
 
 
 def test_nobody_is_served_where_all_is_full() -> None:
-    bench = Bench(retained_bytes=7)
-    bench.join(credit=3)
-    bench.submit(b"0", b"1", b"2")
+    bench = holding(b"0", b"1", b"2", retained_bytes=7)
     assert bench.submit(b"x", client="d") == []
     assert bench.finish("w", 1, 0, b"four", b"four", b"four") == [
         delivered(b"four", b"four", b"four")

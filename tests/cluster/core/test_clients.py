@@ -3,13 +3,11 @@
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Retry, State, TaskId
-from tests.cluster.core.scheduling import Bench, T, delivered, ended
+from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 
 def test_a_reminder_brings_back_the_acceptance_and_every_outcome_there_is() -> None:
-    bench = Bench()
-    bench.join("w", credit=5)
-    bench.submit(*T[:5])
+    bench = holding(*T[:5])
     bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
     bench.finish("w", 1, 2, b"c")
     bench.cancel(4)
@@ -22,9 +20,7 @@ def test_a_reminder_brings_back_the_acceptance_and_every_outcome_there_is() -> N
 
 
 def test_a_reminder_of_what_is_only_slow_brings_the_acceptance_alone() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(*T[:2])
+    bench = holding(*T[:2])
     assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1)]
     bench.finish("w", 1, 0, b"a")
     assert bench.heard(0, waiting=[(0, 1)]) == [do.Accept("c", 0, 1)]
@@ -162,9 +158,7 @@ def test_what_a_client_has_left_out_is_over_when_it_has_left_out_too_much() -> N
 
 
 def test_nobody_hears_of_what_belongs_to_another_client() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     bench.offer(b"x", client="d")
     assert bench.tell(on.TasksCancelled("d", 0)) == [
         do.Deliver("d", 0, 0, [b""], [Failure(0, "Cancelled", "cancelled", State.CANCELLED)])

@@ -3,13 +3,11 @@
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, State
-from tests.cluster.core.scheduling import Bench, T, delivered, ended
+from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 
 def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(b"abc", b"de")
+    bench = holding(b"abc", b"de")
     held = [bench.scheduler.ledger.payload_bytes]
     bench.finish("w", 1, 0, b"a")
     held.append(bench.scheduler.ledger.payload_bytes)
@@ -20,9 +18,7 @@ def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:
 
 
 def test_failures_are_retained_by_the_size_of_their_message() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(b"x", b"y")
+    bench = holding(b"x", b"y")
     bench.finish("w", 1, 0, b"", b"four", failures=[Failure(0, "E", "why not")])
     assert bench.scheduler.ledger.retained_bytes == len("why not") + len("four")
 
@@ -54,9 +50,7 @@ def test_a_result_larger_than_a_piece_is_delivered_alone() -> None:
 
 
 def test_results_that_came_in_one_large_message_leave_in_several() -> None:
-    bench = Bench(message_bytes=1_000)
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4], message_bytes=1_000)
     results = [b"r" * 60] * 4
     assert bench.finish("w", 1, 0, *results) == [
         delivered(*results[:2]),
@@ -74,9 +68,7 @@ def test_failures_are_cut_into_pieces_too_and_stay_in_their_places() -> None:
 
 
 def test_every_way_to_end_is_counted_by_its_state() -> None:
-    bench = Bench(deaths=1)
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4], deaths=1)
     bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
     bench.cancel(2)
     bench.tell(on.WorkerLost("w", "gone"))

@@ -24,7 +24,7 @@ from cluster.vocabulary.task import (
     State,
     TaskId,
 )
-from tests.cluster.core.scheduling import Bench, T, delivered, ended
+from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
 
@@ -78,9 +78,7 @@ def test_a_worker_never_holds_more_than_its_credit() -> None:
 
 
 def test_a_repeated_submission_is_acknowledged_and_starts_nothing() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
     bench.finish("w", 1, 0, b"y")
     assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
@@ -122,9 +120,7 @@ def test_a_submission_over_a_bound_is_refused_with_the_bound(
 
 
 def test_results_nobody_fetches_stop_further_submissions() -> None:
-    bench = Bench(retained_bytes=3)
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x", retained_bytes=3)
     bench.finish("w", 1, 0, b"four")
     reason = "4 bytes of results wait to be received, of at most 3"
     assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
@@ -207,9 +203,7 @@ def test_failures_among_results_split_the_run() -> None:
 
 
 def test_a_failure_of_a_place_outside_the_message_is_ignored() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(*T[:2])
+    bench = holding(*T[:2])
     failures = [Failure(1, "E", "not yet"), Failure(7, "E", "nowhere")]
     assert bench.finish("w", 1, 0, b"a", failures=failures) == [delivered(b"a")]
 
@@ -294,9 +288,7 @@ def test_revoked_tasks_fill_the_credit_until_the_worker_is_through_with_them() -
 
 
 def test_what_was_cancelled_is_not_requeued_with_its_lease() -> None:
-    bench = Bench()
-    bench.join("w", credit=3)
-    bench.submit(*T[:3])
+    bench = holding(*T[:3])
     bench.cancel(1)
     bench.tell(on.WorkerLost("w", "gone"))
     assert bench.join("v", credit=3) == [bench.assign("v", 2, 0, T[0])], (
@@ -361,18 +353,14 @@ def test_no_priority_starves() -> None:
 
 
 def test_a_worker_that_says_hello_again_keeps_its_epoch() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     assert bench.join() == []
     assert bench.epochs == {"w": 1}
     assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
 
 
 def test_a_worker_that_restarted_has_lost_what_it_held() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     actions = bench.tell(on.WorkerJoined("w", 2, 1, 1, ["echo"]))
     assert actions == [do.Welcome("w", 2, 2, 0.2), bench.assign("w", 2, 0, b"x")]
     bench.counted(workers_lost=1, lost=1)
@@ -435,9 +423,7 @@ def test_a_draining_worker_gets_no_more_and_finishes_what_it_has() -> None:
 def test_who_speaks_under_a_past_epoch_is_told_to_join_again(
     event: on.Event, rejoined: bool
 ) -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     bench.tell(on.WorkerLost("w", "gone"))
     if rejoined:
         assert bench.join() == [bench.assign("w", 2, 0, b"x")]
@@ -450,9 +436,7 @@ def test_who_speaks_under_a_past_epoch_is_told_to_join_again(
 
 
 def test_late_results_are_dropped_and_counted() -> None:
-    bench = Bench()
-    bench.join("w", credit=3)
-    bench.submit(*T[:3])
+    bench = holding(*T[:3])
     bench.finish("w", 1, 0, b"a", b"b")
     assert bench.finish("w", 1, 0, b"z", b"z") == [], "settled already"
     assert bench.finish("w", 1, 2, b"z", b"z") == [], "more than was leased"
@@ -463,9 +447,7 @@ def test_late_results_are_dropped_and_counted() -> None:
 
 
 def test_what_a_lost_message_told_of_is_done_again() -> None:
-    bench = Bench()
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4])
     assert bench.finish("w", 1, 2, b"c", b"d") == [
         delivered(b"c", b"d", start=2),
         bench.assign("w", 2, 0, *T[:2]),
@@ -475,9 +457,7 @@ def test_what_a_lost_message_told_of_is_done_again() -> None:
 
 
 def test_a_lease_that_stays_missing_is_requeued_after_liveness_and_not_before() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     assert bench.beat() == []
     for _ in range(3):
         bench.wait(0.199)
@@ -488,9 +468,7 @@ def test_a_lease_that_stays_missing_is_requeued_after_liveness_and_not_before() 
 
 
 def test_a_lease_that_was_only_on_its_way_is_not_missing() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     for held in ([], [1], [], [1], []):
         bench.wait(0.5)
         assert bench.beat("w", *held) == []
@@ -498,9 +476,7 @@ def test_a_lease_that_was_only_on_its_way_is_not_missing() -> None:
 
 
 def test_a_lease_the_scheduler_does_not_know_is_cancelled() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     assert bench.beat("w", 1, 7) == [do.Cancel("w", 1, 7)]
 
 
@@ -574,9 +550,7 @@ def test_a_young_lease_is_not_recalled_yet() -> None:
 
 
 def test_a_release_that_makes_no_sense_is_ignored() -> None:
-    bench = Bench()
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4])
     bench.finish("w", 1, 0, b"a", b"b")
     assert bench.release("w", 1, 1) == [], "that is settled"
     assert bench.release("w", 1, 4) == [], "there is nothing from there on"
@@ -618,9 +592,7 @@ def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
 
 
 def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
-    bench = Bench()
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4])
     bench.tell(on.WorkerLost("w", "killed"))
     assert bench.join("a", credit=4) == [bench.assign("a", 2, 0, T[0])]
     assert bench.join("b", credit=4) == [bench.assign("b", 3, 1, T[1])]
@@ -728,9 +700,7 @@ def test_a_story_outlives_its_run_until_newer_ones_take_its_place() -> None:
 
 
 def test_tables_shrink_only_when_no_task_is_left_and_the_next_one_is_served() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     assert not bench.scheduler.shrink()
     bench.finish("w", 1, 0, b"y")
     bench.heard(1)
@@ -760,9 +730,7 @@ def test_a_trace_follows_the_first_results_of_a_run() -> None:
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.DONE, State.DEAD_LETTERED])
 def test_the_state_a_failure_ends_in_is_not_the_workers_to_say(state: State) -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+    bench = holding(b"x")
     failures = [Failure(0, "E", "m", state)]
     actions = bench.finish("w", 1, 0, b"", failures=failures)
     assert actions == [ended(Failure(0, "E", "m", State.FAILED))]

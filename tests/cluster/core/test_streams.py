@@ -13,7 +13,7 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.task import State, TaskId
 from cluster.work.handlers import Handlers
 from cluster.work.workloads import PATTERN
-from tests.cluster.core.scheduling import Bench, delivered
+from tests.cluster.core.scheduling import Bench, delivered, holding
 
 TIMEOUT_S = 20.0
 MIB = 1 << 20
@@ -80,9 +80,7 @@ def test_a_worker_has_its_credit_back_while_it_keeps_a_result(bench: Bench) -> N
 
 
 def test_what_is_behind_a_large_result_in_its_lease_comes_after_it() -> None:
-    bench = Bench()
-    bench.join(credit=3)
-    bench.submit(b"a", b"b", b"c")
+    bench = holding(b"a", b"b", b"c")
     assert bench.finish("w", 1, 0, b"A") == [delivered(b"A")]
     assert bench.tell(kept(bench, 1)) == [do.Offer("c", 0, 1, 1, SIZE)]
     bench.tell(on.StreamReceived("c", 0, 1, 1))
@@ -124,9 +122,7 @@ def test_a_worker_that_has_not_heard_is_told_again_to_let_go(bench: Bench) -> No
 
 
 def test_results_that_got_lost_before_a_large_one_are_queued_again() -> None:
-    bench = Bench()
-    bench.join(credit=3)
-    bench.submit(b"a", b"b", b"c")
+    bench = holding(b"a", b"b", b"c")
     offer, lease = bench.tell(kept(bench, 1))
     assert offer == do.Offer("c", 0, 1, 1, SIZE)
     assert lease == bench.assign("w", 2, 0, b"a")
