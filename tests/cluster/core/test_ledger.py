@@ -1,4 +1,4 @@
-"""The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
+"""The ledger's totals, and how it cuts deliveries into messages."""
 
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -33,7 +33,7 @@ def large(bench: Bench) -> list[bytes]:
     return results
 
 
-def test_what_is_delivered_again_is_cut_into_messages_that_go_through() -> None:
+def test_a_redelivery_is_cut_into_messages_within_the_bound() -> None:
     bench = Bench(message_bytes=2_000)  # of which a quarter holds four results and their frames
     results = large(bench)
     _, *again = bench.heard(0, waiting=[(0, 0)])

@@ -33,7 +33,9 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
     for id, (priority, kind, changed, deaths, lines) in enumerate(moves):
         runs.append(run(id, 2, priority=priority, kind=kind))
         queue.push(runs[-1])
-        if changed <= id:  # what waits is leased, what is leased waits again, perhaps as a suspect
+        if (
+            changed <= id
+        ):  # lease a waiting task, or let a leased one wait again, perhaps as a suspect
             other = runs[changed]
             if not other.withdraw(0, 1):
                 other.put_back(Range(0, 1, deaths=deaths))
@@ -80,7 +82,7 @@ def test_a_level_where_nothing_waits_does_not_starve() -> None:
     assert served(queue, 4) == "UUUL"
 
 
-def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
+def test_finished_runs_leave_a_fifo_whose_head_is_stuck() -> None:
     queue, head = RunQueue(NEVER), run(0)
     queue.push(head)
     for id in range(1, 10_000):
@@ -95,7 +97,7 @@ def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
     assert queue.runs() == [head, over]
 
 
-def test_a_level_that_nothing_waits_in_any_more_has_forgotten_how_long_it_starved() -> None:
+def test_a_level_that_was_empty_has_forgotten_how_long_it_starved() -> None:
     queue, low = RunQueue(3), run(2, priority=Priority.LOW)
     for each in (run(1, 100, priority=Priority.URGENT), low):
         queue.push(each)

@@ -1,4 +1,4 @@
-"""The algebra of ranges: whatever is taken, put back and withdrawn, each task is in one place."""
+"""The algebra of ranges: after any moves each task is in exactly one place."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ def positions(pieces: list[Range]) -> list[int]:
 
 
 @given(st.data())
-def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) -> None:
+def test_ranges_partition_a_run_after_any_moves(data: st.DataObject) -> None:
     whole = run(1, COUNT)
     out: list[Range] = []
     for _ in range(data.draw(st.integers(0, 20))):
@@ -67,7 +67,7 @@ def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
     assert whole.waiting == ([Range(3, 4)], [])
 
 
-def test_settling_counts_what_is_open_and_what_is_kept() -> None:
+def test_settling_counts_open_tasks_and_retained_bytes() -> None:
     whole = run(1, 3)
     failure = Failure(2, "E", "why")
     whole.settle(0, [b"ab"], 2)
@@ -76,7 +76,7 @@ def test_settling_counts_what_is_open_and_what_is_kept() -> None:
     assert (whole.open, whole.retained_bytes) == (1, 5)
 
 
-def test_a_run_knows_what_its_tasks_share() -> None:
+def test_a_run_has_the_attributes_of_its_tasks() -> None:
     whole = run(7, 3, timeout_s=2.0, sent_at=1.0)
     assert (whole.id, whole.client, whole.submission, whole.count) == (7, "c", 7, 3)
     assert (whole.payload_bytes, whole.stamps) == (3, [0.0])
@@ -119,7 +119,7 @@ def test_nothing_moves_out_of_a_terminal_state(state: State) -> None:
 
 
 @given(st.sets(st.integers(0, COUNT)), st.integers(0, COUNT), st.integers(0, COUNT))
-def test_the_pieces_of_a_lease_are_what_is_wanted_of_it(
+def test_the_pieces_of_a_lease_leave_revoked_positions_out(
     revoked: set[int], start: int, stop: int
 ) -> None:
     lease = Lease(1, run(1, COUNT), offer(), 0.0, 0, COUNT, attempts=1, deaths=2)

@@ -58,7 +58,7 @@ def test_work_waits_for_a_worker_and_a_worker_for_work() -> None:
     assert bench.finish("w", 1, 1, b"b") == [delivered(b"b", start=1)]
 
 
-def test_nothing_is_due_while_nobody_is_there() -> None:
+def test_nothing_is_due_without_workers_and_clients() -> None:
     bench = Bench()
     assert bench.scheduler.deadline() is None
     assert bench.scheduler.handle_timer(5.0) == []
@@ -85,7 +85,7 @@ def test_a_repeated_submission_is_acknowledged_and_starts_nothing() -> None:
     bench.counted(duplicate_submissions=2)
 
 
-def test_a_late_repeat_of_what_is_over_starts_nothing() -> None:
+def test_a_late_repeat_of_a_finished_submission_starts_nothing() -> None:
     bench = Bench()
     bench.join()
     for submission in (0, 1):
@@ -95,7 +95,7 @@ def test_a_late_repeat_of_what_is_over_starts_nothing() -> None:
     assert bench.offer(b"x", submission=0) == [], "it is below the floor"
     bench.heard(1, 1)
     over = do.Refuse("c", 1, "it was refused, or is over")
-    assert bench.offer(b"x", submission=1) == [over], "nobody listens: it was received"
+    assert bench.offer(b"x", submission=1) == [over], "it was received"
     bench.counted(duplicate_submissions=2)
 
 
@@ -119,7 +119,7 @@ def test_a_submission_over_a_bound_is_refused_with_the_bound(
     assert bench.submit(b"xx", b"xx", submission=2) == [], "there is room again"
 
 
-def test_results_nobody_fetches_stop_further_submissions() -> None:
+def test_unacknowledged_results_stop_further_submissions() -> None:
     bench = holding(b"x", retained_bytes=3)
     bench.finish("w", 1, 0, b"four")
     reason = "4 bytes of results wait to be received, of at most 3"
@@ -287,7 +287,7 @@ def test_revoked_tasks_fill_the_credit_until_the_worker_is_through_with_them() -
     bench.counted(cancelled=1, late_results=1)
 
 
-def test_what_was_cancelled_is_not_requeued_with_its_lease() -> None:
+def test_a_cancelled_task_is_not_requeued_with_its_lease() -> None:
     bench = holding(*T[:3])
     bench.cancel(1)
     bench.tell(on.WorkerLost("w", "gone"))
@@ -329,7 +329,7 @@ def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
 # Requirements, priorities, turns
 
 
-def test_a_run_nobody_can_serve_holds_up_no_other() -> None:
+def test_a_run_that_no_worker_can_serve_blocks_no_other() -> None:
     bench = Bench()
     bench.submit(b"x", priority=Priority.URGENT, requirements=Requirements(model="m"))
     bench.submit(b"x", priority=Priority.URGENT, submission=1, kind="other")
@@ -359,7 +359,7 @@ def test_a_worker_that_says_hello_again_keeps_its_epoch() -> None:
     assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
 
 
-def test_a_worker_that_restarted_has_lost_what_it_held() -> None:
+def test_a_restarted_worker_has_lost_its_tasks() -> None:
     bench = holding(b"x")
     actions = bench.tell(on.WorkerJoined("w", 2, 1, 1, ["echo"]))
     assert actions == [do.Welcome("w", 2, 2, 0.2), bench.assign("w", 2, 0, b"x")]
@@ -396,7 +396,7 @@ def test_a_worker_the_transport_lost_is_gone_at_once() -> None:
     bench.counted(workers_lost=1, lost=1)
 
 
-def test_a_draining_worker_gets_no_more_and_finishes_what_it_has() -> None:
+def test_a_draining_worker_gets_no_more_and_finishes_its_tasks() -> None:
     bench = Bench()
     bench.join("w", credit=2)
     bench.submit(*T[:3])
@@ -420,9 +420,7 @@ def test_a_draining_worker_gets_no_more_and_finishes_what_it_has() -> None:
     ids=lambda event: type(event).__name__,
 )
 @pytest.mark.parametrize("rejoined", [False, True])
-def test_who_speaks_under_a_past_epoch_is_told_to_join_again(
-    event: on.Event, rejoined: bool
-) -> None:
+def test_a_worker_under_a_past_epoch_is_told_to_join_again(event: on.Event, rejoined: bool) -> None:
     bench = holding(b"x")
     bench.tell(on.WorkerLost("w", "gone"))
     if rejoined:
@@ -446,7 +444,7 @@ def test_late_results_are_dropped_and_counted() -> None:
     assert bench.finish("w", 1, 2, b"c") == [delivered(b"c", start=2)]
 
 
-def test_what_a_lost_message_told_of_is_done_again() -> None:
+def test_tasks_whose_results_were_lost_on_the_way_are_leased_again() -> None:
     bench = holding(*T[:4])
     assert bench.finish("w", 1, 2, b"c", b"d") == [
         delivered(b"c", b"d", start=2),
@@ -502,7 +500,7 @@ def test_nothing_is_recalled_for_a_worker_that_could_not_do_it() -> None:
 
 
 def recalled(**limits: float) -> Bench:
-    """Two workers; what the first holds was just recalled for the second."""
+    """Two workers; the first one's lease was just recalled for the second."""
     bench = Bench(**limits)
     bench.join("a", credit=4)
     bench.submit(*T[:4])
@@ -528,7 +526,7 @@ def test_a_recall_without_an_answer_is_repeated_after_liveness_and_not_before() 
     bench.counted(recalls=2, returned=3)
 
 
-def test_a_recall_is_not_repeated_when_nobody_is_idle_any_more() -> None:
+def test_a_recall_is_not_repeated_when_no_worker_is_idle() -> None:
     bench = recalled()
     assert bench.submit(b"x", submission=1) == [bench.assign("b", 2, 0, b"x")]
     for _ in range(4):
@@ -599,7 +597,7 @@ def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
     assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 4, 2, T[2])]
 
 
-def test_suspects_whom_nobody_may_take_yet_hold_up_no_healthy_task() -> None:
+def test_suspects_that_must_wait_block_no_healthy_task() -> None:
     bench = Bench()
     bench.join("w", credit=2)
     bench.submit(*T[:3])
@@ -637,7 +635,7 @@ def test_the_policy_is_switched_while_work_goes_on() -> None:
     assert bench.finish("a", 1, 0, b"x") == [delivered(b"x"), bench.assign("a", 2, 1, b"y")]
 
 
-def test_a_policy_nobody_knows_is_answered_with_those_there_are() -> None:
+def test_an_unknown_policy_is_answered_with_the_known_ones() -> None:
     bench = Bench()
     (report,) = bench.tell(on.PolicyChanged("op", 7, "fastest"))
     known = ", ".join(sorted(POLICIES))
@@ -663,7 +661,7 @@ def test_status_is_the_whole_state_as_plain_data() -> None:
 # Stories and traces
 
 
-def test_the_story_of_a_task_tells_what_happened_to_it_in_order() -> None:
+def test_the_story_of_a_task_has_its_moves_in_order() -> None:
     bench = Bench()
     bench.join("w", credit=4)
     bench.submit(*T[:3], retry=Retry(3, base_s=0.1))
@@ -747,7 +745,7 @@ def test_a_task_behind_a_slow_one_in_a_lease_is_recalled_for_an_idle_slot_of_the
     assert [recall.worker for recall in recalls] == ["w"]
 
 
-def test_a_worker_with_a_card_in_trouble_keeps_what_it_has_and_gets_more_when_it_is_well() -> None:
+def test_a_worker_with_a_card_in_trouble_gets_no_more_until_it_recovers() -> None:
     bench = Bench()
     bench.join("w", credit=2)
     assert bench.submit(b"a") == [bench.assign("w", 1, 0, b"a")]

@@ -34,7 +34,7 @@ def test_a_kind_it_has_no_handler_for_is_not_offered() -> None:
     assert not offer().offers("other", NO_REQUIREMENTS)
 
 
-def test_free_credit_is_what_it_does_not_hold_and_none_while_it_drains() -> None:
+def test_free_credit_excludes_tasks_held_and_is_zero_while_draining() -> None:
     worker = offer(credit=4)
     worker.held = 3
     assert worker.free == 1

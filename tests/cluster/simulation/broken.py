@@ -65,7 +65,9 @@ def takes_asking_for_having(
 
 
 @breaks(Streams, "stored")
-def offers_what_is_over(real: Real, streams: Streams, event: on.ResultStored, now: float) -> None:
+def offers_finished_results(
+    real: Real, streams: Streams, event: on.ResultStored, now: float
+) -> None:
     """Offers a large result to its client even if the task has ended."""
     real(streams, event, now)
     lease = streams._ledger.leases.get(event.lease)
@@ -213,7 +215,7 @@ def ignores_duplicate_submissions(
 
 
 @breaks(Clients, "heartbeat")
-def restarts_what_is_over(
+def restarts_finished_submissions(
     real: Real, clients: Clients, event: on.ClientHeartbeat, now: float
 ) -> None:
     """Forgets which submissions a client has received, so that a late repeat starts them again."""
@@ -233,7 +235,7 @@ def takes_the_next_for_over(
 
 
 @breaks(Backpressure, "is_over")
-def waits_for_nobody_to_read(real: Real, backpressure: Backpressure, client: str) -> bool:
+def ignores_backpressure(real: Real, backpressure: Backpressure, client: str) -> bool:
     """Goes on for a client that acknowledges nothing."""
     return False
 

@@ -1,7 +1,7 @@
-"""Hundreds of small worlds in which everything goes wrong; no broken scheduler may survive them.
+"""Hundreds of small worlds full of faults, in which every broken scheduler must be caught.
 
-A seed that fails prints how to replay it. The broken schedulers say what the simulator is worth:
-each has one guarantee less, and each must be caught, also where it lies about itself to validate.
+A seed that fails prints how to replay it. Each broken scheduler lacks one guarantee, and must also
+be caught when it checks none of its invariants.
 """
 
 import sys
@@ -67,16 +67,14 @@ def test_every_accepted_task_comes_to_one_end_in_every_world(first: int) -> None
 
 @pytest.fixture
 def sized(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulated tasks take milliseconds, so here a lease of many tasks holds more work than in
-    life, and a worker may have that many in hand.
-    """
+    """Let leases hold many tasks: simulated tasks take milliseconds, longer than real ones."""
     monkeypatch.setattr("perfkit.optimized.sizer.LEASE_S", 0.05)
     monkeypatch.setattr("perfkit.optimized.policy.LEASE_S", 0.05)
     monkeypatch.setattr("cluster.simulation.peers.CREDIT", 40)
 
 
 class Leases(Scheduler):
-    """Notes how large the leases are that it grants."""
+    """Notes the size of its largest lease."""
 
     largest = 0
 
@@ -99,7 +97,7 @@ def test_every_accepted_task_comes_to_one_end_under_the_optimised_policies(first
     assert Leases.largest > GROWTH * FIRST_LEASE
 
 
-def test_the_worlds_are_as_bad_as_they_are_meant_to_be() -> None:
+def test_the_worlds_contain_every_fault() -> None:
     counters, ends = Counter[str](), Counter[str]()
     for seed in SEEDS[:30]:
         counters += outcome(seed).counters
@@ -113,7 +111,7 @@ def test_the_worlds_are_as_bad_as_they_are_meant_to_be() -> None:
     assert happened <= counters.keys()
 
 
-def test_whatever_clients_leave_behind_is_dropped_by_everybody_who_has_it() -> None:
+def test_tasks_and_results_of_clients_that_vanish_are_dropped_by_all_peers() -> None:
     left_behind = lost = 0
     for seed in range(2_000, 2_000 + SEEDS_PER_TEST):
         world = Simulation(seed, Faults(large=0.5, vanish=0.03))
@@ -166,7 +164,7 @@ def test_a_broken_scheduler_that_checks_no_invariant_is_caught_from_outside(brok
     assert any(complaint(seed, broken, Silent) for seed in SEEDS[:60])
 
 
-def test_a_complaint_says_what_happened_or_who_waits_for_what() -> None:
+def test_a_complaint_names_the_error_or_the_waiting_clients() -> None:
     assert "was delivered twice" in complaint(0, "delivers_twice")
     assert "not over after 8000 steps: {'c0':" in complaint(0, "never_redelivers")
 
