@@ -1,9 +1,8 @@
-"""The coordinator's side of its clients: what each handed in, and what it has received.
+"""The coordinator's side of its clients: their submissions, and what they have received.
 
-Submissions are numbered by their client, so a repeated message is recognised; results are kept
-until the client says that it has them, so a lost one can be delivered again. A number that was
-refused is over like one that was received: its client has let go of it, so a late repeat must not
-start it unheard, even if there is room meanwhile.
+Submissions are numbered by their client, so a repeated message is recognised; results are retained
+until the client acknowledges them, so a lost one can be delivered again. A refused number is over
+like a received one: a late repeat must not start it, even if there is room by then.
 """
 
 from __future__ import annotations
@@ -19,26 +18,23 @@ OVER = "it was refused, or is over"
 
 
 class ClientState:
-    """One client: what it has handed in and not yet said it received."""
+    """One client and the submissions that it has not acknowledged."""
 
     __slots__ = ("floor", "id", "last_seen", "over", "submissions")
 
     def __init__(self, id: str, most_open: int, now: float) -> None:
         self.id = id
         self.last_seen = now
-        #: nothing below this submission concerns the client any more
+        #: all submissions below this number are over
         self.floor = 0
         self.submissions: dict[int, Run] = {}
-        #: submissions above the floor that are over: a late repeat of one must not start it again.
-        #: Whoever leaves no number out has no more ranges of them than open ones, and one; who
-        #: does may find that what it had left out is over.
+        #: submissions from the floor on that are over. A client that leaves no number out never
+        #: reaches the bound; for another, the numbers it left out may count as over.
         self.over = RangeSet(most_open + 1)
 
 
 class Clients:
-    """All clients, by name. A client that stays silent too long is dropped with everything it had
-    handed in.
-    """
+    """All clients, by name. A client that stays silent too long is dropped with its submissions."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.by_name: dict[str, ClientState] = {}
@@ -54,7 +50,7 @@ class Clients:
         if known is not None:
             self._ledger.out.append(do.Accept(client.id, event.submission, known.id))
         elif event.submission in client.over:
-            # Whoever still waits for it has missed its refusal; anybody else does not listen.
+            # The client may have missed the refusal; one that received results ignores this.
             self._ledger.out.append(do.Refuse(client.id, event.submission, OVER))
         if known or event.submission < client.floor or event.submission in client.over:
             self._ledger.counters["duplicate_submissions"] += 1
@@ -70,7 +66,7 @@ class Clients:
         return None
 
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:
-        """End what is not terminal yet of some positions, or of all."""
+        """End the open tasks of some positions, or of all."""
         client = self.by_name.get(event.client)
         run = client.submissions.get(event.submission) if client is not None else None
         if run is None:
@@ -81,7 +77,7 @@ class Clients:
             self._ledger.end(run, (start, min(stop, run.count)), Cause.CANCELLED, CANCELLED, now)
 
     def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
-        """Let go of what was received, remind the client of what it seems to have missed."""
+        """Forget what the client acknowledges, and send again what it seems to have missed."""
         client = self._seen(event.client, now)
         if client is None:
             return
@@ -97,12 +93,12 @@ class Clients:
         for submission, start, stop in event.partly:
             run = client.submissions.get(submission)
             if run is not None:
-                self._ledger.backpressure.add(client.id, -run.let_go(start, stop))
+                self._ledger.backpressure.add(client.id, -run.discard(start, stop))
         for submission, count in event.waiting:
             self._remind(client, submission, count)
 
     def left(self, event: on.ClientLeft, now: float) -> None:
-        """Forget a client and everything it had handed in."""
+        """Forget a client and its submissions."""
         client = self.by_name.pop(event.client, None)
         if client is None:
             return
@@ -112,12 +108,12 @@ class Clients:
         self._ledger.backpressure.forget(client.id)
 
     def shrink(self) -> None:
-        """Make the tables small again, which are empty when there is no run."""
+        """Release the memory of tables that are empty now."""
         for client in self.by_name.values():
             client.submissions.clear()
 
     def due(self, name: str, now: float) -> None:
-        """A client may have been silent for too long."""
+        """Drop a client if it has been silent for too long."""
         due = self.by_name[name].last_seen + self._limits.client_liveness_s
         if due > now:
             self._ledger.timers.set(("client", name), due)
@@ -137,7 +133,7 @@ class Clients:
         return client
 
     def _full(self, client: ClientState, tasks: int, payload_bytes: int) -> str | None:
-        """Why a submission can't be taken in, in words; None when it can."""
+        """Why a submission must be refused, in words; None when it need not be."""
         most = self._limits.submissions_per_client
         if not tasks:
             return "it holds no task"

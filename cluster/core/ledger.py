@@ -1,7 +1,7 @@
 """The ledger of tasks: every accepted task is in it once, queued, under one lease, or terminal.
 
-It moves ranges through TRANSITIONS and keeps the accounts (tasks open, bytes held, stories). It
-knows leases but does not decide who gets one: that is the scheduler's part.
+It moves ranges through TRANSITIONS and keeps totals and stories. The scheduler decides which worker
+gets a lease.
 """
 
 from __future__ import annotations
@@ -13,20 +13,9 @@ from typing import Any, TypeAlias, TypeVar
 from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
 from cluster.core.rangeset import as_ranges
-from cluster.core.run import (
-    Entry,
-    Lease,
-    Outcome,
-    Past,
-    Range,
-    Received,
-    Run,
-    Streamed,
-    pack,
-    unpack,
-)
+from cluster.core.run import Entry, Outcome, Past, Range, Received, Run, Streamed, pack, unpack
 from cluster.core.timers import Timers
-from cluster.core.worker import WorkerState
+from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import Cause
@@ -34,27 +23,28 @@ from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
+#: positions ``start <= p < stop`` of a run
+Span: TypeAlias = tuple[int, int]
 V = TypeVar("V", bound=Hashable)
 CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
-#: the moves of each lease, reached once: in Python 3.11 a member of an enumeration costs as much to
-#: reach as a line of a story to write
+#: bound once: in Python 3.11 reaching an enum member costs as much as writing a story's entry
 QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
-#: how many different values are kept to be shared; at that, all are let go of
-MAX_SHARED = 4_096
+#: at this many interned values all are forgotten
+MAX_INTERNED = 4_096
 
 
 def weight(outcome: bytes | Failure) -> int:
-    """Bytes that an outcome takes up in a message: its own, and what is put around it."""
+    """Bytes that an outcome takes up in a message, with its frame."""
     if isinstance(outcome, Failure):
         return len(outcome.error) + len(outcome.message) + OUTCOME_FRAME_BYTES
     return len(outcome) + OUTCOME_FRAME_BYTES
 
 
 class Ledger:
-    """Runs, leases and what is owed to whom. Actions to take are appended to ``out``."""
+    """Runs, leases and undelivered results. Actions to take are appended to ``out``."""
 
     def __init__(
         self,
@@ -69,17 +59,17 @@ class Ledger:
         self.queue = queue(limits.bypasses)
         self.runs: dict[RunId, Run] = {}
         self.leases: dict[int, Lease] = {}
-        #: runs that are over and received, packed, kept for their stories
+        #: finished and received runs, packed, for their stories
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
-        #: tasks not terminal, the payload bytes of their runs, and the outcomes not yet received
+        #: tasks that are not terminal, and the payload bytes of their runs
         self.open_tasks = 0
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
-        #: how much goes into one delivery: a character of a failure may take four bytes
+        #: bound of one delivery: a character of a failure may take four bytes
         self._delivery_bytes = limits.message_bytes // 4
         self._entries = limits.story_entries
         self._chance = chance
-        self._known: dict[Any, Any] = {}
+        self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
 
@@ -90,27 +80,25 @@ class Ledger:
 
     @property
     def retained_bytes(self) -> int:
-        """Bytes of outcomes that their clients have not said they received."""
+        """Bytes of outcomes that their clients have not acknowledged."""
         return self.backpressure.total_bytes
 
     def full(self, tasks: int, payload_bytes: int) -> str | None:
-        """Which bound stands in the way of so much more, in words; None when there is room."""
-        limits = self.limits
+        """Which bound a submission of this size would break, in words; None when there is room."""
+        limits, retained_bytes = self.limits, self.backpressure.total_bytes
         if self.open_tasks + tasks > limits.tasks:
             return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
             return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
-        if self.backpressure.total_bytes > limits.retained_bytes:
-            return (
-                f"{self.backpressure.total_bytes} bytes of results wait to be received, "
-                f"of at most {limits.retained_bytes}"
-            )
+        if retained_bytes > limits.retained_bytes:
+            waiting = f"{retained_bytes} bytes of results wait to be received"
+            return f"{waiting}, of at most {limits.retained_bytes}"
         return None
 
     def accept(self, event: TasksSubmitted, payload_bytes: int, now: float) -> Run:
-        """Take a run in: from here on each of its tasks will have exactly one outcome."""
+        """Take a run in: each of its tasks will have exactly one outcome."""
         run = Run(self._next_run, event, now)
-        run.needs, run.retry = self._shared(run.needs), self._shared(run.retry)
+        run.needs, run.retry = self._intern(run.needs), self._intern(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
         self.open_tasks += run.count
@@ -122,48 +110,48 @@ class Ledger:
         self.queue.push(run)
         return run
 
-    def _shared(self, value: V) -> V:
-        """The first of all values that equal this one: a peer's messages say the same again and
-        again, and each time in new objects.
-        """
-        if len(self._known) >= MAX_SHARED:
-            self._known.clear()
-        shared: V = self._known.setdefault(value, value)
-        return shared
+    def _intern(self, value: V) -> V:
+        """One object for equal values: a peer repeats the same few in every message."""
+        if len(self._interned) >= MAX_INTERNED:
+            self._interned.clear()
+        interned: V = self._interned.setdefault(value, value)
+        return interned
 
     def lease(self, run: Run, most: int, suspect: bool, worker: WorkerState, now: float) -> Lease:
-        """Put at most ``most`` healthy or suspect tasks from the front of a run into a worker's
-        hands.
-        """
+        """Give a worker at most ``most`` healthy or suspect tasks from the front of a run."""
         piece = run.take(most, suspect)
-        lease = Lease(self._next_lease, run, piece, worker, now)
+        start, stop = piece.start, piece.stop
+        lease = Lease(self._next_lease, run, worker, now, start, stop, piece.attempts, piece.deaths)
         self._next_lease += 1
         self.leases[lease.id] = worker.leases[lease.id] = lease
-        run.hold(lease)
-        if piece.deaths:
+        if run.leases is None:
+            run.leases = {lease.id}
+        else:
+            run.leases.add(lease.id)
+        if lease.deaths:
             worker.suspects += 1
-        start, stop = piece.start, piece.stop
         run.note(QUEUED, TO_ASSIGN, start, stop, worker.id, now, self._entries)
         if run.stamps is not None and len(run.stamps) == 1:
             run.stamps.append(now)
-        kept = run.payloads
-        payloads = kept[start:stop] if isinstance(kept, list) else [kept]
+        column = run.payloads
+        payloads = column[start:stop] if isinstance(column, list) else [column]
         kind = run.needs[0]
         self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
         return lease
 
     def close(self, lease: Lease) -> None:
-        """End a lease of which nothing is left."""
+        """End a lease that has no tasks left."""
         del self.leases[lease.id]
         del lease.worker.leases[lease.id]
-        lease.run.release(lease)
+        assert lease.run.leases is not None
+        lease.run.leases.remove(lease.id)
         if lease.deaths:
             lease.worker.suspects -= 1
         if lease.stream is not None:
-            lease.worker.keeping -= 1
+            lease.worker.streaming -= 1
 
     def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
-        """Settle a stretch of a lease with its results, and deliver them."""
+        """Settle a range of a lease with its results, and deliver them."""
         run, stop = lease.run, start + len(outcomes)
         run.note(ASSIGNED, TO_FINISH, start, stop, lease.worker.id, now, self._entries)
         self.counters["done"] += len(outcomes)
@@ -175,7 +163,7 @@ class Ledger:
             self._deliver(run, start, stop)
 
     def finish_streamed(self, lease: Lease, now: float) -> None:
-        """Settle the first task of a lease: its client has fetched its result."""
+        """Settle the first task of a lease, whose result its client has fetched."""
         run, position = lease.run, lease.next
         run.note(ASSIGNED, TO_FINISH, position, position + 1, lease.worker.id, now, self._entries)
         self.counters["done"] += 1
@@ -183,12 +171,12 @@ class Ledger:
         self.confirm(run, position, lease.id)
 
     def confirm(self, run: Run, position: int, lease: int) -> None:
-        """Tell a client that what it has fetched is the outcome."""
+        """Tell a client that the result it has fetched is the outcome."""
         stamps = run.stamps if run.stamps is not None and len(run.stamps) == 5 else []
         self.out.append(do.Confirm(run.client, run.submission, position, lease, stamps))
 
     def fail(self, lease: Lease, failure: Failure, now: float) -> None:
-        """Take in one failed attempt: try again after a wait, or settle."""
+        """Retry a failed task after a wait, or settle it at its last attempt."""
         run, position, attempts = lease.run, failure.position, lease.attempts + 1
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
@@ -203,45 +191,32 @@ class Ledger:
         self.timers.set(("retry", (run.id, position)), due)
 
     def retry_due(self, task: tuple[RunId, int], now: float) -> None:
-        """A failed task has waited long enough."""
+        """Queue a failed task again."""
         run = self.runs[task[0]]
         assert run.delayed is not None
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
-    def requeue(
-        self, lease: Lease, span: tuple[int, int], cause: Cause, detail: str, now: float
-    ) -> None:
-        """Queue again what is still wanted of a stretch of a lease; bury what has lost too many
-        workers.
-        """
+    def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
+        """Queue a range of a lease again; bury tasks that have lost too many workers."""
         run, died = lease.run, cause is Cause.LOST
         self.counters[cause.value] += span[1] - span[0]
         for piece in lease.pieces(*span):
             start, stop, attempts, deaths = piece
             if deaths + died >= self.limits.deaths:
-                message = "\n".join(self._lines(run, start)) + f"\n{now:.3f} lost again: {detail}"
+                story = self.story(TaskId(run.id, start))
+                lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+                message = "\n".join([*lines, f"{now:.3f} lost again: {detail}"])
                 buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
                 self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
             else:
-                run.note(
-                    ASSIGNED,
-                    cause,
-                    start,
-                    stop,
-                    f"{lease.worker.id}: {detail}",
-                    now,
-                    self._entries,
-                )
+                by = f"{lease.worker.id}: {detail}"
+                run.note(ASSIGNED, cause, start, stop, by, now, self._entries)
                 run.put_back(Range(start, stop, attempts, deaths + died))
         self.queue.push(run)
 
-    def end(
-        self, run: Run, span: tuple[int, int], cause: Cause, failure: Failure, now: float
-    ) -> None:
-        """Settle, as ``failure``, whatever of positions ``span`` is not terminal; workers are told
-        to drop it.
-        """
+    def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
+        """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
         if not run.open:
             return
         for piece in run.withdraw(*span):
@@ -251,7 +226,7 @@ class Ledger:
             del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
             self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
-        for lease in (run.leases or {}).values():
+        for lease in [self.leases[id] for id in sorted(run.leases or ())]:
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
             if not positions:
@@ -263,14 +238,14 @@ class Ledger:
                 self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
 
     def run_due(self, id: RunId, now: float) -> None:
-        """A run's time is up."""
+        """Fail the open tasks of a run whose time limit has passed."""
         run = self.runs[id]
         waited_s = now - run.accepted_at
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
 
     def redeliver(self, run: Run) -> None:
-        """Deliver again every outcome there is."""
+        """Deliver every outcome again that the client has not acknowledged."""
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
         streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
@@ -281,8 +256,9 @@ class Ledger:
             self.confirm(run, position, lease)
 
     def forget(self, run: Run, now: float) -> None:
-        """The client wants nothing more of a run: what is open of it ends unheard, only its story
-        is kept.
+        """Drop a run that its client needs no more, silently ending its open tasks.
+
+        Only its story is kept.
         """
         if run.open:
             mark = len(self.out)
@@ -293,10 +269,10 @@ class Ledger:
         self.history.append(pack(run))
 
     def shrink(self) -> None:
-        """Make the tables small again, which are empty when there is no run."""
+        """Release the memory of tables that are empty now."""
         self.runs.clear()
         self.leases.clear()
-        self._known.clear()
+        self._interned.clear()
 
     def story(self, task: TaskId) -> list[Entry]:
         """What happened to one task, in order; empty when its run is unknown or forgotten."""
@@ -307,26 +283,14 @@ class Ledger:
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
-    def _lines(self, run: Run, position: int) -> list[str]:
-        story = self.story(TaskId(run.id, position))
-        return [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
-
     def _end_piece(
-        self,
-        run: Run,
-        state: State,
-        cause: Cause,
-        span: Sequence[int],
-        failure: Failure,
-        now: float,
+        self, run: Run, state: State, cause: Cause, span: Sequence[int], why: Failure, now: float
     ) -> None:
         start, stop = span
-        run.note(state, cause, start, stop, failure.error, now, self._entries)
-        failures = [
-            Failure(p, failure.error, failure.message, failure.state) for p in range(start, stop)
-        ]
-        self.counters[failure.state.value] += len(failures)
-        self._settle(run, start, failures, len(failure.message) * len(failures))
+        run.note(state, cause, start, stop, why.error, now, self._entries)
+        failures = [Failure(p, why.error, why.message, why.state) for p in range(start, stop)]
+        self.counters[why.state.value] += len(failures)
+        self._settle(run, start, failures, len(why.message) * len(failures))
         self._deliver(run, start, stop)
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
@@ -339,9 +303,7 @@ class Ledger:
             self.timers.clear(("run", run.id))
 
     def _deliver(self, run: Run, start: int, stop: int) -> None:
-        """Deliver settled outcomes in as many messages as it takes for each to go through a socket:
-        together they may be larger than anything their client ever sent.
-        """
+        """Deliver settled outcomes in messages that stay within the bound of one delivery."""
         assert run.outcomes is not None
         results: list[bytes] = []
         failures: list[Failure] = []
@@ -350,11 +312,12 @@ class Ledger:
             outcome = run.outcomes[position]
             assert outcome is not None
             assert not isinstance(outcome, Streamed | Received)
-            room -= weight(outcome)
+            size_bytes = weight(outcome)
+            room -= size_bytes
             if room < 0 and results:
                 self._send(run, position - len(results), results, failures)
                 results, failures = [], []
-                room = self._delivery_bytes - weight(outcome)
+                room = self._delivery_bytes - size_bytes
             if isinstance(outcome, Failure):
                 failures.append(outcome)
                 results.append(b"")

@@ -1,8 +1,8 @@
 """Which worker gets the next lease, and how large it is: the plain answers.
 
-Every policy here looks at all workers for each choice, which costs O(workers): about 25 ns a worker
-for the test of credit and a few hundred for those that are scored. They lease one task at a time.
-The faster twins live in perfkit; the scheduler does not know which kind it has.
+Every policy here scans all workers for each choice, at about 25 ns for the credit test of a worker
+and a few hundred for its score, and leases one task at a time. The faster twins live in perfkit;
+the scheduler does not know which kind it has.
 """
 
 from __future__ import annotations
@@ -22,33 +22,49 @@ class AssignmentPolicy(Protocol):
     name: str
 
     def join(self, worker: WorkerState) -> None:
-        """A worker is there, with nothing in its hands."""
+        """A worker is there, with no tasks yet."""
 
     def leave(self, worker: WorkerState) -> None:
         """A worker is gone or draining."""
 
     def touch(self, worker: WorkerState) -> None:
-        """What a worker holds, or said of its load, has changed."""
+        """A worker's tasks or its load have changed."""
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """A worker has so many more like tasks in its hands, or fewer; it is touched afterwards."""
+        """A worker holds ``change`` more tasks with these needs; it is touched afterwards."""
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """A worker with free credit that offers what is needed, or None; a suspect task wants one
-        without another.
+        """A worker with free credit that meets the needs, or None.
+
+        For a suspect task it must hold no other suspect.
         """
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """How many of ``queued`` like tasks to lease to the worker at once, at least 1."""
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """A worker went through ``tasks`` tasks in ``busy_s`` seconds."""
+        """A worker ran ``tasks`` tasks in ``busy_s`` seconds."""
 
 
-class ScanPolicy:
-    """Scan all workers and take the one with the lowest score, the first to have joined among
-    equals.
-    """
+class PlainPolicy:
+    """What all policies here share: they keep no index, and lease one task at a time."""
+
+    def touch(self, worker: WorkerState) -> None:
+        """Do nothing: a worker is looked at when it is scored."""
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """Do nothing: a worker is looked at when it is scored."""
+
+    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
+        """One task at a time."""
+        return 1
+
+    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
+        """Learn nothing."""
+
+
+class ScanPolicy(PlainPolicy):
+    """Scan all workers for the lowest score; among equals the first to join wins."""
 
     name = "scan"
 
@@ -56,29 +72,18 @@ class ScanPolicy:
         self.workers: list[WorkerState] = []
 
     def join(self, worker: WorkerState) -> None:
-        """Take a worker into the scan."""
         self.workers.append(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Take a worker out of the scan."""
         if worker in self.workers:
             self.workers.remove(worker)
 
-    def touch(self, worker: WorkerState) -> None:
-        """Nothing is remembered that could be out of date."""
-
-    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """What it holds is looked up when it is scored."""
-
-    def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Nothing is learned from what was measured."""
-
     def eligible(self, needs: Needs) -> Sequence[WorkerState]:
-        """Who offers what is needed; O(workers)."""
+        """The workers that meet the needs; O(workers)."""
         return [worker for worker in self.workers if worker.offers(*needs)]
 
     def has_room(self, worker: WorkerState) -> bool:
-        """Whether a worker may be given more: while it has credit."""
+        """Whether a worker may be given more."""
         return worker.free > 0
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
@@ -93,17 +98,13 @@ class ScanPolicy:
                 best, best_score = worker, score
         return best
 
-    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """One task at a time."""
-        return 1
-
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """How unwelcome one more task is; lower is better."""
         raise NotImplementedError
 
 
 class RoundRobin(ScanPolicy):
-    """Each worker in turn, whatever it holds."""
+    """Each worker in turn, regardless of its load."""
 
     name = "round-robin"
 
@@ -113,12 +114,10 @@ class RoundRobin(ScanPolicy):
         self._last: dict[str, int] = {}
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget its turn too."""
         super().leave(worker)
         self._last.pop(worker.id, None)
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """The eligible worker whose last turn is longest ago."""
         worker = super().choose(needs, suspect)
         if worker is not None:
             self._turn += 1
@@ -134,9 +133,9 @@ class LeastLoaded(ScanPolicy):
     """The worker with the lowest load.
 
     The load is ``0.7 * held / capacity + 0.2 * gpu_busy + 0.1 * vram_used``, the last two as
-    fractions of one: tasks in its hands weigh most because they are the only figure that is never
-    out of date; what the card says breaks ties between equal queues. An unknown figure counts as
-    one half, so that a silent card is neither shunned nor sought.
+    fractions of one. Tasks held weigh most because only that figure is never out of date; the
+    card's figures break ties. An unknown figure counts as one half, so that a silent card is
+    neither shunned nor sought.
     """
 
     name = "least-loaded"
@@ -147,32 +146,28 @@ class LeastLoaded(ScanPolicy):
         return self.HELD * self.held_share(worker) + self.card_share(worker)
 
     def card_share(self, worker: WorkerState) -> float:
-        """What its card adds to the load: nothing here changes but with a heartbeat."""
-        load = worker.load
-        told = load.gpu_busy_pct
-        busy = 0.5 if told is None or not 0.0 <= told <= 100.0 else told / 100.0
-        total = sum(gpu.vram_total_bytes for gpu in worker.gpus)
-        used = (
-            0.5 if load.vram_free_bytes is None or not total else 1 - load.vram_free_bytes / total
-        )
+        """The card's part of the load, which changes only with a heartbeat."""
+        busy_pct, free_bytes = worker.load.gpu_busy_pct, worker.load.vram_free_bytes
+        busy = 0.5 if busy_pct is None or not 0.0 <= busy_pct <= 100.0 else busy_pct / 100.0
+        total_bytes = sum(gpu.vram_total_bytes for gpu in worker.gpus)
+        used = 0.5 if free_bytes is None or not total_bytes else 1 - free_bytes / total_bytes
         return self.GPU_BUSY * busy + self.VRAM_USED * used
 
     def held_share(self, worker: WorkerState) -> float:
-        """Tasks in its hands for each that it can run at once."""
+        """Tasks held for each that it can run at once."""
         return worker.held / worker.capacity
 
 
 class GpuMatch(LeastLoaded):
-    """The smallest card that fits, so that large ones stay free for what needs them; then the least
-    loaded.
+    """The smallest card that fits, so that large ones stay free; among those the least loaded.
 
-    A task that asks for no card goes to a worker without one while such a worker has credit.
+    A task that needs no card goes to a worker without one while such a worker has credit.
     """
 
     name = "gpu-match"
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
-        """GiB of card that the task would leave unused, in steps of one, then the load."""
+        """Whole GiB of card that the task would leave unused, then the load."""
         requirements = needs[1]
         sizes = [
             gpu.vram_total_bytes
@@ -185,9 +180,7 @@ class GpuMatch(LeastLoaded):
 
 
 class LatencyAware(ScanPolicy):
-    """The worker that will be through with the task first, by the measured service time of its kind
-    there.
-    """
+    """The worker that will finish the task first, by its measured service time for the kind."""
 
     name = "latency-aware"
 
@@ -197,13 +190,12 @@ class LatencyAware(ScanPolicy):
         self._service_s: dict[tuple[str, str], float] = {}
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget what was measured there."""
         super().leave(worker)
         for key in [key for key in self._service_s if key[0] == worker.id]:
             del self._service_s[key]
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Move the mean towards what was measured; kinds are bounded by what workers offer."""
+        """Move the mean towards the new measurement; kinds are bounded by what workers offer."""
         key = (worker.id, needs[0])
         per_task = busy_s / max(tasks, 1)
         before = self._service_s.get(key, per_task)
@@ -223,26 +215,24 @@ class LatencyAware(ScanPolicy):
 
 
 class MemoryAware(ScanPolicy):
-    """The worker with the most free memory of the kind the task needs, shared among the tasks it
-    already holds.
-    """
+    """The worker with the most free memory per task held: of the card if the task needs one."""
 
     name = "memory-aware"
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
-        """Minus the free bytes per task held; a worker that does not say comes last."""
+        """Minus the free bytes per task held; a worker with unknown memory comes last."""
         load = worker.load
         wants_card = needs[1].min_vram_bytes or needs[1].gpu_family is not None
         free = load.vram_free_bytes if wants_card else load.memory_free_bytes
         return float(worker.held) if free is None else -free / (worker.held + 1)
 
 
-class Adaptive:
-    """What fits the task and the cluster at hand.
+class Adaptive(PlainPolicy):
+    """One of three policies, by the task and the cluster.
 
-    A task that asks for a card is matched to one. Otherwise, where the slowest worker measured
-    takes more than 1.5 times as long as the fastest for this kind, the expected time decides; where
-    they are alike, so that the difference is noise, the load does.
+    A task that needs a card is matched to one. Otherwise the expected time decides where the
+    slowest worker measured takes more than 1.5 times as long as the fastest for this kind; a
+    smaller difference counts as noise, and the load decides.
     """
 
     name = "adaptive"
@@ -255,23 +245,15 @@ class Adaptive:
         self._parts: tuple[ScanPolicy, ...] = (self._match, self._load, self._latency)
 
     def join(self, worker: WorkerState) -> None:
-        """Tell every part."""
         for part in self._parts:
             part.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Tell every part."""
         for part in self._parts:
             part.leave(worker)
 
-    def touch(self, worker: WorkerState) -> None:
-        """Nothing is remembered that could be out of date."""
-
-    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """What it holds is looked up when it is scored."""
-
     def part(self, needs: Needs) -> ScanPolicy:
-        """The policy that fits what is needed."""
+        """The policy that fits the needs."""
         if needs[1].min_vram_bytes or needs[1].gpu_family is not None:
             return self._match
         fastest, slowest = self.spread_s(needs[0])
@@ -282,15 +264,9 @@ class Adaptive:
         return self._latency.spread_s(kind)
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """Ask the part that fits; O(workers)."""
         return self.part(needs).choose(needs, suspect)
 
-    def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """One task at a time."""
-        return 1
-
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
         self._latency.observe(worker, needs, tasks, busy_s)
 
 

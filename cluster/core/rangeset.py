@@ -1,7 +1,7 @@
-"""Numbers kept as ranges: what comes in order takes no more room than its two ends.
+"""Sets of numbers as ranges: consecutive numbers take no more room than two ends.
 
-A client counts its submissions, and a run its tasks, so what is over of them lies together except
-where something is still open: the ranges are about as many as the open ones, not as the past.
+Submissions and tasks are numbered, so finished ids are contiguous except around open ones: there
+are about as many ranges as open ids, however long the past.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ def as_ranges(positions: Iterable[int]) -> list[tuple[int, int]]:
 
 
 class RangeSet:
-    """A set of whole numbers to which any may be added, and whose lower end may be cut off.
+    """A set of integers to which numbers are added, and whose lower end can be removed.
 
-    ``len`` counts ranges. At ``most`` of them the lowest two become one, together with the gap
-    between them. Adding the next number is O(1), asking O(log n), adding in the middle moves what
-    lies above.
+    ``len`` counts ranges. Over ``most`` of them the lowest two are joined with the gap between
+    them. Adding the next number is O(1), a look-up O(log n), adding in the middle O(n).
     """
 
     __slots__ = ("_edges", "_most")
 
     def __init__(self, most: int) -> None:
         self._most = most
-        #: the first number of a stretch, the first one after it, and so on upwards: no two are
-        #: equal, so a number is inside exactly if an odd count of edges is not above it
+        #: starts and stops of the ranges, strictly rising, so a number is inside if an odd count
+        #: of edges is not above it
         self._edges: list[int] = []
 
     def __len__(self) -> int:
         return len(self._edges) // 2
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """The ranges as half-open ranges, from below."""
+        """The half-open ranges in rising order."""
         return islice(pairwise(self._edges), 0, None, 2)
 
     def __contains__(self, number: int) -> bool:
         return bisect_right(self._edges, number) % 2 == 1
 
     def add(self, number: int) -> None:
-        """Take a number in, if it is not there already."""
+        """Add a number."""
         edges = self._edges
         if edges and number == edges[-1]:
             edges[-1] = number + 1
@@ -69,6 +68,6 @@ class RangeSet:
                 del edges[1:3]
 
     def forget_below(self, number: int) -> None:
-        """Take out whatever is smaller than ``number``."""
+        """Remove all numbers below ``number``."""
         above = bisect_right(self._edges, number)
         self._edges[:above] = [number] if above % 2 else []

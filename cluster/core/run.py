@@ -1,8 +1,7 @@
-"""Runs and leases: the work itself, kept as ranges.
+"""Runs: the work itself, kept as ranges.
 
-A run holds what its tasks share once, their payloads as a column, and which ranges of it wait,
-for what. A lease is a slice of a run in the hands of one worker. A range carries what its tasks
-have been through, so that tasks with one history stay one range.
+A run holds the attributes of its tasks once, their payloads as a column, and the ranges that wait.
+A range carries the attempts and deaths of its tasks, so tasks with the same history stay one range.
 """
 
 from __future__ import annotations
@@ -13,26 +12,23 @@ from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 
-from cluster.core.worker import WorkerState
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import TRANSITIONS, Cause
 from cluster.vocabulary.task import Failure, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
-#: entries as plain tuples: one is written for each lease, and hardly any is ever read
-Line: TypeAlias = tuple[float, Cause, State, int, int, str]
+#: an Entry as a plain tuple: one is written for each lease, and hardly any is ever read
+RawEntry: TypeAlias = tuple[float, Cause, State, int, int, str]
 
 
 class Streamed(NamedTuple):
-    """A result that went past in chunks, kept by its worker under a lease until its client had it
-    whole.
-    """
+    """Placeholder of a result that its client fetched in chunks, under this lease."""
 
     lease: int
 
 
 class Received(NamedTuple):
-    """What its client has of a run that is not over: nobody asks for it again."""
+    """Placeholder of an outcome that its client has, in a run that goes on."""
 
 
 RECEIVED = Received()
@@ -40,9 +36,7 @@ Outcome: TypeAlias = bytes | Failure | Streamed | Received
 
 
 class Range(NamedTuple):
-    """Positions ``start <= p < stop`` of a run that have failed ``attempts`` times and lost
-    ``deaths`` workers.
-    """
+    """Positions ``start <= p < stop`` of a run, with their failed attempts and lost workers."""
 
     start: int
     stop: int
@@ -51,17 +45,17 @@ class Range(NamedTuple):
 
 
 Waiting: TypeAlias = tuple[Sequence[Range], Sequence[Range]]
-#: what waits of a run that has been through nothing, if it is of one task; and of one that is out
+#: shared by all runs of one task: before their first lease, and while they are leased
 ALONE: Waiting = ((Range(0, 1),), ())
 NOTHING: Waiting = ((), ())
-#: up to this size an object is in one of the arenas of Python's allocator (Objects/obmalloc.c)
+#: up to this size Python's allocator puts an object into an arena (Objects/obmalloc.c)
 SMALL_BYTES = 512
 FILLING = bytes(SMALL_BYTES)
 _PAST = msgspec.msgpack.Encoder()
 
 
 class Entry(NamedTuple):
-    """One line of a story: when, what made a range move, to which state, and who was involved."""
+    """One entry of a story: when, why and to which state a range moved, and who was involved."""
 
     at_s: float
     cause: str
@@ -74,8 +68,8 @@ class Entry(NamedTuple):
 class Run:
     """Tasks that came together and share every attribute.
 
-    Where tasks are submitted one by one each is a run, and a million of them may wait. So what most
-    never have is not made beforehand, and what all have at first is one for all.
+    A million runs of one task may wait, so rare parts are made when they are needed and initial
+    values are shared.
     """
 
     __slots__ = (
@@ -86,13 +80,13 @@ class Run:
         "delayed",
         "id",
         "leases",
-        "lines",
         "needs",
         "omitted",
         "open",
         "outcomes",
         "payloads",
         "priority",
+        "queued_bits",
         "retained_bytes",
         "retry",
         "stamps",
@@ -108,32 +102,32 @@ class Run:
         self.priority = event.priority
         self.retry = event.retry
         self.count = len(event.payloads)
-        #: where there is one, itself
+        #: a single payload is held without a list
         self.payloads: list[bytes] | bytes = event.payloads
         if self.count == 1:
             self.payloads = event.payloads[0]
         self.accepted_at = now
-        #: ready to be leased, sorted and disjoint: those who saw no worker die, and the suspects
+        #: ranges to be leased, sorted and disjoint: the healthy ones, and the suspects
         self.waiting: Waiting = ALONE if self.count == 1 else ([Range(0, self.count)], [])
-        #: single positions waiting for their next attempt
+        #: positions that wait for their next attempt
         self.delayed: dict[int, Range] | None = None
-        #: the live ones, by their ids
-        self.leases: dict[int, Lease] | None = None
-        #: as bits, whether the queue holds an entry for the former, and for the latter
-        self.lines = 0
-        #: one per task once anything is settled; None where a task is not terminal
+        #: ids of its live leases
+        self.leases: set[int] | None = None
+        #: which of the two kinds in ``waiting`` have an entry in the queue
+        self.queued_bits = 0
+        #: one for each task once any is settled; None where a task is not terminal
         self.outcomes: list[Outcome | None] | None = None
-        #: how many tasks are not terminal
+        #: tasks that are not terminal
         self.open = self.count
         self.retained_bytes = 0
-        #: the later half is overwritten in turn when there is no room left
-        self._story: list[Line] | None = None
+        #: at its bound the later half is a ring
+        self._story: list[RawEntry] | None = None
         self.omitted = 0
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
 
     @property
     def payload_bytes(self) -> int:
-        """What its payloads hold, which is nothing once every task is terminal."""
+        """Bytes of its payloads: 0 once every task is terminal."""
         payloads = self.payloads
         return sum(map(len, payloads)) if isinstance(payloads, list) else len(payloads)
 
@@ -151,9 +145,7 @@ class Run:
         return Range(first.start, stop, *first[2:])
 
     def put_back(self, piece: Range) -> None:
-        """Let a range wait in its place, joined with its neighbours where they have been through
-        the same.
-        """
+        """Let a range wait in its place, joined with neighbours of the same history."""
         waiting = self._waiting_lists()[piece.deaths > 0]
         at = bisect_left(waiting, piece)
         if at < len(waiting) and (piece.stop, *piece[2:]) == (waiting[at].start, *waiting[at][2:]):
@@ -164,39 +156,28 @@ class Run:
         waiting.insert(at, piece)
 
     def withdraw(self, start: int, stop: int) -> list[Range]:
-        """Remove and return whatever waits of positions ``start <= p < stop``."""
+        """Remove and return the waiting ranges of positions ``start <= p < stop``."""
         taken: list[Range] = []
         for waiting in self._waiting_lists():
-            kept: list[Range] = []
+            rest: list[Range] = []
             for piece in waiting:
                 low, high = max(start, piece.start), min(stop, piece.stop)
                 if low >= high:
-                    kept.append(piece)
+                    rest.append(piece)
                     continue
                 taken.append(piece._replace(start=low, stop=high))
                 if piece.start < low:
-                    kept.append(piece._replace(stop=low))
+                    rest.append(piece._replace(stop=low))
                 if high < piece.stop:
-                    kept.append(piece._replace(start=high))
-            waiting[:] = kept
+                    rest.append(piece._replace(start=high))
+            waiting[:] = rest
         return sorted(taken)
 
     def _waiting_lists(self) -> tuple[list[Range], list[Range]]:
-        """The ranges that wait, to be changed: lists of this run's own."""
+        """The ranges that wait, as lists of this run's own."""
         if self.waiting is ALONE or self.waiting is NOTHING:
             self.waiting = ([*self.waiting[0]], [])
         return cast("tuple[list[Range], list[Range]]", self.waiting)
-
-    def hold(self, lease: Lease) -> None:
-        """A slice of this run is in a worker's hands."""
-        if self.leases is None:
-            self.leases = {}
-        self.leases[lease.id] = lease
-
-    def release(self, lease: Lease) -> None:
-        """It is not any more."""
-        assert self.leases is not None
-        del self.leases[lease.id]
 
     def settle(self, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         """Write terminal outcomes for the positions from ``start`` on."""
@@ -206,70 +187,60 @@ class Run:
         self.open -= len(outcomes)
         self.retained_bytes += size_bytes
 
-    def let_go(self, start: int, stop: int) -> int:
-        """Keep no longer what is settled of positions ``start <= p < stop``; returns its bytes."""
+    def discard(self, start: int, stop: int) -> int:
+        """Discard the outcomes of positions ``start <= p < stop``; returns how many bytes."""
         freed_bytes, outcomes = 0, self.outcomes or []
         for position in range(start, min(stop, len(outcomes))):
             outcome = outcomes[position]
             if isinstance(outcome, bytes | Failure):
-                kept = outcome.message if isinstance(outcome, Failure) else outcome
-                freed_bytes += len(kept)
+                freed_bytes += len(outcome.message if isinstance(outcome, Failure) else outcome)
                 outcomes[position] = RECEIVED
         self.retained_bytes -= freed_bytes
         return freed_bytes
 
     def outcome(self, position: int) -> Outcome | None:
-        """How the task at ``position`` ended; None if it has not, or is not there."""
+        """How the task at ``position`` ended; None if it is open or does not exist."""
         return self.outcomes[position] if self.outcomes and position < self.count else None
 
     def note(
-        self,
-        state: State,
-        cause: Cause,
-        start: int,
-        stop: int,
-        detail: str,
-        now: float,
-        most: int,
+        self, state: State, cause: Cause, start: int, stop: int, detail: str, now: float, most: int
     ) -> None:
-        """Write a move out of ``state`` into the story; at ``most`` entries the one in the middle
-        gives way.
+        """Write a move out of ``state`` into the story; over ``most`` entries its middle is lost.
 
-        A move that TRANSITIONS does not have raises KeyError: that is a bug here, never an input.
+        Raises KeyError, because of a bug, if TRANSITIONS has no such move.
         """
-        line = (now, cause, TRANSITIONS[state][cause], start, stop, detail)
+        entry = (now, cause, TRANSITIONS[state][cause], start, stop, detail)
         story = self._story
         if story is None:
-            self._story = [line]
-            return
-        if len(story) < most:
-            story.append(line)
-            return
-        half = most // 2
-        story[half + self.omitted % (most - half)] = line
-        self.omitted += 1
+            self._story = [entry]
+        elif len(story) < most:
+            story.append(entry)
+        else:
+            half = most // 2
+            story[half + self.omitted % (most - half)] = entry
+            self.omitted += 1
 
     @property
     def story(self) -> list[Entry]:
-        """What was noted, in order, without the ``omitted`` lines of its middle."""
-        return [Entry(*line) for line in self.noted()]
+        """The entries in order, without the ``omitted`` ones of the middle."""
+        return [Entry(*entry) for entry in self.raw_story()]
 
-    def noted(self) -> list[Line]:
-        """The story as it was noted."""
-        lines = self._story or []
+    def raw_story(self) -> list[RawEntry]:
+        """The story as plain tuples."""
+        entries = self._story or []
         if self.omitted:
-            half = len(lines) // 2
-            oldest = half + self.omitted % (len(lines) - half)
-            lines = lines[:half] + lines[oldest:] + lines[half:oldest]
-        return lines
+            half = len(entries) // 2
+            oldest = half + self.omitted % (len(entries) - half)
+            entries = entries[:half] + entries[oldest:] + entries[half:oldest]
+        return entries
 
 
 class Past(msgspec.Struct, array_like=True):
-    """A run that is over and received, kept, packed, for its story.
+    """A finished and received run, packed, for its story.
 
-    As objects its lines would be ten times as large, and each would hold on to the memory around
-    it: Python's allocator gives an arena of a MiB back only when nothing in it is left. What is
-    larger than SMALL_BYTES does not come from there, so every story is made that long.
+    As objects its entries would be ten times as large, and each would pin its arena of a MiB:
+    Python's allocator frees only empty arenas. Objects over SMALL_BYTES are not in arenas, so every
+    packed run is filled up to that.
     """
 
     id: RunId
@@ -281,79 +252,11 @@ class Past(msgspec.Struct, array_like=True):
 
 
 def pack(run: Run) -> bytes:
-    """A run's Past, for `unpack`."""
-    return _PAST.encode((run.id, run.client, run.accepted_at, run.count, run.noted(), FILLING))
+    """A run as a packed Past."""
+    story = run.raw_story()
+    return _PAST.encode((run.id, run.client, run.accepted_at, run.count, story, FILLING))
 
 
 def unpack(packed: bytes) -> Past:
-    """What `pack` packed."""
+    """The Past that `pack` packed."""
     return msgspec.msgpack.decode(packed, type=Past)
-
-
-class Stream:
-    """A large result in its worker's hands: the place of its task, and whether its client has begun
-    to fetch it.
-    """
-
-    __slots__ = ("begun", "position", "size_bytes")
-
-    def __init__(self, position: int, size_bytes: int) -> None:
-        self.position = position
-        self.size_bytes = size_bytes
-        self.begun = False
-
-
-class Lease:
-    """A slice of a run in the hands of one worker; its id is never used again, so a late message
-    can't pass for another.
-    """
-
-    __slots__ = (
-        "assigned_at",
-        "attempts",
-        "deaths",
-        "id",
-        "missing_since",
-        "next",
-        "recalled_at",
-        "revoked",
-        "run",
-        "stop",
-        "stream",
-        "worker",
-    )
-
-    def __init__(self, id: int, run: Run, piece: Range, worker: WorkerState, now: float) -> None:
-        self.id = id
-        self.run = run
-        self.worker = worker
-        #: positions before this one are settled or requeued
-        self.next = piece.start
-        self.stop = piece.stop
-        self.attempts = piece.attempts
-        self.deaths = piece.deaths
-        #: positions nobody wants any more: already terminal, still in the worker's hands
-        self.revoked: set[int] | None = None
-        self.assigned_at = now
-        self.recalled_at: float | None = None
-        self.missing_since: float | None = None
-        #: the last large result announced: open while its position is ``next``. All of the lease is
-        #: through or given back, and takes up no more of its worker's credit
-        self.stream: Stream | None = None
-
-    def stream_at(self, position: int) -> Stream | None:
-        """The large result of the task at ``position``, if it is there to be fetched."""
-        if self.stream is None or not self.stream.position == position == self.next:
-            return None
-        return None if self.revoked and position in self.revoked else self.stream
-
-    def pieces(self, start: int, stop: int) -> list[Range]:
-        """What is still wanted of positions ``start <= p < stop``, as ranges."""
-        if not self.revoked:
-            return [Range(start, stop, self.attempts, self.deaths)] if start < stop else []
-        pieces: list[Range] = []
-        for hole in [*sorted(p for p in self.revoked if start <= p < stop), stop]:
-            if start < hole:
-                pieces.append(Range(start, hole, self.attempts, self.deaths))
-            start = hole + 1
-        return pieces

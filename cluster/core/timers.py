@@ -1,4 +1,4 @@
-"""Timers as data: when something wants to be looked at again, by key."""
+"""Timers as data: which key is due when."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ class Timers(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._sequence = 0
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def __contains__(self, key: K) -> bool:
         return key in self._due
 
     def set(self, key: K, due: float) -> None:
-        """Want ``key`` back at ``due``, instead of whenever it was wanted before."""
+        """Make ``key`` due at ``due``, replacing its earlier time."""
         self._sequence += 1
         self._due[key] = (due, self._sequence)
         heappush(self._heap, (due, self._sequence, key))

@@ -1,41 +1,19 @@
-"""Who is there to work: workers as the scheduler knows them."""
+"""Workers and leases as the scheduler knows them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from cluster.core.run import Range, Run
 from cluster.vocabulary.events import WorkerJoined
 from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Load, Requirements
 
-if TYPE_CHECKING:
-    from cluster.core.run import Lease
-
 
 class WorkerState:
-    """One worker under one epoch. ``held`` counts tasks in its hands, revoked ones too: they fill
-    its credit.
-    """
+    """One worker under one epoch.
 
-    __slots__ = (
-        "capacity",
-        "credit",
-        "draining",
-        "epoch",
-        "finished",
-        "gpus",
-        "held",
-        "host",
-        "id",
-        "incarnation",
-        "keeping",
-        "kinds",
-        "last_seen",
-        "leases",
-        "load",
-        "models",
-        "pid",
-        "suspects",
-    )
+    ``held`` counts the tasks that fill its credit, revoked ones too.
+    """
 
     def __init__(self, event: WorkerJoined, epoch: int, now: float) -> None:
         self.id = event.worker
@@ -51,11 +29,9 @@ class WorkerState:
         self.last_seen = now
         self.held = 0
         self.finished = 0
-        #: leases whose tasks are through and wait to be fetched: they take up neither credit nor a
-        #: slot
-        self.keeping = 0
-        #: leases of tasks that were on a worker when it died; at most one at a time, so that a
-        #: poisonous task is alone
+        #: leases whose results wait to be fetched: they take neither credit nor a slot
+        self.streaming = 0
+        #: leases of suspects, at most one at a time: a task that kills workers must be alone
         self.suspects = 0
         self.draining = False
         self.load: Load = NO_LOAD
@@ -71,7 +47,7 @@ class WorkerState:
     @property
     def slots_taken(self) -> int:
         """How many of its tasks may be running: a lease is one slot's work."""
-        return min(self.capacity, len(self.leases) - self.keeping)
+        return min(self.capacity, len(self.leases) - self.streaming)
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
         """Whether it has the handler, the model and the card that a task asks for."""
@@ -88,3 +64,55 @@ class WorkerState:
             and requirements.gpu_family in (None, gpu.family)
             for gpu in self.gpus
         )
+
+
+@dataclass(slots=True)
+class Stream:
+    """A large result that its worker stores until its client has fetched it."""
+
+    position: int
+    size_bytes: int
+    #: whether the client has begun to fetch it
+    begun: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A slice of a run in the hands of one worker.
+
+    Its id is never used again, so a late message can't refer to another lease.
+    """
+
+    id: int
+    run: Run
+    worker: WorkerState
+    assigned_at: float
+    #: positions before this one are settled or requeued
+    next: int
+    stop: int
+    attempts: int = 0
+    deaths: int = 0
+    #: positions in the worker's hands that have ended otherwise
+    revoked: set[int] | None = None
+    recalled_at: float | None = None
+    missing_since: float | None = None
+    #: the last large result announced, open while its position is ``next``; from then on the lease
+    #: takes no credit, since all its tasks have run or were given back
+    stream: Stream | None = None
+
+    def stream_at(self, position: int) -> Stream | None:
+        """The large result of the task at ``position``, if it can still be fetched."""
+        if self.stream is None or not self.stream.position == position == self.next:
+            return None
+        return None if self.revoked and position in self.revoked else self.stream
+
+    def pieces(self, start: int, stop: int) -> list[Range]:
+        """The ranges of positions ``start <= p < stop`` that are not revoked."""
+        if not self.revoked:
+            return [Range(start, stop, self.attempts, self.deaths)] if start < stop else []
+        pieces: list[Range] = []
+        for hole in [*sorted(p for p in self.revoked if start <= p < stop), stop]:
+            if start < hole:
+                pieces.append(Range(start, hole, self.attempts, self.deaths))
+            start = hole + 1
+        return pieces

@@ -1,33 +1,78 @@
-"""Who lives in a simulated world: workers with virtual handlers, clients that submit at random.
+"""The peers of a simulated world: workers with virtual handlers, clients that submit at random.
 
-Both are the production sessions with something around them that plays the process: what it does,
-when it dies, and what it checks of everything it is told. The world they live in is simulator.py.
+Both wrap a production session in a simulated process, which crashes and restarts and checks every
+message it receives. simulator.py has the world.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from cluster.protocol.client_session import ClientSession, Options, Settled
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Backoff, Failure, Priority, Requirements, Retry, State
-
-if TYPE_CHECKING:
-    from cluster.simulation.simulator import Simulation
 
 KINDS = ("fast", "slow")
 CREDIT = 6
-#: so few that a large result is a handful of them
+#: small, so that a large result takes a handful of chunks
 CHUNK_BYTES = 3
-#: payloads that kill the worker that begins them, and that no handler gets through
+#: prefixes of payloads that kill their worker, and of those that always fail
 POISON, DOOMED = b"poison ", b"doomed "
 
 
-class SimulatedWorker:
-    """A worker session with virtual handlers: it works through its leases, one chunk at a time."""
+@dataclass(frozen=True)
+class Faults:
+    """How the world misbehaves until it heals; ``large`` and ``narrow`` hold on.
 
-    def __init__(self, world: Simulation, name: str, gpu: bool) -> None:
+    Chances are per message, step, result or world, delays in seconds.
+    """
+
+    delay_s: float = 0.02
+    loss: float = 0.05
+    repeat: float = 0.05
+    crash: float = 0.02
+    pause: float = 0.02
+    leave: float = 0.01
+    poison: float = 0.1
+    fail: float = 0.1
+    cancel: float = 0.05
+    large: float = 0.1
+    vanish: float = 0.0
+    narrow: float = 0.5
+
+
+class World(Protocol):
+    """What a peer knows of the world around it."""
+
+    now: float
+    rng: random.Random
+    faults: Faults
+    healed: bool
+    #: whether submissions may be refused for want of room
+    is_narrow: bool
+    #: how many workers each poisonous payload has killed
+    poisoned: Counter[bytes]
+
+    def after(self, wait_s: float, happen: Callable[[], None]) -> None:
+        """Call ``happen`` in ``wait_s`` seconds."""
+
+    def to_scheduler(self, *events: on.Event) -> None:
+        """Send events to the scheduler over the network."""
+
+    def is_large(self, payload: bytes) -> bool:
+        """Whether a task has a large result, at every attempt."""
+
+
+class SimulatedWorker:
+    """A worker session with virtual handlers: it runs its leases one chunk at a time."""
+
+    def __init__(self, world: World, name: str, gpu: bool) -> None:
         self.world = world
         self.name = name
         self.models = ["m"] if gpu else []
@@ -37,70 +82,64 @@ class SimulatedWorker:
         self.restart()
 
     def restart(self) -> None:
-        """Start over as a new process under the old name."""
+        """Become a new process under the old name."""
         self.incarnation += 1
         self.busy: HeldLease | None = None
         self.session = WorkerSession(self.name, self.incarnation, 1, CREDIT, KINDS, self.models)
 
     def beat(self) -> None:
-        """Send a heartbeat, and see that work goes on."""
+        """Send a heartbeat, and go on with work."""
         if self.paused_until <= self.world.now:
-            for event in self.session.introduction() + self.session.heartbeat():
-                self.world.to_scheduler(event)
+            self.world.to_scheduler(*self.session.introduction(), *self.session.heartbeat())
             self.work()
 
     def receive(self, action: do.Action) -> None:
-        """Take in a message, if the process is not stopped."""
+        """Take in a message, unless the process is paused."""
         if self.paused_until <= self.world.now:
-            for event in self.session.handle(action):
-                self.world.to_scheduler(event)
+            self.world.to_scheduler(*self.session.handle(action))
             leases = (lease for lease in self.session.leases.values() if lease.kept is None)
             held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
 
     def retire(self) -> None:
-        """Drain, and leave a little later with whatever is left; a new process follows."""
+        """Drain, and leave a little later with unfinished leases; a new process follows."""
         born = self.incarnation
-        for event in self.session.drain():
-            self.world.to_scheduler(event)
+        self.world.to_scheduler(*self.session.drain())
         self.world.after(0.2, lambda: self.leave(born))
 
     def leave(self, born: int) -> None:
         """Say goodbye, unless the process died meanwhile."""
         if born == self.incarnation:
-            for event in self.session.leave("retired"):
-                self.world.to_scheduler(event)
+            self.world.to_scheduler(*self.session.leave("retired"))
             self.restart()
 
     def work(self) -> None:
-        """Begin the next chunk unless one is being worked on."""
+        """Begin the next chunk unless one is running."""
         if self.busy is None and (lease := self.session.take()) is not None:
             self.busy = lease
             self.chunk(lease)
 
     def chunk(self, lease: HeldLease) -> None:
-        """Start a few tasks of a lease; their end is a step of its own."""
+        """Start a few tasks of a lease; `finish` is a later step."""
         rng = self.world.rng
         payloads = lease.claim(rng.randint(1, 3))
         if not payloads:
             self.busy = None
-            return self.work()
+            self.work()
+            return
         for payload in payloads:
             if payload.startswith(POISON):
                 self.world.poisoned[payload] += 1
-                return self.restart()
-        busy_s = sum(
-            rng.expovariate(1 / (0.002 if lease.kind == "fast" else 0.05)) for _ in payloads
-        )
+                self.restart()
+                return
+        mean_s = 0.002 if lease.kind == "fast" else 0.05
+        busy_s = sum(rng.expovariate(1 / mean_s) for _ in payloads)
         born = self.incarnation
         self.world.after(busy_s, lambda: self.finish(lease, payloads, busy_s, born))
-        return None
 
     def finish(self, lease: HeldLease, payloads: list[bytes], busy_s: float, born: int) -> None:
-        """Report a chunk, unless the process died meanwhile; a stopped process reports when it
-        wakes.
-        """
+        """Report a chunk, unless the process died meanwhile; a paused process reports later."""
         if born != self.incarnation:
             return
         if self.paused_until > self.world.now:
@@ -119,18 +158,16 @@ class SimulatedWorker:
             if result and self.world.is_large(payloads[i]):
                 lease.keep(first + i, result)
                 results[i] = b""
-        for event in self.session.report(lease, results, failures, 0.0, busy_s):
-            self.world.to_scheduler(event)
+        self.world.to_scheduler(*self.session.report(lease, results, failures, 0.0, busy_s))
         if lease.kept is not None:
-            for event in self.session.give_back(lease):
-                self.world.to_scheduler(event)
+            self.world.to_scheduler(*self.session.give_back(lease))
         self.chunk(lease)
 
 
 class SimulatedClient:
     """A client session that submits at random and checks that each task has one right outcome."""
 
-    def __init__(self, world: Simulation, name: str, submissions: int) -> None:
+    def __init__(self, world: World, name: str, submissions: int) -> None:
         self.world = world
         self.name = name
         self.left = submissions
@@ -139,13 +176,13 @@ class SimulatedClient:
         self.payloads: dict[int, list[bytes]] = {}
 
     def restart(self) -> None:
-        """Start over as a new process, under a name of its own."""
+        """Become a new process under a new name."""
         self.name += "'"
         self.session = ClientSession(self.name, CHUNK_BYTES)
         self.outcomes, self.payloads = {}, {}
 
     def submit(self) -> None:
-        """Hand in a run of random size and attributes, perhaps cancel some of an earlier one."""
+        """Submit a run of random size and attributes; perhaps cancel tasks of an earlier one."""
         rng = self.world.rng
         if self.left and rng.random() < 0.5:
             self.left -= 1
@@ -169,15 +206,13 @@ class SimulatedClient:
             self.world.to_scheduler(self.session.cancel(submission, positions))
 
     def beat(self) -> None:
-        """Send a heartbeat and whatever seems to have got lost."""
-        for event in self.session.heartbeat(self.world.now):
-            self.world.to_scheduler(event)
+        """Send a heartbeat, and messages that seem to be lost."""
+        self.world.to_scheduler(*self.session.heartbeat(self.world.now))
 
     def receive(self, action: do.Action) -> None:
         """Take in a message; each task may be settled once, with the right result."""
         news = self.session.handle(action, self.world.now)
-        for event in self.session.answers():
-            self.world.to_scheduler(event)
+        self.world.to_scheduler(*self.session.answers())
         if not isinstance(news, Settled):
             narrow = self.world.is_narrow
             assert news is None or narrow, f"{self.name} was refused: {news.reason}"

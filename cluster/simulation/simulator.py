@@ -1,12 +1,10 @@
-"""The production scheduler and sessions under a virtual clock, on a network that misbehaves by
-seed.
+"""The production scheduler and sessions under a virtual clock, with faults drawn from a seed.
 
 Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart,
-drain and are paused; handlers fail, or take their worker with them; clients cancel. The peers, and
-what they do, are in peers.py. After every step the scheduler's invariants are checked, and what
-it promises by a witness from outside. At ``heal_at_s`` the faults end and every accepted task must
-come to its one end. The same seed gives the same run:
-``python -m cluster.simulation.simulator --seed N`` replays it.
+drain and are paused; handlers fail or kill their worker; clients cancel (peers.py). Every step is
+followed by a check of the scheduler's invariants, and a witness checks its promises from outside.
+At ``heal_at_s`` the faults end, and every accepted task must come to exactly one end. The same seed
+gives the same run: ``python -m cluster.simulation.simulator --seed N`` replays it.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
@@ -25,49 +23,30 @@ from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.core.run import Needs
 from cluster.core.scheduler import Scheduler
 from cluster.core.worker import WorkerState
-from cluster.simulation.peers import CHUNK_BYTES, SimulatedClient, SimulatedWorker
+from cluster.simulation.peers import CHUNK_BYTES, Faults, SimulatedClient, SimulatedWorker
 from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 
+FAULTS = Faults()
 LIMITS = Limits(
     heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4, chunk_bytes=CHUNK_BYTES
 )
-#: room for the results of some tasks
+#: bounds that hold the results of some tasks only
 NARROW_BYTES = (60, 400)
 
 
 @dataclass(frozen=True)
-class Faults:
-    """How the world misbehaves until it heals; large results stay, and so does little room.
-    Chances are per message, step, result or world, delays in seconds.
-    """
-
-    delay_s: float = 0.02
-    loss: float = 0.05
-    repeat: float = 0.05
-    crash: float = 0.02
-    pause: float = 0.02
-    leave: float = 0.01
-    poison: float = 0.1
-    fail: float = 0.1
-    cancel: float = 0.05
-    large: float = 0.1
-    vanish: float = 0.0
-    narrow: float = 0.5
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a simulation ended with; ``counters`` are the scheduler's."""
+    """How a simulation ended; ``counters`` are the scheduler's."""
 
     seed: int
     steps: int
     tasks: int
     virtual_s: float
-    ends: Counter[str] = field(default_factory=Counter)
-    counters: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str]
+    counters: Counter[str]
 
 
 class Slicing(LeastLoaded):
@@ -76,7 +55,6 @@ class Slicing(LeastLoaded):
     name = "slicing"
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """All that are queued; the worker's credit is the bound."""
         return queued
 
 
@@ -85,12 +63,12 @@ SIMULATED = (*POLICIES.values(), *[Slicing] * len(POLICIES))
 
 
 class Simulation:
-    """A scheduler, some workers and clients, and a heap of what happens next."""
+    """A scheduler, some workers and clients, and a heap of future steps."""
 
     def __init__(
         self,
         seed: int,
-        faults: Faults = Faults(),
+        faults: Faults = FAULTS,
         scheduler: type[Scheduler] = Scheduler,
         policies: Sequence[Callable[[], AssignmentPolicy]] = SIMULATED,
         heal_at_s: float = 3.0,
@@ -106,14 +84,13 @@ class Simulation:
         self._sequence = 0
         self.policies = {make().name: make for make in policies}
         policy = self.rng.choice(policies)()
-        # Often there is so little room for results that clients are held back until they read.
+        # Often there is little room for results, so that clients are held back.
         room = random.Random(f"room of {seed}")
         self.is_narrow = room.random() < faults.narrow
         narrow = replace(LIMITS, retained_bytes=room.choice(NARROW_BYTES))
         limits = narrow if self.is_narrow else LIMITS
         self.scheduler = scheduler(policy, limits, self.rng.random, self.policies)
         self.witness = Witness(limits)
-        #: how many workers each poisonous payload has killed
         self.poisoned: Counter[bytes] = Counter()
         n_workers, n_clients = self.rng.randint(1, 5), self.rng.randint(1, 3)
         self.workers = {
@@ -122,8 +99,10 @@ class Simulation:
         self.clients = {f"c{i}": SimulatedClient(self, f"c{i}", 8) for i in range(n_clients)}
 
     def run(self, most_steps: int = 60_000) -> Outcome:
-        """Run until every task is settled after healing; AssertionError names the seed if one never
-        is.
+        """Run until every task is settled after healing.
+
+        Raises AssertionError, with the seed, if a check fails or the world is still busy after
+        ``most_steps``.
         """
         try:
             for worker in self.workers.values():
@@ -137,10 +116,9 @@ class Simulation:
                 assert self.steps < most_steps, self.stuck()
                 self.step()
         except AssertionError as error:
+            place = f"seed {self.seed} at {self.now:.3f} s"
             replay = f"python -m cluster.simulation.simulator --seed {self.seed}"
-            raise AssertionError(
-                f"seed {self.seed} at {self.now:.3f} s: {error} ({replay})"
-            ) from error
+            raise AssertionError(f"{place}: {error} ({replay})") from error
         ends = Counter(s for c in self.clients.values() for s in c.outcomes.values())
         waiting = [key for key in self.witness.open if key[0] in self.clients]
         assert not waiting, "an accepted task has no end"
@@ -148,7 +126,7 @@ class Simulation:
         return Outcome(self.seed, self.steps, sum(ends.values()), self.now, ends, counters)
 
     def step(self) -> None:
-        """The next thing that happens: a scheduler's timer or whatever is first in the heap."""
+        """Do what is due next: a timer of the scheduler or the first step in the heap."""
         self.steps += 1
         deadline = self.scheduler.deadline()
         due = self._heap[0][0]
@@ -163,25 +141,24 @@ class Simulation:
         assert killed <= LIMITS.deaths, f"a task killed {killed} workers"
 
     def over(self) -> bool:
-        """Whether the world is healed and nobody waits for anything."""
+        """Whether the world is healed and no client waits."""
         return self.healed and not any(c.left or c.session.open for c in self.clients.values())
 
     def stuck(self) -> str:
-        """Who waits for what, in words."""
+        """Which clients wait for which submissions, in words."""
         waits = {c.name: [*c.session.open][:5] for c in self.clients.values() if c.session.open}
         return f"not over after {self.steps} steps: {waits} still wait"
 
     def is_large(self, payload: bytes) -> bool:
-        """Whether a task has a large result, at whichever attempt."""
         return random.Random(payload).random() < self.faults.large
 
     def after(self, wait_s: float, happen: Callable[[], None]) -> None:
-        """Let something happen later."""
+        """Call ``happen`` in ``wait_s`` seconds."""
         self._sequence += 1
         heappush(self._heap, (self.now + wait_s, self._sequence, happen))
 
     def every(self, period_s: float, happen: Callable[[], None]) -> None:
-        """Let something happen again and again, not quite regularly."""
+        """Call ``happen`` about every ``period_s`` seconds."""
 
         def again() -> None:
             happen()
@@ -199,16 +176,17 @@ class Simulation:
             delay_s = self.rng.expovariate(1 / self.faults.delay_s) * (1 + 4 * copy)
             self.after(delay_s, lambda: arrive(message))
 
-    def to_scheduler(self, event: on.Event) -> None:
-        """Send an event on its way."""
-        self.send(self.tell, event)
+    def to_scheduler(self, *events: on.Event) -> None:
+        """Send events to the scheduler over the network."""
+        for event in events:
+            self.send(self.tell, event)
 
     def tell(self, event: on.Event) -> None:
-        """Let the scheduler know of an event at once."""
+        """Give the scheduler an event at once."""
         self.route(event, self.scheduler.handle(event, self.now))
 
     def route(self, event: on.Event | None, actions: Sequence[do.Action]) -> None:
-        """Send actions on their way to whom they name."""
+        """Send actions over the network to the peers that they name."""
         self.witness.observe(event, actions, self.now)
         for action in actions:
             name = str(getattr(action, "worker", None) or getattr(action, "client", ""))
@@ -217,7 +195,7 @@ class Simulation:
                 self.send(peer.receive, action)
 
     def misbehave(self) -> None:
-        """Crash or stop a worker, change the policy, now and then."""
+        """Now and then crash, retire or pause a worker, replace a client, change the policy."""
         for worker in self.workers.values():
             if self.healed:
                 return
@@ -237,7 +215,7 @@ class Simulation:
             self.tell(on.PolicyChanged("op", 0, policy))
 
     def replace(self, client: SimulatedClient) -> None:
-        """A client is gone, whatever was under way; another process goes on in its stead."""
+        """Let a client vanish, perhaps with a goodbye; a new process follows."""
         del self.clients[client.name]
         if self.rng.random() < 0.5:
             self.tell(on.ClientLeft(client.name))
@@ -245,17 +223,17 @@ class Simulation:
         self.clients[client.name] = client
 
     def heal(self) -> None:
-        """From here on nothing is lost, repeated or stopped."""
+        """End the faults."""
         self.healed = True
         for worker in self.workers.values():
             worker.paused_until = 0.0
 
 
 def main() -> None:
-    """Run one seed, or many, and print what came of it."""
+    """Run one seed or many, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    parser.add_argument("--count", type=int, default=1, help="number of seeds (default 1)")
     args = parser.parse_args()
     for seed in range(args.seed, args.seed + args.count):
         outcome = Simulation(seed).run()

@@ -1,8 +1,8 @@
-"""What a scheduler promises, checked by somebody who only sees what goes in and what comes out.
+"""A scheduler's promises, checked from outside by its events and actions alone.
 
 ``Scheduler.validate`` looks inside, so a scheduler that is wrong about itself may pass it. The
-witness keeps a small model of its own, fed with each event and the actions that answer it. It knows
-tasks by their payloads, which have to be unique.
+witness keeps a small model of its own, fed with each event and the actions that answer it. It
+recognises tasks by their payloads, which must be unique.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TypeAlias, get_args
 
+from cluster.core.roster import FromHolder
 from cluster.core.run import Needs, Outcome, Streamed
 from cluster.core.worker import WorkerState
 from cluster.vocabulary import actions as do
@@ -19,36 +20,12 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, Priority, State
 
-FromWorker: TypeAlias = (
-    on.WorkerHeartbeat
-    | on.TasksFinished
-    | on.TasksReleased
-    | on.WorkerDraining
-    | on.WorkerLeft
-    | on.ResultStored
-    | on.ChunkRead
-)
+FromWorker: TypeAlias = FromHolder | on.WorkerHeartbeat | on.WorkerDraining | on.WorkerLeft
 FROM_WORKER = get_args(FromWorker)
 
 
 class Promise:
-    """A run that was accepted, and what has come of each of its tasks."""
-
-    __slots__ = (
-        "client",
-        "count",
-        "due",
-        "fresh",
-        "leased",
-        "leases",
-        "needs",
-        "outcomes",
-        "place",
-        "priority",
-        "received",
-        "run",
-        "unread",
-    )
+    """An accepted run, and the fate of each of its tasks."""
 
     def __init__(self, event: on.TasksSubmitted, run: int, place: int, now: float) -> None:
         self.run = run
@@ -59,32 +36,33 @@ class Promise:
         self.needs: Needs = (event.kind, event.requirements)
         self.priority = event.priority
         self.due = None if event.timeout_s is None else now + event.timeout_s
-        #: positions that certainly wait: never leased, without an outcome
+        #: positions that certainly wait: never leased and not settled
         self.fresh = set(range(self.count))
         #: how often each position was leased
         self.leased: Counter[int] = Counter()
-        #: the last lease of each
+        #: the last lease of each position
         self.leases: dict[int, int] = {}
-        #: (position, lease) of streams that their client has whole
+        #: (position, lease) of streams that their client has received
         self.received: set[tuple[int, int]] = set()
         self.outcomes: dict[int, Outcome] = {}
-        #: bytes of outcomes that were delivered, by position, as long as they have to be kept
-        self.unread: dict[int, int] = {}
+        #: bytes of delivered outcomes that are not acknowledged, by position
+        self.retained: dict[int, int] = {}
 
 
 class Presence:
-    """Workers as far as they can be seen from outside: never with less in their hands than they
-    have, and gone as soon as they may be.
+    """Workers as seen from outside.
+
+    In doubt a worker holds more tasks than it really does, and is gone earlier.
     """
 
     def __init__(self, liveness_s: float) -> None:
         self._liveness_s = liveness_s
         self._workers: dict[str, WorkerState] = {}
-        #: what is left of each lease, by worker and id
-        self._left: dict[tuple[str, int], tuple[int, int]] = {}
+        #: the open range of each lease, by worker and id
+        self._open: dict[tuple[str, int], tuple[int, int]] = {}
 
     def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
-        """Take in what workers say, and what they are given."""
+        """Take in the messages from and to workers."""
         if event is None:
             for silent in [*self._workers.values()]:
                 if silent.last_seen + self._liveness_s <= now:
@@ -104,12 +82,13 @@ class Presence:
                 stop = action.start + len(action.payloads)
                 self._set(action.worker, action.lease, action.start, stop)
             elif isinstance(action, do.Offer) and isinstance(event, on.ResultStored):
-                # What is through and waits to be fetched is in its hands, but not on its credit.
+                # A result that waits to be fetched takes no credit.
                 self._set(event.worker, event.lease, 0, 0)
 
     def idle(self, needs: Needs) -> WorkerState | None:
-        """Somebody who offers what is needed and certainly has a slot without work; how much of its
-        credit a busy worker is given ahead is the policy's affair.
+        """A worker that meets the needs and certainly has a slot without work.
+
+        The policy decides how many tasks a busy worker gets ahead.
         """
         idle = (w for w in self._workers.values() if w.free > 0 and w.held < w.capacity)
         return next((worker for worker in idle if worker.offers(*needs)), None)
@@ -130,7 +109,7 @@ class Presence:
         elif isinstance(event, on.WorkerHeartbeat):
             worker.load = event.load
         elif isinstance(event, on.TasksFinished | on.TasksReleased):
-            start, stop = self._left.get((worker.id, event.lease), (0, 0))
+            start, stop = self._open.get((worker.id, event.lease), (0, 0))
             if isinstance(event, on.TasksReleased):
                 if start <= event.start < stop:
                     self._set(worker.id, event.lease, start, event.start)
@@ -138,43 +117,42 @@ class Presence:
                 self._set(worker.id, event.lease, event.start + len(event.outcomes), stop)
 
     def _set(self, name: str, lease: int, start: int, stop: int) -> None:
-        before = self._left.pop((name, lease), (0, 0))
+        before = self._open.pop((name, lease), (0, 0))
         worker = self._workers.get(name)
         if worker is not None:
             worker.held += (stop - start) - (before[1] - before[0])
         if start < stop:
-            self._left[name, lease] = (start, stop)
+            self._open[name, lease] = (start, stop)
 
     def _gone(self, name: str) -> None:
         self._workers.pop(name, None)
-        self._left = {key: left for key, left in self._left.items() if key[0] != name}
+        self._open = {key: span for key, span in self._open.items() if key[0] != name}
 
 
 class Witness:
-    """Objects, by AssertionError, to what a scheduler must never be seen to do."""
+    """Raises AssertionError when a scheduler is seen to break a promise."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._promises: dict[tuple[str, int], Promise] = {}
-        #: what its client was told that nothing was taken of, and let go of
         self._refused: set[tuple[str, int]] = set()
-        #: those of which something is not settled yet
+        #: those with open tasks
         self.open: dict[tuple[str, int], Promise] = {}
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
         self._presence = Presence(limits.liveness_s)
-        #: when each client was last heard
+        #: when each client last sent a message
         self._heard: dict[str, float] = {}
         self._leases: set[int] = set()
-        #: leases granted to more urgent levels since a level's last one: all of them, and those for
-        #: which a task of the level with the same needs waited
+        #: leases granted to more urgent levels since a level's last one: all of them, and those
+        #: that a waiting task of the level with the same needs could have taken
         self._above = [0] * len(Priority)
         self._passed = [0] * len(Priority)
 
     def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
         """Take in an event, or None for a timer, and what the scheduler did about it."""
-        self._let_go(event, now)
+        self._forget(event, now)
         for action in actions:
             if isinstance(action, do.Assign):
                 self._assigned(action)
@@ -206,18 +184,18 @@ class Witness:
             idle = self._presence.idle(needs)
             assert idle is None, f"{needs[0]!r} waits although {idle.id} has credit for it"
 
-    def _let_go(self, event: on.Event | None, now: float) -> None:
-        """Nothing is promised any more of what a client has received, or of one that is gone."""
+    def _forget(self, event: on.Event | None, now: float) -> None:
+        """Drop the promises about acknowledged results, and those to clients that are gone."""
         if isinstance(event, on.ClientHeartbeat):
             for (name, submission), promise in self._promises.items():
                 over = submission < event.floor or submission in event.received
                 if name == event.client and over:
-                    promise.unread.clear()
+                    promise.retained.clear()
                     self.open.pop((name, submission), None)
             for submission, start, stop in event.partly:
-                unread = self._promises[event.client, submission].unread
+                retained = self._promises[event.client, submission].retained
                 for position in range(start, stop):
-                    unread.pop(position, None)
+                    retained.pop(position, None)
         gone = {event.client} if isinstance(event, on.ClientLeft) else set()
         if event is None:
             liveness_s = self._limits.client_liveness_s
@@ -230,20 +208,18 @@ class Witness:
         if isinstance(event, on.ClientHeartbeat | on.TasksSubmitted):
             self._heard[event.client] = now
 
-    def _must_read(self) -> set[str]:
-        """The clients with as many bytes unread as there is room left for: for those nothing more
-        may be begun.
-        """
-        unread = Counter[str]()
+    def _held_back(self) -> set[str]:
+        """The clients whose retained bytes reach the room that is left: they get no more leases."""
+        retained = Counter[str]()
         for (name, _), promise in self._promises.items():
-            unread[name] += sum(promise.unread.values())
-        room = self._limits.retained_bytes - unread.total()
-        return {name for name, size_bytes in unread.items() if size_bytes >= room}
+            retained[name] += sum(promise.retained.values())
+        room = self._limits.retained_bytes - retained.total()
+        return {name for name, size_bytes in retained.items() if size_bytes >= room}
 
     def _waiting(self) -> list[Promise]:
-        """Runs of which something certainly waits for a worker, and not for its client."""
-        late = self._must_read()
-        return [p for (name, _), p in self.open.items() if p.fresh and name not in late]
+        """Runs with tasks that certainly wait for a worker, not for their client."""
+        held_back = self._held_back()
+        return [p for (name, _), p in self.open.items() if p.fresh and name not in held_back]
 
     def _accepted(self, action: do.Accept, event: on.Event | None, now: float) -> None:
         key = (action.client, action.submission)
@@ -264,9 +240,8 @@ class Witness:
         assert action.epoch == epoch, f"{action.worker} was leased work under a past epoch"
         assert action.payloads, f"lease {action.lease} is of nothing"
         promise = self._tasks[action.payloads[0]][0]
-        assert promise.client not in self._must_read(), (
-            f"run {promise.run} was leased, and {promise.client} does not read"
-        )
+        held_back = promise.client in self._held_back()
+        assert not held_back, f"run {promise.run} of {promise.client}, held back, was leased"
         self._check_order(promise)
         for position, payload in enumerate(action.payloads, action.start):
             assert self._tasks[payload] == (promise, position), "a lease names the wrong tasks"
@@ -277,7 +252,7 @@ class Witness:
         promise.fresh.difference_update(range(action.start, action.start + len(action.payloads)))
 
     def _check_order(self, served: Promise) -> None:
-        """Whether it was this run's turn, judged by runs with the same needs."""
+        """Check that it was this run's turn, among runs with the same needs."""
         level, bypasses = served.priority, self._limits.bypasses
         waiting = self._waiting()
         alike = [p for p in waiting if p.needs == served.needs]
@@ -294,12 +269,12 @@ class Witness:
                 self._passed[below] = 0
             elif any(p.priority == below for p in alike):
                 self._passed[below] += 1
-            # Other levels that starve may go first, once each.
+            # Each other starving level may go first, once.
             most = bypasses + len(Priority)
             assert self._passed[below] <= most, f"priority {Priority(below).name} starves"
 
     def _streamed(self, action: do.Offer | do.DeliverChunk) -> None:
-        """A client is only given what it can still fetch."""
+        """Check that a client can still fetch what it is offered or sent."""
         promise = self._promises[action.client, action.submission]
         task = f"task {action.position} of run {promise.run}"
         assert action.position not in promise.outcomes, f"{task} was streamed after its end"
@@ -307,7 +282,7 @@ class Witness:
         assert action.lease == lease, f"{task} was streamed under lease {action.lease}, not {lease}"
 
     def _confirmed(self, action: do.Confirm, event: on.Event | None) -> None:
-        """A streamed result is an outcome once its client has it whole, and not before."""
+        """Check that a streamed result is confirmed only once its client has received it."""
         key = (action.client, action.submission)
         promise, place = self._promises[key], (action.position, action.lease)
         if isinstance(event, on.StreamReceived) and key == (event.client, event.submission):
@@ -332,8 +307,8 @@ class Witness:
                 assert lost, f"{key} was buried at {position} before it had lost its workers"
             promise.fresh.discard(position)
             if not known and not isinstance(outcome, Streamed):
-                kept = outcome.message if isinstance(outcome, Failure) else outcome
-                promise.unread[position] = len(kept)
+                text = outcome.message if isinstance(outcome, Failure) else outcome
+                promise.retained[position] = len(text)
         if len(promise.outcomes) == promise.count:
             self.open.pop(key, None)
 

@@ -1,7 +1,7 @@
-"""The optimised priority queue: its lines use that runs come in the order of their ids.
+"""The optimised priority queue: its FIFOs use that runs come in the order of their ids.
 
 A heap orders whatever it is given. Here only what comes back (a retry, the tasks of a lost worker)
-is out of order, so a line is kept sorted: whatever is new is appended, what comes back is put in
+is out of order, so a FIFO is kept sorted: whatever is new is appended, what comes back is put in
 its place. What has been served is skipped at the front and cut off now and then.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 from bisect import insort
 from typing import ClassVar
 
-from cluster.core.queue import Key, Line, RunQueue
+from cluster.core.queue import Fifo, Key, RunQueue
 from cluster.core.run import Run
 
 MAX_SERVED = 1_024
 
 
-class SortedLine(Line):
+class SortedFifo(Fifo):
     """Runs of one level that wait for the same, as a sorted list with a mark for the first."""
 
     __slots__ = ("_served",)
@@ -27,13 +27,14 @@ class SortedLine(Line):
 
     def push(self, run: Run) -> None:
         """Enter a run that is not in it."""
-        run.lines |= 1 << self.suspect
+        run.queued_bits |= 1 << self.suspect
         entry, heap = (run.id, not self.suspect, run), self.heap
         if not heap or heap[-1] < entry:
             heap.append(entry)
         else:
             insort(heap, entry, self._served)
-        self.keep_tidy()
+        if len(heap) > self.full:
+            self.sweep()
 
     def first(self) -> tuple[int, bool, Run] | None:
         """The oldest entry; runs of which nothing waits here any more are passed over."""
@@ -48,16 +49,15 @@ class SortedLine(Line):
 
     def pop(self) -> None:
         """Pass over the entry that `first` found."""
-        self.heap[self._served][2].lines &= ~(1 << self.suspect)
+        self.heap[self._served][2].queued_bits &= ~(1 << self.suspect)
         self._served += 1
         if self._served > MAX_SERVED:
             self._cut()
 
-    def keep_tidy(self) -> None:
-        """As the plain line does, without what is served."""
-        if len(self.heap) > self.full:
-            self._cut()
-            super().keep_tidy()
+    def sweep(self) -> None:
+        """As the plain FIFO does, without what is served."""
+        self._cut()
+        super().sweep()
 
     def _cut(self) -> None:
         del self.heap[: self._served]
@@ -65,6 +65,6 @@ class SortedLine(Line):
 
 
 class SortedQueue(RunQueue):
-    """The plain queue with sorted lines."""
+    """The plain queue with sorted FIFOs."""
 
-    line: ClassVar[type[Line]] = SortedLine
+    fifo: ClassVar[type[Fifo]] = SortedFifo

@@ -1,7 +1,7 @@
-"""A scheduler on a bench: events in by hand, a clock that is turned, every answer checked whole.
+"""A scheduler on a bench for the tests of the core: events and time by hand, answers whole.
 
-What the tests of the core share. After every step the scheduler validates itself, so a test that
-only looks at the actions still notices a broken invariant.
+The scheduler validates itself after every step, so a test that only looks at the actions still
+notices a broken invariant.
 """
 
 import sys
@@ -32,7 +32,7 @@ class Slices(LeastLoaded):
 
 
 class Bench:
-    """A scheduler, a clock at 0, and short ways to say what usually happens."""
+    """A scheduler, a clock at 0, and short forms of the usual events."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Bench:
         self.epochs: dict[str, int] = {}
 
     def tell(self, event: on.Event) -> list[do.Action]:
-        """What the scheduler does about an event."""
+        """The scheduler's answer to an event."""
         return self._checked(self.scheduler.handle(event, self.now))
 
     def wait(self, seconds: float) -> list[do.Action]:
-        """Turn the clock, running each timer when it is due; what came of them."""
+        """The actions of all timers that are due in the next ``seconds``."""
         end, actions = self.now + seconds, []
         while (due := self.scheduler.deadline()) is not None and due <= end:
             self.now = max(self.now, due)
@@ -77,7 +77,7 @@ class Bench:
         capacity: int = 1,
         **offers: Any,
     ) -> list[do.Action]:
-        """A worker joins; what follows the welcome."""
+        """A worker joins; returns the actions after the welcome."""
         event = on.WorkerJoined(worker, incarnation, capacity, credit, list(kinds), **offers)
         first, *rest = self.tell(event)
         assert first == do.Welcome(worker, incarnation, self.epochs[worker], 0.2)
@@ -115,7 +115,7 @@ class Bench:
     def submit(
         self, *payloads: bytes, submission: int = 0, kind: str = "echo", **rest: Any
     ) -> list[do.Action]:
-        """The client ``c`` submits a run; what follows its acceptance."""
+        """The client ``c`` submits a run; returns the actions after its acceptance."""
         first, *others = self.offer(*payloads, submission=submission, kind=kind, **rest)
         assert isinstance(first, do.Accept), first
         assert (first.client, first.submission) == (rest.get("client", "c"), submission)
@@ -129,7 +129,7 @@ class Bench:
         client: str = "c",
         **rest: Any,
     ) -> list[do.Action]:
-        """A client submits a run; everything that is done about it."""
+        """A client submits a run; returns all actions."""
         return self.tell(on.TasksSubmitted(client, submission, kind, list(payloads), **rest))
 
     def cancel(self, *positions: int, submission: int = 0) -> list[do.Action]:
@@ -137,27 +137,33 @@ class Bench:
         return self.tell(on.TasksCancelled("c", submission, list(positions)))
 
     def heard(self, floor: int = 0, *received: int, **rest: Any) -> list[do.Action]:
-        """The client ``c`` sends its heartbeat; what follows the greeting."""
+        """The client ``c`` sends a heartbeat; returns the actions after the greeting."""
         first, *others = self.tell(on.ClientHeartbeat("c", floor, list(received), **rest))
         assert first == do.Greet("c", 0.2, list(received))
         return others
 
-    # What came of it
-
     def counted(self, **counters: int) -> None:
-        """Every counter but those of what is ordinary has these values."""
+        """Check every counter except the ordinary ones."""
         ordinary = {"accepted", "done", "workers_joined"}
         odd = {k: v for k, v in self.scheduler.counters.items() if v and k not in ordinary}
         assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}
 
 
+def holding(*payloads: bytes, **limits: Any) -> Bench:
+    """A bench whose worker ``w`` holds these tasks, one run of the client ``c``, as lease 1."""
+    bench = Bench(**limits)
+    bench.join(credit=len(payloads))
+    assert bench.submit(*payloads) == [bench.assign("w", 1, 0, *payloads)]
+    return bench
+
+
 def delivered(*results: bytes, start: int = 0, submission: int = 0, **rest: Any) -> do.Deliver:
-    """Results on their way to the client ``c``."""
+    """A delivery of results to the client ``c``."""
     return do.Deliver("c", submission, start, list(results), **rest)
 
 
 def ended(failure: Failure, count: int = 1, submission: int = 0) -> do.Deliver:
-    """The same end for ``count`` tasks, on its way to the client ``c``."""
+    """A delivery of the same failure of ``count`` tasks to the client ``c``."""
     start = failure.position
     failures = [
         Failure(p, failure.error, failure.message, failure.state)
@@ -168,10 +174,10 @@ def ended(failure: Failure, count: int = 1, submission: int = 0) -> do.Deliver:
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Work that no tracer looks at.
+    """A context without tracing.
 
-    Measuring coverage makes a simulated world five times as slow, and the hundredth world runs
-    through the same lines as the first ones, which are traced.
+    Coverage makes a simulated world five times as slow; the first worlds, which are traced, cover
+    the same lines.
     """
     tracer = sys.gettrace()
     sys.settrace(None)
@@ -181,8 +187,7 @@ def untraced() -> Iterator[None]:
         sys.settrace(tracer)
 
 
-#: The policies that every property is checked with, by how its tests are called: whoever writes
-#: another one enters it here.
+#: the policies that every property is checked with; a new policy belongs here
 PARTS: dict[str, Callable[[], AssignmentPolicy]] = {
     **POLICIES,
     Slices.name: Slices,
@@ -200,7 +205,7 @@ def offer(worker: str = "w", capacity: int = 1, credit: int = 4, **offers: Any) 
 
 
 def run(id: int, count: int = 1, **attributes: Any) -> Run:
-    """A run that was just accepted."""
+    """A run at its acceptance."""
     payloads = [b"%d" % position for position in range(count)]
     attributes = {"kind": "echo", **attributes}
     event = on.TasksSubmitted("c", id, payloads=payloads, **attributes)

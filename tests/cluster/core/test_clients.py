@@ -1,15 +1,13 @@
-"""What the coordinator keeps for a client, how long, and what a client can ask for again."""
+"""How long submissions and results are retained for a client, and what it can request again."""
 
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Retry, State, TaskId
-from tests.cluster.core.scheduling import Bench, T, delivered, ended
+from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 
 def test_a_reminder_brings_back_the_acceptance_and_every_outcome_there_is() -> None:
-    bench = Bench()
-    bench.join("w", credit=5)
-    bench.submit(*T[:5])
+    bench = holding(*T[:5])
     bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
     bench.finish("w", 1, 2, b"c")
     bench.cancel(4)
@@ -21,17 +19,15 @@ def test_a_reminder_brings_back_the_acceptance_and_every_outcome_there_is() -> N
     assert bench.scheduler.counters["redelivered"] == 1
 
 
-def test_a_reminder_of_what_is_only_slow_brings_the_acceptance_alone() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(*T[:2])
+def test_a_reminder_of_a_slow_run_brings_the_acceptance_alone() -> None:
+    bench = holding(*T[:2])
     assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1)]
     bench.finish("w", 1, 0, b"a")
     assert bench.heard(0, waiting=[(0, 1)]) == [do.Accept("c", 0, 1)]
     assert bench.scheduler.counters["redelivered"] == 0
 
 
-def test_a_reminder_of_what_nobody_knows_is_answered_with_a_refusal() -> None:
+def test_a_reminder_of_an_unknown_submission_is_answered_with_a_refusal() -> None:
     bench = Bench()
     assert bench.heard(0, waiting=[(3, 0)]) == [do.Refuse("c", 3, "the coordinator lost it")]
     over = do.Refuse("c", 3, "it was refused, or is over")
@@ -39,7 +35,7 @@ def test_a_reminder_of_what_nobody_knows_is_answered_with_a_refusal() -> None:
     assert bench.offer(b"x", submission=3) == [over], "it was still on its way"
 
 
-def test_a_reminder_of_what_is_over_is_refused_and_below_the_floor_ignored() -> None:
+def test_a_reminder_of_a_finished_submission_is_refused_and_below_the_floor_ignored() -> None:
     bench = Bench()
     bench.join()
     for submission in range(2):
@@ -64,7 +60,7 @@ def test_results_are_kept_until_the_client_says_it_has_them() -> None:
     assert bench.scheduler.status(0.0).runs == 0
 
 
-def test_what_is_received_before_its_end_is_ended_unheard() -> None:
+def test_a_run_acknowledged_before_its_end_ends_silently() -> None:
     bench = Bench()
     bench.join("w", credit=2)
     bench.submit(*T[:4], retry=Retry(3, base_s=60.0))
@@ -74,7 +70,7 @@ def test_what_is_received_before_its_end_is_ended_unheard() -> None:
     assert [e.cause for e in bench.scheduler.story(TaskId(1, 3))] == ["accepted", "cancelled"]
 
 
-def test_a_client_that_leaves_takes_its_work_along() -> None:
+def test_a_client_that_leaves_takes_its_work_with_it() -> None:
     bench = Bench()
     bench.join()
     bench.submit(b"x", b"y")
@@ -85,7 +81,7 @@ def test_a_client_that_leaves_takes_its_work_along() -> None:
     assert bench.finish("w", 1, 0, b"late") == []
 
 
-def test_a_silent_client_is_lost_with_everything_it_had_handed_in() -> None:
+def test_a_silent_client_is_lost_with_its_submissions() -> None:
     bench = Bench(client_liveness_s=1.0)
     bench.submit(b"x")
     bench.wait(0.9)
@@ -105,7 +101,7 @@ def test_a_client_that_comes_back_after_it_was_lost_starts_over() -> None:
     assert bench.offer(b"y", submission=1) == [do.Accept("c", 1, 2)]
 
 
-def test_one_slow_submission_does_not_use_up_the_bound_with_what_came_after_it() -> None:
+def test_one_slow_submission_does_not_use_up_the_bound_with_later_ones() -> None:
     bench = Bench(submissions_per_client=2)
     bench.join("w", credit=2)
     bench.submit(b"slow")
@@ -120,7 +116,7 @@ def test_one_slow_submission_does_not_use_up_the_bound_with_what_came_after_it()
     assert bench.offer(b"x", submission=51) == [do.Refuse("c", 51, reason)]
 
 
-def test_a_late_repeat_of_what_was_refused_is_refused_again_although_there_is_room() -> None:
+def test_a_late_repeat_of_a_refused_submission_is_refused_although_there_is_room() -> None:
     bench = Bench(submissions_per_client=1)
     bench.submit(b"x")
     reason = "1 submissions of this client are open"
@@ -133,7 +129,7 @@ def test_a_late_repeat_of_what_was_refused_is_refused_again_although_there_is_ro
     bench.counted(refused=1, duplicate_submissions=1, cancelled=1)
 
 
-def test_what_was_refused_leaves_no_gap_in_what_is_over() -> None:
+def test_refused_submissions_leave_no_gap_among_the_finished() -> None:
     bench = Bench(submissions_per_client=2, tasks=2)
     bench.submit(b"slow")
     for submission in range(1, 90, 3):
@@ -146,7 +142,7 @@ def test_what_was_refused_leaves_no_gap_in_what_is_over() -> None:
     assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 91)]
 
 
-def test_what_a_client_has_left_out_is_over_when_it_has_left_out_too_much() -> None:
+def test_numbers_that_a_client_left_out_are_over_once_there_are_too_many() -> None:
     bench = Bench(submissions_per_client=3)
     bench.join()
     for submission in range(0, 100, 2):
@@ -161,10 +157,8 @@ def test_what_a_client_has_left_out_is_over_when_it_has_left_out_too_much() -> N
     assert bench.submit(b"x", submission=95) == [bench.assign("w", 51, 0, b"x")]
 
 
-def test_nobody_hears_of_what_belongs_to_another_client() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x")
+def test_a_client_reaches_only_its_own_submissions() -> None:
+    bench = holding(b"x")
     bench.offer(b"x", client="d")
     assert bench.tell(on.TasksCancelled("d", 0)) == [
         do.Deliver("d", 0, 0, [b""], [Failure(0, "Cancelled", "cancelled", State.CANCELLED)])
@@ -172,7 +166,7 @@ def test_nobody_hears_of_what_belongs_to_another_client() -> None:
     assert bench.finish("w", 1, 0, b"y") == [delivered(b"y")]
 
 
-def test_what_a_client_says_it_received_takes_no_more_room_than_what_it_submitted() -> None:
+def test_acknowledging_unknown_submissions_takes_no_room() -> None:
     bench = Bench()
     bench.submit(b"x")
     for first in range(1, 1_000, 10):

@@ -1,25 +1,13 @@
-"""The ledger's accounts: what is counted, what is kept, and what it refuses to do."""
+"""The ledger's totals, and how it cuts deliveries into messages."""
 
-from cluster.core.ledger import Ledger
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure, State
-from tests.cluster.core.scheduling import Bench, T, delivered, ended
-
-
-def test_an_empty_ledger_is_full_for_nothing_and_owes_nobody() -> None:
-    ledger = Ledger(Limits(tasks=2, payload_bytes=10), lambda: 0.0)
-    assert ledger.full(2, 10) is None
-    assert ledger.full(3, 0) == "0 tasks wait or run, of at most 2"
-    assert ledger.full(1, 11) == "payloads hold 0 bytes, of at most 10"
-    assert (ledger.open_tasks, ledger.payload_bytes, ledger.retained_bytes) == (0, 0, 0)
+from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 
 def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(b"abc", b"de")
+    bench = holding(b"abc", b"de")
     held = [bench.scheduler.ledger.payload_bytes]
     bench.finish("w", 1, 0, b"a")
     held.append(bench.scheduler.ledger.payload_bytes)
@@ -30,9 +18,7 @@ def test_payloads_are_let_go_when_the_last_task_of_a_run_has_ended() -> None:
 
 
 def test_failures_are_retained_by_the_size_of_their_message() -> None:
-    bench = Bench()
-    bench.join("w", credit=2)
-    bench.submit(b"x", b"y")
+    bench = holding(b"x", b"y")
     bench.finish("w", 1, 0, b"", b"four", failures=[Failure(0, "E", "why not")])
     assert bench.scheduler.ledger.retained_bytes == len("why not") + len("four")
 
@@ -47,7 +33,7 @@ def large(bench: Bench) -> list[bytes]:
     return results
 
 
-def test_what_is_delivered_again_is_cut_into_messages_that_go_through() -> None:
+def test_a_redelivery_is_cut_into_messages_within_the_bound() -> None:
     bench = Bench(message_bytes=2_000)  # of which a quarter holds four results and their frames
     results = large(bench)
     _, *again = bench.heard(0, waiting=[(0, 0)])
@@ -64,9 +50,7 @@ def test_a_result_larger_than_a_piece_is_delivered_alone() -> None:
 
 
 def test_results_that_came_in_one_large_message_leave_in_several() -> None:
-    bench = Bench(message_bytes=1_000)
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4], message_bytes=1_000)
     results = [b"r" * 60] * 4
     assert bench.finish("w", 1, 0, *results) == [
         delivered(*results[:2]),
@@ -84,9 +68,7 @@ def test_failures_are_cut_into_pieces_too_and_stay_in_their_places() -> None:
 
 
 def test_every_way_to_end_is_counted_by_its_state() -> None:
-    bench = Bench(deaths=1)
-    bench.join("w", credit=4)
-    bench.submit(*T[:4])
+    bench = holding(*T[:4], deaths=1)
     bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
     bench.cancel(2)
     bench.tell(on.WorkerLost("w", "gone"))

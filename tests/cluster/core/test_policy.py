@@ -1,4 +1,4 @@
-"""Each policy's choice by its own measure, and what every policy owes the scheduler."""
+"""Each policy's choice by its own measure, and the duties of all policies."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def chosen(policy: AssignmentPolicy, needs: Needs = ECHO, suspect: bool = False)
     return None if worker is None else worker.id
 
 
-# What every policy owes
+# The duties of all policies
 
 
 @st.composite
@@ -64,6 +64,7 @@ def crews(draw: st.DrawFn) -> list[WorkerState]:
         )
         worker.held = draw(st.integers(0, worker.credit))
         worker.suspects = draw(st.integers(0, 1))
+        worker.draining = draw(st.booleans())
         unknown = st.none()
         worker.load = Load(
             memory_free_bytes=draw(unknown | st.integers(0, 64 * GIB)),
@@ -88,7 +89,7 @@ NEEDS = st.tuples(
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
 @settings(max_examples=30)
 @given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
-def test_somebody_eligible_is_chosen_whenever_there_is_one(
+def test_an_eligible_worker_is_chosen_whenever_there_is_one(
     make: Callable[[], AssignmentPolicy],
     crew: list[WorkerState],
     needs: Needs,
@@ -114,30 +115,11 @@ def test_somebody_eligible_is_chosen_whenever_there_is_one(
     assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 
-@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-def test_a_draining_worker_and_one_without_credit_are_not_chosen(
-    make: Callable[[], AssignmentPolicy],
-) -> None:
-    draining, full = offer("a"), offer("b")
-    draining.draining, full.held = True, full.credit
-    assert chosen(staffed(make(), draining, full)) is None
-
-
 def test_the_registry_names_every_policy_by_its_own_name() -> None:
-    assert set(POLICIES) == {
-        "round-robin",
-        "least-loaded",
-        "gpu-match",
-        "latency-aware",
-        "memory-aware",
-        "adaptive",
-    }
+    names = "round-robin least-loaded gpu-match latency-aware memory-aware adaptive"
+    assert {*POLICIES} == {*names.split()}
     assert all(make().name == name for name, make in POLICIES.items())
-
-
-@pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
-def test_the_plain_policies_lease_one_task_at_a_time(make: type[ScanPolicy]) -> None:
-    assert make().lease_tasks(offer(), ECHO, 1_000) == 1
+    assert {make().lease_tasks(offer(), ECHO, 9) for make in POLICIES.values()} == {1}
 
 
 def test_a_policy_without_a_measure_of_its_own_says_so() -> None:
@@ -148,7 +130,7 @@ def test_a_policy_without_a_measure_of_its_own_says_so() -> None:
 # Round-robin
 
 
-def test_round_robin_takes_turns_whatever_anybody_holds() -> None:
+def test_round_robin_takes_turns_regardless_of_load() -> None:
     a, b, c = offer("a"), offer("b"), offer("c")
     policy = staffed(RoundRobin(), a, b, c)
     b.held = 3
@@ -157,7 +139,7 @@ def test_round_robin_takes_turns_whatever_anybody_holds() -> None:
     assert [chosen(policy) for _ in range(3)] == ["a", "b", "a"]
 
 
-def test_round_robin_lets_a_newcomer_go_first_and_forgets_who_left() -> None:
+def test_round_robin_lets_a_newcomer_go_first_and_forgets_workers_that_left() -> None:
     a, b = offer("a"), offer("b")
     policy = staffed(RoundRobin(), a, b)
     assert [chosen(policy) for _ in range(2)] == ["a", "b"]
@@ -193,7 +175,7 @@ def test_the_load_is_weighted_as_documented(
     assert LeastLoaded().score(worker, ECHO) == pytest.approx(score)
 
 
-def test_a_worker_without_a_card_counts_half_for_what_is_unknown() -> None:
+def test_an_unknown_figure_counts_half() -> None:
     assert LeastLoaded().score(offer(), ECHO) == pytest.approx(0.1 + 0.05)
 
 
@@ -228,7 +210,7 @@ def test_the_family_decides_which_card_counts() -> None:
     assert chosen(policy, card(4, "polaris")) == "mixed"
 
 
-def test_what_needs_no_card_leaves_the_cards_free_while_it_can() -> None:
+def test_a_task_without_need_of_a_card_prefers_a_worker_without_one() -> None:
     gpu, plain = offer("gpu", gpus=[Gpu("vega", 8 * GIB)]), offer("plain")
     policy = staffed(GpuMatch(), gpu, plain)
     plain.held = 3
@@ -256,7 +238,7 @@ def test_the_worker_that_will_be_through_first_is_taken() -> None:
     assert chosen(policy) == "slow", "the third in a row would be later"
 
 
-def test_who_was_not_measured_yet_is_tried_first_and_the_idlest_of_those() -> None:
+def test_unmeasured_workers_are_tried_first_and_the_idlest_of_them() -> None:
     known, one, two = offer("known"), offer("one"), offer("two")
     policy = staffed(LatencyAware(), known, one, two)
     policy.observe(known, ECHO, 1, 1e-9)
@@ -308,7 +290,7 @@ def test_a_task_for_a_card_looks_at_the_memory_of_the_card() -> None:
     assert chosen(policy, card(1)) == chosen(policy, card(0, "vega")) == "b"
 
 
-def test_who_does_not_say_comes_last() -> None:
+def test_a_worker_with_unknown_memory_comes_last() -> None:
     silent, small = offer("silent"), offer("small")
     small.held, small.load = 3, Load(memory_free_bytes=1)
     assert chosen(staffed(MemoryAware(), silent, small)) == "small"
@@ -329,4 +311,4 @@ def test_adaptive_matches_cards_follows_speed_where_it_differs_and_load_where_no
         policy.observe(slow, ECHO, 1, 9.0)
     assert chosen(policy) == "fast"
     policy.leave(slow)
-    assert chosen(policy) == "card", "who left is no measure: the others are alike again"
+    assert chosen(policy) == "card", "without it the others are alike again"

@@ -33,7 +33,9 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
     for id, (priority, kind, changed, deaths, lines) in enumerate(moves):
         runs.append(run(id, 2, priority=priority, kind=kind))
         queue.push(runs[-1])
-        if changed <= id:  # what waits is leased, what is leased waits again, perhaps as a suspect
+        if (
+            changed <= id
+        ):  # lease a waiting task, or let a leased one wait again, perhaps as a suspect
             other = runs[changed]
             if not other.withdraw(0, 1):
                 other.put_back(Range(0, 1, deaths=deaths))
@@ -45,25 +47,6 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
         assert queue.head(blocked) == first
         assert {r.id for r in queue.runs()} == {r.id for r, _ in waiting}
         assert len(queue.runs()) == len({r.id for r, _ in waiting})
-
-
-def test_a_run_is_entered_once_and_only_if_something_of_it_waits() -> None:
-    queue, one, empty = RunQueue(NEVER), run(1), run(2)
-    empty.take(1, False)
-    for each in (one, one, empty):
-        queue.push(each)
-    assert queue.runs() == [one]
-
-
-def test_a_run_that_waits_again_has_its_old_place() -> None:
-    queue, old, new = RunQueue(NEVER), run(1), run(2)
-    for each in (old, new):
-        queue.push(each)
-    piece = old.take(1, False)
-    assert queue.head(NOTHING) == (new, False)
-    old.put_back(piece)
-    queue.push(old)
-    assert queue.head(NOTHING) == (old, False)
 
 
 def served(queue: RunQueue, times: int) -> str:
@@ -99,14 +82,14 @@ def test_a_level_where_nothing_waits_does_not_starve() -> None:
     assert served(queue, 4) == "UUUL"
 
 
-def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
+def test_finished_runs_leave_a_fifo_whose_head_is_stuck() -> None:
     queue, head = RunQueue(NEVER), run(0)
     queue.push(head)
     for id in range(1, 10_000):
         over = run(id)
         queue.push(over)
         over.withdraw(0, 1)
-    entries = sum(len(line.heap) for lines in queue._lines for line in lines.values())
+    entries = sum(len(fifo.heap) for fifos in queue._fifos for fifo in fifos.values())
     assert entries <= 2 * 64 + 2
     assert queue.runs() == [head]
     over.put_back(Range(0, 1))
@@ -114,7 +97,7 @@ def test_runs_that_are_over_leave_a_line_whose_head_nobody_can_serve() -> None:
     assert queue.runs() == [head, over]
 
 
-def test_a_level_that_nothing_waits_in_any_more_has_forgotten_how_long_it_starved() -> None:
+def test_a_level_that_was_empty_has_forgotten_how_long_it_starved() -> None:
     queue, low = RunQueue(3), run(2, priority=Priority.LOW)
     for each in (run(1, 100, priority=Priority.URGENT), low):
         queue.push(each)
@@ -124,16 +107,3 @@ def test_a_level_that_nothing_waits_in_any_more_has_forgotten_how_long_it_starve
     low.put_back(piece)
     queue.push(low)
     assert served(queue, 4) == "UUUL"
-
-
-def test_suspects_and_healthy_of_one_run_wait_in_two_lines_and_leave_each_alone() -> None:
-    queue, one = RunQueue(NEVER), run(1, 3)
-    one.withdraw(1, 2)
-    one.put_back(Range(1, 2, deaths=1))
-    queue.push(one)
-    assert queue.head(NOTHING) == (one, True)
-    assert queue.head({(one.needs, True)}) == (one, False)
-    assert queue.head({(one.needs, True), (one.needs, False)}) is None
-    assert queue.runs() == [one]
-    one.take(1, True)
-    assert queue.head(NOTHING) == (one, False)

@@ -1,9 +1,7 @@
 """RangeSet against the plainest model of them: a set of numbers."""
 
-from collections.abc import Iterable
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,24 +9,14 @@ from cluster.core.rangeset import RangeSet, as_ranges
 
 
 @given(st.lists(st.integers(0, 40)))
-def test_stretches_cover_the_same_positions_with_the_fewest_ranges(positions: list[int]) -> None:
+def test_ranges_cover_the_same_positions_and_are_the_fewest(positions: list[int]) -> None:
     ranges = as_ranges(positions)
     assert [p for start, stop in ranges for p in range(start, stop)] == sorted(set(positions))
     assert all(a[1] < b[0] for a, b in pairwise(ranges))
 
 
-@pytest.mark.parametrize(
-    ("positions", "ranges"),
-    [((), []), ((3,), [(3, 4)]), ((2, 0, 1, 1), [(0, 3)]), ((5, 7, 6, 1), [(1, 2), (5, 8)])],
-)
-def test_stretches_of_some_positions(
-    positions: Iterable[int], ranges: list[tuple[int, int]]
-) -> None:
-    assert as_ranges(positions) == ranges
-
-
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))
-def test_they_hold_what_was_added_and_not_cut_off_in_whatever_order(
+def test_a_set_holds_the_added_numbers_above_its_floor_in_any_order(
     moves: list[tuple[bool, int]],
 ) -> None:
     some, model = RangeSet(99), set[int]()
@@ -44,7 +32,7 @@ def test_they_hold_what_was_added_and_not_cut_off_in_whatever_order(
         assert len(some) == len(as_ranges(model))
 
 
-def test_numbers_in_order_stay_one_stretch_however_many_they_are() -> None:
+def test_consecutive_numbers_stay_one_range() -> None:
     some = RangeSet(1)
     for number in range(10_000):
         some.add(number)
@@ -52,7 +40,7 @@ def test_numbers_in_order_stay_one_stretch_however_many_they_are() -> None:
 
 
 @given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 5))
-def test_over_their_bound_they_hold_too_much_at_the_lower_end_and_lose_nothing(
+def test_over_its_bound_a_set_gains_numbers_at_its_lower_end_and_loses_none(
     numbers: list[int], most: int
 ) -> None:
     some = RangeSet(most)

@@ -1,4 +1,4 @@
-"""The algebra of ranges: whatever is taken, put back and withdrawn, each task is in one place."""
+"""The algebra of ranges: after any moves each task is in exactly one place."""
 
 from itertools import pairwise
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.run import SMALL_BYTES, Lease, Range, Run, pack, unpack
+from cluster.core.run import SMALL_BYTES, Range, Run, pack, unpack
+from cluster.core.worker import Lease
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.task import Failure, State
 from tests.cluster.core.scheduling import offer, run
@@ -19,7 +20,7 @@ def positions(pieces: list[Range]) -> list[int]:
 
 
 @given(st.data())
-def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) -> None:
+def test_ranges_partition_a_run_after_any_moves(data: st.DataObject) -> None:
     whole = run(1, COUNT)
     out: list[Range] = []
     for _ in range(data.draw(st.integers(0, 20))):
@@ -34,7 +35,8 @@ def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) ->
             out.append(piece)
         elif move == "put back" and out:
             piece = out.pop(data.draw(st.integers(0, len(out) - 1)))
-            changed = data.draw(st.sampled_from([piece, piece._replace(deaths=1)]))
+            changes = [piece, piece._replace(deaths=1), piece._replace(attempts=1)]
+            changed = data.draw(st.sampled_from(changes))
             whole.put_back(changed)
         else:
             start, stop = sorted(data.draw(st.tuples(*[st.integers(-1, COUNT + 1)] * 2)))
@@ -50,15 +52,8 @@ def test_ranges_partition_a_run_whatever_is_done_to_them(data: st.DataObject) ->
             assert [*pieces] == sorted(pieces)
             assert all(piece.start < piece.stop for piece in pieces)
             assert all(piece.deaths == suspects for piece in pieces)
-
-
-def test_neighbours_with_the_same_past_are_joined_and_others_are_not() -> None:
-    whole = run(1, 10)
-    whole.waiting = ([Range(0, 2), Range(4, 6), Range(8, 10, attempts=1)], [])
-    whole.put_back(Range(2, 4))
-    assert whole.waiting == ([Range(0, 6), Range(8, 10, attempts=1)], [])
-    whole.put_back(Range(6, 8, attempts=2))
-    assert whole.waiting[0] == [Range(0, 6), Range(6, 8, 2), Range(8, 10, 1)]
+            joints = [((a.stop, *a[2:]), (b.start, *b[2:])) for a, b in pairwise(pieces)]
+            assert all(stop != start for stop, start in joints), "neighbours alike are joined"
 
 
 def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
@@ -72,25 +67,7 @@ def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
     assert whole.waiting == ([Range(3, 4)], [])
 
 
-def test_what_is_put_back_goes_to_its_place() -> None:
-    whole = run(1, 6)
-    first, second, third = (whole.take(2, False) for _ in range(3))
-    assert whole.waiting == ([], [])
-    for piece in (third, first, second):
-        whole.put_back(piece)
-    assert whole.waiting[0] == [Range(0, 6)]
-
-
-def test_withdrawing_from_the_middle_leaves_both_sides() -> None:
-    whole = run(1, 9)
-    assert whole.withdraw(3, 5) == [Range(3, 5)]
-    assert whole.waiting[0] == [Range(0, 3), Range(5, 9)]
-    assert whole.withdraw(2, 7) == [Range(2, 3), Range(5, 7)]
-    assert whole.waiting[0] == [Range(0, 2), Range(7, 9)]
-    assert whole.withdraw(4, 4) == []
-
-
-def test_settling_counts_what_is_open_and_what_is_kept() -> None:
+def test_settling_counts_open_tasks_and_retained_bytes() -> None:
     whole = run(1, 3)
     failure = Failure(2, "E", "why")
     whole.settle(0, [b"ab"], 2)
@@ -99,7 +76,7 @@ def test_settling_counts_what_is_open_and_what_is_kept() -> None:
     assert (whole.open, whole.retained_bytes) == (1, 5)
 
 
-def test_a_run_knows_what_its_tasks_share() -> None:
+def test_a_run_has_the_attributes_of_its_tasks() -> None:
     whole = run(7, 3, timeout_s=2.0, sent_at=1.0)
     assert (whole.id, whole.client, whole.submission, whole.count) == (7, "c", 7, 3)
     assert (whole.payload_bytes, whole.stamps) == (3, [0.0])
@@ -142,10 +119,10 @@ def test_nothing_moves_out_of_a_terminal_state(state: State) -> None:
 
 
 @given(st.sets(st.integers(0, COUNT)), st.integers(0, COUNT), st.integers(0, COUNT))
-def test_the_pieces_of_a_lease_are_what_is_wanted_of_it(
+def test_the_pieces_of_a_lease_leave_revoked_positions_out(
     revoked: set[int], start: int, stop: int
 ) -> None:
-    lease = Lease(1, run(1, COUNT), Range(0, COUNT, 1, 2), offer(), 0.0)
+    lease = Lease(1, run(1, COUNT), offer(), 0.0, 0, COUNT, attempts=1, deaths=2)
     lease.revoked = revoked or None
     pieces = lease.pieces(start, stop)
     assert positions(pieces) == [p for p in range(start, stop) if p not in revoked]

@@ -1,7 +1,7 @@
-"""A scheduler driven at random, with its invariants and the witness looking on after every step.
+"""A scheduler driven at random; its invariants and the witness are checked after every step.
 
-The simulator plays a plausible world; Hypothesis plays a perverse one and shrinks what it finds. In
-the end everything that was accepted must still come to its one end.
+The simulator plays a plausible world, Hypothesis a perverse one. In the end every accepted task
+must still have come to exactly one end.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ CLIENTS = st.sampled_from(["c0", "c1", "c2"])
 REQUIREMENTS = st.sampled_from(
     [Requirements(), Requirements(model="m"), Requirements(gpu_family="vega", min_vram_bytes=4)]
 )
-#: no shrinking: it takes minutes, and forty steps can be read; what failed is kept and replays
+#: no shrinking: it takes minutes, and forty steps can be read; a failure is kept and replays
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
@@ -66,7 +66,7 @@ class Held:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Peers that may say anything; what they were told is remembered only to say it plausibly."""
+    """Peers that may send anything; they remember messages only to send plausible ones."""
 
     def __init__(self, policy: Callable[[], AssignmentPolicy]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, credit=st.integers(1, 6), gpu=st.booleans(), again=st.integers(-1, 1))
     def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
-        """A newcomer, a repeat, a restart, or somebody older than who is there."""
+        """A newcomer, a repeat, a restart, or an older process of the same name."""
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
@@ -195,13 +195,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             assert isinstance(first, do.Refuse), first
             assert first.reason
-            if client in self.scheduler.clients.by_name:  # else nothing is known of it
+            if client in self.scheduler.clients.by_name:  # else the client is unknown
                 self.refused.append((event, self.scheduler.clients.by_name[client]))
 
     @precondition(lambda self: self.refused)
     @rule(data=st.data())
     def refused_again(self, data: st.DataObject) -> None:
-        """What was refused comes once more, when nobody waits for it any longer."""
+        """A refused submission is repeated when its client no longer waits."""
         event, state = data.draw(st.sampled_from(self.refused))
         if self.scheduler.clients.by_name.get(event.client) is state:
             assert not any(isinstance(action, do.Accept) for action in self.tell(event))
@@ -209,7 +209,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.accepted.values()))
     @rule(data=st.data(), what=st.sampled_from(["repeat", "cancel", "cancel all", "receive"]))
     def again(self, data: st.DataObject, what: str) -> None:
-        """A client comes back to something it has submitted."""
+        """A client repeats, cancels or acknowledges a submission."""
         client = data.draw(st.sampled_from([c for c in sorted(self.accepted) if self.accepted[c]]))
         event = data.draw(st.sampled_from([*self.accepted[client].values()]))
         if client not in self.scheduler.clients.by_name:
@@ -251,7 +251,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert isinstance(report, do.Report)
 
     def teardown(self) -> None:
-        """All old workers go, a good one comes: everything comes to an end."""
+        """Replace all workers by a good one: every task must come to an end."""
         for worker in [*self.scheduler.workers]:
             self.tell(on.WorkerLeft(worker, self.epochs[worker]))
         offers = ["echo"], ["m"], [Gpu("vega", 8)]
@@ -276,7 +276,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("policy", PARTS.values(), ids=PARTS)
-def test_every_invariant_holds_whatever_happens(policy: Callable[[], AssignmentPolicy]) -> None:
+def test_every_invariant_holds_under_any_events(policy: Callable[[], AssignmentPolicy]) -> None:
     with untraced():
         run_state_machine_as_test(
             lambda: SchedulerMachine(policy),

@@ -13,7 +13,7 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.task import State, TaskId
 from cluster.work.handlers import Handlers
 from cluster.work.workloads import PATTERN
-from tests.cluster.core.scheduling import Bench, delivered
+from tests.cluster.core.scheduling import Bench, delivered, holding
 
 TIMEOUT_S = 20.0
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def bench() -> Bench:
 # The straight way
 
 
-def test_a_result_is_offered_fetched_and_confirmed_and_nobody_between_keeps_it(
+def test_a_result_is_offered_fetched_and_confirmed_and_not_retained(
     bench: Bench,
 ) -> None:
     assert bench.tell(wanted()) == [do.Read("w", 1, 1, 0, 4, 4)]
@@ -79,10 +79,8 @@ def test_a_worker_has_its_credit_back_while_it_keeps_a_result(bench: Bench) -> N
     bench.counted(streams=1)
 
 
-def test_what_is_behind_a_large_result_in_its_lease_comes_after_it() -> None:
-    bench = Bench()
-    bench.join(credit=3)
-    bench.submit(b"a", b"b", b"c")
+def test_results_behind_a_large_one_in_its_lease_follow_it() -> None:
+    bench = holding(b"a", b"b", b"c")
     assert bench.finish("w", 1, 0, b"A") == [delivered(b"A")]
     assert bench.tell(kept(bench, 1)) == [do.Offer("c", 0, 1, 1, SIZE)]
     bench.tell(on.StreamReceived("c", 0, 1, 1))
@@ -109,14 +107,14 @@ def test_an_offer_is_repeated_with_the_news_until_its_client_begins(bench: Bench
     bench.counted(streams=1)
 
 
-def test_a_confirmation_is_repeated_to_whoever_asks_or_is_reminded(bench: Bench) -> None:
+def test_a_confirmation_is_repeated_on_request_and_reminder(bench: Bench) -> None:
     bench.tell(RECEIVED)
     assert bench.tell(RECEIVED) == [CONFIRM]
     assert bench.tell(wanted()) == [CONFIRM]
     assert bench.heard(waiting=[(0, 0)]) == [do.Accept("c", 0, 1), CONFIRM]
 
 
-def test_a_worker_that_has_not_heard_is_told_again_to_let_go(bench: Bench) -> None:
+def test_a_worker_that_announces_a_fetched_result_is_told_again_to_discard_it(bench: Bench) -> None:
     bench.tell(RECEIVED)
     assert bench.tell(kept(bench)) == [LET_GO]
     bench.finish("w", 1, 0, b"")
@@ -124,9 +122,7 @@ def test_a_worker_that_has_not_heard_is_told_again_to_let_go(bench: Bench) -> No
 
 
 def test_results_that_got_lost_before_a_large_one_are_queued_again() -> None:
-    bench = Bench()
-    bench.join(credit=3)
-    bench.submit(b"a", b"b", b"c")
+    bench = holding(b"a", b"b", b"c")
     offer, lease = bench.tell(kept(bench, 1))
     assert offer == do.Offer("c", 0, 1, 1, SIZE)
     assert lease == bench.assign("w", 2, 0, b"a")
@@ -150,7 +146,7 @@ def test_a_chunk_that_is_none_of_the_result_or_too_large_is_not_asked_for(bench:
         on.StreamReceived("c", 0, 0, 2),
     ],
 )
-def test_who_asks_for_what_is_not_there_is_told_so(
+def test_a_request_for_a_missing_result_is_answered_with_a_withdrawal(
     bench: Bench, event: on.ChunkRequested | on.StreamReceived
 ) -> None:
     place = event.client, event.submission, event.position, event.lease
@@ -158,7 +154,7 @@ def test_who_asks_for_what_is_not_there_is_told_so(
     bench.counted(streams=1, late_requests=1)
 
 
-def test_what_nobody_asked_a_worker_for_is_dropped(bench: Bench) -> None:
+def test_unexpected_results_and_chunks_are_dropped(bench: Bench) -> None:
     assert bench.tell(kept(bench, lease=9)) == []
     assert bench.tell(chunk(bench, lease=9)) == []
     assert bench.tell(chunk(bench, position=3)) == []
@@ -169,7 +165,7 @@ def test_what_nobody_asked_a_worker_for_is_dropped(bench: Bench) -> None:
 # Workers and clients lost, tasks given up
 
 
-def test_when_its_worker_is_lost_midway_a_result_is_made_and_fetched_anew(bench: Bench) -> None:
+def test_a_result_whose_worker_is_lost_midway_is_made_and_fetched_again(bench: Bench) -> None:
     bench.tell(wanted())
     stale = chunk(bench)
     bench.join("v")
@@ -197,7 +193,7 @@ def test_a_task_whose_result_is_lost_three_times_is_buried() -> None:
     assert end.failures[0].state is State.DEAD_LETTERED
 
 
-def test_a_cancelled_or_overdue_stream_ends_and_its_worker_lets_go() -> None:
+def test_a_cancelled_or_overdue_stream_ends_and_its_worker_discards_it() -> None:
     bench = Bench()
     bench.join(credit=2)
     bench.submit(b"a")
@@ -218,7 +214,7 @@ def test_a_cancelled_or_overdue_stream_ends_and_its_worker_lets_go() -> None:
     assert bench.scheduler.workers["w"].held == 0
 
 
-def test_when_its_client_is_gone_a_worker_is_told_to_let_go(bench: Bench) -> None:
+def test_a_worker_discards_the_result_of_a_client_that_left(bench: Bench) -> None:
     bench.tell(wanted())
     assert bench.tell(on.ClientLeft("c")) == [LET_GO]
     assert bench.tell(chunk(bench)) == []
@@ -268,7 +264,7 @@ def test_a_result_is_whole_although_its_worker_is_killed_midway(limited, strange
         assert operator.status().counters["done"] == 1
 
 
-def test_a_client_that_asks_and_never_reads_makes_the_coordinator_grow_by_what_it_asked_for(
+def test_a_client_that_requests_and_never_reads_makes_the_coordinator_grow_by_its_requests_only(
     spec, stranger, until
 ):
     with LocalCluster(2, spec) as local, local.client() as operator:

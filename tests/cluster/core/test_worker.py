@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Requirements
 from tests.cluster.core.scheduling import offer
 
 GIB = 1 << 30
@@ -34,17 +34,10 @@ def test_a_kind_it_has_no_handler_for_is_not_offered() -> None:
     assert not offer().offers("other", NO_REQUIREMENTS)
 
 
-def test_free_credit_is_what_it_does_not_hold_and_none_while_it_drains() -> None:
+def test_free_credit_excludes_tasks_held_and_is_zero_while_draining() -> None:
     worker = offer(credit=4)
     worker.held = 3
     assert worker.free == 1
     worker.draining = True
     assert worker.free == 0
-
-
-def test_while_its_cards_are_in_trouble_it_is_given_nothing() -> None:
-    worker = offer(credit=4)
-    worker.load = Load(gpu_trouble="0000:0a:00.0 is overheated")
-    assert worker.free == 0
-    worker.load = Load(temperature_c=60.0)
-    assert worker.free == 4
+    assert offer(credit=1, capacity=3).free == 3, "credit is at least the capacity"

@@ -1,11 +1,14 @@
-"""Schedulers with one guarantee taken out each: what the simulator is for is to catch them.
+"""Schedulers with one guarantee taken out each: the simulator exists to catch them.
 
-Each says in one line what it does wrong. They are written against the inside of the scheduler on
-purpose: a mutation that needs ten lines is one that nobody would make by mistake.
+Each is one method of the core replaced by a function that gets the real one first, and says in one
+line what it does wrong. They reach into the core on purpose: a mutation that needs ten lines is one
+that nobody would make by mistake.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
+from functools import wraps
 from typing import Any
 from unittest import mock
 
@@ -14,372 +17,314 @@ from msgspec.structs import replace
 from cluster.core.backpressure import Backpressure
 from cluster.core.clients import Clients, ClientState
 from cluster.core.ledger import Ledger
-from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.queue import Key, RunQueue
 from cluster.core.rangeset import RangeSet
-from cluster.core.run import Lease, Needs, Range, Run
-from cluster.core.scheduler import FromHolder, Scheduler
+from cluster.core.roster import Roster
+from cluster.core.run import Needs, Range, Run
+from cluster.core.scheduler import Scheduler
 from cluster.core.streams import Streams
-from cluster.core.worker import WorkerState
+from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure
 
+#: by name, a context in which the core is broken
+BROKEN: dict[str, Callable[[], AbstractContextManager[Any]]] = {}
+Real = Callable[..., Any]
 
-class Broken(Scheduler):
-    """A scheduler made of the parts that a subclass names."""
 
-    Books: type[Ledger] = Ledger
-    Desk: type[Clients] = Clients
-    Flow: type[Streams] = Streams
+def breaks(owner: type, method: str) -> Callable[[Real], Real]:
+    """Enter a function in BROKEN that is called with the real method and its arguments."""
 
-    def __init__(
-        self,
-        policy: AssignmentPolicy,
-        limits: Limits,
-        chance: Callable[[], float],
-        policies: Mapping[str, Callable[[], AssignmentPolicy]] = POLICIES,
-    ) -> None:
-        parts: dict[str, Any] = {"Ledger": self.Books, "Clients": self.Desk, "Streams": self.Flow}
-        with mock.patch.multiple("cluster.core.scheduler", **parts):
-            super().__init__(policy, limits, chance, policies)
+    def enter(function: Real) -> Real:
+        real = getattr(owner, method)
+
+        @wraps(function)
+        def broken(*arguments: Any, **named: Any) -> Any:
+            return function(real, *arguments, **named)
+
+        BROKEN[function.__name__] = lambda: mock.patch.object(owner, method, broken)
+        return function
+
+    return enter
 
 
 # Large results
 
 
-class TakesAskingForHaving(Broken):
+@breaks(Streams, "requested")
+def takes_asking_for_having(
+    real: Real, streams: Streams, event: on.ChunkRequested, now: float
+) -> None:
     """Ends a task when its client begins to fetch its result."""
-
-    class Flow(Streams):
-        def requested(self, event: on.ChunkRequested, now: float) -> None:
-            super().requested(event, now)
-            place = event.submission, event.position, event.lease
-            self.received(on.StreamReceived(event.client, *place), now)
+    real(streams, event, now)
+    place = event.submission, event.position, event.lease
+    streams.received(on.StreamReceived(event.client, *place), now)
 
 
-class OffersWhatIsOver(Broken):
-    """Offers a large result to its client whatever has become of the task."""
-
-    class Flow(Streams):
-        def kept(self, event: on.ResultStored, now: float) -> None:
-            super().kept(event, now)
-            lease = self._ledger.leases.get(event.lease)
-            if lease is not None:
-                run, place = lease.run, (event.position, lease.id, event.size_bytes)
-                self._ledger.out.append(do.Offer(run.client, run.submission, *place))
+@breaks(Streams, "stored")
+def offers_finished_results(
+    real: Real, streams: Streams, event: on.ResultStored, now: float
+) -> None:
+    """Offers a large result to its client even if the task has ended."""
+    real(streams, event, now)
+    lease = streams._ledger.leases.get(event.lease)
+    if lease is not None:
+        run, place = lease.run, (event.position, lease.id, event.size_bytes)
+        streams._ledger.out.append(do.Offer(run.client, run.submission, *place))
 
 
 # Leases and epochs
 
 
-class DropsTheEpochCheck(Broken):
-    """Listens to whoever uses a worker's name, under whatever epoch."""
-
-    def _speaker(self, name: str, epoch: int, now: float) -> WorkerState | None:
-        worker = self.workers.get(name)
-        return super()._speaker(name, worker.epoch if worker else epoch, now)
-
-
-class SettlesExpiredLeases(Broken):
-    """Takes results from a lease that was given to somebody else meanwhile."""
-
-    def _live(self, event: FromHolder, now: float) -> Lease | None:
-        lease = super()._live(event, now)
-        self.past: dict[int, Lease] = getattr(self, "past", {}) | dict(self.ledger.leases)
-        return lease or self.past.get(event.lease)
-
-    def _finished(self, event: on.TasksFinished, now: float) -> None:
-        lease = self._live(event, now)
-        if lease is not None and lease.id not in self.ledger.leases:
-            self.ledger.finish(lease, event.start, event.outcomes, now)
-        else:
-            super()._finished(event, now)
+@breaks(Roster, "_speaker")
+def drops_the_epoch_check(real: Real, roster: Roster, name: str, epoch: int, now: float) -> Any:
+    """Accepts messages under a worker's name from every epoch."""
+    worker = roster.workers.get(name)
+    return real(roster, name, worker.epoch if worker else epoch, now)
 
 
-class ForgetsToCloseLeases(Broken):
-    """Keeps leases of which nothing is left."""
-
-    class Books(Ledger):
-        def close(self, lease: Lease) -> None:
-            pass
-
-
-class TrustsThatNothingIsMislaid(Broken):
-    """Waits for a lease as long as its worker lives, whatever became of the message."""
-
-    def _heartbeat(self, event: on.WorkerHeartbeat, now: float) -> None:
-        worker = self.workers.get(event.worker)
-        leases = [*worker.leases] if worker else []
-        super()._heartbeat(on.WorkerHeartbeat(event.worker, event.epoch, leases), now)
+@breaks(Scheduler, "_finished")
+def settles_expired_leases(
+    real: Real, scheduler: Scheduler, event: on.TasksFinished, now: float
+) -> None:
+    """Takes results from a lease that has passed to another worker."""
+    past: dict[int, Lease] = scheduler.__dict__.setdefault("past", {})
+    past |= scheduler.ledger.leases
+    lease = past.get(event.lease)
+    if lease is not None and lease.id not in scheduler.ledger.leases:
+        scheduler.ledger.finish(lease, event.start, event.outcomes, now)
+    else:
+        real(scheduler, event, now)
 
 
-class IgnoresGapsInResults(Broken):
-    """Takes the results after a lost message for all there are."""
-
-    def _finished(self, event: on.TasksFinished, now: float) -> None:
-        worker = self.workers.get(event.worker)
-        lease = worker.leases.get(event.lease) if worker else None
-        if worker and lease and lease.next < event.start < lease.stop:
-            self._hold(worker, lease.run.needs, lease.next - event.start)
-            lease.next = event.start
-        super()._finished(event, now)
+@breaks(Ledger, "close")
+def forgets_to_close_leases(real: Real, ledger: Ledger, lease: Lease) -> None:
+    """Keeps leases that have no tasks left."""
 
 
-class LosesRecalledTails(Broken):
-    """Takes back what a worker had not started, and drops it."""
-
-    def _released(self, event: on.TasksReleased, now: float) -> None:
-        with mock.patch.object(self.ledger, "requeue"):
-            super()._released(event, now)
-
-
-class RequeuesTwice(Broken):
-    """Queues what a lost worker held once more than it was there."""
-
-    class Books(Ledger):
-        def requeue(self, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any) -> None:
-            super().requeue(lease, span, cause, *rest)
-            if cause is Cause.LOST:
-                super().requeue(lease, span, cause, *rest)
+@breaks(Roster, "heartbeat")
+def trusts_that_nothing_is_mislaid(
+    real: Real, roster: Roster, event: on.WorkerHeartbeat, now: float
+) -> None:
+    """Waits for a lost lease while its worker lives."""
+    worker = roster.workers.get(event.worker)
+    leases = [*worker.leases] if worker else []
+    real(roster, on.WorkerHeartbeat(event.worker, event.epoch, leases), now)
 
 
-class LeasesTheLostToNobody(Broken):
+@breaks(Roster, "skip")
+def ignores_gaps_in_results(
+    real: Real, roster: Roster, lease: Lease, position: int, now: float
+) -> None:
+    """Forgets the tasks whose results were in a lost message."""
+    with mock.patch.object(roster._ledger, "requeue"):
+        real(roster, lease, position, now)
+
+
+@breaks(Scheduler, "_released")
+def loses_recalled_tails(
+    real: Real, scheduler: Scheduler, event: on.TasksReleased, now: float
+) -> None:
+    """Forgets the tasks that a worker gave back."""
+    with mock.patch.object(scheduler.ledger, "requeue"):
+        real(scheduler, event, now)
+
+
+@breaks(Ledger, "requeue")
+def requeues_twice(
+    real: Real, ledger: Ledger, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any
+) -> None:
+    """Queues the tasks of a lost worker twice."""
+    for _ in range(1 + (cause is Cause.LOST)):
+        real(ledger, lease, span, cause, *rest)
+
+
+@breaks(Ledger, "requeue")
+def leases_the_lost_to_nobody(
+    real: Real, ledger: Ledger, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any
+) -> None:
     """Forgets the tasks of a lost worker."""
-
-    class Books(Ledger):
-        def requeue(self, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any) -> None:
-            if cause is not Cause.LOST:
-                super().requeue(lease, span, cause, *rest)
+    if cause is not Cause.LOST:
+        real(ledger, lease, span, cause, *rest)
 
 
 # Credit and deaths
 
 
-class ForgetsCredit(Broken):
-    """Does not count what it hands out."""
+@breaks(Roster, "hold")
+def forgets_credit(
+    real: Real, roster: Roster, worker: WorkerState, needs: Needs, change: int
+) -> None:
+    """Does not count all tasks that it leases."""
+    real(roster, worker, needs, min(change, 0) if worker.held + change > 3 else change)
 
-    def _hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        super()._hold(worker, needs, min(change, 0) if worker.held + change > 3 else change)
 
-
-class OverdrawsCredit(Broken):
+@breaks(Roster, "joined")
+def overdraws_credit(real: Real, roster: Roster, event: on.WorkerJoined, now: float) -> None:
     """Takes each worker for three times as large as it said."""
-
-    def _joined(self, event: on.WorkerJoined, now: float) -> None:
-        super()._joined(event, now)
-        if event.worker in self.workers:
-            self.workers[event.worker].credit = 3 * event.credit
+    real(roster, event, now)
+    if event.worker in roster.workers:
+        roster.workers[event.worker].credit = 3 * event.credit
 
 
-class NeverBuries(Broken):
-    """Hands a task that kills workers to one after the other."""
+@breaks(Ledger, "__init__")
+def never_buries(real: Real, ledger: Ledger, limits: Limits, *rest: Any) -> None:
+    """Leases a task that kills workers again and again."""
+    real(ledger, replace(limits, deaths=1 << 30), *rest)
 
-    def __init__(self, policy: AssignmentPolicy, limits: Limits, *rest: Any) -> None:
-        super().__init__(policy, replace(limits, deaths=1 << 30), *rest)
 
-
-class BuriesAtOnce(Broken):
+@breaks(Ledger, "requeue")
+def buries_at_once(real: Real, ledger: Ledger, lease: Lease, *rest: Any) -> None:
     """Gives a task up when the first worker that held it dies."""
-
-    class Books(Ledger):
-        def requeue(self, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any) -> None:
-            deaths, lease.deaths = lease.deaths, self.limits.deaths - 1
-            super().requeue(lease, span, cause, *rest)
-            lease.deaths = deaths
+    deaths, lease.deaths = lease.deaths, ledger.limits.deaths - 1
+    real(ledger, lease, *rest)
+    lease.deaths = deaths
 
 
-class RetriesForEver(Broken):
+@breaks(Ledger, "fail")
+def retries_for_ever(
+    real: Real, ledger: Ledger, lease: Lease, failure: Failure, now: float
+) -> None:
     """Forgets how often a task has failed."""
-
-    class Books(Ledger):
-        def fail(self, lease: Lease, failure: Failure, now: float) -> None:
-            lease.attempts = 0 if lease.run.retry.max_attempts > 1 else lease.attempts
-            super().fail(lease, failure, now)
+    lease.attempts = 0 if lease.run.retry.max_attempts > 1 else lease.attempts
+    real(ledger, lease, failure, now)
 
 
-class ForgetsRetries(Broken):
-    """Puts a failed task aside without a timer to bring it back."""
-
-    class Books(Ledger):
-        def fail(self, lease: Lease, failure: Failure, now: float) -> None:
-            super().fail(lease, failure, now)
-            self.timers.clear(("retry", (lease.run.id, failure.position)))
+@breaks(Ledger, "fail")
+def forgets_retries(real: Real, ledger: Ledger, lease: Lease, failure: Failure, now: float) -> None:
+    """Sets a failed task aside without a timer to bring it back."""
+    real(ledger, lease, failure, now)
+    ledger.timers.clear(("retry", (lease.run.id, failure.position)))
 
 
 # What clients are told
 
 
-class IgnoresDuplicateSubmissions(Broken):
+@breaks(Clients, "submitted")
+def ignores_duplicate_submissions(
+    real: Real, clients: Clients, event: on.TasksSubmitted, now: float
+) -> None:
     """Takes a repeated message for a new run."""
-
-    class Desk(Clients):
-        def submitted(self, event: on.TasksSubmitted, now: float) -> None:
-            client = self.by_name.get(event.client)
-            if client is not None:
-                client.submissions.pop(event.submission, None)
-            super().submitted(event, now)
+    client = clients.by_name.get(event.client)
+    if client is not None:
+        client.submissions.pop(event.submission, None)
+    real(clients, event, now)
 
 
-class RestartsWhatIsOver(Broken):
+@breaks(Clients, "heartbeat")
+def restarts_finished_submissions(
+    real: Real, clients: Clients, event: on.ClientHeartbeat, now: float
+) -> None:
     """Forgets which submissions a client has received, so that a late repeat starts them again."""
-
-    class Desk(Clients):
-        def heartbeat(self, event: on.ClientHeartbeat, now: float) -> None:
-            super().heartbeat(event, now)
-            self.by_name[event.client].over = RangeSet(99)
-            self.by_name[event.client].floor = 0
+    real(clients, event, now)
+    clients.by_name[event.client].over = RangeSet(99)
+    clients.by_name[event.client].floor = 0
 
 
-class TakesTheNextForOver(Broken):
+@breaks(Clients, "_received")
+def takes_the_next_for_over(
+    real: Real, clients: Clients, client: ClientState, submission: int, now: float
+) -> None:
     """Takes the submission after one that was received for received as well."""
-
-    class Desk(Clients):
-        def _received(self, client: ClientState, submission: int, now: float) -> None:
-            super()._received(client, submission, now)
-            if submission + 1 not in client.submissions:
-                client.over.add(submission + 1)
+    real(clients, client, submission, now)
+    if submission + 1 not in client.submissions:
+        client.over.add(submission + 1)
 
 
-class WaitsForNobodyToRead(Broken):
-    """Goes on for a client however much of its results it has not read."""
-
-    class Books(Ledger):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
-            self.unread = Backpressure(1 << 40)
+@breaks(Backpressure, "is_over")
+def ignores_backpressure(real: Real, backpressure: Backpressure, client: str) -> bool:
+    """Goes on for a client that acknowledges nothing."""
+    return False
 
 
-class NeverResumes(Broken):
-    """Leaves a client held back that has read everything."""
-
-    class Books(Ledger):
-        def __init__(self, *parts: Any) -> None:
-            super().__init__(*parts)
-            self.unread.resume = lambda _: None  # type: ignore[method-assign]
+@breaks(Backpressure, "resume")
+def never_resumes(real: Real, backpressure: Backpressure, queue: RunQueue) -> None:
+    """Leaves a client held back that has acknowledged everything."""
 
 
-class DeliversTwice(Broken):
-    """Gives a client every outcome twice, asked or not."""
-
-    class Books(Ledger):
-        def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
-            super().finish(lease, start, outcomes, now)
-            self.out.append(self.out[-1])
+@breaks(Ledger, "finish")
+def delivers_twice(real: Real, ledger: Ledger, *rest: Any) -> None:
+    """Sends every outcome twice, requested or not."""
+    real(ledger, *rest)
+    ledger.out.append(ledger.out[-1])
 
 
-class DeliversLateResults(Broken):
+@breaks(Scheduler, "_settle_each")
+def delivers_late_results(
+    real: Real, scheduler: Scheduler, lease: Lease, event: on.TasksFinished, now: float
+) -> None:
     """Passes results on although their tasks have ended otherwise."""
-
-    def _settle_each(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
-        super()._settle_each(lease, event, now)
-        for position in lease.revoked or ():
-            if 0 <= position - event.start < len(event.outcomes):
-                result = event.outcomes[position - event.start]
-                run = lease.run
-                self.ledger.out.append(do.Deliver(run.client, run.submission, position, [result]))
+    real(scheduler, lease, event, now)
+    for position in lease.revoked or ():
+        if 0 <= position - event.start < len(event.outcomes):
+            place = lease.run.client, lease.run.submission, position
+            result = event.outcomes[position - event.start]
+            scheduler.ledger.out.append(do.Deliver(*place, [result]))
 
 
-class NeverRedelivers(Broken):
+@breaks(Ledger, "redeliver")
+def never_redelivers(real: Real, ledger: Ledger, run: Run) -> None:
     """Sends each outcome once, and trusts the network."""
 
-    class Books(Ledger):
-        def redeliver(self, run: Run) -> None:
-            pass
 
-
-class MixesUpResults(Broken):
+@breaks(Ledger, "finish")
+def mixes_up_results(
+    real: Real, ledger: Ledger, lease: Lease, start: int, outcomes: list[bytes], now: float
+) -> None:
     """Files the results of a message in the wrong order."""
-
-    class Books(Ledger):
-        def finish(self, lease: Lease, start: int, outcomes: list[bytes], now: float) -> None:
-            super().finish(lease, start, outcomes[::-1], now)
+    real(ledger, lease, start, outcomes[::-1], now)
 
 
-class IgnoresCancels(Broken):
-    """Works on although nobody wants it."""
-
-    class Desk(Clients):
-        def cancelled(self, event: on.TasksCancelled, now: float) -> None:
-            pass
+@breaks(Clients, "cancelled")
+def ignores_cancels(real: Real, clients: Clients, event: on.TasksCancelled, now: float) -> None:
+    """Goes on with cancelled tasks."""
 
 
-class ForgetsDeadlines(Broken):
+@breaks(Ledger, "accept")
+def forgets_deadlines(real: Real, ledger: Ledger, *rest: Any) -> Any:
     """Accepts a time limit and never looks at it again."""
-
-    class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
-            run = super().accept(event, *rest)
-            self.timers.clear(("run", run.id))
-            return run
+    run = real(ledger, *rest)
+    ledger.timers.clear(("run", run.id))
+    return run
 
 
 # The order of the queue
 
 
-class Backwards(RunQueue):
-    """The least urgent level first."""
-
-    def _reorder(self) -> None:
-        super()._reorder()
-        self._order = sorted(self._order, reverse=True)
-
-
-class ServesLowBeforeHigh(Broken):
+@breaks(RunQueue, "_reorder")
+def serves_low_before_high(real: Real, queue: RunQueue) -> None:
     """Takes the priorities the wrong way round."""
-
-    class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
-            super().__init__(limits, chance)
-            self.queue = Backwards(limits.bypasses)
+    real(queue)
+    queue._order = sorted(queue._order, reverse=True)
 
 
-class LetsLowStarve(Broken):
+@breaks(RunQueue, "__init__")
+def lets_low_starve(real: Real, queue: RunQueue, bypasses: int) -> None:
     """Serves urgent work first, always."""
-
-    class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
-            super().__init__(limits, chance)
-            self.queue = RunQueue(1 << 30)
+    real(queue, 1 << 30)
 
 
-class LastComeFirstServed(Broken):
+@breaks(Ledger, "accept")
+def last_come_first_served(real: Real, ledger: Ledger, *rest: Any) -> Any:
     """Serves the newest run of a priority first."""
-
-    class Books(Ledger):
-        def accept(self, event: on.TasksSubmitted, *rest: Any) -> Run:
-            self._next_run -= 2
-            return super().accept(event, *rest)
+    ledger._next_run -= 2
+    return real(ledger, *rest)
 
 
-class OneLine(RunQueue):
-    """Suspects and healthy of the same needs wait for one another."""
-
-    def head(self, blocked: AbstractSet[Key]) -> tuple[Run, bool] | None:
-        found = super().head(blocked)
-        return None if found and (found[0].needs, True) in blocked else found
-
-
-class LetsSuspectsBlock(Broken):
-    """Lets tasks that nobody may take yet hold up those that anybody could."""
-
-    class Books(Ledger):
-        def __init__(self, limits: Limits, chance: Callable[[], float], _: Any) -> None:
-            super().__init__(limits, chance)
-            self.queue = OneLine(limits.bypasses)
+@breaks(RunQueue, "head")
+def lets_suspects_block(real: Real, queue: RunQueue, blocked: AbstractSet[Key]) -> Any:
+    """Lets suspects that no worker may take yet block healthy tasks."""
+    found = real(queue, blocked)
+    return None if found and (found[0].needs, True) in blocked else found
 
 
-class ServesTheNextOneToo(Broken):
-    """Leases a task that a neighbour in its run holds already."""
-
-    class Books(Ledger):
-        def lease(self, run: Run, *rest: Any) -> Lease:
-            lease = super().lease(run, *rest)
-            if lease.stop < run.count and not any(run.waiting):
-                run.put_back(Range(lease.stop - 1, lease.stop))
-            return lease
-
-
-BROKEN = Broken.__subclasses__()
+@breaks(Ledger, "lease")
+def serves_the_next_one_too(real: Real, ledger: Ledger, run: Run, *rest: Any) -> Any:
+    """Leases a task that is in its neighbour's lease already."""
+    lease = real(ledger, run, *rest)
+    if lease.stop < run.count and not any(run.waiting):
+        run.put_back(Range(lease.stop - 1, lease.stop))
+    return lease

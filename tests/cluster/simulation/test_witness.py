@@ -1,4 +1,4 @@
-"""The witness objects to what the broken schedulers of the simulator happen not to do."""
+"""The witness catches errors that the broken schedulers of the simulator do not make."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> 
 
 @pytest.fixture
 def witness() -> Witness:
-    """One that saw a worker come under epoch 1, which wants nothing, and two tasks accepted."""
+    """A witness that saw a worker join under epoch 1 and drain, and two tasks accepted."""
     one = Witness(Limits(bypasses=1))
     one.observe(JOINED, [WELCOME], 0.0)
     one.observe(on.WorkerDraining("w", 1), [], 0.0)
@@ -29,7 +29,7 @@ def witness() -> Witness:
     return one
 
 
-def test_the_straight_way_is_no_cause_for_complaint(witness: Witness) -> None:
+def test_a_normal_course_raises_nothing(witness: Witness) -> None:
     witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
     finished = on.TasksFinished("w", 1, 1, 0, [b"x", b"y"])
     witness.observe(finished, [do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
@@ -58,14 +58,14 @@ def test_the_straight_way_is_no_cause_for_complaint(witness: Witness) -> None:
         ),
     ],
 )
-def test_an_action_that_breaks_a_promise_is_objected_to(
+def test_an_action_that_breaks_a_promise_is_an_error(
     witness: Witness, actions: list[do.Action], complaint: str
 ) -> None:
     with pytest.raises(AssertionError, match=complaint):
         witness.observe(None, actions, 0.0)
 
 
-def test_a_submission_that_was_refused_and_then_started_is_objected_to(witness: Witness) -> None:
+def test_a_submission_refused_and_then_accepted_is_an_error(witness: Witness) -> None:
     again = on.TasksSubmitted("c", 1, "echo", [b"n"])
     witness.observe(again, [do.Refuse("c", 1, "full")], 0.0)
     witness.observe(again, [do.Refuse("c", 1, "it is over")], 0.0)
@@ -73,19 +73,19 @@ def test_a_submission_that_was_refused_and_then_started_is_objected_to(witness: 
         witness.observe(again, [do.Accept("c", 1, 2)], 0.0)
 
 
-def test_a_stale_speaker_who_is_not_told_is_objected_to(witness: Witness) -> None:
+def test_an_unanswered_message_under_a_past_epoch_is_an_error(witness: Witness) -> None:
     stale = on.WorkerHeartbeat("w", 0, [])
     witness.observe(stale, [do.Disconnect("w", 0, "over")], 0.0)
     with pytest.raises(AssertionError, match="past epoch"):
         witness.observe(stale, [], 0.0)
 
 
-def test_a_cancel_without_effect_is_objected_to(witness: Witness) -> None:
+def test_a_cancel_without_effect_is_an_error(witness: Witness) -> None:
     with pytest.raises(AssertionError, match=r"goes on although it was cancelled at \{1\}"):
         witness.observe(on.TasksCancelled("c", 0, [1]), [], 0.0)
 
 
-def test_a_deadline_that_passes_is_objected_to(witness: Witness) -> None:
+def test_a_missed_deadline_is_an_error(witness: Witness) -> None:
     hasty = on.TasksSubmitted("c", 1, "echo", [b"h"], timeout_s=0.5)
     witness.observe(hasty, [do.Accept("c", 1, 2)], 0.0)
     witness.observe(None, [], 0.5)
@@ -101,27 +101,27 @@ def submit(witness: Witness, submission: int, priority: Priority, kind: str = "e
 
 @pytest.fixture
 def busy() -> Witness:
-    """One that saw a worker take one of two tasks, on a credit of one."""
+    """A witness that saw a worker with a credit of one take one of two tasks."""
     one = Witness(Limits())
     one.observe(JOINED, [WELCOME], 0.0)
     one.observe(SUBMITTED, [ACCEPT, assign(1)], 0.0)
     return one
 
 
-def test_work_that_waits_while_somebody_has_credit_for_it_is_objected_to(busy: Witness) -> None:
+def test_work_that_waits_while_a_worker_has_credit_is_an_error(busy: Witness) -> None:
     busy.observe(JOINED, [WELCOME], 0.1)
     busy.observe(on.TasksFinished("w", 1, 1, 0, []), [], 0.1)
     with pytest.raises(AssertionError, match=IDLE):
         busy.observe(on.TasksFinished("w", 1, 1, 0, [b"x"]), [do.Deliver("c", 0, 0, [b"x"])], 0.1)
 
 
-def test_work_that_waits_while_somebody_gave_other_work_back_is_objected_to(busy: Witness) -> None:
+def test_work_that_waits_after_a_worker_gave_work_back_is_an_error(busy: Witness) -> None:
     busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # from there on it holds nothing
     with pytest.raises(AssertionError, match=IDLE):
         busy.observe(on.TasksReleased("w", 1, 1, 0), [], 0.1)
 
 
-def test_work_that_waits_while_a_newcomer_could_take_it_is_objected_to(busy: Witness) -> None:
+def test_work_that_waits_after_a_worker_joined_is_an_error(busy: Witness) -> None:
     again = on.WorkerJoined("w", 2, 1, 1, ["echo"])
     with pytest.raises(AssertionError, match=IDLE):
         busy.observe(again, [do.Welcome("w", 2, 2, 0.2)], 0.1)
@@ -136,7 +136,7 @@ def test_work_that_waits_while_a_newcomer_could_take_it_is_objected_to(busy: Wit
         (None, 0.6),
     ],
 )
-def test_nobody_is_expected_to_take_work_who_leaves_or_may_be_gone(
+def test_a_worker_that_leaves_or_may_be_gone_need_not_take_work(
     busy: Witness, event: on.Event | None, at_s: float
 ) -> None:
     busy.observe(event, [], at_s)
@@ -144,13 +144,13 @@ def test_nobody_is_expected_to_take_work_who_leaves_or_may_be_gone(
     busy.observe(past, [do.Disconnect("w", 1, "over"), do.Deliver("c", 0, 0, [b"x"])], at_s)
 
 
-def test_nobody_is_expected_to_take_what_it_does_not_offer() -> None:
+def test_a_worker_need_not_take_work_that_it_does_not_offer() -> None:
     one = Witness(Limits())
     one.observe(on.WorkerJoined("w", 1, 1, 1, ["other"]), [WELCOME], 0.0)
     one.observe(SUBMITTED, [ACCEPT], 0.0)
 
 
-def test_an_order_that_is_not_promised_is_objected_to(witness: Witness) -> None:
+def test_service_out_of_order_is_an_error(witness: Witness) -> None:
     submit(witness, 1, Priority.NORMAL)
     with pytest.raises(AssertionError, match="run 2 went before run 1 of the same priority"):
         witness.observe(None, [assign(1, 0, b"1 0")], 0.0)
@@ -159,12 +159,12 @@ def test_an_order_that_is_not_promised_is_objected_to(witness: Witness) -> None:
         witness.observe(None, [assign(2, 0, b"a")], 0.0)
 
 
-def test_what_the_worker_could_not_do_is_no_measure_of_order(witness: Witness) -> None:
+def test_a_run_that_the_worker_cannot_serve_does_not_count_for_the_order(witness: Witness) -> None:
     submit(witness, 1, Priority.URGENT, kind="other")
     witness.observe(None, [assign(1, 0, b"a")], 0.0)
 
 
-def test_a_priority_that_waits_too_long_is_objected_to(witness: Witness) -> None:
+def test_a_starving_priority_is_an_error(witness: Witness) -> None:
     submit(witness, 1, Priority.URGENT)
     leases = [assign(position, position, b"1 %d" % position) for position in range(6)]
     witness.observe(None, leases[:5], 0.0)  # one bypass, and every other level may starve as well
@@ -181,7 +181,7 @@ def test_a_priority_that_waits_too_long_is_objected_to(witness: Witness) -> None
         (None, 10.0),
     ],
 )
-def test_nothing_is_promised_of_what_nobody_waits_for(
+def test_promises_end_with_acknowledgement_and_with_their_client(
     witness: Witness, event: on.Event | None, at_s: float
 ) -> None:
     assert len(witness.open) == 1
@@ -196,7 +196,7 @@ CONFIRM = do.Confirm("c", 0, 0, 1)
 RECEIVED = on.StreamReceived("c", 0, 0, 1)
 
 
-def test_a_result_that_is_streamed_is_no_cause_for_complaint(witness: Witness) -> None:
+def test_a_streamed_result_raises_nothing(witness: Witness) -> None:
     witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
     witness.observe(KEPT, [OFFER], 0.0)
     witness.observe(on.ChunkRead("w", 1, 1, 0, 0, [b"x"]), [CHUNK], 0.0)
@@ -217,7 +217,7 @@ def test_a_result_that_is_streamed_is_no_cause_for_complaint(witness: Witness) -
         (RECEIVED, [do.Deliver("c", 0, 0, [b"A"]), CONFIRM], "has two outcomes"),
     ],
 )
-def test_what_must_not_happen_to_a_stream_is_objected_to(
+def test_a_wrong_action_about_a_stream_is_an_error(
     witness: Witness, event: on.Event, actions: list[do.Action], complaint: str
 ) -> None:
     witness.observe(None, [assign()], 0.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.core.run import Lease, Needs, Range
-from cluster.core.worker import WorkerState
+from cluster.core.run import Needs
+from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary.task import NO_REQUIREMENTS
 from perfkit.optimized.sizer import (
     FIRST_LEASE,
@@ -39,7 +39,7 @@ def holding(sizer: Sizer, worker: WorkerState, needs: Needs, count: int) -> Work
     if count:
         id = len(worker.leases) + 1
         leased = run(id, count, kind=needs[0])
-        worker.leases[id] = Lease(id, leased, Range(0, count), worker, 0.0)
+        worker.leases[id] = Lease(id, leased, worker, 0.0, 0, count)
     worker.held += count
     sizer.join(worker)
     return worker
@@ -204,7 +204,7 @@ def test_never_beyond_the_credit_nor_for_who_is_draining() -> None:
 def test_what_a_worker_holds_already_counts_from_the_start() -> None:
     sizer, worker = measured(LEASE_S), offer(credit=100)
     for id, needs in enumerate((ECHO, SPIN)):
-        lease = Lease(id, run(id, 9, kind=needs[0]), Range(2, 9), worker, 0.0)
+        lease = Lease(id, run(id, 9, kind=needs[0]), worker, 0.0, 2, 9)
         lease.next = 4
         worker.leases[id] = lease
     worker.held = 10

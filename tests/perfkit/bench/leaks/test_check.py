@@ -174,7 +174,7 @@ def test_a_policy_that_forgets_to_forget_is_found_where_it_is() -> None:
     spec = msgspec.structs.replace(short(BASELINE), policies=f"{__name__}:POLICIES")
     row = check_leaks(spec, SIZES, ["worker restart"]).of("worker restart")
     assert row.verdict is Leak.FOUND
-    assert "scheduler.policy._seen" in row.growing
+    assert "scheduler.roster.policy._seen" in row.growing
     assert row.gc_objects_per_event.low is not None
     assert row.gc_objects_per_event.low > 0.5
 

@@ -1,0 +1,211 @@
+"""The workers: who is here, what each holds, who has room and who has too much.
+
+Every change of what a worker holds goes through `Roster`, which keeps its indexes and the policy up
+to date.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from cluster.core.ledger import Ledger
+from cluster.core.policy import AssignmentPolicy
+from cluster.core.run import Needs
+from cluster.core.worker import Lease, WorkerState
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.lifecycle import Cause
+
+FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
+
+
+class Roster:
+    """All workers, by name. A worker that stays silent too long is lost, and its tasks requeued."""
+
+    def __init__(self, ledger: Ledger, policy: AssignmentPolicy) -> None:
+        self.policy = policy
+        self.workers: dict[str, WorkerState] = {}
+        #: workers with credit left
+        self.spare: dict[str, WorkerState] = {}
+        #: workers with tasks that wait for a slot
+        self.backlogged: dict[str, WorkerState] = {}
+        self._ledger = ledger
+        self.limits = ledger.limits
+        self._next_epoch = 1
+
+    def joined(self, event: on.WorkerJoined, now: float) -> None:
+        """Admit a worker under a new epoch, recognise a repeat, or send it away with a reason."""
+        worker = self.workers.get(event.worker)
+        if worker is not None and event.incarnation < worker.incarnation:
+            self._ledger.counters["stale_joins"] += 1
+            self._disconnect(event.worker, 0, "a newer worker has this name")
+            return
+        if worker is not None and event.incarnation > worker.incarnation:
+            self._drop(worker, "restarted", now, died=True)
+            worker = None
+        if worker is None:
+            if len(self.workers) >= self.limits.workers:
+                reason = f"{self.limits.workers} workers are here already"
+                self._disconnect(event.worker, 0, reason)
+                return
+            worker = self.workers[event.worker] = WorkerState(event, self._next_epoch, now)
+            self._next_epoch += 1
+            self._ledger.counters["workers_joined"] += 1
+            self.policy.join(worker)
+            self.touch(worker)
+            self._ledger.timers.set(("worker", worker.id), now + self.limits.liveness_s)
+        worker.last_seen = now
+        period_s = self.limits.heartbeat_s
+        self._ledger.out.append(do.Welcome(worker.id, worker.incarnation, worker.epoch, period_s))
+
+    def heartbeat(self, event: on.WorkerHeartbeat, now: float) -> None:
+        """Compare the leases that a worker has with those that it should have."""
+        worker = self._speaker(event.worker, event.epoch, now)
+        if worker is None:
+            return
+        if event.load != worker.load:
+            worker.load = event.load
+            self.touch(worker)
+        held = set(event.held)
+        for id in held - worker.leases.keys():
+            self._ledger.out.append(do.Cancel(worker.id, worker.epoch, id))
+        for lease in list(worker.leases.values()):
+            # A missing lease or its results may be on the way, so it has until liveness_s.
+            if lease.id in held:
+                lease.missing_since = None
+            elif lease.missing_since is None:
+                lease.missing_since = now
+            elif now - lease.missing_since > self.limits.liveness_s:
+                self._ledger.counters["mislaid_leases"] += 1
+                self.give_back(lease, lease.next, Cause.RETURNED, "mislaid", now)
+
+    def draining(self, event: on.WorkerDraining, now: float) -> None:
+        """Give a worker nothing more."""
+        worker = self._speaker(event.worker, event.epoch, now)
+        if worker is not None and not worker.draining:
+            worker.draining = True
+            self.policy.leave(worker)
+            self.touch(worker)
+
+    def left(self, event: on.WorkerLeft, now: float) -> None:
+        """Requeue the tasks of a worker that left in order."""
+        worker = self._speaker(event.worker, event.epoch, now)
+        if worker is not None:
+            self._drop(worker, event.reason or "left", now, died=False)
+
+    def lost(self, event: on.WorkerLost, now: float) -> None:
+        """Requeue the tasks of a worker that died; each has lost one worker more."""
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self._drop(worker, event.reason, now, died=True)
+
+    def due(self, name: str, now: float) -> None:
+        """Drop a worker if it has been silent for too long."""
+        worker = self.workers[name]
+        due = worker.last_seen + self.limits.liveness_s
+        if due > now:
+            self._ledger.timers.set(("worker", name), due)
+        else:
+            self._drop(worker, f"silent for {now - worker.last_seen:.3f} s", now, died=True)
+
+    def live(self, event: FromHolder, now: float) -> Lease | None:
+        """The lease that a worker's message is about, if the worker still holds it."""
+        worker = self._speaker(event.worker, event.epoch, now)
+        return worker.leases.get(event.lease) if worker is not None else None
+
+    def switch(self, policy: AssignmentPolicy) -> None:
+        """Let another policy choose from now on."""
+        self.policy = policy
+        for worker in self.workers.values():
+            if not worker.draining:
+                policy.join(worker)
+
+    # What a worker holds
+
+    def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
+        """Change how many tasks a worker holds."""
+        worker.held += change
+        self.policy.hold(worker, needs, change)
+        self.touch(worker)
+
+    def touch(self, worker: WorkerState) -> None:
+        """Bring every index up to date after a change of one worker."""
+        if worker.free > 0:
+            self.spare[worker.id] = worker
+        else:
+            self.spare.pop(worker.id, None)
+        if worker.held > worker.slots_taken:
+            self.backlogged[worker.id] = worker
+        else:
+            self.backlogged.pop(worker.id, None)
+        self.policy.touch(worker)
+
+    def skip(self, lease: Lease, position: int, now: float) -> None:
+        """Requeue the tasks of a lease before ``position``, whose results were lost on the way."""
+        span = (lease.next, position)
+        self._ledger.requeue(lease, span, Cause.RETURNED, "results lost on the way", now)
+        lease.next = position
+        self.hold(lease.worker, lease.run.needs, 0 if lease.stream else span[0] - position)
+
+    def give_back(self, lease: Lease, start: int, cause: Cause, detail: str, now: float) -> None:
+        """Requeue the tail of a lease, from ``start`` on."""
+        self._ledger.requeue(lease, (start, lease.stop), cause, detail, now)
+        change, lease.stop = start - lease.stop, start
+        if lease.next == lease.stop:
+            self._ledger.close(lease)
+        self.hold(lease.worker, lease.run.needs, 0 if lease.stream else change)
+
+    def measured(
+        self, lease: Lease, event: on.TasksFinished | on.ResultStored, tasks: int, now: float
+    ) -> None:
+        """Note how long ``tasks`` tasks took: in the run's trace, and for the policy."""
+        run = lease.run
+        if run.stamps is not None and len(run.stamps) == 2:
+            run.stamps += (event.started_at, event.ended_at, now)
+        busy_s = event.ended_at - event.started_at
+        if 0.0 < busy_s < 1e9:  # no clock can show anything else
+            self.policy.observe(lease.worker, run.needs, tasks, busy_s)
+
+    # No worker idle while work waits behind another one
+
+    def idle(self) -> list[WorkerState]:
+        """The workers with credit and a slot without work."""
+        return [worker for worker in self.spare.values() if worker.slots_taken < worker.capacity]
+
+    def recallable(self, worker: WorkerState, idle: list[WorkerState], now: float) -> Lease | None:
+        """A worker's newest lease whose tail one of ``idle`` could take.
+
+        A lease that was recalled less than ``liveness_s`` ago is passed over; after that the recall
+        or its answer must have been lost.
+        """
+        for lease in reversed(worker.leases.values()):
+            asked_at = lease.recalled_at
+            waits = asked_at is not None and now - asked_at < self.limits.liveness_s
+            if not waits and lease.stream is None and any(w.offers(*lease.run.needs) for w in idle):
+                return lease
+        return None
+
+    def _drop(self, worker: WorkerState, reason: str, now: float, *, died: bool) -> None:
+        self._ledger.counters["workers_lost" if died else "workers_left"] += 1
+        self._ledger.timers.clear(("worker", worker.id))
+        cause = Cause.LOST if died else Cause.RETURNED
+        for lease in list(worker.leases.values()):
+            self.give_back(lease, lease.next, cause, reason, now)
+        if not worker.draining:
+            self.policy.leave(worker)
+        del self.workers[worker.id]
+        self.spare.pop(worker.id, None)
+        self.backlogged.pop(worker.id, None)
+
+    def _speaker(self, name: str, epoch: int, now: float) -> WorkerState | None:
+        """The worker that sent a message; one under a past epoch is told to join again."""
+        worker = self.workers.get(name)
+        if worker is None or worker.epoch != epoch:
+            self._ledger.counters["stale_messages"] += 1
+            self._disconnect(name, epoch, f"epoch {epoch} is over; join again")
+            return None
+        worker.last_seen = now
+        return worker
+
+    def _disconnect(self, name: str, epoch: int, reason: str) -> None:
+        self._ledger.out.append(do.Disconnect(name, epoch, reason))
