@@ -57,7 +57,13 @@ class ProfileUnreadable(ValueError):
 
 
 class ProfilerBusy(RuntimeError):
-    """Another profiler is active in this thread, and both at once cannot work."""
+    """Another profiler is active in this thread (from Python 3.12 on, in this process)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The profile {name!r} cannot start because another profiler is active: end that one "
+            "first, or switch this one off with PERFKIT_PROFILE=0."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +99,9 @@ class CpuProfile:
     path: Path | None = None
 
     @property
-    def calls(self) -> int:
-        """How many calls the profile saw, of all functions together."""
-        return sum(row[1] for row in self.table.values())
-
-    @property
     def own_s(self) -> float:
         """The time of all functions together, in seconds."""
-        return sum(row[2] for row in self.table.values())
+        return sum(counts[2] for counts in self.table.values())
 
     def top(self, limit: int = 10) -> list[HotSpot]:
         """The functions with the most own time, most first."""
@@ -115,6 +116,7 @@ class CpuProfile:
     def _repr_html_(self) -> str:
         open_for = "" if self.wall_s is None else f", open for {quantity(self.wall_s * 1e3, 'ms')}"
         ended = "" if self.error is None else f", ended by {self.error}"
+        calls = quantity(sum(counts[1] for counts in self.table.values()))
         rows = (
             (
                 spot.function,
@@ -127,7 +129,7 @@ class CpuProfile:
             for spot in self.top(10)
         )
         return html_table(
-            f"CPU profile {self.name}: {quantity(self.calls)} calls{open_for}{ended}",
+            f"CPU profile {self.name}: {calls} calls{open_for}{ended}",
             ("function", "where", "calls", "total ms", "own ms", "own %"),
             rows,
             ["The ten functions with the most own time, in one run under the profiler."],
@@ -157,7 +159,7 @@ class profile_cpu(Instrument[CpuProfile]):  # noqa: N801 -- a context manager, n
         profiler = cProfile.Profile()
         silent = sys.version_info < (3, 12) and sys.getprofile() is not None
         if silent or _this_thread.is_profiled:
-            raise ProfilerBusy(_busy(name))
+            raise ProfilerBusy(name)
         _this_thread.is_profiled = True
         since_s = time.perf_counter()
 
@@ -175,7 +177,7 @@ class profile_cpu(Instrument[CpuProfile]):  # noqa: N801 -- a context manager, n
             profiler.enable()
         except ValueError as error:
             _this_thread.is_profiled = False
-            raise ProfilerBusy(_busy(name)) from error
+            raise ProfilerBusy(name) from error
         return finish
 
 
@@ -251,12 +253,4 @@ def _hot_spot(function: Function, counts: FunctionCounts, whole_s: float) -> Hot
         total_s=counts[3],
         own_s=counts[2],
         own_share=counts[2] / whole_s if whole_s > 0 else None,
-    )
-
-
-def _busy(name: str) -> str:
-    reach = "thread" if sys.version_info < (3, 12) else "process"
-    return (
-        f"The profile {name!r} cannot start because another profiler is active in this {reach}: "
-        "end that one first, or switch this one off with PERFKIT_PROFILE=0."
     )

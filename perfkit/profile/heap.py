@@ -28,7 +28,6 @@ from perfkit.profile.watch import MemoryFinding, check_pid
 #: How many lines of code a measurement keeps.
 SITES_LIMIT = 10
 RENDER_TIMEOUT_S = 300.0
-NATIVE = "outside of Python"
 RISK = (
     "Attaching stops the process for a moment, slows it down and adds to its memory; on some "
     "kernels it kills the process, so it is rehearsed first."
@@ -149,7 +148,7 @@ def read_capture(memray: Any, capture: Path, name: str, flame_graph: Path | None
 def _where(stack: list[tuple[str, str, int]]) -> str:
     """The innermost line of a stack."""
     if not stack:
-        return NATIVE
+        return "outside of Python"
     function, file, line = stack[0]
     return f"{short_path(file)}:{line} {function}"
 

@@ -11,7 +11,6 @@ import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 
 R = TypeVar("R")
@@ -35,6 +34,12 @@ class Switch:
 
 #: The switch of all instruments.
 switch = Switch(os.environ)
+
+
+def ends_early(func: object) -> bool:
+    """Whether a call of the function ends before its work: coroutine and generator functions."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(is_kind(func) for is_kind in kinds)
 
 
 class Instrument(ABC, Generic[R]):
@@ -69,12 +74,7 @@ class Instrument(ABC, Generic[R]):
         self._blocks = (*self._blocks, finish)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         finish, self._blocks = self._blocks[-1], self._blocks[:-1]
         if finish is not None:
             finish(error)
@@ -88,11 +88,7 @@ class Instrument(ABC, Generic[R]):
         kind = type(self).__name__
         if inspect.isclass(func) or not callable(func):
             raise TypeError(f"{kind} decorates functions, and {func!r} is not one.")
-        if (
-            inspect.iscoroutinefunction(func)
-            or inspect.isgeneratorfunction(func)
-            or inspect.isasyncgenfunction(func)
-        ):
+        if ends_early(func):
             raise TypeError(
                 f"{kind} cannot decorate {func.__qualname__}, whose call ends before its work: "
                 "put a `with` block around the work."

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import size
+from perfkit.profile.instrument import ends_early
 from perfkit.profile.paths import short_path
 
 if TYPE_CHECKING:
@@ -79,12 +80,7 @@ def line_memory(func: Callable[..., Any], *args: Any, **kwargs: Any) -> LineMemo
     same, and `reason` says what to install. Raises TypeError for anything but a plain Python
     function, ValueError when its source is not in a file (a notebook's cell, `exec`).
     """
-    if (
-        not isinstance(func, FunctionType)
-        or inspect.iscoroutinefunction(func)
-        or inspect.isgeneratorfunction(func)
-        or inspect.isasyncgenfunction(func)
-    ):
+    if not isinstance(func, FunctionType) or ends_early(func):
         raise TypeError(f"line_memory runs plain Python functions, and {func!r} is not one.")
     name, filename = func.__qualname__, func.__code__.co_filename
     try:

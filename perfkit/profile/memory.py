@@ -8,14 +8,17 @@ a block, it is the block's peak, exactly. Otherwise the peak lies below it, and 
 
 from __future__ import annotations
 
+import linecache
 import time
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import quantity, size
-from perfkit.profile.allocations import AllocationLine, trace_allocations
 from perfkit.profile.instrument import Finish, Instrument
+from perfkit.profile.paths import short_path
 from perfkit.profile.watch import (
     MEASURES,
     UNKNOWN,
@@ -27,6 +30,29 @@ from perfkit.profile.watch import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: How many lines of code a measurement keeps.
+LINES_LIMIT = 10
+#: The instrument's own allocations are left out.
+_FILTERS = tuple(
+    tracemalloc.Filter(False, file) for file in (tracemalloc.__file__, __file__, linecache.__file__)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationLine:
+    """What one line of Python allocated and still holds, by tracemalloc's count.
+
+    `growth_bytes` and `growth_blocks` are since the measurement began, `size_bytes` and `blocks`
+    are all of it.
+    """
+
+    file: str
+    line: int
+    growth_bytes: int
+    growth_blocks: int
+    size_bytes: int
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,7 @@ class MemoryUse:
 
     def _repr_html_(self) -> str:
         ended = "" if self.error is None else f", ended by {self.error}"
+        columns = (self.before or UNKNOWN, self.after or UNKNOWN, self.growth_bytes)
         rows = [
             (
                 measure.upper(),
@@ -72,13 +99,7 @@ class MemoryUse:
                 size(after),
                 size(growth, sign="+"),
             )
-            for measure, before, after, growth in zip(
-                MEASURES,
-                self.before or UNKNOWN,
-                self.after or UNKNOWN,
-                self.growth_bytes,
-                strict=True,
-            )
+            for measure, before, after, growth in zip(MEASURES, *columns, strict=True)
         ]
         peak = f"Peak from {self.peak_source}." if self.peak_source else "The peak is unknown."
         if self.high_water_bytes is not None:
@@ -121,7 +142,7 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
         self.interval_s = interval_s
 
     def _begin(self, name: str) -> Finish:
-        stop_tracing = trace_allocations() if self.tracemalloc else None
+        stop_tracing = _trace_allocations() if self.tracemalloc else None
         before, high_before = process_memory(), _high_water_bytes()
         watch = None
         if self.interval_s is not None:
@@ -149,6 +170,47 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
             )
 
         return finish
+
+
+#: Growth of all that Python's allocator holds, and the lines that changed most; None for both if
+#: tracing was stopped by other code.
+Growth: TypeAlias = tuple[int | None, tuple[AllocationLine, ...] | None]
+
+
+def _trace_allocations() -> Callable[[], Growth]:
+    """Start tracemalloc, unless it is on already; the function returned ends it.
+
+    tracemalloc is one switch for the whole process, and turning it off forgets everything. So only
+    the measurement that turned it on turns it off.
+    """
+    started_here = not tracemalloc.is_tracing()
+    if started_here:
+        tracemalloc.start()
+    before = tracemalloc.take_snapshot().filter_traces(_FILTERS)
+    held_bytes = tracemalloc.get_traced_memory()[0]
+
+    def stop() -> Growth:
+        if not tracemalloc.is_tracing():
+            return None, None
+        growth_bytes = tracemalloc.get_traced_memory()[0] - held_bytes
+        after = tracemalloc.take_snapshot().filter_traces(_FILTERS)
+        if started_here:
+            tracemalloc.stop()
+        changes = after.compare_to(before, "lineno")
+        return growth_bytes, tuple(
+            AllocationLine(
+                file=short_path(change.traceback[0].filename),
+                line=change.traceback[0].lineno,
+                growth_bytes=change.size_diff,
+                growth_blocks=change.count_diff,
+                size_bytes=change.size,
+                blocks=change.count,
+            )
+            for change in changes[:LINES_LIMIT]
+            if change.size_diff
+        )
+
+    return stop
 
 
 def _peak(

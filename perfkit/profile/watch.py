@@ -1,12 +1,11 @@
 """A process's memory as the kernel accounts for it, once or at a set rate, from outside.
 
 RSS counts a page once in every process that maps it, so the RSS of workers that share a model add
-up to more than the machine has. USS (what would be free if the process ended) and PSS (shared pages
-divided by who shares them) say more and need `/proc/<pid>/smaps_rollup`, which another user's
-process does not show: they are None there. All are in bytes.
+up to more than the machine has. USS is the memory that ends with the process; PSS divides shared
+pages by the processes that share them. Both come from `/proc/<pid>/smaps_rollup`, which another
+user's process does not show: they are None there. All are in bytes.
 
-Reading needs no permission to trace: any process of the same user can be watched, and it does not
-notice.
+Reading needs no permission to trace, and a watched process does not notice.
 """
 
 from __future__ import annotations
@@ -119,12 +118,7 @@ class MemorySeries:
 
     def _repr_html_(self) -> str:
         rows = [
-            (
-                row.where,
-                size(row.size_bytes),
-                size(row.peak_bytes),
-                size(row.growth_bytes, sign="+"),
-            )
+            (row.where, size(row.size_bytes), size(row.peak_bytes), size(row.growth_bytes, "+"))
             for row in self.findings
         ]
         dropped = self.seen - len(self.samples)
@@ -292,7 +286,7 @@ def _read_rss(process: psutil.Process) -> MemorySample | None:
 def _higher(one: MemorySample, other: MemorySample) -> MemorySample:
     """The higher of each measure."""
     uss, pss = (
-        max((size for size in pair if size is not None), default=None)
+        max((known for known in pair if known is not None), default=None)
         for pair in ((one.uss_bytes, other.uss_bytes), (one.pss_bytes, other.pss_bytes))
     )
     return MemorySample(max(one.rss_bytes, other.rss_bytes), uss, pss)
