@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
-from perfkit.cli.config import build_spec
+from perfkit.cli.config import SettingError, build_spec
 from perfkit.cli.output import (
     FAILED,
     add_command,
@@ -21,17 +22,17 @@ from perfkit.cli.output import (
     examples,
     note,
     out,
-    size,
     write_json,
 )
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
-    from perfkit.profile import MemorySeries, MemoryTable
+    from perfkit.profile.watch import MemoryFinding, MemorySeries
 
 EXAMPLES = (
     ("the coordinator, for five seconds", "perfkit profile memory coordinator"),
     ("a worker, for a program", "perfkit profile memory worker-0 --seconds 60 --json"),
-    ("who allocates, as a page", "perfkit profile memory coordinator --flame coordinator.html"),
+    ("who allocates, as a page", "perfkit profile memory worker-0 --attach --flame page.html"),
 )
 
 app = typer.Typer(
@@ -48,13 +49,17 @@ def memory(
     ],
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to look.")] = 5.0,
     interval: Annotated[float, typer.Option(min=0.001, help="Seconds between samples.")] = 0.1,
+    attach: Annotated[
+        bool,
+        typer.Option(
+            "--attach",
+            help="Also record its allocations, by memray and gdb. On some kernels that kills a "
+            "process: it is rehearsed on another one first, and refused where that one dies.",
+        ),
+    ] = False,
     flame: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Record its allocations as well and draw them into this HTML file. It needs "
-            "memray and gdb, which stop the process for a moment, slow it down and add to its RSS.",
-        ),
+        typer.Option(metavar="FILE", help="With --attach: draw the allocations into this page."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write JSON: rows, samples and reasons.")
@@ -71,52 +76,58 @@ def memory(
     Ends with 1 if there is no such process, it ended meanwhile, or its allocations can't be seen.
     """
     with errors_as_lines(ClusterError):
+        if flame is not None and not attach:
+            raise SettingError("--flame draws what --attach records: give both")
         found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
-        from perfkit.profile import attach_heap, find_process, memory_table, watch_memory
+        from perfkit.profile.heap import RISK, HeapProfile, attach_heap
+        from perfkit.profile.processes import find_process
+        from perfkit.profile.watch import watch_memory
 
         pid = find_process(name, found.coordinator, spec=build_spec(found.spec, found.set))
+        heap = HeapProfile(name)
         with watch_memory(pid, role=name, interval_s=interval) as watch:
-            heap = None
-            if flame is not None:
+            if attach:
+                note(RISK)
                 heap = attach_heap(pid, name, lambda: watch.wait(seconds), flame)
-            if heap is None or heap.reason:
+            if not attach or heap.reason:
                 watch.wait(seconds)
-        table = memory_table(watch.series, *([heap] if heap else []))
-        _show(table, watch.series, as_json=as_json)
-        if heap and heap.flame_graph:
+        series = watch.series
+        reasons = [reason for reason in (series.reason, heap.reason) if reason]
+        _show([*series.findings, *heap.findings], series, reasons, as_json=as_json)
+        if heap.flame_graph:
             note(f"flame graph: {heap.flame_graph}")
-        for reason in table.reasons:
+        for reason in reasons:
             complain(reason)
-        if table.reasons:
+        if reasons:
             raise typer.Exit(FAILED)
 
 
-def _show(table: MemoryTable, series: MemorySeries, *, as_json: bool) -> None:
+def _show(
+    rows: Sequence[MemoryFinding], series: MemorySeries, reasons: list[str], *, as_json: bool
+) -> None:
     if as_json:
-        rows = [asdict(row) for row in table.rows]
-        samples = [
-            {"at_s": at_s, **asdict(sample)}
-            for at_s, sample in zip(series.at_s, series.samples, strict=True)
-        ]
-        write_json({"rows": rows, "samples": samples, "reasons": list(table.reasons)})
+        pairs = zip(series.at_s, series.samples, strict=True)
+        samples = [{"at_s": at_s, **sample._asdict()} for at_s, sample in pairs]
+        write_json({"rows": [*map(asdict, rows)], "samples": samples, "reasons": reasons})
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column(series.role, no_wrap=True)
     for column in ("held", "peak", "growth", "count"):
         shown.add_column(column, justify="right", no_wrap=True)
-    for row in table.rows:
+    for row in rows:
         shown.add_row(
             Text(row.where),
-            size(row.size_bytes),
-            size(row.peak_bytes),
-            _growth(row.growth_bytes),
+            _cell(row.size_bytes),
+            _cell(row.peak_bytes),
+            _cell(row.growth_bytes, sign="+"),
             "–" if row.count is None else f"{row.count:,} {row.counted}",
         )
     out().print(shown)
 
 
-def _growth(growth_bytes: int | None) -> str:
-    return size(None) if growth_bytes is None else f"{growth_bytes:+}"[0] + size(abs(growth_bytes))
+def _cell(size_bytes: int | None, sign: str = "-") -> str:
+    """A size; what an instrument does not tell is a dash."""
+    return "–" if size_bytes is None else size(size_bytes, sign)
 
 
 add_command(app, "memory", memory, *EXAMPLES)

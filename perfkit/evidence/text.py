@@ -59,8 +59,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def size(size_bytes: int | None) -> str:
-    """A size as `999 B`, `1.5 KiB` or `300 MiB`; None is `unknown`."""
+def size(size_bytes: int | None, sign: str = "-") -> str:
+    """A size as `999 B`, `1.5 KiB` or `300 MiB`; None is `unknown`.
+
+    With `sign="+"` a growth carries its sign.
+    """
     if size_bytes is None:
         return UNKNOWN
     value, unit = float(size_bytes), "B"
@@ -68,4 +71,5 @@ def size(size_bytes: int | None) -> str:
         if abs(value) < 1024:
             break
         value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 100 else f"{value:.1f} {unit}"
+    decimals = 0 if unit == "B" or abs(value) >= 100 else 1
+    return f"{value:{sign}.{decimals}f} {unit}"

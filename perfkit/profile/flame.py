@@ -1,8 +1,7 @@
-"""Where a living process is, sampled from outside with py-spy: the stacks of a flame graph.
+"""The stacks of a living process, sampled from outside with py-spy, for a flame graph.
 
-cProfile sees every call and makes each of them dearer; a sampler sees only where the process is, a
-few hundred times a second, and costs it next to nothing. Where the two disagree about many cheap
-calls, the sampler is the one to believe.
+cProfile sees every call and slows each down. A sampler looks a few hundred times a second and costs
+the process next to nothing. Where the two disagree about many cheap calls, believe the sampler.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perfkit.evidence.tables import html_table
-from perfkit.profile.attach import program, watch
+from perfkit.profile.tracer import program, trace
 
-#: Off the beat of anything that happens every so many milliseconds.
+#: A prime, so that it does not keep step with anything periodic.
 RATE_HZ = 499
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*?)(:\d+)?\)$")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One function on a stack: its name and the file it is in, as its package sees it."""
+    """One function on a stack, and its file as its package sees it."""
 
     function: str
     file: str
@@ -32,9 +31,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Flame:
-    """How often each stack was seen, outermost function first; or `reason`, why nothing was seen.
+    """How often each stack was seen, outermost function first; `reason` says why none was.
 
-    Samples in which a thread waited for the kernel are not among them.
+    Samples of a thread that waits for the kernel are left out.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Flame:
 
     @property
     def samples(self) -> int:
-        """How many samples all stacks have."""
+        """How many samples there are."""
         return sum(count for _, count in self.stacks)
 
     def below(self, function: str) -> Flame:
@@ -54,12 +53,7 @@ class Flame:
             names = [frame.function for frame in stack]
             if function in names:
                 found[stack[names.index(function) :]] += count
-        return Flame(self.name, tuple(found.items()), self.rate_hz, self.reason) if found else self
-
-    def share(self, function: str) -> float | None:
-        """The part of the samples, in 0..1, that have a function on their stack; None without."""
-        seen = sum(n for stack, n in self.stacks if any(f.function == function for f in stack))
-        return seen / self.samples if self.samples else None
+        return Flame(self.name, tuple(found.items()), reason=self.reason) if found else self
 
     def _repr_html_(self) -> str:
         notes = [self.reason] if self.reason else []
@@ -72,30 +66,30 @@ class Flame:
         )
 
 
-def sample_stacks(pid: int, name: str, work: Callable[[], object], rate_hz: int = RATE_HZ) -> Flame:
-    """Sample a process while `work()` runs, which gives it something to do.
+def sample_stacks(pid: int, name: str, work: Callable[[], object]) -> Flame:
+    """Sample a process while `work()` gives it something to do.
 
-    Without py-spy, or where the kernel refuses it, the flame is empty and its `reason` says why.
+    Without py-spy, or where the kernel refuses it, the work is not done and `reason` says why.
     """
     sampler = program("py-spy")
     if sampler is None:
         return Flame(name, reason="py-spy is not installed: pip install 'perfkit[profile]'")
     with tempfile.TemporaryDirectory(prefix="perfkit-flame-") as folder:
         raw = Path(folder) / "stacks.txt"
-        argv = [sampler, "record", "--pid", str(pid), "--rate", str(rate_hz)]
+        argv = [sampler, "record", "--pid", str(pid), "--rate", str(RATE_HZ)]
         argv += ["--format", "raw", "--function", "--output", str(raw)]
-        reason = watch(argv, "Sampling process", work)
+        reason = trace(argv, "Sampling process", work)
         if reason is None and not raw.is_file():
             reason = "py-spy wrote no samples"
         stacks = () if reason else read_stacks(raw.read_text())
-    return Flame(name, stacks, rate_hz, reason)
+    return Flame(name, stacks, reason=reason)
 
 
 def read_stacks(text: str) -> tuple[tuple[tuple[Frame, ...], int], ...]:
     """The stacks in py-spy's raw format: frames from outermost on with `;` between, then a count.
 
-    Format: https://github.com/brendangregg/FlameGraph (collapsed stacks). Raises ValueError for a
-    line that is none.
+    Format: https://github.com/brendangregg/FlameGraph (collapsed stacks). Raises ValueError for
+    another line.
     """
     found: Counter[tuple[Frame, ...]] = Counter()
     for line in text.splitlines():

@@ -1,8 +1,8 @@
-"""Which line of a function takes how long, by line_profiler, as a table of a report.
+"""How long each line of a function takes, by line_profiler, as a table of a report.
 
-`%lprun` prints such a table into a pager; a report wants it as a value that can be shown, sorted
-and tested. Lines are timed one by one, which makes short ones look dearer than they are: the shares
-inside of one function are what to read.
+`%lprun` prints such a table into a pager; a report needs a value that can be shown and tested.
+Lines are timed one by one, which makes short ones look slower than they are: read the shares inside
+one function, not the times.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from types import ModuleType
 from typing import Any
 
-from perfkit.profile import short_path
+from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import quantity
+from perfkit.profile.paths import short_path
 
 #: Lines that take less of their function than this are left out of the table.
 SHARE_SHOWN = 0.02
@@ -38,7 +39,7 @@ class LineTime:
 
 @dataclass(frozen=True, slots=True)
 class FunctionLines:
-    """The lines of one function that ran, in the order they are written."""
+    """The lines of one function that ran, in the order of the source."""
 
     function: str
     file: str
@@ -53,9 +54,9 @@ class FunctionLines:
 
 @dataclass(frozen=True)
 class LineTimes:
-    """Functions line by line, those with the most time first. `tasks` went through them.
+    """Functions line by line, most time first, after `tasks` went through them.
 
-    Shown are those whose lines share their time.
+    A function is shown if its lines share its time.
     """
 
     functions: tuple[FunctionLines, ...]
@@ -69,21 +70,21 @@ class LineTimes:
     def _table(self, function: FunctionLines) -> str:
         shown = [line for line in function.lines if line.share >= SHARE_SHOWN]
         left_out = len(function.lines) - len(shown)
-        rows = "".join(
-            f"<tr><td>{line.line}</td><td>{line.runs / self.tasks:.3g}</td>"
-            f"<td>{line.total_s * 1e6 / self.tasks:.3g}</td><td>{line.share:.0%}</td>"
-            f"<td><code>{escape(line.code)}</code></td></tr>"
-            for line in shown
-        )
-        took_us = function.total_s * 1e6 / self.tasks
-        title = f"{function.function} ({function.file}) of {self.name}: {took_us:.3g} µs per task"
-        note = f"<p>Left out: {left_out} below {SHARE_SHOWN:.0%}.</p>" if left_out else ""
-        head = "".join(
-            f"<th>{name}</th>" for name in ("line", "runs per task", "µs per task", "share", "code")
-        )
-        return (
-            f"<table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table>{note}"
+        took = quantity(function.total_s * 1e6 / self.tasks, "µs")
+        return html_table(
+            f"{function.function} ({function.file}) of {self.name}: {took} per task",
+            ("line", "runs per task", "µs per task", "share %", "code"),
+            [
+                (
+                    str(line.line),
+                    quantity(line.runs / self.tasks),
+                    quantity(line.total_s * 1e6 / self.tasks),
+                    f"{line.share * 100:.0f}",
+                    line.code,
+                )
+                for line in shown
+            ],
+            [f"Left out: {left_out} below {SHARE_SHOWN:.0%}."] if left_out else [],
         )
 
 
@@ -95,22 +96,23 @@ def line_times(
     Only calls made by this thread during the work count. Raises LineProfilerMissing without
     line_profiler, ValueError for a function that is not Python's, and passes what the work raises.
     """
-    profiler = _line_profiler().LineProfiler()
-    for function in functions:
-        if not hasattr(function, "__code__"):
-            raise ValueError(f"{function!r} has no lines: it is not written in Python")
-        profiler.add_function(function)
-    profiler.enable_by_count()
     try:
+        profiler = importlib.import_module("line_profiler").LineProfiler()
+    except ImportError as error:
+        raise LineProfilerMissing(
+            f"line_times needs line_profiler, which cannot be imported ({error}): install "
+            '"perfkit[lab]".'
+        ) from error
+    names = {}
+    for function in functions:
+        code = getattr(function, "__code__", None)
+        if code is None:
+            raise ValueError(f"{function!r} has no lines: it is not written in Python")
+        names[code.co_filename, code.co_firstlineno] = function.__qualname__
+        profiler.add_function(function)
+    with profiler:
         work()
-    finally:
-        profiler.disable_by_count()
     stats = profiler.get_stats()
-    names = {
-        (code.co_filename, code.co_firstlineno): function.__qualname__
-        for function in functions
-        for code in (function.__code__,)
-    }
     found = [
         _function_lines(names.get((file, first), called), file, timings, stats.unit)
         for (file, first, called), timings in stats.timings.items()
@@ -133,13 +135,3 @@ def _function_lines(
         for line, runs, time in timings
     )
     return FunctionLines(function, short_path(file), total_s, lines)
-
-
-def _line_profiler() -> ModuleType:
-    try:
-        return importlib.import_module("line_profiler")
-    except ImportError as error:
-        raise LineProfilerMissing(
-            f"line_times needs line_profiler, which cannot be imported ({error}): install "
-            '"perfkit[lab]".'
-        ) from error

@@ -1,30 +1,27 @@
 """What a piece of code adds to its process's memory, and which of its lines did.
 
-What RSS, USS and PSS are, and the sampling of them, is in `perfkit.profile.watch`.
-
-A peak is easily invented. The kernel keeps the highest RSS a process ever had (VmHWM in
-`/proc/<pid>/status`, see proc(5)): when it rose during a block, it is the block's peak, exactly.
-Otherwise the peak is known to lie below it, and only a sampler (`interval_s`) says more.
+RSS, USS and PSS and the sampling of them are in `perfkit.profile.watch`. The kernel keeps the
+highest RSS that a process ever had (VmHWM in `/proc/<pid>/status`, see proc(5)). If it rose during
+a block, it is the block's peak, exactly. Otherwise the peak lies below it, and only a sampler
+(`interval_s`) says more.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
+import linecache
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, TypeAlias
 
-from perfkit.evidence.tables import data_frame, html_table, mib_text
-from perfkit.profile import switch
-from perfkit.profile.allocations import AllocationLine, Traces
-from perfkit.profile.findings import MemoryFinding
+from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import quantity, size
+from perfkit.profile.instrument import Finish, Instrument
+from perfkit.profile.paths import short_path
 from perfkit.profile.watch import (
     MEASURES,
+    UNKNOWN,
     MemorySample,
     check_interval,
     process_memory,
@@ -34,22 +31,40 @@ from perfkit.profile.watch import (
 if TYPE_CHECKING:
     import pandas as pd
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: How many lines of code a measurement keeps.
+LINES_LIMIT = 10
+#: The instrument's own allocations are left out.
+_FILTERS = tuple(
+    tracemalloc.Filter(False, file) for file in (tracemalloc.__file__, __file__, linecache.__file__)
+)
 
-#: How many finished measurements `recent()` remembers.
-RECENT_LIMIT = 32
+
+@dataclass(frozen=True, slots=True)
+class AllocationLine:
+    """What one line of Python allocated and still holds, by tracemalloc's count.
+
+    `growth_bytes` and `growth_blocks` are since the measurement began, `size_bytes` and `blocks`
+    are all of it.
+    """
+
+    file: str
+    line: int
+    growth_bytes: int
+    growth_blocks: int
+    size_bytes: int
+    blocks: int
 
 
 @dataclass(frozen=True)
 class MemoryUse:
     """What a block of code did to its process's memory.
 
-    `peak_rss_bytes` is None when nothing is known of it, and `peak_source` says where it is from:
-    "high-water mark" is exact, "samples" may miss what was shorter than the interval. The peak is
-    never above `high_water_bytes`, the process's so far. `allocations` are the lines that grew or
-    shrank most, None when tracemalloc was not asked for or was stopped by somebody inside of the
-    block; `traced_growth_bytes` is what Python's allocator holds more than before. `error` is the
-    name of the exception that ended the block.
+    `peak_rss_bytes` is None when it is unknown. `peak_source` says where it is from: "high-water
+    mark" is exact, "samples" may miss what was shorter than the interval. The peak is never above
+    `high_water_bytes`, the process's so far. `allocations` are the lines that changed most, None
+    when tracemalloc was not asked for or was stopped inside the block; `traced_growth_bytes` is
+    the growth of all that Python's allocator holds. `error` is the name of the exception that
+    ended the block.
     """
 
     name: str
@@ -59,235 +74,143 @@ class MemoryUse:
     peak_rss_bytes: int | None = None
     peak_source: str | None = None
     high_water_bytes: int | None = None
-    samples: int = 0
     allocations: tuple[AllocationLine, ...] | None = None
     traced_growth_bytes: int | None = None
     error: str | None = None
 
     @property
-    def rss_growth_bytes(self) -> int | None:
-        """RSS after minus before."""
-        return self._growth("rss_bytes")
-
-    @property
-    def uss_growth_bytes(self) -> int | None:
-        """USS after minus before."""
-        return self._growth("uss_bytes")
-
-    @property
-    def pss_growth_bytes(self) -> int | None:
-        """PSS after minus before."""
-        return self._growth("pss_bytes")
-
-    def _growth(self, measure: str) -> int | None:
-        before, after = getattr(self.before, measure, None), getattr(self.after, measure, None)
-        return None if before is None or after is None else after - before
-
-    def findings(self) -> tuple[MemoryFinding, ...]:
-        """A row each for RSS, USS and PSS, and one for each line of `allocations`."""
-        measures = (
-            MemoryFinding(
-                "track_memory",
-                self.name,
-                measure.upper(),
-                size_bytes=getattr(self.after, f"{measure}_bytes", None),
-                peak_bytes=self.peak_rss_bytes if measure == "rss" else None,
-                growth_bytes=self._growth(f"{measure}_bytes"),
-            )
-            for measure in MEASURES
-        )
-        return (*measures, *(line.finding(self.name) for line in self.allocations or ()))
+    def growth_bytes(self) -> tuple[int | None, ...]:
+        """RSS, USS and PSS, each after minus before; None where either is unknown."""
+        ends = zip(self.before or UNKNOWN, self.after or UNKNOWN, strict=True)
+        return tuple(None if old is None or new is None else new - old for old, new in ends)
 
     def to_frame(self) -> pd.DataFrame:
         """The lines of `allocations` as rows; none when they are unknown."""
-        columns = AllocationLine.__slots__
-        lines = self.allocations or ()
-        return data_frame([{c: getattr(line, c) for c in columns} for line in lines], columns)
+        return data_frame(self.allocations or (), AllocationLine.__slots__)
 
     def _repr_html_(self) -> str:
         ended = "" if self.error is None else f", ended by {self.error}"
+        columns = (self.before or UNKNOWN, self.after or UNKNOWN, self.growth_bytes)
         rows = [
             (
                 measure.upper(),
-                mib_text(getattr(self.before, f"{measure}_bytes", None)),
-                mib_text(self.peak_rss_bytes) if measure == "rss" else "",
-                mib_text(getattr(self.after, f"{measure}_bytes", None)),
-                mib_text(self._growth(f"{measure}_bytes"), sign="+"),
+                size(before),
+                size(self.peak_rss_bytes) if measure == "rss" else "",
+                size(after),
+                size(growth, sign="+"),
             )
-            for measure in MEASURES
+            for measure, before, after, growth in zip(MEASURES, *columns, strict=True)
         ]
-        peak = f"Peak from {self.peak_source}." if self.peak_source else "The peak is not known."
+        peak = f"Peak from {self.peak_source}." if self.peak_source else "The peak is unknown."
         if self.high_water_bytes is not None:
-            peak += f" The process never held more than {mib_text(self.high_water_bytes)}."
+            peak += f" The process never held more than {size(self.high_water_bytes)}."
         lines = [
-            f"{line.file}:{line.line} {mib_text(line.growth_bytes, sign='+')} "
-            f"in {line.growth_blocks:+} blocks"
+            f"{line.file}:{line.line} {size(line.growth_bytes, sign='+')} "
+            f"in {line.growth_blocks:+,} blocks"
             for line in self.allocations or ()
         ]
         return html_table(
-            f"Memory {self.name}: {self.wall_s * 1e3:.1f} ms{ended}",
+            f"Memory {self.name}: {quantity(self.wall_s * 1e3, 'ms')}{ended}",
             ("", "before", "peak", "after", "growth"),
             rows,
             [peak, *lines],
         )
 
 
-@overload
-def track_memory(name: F, /) -> F: ...
-@overload
-def track_memory(
-    name: str | None = None,
-    *,
-    tracemalloc: bool = False,
-    interval_s: float | None = None,
-    enabled: bool = True,
-) -> MemoryTracker: ...
-def track_memory(
-    name: F | str | None = None,
-    *,
-    tracemalloc: bool = False,
-    interval_s: float | None = None,
-    enabled: bool = True,
-) -> F | MemoryTracker:
-    """Measure a `with` block, or each call of a function it decorates (`@track_memory`, or called).
+class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, named as those are
+    """Measure a `with` block, or each call of a function it decorates; see `result`.
 
-    The measurement is the `result` of what this returns, and in `recent()`. `interval_s` samples
-    RSS in a thread for a peak. `tracemalloc` finds the lines that allocated; it slows allocations
-    down several times and takes memory itself, which RSS then includes. It is started only if
-    nobody has, and stopped only by those who started it, after the last of them.
+    `interval_s` samples RSS in a thread for a peak. `tracemalloc` finds the lines that allocated;
+    it slows allocations down several times and takes memory itself, which RSS then includes.
 
     Memory belongs to the process: what other threads do meanwhile is in the figures. Raises
-    ValueError for an interval below a millisecond, TypeError for what cannot be decorated.
+    ValueError for an interval below a millisecond.
     """
-    if name is None or isinstance(name, str):
-        return MemoryTracker(name, tracemalloc, interval_s, enabled)
-    return MemoryTracker(None, tracemalloc, interval_s, enabled)(name)
-
-
-class MemoryTracker:
-    """What `track_memory` returns: a context manager, a decorator, and the last measurement."""
 
     def __init__(
-        self, name: str | None, tracemalloc: bool, interval_s: float | None, enabled: bool
+        self,
+        name: str | None = None,
+        *,
+        tracemalloc: bool = False,
+        interval_s: float | None = None,
+        enabled: bool = True,
     ) -> None:
-        if name is not None and not name.strip():
-            raise ValueError("A measurement's name must not be empty.")
+        super().__init__(name, enabled)
         if interval_s is not None:
             check_interval(interval_s)
-        self.name = name
         self.tracemalloc = tracemalloc
         self.interval_s = interval_s
-        self.enabled = enabled
-        self.result: MemoryUse | None = None
-        self._blocks: list[AbstractContextManager[None]] = []
 
-    def __enter__(self) -> MemoryTracker:
-        if switch.on and self.enabled:
-            block = _measure(self, self.name or "memory")
-            block.__enter__()
-            self._blocks.append(block)
-        return self
+    def _begin(self, name: str) -> Finish:
+        stop_tracing = _trace_allocations() if self.tracemalloc else None
+        before, high_before = process_memory(), _high_water_bytes()
+        watch = None
+        if self.interval_s is not None:
+            watch = watch_memory(interval_s=self.interval_s, limit=1, shared=False).start()
+        since_s = time.perf_counter()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._blocks:
-            self._blocks.pop().__exit__(kind, error, traceback)
-
-    def __call__(self, func: F) -> F:
-        """Decorate a function, coroutine function or generator function; see `track_memory`."""
-        if inspect.isclass(func) or not callable(func):
-            raise TypeError(f"track_memory decorates functions, and {func!r} is not one.")
-        if inspect.isasyncgenfunction(func):
-            raise TypeError(
-                f"track_memory cannot decorate the asynchronous generator {func.__qualname__}: "
-                "use it as a `with` block inside of it."
+        def finish(error: BaseException | None) -> None:
+            wall_s = time.perf_counter() - since_s
+            series = None if watch is None else watch.stop()
+            after, high_after = process_memory(), _high_water_bytes()
+            highest = None if series is None else series.peak
+            peak, peak_source = _peak(before, after, (high_before, high_after), highest)
+            growth, lines = (None, None) if stop_tracing is None else stop_tracing()
+            self.result = MemoryUse(
+                name=name,
+                wall_s=wall_s,
+                before=before,
+                after=after,
+                peak_rss_bytes=peak,
+                peak_source=peak_source,
+                high_water_bytes=high_after,
+                allocations=lines,
+                traced_growth_bytes=growth,
+                error=None if error is None else type(error).__name__,
             )
-        if not self.enabled:
-            return func
-        return cast(F, _wrap(self, func))
+
+        return finish
 
 
-def _wrap(source: MemoryTracker, func: Callable[..., Any]) -> object:
-    name = source.name or str(getattr(func, "__qualname__", type(func).__name__))
-    if inspect.iscoroutinefunction(func):
-
-        @functools.wraps(func)
-        async def tracked_coroutine(*args: Any, **kwargs: Any) -> Any:
-            if not switch.on:
-                return await func(*args, **kwargs)
-            with _measure(source, name):
-                return await func(*args, **kwargs)
-
-        return tracked_coroutine
-    if inspect.isgeneratorfunction(func):
-
-        @functools.wraps(func)
-        def tracked_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            if not switch.on:
-                return (yield from func(*args, **kwargs))
-            with _measure(source, name):
-                return (yield from func(*args, **kwargs))
-
-        return tracked_generator
-
-    @functools.wraps(func)
-    def tracked(*args: Any, **kwargs: Any) -> Any:
-        if not switch.on:
-            return func(*args, **kwargs)
-        with _measure(source, name):
-            return func(*args, **kwargs)
-
-    return tracked
+#: Growth of all that Python's allocator holds, and the lines that changed most; None for both if
+#: tracing was stopped by other code.
+Growth: TypeAlias = tuple[int | None, tuple[AllocationLine, ...] | None]
 
 
-def recent(name: str | None = None) -> tuple[MemoryUse, ...]:
-    """The last measurements of this process, at most RECENT_LIMIT, oldest first; or of a name."""
-    return tuple(use for use in _recent if name is None or use.name == name)
+def _trace_allocations() -> Callable[[], Growth]:
+    """Start tracemalloc, unless it is on already; the function returned ends it.
 
+    tracemalloc is one switch for the whole process, and turning it off forgets everything. So only
+    the measurement that turned it on turns it off.
+    """
+    started_here = not tracemalloc.is_tracing()
+    if started_here:
+        tracemalloc.start()
+    before = tracemalloc.take_snapshot().filter_traces(_FILTERS)
+    held_bytes = tracemalloc.get_traced_memory()[0]
 
-_recent: deque[MemoryUse] = deque(maxlen=RECENT_LIMIT)
-
-
-@contextmanager
-def _measure(source: MemoryTracker, name: str) -> Iterator[None]:
-    """One measurement, from before the block to after it, however it ends."""
-    traces = Traces() if source.tracemalloc else None
-    before, high_before = process_memory(), _high_water_bytes()
-    watch = None
-    if source.interval_s is not None:
-        watch = watch_memory(interval_s=source.interval_s, limit=1, shared=False).start()
-    since = time.perf_counter()
-    failure: BaseException | None = None
-    try:
-        yield
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        wall_s = time.perf_counter() - since
-        series = None if watch is None else watch.stop()
-        after, high_after = process_memory(), _high_water_bytes()
-        highest = None if series is None else series.peak
-        peak, peak_source = _peak(before, after, (high_before, high_after), highest)
-        growth, lines = (None, None) if traces is None else traces.stop()
-        source.result = MemoryUse(
-            name=name,
-            wall_s=wall_s,
-            before=before,
-            after=after,
-            peak_rss_bytes=peak,
-            peak_source=peak_source,
-            high_water_bytes=high_after,
-            samples=0 if series is None else series.seen,
-            allocations=lines,
-            traced_growth_bytes=growth,
-            error=None if failure is None else type(failure).__name__,
+    def stop() -> Growth:
+        if not tracemalloc.is_tracing():
+            return None, None
+        growth_bytes = tracemalloc.get_traced_memory()[0] - held_bytes
+        after = tracemalloc.take_snapshot().filter_traces(_FILTERS)
+        if started_here:
+            tracemalloc.stop()
+        changes = after.compare_to(before, "lineno")
+        return growth_bytes, tuple(
+            AllocationLine(
+                file=short_path(change.traceback[0].filename),
+                line=change.traceback[0].lineno,
+                growth_bytes=change.size_diff,
+                growth_blocks=change.count_diff,
+                size_bytes=change.size,
+                blocks=change.count,
+            )
+            for change in changes[:LINES_LIMIT]
+            if change.size_diff
         )
-        _recent.append(source.result)
+
+    return stop
 
 
 def _peak(
@@ -296,15 +219,13 @@ def _peak(
     high_water: tuple[int | None, int | None],
     highest: MemorySample | None,
 ) -> tuple[int | None, str | None]:
-    """The highest RSS inside of a block, and where that figure comes from; None when unknown."""
+    """The highest RSS inside a block, and where that figure comes from; None when unknown."""
     high_before, high_after = high_water
-    ends = [sample.rss_bytes for sample in (before, after) if sample is not None]
+    seen = [sample.rss_bytes for sample in (before, after, highest) if sample is not None]
     if high_before is not None and high_after is not None and high_after > high_before:
         # The kernel folds the present RSS into the mark only at times, so it can lag a little.
-        return max(high_after, *ends), "high-water mark"
-    if highest is not None:
-        return max(highest.rss_bytes, *ends), "samples"
-    return None, None
+        return max(high_after, *seen), "high-water mark"
+    return (None, None) if highest is None else (max(seen), "samples")
 
 
 def _high_water_bytes() -> int | None:

@@ -1,8 +1,7 @@
-"""A running coordinator or worker by its name: which process it is, and its memory from outside.
+"""The process id of a running coordinator or worker, by its name.
 
-A coordinator is the process that listens at the endpoint; its workers it knows by name, with host
-and process id. So nothing has to be written down anywhere for a cluster to be found, however it was
-started, as long as it runs on this machine.
+A coordinator is the process that listens at the endpoint, and it knows its workers by name, with
+host and process id. So a cluster on this machine is found however it was started, without a file.
 """
 
 from __future__ import annotations
@@ -19,31 +18,13 @@ import psutil
 from cluster.shells.client import Client
 from cluster.spec import BASELINE, DEFAULT_ENDPOINT, ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.profile.watch import INTERVAL_S, SAMPLES_LIMIT, MemoryWatch, watch_memory
 
 COORDINATOR = "coordinator"
 ANSWER_WITHIN_S = 3.0
 
 
 class ProcessNotFound(ClusterError):
-    """No process of this machine has that role; the message says who is there."""
-
-
-def attach_memory(
-    name: str,
-    endpoint: str = DEFAULT_ENDPOINT,
-    *,
-    spec: ClusterSpec = BASELINE,
-    interval_s: float = INTERVAL_S,
-    limit: int = SAMPLES_LIMIT,
-) -> MemoryWatch:
-    """Watch the memory of "coordinator" or of a worker by name, in a `with` block.
-
-    It needs no leave to trace, and the process does not notice. `spec` is the cluster's; raises as
-    `find_process` and `watch_memory` do.
-    """
-    pid = find_process(name, endpoint, spec=spec)
-    return watch_memory(pid, role=name, interval_s=interval_s, limit=limit)
+    """No process of this machine has that name; the message lists the names there are."""
 
 
 def find_process(
@@ -51,12 +32,9 @@ def find_process(
 ) -> int:
     """The process id of "coordinator", or of a worker of the cluster at `endpoint` by its name.
 
-    `spec` is the cluster's, whose codec is needed to ask for the workers.
-
-    Raises:
-        ProcessNotFound: nobody has that name, or not on this machine.
-        Unreachable: the coordinator does not answer.
-        ProtocolError: it answers by another spec.
+    `spec` is the cluster's: its codec is needed to ask for the workers. Raises ProcessNotFound
+    when no process of this machine has that name, Unreachable when the coordinator does not
+    answer, and ProtocolError when it answers by another spec.
     """
     if name == COORDINATOR:
         return _listener(endpoint)
@@ -66,24 +44,24 @@ def find_process(
     if worker is None:
         there = ", ".join([COORDINATOR, *sorted(workers)])
         hint = did_you_mean(name, [COORDINATOR, *workers])
-        raise ProcessNotFound(f"nobody at {endpoint} is called {name!r}; there are {there}{hint}")
+        raise ProcessNotFound(f"nothing at {endpoint} is called {name!r}; there are {there}{hint}")
     if worker.host != socket.gethostname() or not psutil.pid_exists(worker.pid):
         raise ProcessNotFound(
-            f"{name} is process {worker.pid} on {worker.host}, not of this machine or container; "
+            f"{name} is process {worker.pid} on {worker.host}, outside this machine or container; "
             "look at it from there"
         )
     return worker.pid
 
 
 def _listener(endpoint: str) -> int:
-    """The process that listens at an endpoint; of the connections of a socket it may own many."""
-    listening = list(_sockets_at(endpoint))
-    pids = {found.pid for found in listening if found.pid}
-    if len(pids) == 1:
-        return int(pids.pop())
-    if listening:
-        who = f"processes {sorted(pids)}" if pids else "a process of another user"
-        raise ProcessNotFound(f"{who} listen at {endpoint}; look at it as that user, or as root")
+    """The one process that listens at an endpoint, perhaps with several sockets."""
+    pids = {found.pid for found in _sockets_at(endpoint)}
+    known = sorted(pid for pid in pids if pid)
+    if len(known) == 1:
+        return int(known[0])
+    if pids:
+        found = f"processes {known} listen" if known else "a process of another user listens"
+        raise ProcessNotFound(f"{found} at {endpoint}; look at it as that user, or as root")
     raise ProcessNotFound(
         f"no process of this machine listens at {endpoint}; start a cluster with "
         "`perfkit cluster up`, or say where it is"
@@ -94,7 +72,7 @@ def _sockets_at(endpoint: str) -> Iterator[Any]:
     """The sockets of this machine that are bound to an endpoint, tcp://HOST:PORT or ipc://PATH."""
     if endpoint.startswith("ipc://"):
         path = os.path.abspath(endpoint.removeprefix("ipc://"))
-        # The address of a socket file is its path, whatever psutil's types say of it.
+        # The address of a socket file is its path, unlike psutil's types say.
         unix: list[Any] = list(psutil.net_connections("unix"))
         yield from (one for one in unix if one.laddr and os.path.abspath(one.laddr) == path)
         return
@@ -111,7 +89,7 @@ def _sockets_at(endpoint: str) -> Iterator[Any]:
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:
-    """An endpoint's address as numbers; raises ProcessNotFound for what is none."""
+    """An endpoint's address as numbers; raises ProcessNotFound if it has none."""
     try:
         url = urlsplit(endpoint)
         if url.scheme != "tcp" or not url.hostname or not url.port:

@@ -1,8 +1,8 @@
-"""How often a living process asks the kernel for something, counted from outside with strace.
+"""The system calls of a living process, counted from outside with strace.
 
-A system call is what a message costs that no profile of Python shows. Which of them are made, and
-how many for a task, depends little on how fast the machine is; tracing slows each of them down, so
-the times that strace tells are left alone.
+No profile of Python shows what a message costs in the kernel. How many system calls a task takes
+depends little on how fast the machine is. Tracing slows each of them down, so strace's times are
+left alone.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perfkit.profile.attach import program, watch
+from perfkit.profile.tracer import program, trace
 
-#: A row of `strace -c`: share, seconds, µs per call, calls, perhaps errors, name.
-_ROW = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)\s*$")
+#: A line of `strace -c`: share, seconds, µs per call, calls, perhaps errors, name.
+_LINE = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)\s*$")
 
 
 @dataclass(frozen=True)
 class SystemCalls:
-    """Calls by name; empty where nobody could count, and `reason` says why."""
+    """Calls by name; where they could not be counted, none and the `reason`."""
 
     calls: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
 
     @property
     def total(self) -> int | None:
-        """All calls; None where nobody could count."""
+        """The number of calls; None where they could not be counted."""
         return None if self.reason else sum(self.calls.values())
 
 
 def count_system_calls(pid: int, work: Callable[[], object]) -> SystemCalls:
     """Count the system calls of every thread of a process while `work()` runs.
 
-    Without strace, or where the kernel refuses it, the counts are empty and `reason` says why.
+    Without strace, or where the kernel refuses it, the work is not done and `reason` says why.
     """
     tracer = program("strace")
     if tracer is None:
@@ -43,7 +43,7 @@ def count_system_calls(pid: int, work: Callable[[], object]) -> SystemCalls:
     with tempfile.TemporaryDirectory(prefix="perfkit-strace-") as folder:
         summary = Path(folder) / "summary.txt"
         argv = [tracer, "-c", "-f", "-p", str(pid), "-o", str(summary)]
-        reason = watch(argv, " attached", work)
+        reason = trace(argv, " attached", work)
         if reason is None and not summary.is_file():
             reason = "strace wrote no summary"
         return SystemCalls(reason=reason) if reason else read_summary(summary.read_text())
@@ -51,5 +51,5 @@ def count_system_calls(pid: int, work: Callable[[], object]) -> SystemCalls:
 
 def read_summary(text: str) -> SystemCalls:
     """The calls in what `strace -c` writes."""
-    rows = (_ROW.match(line) for line in text.splitlines())
-    return SystemCalls({row[2]: int(row[1]) for row in rows if row and row[2] != "total"})
+    found = (_LINE.match(line) for line in text.splitlines())
+    return SystemCalls({line[2]: int(line[1]) for line in found if line and line[2] != "total"})

@@ -1,11 +1,11 @@
 """A process's memory as the kernel accounts for it, once or at a set rate, from outside.
 
 RSS counts a page once in every process that maps it, so the RSS of workers that share a model add
-up to more than the machine has. USS (what would be free if the process ended) and PSS (shared pages
-divided by who shares them) say more and need `/proc/<pid>/smaps_rollup`, which another user's
-process does not show: they are None there. All are in bytes.
+up to more than the machine has. USS is the memory that ends with the process; PSS divides shared
+pages by the processes that share them. Both come from `/proc/<pid>/smaps_rollup`, which another
+user's process does not show: they are None there. All are in bytes.
 
-Reading needs no leave to trace: any process of the same user can be watched, without its notice.
+Reading needs no permission to trace, and a watched process does not notice.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psutil
 
-from perfkit.evidence.tables import data_frame, html_table, mib_text
-from perfkit.profile.findings import MemoryFinding
+from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,21 +34,45 @@ SAMPLES_LIMIT = 9_000
 MEASURES = ("rss", "uss", "pss")
 
 
-@dataclass(frozen=True, slots=True)
-class MemorySample:
-    """What a process holds at one moment; what the system does not tell is None."""
+class MemorySample(NamedTuple):
+    """What a process holds at one moment, in the order of MEASURES; unknown measures are None."""
 
     rss_bytes: int
     uss_bytes: int | None = None
     pss_bytes: int | None = None
 
 
+#: A sample's place where none was taken.
+UNKNOWN = (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFinding:
+    """One figure of a process's memory; what the instrument does not tell is None.
+
+    `source` is the instrument, `role` the process's role in the cluster, `where` a line of code
+    (`file:line`) or the measure itself (`RSS`, `USS`, `PSS`). `size_bytes` is held at the end,
+    `peak_bytes` at the highest point, `growth_bytes` is end minus beginning. `count` is of what
+    `counted` names: samples or allocations.
+    """
+
+    source: str
+    role: str
+    where: str
+    size_bytes: int | None = None
+    peak_bytes: int | None = None
+    growth_bytes: int | None = None
+    count: int | None = None
+    counted: str = ""
+
+
 @dataclass(frozen=True)
 class MemorySeries:
     """The memory of one process over time: sample `i` was taken `at_s[i]` after the watch began.
 
-    `seen` is how many samples were taken. The newest are kept, `first` and `peak` (the highest of
-    each measure by itself) are of all of them. `reason` says why there are no more, or none.
+    `seen` counts all samples taken, and `first` and `peak` (the highest of each measure by itself)
+    are of all of them; `samples` are the newest. `reason` says why they ended, or why there are
+    none.
     """
 
     role: str
@@ -66,69 +89,80 @@ class MemorySeries:
         """The newest sample."""
         return self.samples[-1] if self.samples else None
 
-    @property
-    def dropped(self) -> int:
-        """How many samples had to make room for newer ones."""
-        return self.seen - len(self.samples)
-
     def to_frame(self) -> pd.DataFrame:
         """A row for each sample kept: role, at_s, rss_bytes, uss_bytes, pss_bytes."""
         rows = [
-            {"role": self.role, "at_s": at_s, **_by_measure(sample)}
+            {"role": self.role, "at_s": at_s, **sample._asdict()}
             for at_s, sample in zip(self.at_s, self.samples, strict=True)
         ]
-        return data_frame(rows, ["role", "at_s", *(f"{name}_bytes" for name in MEASURES)])
+        return data_frame(rows, ["role", "at_s", *MemorySample._fields])
 
+    @property
     def findings(self) -> tuple[MemoryFinding, ...]:
-        """A row each for RSS, USS and PSS; none for what nobody could read."""
-        first, last, peak = map(_by_measure, (self.first, self.last, self.peak))
+        """A row each for RSS, USS and PSS, as far as they could be read."""
+        ends = (self.first or UNKNOWN, self.last or UNKNOWN, self.peak or UNKNOWN)
         return tuple(
             MemoryFinding(
                 "sampling",
                 self.role,
                 name.upper(),
-                size_bytes=size_bytes,
-                peak_bytes=peak[f"{name}_bytes"],
-                growth_bytes=None if begun_bytes is None else size_bytes - begun_bytes,
+                size_bytes=last,
+                peak_bytes=peak,
+                growth_bytes=None if first is None else last - first,
                 count=self.seen,
                 counted="samples",
             )
-            for name in MEASURES
-            if (size_bytes := last[f"{name}_bytes"]) is not None
-            for begun_bytes in (first[f"{name}_bytes"],)
+            for name, first, last, peak in zip(MEASURES, *ends, strict=True)
+            if last is not None
         )
 
     def _repr_html_(self) -> str:
         rows = [
-            (
-                row.where,
-                mib_text(row.size_bytes),
-                mib_text(row.peak_bytes),
-                mib_text(row.growth_bytes, sign="+"),
-            )
-            for row in self.findings()
+            (row.where, size(row.size_bytes), size(row.peak_bytes), size(row.growth_bytes, "+"))
+            for row in self.findings
         ]
-        notes = [f"The oldest {self.dropped:,} samples are not kept."] if self.dropped else []
+        dropped = self.seen - len(self.samples)
+        notes = [f"The oldest {dropped:,} samples are not kept."] if dropped else []
         title = f"Memory of {self.role}: {self.seen:,} samples, one every {self.interval_s:g} s"
         header = ("", "last", "highest", "growth")
         return html_table(title, header, rows, notes + ([self.reason] if self.reason else []))
 
 
-class MemoryWatch:
-    """A thread that samples a process until it is stopped or the process ends; `series` any time.
+class watch_memory:  # noqa: N801 -- a context manager, named as those are
+    """Watch the memory of a process by its id, or of this one, during a `with` block.
 
-    Use it in a `with` block. A late sample is not made up for: the next comes an interval later.
+    A thread takes one sample every `interval_s` seconds, until the block or the process ends, and
+    keeps the newest `limit`; `series` may be read at any time. A late sample is not made up for:
+    the next comes an interval later.
+
+    With `shared=False` only RSS is read, which costs some ten microseconds; for USS and PSS the
+    kernel walks through all pages of the process: a third of a millisecond for a small one, more
+    for a large one. If there is no such process, or it ends, `reason` of the series says so. Raises
+    ValueError for an impossible process id, an interval below a millisecond, and a limit below one.
     """
 
     def __init__(
-        self, pid: int | None, role: str, interval_s: float, limit: int, shared: bool
+        self,
+        pid: int | None = None,
+        *,
+        role: str | None = None,
+        interval_s: float = INTERVAL_S,
+        limit: int = SAMPLES_LIMIT,
+        shared: bool = True,
     ) -> None:
+        check_pid(pid)
         check_interval(interval_s)
         if limit < 1:
             raise ValueError(f"A watch keeps at least one sample, not {limit!r}.")
-        self._role, self._interval_s = role, interval_s
+        here = pid in (None, os.getpid())
+        self._role = role or ("this process" if here else f"process {pid}")
+        self._interval_s = interval_s
         self._reason: str | None = None
-        self._process = self._find(pid)
+        self._process: psutil.Process | None = None
+        try:
+            self._process = psutil.Process(pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            self._reason = f"{self._role}: there is no process {pid}"
         self._read: Callable[[psutil.Process], MemorySample | None]
         self._read = _read_all if shared else _read_rss
         self._kept: deque[tuple[float, MemorySample]] = deque(maxlen=limit)
@@ -140,21 +174,21 @@ class MemoryWatch:
         self._since_s = 0.0
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
 
-    def start(self) -> MemoryWatch:
-        """Take the first sample at once and go on in the background; returns this watch."""
+    def start(self) -> Self:
+        """Take the first sample at once and the others in the background; returns this watch."""
         self._since_s = time.perf_counter()
         self._thread.start()
         return self
 
     def stop(self) -> MemorySeries:
-        """Take a last sample and end; returns all that was seen."""
+        """Take a last sample and end; returns the series."""
         self._stopped.set()
         self._thread.join()
         return self.series
 
     @property
     def series(self) -> MemorySeries:
-        """What was seen so far."""
+        """The samples so far."""
         with self._lock:
             return MemorySeries(
                 self._role,
@@ -168,27 +202,14 @@ class MemoryWatch:
             )
 
     def wait(self, timeout_s: float) -> None:
-        """Let it sample for so long, or until the process has ended."""
+        """Wait until the process has ended, at most `timeout_s` seconds."""
         self._thread.join(timeout_s)
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _find(self, pid: int | None) -> psutil.Process | None:
-        check_pid(pid)
-        try:
-            return psutil.Process(pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            self._reason = f"{self._role}: there is no process {pid}"
-            return None
 
     def _run(self) -> None:
         due_s = self._since_s
@@ -199,7 +220,7 @@ class MemoryWatch:
             self._stopped.wait(due_s - time.perf_counter())
 
     def _look(self, process: psutil.Process) -> bool:
-        """Take one sample; False when the process is gone, even if its number lives on."""
+        """Take one sample; False when the process is gone, even if its id was given out again."""
         sample = self._read(process) if process.is_running() else None
         at_s = time.perf_counter() - self._since_s
         with self._lock:
@@ -213,30 +234,10 @@ class MemoryWatch:
         return True
 
 
-def watch_memory(
-    pid: int | None = None,
-    *,
-    role: str | None = None,
-    interval_s: float = INTERVAL_S,
-    limit: int = SAMPLES_LIMIT,
-    shared: bool = True,
-) -> MemoryWatch:
-    """Watch the memory of a process by its id, or of this one, during a `with` block.
-
-    One sample every `interval_s` seconds; the newest `limit` are kept. With `shared=False` only RSS
-    is read, which costs some ten microseconds; for USS and PSS the kernel walks through all pages
-    of the process: a third of a millisecond for a small one, more for a large one. A process that
-    is not there, or ends, is no error: the series says so in `reason`. Raises ValueError for what
-    is no process id, an interval below a millisecond, and a limit below one.
-    """
-    name = role or ("this process" if pid in (None, os.getpid()) else f"process {pid}")
-    return MemoryWatch(pid, name, interval_s, limit, shared)
-
-
 def process_memory(pid: int | None = None) -> MemorySample | None:
     """The memory of a process by its id, or of this one; None when the process is gone.
 
-    A zombie holds nothing any more and counts as gone. Raises ValueError for what is no process id.
+    A zombie holds no memory and counts as gone. Raises ValueError for an impossible process id.
     """
     check_pid(pid)
     try:
@@ -246,7 +247,7 @@ def process_memory(pid: int | None = None) -> MemorySample | None:
 
 
 def check_pid(pid: int | None) -> None:
-    """Raise ValueError for what is no process id; None stands for this process."""
+    """Raise ValueError for an impossible process id; None stands for this process."""
     if pid is not None and (type(pid) is not int or pid < 0):
         raise ValueError(f"A process id is a whole number from 0 on, not {pid!r}.")
 
@@ -267,7 +268,7 @@ def _read_all(process: psutil.Process) -> MemorySample | None:
         return None
     if not memory.rss:
         return None
-    # A live process has pages of its own, so a 0 here means that the system does not say.
+    # A live process has pages of its own, so 0 here means unknown.
     return MemorySample(
         rss_bytes=memory.rss,
         uss_bytes=getattr(memory, "uss", None) or None,
@@ -282,14 +283,10 @@ def _read_rss(process: psutil.Process) -> MemorySample | None:
         return None
 
 
-def _by_measure(sample: MemorySample | None) -> dict[str, int | None]:
-    return {f"{name}_bytes": getattr(sample, f"{name}_bytes", None) for name in MEASURES}
-
-
 def _higher(one: MemorySample, other: MemorySample) -> MemorySample:
     """The higher of each measure."""
-    uss = [size for size in (one.uss_bytes, other.uss_bytes) if size is not None]
-    pss = [size for size in (one.pss_bytes, other.pss_bytes) if size is not None]
-    return MemorySample(
-        max(one.rss_bytes, other.rss_bytes), max(uss, default=None), max(pss, default=None)
+    uss, pss = (
+        max((known for known in pair if known is not None), default=None)
+        for pair in ((one.uss_bytes, other.uss_bytes), (one.pss_bytes, other.pss_bytes))
     )
+    return MemorySample(max(one.rss_bytes, other.rss_bytes), uss, pss)

@@ -18,8 +18,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.counts.lockstep import Letters, Load, SteppedClient, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.tables import html_table
-from perfkit.profile.allocations import AllocationLine
-from perfkit.profile.memory import track_memory
+from perfkit.profile.memory import AllocationLine, track_memory
 
 TYPES_SHOWN = 10
 

@@ -48,7 +48,7 @@ from perfkit.evidence.stats import (
     compare_blocks,
 )
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED, SPECS
-from perfkit.profile import CpuProfile
+from perfkit.profile.cpu import CpuProfile
 
 #: The name of the baseline's second arm.
 AGAIN = "baseline again"

@@ -24,14 +24,17 @@ from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
-from perfkit.profile import load_profile, process_memory, waterfall
+from perfkit.profile.cpu import load_profile
 from perfkit.profile.flame import sample_stacks
+from perfkit.profile.latency import waterfall
+from perfkit.profile.watch import process_memory
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfkit.profile import CpuProfile, Waterfall
+    from perfkit.profile.cpu import CpuProfile
     from perfkit.profile.flame import Flame
+    from perfkit.profile.latency import Waterfall
 
 COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")

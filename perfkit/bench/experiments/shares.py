@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from perfkit.profile import CpuProfile, short_path
-from perfkit.profile.calls import Function
+from perfkit.profile.cpu import CpuProfile, Function
+from perfkit.profile.paths import short_path
 
 
 @dataclass(frozen=True)

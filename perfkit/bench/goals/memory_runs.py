@@ -27,7 +27,7 @@ from perfkit.bench.goals.table import BASELINE, OPTIMIZED
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s, result_of
 from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
-from perfkit.profile import MemorySample, process_memory
+from perfkit.profile.watch import MemorySample, process_memory
 
 MB = 1e6
 #: The smallest model there is: what its worker holds is the runtime.

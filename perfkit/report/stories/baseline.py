@@ -35,7 +35,7 @@ from perfkit.report.stories.views import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfkit.profile import Waterfall
+    from perfkit.profile.latency import Waterfall
 
 
 @dataclass(frozen=True)

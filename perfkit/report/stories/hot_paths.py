@@ -31,7 +31,7 @@ from perfkit.report.figures.climb import Step
 from perfkit.report.stories.views import FULL, Facts, Words, ends, percent
 
 if TYPE_CHECKING:
-    from perfkit.profile import CpuProfile
+    from perfkit.profile.cpu import CpuProfile
 
 PROFILE_RUNS = 3
 #: The optimised cluster gets so many times the tasks, or its profile would be of nothing.

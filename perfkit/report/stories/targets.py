@@ -12,8 +12,7 @@ from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.optimized.specs import OPTIMIZED
-from perfkit.profile import Waterfall
-from perfkit.profile.latency import STAGES
+from perfkit.profile.latency import STAGES, Waterfall
 from perfkit.report.stories.baseline import Finding, Findings
 from perfkit.report.stories.views import CONFIDENCE
 

@@ -24,7 +24,8 @@ from perfkit.report.figures.charts import Bar, Stage
 from perfkit.report.page.index import machine_facts
 
 if TYPE_CHECKING:
-    from perfkit.profile import CpuProfile, HotSpot, Waterfall
+    from perfkit.profile.cpu import CpuProfile, HotSpot
+    from perfkit.profile.latency import Waterfall
 
 MB = 1e6
 CONFIDENCE = 0.95

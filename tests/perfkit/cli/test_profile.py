@@ -8,9 +8,9 @@ import pytest
 from typer.testing import Result
 
 from cluster import LocalCluster
-from perfkit.cli.profile import _growth
 from perfkit.profile import heap
-from perfkit.profile.heap import AllocationSite, HeapProfile
+from perfkit.profile.heap import HeapProfile
+from perfkit.profile.watch import MemoryFinding
 
 Call = Callable[..., Result]
 
@@ -46,15 +46,15 @@ def test_a_program_reads_rows_and_samples(perfkit: Call, local: LocalCluster) ->
     assert found["samples"][0]["rss_bytes"] > 2**20
 
 
-REFUSED = HeapProfile("coordinator", reason="memray attach: not permitted")
-SITE = AllocationSite("cluster/core/run.py:9 __init__", 2**20, 3)
-SEEN = HeapProfile("coordinator", 70, 2**22, 2**21, (SITE,), Path("page.html"))
+REFUSED = HeapProfile("coordinator", reason="not attached: it would die")
+FOUND = MemoryFinding("memray", "coordinator", "cluster/core/run.py:9 __init__", None, 2**20)
+SEEN = HeapProfile("coordinator", (FOUND,), Path("page.html"))
 
 
 @pytest.mark.parametrize(
     ("found", "code", "said"),
     [
-        (REFUSED, 1, "perfkit: memray attach: not permitted\n"),
+        (REFUSED, 1, "perfkit: not attached: it would die\n"),
         (SEEN, 0, "flame graph: page.html\n"),
     ],
     ids=["refused", "seen"],
@@ -76,18 +76,20 @@ def test_allocations_come_below_the_samples_or_the_reason_why_not(
     monkeypatch.setattr(heap, "attach_heap", attach_heap)
     shown = perfkit(
         "profile", "memory", "coordinator", "--endpoint", local.endpoint,
-        "--seconds", 0.1, "--flame", "page.html",
+        "--seconds", 0.1, "--attach", "--flame", "page.html",
     )  # fmt: skip
-    assert (shown.exit_code, shown.stderr) == (code, said)
+    assert (shown.exit_code, shown.stderr) == (code, f"{heap.RISK}\n{said}")
     assert asked == [(local.coordinator_pid, "coordinator", Path("page.html"))]
     assert "RSS" in shown.stdout
     assert ("cluster/core/run.py:9 __init__" in shown.stdout) == (found is SEEN)
 
 
-def test_memory_that_went_back_has_its_sign() -> None:
-    assert [_growth(size) for size in (None, 0, 2_048, -3 * 2**20)] == [
-        "–", "+0 B", "+2.0 KiB", "-3.0 MiB"
-    ]  # fmt: skip
+def test_nothing_is_attached_to_unless_it_is_asked_for(perfkit: Call, local: LocalCluster) -> None:
+    shown = perfkit(
+        "profile", "memory", "coordinator", "--endpoint", local.endpoint, "--flame", "page.html"
+    )
+    assert shown.exit_code == 2
+    assert "--flame draws what --attach records" in shown.stderr
 
 
 def test_nobody_of_that_name_is_one_line(perfkit: Call, local: LocalCluster) -> None:

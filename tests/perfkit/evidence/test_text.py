@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.text import duration, interval, measured, quantity
+from perfkit.evidence.text import duration, interval, measured, quantity, size
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,10 @@ def test_an_open_side_of_an_interval_is_unknown() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_size_is_rounded_and_a_growth_carries_its_sign() -> None:
+    assert [size(n) for n in (None, 999, 1_536, 300 * 2**20)] == [
+        "unknown", "999 B", "1.5 KiB", "300 MiB"
+    ]  # fmt: skip
+    assert [size(n, sign="+") for n in (0, 2_048, -3 * 2**20)] == ["+0 B", "+2.0 KiB", "-3.0 MiB"]

@@ -1,7 +1,7 @@
-"""Allocations by memray: of this process, of a living one, and the reason where there is no way.
+"""Allocations by memray: of a living process where it can be attached to, else the reason.
 
-Attaching needs a debugger and the kernel's leave. Where either is missing, the test of it checks
-the reason instead.
+Attaching needs a debugger, the kernel's permission, and a kernel on which processes survive it.
+Where one is missing, the test checks the reason and that the process lives on.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from perfkit.profile import heap
-from perfkit.profile.heap import HeapProfile, attach_heap, profile_heap
+from perfkit.profile import debugger
+from perfkit.profile.heap import HeapProfile, attach_heap, read_capture
 from perfkit.report.page.selfcontained import find_external
 
-pytest.importorskip("memray")
+memray = pytest.importorskip("memray")
 
-#: Answers each line with one, after it has allocated as many bytes as the line says; looks up now
-#: and then as a coordinator or worker does, or waits for good.
+#: Answers each line with one, after it has allocated as many bytes as the line says. It wakes now
+#: and then as a coordinator or worker does, or waits without end.
 PROGRAM = """
 import select, sys
 kept = []
@@ -46,11 +46,8 @@ class Child:
             text=True,
             bufsize=1,
         )
+        self.pid = self.process.pid
         self.answer()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     def answer(self) -> str:
         assert self.process.stdout is not None
@@ -80,35 +77,34 @@ def keep_and_free() -> None:
 KEEPS = keep_and_free.__code__.co_firstlineno + 3
 
 
-def test_allocations_the_peak_and_who_held_it(tmp_path: Path) -> None:
-    page = tmp_path / "pages" / "flame.html"
-    found = profile_heap(keep_and_free, "the work", page)
+def captured(tmp_path: Path, work: Callable[[], object]) -> Path:
+    capture = tmp_path / "capture.bin"
+    with memray.Tracker(capture):
+        work()
+    return capture
+
+
+def test_a_capture_holds_the_peak_and_the_lines_that_held_it(tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "a <b>.html"
+    found = read_capture(memray, captured(tmp_path, keep_and_free), "the work", page)
     assert found.reason is None
-    assert found.allocations is not None
-    assert found.allocations >= 13
-    assert found.allocated_bytes is not None
-    assert found.allocated_bytes >= 23_000_000
-    assert found.peak_bytes is not None
-    assert 8_000_000 <= found.peak_bytes < found.allocated_bytes
-    site = found.sites[0]
+    whole, site = found.findings[:2]
+    assert (whole.role, whole.where, whole.counted) == ("the work", "all", "allocations")
+    assert whole.count is not None
+    assert whole.count >= 13
+    assert whole.peak_bytes is not None
+    assert 8_000_000 <= whole.peak_bytes < 23_000_000
     assert f"test_heap.py:{KEEPS} " in site.where
+    assert site.peak_bytes is not None
     assert site.peak_bytes >= 8_000_000
-    assert site.allocations >= 8
     assert found.flame_graph == page
     assert "keep_and_free" in page.read_text()
     # Its links lead to memray's pages, but nothing is loaded from there.
     assert all("bloomberg.github.io" in link for link in find_external(page.read_text()))
-
-
-def test_the_allocations_of_like_work_are_the_same_number_twice() -> None:
-    def work() -> None:
-        kept = [object() for _ in range(5_000)]
-        assert len(kept) == 5_000
-
-    counts = [profile_heap(work, python_allocators=True).allocations for _ in range(2)]
-    assert counts[0] is not None
-    assert counts[0] >= 5_000
-    assert counts[1] == pytest.approx(counts[0], rel=0.01)
+    html = found._repr_html_()
+    assert "a%20%3Cb%3E.html" in html
+    assert "allocations held" in html
+    assert "href" not in HeapProfile("x", reason="no page")._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -118,92 +114,42 @@ def test_a_flame_graph_that_cannot_be_written_costs_no_figures(
     tmp_path: Path, page: str, said: str
 ) -> None:
     (tmp_path / "file").touch()
-    found = profile_heap(keep_and_free, "the work", tmp_path / page, aggregated=True)
+    found = read_capture(memray, captured(tmp_path, keep_and_free), "x", tmp_path / page)
     assert found.flame_graph is None
     assert found.reason is not None
     assert said in found.reason
-    assert found.sites[0].peak_bytes >= 8_000_000
-    assert found.findings()[0].peak_bytes == found.peak_bytes
+    assert found.findings[0].peak_bytes
 
 
-def test_work_that_allocates_nothing_has_no_allocations() -> None:
-    found = profile_heap(lambda: None)
-    assert found.reason is None
-    assert found.allocations is not None
-    assert found.allocations < 100
-    assert found.sites == () or found.sites[0].peak_bytes < 1_000_000
-
-
-def test_an_aggregated_capture_knows_the_peak_and_no_total() -> None:
-    found = profile_heap(keep_and_free, aggregated=True)
-    assert (found.allocations, found.allocated_bytes, found.reason) == (None, None, None)
-    assert found.sites[0].peak_bytes >= 8_000_000
-    assert found.findings()[0].count is None
-
-
-def test_a_second_recording_is_refused_with_a_reason_and_the_first_goes_on() -> None:
-    inner: list[HeapProfile] = []
-    outer = profile_heap(lambda: inner.append(profile_heap(keep_and_free)), aggregated=True)
-    assert outer.reason is None
-    assert inner[0].reason is not None
-    assert "No more than one Tracker" in inner[0].reason
-    assert inner[0].findings() == ()
-
-
-def test_what_the_work_raises_passes_and_the_recording_ends() -> None:
-    with pytest.raises(ZeroDivisionError):
-        profile_heap(lambda: 1 // 0)
-    assert profile_heap(lambda: None, aggregated=True).reason is None
-
-
-def test_without_memray_a_reason_is_given_and_no_work_is_done(
-    monkeypatch: pytest.MonkeyPatch, child: Child
-) -> None:
-    monkeypatch.setitem(sys.modules, "memray", None)
-    done: list[int] = []
-    for found in (
-        profile_heap(lambda: done.append(1)),
-        attach_heap(child.pid, "child", lambda: done.append(1)),
-    ):
-        assert found.reason is not None
-        assert 'pip install "perfkit[profile]"' in found._repr_html_().replace("&quot;", '"')
-    assert done == []
-
-
-def test_a_capture_that_cannot_be_read_is_a_reason(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def spoil() -> None:
-        (capture,) = tmp_path.glob("perfkit-heap-*/capture.bin")
-        capture.unlink()
-        capture.write_bytes(b"nothing")
-
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = profile_heap(spoil)
+def test_a_capture_that_cannot_be_read_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "capture.bin").write_bytes(b"nothing")
+    found = read_capture(memray, tmp_path / "capture.bin", "x", None)
+    assert found.findings == ()
     assert found.reason is not None
     assert "cannot be read" in found.reason
 
 
-def test_a_living_process_is_attached_to_and_lives_on(child: Child, tmp_path: Path) -> None:
+def test_a_process_lives_on_whether_it_is_attached_to_or_refused(
+    child: Child, tmp_path: Path
+) -> None:
     answers: list[str] = []
     page = tmp_path / "flame.html"
-
-    def work() -> None:
-        answers.extend(child.hold(2_000_000) for _ in range(3))
-
-    found = attach_heap(child.pid, "worker-1", work, page)
+    found = attach_heap(
+        child.pid, "worker-1", lambda: answers.extend(child.hold(2_000_000) for _ in range(3)), page
+    )
     assert child.hold(1) == "done\n"
-    if found.reason is not None:  # no debugger here, or no leave
-        assert found.reason.startswith("memray attach: ")
-        assert (answers, found.findings()) == ([], ())
+    assert child.process.poll() is None
+    if found.reason is not None:
+        assert found.reason.startswith("not attached: ")
+        assert (answers, found.findings) == ([], ())
         return
     assert answers == ["done\n"] * 3
-    assert found.allocations is not None
-    assert found.allocations >= 3
-    assert found.peak_bytes is not None
-    assert found.peak_bytes >= 6_000_000
-    assert found.sites[0].where == "<string>:5 hold"
-    assert found.findings()[1].role == "worker-1"
+    whole, site = found.findings[:2]
+    assert whole.count is not None
+    assert whole.count >= 3
+    assert whole.peak_bytes is not None
+    assert whole.peak_bytes >= 6_000_000
+    assert (site.role, site.where) == ("worker-1", "<string>:5 hold")
     assert page.is_file()
 
 
@@ -211,31 +157,56 @@ def test_a_living_process_is_attached_to_and_lives_on(child: Child, tmp_path: Pa
 def test_a_process_that_only_waits_is_given_up_on_and_lives_on(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heap, "ATTACH_TIMEOUT_S", 2.0)
+    attach = debugger.memray
+
+    def impatient(command: str, arguments: list[str], timeout_s: float | None = None) -> str | None:
+        return attach(command, arguments, 2.0 if str(child.pid) in arguments else timeout_s)
+
+    monkeypatch.setattr(debugger, "memray", impatient)
     done: list[int] = []
     found = attach_heap(child.pid, "idle", lambda: done.append(1))
     assert found.reason is not None
-    assert found.reason.startswith("memray attach")
+    assert found.reason.startswith(("not attached: ", "memray attach did not end within 2 s"))
     assert done == []
     # A debugger that left a breakpoint behind would have it die of the next allocation.
     assert [child.hold(1_000_000) for _ in range(3)] == ["done\n"] * 3
 
 
-def test_a_process_that_ends_during_the_work_is_a_reason(child: Child) -> None:
-    def end() -> None:
-        child.process.kill()
-        child.process.wait()
+def test_a_refused_process_is_not_touched(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debugger, "refusal", lambda pid: f"not attached: {pid} would die")
+    monkeypatch.setattr(debugger, "memray", lambda *_: pytest.fail("it was attached to"))
+    found = attach_heap(child.pid, "child", lambda: pytest.fail("the work was done"))
+    assert found == HeapProfile("child", reason=f"not attached: {child.pid} would die")
 
-    found = attach_heap(child.pid, "gone", end)
+
+@pytest.mark.parametrize("failing", ["attach", "detach"])
+def test_an_attachment_that_fails_is_a_reason(
+    child: Child, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr(debugger, "refusal", lambda pid: None)
+    monkeypatch.setattr(
+        debugger, "memray", lambda command, _: "no permission" if command == failing else None
+    )
+    done: list[int] = []
+    found = attach_heap(child.pid, "child", lambda: done.append(1))
+    assert found.findings == ()
     assert found.reason is not None
-    assert found.reason.startswith("memray ")
-    if found.reason.startswith("memray detach"):
-        assert found.reason.endswith(f"memray detach {child.pid}")
-    assert found.findings() == ()
+    assert found.reason.startswith("no permission")
+    assert done == [1] * (failing == "detach")
+    assert found.reason.endswith(f"memray detach {child.pid}") is (failing == "detach")
 
 
-def test_what_cannot_be_attached_to_is_refused() -> None:
-    with pytest.raises(ValueError, match="use profile_heap"):
+def test_without_memray_the_reason_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, child: Child
+) -> None:
+    monkeypatch.setitem(sys.modules, "memray", None)
+    found = attach_heap(child.pid, "child", lambda: pytest.fail("the work was done"))
+    assert found.reason is not None
+    assert 'pip install "perfkit[profile]"' in found.reason
+
+
+def test_an_impossible_process_and_this_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="can't attach to itself"):
         attach_heap(os.getpid(), "me", lambda: None)
     with pytest.raises(ValueError, match="A process id is a whole number"):
         attach_heap(-1, "nobody", lambda: None)

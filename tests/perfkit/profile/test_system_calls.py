@@ -1,4 +1,4 @@
-"""Counts of system calls: what strace writes, and what is said where it may not look."""
+"""Counts of system calls: what strace writes, and the reason where there are none."""
 
 import pytest
 
@@ -21,7 +21,9 @@ def test_a_summary_is_read_without_its_total() -> None:
     assert found.total == 2501
 
 
-def test_what_cannot_be_counted_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_strace_the_counts_are_unknown_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(system_calls, "program", lambda name: None)
     found = count_system_calls(1, lambda: None)
     assert found.total is None
@@ -29,7 +31,7 @@ def test_what_cannot_be_counted_is_unknown_with_a_reason(monkeypatch: pytest.Mon
     assert "not installed" in found.reason
 
 
-def test_a_process_that_is_not_there_is_a_reason_and_no_error() -> None:
+def test_a_process_that_is_not_there_is_a_reason() -> None:
     found = count_system_calls(2**22 + 1, lambda: None)
     assert (found.calls, found.total) == ({}, None)
     assert found.reason

@@ -1,4 +1,4 @@
-"""A process's memory from outside: once, over time, and what is said when there is none."""
+"""A process's memory from outside: once, over time, and the reason where there is none."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_the_memory_of_another_process_is_read_until_it_is_gone(
 
 
 @pytest.mark.parametrize("pid", [-1, "1", 1.0, True])
-def test_what_is_no_process_id_is_refused(pid: Any) -> None:
+def test_an_impossible_process_id_is_refused(pid: Any) -> None:
     with pytest.raises(ValueError, match="A process id is a whole number"):
         process_memory(pid)
 
 
-def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measures_the_system_does_not_tell_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(self: psutil.Process) -> None:
         raise psutil.AccessDenied(self.pid)
 
@@ -78,7 +78,7 @@ def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) 
 
 
 def script(monkeypatch: pytest.MonkeyPatch, readings: list[Full]) -> threading.Event:
-    """What the system will say of this process; after that the process is as good as gone."""
+    """Script the system's answers about this process; after them it counts as gone."""
     told, over = iter(readings), threading.Event()
 
     def read(self: psutil.Process) -> Full:
@@ -103,14 +103,14 @@ def test_a_series_tells_first_last_and_the_highest_of_each_measure(
     series = watch.series
     assert [sample.rss_bytes for sample in series.samples] == [100, 300, 200, 150]
     assert list(series.at_s) == sorted(series.at_s)
-    assert (series.seen, series.dropped) == (4, 0)
+    assert (series.seen, len(series.samples)) == (4, 4)
     assert series.first == MemorySample(100, 10, 20)
     assert series.last == MemorySample(150, 40, 30)
     assert series.peak == MemorySample(300, 90, 70)
     found = {row.where: (row.size_bytes, row.peak_bytes, row.growth_bytes) for row in
-             series.findings()}  # fmt: skip
+             series.findings}  # fmt: skip
     assert found == {"RSS": (150, 300, 50), "USS": (40, 90, 30), "PSS": (30, 70, 10)}
-    assert {(row.source, row.role, row.count) for row in series.findings()} == {
+    assert {(row.source, row.role, row.count) for row in series.findings} == {
         ("sampling", "worker-1", 4)
     }
     frame = series.to_frame()
@@ -126,7 +126,7 @@ def test_at_the_bound_the_oldest_samples_go_and_the_peak_stays(
         assert over.wait(30)
     series = watch.series
     assert [sample.rss_bytes for sample in series.samples] == [200, 150]
-    assert (series.seen, series.dropped) == (4, 2)
+    assert (series.seen, len(series.samples)) == (4, 2)
     assert series.peak == MemorySample(300, 90, 70)
     assert series.first == MemorySample(100, 10, 20)
     assert "oldest 2 samples are not kept" in series._repr_html_()
@@ -146,13 +146,13 @@ def test_a_process_that_ends_leaves_its_samples_and_a_reason(
     assert watch.series.reason.startswith(f"worker-0: process {child.pid} ended after")
 
 
-def test_a_watch_of_nobody_is_a_reason_and_no_error(child: subprocess.Popen[bytes]) -> None:
+def test_a_watch_of_an_ended_process_is_a_reason(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
     with watch_memory(child.pid) as watch:
         pass
     series = watch.series
-    assert (series.samples, series.findings(), series.last) == ((), (), None)
+    assert (series.samples, series.findings, series.last) == ((), (), None)
     assert series.reason == f"process {child.pid}: there is no process {child.pid}"
     assert series.reason in series._repr_html_()
 
@@ -162,7 +162,7 @@ def test_with_rss_alone_the_other_measures_stay_unknown() -> None:
         pass
     assert watch.series.last is not None
     assert watch.series.last.rss_bytes > MIB
-    assert [row.where for row in watch.series.findings()] == ["RSS"]
+    assert [row.where for row in watch.series.findings] == ["RSS"]
     assert watch.series.role == "this process"
     assert watch.series.to_frame()["pss_bytes"].isna().all()
 

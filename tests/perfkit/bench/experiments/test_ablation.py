@@ -10,8 +10,7 @@ from perfkit.bench.experiments.catalogue import ablation
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.stats import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED
-from perfkit.profile import CpuProfile
-from perfkit.profile.calls import Table
+from perfkit.profile.cpu import CpuProfile, Table
 
 BY_NAME = {idea.name: idea for idea in IDEAS}
 TURN = ("cluster/shells/coordinator.py", 10, "_turn")

@@ -3,8 +3,7 @@
 import pytest
 
 from perfkit.bench.experiments.shares import CHOICE, CODEC, TURN, Part, part, share
-from perfkit.profile import CpuProfile
-from perfkit.profile.calls import Function, Table
+from perfkit.profile.cpu import CpuProfile, Function, Table
 
 TURNED: Function = ("cluster/shells/coordinator.py", 10, "_turn")
 PACK: Function = ("cluster/protocol/codec.py", 20, "_pack")

@@ -11,7 +11,7 @@ from perfkit.bench.experiments.roles import RoleTable, RoleUse
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result, load
 from perfkit.evidence.stats import Interval
-from perfkit.profile import waterfall
+from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import baseline

@@ -10,7 +10,7 @@ from perfkit.bench.experiments.ablation import FIGURE, IDEAS, IdeaResult, Study,
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.optimized.specs import ABLATIONS, LADDER
-from perfkit.profile import waterfall
+from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import hot_paths, targets

@@ -8,7 +8,8 @@ from perfkit.bench.experiments.roles import RoleTable, RoleUse
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval
-from perfkit.profile import CpuProfile, waterfall
+from perfkit.profile.cpu import CpuProfile
+from perfkit.profile.latency import waterfall
 from perfkit.report.stories import views
 
 UNKNOWN = Interval(None, None, None, 0.95, "")

@@ -1,8 +1,7 @@
-"""Instruments that watch a living process from outside: attach, let it work, let go.
+"""Tools that watch a living process from outside: attach, do the work, let go.
 
-A sampler or a tracer of another process needs the kernel's leave (ptrace), which containers often
-refuse, and its program may not be there at all. Neither is an error of whoever wanted to look: the
-picture is missing then, and a sentence says why.
+They need the kernel's permission to trace (ptrace), which containers often refuse, and may not be
+installed. Neither is an error: the picture is missing then, and a sentence says why.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 STOP_TIMEOUT_S = 20.0
-#: Of what a tool says when it gives up, the reason fits into so much.
+#: Length of the end of a tool's output that is quoted as its reason.
 REASON_CHARACTERS = 200
 
 
@@ -26,12 +25,11 @@ def program(name: str) -> str | None:
     return str(beside) if beside.is_file() else shutil.which(name)
 
 
-def watch(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | None:
-    """Start a tool, wait until it says `ready`, do the work, and let the tool finish.
+def trace(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | None:
+    """Start a tool, wait until it prints `ready`, do the work, and interrupt it as Ctrl-C does.
 
-    The tool is asked to end as Ctrl-C would. Returns None when it watched all of the work, else why
-    it did not, in one sentence; the work is done only when the tool is ready, and its exceptions
-    pass.
+    Returns None when the tool watched all of the work, else the reason in one sentence. The work is
+    done only when the tool is ready, and its exceptions pass.
     """
     tool = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -56,13 +54,13 @@ def watch(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | 
             tool.kill()
         tool.wait()
         tool.stdout.close()
-    # A tool that ends by the very signal it was sent did as it was told.
+    # The interrupt itself is a normal end.
     if tool.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):
         return f"{Path(argv[0]).name} failed: {reason_of([*said, *rest.splitlines()])}"
     return None
 
 
 def reason_of(said: Sequence[str]) -> str:
-    """The end of what a tool said, on one line."""
+    """The end of a tool's output, on one line."""
     lines = [line.strip() for line in said if line.strip()]
     return " ".join(lines)[-REASON_CHARACTERS:] or "it said nothing"
