@@ -1,7 +1,7 @@
 """The `amdsmi` module that comes with ROCm, where it can be imported.
 
-Its functions raise for whatever a card lacks and answer "N/A" or all ones for the rest, so each is
-asked on its own. What they answered is turned into readings apart from asking.
+Its functions raise for what a card lacks, or answer "N/A" or all ones, so each is asked on its own.
+Answers are parsed apart from asking.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from perfkit.gpu.base import Found, Number, PowerKind
-from perfkit.gpu.tools import ToolError, number_of
+from perfkit.gpu.schema import Found, Number, PowerKind
+from perfkit.gpu.smi import ToolError, number_of
 
 #: A 16- or 32-bit figure of all ones is not available.
 _NOT_AVAILABLE = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
@@ -39,7 +39,7 @@ _ANSWERS: tuple[tuple[str, str, str, Number], ...] = (
 
 
 def ask() -> dict[str, Found]:
-    """The readings of every card now, by PCI address; raises ToolError without the module."""
+    """Every card now, by PCI address; raises ToolError without the module."""
     try:
         module = import_module("amdsmi")
     except Exception as error:  # it loads a shared library, which fails in many ways
@@ -48,7 +48,7 @@ def ask() -> dict[str, Found]:
 
 
 def ask_module(module: ModuleType | Any) -> dict[str, Found]:
-    """The readings of every card of a module that answers as amdsmi does; raises ToolError."""
+    """Every card of a module that answers as amdsmi does; raises ToolError."""
     try:
         module.amdsmi_init()
         handles = list(module.amdsmi_get_processor_handles())
@@ -66,7 +66,7 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
 
 
 def parse(answers: Mapping[str, Any]) -> Found:
-    """The readings in what the functions answered, by the short names of `_ANSWERS`."""
+    """What the functions answered, by the short names of `_ANSWERS`."""
     found = Found()
     for name, function, key, unit in _ANSWERS:
         answer = answers.get(function)

@@ -1,21 +1,22 @@
-"""What each process uses of the cards, from the kernel's fdinfo; only for who asks.
+"""What each process uses of the cards, from the kernel's fdinfo; read on request only.
 
-It has to look at every open file of every process, and sees those of other users as root only. The
-keys are those of the kernel's "DRM client usage stats". A client that several descriptors share is
-counted once.
+That takes a look at every open file of every process, and only root sees those of other users. The
+keys are those of the kernel's "DRM client usage stats". A client that several descriptors share
+counts once.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfkit.gpu.files import HeldFile, read_text
+from perfkit.gpu.record import HeldFile, read_text
 
-#: Text of one descriptor; what is behind this is not looked at.
+#: Bytes read of one descriptor.
 TEXT_BYTES = 16_384
 DESCRIPTORS_MAX = 100_000
 
@@ -25,7 +26,7 @@ _NS = re.compile(r"([0-9]{1,18}) ns")
 
 
 @dataclass(frozen=True)
-class Client:
+class DrmClient:
     """One use of a card through one open file: its bytes, and nanoseconds by engine."""
 
     pci: str
@@ -47,7 +48,7 @@ class ProcessUse:
     engine_ns: Mapping[str, int]
 
 
-def parse(text: str) -> Client | None:
+def parse(text: str) -> DrmClient | None:
     """The client that a descriptor's fdinfo tells of; None when it is not one of amdgpu's.
 
     Memory is `drm-resident-…`, or `drm-memory-…` of kernels before it; an odd value is unknown.
@@ -65,7 +66,7 @@ def parse(text: str) -> Client | None:
         for key, value in facts.items()
         if key.startswith("drm-engine-") and (match := _NS.fullmatch(value))
     }
-    return Client(
+    return DrmClient(
         pci=facts["drm-pdev"].lower(),
         client=int(client) if re.fullmatch(r"[0-9]{1,20}", client) else None,
         vram_bytes=_bytes(facts, "vram"),
@@ -85,10 +86,8 @@ def _bytes(facts: Mapping[str, str], region: str) -> int | None:
 def processes(proc: Path = Path("/proc")) -> list[ProcessUse]:
     """Every process that can be seen to use a card, one row for each card it uses."""
     uses = []
-    for pid in sorted(
-        int(entry) for entry in os.listdir(proc) if entry.isascii() and entry.isdigit()
-    ):
-        by_card: dict[str, dict[object, Client]] = {}
+    for pid in sorted(int(name) for name in os.listdir(proc) if re.fullmatch("[0-9]+", name)):
+        by_card: dict[str, dict[object, DrmClient]] = {}
         for descriptor, client in _clients(proc / str(pid) / "fdinfo"):
             # Without an id a client can't be told from another, and counts for itself.
             identity = descriptor if client.client is None else client.client
@@ -99,30 +98,27 @@ def processes(proc: Path = Path("/proc")) -> list[ProcessUse]:
     return uses
 
 
-def _clients(folder: Path) -> Iterator[tuple[str, Client]]:
+def _clients(folder: Path) -> Iterator[tuple[str, DrmClient]]:
     try:
         descriptors = os.listdir(folder)[:DESCRIPTORS_MAX]
     except OSError:  # it ended, or is another user's
         return
     for descriptor in descriptors:
-        file = HeldFile(folder / descriptor)
         try:
-            client = parse(file.read(TEXT_BYTES).decode("utf-8", "replace"))
+            content = HeldFile(folder / descriptor).read(TEXT_BYTES)
         except OSError:
             continue
-        finally:
-            file.close()
+        client = parse(content.decode("utf-8", "replace"))
         if client is not None:
             yield descriptor, client
 
 
-def _sum(pid: int, name: str | None, pci: str, clients: list[Client]) -> ProcessUse:
-    engines: dict[str, int] = {}
+def _sum(pid: int, name: str | None, pci: str, clients: list[DrmClient]) -> ProcessUse:
+    engine_ns: Counter[str] = Counter()
     for client in clients:
-        for engine, ns in client.engine_ns.items():
-            engines[engine] = engines.get(engine, 0) + ns
+        engine_ns.update(client.engine_ns)
     vram = [c.vram_bytes for c in clients if c.vram_bytes is not None]
     gtt = [c.gtt_bytes for c in clients if c.gtt_bytes is not None]
     return ProcessUse(
-        pid, name, pci, sum(vram) if vram else None, sum(gtt) if gtt else None, engines
+        pid, name, pci, sum(vram) if vram else None, sum(gtt) if gtt else None, dict(engine_ns)
     )

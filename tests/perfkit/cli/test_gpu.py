@@ -11,7 +11,7 @@ from typer.testing import Result
 from perfkit.cli import gpu
 from perfkit.gpu import fdinfo
 from perfkit.gpu.fdinfo import ProcessUse
-from tests.perfkit.gpu.trees import POLARIS, plant
+from perfkit.gpu.made_up import POLARIS, plant
 
 Call = Callable[..., Result]
 #: The names that programs rely on.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.fdinfo import Client, ProcessUse, parse, processes
+from perfkit.gpu.fdinfo import DrmClient, ProcessUse, parse, processes
 
 ONE = (
     "pos:\t0\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:0A:00.0\ndrm-client-id:\t7\n"
@@ -14,7 +14,8 @@ ONE = (
 
 
 def test_a_descriptor_of_a_card() -> None:
-    assert parse(ONE) == Client("0000:0a:00.0", 7, 2 << 20, 1 << 20, {"gfx": 1000, "compute": 500})
+    engine_ns = {"gfx": 1000, "compute": 500}
+    assert parse(ONE) == DrmClient("0000:0a:00.0", 7, 2 << 20, 1 << 20, engine_ns)
 
 
 def test_resident_memory_comes_before_the_older_key() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from cluster.vocabulary.task import Gpu, Load
 from perfkit.gpu import probe as module
-from perfkit.gpu.base import GpuSample
 from perfkit.gpu.card import Card
+from perfkit.gpu.made_up import POLARIS, plant
 from perfkit.gpu.probe import HUNG_AFTER_S, WELL_AFTER_S, GpuProbe, complaint
-from tests.perfkit.gpu.trees import POLARIS, Kernel, plant, sample_of
+from perfkit.gpu.schema import GpuSample
+from tests.perfkit.gpu.trees import Kernel, sample_of
 
 HOST = Load(rss_bytes=1, memory_free_bytes=2)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu import sampler as module
-from perfkit.gpu.base import State
 from perfkit.gpu.card import Cards
+from perfkit.gpu.made_up import POLARIS, plant
 from perfkit.gpu.sampler import GROUPS, GpuSampler, read_pcie_bw, samples_html
-from tests.perfkit.gpu.trees import POLARIS, Kernel, plant
+from perfkit.gpu.schema import CardState
+from tests.perfkit.gpu.trees import Kernel
 
 PCI = "0000:0a:00.0"
 
@@ -159,7 +160,7 @@ def test_the_frame_has_a_row_for_each_reading(tmp_path: Path, clock: Clock) -> N
 def test_a_table_for_notebooks(tmp_path: Path) -> None:
     plant(tmp_path)
     shown = GpuSampler(Cards(tmp_path))._repr_html_()
-    for text in (PCI, "AMD Polaris 10", "37 %", "1024.00 MiB", "83.021 W", "61 °C", "611 MHz"):
+    for text in (PCI, "AMD Polaris 10", "37 %", "1.0 GiB", "83.02 W", "61 °C", "611 MHz"):
         assert text in shown
     assert "No AMD card was found." in samples_html([])
 
@@ -180,4 +181,4 @@ def test_a_sleeping_card_is_watched_without_waking_it(tmp_path: Path, kernel: Ke
     for group in sampler.rates_hz:
         sampler.read(group)
     assert set(kernel.read) == {"runtime_status"}
-    assert {row.state for row in sampler.rows(PCI, "activity")} == {State.SUSPENDED}
+    assert {row.state for row in sampler.rows(PCI, "activity")} == {CardState.SUSPENDED}

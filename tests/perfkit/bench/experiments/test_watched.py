@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from perfkit.bench.experiments.catalogue import watched as module
 from perfkit.bench.experiments.watched import Origin, Series, Watched, energy, find_cards, watch
 from perfkit.bench.workloads.load import ExperimentError
+from perfkit.gpu.made_up import plant
 from perfkit.gpu.sampler import GAP_MAX_S
 from perfkit.optimized.specs import OPTIMIZED
-from tests.perfkit.gpu.trees import plant
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from perfkit.bench.goals.gpu_fuzz import fuzz
+from perfkit.gpu.base import Found
 
 from perfkit.bench.goals import gpu, gpu_fuzz
 from perfkit.bench.goals.gpu import GOALS, GpuSizes, measure_gpu
-from perfkit.bench.goals.gpu_fuzz import fuzz
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.gpu import files, sysfs
-from perfkit.gpu.base import Found
-from tests.perfkit.gpu.trees import plant
+from perfkit.gpu.made_up import plant
 
 SMALL = GpuSizes(rounds=4, samples=20, watch_s=0.02, inputs=40)
 

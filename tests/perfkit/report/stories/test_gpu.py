@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from perfkit.gpu.base import GpuSample, PowerKind
 
 from perfkit.bench.experiments.watched import Block, Origin, Series, Source, Watched, WatchedCard
 from perfkit.bench.goals.gpu import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
-from perfkit.gpu.base import GpuSample, PowerKind
 from perfkit.gpu.rocprof import RocprofError
 from perfkit.report.engine import headlines
 from perfkit.report.stories import gpu
