@@ -105,5 +105,5 @@ def _answers(module: Any, handle: Any) -> dict[str, Any]:
 def _answer(question: Callable[[], Any]) -> Any:
     try:
         return question()
-    except Exception:  # what a card can't tell is unknown, whatever is raised for it
+    except Exception:  # what a card can't tell is unknown; each release raises its own
         return None

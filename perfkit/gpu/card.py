@@ -80,7 +80,7 @@ class Card:
         return replace(identity, state=state, is_apu=is_apu, **_values(found))
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
-        """What the sources know of some fields, whatever the card is doing."""
+        """What the sources know of some fields, in any state of the card."""
         found = Found()
         parse_sysfs(record, wanted, found)
         parse_metrics(record, [name for name in wanted if name not in found.values], found)

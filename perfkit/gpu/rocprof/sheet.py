@@ -1,7 +1,7 @@
-"""A CSV file as rows of named values, with the repairs that such files need.
+"""A CSV file as rows of named values, repaired.
 
-Kernel names are C++ signatures, full of commas and quotes, and not every tool on the way quotes
-them; merging the passes of a profile by script leaves the same column more than once.
+Kernel names are C++ signatures, full of commas and quotes, and not every tool quotes them. Scripts
+that merge the passes of a profile repeat columns.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from perfkit.gpu.rocprof.cells import Source, clean
-from perfkit.gpu.rocprof.records import NAME, NO_COUNTERS, Row
+from perfkit.gpu.rocprof.cells import SourceFile, clean
+from perfkit.gpu.rocprof.records import NAME, NO_COUNTERS, ProfileRecord
 
-#: `wave_size_3` and `BeginNs.1` are what merging by pandas makes of a name that is there already.
+#: pandas merges a name that exists already as `wave_size_3` or `BeginNs.1`.
 _MERGED = re.compile(r"(.+?)(?:_|(\.))\d{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The names in the header, once each, and how to get at the rows."""
+    """The names in the header, once each, and the rows."""
 
     columns: tuple[str, ...]
     lines: tuple[tuple[int, tuple[str, ...]], ...]
     places: tuple[tuple[int, ...], ...]
-    source: Source
+    source: SourceFile
 
-    def rows(self) -> Iterator[Row]:
-        """Each row by column; where a repeated column contradicts itself, its value is unknown."""
+    def rows(self) -> Iterator[ProfileRecord]:
+        """Each row by column; a repeated column that contradicts itself is unknown."""
         for line, cells in self.lines:
             fields: dict[str, str | None] = {}
             for name, places in zip(self.columns, self.places, strict=True):
@@ -37,15 +37,15 @@ class Sheet:
                 if any(cells[place].strip() != cells[places[0]].strip() for place in places[1:]):
                     self.source.note(f"the columns {name} differ, so it is unknown", line)
                     fields[name] = None
-            yield Row(fields, self.source, line)
+            yield ProfileRecord(fields, self.source, line)
 
 
-def read_sheet(text: str, source: Source) -> Sheet:
+def read_sheet(text: str, source: SourceFile) -> Sheet:
     """Split the text of a CSV file (RFC 4180), the first line being the header.
 
-    A name with unquoted commas is put together again, a last line without its end is left out, and
-    columns of one name become one; each with a note. Raises RocprofError for a row that does not
-    fit the header and for quotes that do not close.
+    Joins a name with unquoted commas, leaves out a last line that is cut, and makes columns of one
+    name one; each with a note. Raises RocprofError for a row that does not fit the header and for
+    quotes that do not close.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records: list[tuple[int, list[str]]] = []
@@ -84,9 +84,9 @@ def _without_end(cells: list[str], wanted: int) -> list[str]:
 
 
 def _with_name_joined(
-    cells: list[str], header: Sequence[str], source: Source, line: int
+    cells: list[str], header: Sequence[str], source: SourceFile, line: int
 ) -> list[str]:
-    """A row whose kernel name was not quoted, if the name that results has its brackets closed."""
+    """A row with its unquoted kernel name joined, if that closes the name's brackets."""
     at = next((place for place, name in enumerate(header) if name in NAME), None)
     extra = len(cells) - len(header)
     if at is None:
@@ -98,8 +98,8 @@ def _with_name_joined(
     return [*cells[:at], name, *cells[at + extra + 1 :]]
 
 
-def _places(header: Sequence[str], source: Source) -> dict[str, list[int]]:
-    """Where each column is, with those that are the same under another number joined."""
+def _places(header: Sequence[str], source: SourceFile) -> dict[str, list[int]]:
+    """Where each column is; columns with the same name but a number are one."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(header):
         match = _MERGED.fullmatch(name)

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from perfkit.gpu.rocprof.cells import LostDigits, NotANumber, Source, clean, number
-from perfkit.gpu.rocprof.records import NO_COUNTERS, START, Row, kernel_of, transfer_of
+from perfkit.gpu.rocprof.cells import LostDigits, NotANumber, SourceFile, clean, number
+from perfkit.gpu.rocprof.records import NO_COUNTERS, START, ProfileRecord, kernel_of, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
 _KERNEL_CATEGORIES = frozenset({"gpu", "kernel"})
 _COPY_CATEGORIES = frozenset({"copy", "gpu_memcpy"})
-#: What rocprof v1 puts among the kernels to show that the queue waits.
+#: rocprof v1 puts it among the kernels to show that the queue waits.
 _BARRIER = "<barrier packet>"
 _GPU_TRACK = re.compile(r"GPU *\d*", re.ASCII)
 #: From microseconds to nanoseconds, as a power of ten.
@@ -30,10 +30,10 @@ _NS_SHIFT = 3
 _Timed = TypeVar("_Timed", Kernel, Transfer)
 
 
-def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
+def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
     """The kernels and copies among the events, in their order.
 
-    Raises RocprofError for what is no JSON, holds no events, or has values of the wrong kind.
+    Raises RocprofError for text that is no JSON, for no events and for text in place of a number.
     """
     events = [event for event in _events(text, source) if isinstance(event, Mapping)]
     tracks = {
@@ -51,7 +51,7 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
             )
         if event.get("ph") != "X":
             continue
-        row = Row(_fields(event, name, source), source)
+        row = ProfileRecord(_fields(event, name, source), source)
         if kind == "copy":
             transfers.append(_timed(transfer_of(row, name), row, event))
         elif kind == "kernel" and name != _BARRIER and (kernel := kernel_of(row)) is not None:
@@ -59,9 +59,9 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     return tuple(kernels), tuple(transfers)
 
 
-def _events(text: str, source: Source) -> Sequence[Any]:
+def _events(text: str, source: SourceFile) -> Sequence[Any]:
     try:
-        # Numbers stay text, as in the other formats: a double would round what is above 2**53.
+        # Numbers stay text, as in the other formats: a double would round those above 2**53.
         content = json.loads(text, parse_float=str, parse_int=str)
     except json.JSONDecodeError as error:
         raise source.error(
@@ -93,8 +93,10 @@ def _kind(event: Mapping[str, Any], tracks: Mapping[str | None, str]) -> str | N
     return "kernel" if _GPU_TRACK.fullmatch(track) else None
 
 
-def _fields(event: Mapping[str, Any], name: str | None, source: Source) -> dict[str, str | None]:
-    """What an event says in `args`, as far as it is a known column or a counter, and its name."""
+def _fields(
+    event: Mapping[str, Any], name: str | None, source: SourceFile
+) -> dict[str, str | None]:
+    """The name of an event, and the columns and counters in its `args`."""
     fields: dict[str, str | None] = {"KernelName": name}
     for key, value in _mapping(event.get("args")).items():
         text = _text(value)
@@ -103,8 +105,8 @@ def _fields(event: Mapping[str, Any], name: str | None, source: Source) -> dict[
     return fields
 
 
-def _timed(record: _Timed, row: Row, event: Mapping[str, Any]) -> _Timed:
-    """The record with the event's own times, unless the exact ones are in its `args`."""
+def _timed(record: _Timed, row: ProfileRecord, event: Mapping[str, Any]) -> _Timed:
+    """The record with the event's own times, unless its `args` have the exact ones."""
     if row.text(START) is not None:
         return record
     row.source.note("times are to the microsecond; shorter durations are written as 1 µs")
@@ -112,7 +114,7 @@ def _timed(record: _Timed, row: Row, event: Mapping[str, Any]) -> _Timed:
     return replace(record, start_ns=start_ns, duration_ns=_ns(row, event, "dur"))
 
 
-def _ns(row: Row, event: Mapping[str, Any], name: str) -> int | None:
+def _ns(row: ProfileRecord, event: Mapping[str, Any], name: str) -> int | None:
     text = _text(event.get(name))
     if text is None:
         return None
@@ -134,7 +136,7 @@ def _ns(row: Row, event: Mapping[str, Any], name: str) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    """A scalar of JSON as text without half surrogates, None for anything else."""
+    """A scalar of JSON as text without half surrogates; else None."""
     if not isinstance(value, str):
         return None
     return value.encode("utf-8", "replace").decode()

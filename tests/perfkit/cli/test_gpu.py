@@ -3,13 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import Result
 
 from perfkit.cli import gpu
-from perfkit.gpu import fdinfo
+from perfkit.gpu import fdinfo, tools
 from perfkit.gpu.fdinfo import ProcessUse
 from perfkit.gpu.made_up import POLARIS, plant
 
@@ -58,9 +57,9 @@ def test_people_see_a_few_lines_to_a_card(perfkit: Call, tmp_path: Path) -> None
     assert ran.exit_code == 0
     assert ran.stdout.splitlines() == [
         "0000:0a:00.0  AMD Polaris 10 [1002:67df], amdgpu, active",
-        "  busy 37 %, memory controller –; VRAM 1.0 GiB of 8.0 GiB, GTT 20.0 MiB",
-        "  core 611 MHz, memory 2000 MHz, 900 mV; power 83.02 W (instant) of 145 W",
-        "  edge 61 °C, junction –, memory –; fan 1210 rpm; PCIe 3.0 x16",
+        "  busy 37 %, memory controller unknown; VRAM 1.0 GiB of 8.0 GiB, GTT 20.0 MiB",
+        "  core 611 MHz, memory 2,000 MHz, 900 mV; power 83.02 W (instant) of 145 W",
+        "  edge 61 °C, junction unknown, memory unknown; fan 1,210 rpm; PCIe 3.0 x16",
         "  unknown or doubtful: mem_busy_pct",
     ]
 
@@ -90,16 +89,11 @@ def test_wrong_words_are_told(perfkit: Call, arguments: list[str], complaint: st
 
 
 def test_tools_are_asked_on_request(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
-
-    def cards(root: Path, tools: bool) -> Any:
-        seen.append(tools)
-        return made(root, tools)
-
-    made = gpu._cards
-    monkeypatch.setattr(gpu, "_cards", cards)
-    assert perfkit("gpu", "--tools", "--json").exit_code == 0
-    assert seen == [True]
+    made: list[bool] = []
+    monkeypatch.setattr(tools, "vendor_tools", lambda: made.append(True) or ())
+    for arguments, asked in (((), 0), (("--tools",), 1)):
+        assert perfkit("gpu", "--json", *arguments).exit_code == 0
+        assert len(made) == asked
 
 
 def test_watching_gives_a_line_each_second(
@@ -134,4 +128,4 @@ def test_processes_are_shown_on_request(perfkit: Call, tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     shown = perfkit("gpu", "--drm-root", tmp_path / "drm", "--processes").stdout
-    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT –" in shown
+    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT unknown" in shown

@@ -351,8 +351,8 @@ def test_a_profile_of_nothing_says_so() -> None:
     [
         ("", "a.csv: empty; profile again"),
         (" \n\n", "a.csv: empty"),
-        ("hello\n", "a.csv, line 1: nothing that rocprof writes; it begins with 'hello'"),
-        ("a,b\n1,2\n", "a.csv, line 1: nothing that rocprof writes; it begins with 'a,b'"),
+        ("hello\n", "a.csv, line 1: not written by rocprof; it begins with 'hello'"),
+        ("a,b\n1,2\n", "a.csv, line 1: not written by rocprof; it begins with 'a,b'"),
         (b"\xff\xfea\x00", "UTF-16; save it as UTF-8"),
         (b"\x1f\x8b\x08", "gzip; unpack it"),
         (b"SQLite format 3\x00", "a database"),
