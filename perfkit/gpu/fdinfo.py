@@ -27,7 +27,7 @@ _NS = re.compile(r"([0-9]{1,18}) ns")
 
 @dataclass(frozen=True)
 class DrmClient:
-    """One use of a card through one open file: its bytes, and nanoseconds by engine."""
+    """The use of a card through one open file: bytes, and nanoseconds by engine."""
 
     pci: str
     client: int | None
@@ -38,7 +38,7 @@ class DrmClient:
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """What one process uses of one card; `engine_ns` counts up since its files were opened."""
+    """The use of one card by one process; `engine_ns` counts up since its files were opened."""
 
     pid: int
     name: str | None
@@ -49,15 +49,12 @@ class ProcessUse:
 
 
 def parse(text: str) -> DrmClient | None:
-    """The client that a descriptor's fdinfo tells of; None when it is not one of amdgpu's.
+    """The client in a descriptor's fdinfo; None if it is not one of amdgpu's.
 
     Memory is `drm-resident-…`, or `drm-memory-…` of kernels before it; an odd value is unknown.
     """
-    facts: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.startswith("drm-"):
-            facts[key] = value.strip()
+    pairs = (line.partition(":") for line in text.splitlines())
+    facts = {key: value.strip() for key, _, value in pairs}
     if facts.get("drm-driver") != "amdgpu" or "drm-pdev" not in facts:
         return None
     client = facts.get("drm-client-id", "")

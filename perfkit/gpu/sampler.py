@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import UNKNOWN, quantity, size
@@ -203,19 +203,16 @@ class GpuSampler:
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each sample of each card, oldest first; fields not read then are None."""
-        watched = [name for group in self.rates_hz for name in GROUPS[group]]
-        rows = [
-            (row, key, group)
+        rows: list[dict[str, Any]] = [
+            {"pci": key, "monotonic_s": row.monotonic_s, "state": row.state.value}
+            | dict(zip(GROUPS[group], row.values, strict=True))
             for key in self.tracks
             for group in self.rates_hz
             for row in self.rows(key, group)
         ]
-        table = [
-            {"pci": key, "monotonic_s": row.monotonic_s, "state": row.state.value}
-            | dict(zip(GROUPS[group], row.values, strict=True))
-            for row, key, group in sorted(rows, key=lambda each: each[0].monotonic_s)
-        ]
-        return data_frame(table, ["pci", "monotonic_s", "state", *watched])
+        rows.sort(key=lambda row: row["monotonic_s"])
+        watched = [name for group in self.rates_hz for name in GROUPS[group]]
+        return data_frame(rows, ["pci", "monotonic_s", "state", *watched])
 
     def _repr_html_(self) -> str:
         return samples_html(self.samples())

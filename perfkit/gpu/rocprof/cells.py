@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 
 #: A double holds every whole number up to this one (IEEE 754, binary64).
@@ -17,7 +19,7 @@ EXACT_MAX = 2**53
 LINES_NAMED = 3
 UNKNOWN_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
 
-_NUMBER = re.compile(r"(-?)(\d{1,40})(?:\.(\d{0,40}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
 class RocprofError(ValueError):
@@ -65,24 +67,18 @@ def number(text: str, shift: int = 0) -> int | float:
     Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for a number
     above 2**53 with a point or an exponent, which a double has rounded. Raises NotANumber.
     """
-    match = _NUMBER.fullmatch(text)
-    if match is None:
+    if not _NUMBER.fullmatch(text):
         raise NotANumber(text)
-    sign, whole, fraction, power = match.groups()
-    digits = int(whole + (fraction or ""))
-    exponent = int(power or 0) - len(fraction or "")
-    if digits and exponent > 0:
+    is_whole = text.lstrip("-").isdigit()
+    if is_whole and not shift:
+        return int(text)
+    written = Decimal(text)
+    if written and int(written.as_tuple().exponent) > 0:
         raise LostDigits(text)
-    rounded = fraction is not None or power is not None
-    if rounded and digits > EXACT_MAX * 10**-exponent:
+    if not is_whole and written.copy_abs() > EXACT_MAX:
         raise LostDigits(text)
-    if sign:
-        digits = -digits
-    exponent = exponent + shift if digits else 0
-    if exponent >= 0:
-        return int(digits * 10**exponent)
-    value, rest = divmod(digits, 10**-exponent)
-    return int(value) if not rest else float(digits / 10**-exponent)
+    value = Fraction(written) * 10**shift
+    return int(value) if value.denominator == 1 else float(value)
 
 
 def clean(text: str, source: SourceFile, line: int | None) -> str:

@@ -83,17 +83,17 @@ class ProfileRecord:
         found = self.text(names)
         return None if found is None else clean(found[1], self.source, self.line)
 
-    def figure(self, names: tuple[str, ...]) -> int | float | None:
-        """A number of 0 or more; None with a note if it cannot be trusted.
+    def figure(self, names: tuple[str, ...], shift: int = 0, place: str = "") -> int | float | None:
+        """A number of 0 or more times 10**shift; None with a note if it cannot be trusted.
 
-        Raises RocprofError for text that is no number.
+        Raises RocprofError for text that is no number, with the `place` of a record without lines.
         """
         found = self.text(names)
         if found is None:
             return None
         name, text = found
         try:
-            value = number(text)
+            value = number(text, shift)
         except LostDigits:
             self.source.note(
                 f"{name} has lost its last digits and is unknown; a spreadsheet does that (it "
@@ -103,7 +103,7 @@ class ProfileRecord:
             return None
         except NotANumber:
             raise self.source.error(
-                f"{name} is {text[:40]!r}, which is no number",
+                f"{name}{place} is {text[:40]!r}, which is no number",
                 "profile again, or delete the record",
                 self.line,
             ) from None

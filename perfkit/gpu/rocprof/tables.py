@@ -7,7 +7,7 @@ says how many they were.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.tables import data_frame, html_table
@@ -15,7 +15,6 @@ from perfkit.evidence.text import UNKNOWN, quantity, size
 
 if TYPE_CHECKING:
     import pandas as pd
-    from _typeshed import DataclassInstance
 
 NS_PER_S = 1_000_000_000
 #: The notebook's view shows no more rows; the frame has all.
@@ -102,7 +101,7 @@ class TopKernels:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per kernel name; the columns are the fields of KernelTotal."""
-        return data_frame(self.kernels, _names(KernelTotal))
+        return data_frame(self.kernels, KernelTotal.__match_args__)
 
     def _repr_html_(self) -> str:
         caption = f"Kernels that took the most time, {len(self.kernels)} of {self.names}"
@@ -162,7 +161,7 @@ class KernelProfile:
 
     def transfers_frame(self) -> pd.DataFrame:
         """One row per copy; the columns are the fields of Transfer."""
-        return data_frame(self.transfers, _names(Transfer))
+        return data_frame(self.transfers, Transfer.__match_args__)
 
     def to_json(self, top: TopKernels) -> dict[str, Any]:
         """Everything as JSON values: kernels with their counters, transfers, notes and the top."""
@@ -188,10 +187,6 @@ class KernelProfile:
             (_kernel_texts(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
             notes,
         )
-
-
-def _names(kind: type[DataclassInstance]) -> list[str]:
-    return [each.name for each in fields(kind)]
 
 
 def _time_text(time_ns: float | None) -> str:

@@ -115,24 +115,10 @@ def _timed(record: _Timed, row: ProfileRecord, event: Mapping[str, Any]) -> _Tim
 
 
 def _ns(row: ProfileRecord, event: Mapping[str, Any], name: str) -> int | None:
-    text = _text(event.get(name))
-    if text is None:
-        return None
-    try:
-        value = round(number(text, _NS_SHIFT))
-    except LostDigits:
-        row.source.note(f"{name} has lost its last digits and is unknown")
-        return None
-    except NotANumber:
-        raise row.source.error(
-            f"{name} of {clean(_text(event.get('name')) or '', row.source, None)[:40]!r} is "
-            f"{text[:40]!r}, which is no number",
-            "profile again, or delete the event",
-        ) from None
-    if value < 0:
-        row.source.note(f"{name} is below 0, which cannot be, and is unknown")
-        return None
-    return value
+    place = f" of {clean(_text(event.get('name')) or '', row.source, None)[:40]!r}"
+    times = ProfileRecord({name: _text(event.get(name))}, row.source)
+    value = times.figure((name,), _NS_SHIFT, place)
+    return None if value is None else round(value)
 
 
 def _text(value: object) -> str | None:

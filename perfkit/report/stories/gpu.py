@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.watched import Origin, Watched, WatchedCard, resolved
 from perfkit.bench.goals.gpu import GOALS
@@ -23,9 +22,6 @@ from perfkit.report.figures.panels import Panel, panels
 from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
 from perfkit.report.stories.views import FULL, Words, said
 
-if TYPE_CHECKING:
-    from perfkit.evidence.samples import Interval
-
 TOP = 10
 TEMPERATURES = {"edge": "temp_edge_c", "junction": "temp_junction_c", "memory": "temp_memory_c"}
 LABELS = {
@@ -39,7 +35,7 @@ FLAT = "Its files do not change, so its lines are flat."
 
 @dataclass(frozen=True)
 class Shown:
-    """Parts of a page that belong together, one below the other."""
+    """Parts of a page, one below the other."""
 
     parts: tuple[str, ...]
 
@@ -112,10 +108,9 @@ def energy(watched: Watched) -> Shown:
     """Power and energy per task of each card, and how they were found."""
     rows = []
     for card in watched.cards:
-        per_task = watched.energy_mj_per_task(card)
         kind = card.sample.power_kind
         power = _range(card.series["power_w"], "W") + (f" ({kind.value})" if kind else "")
-        rows.append((card.key, LABELS[watched.source.origin], power, _said(per_task, "mJ")))
+        rows.append((card.key, LABELS[watched.source.origin], power, _per_task(watched, card)))
     notes = [
         f"Medians over {len(watched.blocks)} blocks, with 95 % intervals: the whole card's power, "
         "idle power too, while tasks ran. Unknown if one power is.",
@@ -150,10 +145,11 @@ def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
 def bandwidths(top: TopKernels) -> Figure:
     """Bandwidth of each kernel in GB/s, beside the card's peak if it is known."""
     peak = None if top.peak_bytes_per_s is None else top.peak_bytes_per_s / 1e9
-    rows = [
-        Bar(_short(kernel.name), _giga(kernel.bandwidth_bytes_per_s), claim=peak)
-        for kernel in top.kernels
-    ]
+    rows = []
+    for kernel in top.kernels:
+        bandwidth = kernel.bandwidth_bytes_per_s
+        giga = None if bandwidth is None else bandwidth / 1e9
+        rows.append(Bar(_short(kernel.name), giga, claim=peak))
     return bars_with_intervals(
         rows,
         "GB/s",
@@ -206,8 +202,13 @@ def _card_words(watched: Watched, card: WatchedCard) -> str:
         f"{card.key}: busy {_range(series['gpu_busy_pct'], '%')}, VRAM "
         f"{_range(_scaled(series['vram_used_bytes'], 1 / MIB), 'MiB')}, power "
         f"{_range(series['power_w'], 'W')}, temperature {_range(hottest, '°C')}; energy per task "
-        f"{_said(watched.energy_mj_per_task(card), 'mJ')}."
+        f"{_per_task(watched, card)}."
     )
+
+
+def _per_task(watched: Watched, card: WatchedCard) -> str:
+    found = watched.energy_mj_per_task(card)
+    return measured(found.value, "mJ", found.low, found.high)
 
 
 def _provider_words(watched: Watched) -> str:
@@ -246,14 +247,6 @@ def _range(points: Series, unit: str) -> str:
     text = quantity(high, unit) if low == high else interval(low, high, unit)
     lost = len(points) - len(known)
     return f"{text}, {lost} of {len(points)} samples unknown" if lost else text
-
-
-def _said(figure: Interval, unit: str) -> str:
-    return measured(figure.value, unit, figure.low, figure.high)
-
-
-def _giga(value: float | None) -> float | None:
-    return None if value is None else value / 1e9
 
 
 def _short(name: str, longest: int = 36) -> str:
