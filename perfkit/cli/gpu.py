@@ -143,14 +143,13 @@ def _lines(sample: GpuSample) -> list[str]:
 
     kind = f" ({sample.power_kind.value})" if sample.power_kind else ""
     width = "" if sample.pcie_width is None else f".0 x{sample.pcie_width}"
-    sclk_mhz, mclk_mhz = (hz and hz / 1e6 for hz in (sample.sclk_hz, sample.mclk_hz))
     return [
         f"busy {quantity(sample.gpu_busy_pct, '%')}, memory controller "
         f"{quantity(sample.mem_busy_pct, '%')}; VRAM {size(sample.vram_used_bytes)} of "
         f"{size(sample.vram_total_bytes)}, GTT {size(sample.gtt_used_bytes)}",
-        f"core {quantity(sclk_mhz, 'MHz')}, memory {quantity(mclk_mhz, 'MHz')}, "
-        f"{quantity(sample.voltage_mv, 'mV')}; power {quantity(sample.power_w, 'W')}{kind} of "
-        f"{quantity(sample.power_cap_w, 'W')}",
+        f"core {quantity(sample.sclk_hz, 'MHz', 1e-6)}, memory "
+        f"{quantity(sample.mclk_hz, 'MHz', 1e-6)}, {quantity(sample.voltage_mv, 'mV')}; power "
+        f"{quantity(sample.power_w, 'W')}{kind} of {quantity(sample.power_cap_w, 'W')}",
         f"edge {quantity(sample.temp_edge_c, '°C')}, junction "
         f"{quantity(sample.temp_junction_c, '°C')}, memory {quantity(sample.temp_memory_c, '°C')}; "
         f"fan {quantity(sample.fan_rpm, 'rpm')}; PCIe {quantity(sample.pcie_gen)}{width}",

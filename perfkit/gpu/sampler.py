@@ -298,7 +298,7 @@ def samples_html(samples: Sequence[GpuSample], caption: str = "GPU cards") -> st
                 size(sample.vram_total_bytes),
                 quantity(sample.power_w, "W"),
                 quantity(sample.hottest_c, "°C"),
-                quantity(None if sample.sclk_hz is None else sample.sclk_hz / 1e6, "MHz"),
+                quantity(sample.sclk_hz, "MHz", 1e-6),
             )
             for sample in samples
         ],

@@ -11,9 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perfkit.gpu.rocprof.cells import RocprofError, SourceFile
-from perfkit.gpu.rocprof.csv_files import copies, counted_kernels, kernels_of, traced_kernels
+from perfkit.gpu.rocprof.csv_files import (
+    Sheet,
+    copies,
+    counted_kernels,
+    kernels_of,
+    read_sheet,
+    traced_kernels,
+)
 from perfkit.gpu.rocprof.records import NAME
-from perfkit.gpu.rocprof.sheet import Sheet, read_sheet
 from perfkit.gpu.rocprof.tables import Kernel, KernelProfile, KernelTotal, TopKernels, Transfer
 from perfkit.gpu.rocprof.trace import read_trace
 from perfkit.gpu.rocprof.v2 import RECORD, read_lines

@@ -61,13 +61,18 @@ class SourceFile:
         return tuple(f"{_lines(lines)}{text}" for text, lines in self._notes.items())
 
 
+def is_number(text: str) -> bool:
+    """Whether `number` takes it for one, with or without all its digits."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def number(text: str, shift: int = 0) -> int | float:
     """A number times 10**shift, exact if it is whole.
 
     Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for a number
     above 2**53 with a point or an exponent, which a double has rounded. Raises NotANumber.
     """
-    if not _NUMBER.fullmatch(text):
+    if not is_number(text):
         raise NotANumber(text)
     is_whole = text.lstrip("-").isdigit()
     if is_whole and not shift:

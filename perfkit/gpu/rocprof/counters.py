@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Counters: TypeAlias = Mapping[str, int | float | None]
 Flow: TypeAlias = Literal["fetched", "written"]
@@ -71,8 +71,7 @@ FORMULAS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Bytes of one flow, None if unknown; `how` says how they follow, or why not."""
 
     size_bytes: int | None

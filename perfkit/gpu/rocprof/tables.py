@@ -111,7 +111,7 @@ class TopKernels:
         """A header and a row of texts for each kernel."""
         header = ["kernel", "calls", "total", "mean", "share of time", "bandwidth"]
         if self.peak_bytes_per_s is not None:
-            header.append(f"of {_bandwidth_text(self.peak_bytes_per_s)}")
+            header.append(f"of {quantity(self.peak_bytes_per_s, 'GB/s', 1e-9)}")
         return header, [_total_texts(total)[: len(header)] for total in self.kernels]
 
 
@@ -189,19 +189,6 @@ class KernelProfile:
         )
 
 
-def _time_text(time_ns: float | None) -> str:
-    return quantity(None if time_ns is None else time_ns / 1e3, "µs")
-
-
-def _bandwidth_text(bytes_per_s: float | None) -> str:
-    """In GB/s of 10⁹ bytes, as data sheets give it."""
-    return quantity(None if bytes_per_s is None else bytes_per_s / 1e9, "GB/s")
-
-
-def _share_text(share: float | None) -> str:
-    return quantity(None if share is None else 100 * share, "%")
-
-
 def _total_texts(total: KernelTotal) -> list[str]:
     calls = f"{total.calls:,}"
     if total.timed_calls < total.calls:
@@ -209,11 +196,11 @@ def _total_texts(total: KernelTotal) -> list[str]:
     return [
         total.name,
         calls,
-        _time_text(total.total_ns),
-        _time_text(total.mean_ns),
-        _share_text(total.time_share),
-        _bandwidth_text(total.bandwidth_bytes_per_s),
-        _share_text(total.peak_share),
+        quantity(total.total_ns, "µs", 1e-3),
+        quantity(total.mean_ns, "µs", 1e-3),
+        quantity(total.time_share, "%", 100),
+        quantity(total.bandwidth_bytes_per_s, "GB/s", 1e-9),
+        quantity(total.peak_share, "%", 100),
     ]
 
 
@@ -221,11 +208,11 @@ def _kernel_texts(kernel: Kernel) -> Sequence[str]:
     return (
         kernel.name,
         UNKNOWN if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
-        _time_text(kernel.duration_ns),
+        quantity(kernel.duration_ns, "µs", 1e-3),
         UNKNOWN if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),
         size(kernel.fetched_bytes),
         size(kernel.written_bytes),
-        _bandwidth_text(kernel.bandwidth_bytes_per_s),
+        quantity(kernel.bandwidth_bytes_per_s, "GB/s", 1e-9),
     )
 
 

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from perfkit.gpu.rocprof.cells import LostDigits, NotANumber, SourceFile, clean, number
+from perfkit.gpu.rocprof.cells import SourceFile, clean, is_number
 from perfkit.gpu.rocprof.records import NO_COUNTERS, START, ProfileRecord, kernel_of, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
-_KERNEL_CATEGORIES = frozenset({"gpu", "kernel"})
-_COPY_CATEGORIES = frozenset({"copy", "gpu_memcpy"})
+_CATEGORIES = {"gpu": "kernel", "kernel": "kernel", "copy": "copy", "gpu_memcpy": "copy"}
 #: rocprof v1 puts it among the kernels to show that the queue waits.
 _BARRIER = "<barrier packet>"
 _GPU_TRACK = re.compile(r"GPU *\d*", re.ASCII)
@@ -85,8 +84,7 @@ def _events(text: str, source: SourceFile) -> Sequence[Any]:
 def _kind(event: Mapping[str, Any], tracks: Mapping[str | None, str]) -> str | None:
     category = (_text(event.get("cat")) or "").lower()
     if category:
-        named = {"kernel": _KERNEL_CATEGORIES, "copy": _COPY_CATEGORIES}
-        return next((kind for kind, names in named.items() if category in names), None)
+        return _CATEGORIES.get(category)
     track = tracks.get(_text(event.get("pid")), "")
     if track.upper() == "COPY":
         return "copy"
@@ -100,7 +98,7 @@ def _fields(
     fields: dict[str, str | None] = {"KernelName": name}
     for key, value in _mapping(event.get("args")).items():
         text = _text(value)
-        if text is not None and (key in NO_COUNTERS or _is_number(text)):
+        if text is not None and (key in NO_COUNTERS or is_number(text)):
             fields[clean(_text(key) or "", source, None)] = text
     return fields
 
@@ -130,13 +128,3 @@ def _text(value: object) -> str | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        number(text)
-    except LostDigits:
-        return True
-    except NotANumber:
-        return False
-    return True

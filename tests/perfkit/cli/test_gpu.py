@@ -51,7 +51,7 @@ def test_a_program_gets_a_list_of_cards_and_nothing_else(perfkit: Call, tmp_path
     )  # fmt: skip
 
 
-def test_people_see_a_few_lines_to_a_card(perfkit: Call, tmp_path: Path) -> None:
+def test_people_see_a_few_lines_for_each_card(perfkit: Call, tmp_path: Path) -> None:
     plant(tmp_path / "drm", {**POLARIS, "mem_busy_percent": None})
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm")
     assert ran.exit_code == 0
@@ -82,7 +82,7 @@ def test_without_a_card_it_says_so_and_ends_well(perfkit: Call, tmp_path: Path) 
         (["--drm-root", ".", "--tools"], "--tools asks this machine's cards"),
     ],
 )
-def test_wrong_words_are_told(perfkit: Call, arguments: list[str], complaint: str) -> None:
+def test_wrong_arguments_are_refused(perfkit: Call, arguments: list[str], complaint: str) -> None:
     ran = perfkit("gpu", *arguments)
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert complaint in ran.stderr
@@ -106,7 +106,7 @@ def test_watching_gives_a_line_each_second(
     assert [json.loads(line)[0]["pci"] for line in ran.stdout.splitlines()] == ["0000:0a:00.0"] * 3
 
 
-def test_watching_people_see_the_newest(
+def test_people_who_watch_see_the_newest_values(
     perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path / "drm")

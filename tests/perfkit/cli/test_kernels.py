@@ -48,7 +48,7 @@ def test_a_program_gets_every_dispatch(perfkit: Call, tmp_path: Path) -> None:
     assert (found["peak_bytes_per_s"], found["transfers"]) == (None, [])
 
 
-def test_what_is_no_profile_is_a_line_and_exit_code_1(perfkit: Call, tmp_path: Path) -> None:
+def test_no_profile_gives_a_line_and_exit_code_1(perfkit: Call, tmp_path: Path) -> None:
     ended = perfkit("kernels", written(tmp_path, "hello"))
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr.startswith("perfkit: ")

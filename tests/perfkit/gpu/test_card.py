@@ -93,7 +93,7 @@ def test_a_missing_busy_file_is_unknown_and_not_idle(tmp_path: Path) -> None:
         ("current_link_speed", "32.0 GT/s PCIe\n", "pcie_gen", 5),
     ],
 )
-def test_a_reading_that_no_card_has_is_refused_with_a_reason(
+def test_an_implausible_value_is_refused_with_a_reason(
     tmp_path: Path, file: str, content: str | None, field: str, value: float | None
 ) -> None:
     plant(tmp_path, {**POLARIS, file: content})
@@ -103,7 +103,7 @@ def test_a_reading_that_no_card_has_is_refused_with_a_reason(
         assert file.rpartition("/")[2] in sample.errors[field]
 
 
-def test_more_memory_in_use_than_there_is_is_refused_and_the_total_stays(tmp_path: Path) -> None:
+def test_used_memory_above_the_total_is_refused_and_the_total_stays(tmp_path: Path) -> None:
     plant(tmp_path, {**POLARIS, "mem_info_vram_used": "8589934593\n"})
     sample = sample_of(tmp_path)
     assert (sample.vram_used_bytes, sample.vram_total_bytes) == (None, 8 << 30)
@@ -207,7 +207,7 @@ def test_a_suspended_card_is_not_woken(tmp_path: Path, kernel: Kernel, status: s
     assert set(kernel.read) == {"runtime_status"}
 
 
-def test_without_a_runtime_status_the_power_state_tells_who_sleeps(
+def test_without_a_runtime_status_the_power_state_tells_that_a_card_sleeps(
     tmp_path: Path, kernel: Kernel
 ) -> None:
     plant(tmp_path, {**POLARIS, "power/runtime_status": None, "power_state": "D3cold\n"})
@@ -266,7 +266,7 @@ def test_a_card_that_comes_back_in_its_place_is_read_anew(tmp_path: Path) -> Non
     assert card.sample().gpu_busy_pct == 99
 
 
-def test_what_sysfs_lacks_comes_from_the_table(tmp_path: Path) -> None:
+def test_fields_missing_in_sysfs_come_from_the_table(tmp_path: Path) -> None:
     lacking = ["gpu_busy_percent", "mem_busy_percent", *(f for f in POLARIS if "hwmon" in f)]
     lacking += [
         "current_link_speed",
@@ -295,7 +295,7 @@ def test_what_sysfs_lacks_comes_from_the_table(tmp_path: Path) -> None:
     assert not set(sample.source) & set(sample.errors)
 
 
-def test_two_sources_that_disagree_are_told_and_the_first_one_stays(tmp_path: Path) -> None:
+def test_a_disagreement_is_noted_and_the_first_source_stays(tmp_path: Path) -> None:
     table = table_v1_3(average_gfx_activity=5)
     plant(tmp_path, {**POLARIS, "gpu_busy_percent": "99\n", "gpu_metrics": table})
     sample = sample_of(tmp_path)
@@ -381,7 +381,7 @@ def test_a_fast_reader_opens_each_file_once(tmp_path: Path, kernel: Kernel) -> N
     assert kernel.read == files
 
 
-def test_a_fast_reader_turns_to_another_source_for_what_a_file_lacks(
+def test_a_fast_reader_asks_another_source_for_fields_without_a_file(
     tmp_path: Path, kernel: Kernel
 ) -> None:
     plant(tmp_path, {**POLARIS, "gpu_metrics": table_v1_3(temperature_hotspot=70)})
@@ -400,7 +400,7 @@ def test_a_fast_reader_finds_a_file_that_appears_later(tmp_path: Path) -> None:
     assert {reader.read().values for _ in range(REPLAN_AFTER)} == {(None,), (5,)}
 
 
-def test_a_fast_reader_refuses_a_field_there_is_not(tmp_path: Path) -> None:
+def test_a_fast_reader_refuses_an_unknown_field(tmp_path: Path) -> None:
     plant(tmp_path)
     with pytest.raises(ValueError, match="no field 'watts'; there are gpu_busy_pct, "):
         FastReader(card_of(tmp_path), ["watts"])

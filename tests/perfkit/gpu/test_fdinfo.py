@@ -38,7 +38,7 @@ def test_an_odd_size_is_unknown(size: str) -> None:
     assert client.vram_bytes is None
 
 
-def test_a_client_counts_once_however_many_descriptors_share_it(tmp_path: Path) -> None:
+def test_a_client_that_several_descriptors_share_counts_once(tmp_path: Path) -> None:
     files = {
         "12/fdinfo/3": ONE,
         "12/fdinfo/4": ONE,
@@ -60,5 +60,5 @@ def test_a_client_counts_once_however_many_descriptors_share_it(tmp_path: Path) 
     ]
 
 
-def test_this_machine_can_be_looked_at() -> None:
+def test_the_processes_of_this_machine_can_be_read() -> None:
     assert all(use.pid > 0 for use in processes())

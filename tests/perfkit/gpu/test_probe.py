@@ -47,7 +47,7 @@ def test_without_a_card_nothing_is_said_of_one(tmp_path: Path) -> None:
     assert probe(tmp_path).gpus() == []
 
 
-def test_of_two_cards_the_emptier_one_counts_and_the_hotter(tmp_path: Path) -> None:
+def test_the_emptier_of_two_cards_counts_for_memory_and_the_hotter_for_heat(tmp_path: Path) -> None:
     plant(tmp_path)
     other = {
         **POLARIS,
@@ -104,7 +104,7 @@ def test_a_card_that_hangs_or_is_gone_is_not_fit(
     assert (load.vram_free_bytes, load.gpu_busy_pct, load.temperature_c) == (None, None, None)
 
 
-def test_a_card_that_does_not_answer_holds_up_no_heartbeat_and_is_not_fit(
+def test_a_silent_card_delays_no_heartbeat_and_is_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path)

@@ -68,7 +68,7 @@ def test_a_stopped_sampler_starts_again(tmp_path: Path) -> None:
     assert len(sampler.rows(PCI, "activity")) >= 3
 
 
-def test_a_sampler_tells_what_processor_time_it_has_used_while_it_runs(tmp_path: Path) -> None:
+def test_a_running_sampler_tells_its_processor_time(tmp_path: Path) -> None:
     plant(tmp_path)
     sampler = GpuSampler(tmp_path, rates_hz={"activity": 500})
     assert sampler.cpu_s == 0
@@ -122,7 +122,7 @@ def test_energy_between_two_moments(from_s: float, to_s: float, joules: float | 
     assert energy_j(RAMP, from_s, to_s) == (None if joules is None else pytest.approx(joules))
 
 
-def test_power_too_far_apart_is_no_energy_j() -> None:
+def test_powers_too_far_apart_give_no_energy() -> None:
     assert energy_j([(0.0, 1.0), (GAP_MAX_S, 1.0)], 1.0, 2.0) == pytest.approx(1.0)
     assert energy_j([(0.0, 1.0), (GAP_MAX_S + 0.1, 1.0)], 1.0, 2.0) is None
     assert energy_j([], 0.0, 1.0) is None

@@ -134,7 +134,7 @@ def test_amd_smi_in_a_list_or_below_gpu_data(metric: Any, cards: str, key: str) 
     ["", "no JSON here", "[]", "{", "[" * 100_000, '["a"]', "WARNING: {broken\n", "[1, 2]"],
 )
 @pytest.mark.parametrize("parse", [parse_rocm_smi, parse_amd_smi])
-def test_an_answer_that_is_none_is_an_error(parse: Callable[[str], object], text: str) -> None:
+def test_an_answer_without_cards_is_an_error(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(ToolError, match="JSON"):
         parse(text)
 
@@ -282,7 +282,7 @@ def test_a_card_takes_what_only_a_tool_knows(
     assert "99,999 is not within" in sample.errors["fan_rpm"]
 
 
-def test_a_card_that_the_tool_does_not_know_has_nothing_of_it() -> None:
+def test_a_tool_adds_nothing_to_a_card_that_it_does_not_know() -> None:
     found = Found()
     Tool(lambda: {"card7": Found()}).read(["0000:0a:00.0", None], ["power_w"], found)
     assert (found.values, found.troubles) == ({}, {})

@@ -94,7 +94,7 @@ def test_a_machine_without_a_card_says_so_and_why_the_lines_are_flat() -> None:
     assert "none to show" not in gpu.cards(ran())._repr_html_()
 
 
-def test_tasks_that_ran_on_the_processor_are_not_what_a_card_did() -> None:
+def test_tasks_that_ran_on_the_processor_are_not_credited_to_a_card() -> None:
     assert "no card ran them" in gpu.source_words(ran()).sentences[-1]
     on_card = gpu.source_words(ran(provider="ROCMExecutionProvider")).sentences[-1]
     assert on_card == "The tasks ran on ROCMExecutionProvider."
@@ -131,7 +131,7 @@ def test_energy_is_unknown_when_one_power_is() -> None:
 
 
 @pytest.mark.parametrize("origin", list(Origin))
-def test_only_a_card_of_the_machine_makes_a_headline(origin: Origin, tmp_path: Path) -> None:
+def test_only_a_card_of_this_machine_makes_a_headline(origin: Origin, tmp_path: Path) -> None:
     gpu.record(tmp_path, ran(origin), GOALS_TABLE)
     found = {h.title: h for h in headlines.load(tmp_path)}
     assert {f"Goal: {goal.name}" for goal in GOALS} < found.keys()
@@ -143,7 +143,7 @@ def test_only_a_card_of_the_machine_makes_a_headline(origin: Origin, tmp_path: P
         assert found["Energy per task"].note.startswith("not measured: ")
 
 
-def test_the_verdict_has_figures_of_an_own_card_only() -> None:
+def test_the_verdict_has_figures_of_this_machines_card_only() -> None:
     own, goals = gpu.verdict(ran(), GOALS_TABLE).sentences[1:3]
     assert own.startswith(
         "0000:0a:00.0: busy 10 to 95 %, 1 of 5 samples unknown, VRAM 1,024 MiB, power 40 to 80 W, "
@@ -161,7 +161,7 @@ COUNTED = (
 )
 
 
-def test_without_a_profile_it_is_said_how_to_give_one() -> None:
+def test_without_a_profile_the_page_says_how_to_give_one() -> None:
     shown = gpu.kernels("", None)._repr_html_()
     assert "No rocprof file was given" in shown
     assert "-p rocprof=FILE" in shown
