@@ -12,12 +12,12 @@ import pytest
 from perfkit.bench.goals import gpu, memory
 from perfkit.cli.report import default_notebooks
 from perfkit.evidence.results import load
+from perfkit.gpu.made_up import plant
 from perfkit.optimized.specs import ABLATIONS
 from perfkit.report import ReportRun, SilentProgress, run_report
 from perfkit.report.engine.outcome import ExitCode
 from perfkit.report.engine.parameters import ParameterError, read_parameters
 from perfkit.report.page.selfcontained import find_external
-from tests.perfkit.gpu.trees import plant
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 HOT_PATHS = NOTEBOOKS / "02_hot_paths.ipynb"

@@ -1,21 +1,22 @@
-"""``perfkit gpu``: what the AMD cards of this machine say of themselves, read from sysfs."""
+"""``perfkit gpu``: the AMD cards of this machine, read from sysfs."""
 
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perfkit.cli.config import SettingError
-from perfkit.cli.output import errors_as_lines, note, out, size, write_json
+from perfkit.cli.output import errors_as_lines, note, out, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfkit.gpu.base import GpuSample
     from perfkit.gpu.card import Cards
+    from perfkit.gpu.schema import GpuSample
 
 LOOK_EVERY_S = 1.0
 
@@ -24,7 +25,7 @@ EXAMPLES = (
     ("for a program", "perfkit gpu --json | jq '.[].power_w'"),
     ("a line of JSON each second", "perfkit gpu --json --watch"),
     ("a tree recorded from another machine", "perfkit gpu --drm-root ./rx580 --json"),
-    ("who uses them", "perfkit gpu --processes"),
+    ("the processes that use them", "perfkit gpu --processes"),
 )
 
 
@@ -40,43 +41,33 @@ def gpu(
     tools: Annotated[
         bool,
         typer.Option(
-            "--tools", help="Ask amdsmi, rocm-smi and amd-smi for what the driver's files lack."
+            "--tools",
+            help="Ask amdsmi, rocm-smi and amd-smi for missing fields.",
         ),
     ] = False,
     processes: Annotated[
-        bool, typer.Option("--processes", help="Also what each process uses; root sees all.")
+        bool, typer.Option("--processes", help="Also the use by each process; root sees all.")
     ] = False,
 ) -> None:
     """Show every AMD card: utilisation, memory, clocks, power, temperatures, fan, PCIe link.
 
     The driver's files in sysfs are read, so no ROCm is needed and old cards answer too. A suspended
-    card is not woken. What is unknown is null, and `errors` says why; `source` says where each
+    card is not woken. Unknown values are null, and `errors` says why; `source` says where each
     value is from.
 
-    Without a card it says so and ends with 0; a folder that is not there ends it with 2.
+    Ends with 0 if there is no card, and with 2 if the folder is missing.
     """
+    from perfkit.gpu.card import Cards
     from perfkit.gpu.discovery import DRM_ROOT
+    from perfkit.gpu.tools import vendor_tools
 
     with errors_as_lines():
         if drm_root is not None and not drm_root.is_dir():
             raise SettingError(f"--drm-root: {drm_root} is not a folder")
         if tools and drm_root is not None:
             raise SettingError("--tools asks this machine's cards; leave out --drm-root")
-        cards = _cards(drm_root or DRM_ROOT, tools)
-        try:
+        with closing(Cards(drm_root or DRM_ROOT, vendor_tools() if tools else ())) as cards:
             _show(cards, as_json=as_json, watch=watch, processes=processes)
-        finally:
-            cards.close()
-
-
-def _cards(root: Path, tools: bool) -> Cards:
-    from perfkit.gpu.card import Cards
-
-    if not tools:
-        return Cards(root)
-    from perfkit.gpu.backends import vendor_tools
-
-    return Cards(root, vendor_tools())
 
 
 def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
@@ -117,7 +108,7 @@ def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
 
 
 def view(cards: Cards, processes: bool = False) -> RenderableType:
-    """A few lines to each card, with what it could not tell, and who uses it."""
+    """A few lines for each card, with its unknown fields, and the processes that use it."""
     from rich.console import Group
     from rich.text import Text
 
@@ -130,13 +121,14 @@ def view(cards: Cards, processes: bool = False) -> RenderableType:
     for sample in samples:
         head = [sample.name or "AMD card", sample.driver or "no driver", sample.state.value]
         lines.append(Text.assemble((sample.pci or sample.card, "bold"), f"  {', '.join(head)}"))
-        lines += [Text(f"  {line}") for line in _readings(sample)]
+        lines += [Text(f"  {line}") for line in _lines(sample)]
         if sample.errors:
             lines.append(Text(f"  unknown or doubtful: {', '.join(sample.errors)}", "dim"))
     return Group(*lines, *(map(Text, _process_lines()) if processes else ()))
 
 
 def _process_lines() -> list[str]:
+    from perfkit.evidence.text import size
     from perfkit.gpu.fdinfo import processes
 
     return [
@@ -146,22 +138,19 @@ def _process_lines() -> list[str]:
     ]
 
 
-def _readings(sample: GpuSample) -> list[str]:
+def _lines(sample: GpuSample) -> list[str]:
+    from perfkit.evidence.text import quantity, size
+
     kind = f" ({sample.power_kind.value})" if sample.power_kind else ""
     width = "" if sample.pcie_width is None else f".0 x{sample.pcie_width}"
     return [
-        f"busy {figure(sample.gpu_busy_pct, '%')}, memory controller "
-        f"{figure(sample.mem_busy_pct, '%')}; VRAM {size(sample.vram_used_bytes)} of "
+        f"busy {quantity(sample.gpu_busy_pct, '%')}, memory controller "
+        f"{quantity(sample.mem_busy_pct, '%')}; VRAM {size(sample.vram_used_bytes)} of "
         f"{size(sample.vram_total_bytes)}, GTT {size(sample.gtt_used_bytes)}",
-        f"core {figure(sample.sclk_hz, 'MHz', 1e-6)}, memory "
-        f"{figure(sample.mclk_hz, 'MHz', 1e-6)}, {figure(sample.voltage_mv, 'mV')}; power "
-        f"{figure(sample.power_w, 'W')}{kind} of {figure(sample.power_cap_w, 'W')}",
-        f"edge {figure(sample.temp_edge_c, '°C')}, junction "
-        f"{figure(sample.temp_junction_c, '°C')}, memory {figure(sample.temp_memory_c, '°C')}; "
-        f"fan {figure(sample.fan_rpm, 'rpm')}; PCIe {figure(sample.pcie_gen, '')}{width}",
+        f"core {quantity(sample.sclk_hz, 'MHz', 1e-6)}, memory "
+        f"{quantity(sample.mclk_hz, 'MHz', 1e-6)}, {quantity(sample.voltage_mv, 'mV')}; power "
+        f"{quantity(sample.power_w, 'W')}{kind} of {quantity(sample.power_cap_w, 'W')}",
+        f"edge {quantity(sample.temp_edge_c, '°C')}, junction "
+        f"{quantity(sample.temp_junction_c, '°C')}, memory {quantity(sample.temp_memory_c, '°C')}; "
+        f"fan {quantity(sample.fan_rpm, 'rpm')}; PCIe {quantity(sample.pcie_gen)}{width}",
     ]
-
-
-def figure(value: float | None, unit: str, factor: float = 1) -> str:
-    """A value with its unit; a dash for what is unknown."""
-    return "–" if value is None else f"{value * factor:.4g} {unit}".rstrip()

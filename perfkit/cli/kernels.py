@@ -1,4 +1,4 @@
-"""``perfkit kernels``: which kernels took the time, from a file that rocprof wrote."""
+"""``perfkit kernels``: which kernels took the most time, from a file that rocprof wrote."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kernels(
     peak: Annotated[
         float | None,
         typer.Option(
-            min=0.001, metavar="GB/S", help="The card's memory bandwidth to hold them against."
+            min=0.001, metavar="GB/S", help="The card's memory bandwidth, to show shares of it."
         ),
     ] = None,
     as_json: Annotated[
@@ -36,8 +36,8 @@ def kernels(
 ) -> None:
     """Show which GPU kernels took the most time, and their bandwidth if it was counted.
 
-    Reads what rocprof v1, rocprofv2 and rocprofv3 write; which one it is, the content tells. What
-    was repaired or is not known is said below the table.
+    Reads files of rocprof v1, rocprofv2 and rocprofv3, told apart by content. Notes below the table
+    say what was repaired or is unknown.
 
     Ends with 1 if the file cannot be read as a profile.
     """
@@ -53,19 +53,15 @@ def kernels(
 
 
 def show(profile: KernelProfile, ranked: TopKernels) -> None:
-    """The top as a table, then what else is in the file, then the notes."""
-    from perfkit.gpu.rocprof.tables import bandwidth_text, total_cells
-
+    """Print the top as a table, then the counts, then the notes."""
     console = out()
     if ranked.kernels:
-        names = ["kernel", "calls", "total", "mean", "of the time", "bandwidth"]
-        if ranked.peak_bytes_per_s is not None:
-            names.append(f"of {bandwidth_text(ranked.peak_bytes_per_s)}")
+        header, rows = ranked.texts()
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in names:
+        for name in header:
             table.add_column(name, justify="left" if name == "kernel" else "right")
-        for total in ranked.kernels:
-            table.add_row(*map(Text, total_cells(total)[: len(names)]))
+        for row in rows:
+            table.add_row(*map(Text, row))
         console.print(table)
     counts = (
         f"{len(profile.kernels):,} dispatches of {ranked.names:,} kernels",

@@ -13,15 +13,17 @@ UNKNOWN = "unknown"
 _PLAIN_FROM, _PLAIN_TO = 1e-6, 1e15
 
 
-def quantity(value: float | str | None, unit: str = "") -> str:
+def quantity(value: float | str | None, unit: str = "", factor: float = 1) -> str:
     """A figure to four significant digits, thousands set off, with its unit; None is `unknown`.
 
-    Text comes back as it is: a claim may be words.
+    `factor` turns the value into the unit: 1e-6 for Hz in MHz. Text comes back as it is: a claim
+    may be words.
     """
     if value is None:
         return UNKNOWN
     if isinstance(value, str):
         return value
+    value *= factor
     if value == 0 or not _PLAIN_FROM <= abs(value) < _PLAIN_TO:
         text = f"{value:.4g}"
     else:

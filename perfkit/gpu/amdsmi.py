@@ -1,25 +1,35 @@
 """The `amdsmi` module that comes with ROCm, where it can be imported.
 
-Its functions raise for whatever a card lacks and answer "N/A" or all ones for the rest, so each is
-asked on its own. What they answered is turned into readings apart from asking.
+Its functions raise for what a card lacks, or answer "N/A" or all ones, so each is asked on its own.
+Answers are parsed apart from asking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from perfkit.gpu.base import Found, Number, PowerKind
-from perfkit.gpu.tools import ToolError, number_of
+from perfkit.gpu.schema import Found, Number, PowerKind
+from perfkit.gpu.smi import ToolError, number_of
 
 #: A 16- or 32-bit figure of all ones is not available.
 _NOT_AVAILABLE = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 
-#: Field, function, key of its answer ("" for the answer itself), and unit in the field's own.
-_ANSWERS: tuple[tuple[str, str, str, Number], ...] = (
+#: By the name of its answer, what to ask of a card.
+_QUESTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "activity": lambda module, card: module.amdsmi_get_gpu_activity(card),
+    "power": lambda module, card: module.amdsmi_get_power_info(card),
+    "vram": lambda module, card: module.amdsmi_get_gpu_vram_usage(card),
+    "edge": lambda module, card: _temperature(module, card, "EDGE"),
+    "junction": lambda module, card: _temperature(module, card, "JUNCTION"),
+    "memory": lambda module, card: _temperature(module, card, "VRAM"),
+    "sclk": lambda module, card: module.amdsmi_get_clock_info(card, module.AmdSmiClkType.GFX),
+    "mclk": lambda module, card: module.amdsmi_get_clock_info(card, module.AmdSmiClkType.MEM),
+}
+#: Field, answer, key in it ("" for the answer itself), and its unit in the field's.
+_FIELDS: tuple[tuple[str, str, str, Number], ...] = (
     ("gpu_busy_pct", "activity", "gfx_activity", 1),
     ("mem_busy_pct", "activity", "umc_activity", 1),
     ("power_w", "power", "socket_power", 1),
@@ -39,7 +49,7 @@ _ANSWERS: tuple[tuple[str, str, str, Number], ...] = (
 
 
 def ask() -> dict[str, Found]:
-    """The readings of every card now, by PCI address; raises ToolError without the module."""
+    """Every card now, by PCI address; raises ToolError without the module."""
     try:
         module = import_module("amdsmi")
     except Exception as error:  # it loads a shared library, which fails in many ways
@@ -48,7 +58,7 @@ def ask() -> dict[str, Found]:
 
 
 def ask_module(module: ModuleType | Any) -> dict[str, Found]:
-    """The readings of every card of a module that answers as amdsmi does; raises ToolError."""
+    """Every card of a module that answers as amdsmi does; raises ToolError."""
     try:
         module.amdsmi_init()
         handles = list(module.amdsmi_get_processor_handles())
@@ -57,53 +67,38 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
     try:
         cards = {}
         for handle in handles:
-            pci = _answer(partial(module.amdsmi_get_gpu_device_bdf, handle))
+            pci = _answer(module.amdsmi_get_gpu_device_bdf, handle)
             if isinstance(pci, str):
-                cards[pci.lower()] = parse(_answers(module, handle))
+                told = {name: _answer(ask, module, handle) for name, ask in _QUESTIONS.items()}
+                cards[pci.lower()] = parse(told)
         return cards
     finally:
         _answer(module.amdsmi_shut_down)
 
 
 def parse(answers: Mapping[str, Any]) -> Found:
-    """The readings in what the functions answered, by the short names of `_ANSWERS`."""
+    """What a card answered, by the names of `_QUESTIONS`."""
     found = Found()
-    for name, function, key, unit in _ANSWERS:
-        answer = answers.get(function)
-        told = answer.get(key) if key and isinstance(answer, dict) else None if key else answer
+    for name, question, key, unit in _FIELDS:
+        told = answers.get(question)
+        if key:
+            told = told.get(key) if isinstance(told, dict) else None
         value = number_of(told)
         if value is not None and value not in _NOT_AVAILABLE:
             kind = None
             if name == "power_w":
                 kind = PowerKind.AVERAGE if key.startswith("average") else PowerKind.SOCKET
-            found.put(name, value * unit, f"amdsmi:{function}.{key}".rstrip("."), kind)
+            found.put(name, value * unit, f"amdsmi:{question}.{key}".rstrip("."), kind)
     return found
 
 
-def _answers(module: Any, handle: Any) -> dict[str, Any]:
-    def temperature(sensor: str) -> Any:
-        kind = getattr(module.AmdSmiTemperatureType, sensor)
-        current = module.AmdSmiTemperatureMetric.CURRENT
-        return module.amdsmi_get_temp_metric(handle, kind, current)
-
-    def clock(kind: str) -> Any:
-        return module.amdsmi_get_clock_info(handle, getattr(module.AmdSmiClkType, kind))
-
-    questions: Mapping[str, Callable[[], Any]] = {
-        "activity": lambda: module.amdsmi_get_gpu_activity(handle),
-        "power": lambda: module.amdsmi_get_power_info(handle),
-        "vram": lambda: module.amdsmi_get_gpu_vram_usage(handle),
-        "edge": lambda: temperature("EDGE"),
-        "junction": lambda: temperature("JUNCTION"),
-        "memory": lambda: temperature("VRAM"),
-        "sclk": lambda: clock("GFX"),
-        "mclk": lambda: clock("MEM"),
-    }
-    return {name: _answer(question) for name, question in questions.items()}
+def _temperature(module: Any, card: Any, sensor: str) -> Any:
+    kind = getattr(module.AmdSmiTemperatureType, sensor)
+    return module.amdsmi_get_temp_metric(card, kind, module.AmdSmiTemperatureMetric.CURRENT)
 
 
-def _answer(question: Callable[[], Any]) -> Any:
+def _answer(question: Callable[..., Any], *about: Any) -> Any:
     try:
-        return question()
-    except Exception:  # what a card can't tell is unknown, whatever is raised for it
+        return question(*about)
+    except Exception:  # each release raises its own for what a card can't tell
         return None

@@ -1,21 +1,22 @@
-"""What each process uses of the cards, from the kernel's fdinfo; only for who asks.
+"""What each process uses of the cards, from the kernel's fdinfo; read on request only.
 
-It has to look at every open file of every process, and sees those of other users as root only. The
-keys are those of the kernel's "DRM client usage stats". A client that several descriptors share is
-counted once.
+That takes a look at every open file of every process, and only root sees those of other users. The
+keys are those of the kernel's "DRM client usage stats". A client that several descriptors share
+counts once.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfkit.gpu.files import HeldFile, read_text
+from perfkit.gpu.record import HeldFile, read_text
 
-#: Text of one descriptor; what is behind this is not looked at.
+#: Bytes read of one descriptor.
 TEXT_BYTES = 16_384
 DESCRIPTORS_MAX = 100_000
 
@@ -25,8 +26,8 @@ _NS = re.compile(r"([0-9]{1,18}) ns")
 
 
 @dataclass(frozen=True)
-class Client:
-    """One use of a card through one open file: its bytes, and nanoseconds by engine."""
+class DrmClient:
+    """The use of a card through one open file: bytes, and nanoseconds by engine."""
 
     pci: str
     client: int | None
@@ -37,7 +38,7 @@ class Client:
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """What one process uses of one card; `engine_ns` counts up since its files were opened."""
+    """The use of one card by one process; `engine_ns` counts up since its files were opened."""
 
     pid: int
     name: str | None
@@ -47,16 +48,13 @@ class ProcessUse:
     engine_ns: Mapping[str, int]
 
 
-def parse(text: str) -> Client | None:
-    """The client that a descriptor's fdinfo tells of; None when it is not one of amdgpu's.
+def parse(text: str) -> DrmClient | None:
+    """The client in a descriptor's fdinfo; None if it is not one of amdgpu's.
 
     Memory is `drm-resident-…`, or `drm-memory-…` of kernels before it; an odd value is unknown.
     """
-    facts: dict[str, str] = {}
-    for line in text.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.startswith("drm-"):
-            facts[key] = value.strip()
+    pairs = (line.partition(":") for line in text.splitlines())
+    facts = {key: value.strip() for key, _, value in pairs}
     if facts.get("drm-driver") != "amdgpu" or "drm-pdev" not in facts:
         return None
     client = facts.get("drm-client-id", "")
@@ -65,7 +63,7 @@ def parse(text: str) -> Client | None:
         for key, value in facts.items()
         if key.startswith("drm-engine-") and (match := _NS.fullmatch(value))
     }
-    return Client(
+    return DrmClient(
         pci=facts["drm-pdev"].lower(),
         client=int(client) if re.fullmatch(r"[0-9]{1,20}", client) else None,
         vram_bytes=_bytes(facts, "vram"),
@@ -85,10 +83,8 @@ def _bytes(facts: Mapping[str, str], region: str) -> int | None:
 def processes(proc: Path = Path("/proc")) -> list[ProcessUse]:
     """Every process that can be seen to use a card, one row for each card it uses."""
     uses = []
-    for pid in sorted(
-        int(entry) for entry in os.listdir(proc) if entry.isascii() and entry.isdigit()
-    ):
-        by_card: dict[str, dict[object, Client]] = {}
+    for pid in sorted(int(name) for name in os.listdir(proc) if re.fullmatch("[0-9]+", name)):
+        by_card: dict[str, dict[object, DrmClient]] = {}
         for descriptor, client in _clients(proc / str(pid) / "fdinfo"):
             # Without an id a client can't be told from another, and counts for itself.
             identity = descriptor if client.client is None else client.client
@@ -99,30 +95,27 @@ def processes(proc: Path = Path("/proc")) -> list[ProcessUse]:
     return uses
 
 
-def _clients(folder: Path) -> Iterator[tuple[str, Client]]:
+def _clients(folder: Path) -> Iterator[tuple[str, DrmClient]]:
     try:
         descriptors = os.listdir(folder)[:DESCRIPTORS_MAX]
     except OSError:  # it ended, or is another user's
         return
     for descriptor in descriptors:
-        file = HeldFile(folder / descriptor)
         try:
-            client = parse(file.read(TEXT_BYTES).decode("utf-8", "replace"))
+            content = HeldFile(folder / descriptor).read(TEXT_BYTES)
         except OSError:
             continue
-        finally:
-            file.close()
+        client = parse(content.decode("utf-8", "replace"))
         if client is not None:
             yield descriptor, client
 
 
-def _sum(pid: int, name: str | None, pci: str, clients: list[Client]) -> ProcessUse:
-    engines: dict[str, int] = {}
+def _sum(pid: int, name: str | None, pci: str, clients: list[DrmClient]) -> ProcessUse:
+    engine_ns: Counter[str] = Counter()
     for client in clients:
-        for engine, ns in client.engine_ns.items():
-            engines[engine] = engines.get(engine, 0) + ns
+        engine_ns.update(client.engine_ns)
     vram = [c.vram_bytes for c in clients if c.vram_bytes is not None]
     gtt = [c.gtt_bytes for c in clients if c.gtt_bytes is not None]
     return ProcessUse(
-        pid, name, pci, sum(vram) if vram else None, sum(gtt) if gtt else None, engines
+        pid, name, pci, sum(vram) if vram else None, sum(gtt) if gtt else None, dict(engine_ns)
     )

@@ -15,11 +15,10 @@ import re
 from collections.abc import Collection, Mapping
 from ctypes import LittleEndianStructure, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from perfkit.gpu.base import READINGS, Found, PowerKind
-from perfkit.gpu.files import HeldFile
+from perfkit.gpu.record import DeviceRecord
+from perfkit.gpu.schema import Found, PowerKind
 from perfkit.gpu.sysfs import os_error_text
 
 Revision: TypeAlias = tuple[int, int]
@@ -126,9 +125,11 @@ LAYOUTS: Mapping[Revision, tuple[int, str]] = {
     (3, 0): (264, _V3_0),
 }
 
-#: A member's unit in the schema's, by field. Where several members may have a field, the first one
-#: available counts; and of a list its first element, as each partition has clocks of its own.
-_CARD: Mapping[str, tuple[tuple[str, ...], float]] = {
+#: By field the members that may have it, and their unit in the schema's. The first one available
+#: counts, and the first element of a list: each partition has clocks of its own.
+FieldMembers: TypeAlias = Mapping[str, tuple[tuple[str, ...], float]]
+
+_CARD: FieldMembers = {
     "gpu_busy_avg_pct": (("average_gfx_activity",), 1),
     "gpu_busy_pct": (("average_gfx_activity",), 1),
     "mem_busy_pct": (("average_umc_activity",), 1),
@@ -144,7 +145,7 @@ _CARD: Mapping[str, tuple[tuple[str, ...], float]] = {
     "pcie_speed_gts": (("pcie_link_speed",), 0.1),
     "throttle_bits": (("indep_throttle_status", "throttle_status"), 1),
 }
-_APU: Mapping[str, tuple[tuple[str, ...], float]] = {
+_APU: FieldMembers = {
     "gpu_busy_avg_pct": (("average_gfx_activity",), 0.01),
     "gpu_busy_pct": (("average_gfx_activity",), 0.01),
     "power_w": (("average_socket_power",), 0.001),
@@ -155,20 +156,20 @@ _APU: Mapping[str, tuple[tuple[str, ...], float]] = {
     "throttle_bits": (("indep_throttle_status", "throttle_status"), 1),
 }
 #: Up to firmware 0x5d4600 its utilisation is in hundredths; such a value above 100 is refused.
-_APU_3: Mapping[str, tuple[tuple[str, ...], float]] = {
+_APU_3: FieldMembers = {
     **_APU,
     "gpu_busy_avg_pct": (("average_gfx_activity",), 1),
     "gpu_busy_pct": (("average_gfx_activity",), 1),
 }
 #: The accumulator counts 2⁻¹⁶ J. The header says so from 1.4 on only; a Navi 21's counts mJ.
-_ENERGY: Mapping[str, tuple[tuple[str, ...], float]] = {
-    "energy_j": (("energy_accumulator",), 2.0**-16)
-}
-#: Where the driver has nothing to say it leaves zero: no chip is at 0 °C, 0 V or on no lane.
+_ENERGY: FieldMembers = {"energy_j": (("energy_accumulator",), 2.0**-16)}
+#: The fields that some revision has.
+METRICS_FIELDS = frozenset(_CARD.keys() | _APU.keys() | _ENERGY.keys())
+#: The driver leaves zero for unknown: no chip is at 0 °C, 0 V or on no lane.
 _NEVER_ZERO = frozenset(
     "temp_edge_c temp_junction_c temp_memory_c voltage_mv pcie_width pcie_speed_gts".split()
 )
-#: Some Renoirs tell W where others tell mW; what would be under this is not told apart.
+#: Some Renoirs tell W where others tell mW; a value below this may be either.
 _POWER_MW_MIN = 500
 
 
@@ -176,7 +177,7 @@ class MetricsError(ValueError):
     """A table that can't be read; the message says what is wrong with it."""
 
 
-class Table(NamedTuple):
+class MetricsTable(NamedTuple):
     """A table's revision and members by name; None, alone or in a list, is not available."""
 
     revision: Revision
@@ -202,7 +203,7 @@ def structure(revision: Revision) -> type[LittleEndianStructure]:
     return type(name, (LittleEndianStructure,), {"_fields_": members})
 
 
-def parse(data: bytes) -> Table:
+def parse_table(data: bytes) -> MetricsTable:
     """Read a table; what follows it in `data` is padding.
 
     Raises MetricsError for one that is too short, of an unknown revision, of another size than its
@@ -222,7 +223,7 @@ def parse(data: bytes) -> Table:
         raise MetricsError("all zero")
     layout = structure(revision)
     raw = layout.from_buffer_copy(data[:size])
-    return Table(
+    return MetricsTable(
         revision,
         {
             name: _available(getattr(raw, name), kind)
@@ -237,7 +238,7 @@ def _available(value: Any, kind: Any) -> int | tuple[int | None, ...] | None:
     return tuple(_available(each, kind._type_) for each in value)  # type: ignore[misc]
 
 
-def interpret(table: Table, wanted: Collection[str], found: Found) -> None:
+def interpret(table: MetricsTable, wanted: Collection[str], found: Found) -> None:
     """Add what the table says of the fields wanted, in the schema's units."""
     fields = _CARD if table.revision[0] == 1 else _APU if table.revision[0] == 2 else _APU_3
     if table.revision in ((1, 4), (1, 5)):
@@ -259,39 +260,29 @@ def interpret(table: Table, wanted: Collection[str], found: Found) -> None:
             break
 
 
-class MetricsBackend:
-    """One card's `gpu_metrics` file."""
-
-    #: What any revision may have.
-    fields = frozenset(READINGS) & (_CARD.keys() | _APU.keys() | _ENERGY.keys())
-
-    def __init__(self, device: Path) -> None:
-        self._file = HeldFile(device / "gpu_metrics")
-        #: of the last table that was read
-        self.revision: Revision | None = None
-
-    def read(self, wanted: Collection[str], found: Found) -> None:
-        """Read the table once for all fields wanted of it; a card without one has no trouble."""
-        wanted = self.fields.intersection(wanted)
-        if not wanted:
-            return
-        try:
-            table = parse(self._file.read())
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _fail(wanted, found, os_error_text("gpu_metrics", error), error.errno)
-        except MetricsError as error:
-            _fail(wanted, found, f"gpu_metrics: {error}")
-        else:
-            self.revision = table.revision
-            interpret(table, wanted, found)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _fail(wanted: Collection[str], found: Found, text: str, code: int | None = None) -> None:
+def parse_metrics(record: DeviceRecord, wanted: Collection[str], found: Found) -> None:
+    """Add the fields wanted that the record's table has; a card without one has no trouble."""
+    wanted = METRICS_FIELDS.intersection(wanted)
+    if not wanted:
+        return
+    try:
+        table = parse_table(record["gpu_metrics"])
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        text, code = os_error_text("gpu_metrics", error), error.errno
+    except MetricsError as error:
+        text, code = f"gpu_metrics: {error}", None
+    else:
+        interpret(table, wanted, found)
+        return
     for name in wanted:
         found.fail(name, text, code)
+
+
+def revision_of(record: DeviceRecord) -> Revision | None:
+    """The revision of the record's table; None without one that can be read."""
+    try:
+        return parse_table(record["gpu_metrics"]).revision
+    except (OSError, MetricsError):
+        return None

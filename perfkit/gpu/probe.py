@@ -1,8 +1,8 @@
-"""What a worker says of its cards with each heartbeat, and which of them it may be given work for.
+"""What a worker says of its cards with each heartbeat, and whether they are fit for work.
 
 The cluster knows nothing of sysfs: a worker is handed this as its `probe`. A card that is too hot,
-hangs or is gone stays unfit until it has been well for a while, so that it is not given work at
-each moment it cools by a degree.
+hangs or is gone stays unfit until it has been well for a while: it must not get work each time it
+cools by a degree.
 """
 
 from __future__ import annotations
@@ -16,52 +16,48 @@ import msgspec
 
 from cluster.vocabulary.task import NO_LOAD, Gpu, Load
 from cluster.work.host import host_load
-from perfkit.gpu.base import GpuSample, State
 from perfkit.gpu.card import Cards
 from perfkit.gpu.discovery import DRM_ROOT
+from perfkit.gpu.schema import CardState, GpuSample
 
-#: Asked for at each heartbeat.
+#: The fields read for each heartbeat.
 FIELDS = (
     "gpu_busy_pct vram_used_bytes vram_total_bytes temp_edge_c temp_junction_c temp_memory_c "
     "temp_edge_crit_c temp_junction_crit_c temp_memory_crit_c"
 ).split()
-#: What counts as critical where a card does not say; amdgpu's own limits for Polaris and Vega 10.
+#: Critical temperatures of a card that tells none: amdgpu's own for Polaris and Vega 10.
 CRITICAL_C = {"edge": 94.0, "junction": 105.0, "memory": 95.0}
-#: A card is well again this far below critical …
+#: A card is well again this far below critical, and after this time without a complaint.
 COOLER_C = 5.0
-#: … and after so long without a complaint.
 WELL_AFTER_S = 10.0
-#: A heartbeat waits this long for the cards …
+#: A heartbeat waits this long for the cards, which hang if they stay silent for HUNG_AFTER_S.
 PATIENCE_S = 0.05
-#: … which hang when they have not answered for so long.
 HUNG_AFTER_S = 5.0
 
 
 def complaint(sample: GpuSample, margin_c: float = 0.0) -> str | None:
-    """Why a card should not be given work, in words; None when it is well or asleep.
+    """Why a card should not get work, in words; None if it is well or asleep.
 
     A suspended card is well: work wakes it. Temperatures count from `margin_c` below critical.
     """
-    if sample.state in (State.GONE, State.RESETTING):
-        words = "is gone" if sample.state is State.GONE else "is being reset, or hangs"
-        return f"{sample.pci or sample.card} {words}"
+    name = sample.pci or sample.card
+    if sample.state in (CardState.GONE, CardState.RESETTING):
+        words = "is gone" if sample.state is CardState.GONE else "is being reset, or hangs"
+        return f"{name} {words}"
     for sensor, default_c in CRITICAL_C.items():
         now_c = getattr(sample, f"temp_{sensor}_c")
-        limit_c = getattr(sample, f"temp_{sensor}_crit_c") or default_c
-        if now_c is not None and now_c >= limit_c - margin_c:
-            words = "is overheated" if now_c >= limit_c else "has not cooled down"
-            return (
-                f"{sample.pci or sample.card} {words}: {sensor} {now_c:g} °C, "
-                f"critical {limit_c:g} °C"
-            )
+        critical_c = getattr(sample, f"temp_{sensor}_crit_c") or default_c
+        if now_c is not None and now_c >= critical_c - margin_c:
+            words = "is overheated" if now_c >= critical_c else "has not cooled down"
+            return f"{name} {words}: {sensor} {now_c:g} °C, critical {critical_c:g} °C"
     return None
 
 
 class GpuProbe:
-    """Called by a worker for its load; `cards` below `root` are the ones it may use.
+    """Tells a worker its load; the worker may use every card below `root`.
 
-    Free memory is that of the card with the most, utilisation the mean of all cards, temperature
-    the highest of any. `gpu_trouble` is there while no card is fit for work.
+    Free memory is that of the fit card with the most, utilisation the mean of all cards, and
+    temperature the highest of all. `gpu_trouble` is set while no card is fit for work.
     """
 
     def __init__(
@@ -77,7 +73,7 @@ class GpuProbe:
         self._asking: threading.Thread | None = None
         self._asked_at = 0.0
         self._told = NO_LOAD
-        #: by card, its last complaint and when
+        #: By card, its last complaint and when it was.
         self._complaints: dict[str, tuple[str, float]] = {}
 
     def gpus(self) -> list[Gpu]:
@@ -90,10 +86,10 @@ class GpuProbe:
         ]
 
     def __call__(self) -> Load:
-        """The host's load with that of its cards; None is unknown. Never raises.
+        """The load of the host and its cards; unknown values are None. Never raises.
 
-        A read that hangs in the kernel can't be ended, so another thread reads, and a heartbeat
-        waits no longer than `PATIENCE_S` for it; until it answers, what it said last is told.
+        A read that hangs in the kernel can't be ended, so another thread reads. A heartbeat waits
+        `PATIENCE_S` for it, then tells the last known load.
         """
         if self._asking is None or not self._asking.is_alive():
             self._asking = threading.Thread(target=self._ask, name="gpu-probe", daemon=True)
@@ -110,9 +106,9 @@ class GpuProbe:
         )
 
     def _ask(self) -> None:
-        """Ask every card, and keep what they say."""
+        """Sample every card and keep the load."""
         samples = [card.sample(FIELDS) for card in self.cards]
-        if any(sample.state is State.GONE for sample in samples):
+        if any(sample.state is CardState.GONE for sample in samples):
             self.cards.refresh()
         troubles = [self._trouble(sample) for sample in samples]
         fit = [s for s, trouble in zip(samples, troubles, strict=True) if trouble is None]
@@ -127,7 +123,7 @@ class GpuProbe:
         )
 
     def _trouble(self, sample: GpuSample) -> str | None:
-        """Why a card is not fit, its last reason included until it has been well for a while."""
+        """Why a card is not fit; its last complaint stays until it has been well for a while."""
         key = sample.pci or sample.card
         now = self._clock()
         known = self._complaints.get(key)

@@ -1,32 +1,36 @@
 """Cards watched in the background, each group of fields as often as it changes.
 
 Utilisation changes within milliseconds, temperature within seconds, and every read costs processor
-time of the machine that is being watched. So fields are read in groups, each at its own rate, from
-files that stay open, by one thread; what was read is kept in rings of fixed length, the oldest
-rows making room. `pcie_bw` has a thread of its own, off unless asked for: the kernel sleeps for a
-second in each read.
+time of the machine that is being watched. So one thread reads fields in groups, each at its own
+rate, from files that stay open, and keeps the samples in rings of fixed length. `pcie_bw` has a
+thread of its own, off unless asked for: the kernel sleeps for a second in each read.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from perfkit.evidence.tables import data_frame, html_table, mib_text
-from perfkit.gpu.base import GpuSample
-from perfkit.gpu.card import Card, Cards, FastReader, Row
+from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import UNKNOWN, quantity, size
+from perfkit.gpu.card import Card, Cards, FastReader, FastSample
 from perfkit.gpu.discovery import DRM_ROOT
-from perfkit.gpu.files import PADDING, HeldFile
+from perfkit.gpu.record import read_text
+from perfkit.gpu.schema import GpuSample
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: (seconds, value) in order; unknown values are None.
+Series: TypeAlias = Sequence[tuple[float, float | None]]
 
 #: The fields that are read together.
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -36,64 +40,81 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "thermal": ("temp_edge_c", "temp_junction_c", "temp_memory_c", "fan_rpm"),
     "link": ("pcie_speed_gts", "pcie_width"),
 }
+_BUSY, _POWER = (GROUPS["activity"].index(name) for name in ("gpu_busy_pct", "power_w"))
 #: Reads a second of each group; a group that is left out, or at 0, is not read.
 RATES_HZ: Mapping[str, float] = {"activity": 10.0, "memory": 2.0, "clocks": 2.0, "thermal": 1.0}
 RATE_MAX_HZ = 1_000.0
 ROWS_MAX = 10_000
-#: Cards are looked for this often, for those that come, go and come back.
+#: How often new, lost and returned cards are looked for.
 REFRESH_S = 5.0
-#: Power further apart than this is not summed to energy: nobody knows what was in between.
+#: Powers further apart are not integrated to energy: the power in between is unknown.
 GAP_MAX_S = 5.0
-#: Stop may have to wait so long for a thread that sleeps.
+#: A longer sleep waits for `stop`; a shorter one delays it.
 SLEEP_MAX_S = 0.1
-#: The mean of utilisation is over so many of the latest readings.
+#: The number of latest utilisations in the mean.
 MEAN_N = 10
 
 
+def energy_j(power_w: Series, from_s: float, to_s: float) -> float | None:
+    """Joules between two moments by the trapezoidal rule, power in between on straight lines.
+
+    None if a power that it rests on is unknown, if none is known before or after, or if two are
+    more than GAP_MAX_S apart.
+    """
+    times = [at for at, _ in power_w]
+    first, last = bisect_right(times, from_s) - 1, bisect_left(times, to_s)
+    if first < 0 or last >= len(times):
+        return None
+    joules = 0.0
+    for (before_s, before_w), (after_s, after_w) in pairwise(power_w[first : last + 1]):
+        if before_w is None or after_w is None or after_s - before_s > GAP_MAX_S:
+            return None
+        start_s, end_s = max(before_s, from_s), min(after_s, to_s)
+        slope = (after_w - before_w) / (after_s - before_s)
+        joules += (end_s - start_s) * (before_w + slope * ((start_s + end_s) / 2 - before_s))
+    return joules
+
+
 class Track:
-    """What is kept of one card: a ring of rows for each group, and its energy so far."""
+    """What is kept of one card: a ring of samples for each group, and its energy so far."""
 
     def __init__(self, card: Card, groups: Sequence[str], rows_max: int) -> None:
-        self.card = card
-        self.readers = {group: FastReader(card, GROUPS[group]) for group in groups}
-        self.rows: dict[str, deque[Row]] = {group: deque(maxlen=rows_max) for group in groups}
+        self.follow(card, groups)
+        self.rows: dict[str, deque[FastSample]] = {g: deque(maxlen=rows_max) for g in groups}
         self.energy_j: float | None = None
         self.pcie_bytes_per_s: tuple[int, int] | None = None
-        self._power: tuple[float, float] | None = None
+        self._power: tuple[float, float | None] | None = None
+
+    def follow(self, card: Card, groups: Sequence[str]) -> None:
+        """Read from a card, which may have moved."""
+        self.card = card
+        self.readers = {group: FastReader(card, GROUPS[group]) for group in groups}
 
     def read(self, group: str) -> None:
-        """Read a group once and keep it."""
-        row = self.readers[group].read()
-        self.rows[group].append(row)
-        if group == "activity":
-            self._add_energy(row)
-
-    def _add_energy(self, row: Row) -> None:
-        """Power over time by the trapezoidal rule; a gap adds nothing."""
-        power_w = row.values[GROUPS["activity"].index("power_w")]
-        if power_w is None:
-            self._power = None
+        """Read a group once and keep it; power adds to the energy, unless a gap is before it."""
+        sample = self.readers[group].read()
+        self.rows[group].append(sample)
+        if group != "activity":
             return
-        if self._power is not None and row.monotonic_s - self._power[0] <= GAP_MAX_S:
-            before_s, before_w = self._power
-            joules = (row.monotonic_s - before_s) * (power_w + before_w) / 2
-            self.energy_j = (self.energy_j or 0.0) + joules
-        self._power = (row.monotonic_s, power_w)
+        before, self._power = self._power, (sample.monotonic_s, sample.values[_POWER])
+        if before is not None:
+            joules = energy_j((before, self._power), before[0], self._power[0])
+            if joules is not None:
+                self.energy_j = (self.energy_j or 0.0) + joules
 
     def latest(self) -> GpuSample:
         """A full sample now, with what only watching tells: energy, the mean, PCIe traffic."""
         sample = self.card.sample()
-        busy = self.rows.get("activity", deque())
-        recent = [row.values[0] for row in list(busy)[-MEAN_N:]]
-        known = [value for value in recent if value is not None]
+        recent = list(self.rows.get("activity", ()))[-MEAN_N:]
+        known = [busy for row in recent if (busy := row.values[_BUSY]) is not None]
         source = dict(sample.source)
-        energy_j = sample.energy_j
-        if energy_j is None and self.energy_j is not None:
-            energy_j, source["energy_j"] = self.energy_j, "sampler:power_w"
+        energy = sample.energy_j
+        if energy is None and self.energy_j is not None:
+            energy, source["energy_j"] = self.energy_j, "sampler:power_w"
         received, sent = self.pcie_bytes_per_s or (None, None)
         return replace(
             sample,
-            energy_j=energy_j,
+            energy_j=energy,
             gpu_busy_mean_pct=fmean(known) if known else None,
             gpu_busy_mean_n=len(known) or None,
             pcie_rx_bytes_per_s=received,
@@ -105,9 +126,9 @@ class Track:
 class GpuSampler:
     """Watches the cards below `root` from `start`, or `with`, until `stop`.
 
-    `rates_hz` gives each of `GROUPS` its rate. A ring keeps `rows_max` rows of a card's group; the
-    oldest row makes room. `pcie_bw` also watches the traffic over PCIe. Raises ValueError for a
-    group there is not and for a rate beyond 0 … 1,000 Hz.
+    `rates_hz` gives each of `GROUPS` its rate. A ring keeps the latest `rows_max` samples of a
+    card's group. `pcie_bw` also watches the traffic over PCIe. Raises ValueError for an unknown
+    group and for a rate outside 0 … 1,000 Hz.
     """
 
     def __init__(
@@ -136,28 +157,23 @@ class GpuSampler:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def start(self) -> Self:
         """Start the thread; a sampler that runs goes on."""
         if not self._threads:
             self._done.clear()
-            self._threads = [threading.Thread(target=self._run, name="gpu-sampler", daemon=True)]
+            targets = {"gpu-sampler": self._run}
             if self._pcie_bw:
-                watch = threading.Thread(target=self._watch_pcie, name="gpu-pcie-bw", daemon=True)
-                self._threads.append(watch)
-            for thread in self._threads:
-                thread.start()
+                targets["gpu-pcie-bw"] = self._watch_pcie
+            for name, target in targets.items():
+                self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+                self._threads[-1].start()
         return self
 
     def stop(self) -> None:
-        """End the threads and close the files; what was read stays."""
+        """End the threads and close the files; the samples stay."""
         self._done.set()
         for thread in self._threads:
             thread.join()
@@ -180,26 +196,23 @@ class GpuSampler:
         with self._lock:
             return [track.latest() for track in self.tracks.values()]
 
-    def rows(self, key: str, group: str) -> list[Row]:
-        """What is kept of a card's group, oldest first; the key is its PCI address."""
+    def rows(self, key: str, group: str) -> list[FastSample]:
+        """The samples kept of a card's group, oldest first; the key is its PCI address."""
         with self._lock:
             return list(self.tracks[key].rows[group])
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each reading of each card, oldest first; fields not read then are None."""
-        watched = [name for group in self.rates_hz for name in GROUPS[group]]
-        rows = [
-            (row, key, group)
+        """A row for each sample of each card, oldest first; fields not read then are None."""
+        rows: list[dict[str, Any]] = [
+            {"pci": key, "monotonic_s": row.monotonic_s, "state": row.state.value}
+            | dict(zip(GROUPS[group], row.values, strict=True))
             for key in self.tracks
             for group in self.rates_hz
             for row in self.rows(key, group)
         ]
-        table = [
-            {"pci": key, "monotonic_s": row.monotonic_s, "state": row.state.value}
-            | dict(zip(GROUPS[group], row.values, strict=True))
-            for row, key, group in sorted(rows, key=lambda each: each[0].monotonic_s)
-        ]
-        return data_frame(table, ["pci", "monotonic_s", "state", *watched])
+        rows.sort(key=lambda row: row["monotonic_s"])
+        watched = [name for group in self.rates_hz for name in GROUPS[group]]
+        return data_frame(rows, ["pci", "monotonic_s", "state", *watched])
 
     def _repr_html_(self) -> str:
         return samples_html(self.samples())
@@ -211,11 +224,10 @@ class GpuSampler:
             if before is None:
                 self.tracks[card.info.key] = Track(card, [*self.rates_hz], self._rows_max)
             elif before.card is not card:
-                before.card = card
-                before.readers = {g: FastReader(card, GROUPS[g]) for g in self.rates_hz}
+                before.follow(card, [*self.rates_hz])
 
     def _run(self) -> None:
-        """Read each group when it is due; a time that was missed is not made up for."""
+        """Read each group when it is due; missed times are left out."""
         due = dict.fromkeys(self.rates_hz, time.monotonic())
         refresh_at = time.monotonic() + REFRESH_S
         while True:
@@ -234,10 +246,10 @@ class GpuSampler:
                 return
 
     def _ended(self, within_s: float) -> bool:
-        """Whether stop was called, waited for so long."""
+        """Sleep for `within_s`, or until `stop`; whether it was called."""
         if within_s > SLEEP_MAX_S:
             return self._done.wait(within_s)
-        # Half the processor time of an Event's wait, and stop need not wait long for it.
+        # Takes half the processor time of an Event's wait, and delays `stop` little.
         time.sleep(max(0.0, within_s))
         return self._done.is_set()
 
@@ -262,41 +274,31 @@ def read_pcie_bw(device: Path) -> tuple[int, int] | None:
     """Bytes a second received and sent over PCIe; takes a second, and is None if it can't be read.
 
     The file counts packets received and sent within a second, and the largest payload of one
-    (amdgpu's `pcie_bw`), so this is the most that it can have been.
+    (amdgpu's `pcie_bw`), so this is an upper bound.
     """
-    file = HeldFile(device / "pcie_bw")
-    try:
-        words = file.read().rstrip(PADDING).split()
-    except OSError:
-        return None
-    finally:
-        file.close()
-    if len(words) != 3 or not all(word.isdigit() for word in words):
+    words = (read_text(device / "pcie_bw") or "").split()
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
         return None
     received, sent, payload_bytes = map(int, words)
     return received * payload_bytes, sent * payload_bytes
 
 
 def samples_html(samples: Sequence[GpuSample], caption: str = "GPU cards") -> str:
-    """Cards as a table for a notebook; what is unknown is a dash."""
-
-    def cell(value: float | None, unit: str) -> str:
-        return "–" if value is None else f"{value:g} {unit}"
-
+    """Cards as a table for a notebook."""
     return html_table(
         caption,
         ("card", "name", "state", "busy", "VRAM used", "of", "power", "hottest", "core clock"),
         [
             (
                 sample.pci or sample.card,
-                sample.name or "–",
+                sample.name or UNKNOWN,
                 sample.state.value,
-                cell(sample.gpu_busy_pct, "%"),
-                mib_text(sample.vram_used_bytes),
-                mib_text(sample.vram_total_bytes),
-                cell(sample.power_w, "W"),
-                cell(sample.hottest_c, "°C"),
-                cell(None if sample.sclk_hz is None else sample.sclk_hz / 1e6, "MHz"),
+                quantity(sample.gpu_busy_pct, "%"),
+                size(sample.vram_used_bytes),
+                size(sample.vram_total_bytes),
+                quantity(sample.power_w, "W"),
+                quantity(sample.hottest_c, "°C"),
+                quantity(sample.sclk_hz, "MHz", 1e-6),
             )
             for sample in samples
         ],

@@ -13,7 +13,7 @@ from cluster import Client
 from cluster.process import main
 from cluster.spec import BASELINE, encode_spec
 from cluster.vocabulary.task import Gpu
-from tests.perfkit.gpu.trees import plant
+from perfkit.gpu.made_up import plant
 
 TIMEOUT_S = 20
 

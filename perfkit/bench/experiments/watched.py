@@ -1,38 +1,29 @@
 """Tasks run while the cards are watched: what a card did, beside how fast the tasks went.
 
-Most machines have no AMD card. There a recorded one stands in, or a made-up one where no recording
-is at hand, and `Source` says so: figures of a stand-in must never pass for this machine's.
+Most machines have no AMD card. There a recorded or a made-up one stands in, and `CardSource` says
+so: figures of a stand-in must never pass for this machine's.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 
 from cluster.spec import ClusterSpec
-from perfkit.bench.goals.gpu import RECORDED, made_up_card
 from perfkit.bench.workloads.load import ExperimentError, Submitter, Work, map_s
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import make_engine
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.gpu.base import GpuSample
 from perfkit.gpu.discovery import DRM_ROOT, discover, no_card_text
-from perfkit.gpu.sampler import GAP_MAX_S, GROUPS, GpuSampler
-
-#: The recorded card that stands in unless another is named; it need not be there.
-STAND_IN = RECORDED / "rx580"
-
-#: (seconds since the first task, value); None is unknown.
-Series: TypeAlias = Sequence[tuple[float, float | None]]
+from perfkit.gpu.made_up import made_up_card
+from perfkit.gpu.sampler import GROUPS, GpuSampler, Series, energy_j
+from perfkit.gpu.schema import GpuSample
 
 
 class Origin(StrEnum):
@@ -45,8 +36,8 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where cards are read from; `missing` says why it is not the machine's own /sys/class/drm."""
+class CardSource:
+    """The folder of the cards; `missing` says why it is not the machine's own /sys/class/drm."""
 
     origin: Origin
     root: Path
@@ -64,7 +55,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Block:
+class TaskBlock:
     """One map: when it began and ended, in seconds since the first, and how many tasks it had."""
 
     began_s: float
@@ -94,35 +85,36 @@ class WatchedCard:
 class Watched:
     """A run of tasks with the cards beside it; `result` is its throughput."""
 
-    source: Source
+    source: CardSource
     cards: tuple[WatchedCard, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[TaskBlock, ...]
     result: Result
 
     def energy_mj_per_task(self, card: WatchedCard) -> Interval:
         """Millijoules a task while tasks ran, over the blocks; of the whole card, idle power too.
 
-        Unknown as soon as one block's energy is: power that nobody read is not guessed.
+        Unknown if one block's energy is: unknown power is not guessed.
         """
-        energy_j = [energy(card.series["power_w"], b.began_s, b.ended_s) for b in self.blocks]
-        known = [joules for joules in energy_j if joules is not None]
-        if len(known) < len(energy_j):
-            return bootstrap_interval([])
-        per_task = [1e3 * e / block.tasks for e, block in zip(known, self.blocks, strict=True)]
+        per_task = []
+        for block in self.blocks:
+            joules = energy_j(card.series["power_w"], block.began_s, block.ended_s)
+            if joules is None:
+                return bootstrap_interval([])
+            per_task.append(1e3 * joules / block.tasks)
         return bootstrap_interval(per_task)
 
 
 def resolved(path: str | Path) -> Path:
-    """An absolute path; a relative one begins at the project, wherever a notebook works."""
-    return (Path(__file__).parents[2] / Path(path).expanduser()).resolve()
+    """An absolute path; a relative one begins at the project, in any working folder."""
+    return (Path(__file__).parents[3] / Path(path).expanduser()).resolve()
 
 
 @contextmanager
-def find_cards(drm_root: str | Path, recorded: str | Path) -> Iterator[Source]:
-    """The cards below `drm_root`, else the recorded one, else a made-up one.
+def find_cards(drm_root: str | Path, recorded: str | Path = "") -> Iterator[CardSource]:
+    """The cards below `drm_root`, else the `recorded` one, else a made-up one.
 
-    Raises ExperimentError for a folder that was named and is none, or has no card in it; only
-    DRM_ROOT and STAND_IN may be missing.
+    Raises ExperimentError for a folder that was named and does not exist or has no card; only
+    DRM_ROOT may be missing.
     """
     root = resolved(drm_root)
     found = discover(root)
@@ -130,22 +122,22 @@ def find_cards(drm_root: str | Path, recorded: str | Path) -> Iterator[Source]:
     if not (own or root.is_dir()):
         raise ExperimentError(f"drm_root: {root} is not a folder; give what has card0 in it")
     if found.cards:
-        yield Source(Origin.MACHINE if own else Origin.GIVEN, root)
+        yield CardSource(Origin.MACHINE if own else Origin.GIVEN, root)
         return
     missing = no_card_text(Path(drm_root), found.skipped)
-    tree = resolved(recorded)
-    if discover(tree).cards:
-        yield Source(Origin.RECORDED, tree, missing)
-    elif tree == resolved(STAND_IN):
+    if not str(recorded):
         with made_up_card() as made_up:
-            yield Source(Origin.MADE_UP, made_up, missing)
-    else:
+            yield CardSource(Origin.MADE_UP, made_up, missing)
+        return
+    tree = resolved(recorded)
+    if not discover(tree).cards:
         raise ExperimentError(f"recorded: no AMD card below {tree}; give what has card0 in it")
+    yield CardSource(Origin.RECORDED, tree, missing)
 
 
 def watch(
     spec: ClusterSpec,
-    source: Source,
+    source: CardSource,
     *,
     model: str = "digits",
     workers: int = 2,
@@ -153,10 +145,10 @@ def watch(
     seconds: float = 10.0,
     seed: int = 0,
 ) -> Watched:
-    """Serve a model in blocks of `tasks`, one after the other for so long, and watch the cards.
+    """Serve a model in blocks of `tasks`, one after the other for `seconds`, and watch the cards.
 
-    The sampler's rings hold about a quarter of an hour; of a longer run the beginning is lost and
-    its energy unknown. Raises what `model_work` raises, and WrongResult for a wrong answer.
+    The sampler's rings hold about a quarter of an hour; a longer run loses its beginning, and its
+    energy is unknown. Raises what `model_work` raises, and WrongResult for a wrong answer.
     """
     work = model_work(model, tasks, seed)
     recording = Recording()
@@ -187,32 +179,11 @@ def watch(
     return Watched(source, cards, blocks, result)
 
 
-def energy(power_w: Series, from_s: float, to_s: float) -> float | None:
-    """Joules between two moments by the trapezoidal rule, power in between on straight lines.
-
-    None if a reading it rests on is unknown, if none was taken before or after, or if two are
-    further apart than GAP_MAX_S.
-    """
-    import numpy as np
-
-    times = [at for at, _ in power_w]
-    first, last = bisect_right(times, from_s) - 1, bisect_left(times, to_s)
-    if first < 0 or last >= len(times):
-        return None
-    around = power_w[first : last + 1]
-    watts = [value for _, value in around if value is not None]
-    at_s = times[first : last + 1]
-    if len(watts) < len(around) or any(b - a > GAP_MAX_S for a, b in pairwise(at_s)):
-        return None
-    inside = [from_s, *(at for at in at_s if from_s < at < to_s), to_s]
-    return float(np.trapezoid(np.interp(inside, at_s, watts), inside))
-
-
-def _blocks(engine: Submitter, work: Work, began_s: float, seconds: float) -> Iterator[Block]:
+def _blocks(engine: Submitter, work: Work, began_s: float, seconds: float) -> Iterator[TaskBlock]:
     """At least one block, and none that begins after `seconds`."""
     at_s = 0.0
     while True:
-        yield Block(at_s, at_s + map_s(engine, work), len(work))
+        yield TaskBlock(at_s, at_s + map_s(engine, work), len(work))
         at_s = time.monotonic() - began_s
         if at_s >= seconds:
             return
@@ -224,7 +195,7 @@ def _read(sampler: GpuSampler) -> None:
 
 
 def _series(sampler: GpuSampler, sample: GpuSample, began_s: float) -> dict[str, Series]:
-    """Each watched field of a card, from its rows."""
+    """Each watched field of a card over time."""
     series: dict[str, Series] = {}
     for group in sampler.rates_hz:
         rows = sampler.rows(sample.pci or sample.card, group)
@@ -234,7 +205,7 @@ def _series(sampler: GpuSampler, sample: GpuSample, began_s: float) -> dict[str,
 
 
 def _columns(
-    blocks: Sequence[Block], cards: Sequence[WatchedCard]
+    blocks: Sequence[TaskBlock], cards: Sequence[WatchedCard]
 ) -> dict[str, list[float | None]]:
     """All of it as the columns of a saved result."""
     columns: dict[str, list[float | None]] = {

@@ -1,8 +1,8 @@
-"""Profiles of GPU kernels, whichever release of AMD's rocprof wrote them.
+"""Profiles of GPU kernels, as written by any release of AMD's rocprof.
 
-A card that ROCm forgot has an old profiler (rocprof v1 for gfx803), a newer one rocprofv2 or v3,
-and their files have little in common. `read` tells them apart by their content and gives one table
-of kernels and one of transfers; what was wrong with a file is in the notes, never smoothed over.
+A card that ROCm dropped has an old profiler (rocprof v1 for gfx803), a newer one rocprofv2 or v3,
+and their files have little in common. `read` tells them apart by content and gives one table of
+kernels and one of transfers; the notes say what was wrong with a file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from perfkit.gpu.rocprof.cells import RocprofError, Source
+from perfkit.gpu.rocprof.cells import RocprofError, SourceFile
+from perfkit.gpu.rocprof.csv_files import (
+    Sheet,
+    copies,
+    counted_kernels,
+    kernels_of,
+    read_sheet,
+    traced_kernels,
+)
 from perfkit.gpu.rocprof.records import NAME
-from perfkit.gpu.rocprof.sheet import Sheet, read_sheet
 from perfkit.gpu.rocprof.tables import Kernel, KernelProfile, KernelTotal, TopKernels, Transfer
 from perfkit.gpu.rocprof.trace import read_trace
-from perfkit.gpu.rocprof.v1 import kernels_of
 from perfkit.gpu.rocprof.v2 import RECORD, read_lines
-from perfkit.gpu.rocprof.v3 import copies, counted_kernels, traced_kernels
 
 __all__ = [
     "Kernel",
@@ -34,7 +39,7 @@ __all__ = [
 FILE_BYTES_MAX = 256 * 2**20
 
 _AS_CSV = "profile with rocprofv3 --output-format csv"
-#: How other files that the profilers leave begin, and what to do instead.
+#: First bytes of other files that the profilers leave, and what to do instead.
 _MAGIC = {
     b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
@@ -42,7 +47,7 @@ _MAGIC = {
     b"\xff\xfe": ("UTF-16", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16", "save it as UTF-8"),
 }
-#: Other CSV files of the profilers, by a column that only they have.
+#: Other CSV files of the profilers, by a column of theirs alone.
 _OTHER_SHEETS = {
     "Function": "a trace of API calls",
     "TotalDurationNs": "totals by name",
@@ -54,9 +59,9 @@ def read(path: str | Path) -> KernelProfile:
     """The kernels and transfers in a file of rocprof v1, rocprofv2 or rocprofv3.
 
     CSV of all three, the lines rocprofv2 prints and traces in Chrome's JSON are told apart by
-    content. Raises RocprofError, with the file, the line if it is about one, and what to do.
+    content. Raises RocprofError, with the file, its line and what to do.
     """
-    source = Source(str(path))
+    source = SourceFile(str(path))
     try:
         with Path(path).open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
@@ -67,11 +72,11 @@ def read(path: str | Path) -> KernelProfile:
 
 
 def parse(content: bytes, file: str = "the profile") -> KernelProfile:
-    """What `read` gives, from the bytes of a file; `file` is what to call it."""
-    source = Source(file)
+    """The profile in the bytes of a file, as `read`; messages call it `file`."""
+    source = SourceFile(file)
     text = _text(content, source)
     first = text.lstrip().partition("\n")[0]
-    if RECORD.search(text):  # first, because the program may print what begins like JSON
+    if RECORD.search(text):  # first: the program may print a line that looks like JSON
         kind, (kernels, transfers) = "lines of rocprofv2", read_lines(text, source)
     elif first.startswith(("{", "[")):
         kind, (kernels, transfers) = "trace in Chrome's JSON", read_trace(text, source)
@@ -85,7 +90,7 @@ def parse(content: bytes, file: str = "the profile") -> KernelProfile:
 
 
 def _from_sheet(
-    sheet: Sheet, source: Source
+    sheet: Sheet, source: SourceFile
 ) -> tuple[str, tuple[Kernel, ...], tuple[Transfer, ...]]:
     columns = set(sheet.columns)
     if {"Direction", "Start_Timestamp"} <= columns:
@@ -107,7 +112,7 @@ def _from_sheet(
     raise _unknown(",".join(sheet.columns), source)
 
 
-def _text(content: bytes, source: Source) -> str:
+def _text(content: bytes, source: SourceFile) -> str:
     if len(content) > FILE_BYTES_MAX:
         raise source.error(
             f"more than {FILE_BYTES_MAX // 2**20} MiB", "profile fewer kernels (rocprof --range)"
@@ -125,10 +130,10 @@ def _text(content: bytes, source: Source) -> str:
     return text
 
 
-def _unknown(first: str, source: Source) -> RocprofError:
+def _unknown(first: str, source: SourceFile) -> RocprofError:
     begins = "".join(letter if letter.isprintable() else "�" for letter in first[:60])
     return source.error(
-        f"nothing that rocprof writes; it begins with {begins!r}",
+        f"not written by rocprof; it begins with {begins!r}",
         "give its CSV, the lines rocprofv2 prints, or a trace in Chrome's JSON",
         1,
     )

@@ -1,42 +1,44 @@
-"""Single values of a profiler's file, and what is said about those that cannot be trusted.
+"""Single values of a profiler's file, and notes on those that cannot be trusted.
 
-Between the profiler and us such files pass through spreadsheets, merge scripts and text editors. A
-value that lost something on the way is unknown, and a note says so; only what is no profile at all
-is an error. Both name the place.
+Such files pass through spreadsheets, merge scripts and text editors. A value that was damaged on
+the way is unknown, and a note says so; only a file that is no profile is an error. Both name the
+place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 
-#: The largest whole number up to which a double holds every whole number (IEEE 754, binary64).
+#: A double holds every whole number up to this one (IEEE 754, binary64).
 EXACT_MAX = 2**53
-#: How many lines a note names before it only counts them.
+#: Lines that a note names before it counts the rest.
 LINES_NAMED = 3
 UNKNOWN_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
 
-_NUMBER = re.compile(r"(-?)(\d{1,40})(?:\.(\d{0,40}))?(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
 class RocprofError(ValueError):
-    """A file that cannot be read as a profile: which one, where in it, why, and what to do."""
+    """A file that is no profile: which file, where in it, why, and what to do."""
 
 
 class LostDigits(ValueError):
-    """A number whose last digits are gone, so that its value is not known."""
+    """A number whose last digits are gone, so its value is unknown."""
 
 
 class NotANumber(ValueError):
-    """Text where a number has to be."""
+    """Text in place of a number."""
 
 
-class Source:
-    """The file being read, by the name to call it, and the notes taken on the way.
+class SourceFile:
+    """The file being read, under the name for messages, and the notes on it.
 
-    Like notes are one note with the lines they are about; there are as many as there are defects
-    and columns, however long the file is.
+    Like notes are one note with the lines they are about, so a long file has no more of them than
+    a short one.
     """
 
     def __init__(self, file: str) -> None:
@@ -44,7 +46,7 @@ class Source:
         self._notes: dict[str, list[int]] = {}
 
     def note(self, text: str, line: int | None = None) -> None:
-        """Remember what was repaired or left out, and on which line."""
+        """Add what was repaired or left out, and on which line."""
         lines = self._notes.setdefault(text, [])
         if line is not None:
             lines.append(line)
@@ -55,37 +57,36 @@ class Source:
         return RocprofError(f"{place}: {what}; {to_do}")
 
     def notes(self) -> tuple[str, ...]:
-        """Every note with its lines, in the order they were first taken."""
+        """Every note with its lines, in the order of their first lines."""
         return tuple(f"{_lines(lines)}{text}" for text, lines in self._notes.items())
 
 
+def is_number(text: str) -> bool:
+    """Whether `number` takes it for one, with or without all its digits."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def number(text: str, shift: int = 0) -> int | float:
-    """A number times 10**shift, exactly where it is whole; all digits have to be there.
+    """A number times 10**shift, exact if it is whole.
 
-    Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for one beyond
-    2**53 with a point or an exponent, which a double has rounded; and NotANumber.
+    Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for a number
+    above 2**53 with a point or an exponent, which a double has rounded. Raises NotANumber.
     """
-    match = _NUMBER.fullmatch(text)
-    if match is None:
+    if not is_number(text):
         raise NotANumber(text)
-    sign, whole, fraction, power = match.groups()
-    digits = int(whole + (fraction or ""))
-    exponent = int(power or 0) - len(fraction or "")
-    if digits and exponent > 0:
+    is_whole = text.lstrip("-").isdigit()
+    if is_whole and not shift:
+        return int(text)
+    written = Decimal(text)
+    if written and int(written.as_tuple().exponent) > 0:
         raise LostDigits(text)
-    rounded = fraction is not None or power is not None
-    if rounded and digits > EXACT_MAX * 10**-exponent:
+    if not is_whole and written.copy_abs() > EXACT_MAX:
         raise LostDigits(text)
-    if sign:
-        digits = -digits
-    exponent = exponent + shift if digits else 0
-    if exponent >= 0:
-        return int(digits * 10**exponent)
-    value, rest = divmod(digits, 10**-exponent)
-    return int(value) if not rest else float(digits / 10**-exponent)
+    value = Fraction(written) * 10**shift
+    return int(value) if value.denominator == 1 else float(value)
 
 
-def clean(text: str, source: Source, line: int | None) -> str:
+def clean(text: str, source: SourceFile, line: int | None) -> str:
     """A name that can be printed and encoded anywhere."""
     text = text.strip()
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""How much memory traffic a kernel caused, from whichever hardware counters were collected.
+"""How much memory traffic a kernel caused, from the hardware counters that were collected.
 
 The L2 cache counts its requests to memory, and every generation of cards counts differently. The
 formulas are those of AMD's own derived metrics FETCH_SIZE and WRITE_SIZE, in bytes instead of KiB:
@@ -10,7 +10,7 @@ formulas are those of AMD's own derived metrics FETCH_SIZE and WRITE_SIZE, in by
   src/core/counters/metrics/derived_counters.xml
 * gfx10 and gfx11: the same derived_counters.xml, which defines no WRITE_SIZE for them
 
-Traffic includes what caches fetched without need; atomics count as writes.
+Traffic includes bytes that caches fetched without need; atomics count as writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Counters: TypeAlias = Mapping[str, int | float | None]
 Flow: TypeAlias = Literal["fetched", "written"]
@@ -26,7 +26,7 @@ Flow: TypeAlias = Literal["fetched", "written"]
 FLOWS: tuple[Flow, ...] = ("fetched", "written")
 
 _CHANNEL = re.compile(r"(.+)\[(\d{1,4})\]", re.ASCII)
-#: A kibibyte is what AMD's metrics call a kilobyte: they divide by 1024.
+#: AMD's metrics divide by 1024 and call it a kilobyte.
 _KIB = 1024
 _READY_MADE: dict[Flow, tuple[str, ...]] = {
     "fetched": ("FETCH_SIZE", "FetchSize"),
@@ -36,7 +36,7 @@ _READY_MADE: dict[Flow, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """Bytes as a sum over counters of requests, each times the bytes that it stands for."""
+    """Bytes as a sum of counters of requests, each times its bytes."""
 
     gfx: str
     flow: Flow
@@ -56,8 +56,8 @@ _EA_WRITES = {"TCC_EA_WRREQ": 32, "TCC_EA_WRREQ_64B": 32}
 _EA1_WRITES = {"TCC_EA1_WRREQ": 32, "TCC_EA1_WRREQ_64B": 32}
 _VEGA_20 = "on Vega 20 (gfx906) this is one of two ports: collect the TCC_EA1 counters too"
 
-#: A formula comes before those it contains. Requests of 64 bytes are those that are not counted as
-#: of 32 (reads) or the other way round (writes): (R − R32)·64 + R32·32 = 64·R − 32·R32.
+#: A formula comes before those it contains. A read that is not counted as of 32 bytes is of 64:
+#: (R − R32)·64 + R32·32 = 64·R − 32·R32; a write that is not counted as of 64 bytes is of 32.
 FORMULAS = (
     Formula("gfx8", "fetched", {"TCC_MC_RDREQ": 32}),
     Formula("gfx8", "written", {"TCC_MC_WRREQ": 32}),
@@ -71,9 +71,8 @@ FORMULAS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Bytes of one flow, None when they are not known, and in `how` from what or why not."""
+class Traffic(NamedTuple):
+    """Bytes of one flow, None if unknown; `how` says how they follow, or why not."""
 
     size_bytes: int | None
     how: str | None = None
@@ -82,9 +81,9 @@ class Traffic:
 def traffic(flow: Flow, counters: Counters) -> Traffic:
     """The bytes that a kernel fetched from or wrote to video memory.
 
-    The profiler's own metric (in KiB) counts if it is there; else the first formula whose counters
-    all are. A counter is the `…_sum` over the channels, or the sum of `…[0]`, `…[1]` and so on
-    without a gap, or the bare name as rocprofv3 has it.
+    The profiler's own metric (in KiB) comes first, then the first formula whose counters are all
+    known. A counter is the `…_sum` over the channels, or the sum of `…[0]`, `…[1]` and so on
+    without a gap, or the bare name as in rocprofv3.
     """
     for name in _READY_MADE[flow]:
         value = counters.get(name)
@@ -99,7 +98,7 @@ def traffic(flow: Flow, counters: Counters) -> Traffic:
 
 
 def channel_sums(counters: Counters) -> dict[str, int | float]:
-    """The sum over the channels of each counter that is given by channel, all of them, from 0."""
+    """The sum over all channels of each counter that is given by channel."""
     channels: dict[str, dict[int, int | float | None]] = {}
     for name, value in counters.items():
         if match := _CHANNEL.fullmatch(name):

@@ -1,7 +1,7 @@
-"""From the named values of one dispatch to a kernel, whatever the tool called them.
+"""From the named values of one dispatch to a kernel, under the names of any release.
 
 The tools write the same facts under different names: rocprof v1 `BeginNs`, rocprofv2
-`Begin_Timestamp`, rocprofv3 `Start_Timestamp`. Whatever is none of those facts is a counter.
+`Begin_Timestamp`, rocprofv3 `Start_Timestamp`. A value under any other name is a counter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from perfkit.gpu.rocprof.cells import (
     UNKNOWN_WORDS,
     LostDigits,
     NotANumber,
-    Source,
+    SourceFile,
     clean,
     number,
 )
@@ -33,7 +33,7 @@ GRID_XYZ = ("Grid_Size_X", "Grid_Size_Y", "Grid_Size_Z")
 WORKGROUP = ("wgr", "Workgroup_Size")
 WORKGROUP_XYZ = ("Workgroup_Size_X", "Workgroup_Size_Y", "Workgroup_Size_Z")
 
-#: Columns that are no counters and that we have no use for.
+#: Columns without use that are no counters.
 _OTHERS = (
     # v1
     "queue-index pid tid lds lmem scr vgpr arch_vgpr accum_vgpr sgpr fbar wave_size sig obj "
@@ -56,18 +56,18 @@ NO_COUNTERS = frozenset(
     ]
 )  # fmt: skip
 
-#: No clock in ns and no grid comes near; what does is no such value.
+#: No clock in ns and no grid comes near.
 _WHOLE_MAX = 2**64
 _DIRECTION = re.compile(r"(host|device)_?to_?(host|device)|(?:^|_)([hd])to([hd])(?:_|$)", re.I)
 _SIDES = {"h": "host", "d": "device"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The named values of one record as text, None or absent where there is none."""
+class ProfileRecord:
+    """The named values of one record as text; unknown ones are None or absent."""
 
     fields: Mapping[str, str | None]
-    source: Source
+    source: SourceFile
     line: int | None = None
 
     def text(self, names: tuple[str, ...]) -> tuple[str, str] | None:
@@ -79,21 +79,21 @@ class Row:
         return None
 
     def label(self, names: tuple[str, ...]) -> str | None:
-        """A value that is a name."""
+        """A value that is a name, made printable."""
         found = self.text(names)
         return None if found is None else clean(found[1], self.source, self.line)
 
-    def figure(self, names: tuple[str, ...]) -> int | float | None:
-        """A value that is a number from 0 on; None with a note when it cannot be trusted.
+    def figure(self, names: tuple[str, ...], shift: int = 0, place: str = "") -> int | float | None:
+        """A number of 0 or more times 10**shift; None with a note if it cannot be trusted.
 
-        Raises RocprofError for what is no number.
+        Raises RocprofError for text that is no number, with the `place` of a record without lines.
         """
         found = self.text(names)
         if found is None:
             return None
         name, text = found
         try:
-            value = number(text)
+            value = number(text, shift)
         except LostDigits:
             self.source.note(
                 f"{name} has lost its last digits and is unknown; a spreadsheet does that (it "
@@ -103,7 +103,7 @@ class Row:
             return None
         except NotANumber:
             raise self.source.error(
-                f"{name} is {text[:40]!r}, which is no number",
+                f"{name}{place} is {text[:40]!r}, which is no number",
                 "profile again, or delete the record",
                 self.line,
             ) from None
@@ -113,7 +113,7 @@ class Row:
         return value
 
     def whole(self, names: tuple[str, ...]) -> int | None:
-        """A value that is a whole number of 64 bits; anything else is unknown, with a note."""
+        """A whole number of 64 bits; other numbers are unknown, with a note."""
         found, value = self.text(names), self.figure(names)
         if found is None or value is None:
             return None
@@ -123,7 +123,7 @@ class Row:
         return None
 
     def sizes(self, xyz: tuple[str, ...], total: tuple[str, ...]) -> tuple[int, ...] | None:
-        """Three dimensions, or their product alone; 0 is how an unset one is written."""
+        """Three dimensions, or their product alone; 0 stands for unset."""
         each = [self.whole((name,)) for name in xyz]
         if all(each):
             return tuple(size for size in each if size is not None)
@@ -131,10 +131,12 @@ class Row:
         return (product,) if product else None
 
 
-def kernel_of(row: Row, counters: Mapping[str, int | float | None] | None = None) -> Kernel | None:
-    """The kernel of a row, with the counters in it or those given; None, with a note, unnamed.
+def kernel_of(
+    row: ProfileRecord, counters: Mapping[str, int | float | None] | None = None
+) -> Kernel | None:
+    """The kernel of a row, with the counters in it or those given.
 
-    Raises RocprofError for a value that should be a number and is none.
+    None, with a note, without a name. Raises RocprofError for text in place of a number.
     """
     name = row.label(NAME)
     if name is None:
@@ -164,11 +166,11 @@ def kernel_of(row: Row, counters: Mapping[str, int | float | None] | None = None
     )
 
 
-def times_of(row: Row) -> tuple[int | None, int | None]:
-    """When a record starts and how long it takes, in ns.
+def times_of(row: ProfileRecord) -> tuple[int | None, int | None]:
+    """Start and duration of a record in ns.
 
-    The profilers write 0 for a time they do not have. An end before the start says that one of the
-    two is wrong, so the duration is unknown.
+    The profilers write 0 for an unknown time. If the end is before the start, one of the two is
+    wrong, so the duration is unknown.
     """
     start_ns, end_ns = row.whole(START), row.whole(END)
     given_ns = row.whole(DURATION)
@@ -185,8 +187,8 @@ def times_of(row: Row) -> tuple[int | None, int | None]:
     return start_ns, end_ns - start_ns
 
 
-def transfer_of(row: Row, direction: str | None) -> Transfer:
-    """The copy of a row, whose direction is told in its words."""
+def transfer_of(row: ProfileRecord, direction: str | None) -> Transfer:
+    """The copy of a row; `direction` holds the direction in the tool's words."""
     start_ns, duration_ns = times_of(row)
     return Transfer(
         direction=direction_of(direction),

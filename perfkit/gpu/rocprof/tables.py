@@ -1,7 +1,7 @@
-"""What a profile holds, whichever tool wrote it: kernels, transfers, and what was odd about them.
+"""What a profile of any release holds: kernels, transfers, and notes on defects.
 
-Unknown is None, in every column and every sum: a mean is over the calls whose figure is known, and
-says how many those were.
+Unknown values are None, in every column and sum. A mean is over the calls with a known figure, and
+says how many they were.
 """
 
 from __future__ import annotations
@@ -11,22 +11,18 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import UNKNOWN, quantity, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NS_PER_S = 1_000_000_000
-#: More rows than this are in the frame, not in the notebook's view.
+#: The notebook's view shows no more rows; the frame has all.
 ROWS_SHOWN = 20
 
 _KERNEL_COLUMNS = (
     "name start_ns duration_ns grid workgroup device queue dispatch "
     "fetched_bytes written_bytes bandwidth_bytes_per_s"
-).split()
-_TRANSFER_COLUMNS = "direction start_ns duration_ns source destination".split()
-_TOP_COLUMNS = (
-    "name calls timed_calls total_ns mean_ns time_share fetched_bytes written_bytes "
-    "bandwidth_bytes_per_s peak_share"
 ).split()
 
 
@@ -34,8 +30,8 @@ _TOP_COLUMNS = (
 class Kernel:
     """One dispatch of a kernel.
 
-    `start_ns` is on the profiler's clock, which starts anywhere. `grid` and `workgroup` are in
-    work-items: three dimensions, or their product alone where the file has no more. `device`,
+    `start_ns` is on the profiler's clock, whose zero is arbitrary. `grid` and `workgroup` are in
+    work-items: three dimensions, or their product alone if the file has no more. `device`,
     `queue` and `dispatch` are the profiler's own names. `counters` are as measured.
     `fetched_bytes` and `written_bytes` are the traffic with video memory; see
     `perfkit.gpu.rocprof.counters` for the formulas.
@@ -55,7 +51,7 @@ class Kernel:
 
     @property
     def bandwidth_bytes_per_s(self) -> float | None:
-        """What it fetched and wrote, over its duration; None unless all three are known."""
+        """Bytes fetched and written over the duration; None unless all three are known."""
         return _bandwidth(self.fetched_bytes, self.written_bytes, self.duration_ns)
 
     def row(self) -> dict[str, Any]:
@@ -105,22 +101,25 @@ class TopKernels:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per kernel name; the columns are the fields of KernelTotal."""
-        return data_frame([asdict(total) for total in self.kernels], _TOP_COLUMNS)
+        return data_frame(self.kernels, KernelTotal.__match_args__)
 
     def _repr_html_(self) -> str:
+        caption = f"Kernels that took the most time, {len(self.kernels)} of {self.names}"
+        return html_table(caption, *self.texts())
+
+    def texts(self) -> tuple[list[str], list[list[str]]]:
+        """A header and a row of texts for each kernel."""
         header = ["kernel", "calls", "total", "mean", "share of time", "bandwidth"]
         if self.peak_bytes_per_s is not None:
-            header.append(f"of {bandwidth_text(self.peak_bytes_per_s)}")
-        rows = [total_cells(total)[: len(header)] for total in self.kernels]
-        caption = f"Kernels that took the most time, {len(self.kernels)} of {self.names}"
-        return html_table(caption, header, rows)
+            header.append(f"of {quantity(self.peak_bytes_per_s, 'GB/s', 1e-9)}")
+        return header, [_total_texts(total)[: len(header)] for total in self.kernels]
 
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """What one file holds, in its order; `format` names what wrote it.
+    """The contents of one file, in its order; `format` names the tool that wrote it.
 
-    `notes` say what was repaired, left out or not known, with the lines of the file.
+    `notes` say what was repaired, left out or unknown, with the lines of the file.
     """
 
     kernels: tuple[Kernel, ...]
@@ -132,8 +131,8 @@ class KernelProfile:
     def top_kernels(self, n: int = 10, peak_bytes_per_s: float | None = None) -> TopKernels:
         """The n kernel names that took the most time in total, those of unknown time last.
 
-        `peak_bytes_per_s` is the card's memory bandwidth to hold them against (256e9 for an RX 580
-        of 8 GB). Raises ValueError for an n below 1 or a peak that is not above 0.
+        `peak_bytes_per_s` is the card's memory bandwidth (256e9 for an RX 580 of 8 GB), of which
+        each bandwidth is a share. Raises ValueError for an n below 1 or a peak that is not above 0.
         """
         if n < 1:
             raise ValueError(f"The number of kernels to show is {n}; it has to be 1 or more.")
@@ -162,7 +161,7 @@ class KernelProfile:
 
     def transfers_frame(self) -> pd.DataFrame:
         """One row per copy; the columns are the fields of Transfer."""
-        return data_frame([asdict(transfer) for transfer in self.transfers], _TRANSFER_COLUMNS)
+        return data_frame(self.transfers, Transfer.__match_args__)
 
     def to_json(self, top: TopKernels) -> dict[str, Any]:
         """Everything as JSON values: kernels with their counters, transfers, notes and the top."""
@@ -185,46 +184,35 @@ class KernelProfile:
         return html_table(
             f"{len(self.kernels):,} dispatches in {self.file} ({self.format})",
             ("kernel", "start", "duration", "grid", "fetched", "written", "bandwidth"),
-            (_kernel_cells(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
+            (_kernel_texts(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
             notes,
         )
 
 
-def time_text(time_ns: float | None) -> str:
-    """A duration in µs, as people compare kernels."""
-    return "unknown" if time_ns is None else f"{time_ns / 1e3:,.2f} µs"
-
-
-def bandwidth_text(bytes_per_s: float | None) -> str:
-    """A bandwidth in GB/s, of 10⁹ bytes, as data sheets give it."""
-    return "unknown" if bytes_per_s is None else f"{bytes_per_s / 1e9:,.1f} GB/s"
-
-
-def total_cells(total: KernelTotal) -> list[str]:
-    """A row for people: name, calls, total, mean, share of time, bandwidth, share of the peak."""
+def _total_texts(total: KernelTotal) -> list[str]:
     calls = f"{total.calls:,}"
     if total.timed_calls < total.calls:
         calls += f" ({total.timed_calls:,} timed)"
     return [
         total.name,
         calls,
-        time_text(total.total_ns),
-        time_text(total.mean_ns),
-        _share_text(total.time_share),
-        bandwidth_text(total.bandwidth_bytes_per_s),
-        _share_text(total.peak_share),
+        quantity(total.total_ns, "µs", 1e-3),
+        quantity(total.mean_ns, "µs", 1e-3),
+        quantity(total.time_share, "%", 100),
+        quantity(total.bandwidth_bytes_per_s, "GB/s", 1e-9),
+        quantity(total.peak_share, "%", 100),
     ]
 
 
-def _kernel_cells(kernel: Kernel) -> Sequence[str]:
+def _kernel_texts(kernel: Kernel) -> Sequence[str]:
     return (
         kernel.name,
-        "unknown" if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
-        time_text(kernel.duration_ns),
-        "unknown" if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),
-        _bytes_text(kernel.fetched_bytes),
-        _bytes_text(kernel.written_bytes),
-        bandwidth_text(kernel.bandwidth_bytes_per_s),
+        UNKNOWN if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
+        quantity(kernel.duration_ns, "µs", 1e-3),
+        UNKNOWN if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),
+        size(kernel.fetched_bytes),
+        size(kernel.written_bytes),
+        quantity(kernel.bandwidth_bytes_per_s, "GB/s", 1e-9),
     )
 
 
@@ -252,7 +240,7 @@ def _total(name: str, kernels: Sequence[Kernel], whole_ns: int, peak: float | No
 
 
 def _sum(values: Sequence[int | None]) -> int | None:
-    """The sum, None as soon as one is not known or there is none."""
+    """The sum; None if one is unknown or there is none."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
 
@@ -261,11 +249,3 @@ def _bandwidth(fetched: int | None, written: int | None, duration_ns: int | None
     if fetched is None or written is None or not duration_ns:
         return None
     return (fetched + written) * NS_PER_S / duration_ns
-
-
-def _share_text(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.1%}"
-
-
-def _bytes_text(size_bytes: int | None) -> str:
-    return "unknown" if size_bytes is None else f"{size_bytes:,} B"

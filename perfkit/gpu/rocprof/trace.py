@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from perfkit.gpu.rocprof.cells import LostDigits, NotANumber, Source, clean, number
-from perfkit.gpu.rocprof.records import NO_COUNTERS, START, Row, kernel_of, transfer_of
+from perfkit.gpu.rocprof.cells import SourceFile, clean, is_number
+from perfkit.gpu.rocprof.records import NO_COUNTERS, START, ProfileRecord, kernel_of, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
-_KERNEL_CATEGORIES = frozenset({"gpu", "kernel"})
-_COPY_CATEGORIES = frozenset({"copy", "gpu_memcpy"})
-#: What rocprof v1 puts among the kernels to show that the queue waits.
+_CATEGORIES = {"gpu": "kernel", "kernel": "kernel", "copy": "copy", "gpu_memcpy": "copy"}
+#: rocprof v1 puts it among the kernels to show that the queue waits.
 _BARRIER = "<barrier packet>"
 _GPU_TRACK = re.compile(r"GPU *\d*", re.ASCII)
 #: From microseconds to nanoseconds, as a power of ten.
@@ -30,10 +29,10 @@ _NS_SHIFT = 3
 _Timed = TypeVar("_Timed", Kernel, Transfer)
 
 
-def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
+def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
     """The kernels and copies among the events, in their order.
 
-    Raises RocprofError for what is no JSON, holds no events, or has values of the wrong kind.
+    Raises RocprofError for text that is no JSON, for no events and for text in place of a number.
     """
     events = [event for event in _events(text, source) if isinstance(event, Mapping)]
     tracks = {
@@ -51,7 +50,7 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
             )
         if event.get("ph") != "X":
             continue
-        row = Row(_fields(event, name, source), source)
+        row = ProfileRecord(_fields(event, name, source), source)
         if kind == "copy":
             transfers.append(_timed(transfer_of(row, name), row, event))
         elif kind == "kernel" and name != _BARRIER and (kernel := kernel_of(row)) is not None:
@@ -59,9 +58,9 @@ def read_trace(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     return tuple(kernels), tuple(transfers)
 
 
-def _events(text: str, source: Source) -> Sequence[Any]:
+def _events(text: str, source: SourceFile) -> Sequence[Any]:
     try:
-        # Numbers stay text, as in the other formats: a double would round what is above 2**53.
+        # Numbers stay text, as in the other formats: a double would round those above 2**53.
         content = json.loads(text, parse_float=str, parse_int=str)
     except json.JSONDecodeError as error:
         raise source.error(
@@ -85,26 +84,27 @@ def _events(text: str, source: Source) -> Sequence[Any]:
 def _kind(event: Mapping[str, Any], tracks: Mapping[str | None, str]) -> str | None:
     category = (_text(event.get("cat")) or "").lower()
     if category:
-        named = {"kernel": _KERNEL_CATEGORIES, "copy": _COPY_CATEGORIES}
-        return next((kind for kind, names in named.items() if category in names), None)
+        return _CATEGORIES.get(category)
     track = tracks.get(_text(event.get("pid")), "")
     if track.upper() == "COPY":
         return "copy"
     return "kernel" if _GPU_TRACK.fullmatch(track) else None
 
 
-def _fields(event: Mapping[str, Any], name: str | None, source: Source) -> dict[str, str | None]:
-    """What an event says in `args`, as far as it is a known column or a counter, and its name."""
+def _fields(
+    event: Mapping[str, Any], name: str | None, source: SourceFile
+) -> dict[str, str | None]:
+    """The name of an event, and the columns and counters in its `args`."""
     fields: dict[str, str | None] = {"KernelName": name}
     for key, value in _mapping(event.get("args")).items():
         text = _text(value)
-        if text is not None and (key in NO_COUNTERS or _is_number(text)):
+        if text is not None and (key in NO_COUNTERS or is_number(text)):
             fields[clean(_text(key) or "", source, None)] = text
     return fields
 
 
-def _timed(record: _Timed, row: Row, event: Mapping[str, Any]) -> _Timed:
-    """The record with the event's own times, unless the exact ones are in its `args`."""
+def _timed(record: _Timed, row: ProfileRecord, event: Mapping[str, Any]) -> _Timed:
+    """The record with the event's own times, unless its `args` have the exact ones."""
     if row.text(START) is not None:
         return record
     row.source.note("times are to the microsecond; shorter durations are written as 1 µs")
@@ -112,29 +112,15 @@ def _timed(record: _Timed, row: Row, event: Mapping[str, Any]) -> _Timed:
     return replace(record, start_ns=start_ns, duration_ns=_ns(row, event, "dur"))
 
 
-def _ns(row: Row, event: Mapping[str, Any], name: str) -> int | None:
-    text = _text(event.get(name))
-    if text is None:
-        return None
-    try:
-        value = round(number(text, _NS_SHIFT))
-    except LostDigits:
-        row.source.note(f"{name} has lost its last digits and is unknown")
-        return None
-    except NotANumber:
-        raise row.source.error(
-            f"{name} of {clean(_text(event.get('name')) or '', row.source, None)[:40]!r} is "
-            f"{text[:40]!r}, which is no number",
-            "profile again, or delete the event",
-        ) from None
-    if value < 0:
-        row.source.note(f"{name} is below 0, which cannot be, and is unknown")
-        return None
-    return value
+def _ns(row: ProfileRecord, event: Mapping[str, Any], name: str) -> int | None:
+    place = f" of {clean(_text(event.get('name')) or '', row.source, None)[:40]!r}"
+    times = ProfileRecord({name: _text(event.get(name))}, row.source)
+    value = times.figure((name,), _NS_SHIFT, place)
+    return None if value is None else round(value)
 
 
 def _text(value: object) -> str | None:
-    """A scalar of JSON as text without half surrogates, None for anything else."""
+    """A scalar of JSON as text without half surrogates; else None."""
     if not isinstance(value, str):
         return None
     return value.encode("utf-8", "replace").decode()
@@ -142,13 +128,3 @@ def _text(value: object) -> str | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        number(text)
-    except LostDigits:
-        return True
-    except NotANumber:
-        return False
-    return True

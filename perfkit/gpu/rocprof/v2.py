@@ -2,8 +2,8 @@
 
 Format: ROCm/rocprofiler, plugin/cli/cli.cpp; early releases, and the text files of rocprof v1, put
 `dispatch[0], gpu_id(1), …` and each counter on a line of its own below it (plugin/file/file.cpp).
-The profiled program prints into the same console, so its lines, and what it left in front of a
-record, are passed over.
+The profiled program prints into the same console: its lines, and its text in front of a record, are
+skipped.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from perfkit.gpu.rocprof.cells import Source
-from perfkit.gpu.rocprof.records import NAME, Row, kernel_of, transfer_of
+from perfkit.gpu.rocprof.cells import SourceFile
+from perfkit.gpu.rocprof.records import NAME, ProfileRecord, kernel_of, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
 RECORD = re.compile(
@@ -25,11 +25,11 @@ _OF_THE_GPU = ("HIP_OPS_DOMAIN", "HSA_OPS_DOMAIN")
 _TIMES = ("DispatchNs", "BeginNs", "EndNs", "CompleteNs")
 
 
-def read_lines(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
-    """The dispatches and the copies in what was printed, in its order.
+def read_lines(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
+    """The printed dispatches and copies, in order.
 
-    A record that the program's own output has cut is left out with a note. Raises RocprofError for
-    a value that should be a number and is none.
+    A record that the program's own output cut is left out with a note. Raises RocprofError for text
+    in place of a number.
     """
     dispatches: list[Kernel] = []
     traced: list[Kernel] = []
@@ -48,7 +48,7 @@ def read_lines(text: str, source: Source) -> tuple[tuple[Kernel, ...], tuple[Tra
     return tuple(dispatches or traced), tuple(transfers)
 
 
-def _records(text: str, source: Source) -> Iterator[Row]:
+def _records(text: str, source: SourceFile) -> Iterator[ProfileRecord]:
     fields: dict[str, str | None] = {}
     begun = 0
     for line, printed in enumerate(text.split("\n"), 1):
@@ -59,7 +59,7 @@ def _records(text: str, source: Source) -> Iterator[Row]:
                 _add(fields, counter[1], counter[2], source, line)
             continue
         if fields:
-            yield Row(fields, source, begun)
+            yield ProfileRecord(fields, source, begun)
         fields, begun = {}, line
         start = found.start()
         if found[1] is not None:
@@ -68,11 +68,11 @@ def _records(text: str, source: Source) -> Iterator[Row]:
             source.note("a record that is cut off; left out", line)
             fields = {}
     if fields:
-        yield Row(fields, source, begun)
+        yield ProfileRecord(fields, source, begun)
 
 
-def _collect(printed: str, fields: dict[str, str | None], source: Source, line: int) -> bool:
-    """Take the `name(value)` pairs; whether they reach to the end of the line."""
+def _collect(printed: str, fields: dict[str, str | None], source: SourceFile, line: int) -> bool:
+    """Collect the `name(value)` pairs; whether they reach to the end of the line."""
     at = 0
     while key := _KEY.match(printed, at):
         end = _closing(printed, key.end())
@@ -89,7 +89,7 @@ def _collect(printed: str, fields: dict[str, str | None], source: Source, line: 
 
 
 def _closing(printed: str, start: int) -> int | None:
-    """Where the bracket closes that opened before start; inside quotes brackets do not count."""
+    """Where the bracket before `start` closes; brackets in quotes do not count."""
     if printed.startswith('"', start):
         end = printed.find('")', start + 1)
         return None if end < 0 else end + 1
@@ -101,7 +101,9 @@ def _closing(printed: str, start: int) -> int | None:
     return None
 
 
-def _add(fields: dict[str, str | None], name: str, value: str, source: Source, line: int) -> None:
+def _add(
+    fields: dict[str, str | None], name: str, value: str, source: SourceFile, line: int
+) -> None:
     if name in fields and fields[name] != value:
         source.note(f"{name} is there twice and differs, so it is unknown", line)
         fields[name] = None

@@ -1,30 +1,26 @@
-"""What the notebook of cards shows and says of a run: whose card it is comes first, every time.
+"""What the notebook of cards shows and says of a run: whose card it is always comes first.
 
 A recorded card's figures do not change and a made-up card's were never measured, so neither makes a
-headline, and each picture and table says in its own words whose card it shows.
+headline, and each picture and table says whose card it shows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from perfkit.bench.experiments.watched import Origin, Series, Watched, WatchedCard, resolved
+from perfkit.bench.experiments.watched import Origin, Watched, WatchedCard, resolved
 from perfkit.bench.goals.gpu import GOALS
 from perfkit.bench.goals.table import GoalTable
 from perfkit.evidence.tables import html_table
-from perfkit.evidence.text import UNKNOWN, measured, quantity
+from perfkit.evidence.text import UNKNOWN, interval, measured, quantity
 from perfkit.gpu.rocprof import KernelProfile, TopKernels, read
-from perfkit.gpu.sampler import samples_html
+from perfkit.gpu.sampler import Series, samples_html
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
 from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
 from perfkit.report.stories.views import FULL, Words, said
-
-if TYPE_CHECKING:
-    from perfkit.evidence.samples import Interval
 
 TOP = 10
 TEMPERATURES = {"edge": "temp_edge_c", "junction": "temp_junction_c", "memory": "temp_memory_c"}
@@ -34,12 +30,12 @@ LABELS = {
     Origin.RECORDED: "a recorded card, not of this run",
     Origin.MADE_UP: "a made-up card, no card ever said this",
 }
-FLAT = "Its files do not change, so its lines are flat, whatever the tasks do."
+FLAT = "Its files do not change, so its lines are flat."
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Parts of a page that belong together, one below the other."""
+    """Parts of a page, one below the other."""
 
     parts: tuple[str, ...]
 
@@ -52,13 +48,8 @@ def run_seconds(profile: str, seconds: float) -> float:
     return seconds * (FULL if profile == "full" else 1)
 
 
-def recordings(recorded: str | Path) -> Path:
-    """The folder of all recorded cards, which the table of goals judges by."""
-    return resolved(recorded).parent
-
-
 def cards(watched: Watched) -> Shown:
-    """Whose cards these are, and what each said at the end of the run."""
+    """Whose cards these are, and a sample of each at the end of the run."""
     caption = f"At the end of the run: {LABELS[watched.source.origin]}"
     told = samples_html([card.sample for card in watched.cards], caption)
     return Shown((source_words(watched)._repr_html_(), told))
@@ -78,8 +69,8 @@ def source_words(watched: Watched) -> Words:
             f"another machine. {FLAT}"
         ),
         Origin.MADE_UP: (
-            "Instead, and for want of a recorded one, a made-up card is shown, to see what this "
-            f"page is like: no card ever had these figures. {FLAT}"
+            "Instead a made-up card is shown, to see what this page is like; no card ever had "
+            f"these figures. {FLAT}"
         ),
     }
     none = [f"This machine has none to show: {source.missing}."] if source.missing else []
@@ -87,12 +78,12 @@ def source_words(watched: Watched) -> Words:
 
 
 def pictures(watched: Watched) -> Shown:
-    """For each card what it did, and beneath it the throughput, on one time axis."""
+    """A picture of each card."""
     return Shown(tuple(picture(watched, card)._repr_html_() for card in watched.cards))
 
 
 def picture(watched: Watched, card: WatchedCard) -> Figure:
-    """One card over the task throughput; unknown values are gaps."""
+    """One card over the task throughput, on one time axis; unknown values are gaps."""
     series = card.series
     temperatures = {name: series[field] for name, field in TEMPERATURES.items()}
     known = {name: points for name, points in temperatures.items() if _known(points)}
@@ -114,21 +105,20 @@ def picture(watched: Watched, card: WatchedCard) -> Figure:
 
 
 def energy(watched: Watched) -> Shown:
-    """Power and energy per task of each card, with what they are worth."""
+    """Power and energy per task of each card, and how they were found."""
     rows = []
     for card in watched.cards:
-        per_task = watched.energy_mj_per_task(card)
         kind = card.sample.power_kind
         power = _range(card.series["power_w"], "W") + (f" ({kind.value})" if kind else "")
-        rows.append((card.key, LABELS[watched.source.origin], power, _said(per_task, "mJ")))
+        rows.append((card.key, LABELS[watched.source.origin], power, _per_task(watched, card)))
     notes = [
         f"Medians over {len(watched.blocks)} blocks, with 95 % intervals: the whole card's power, "
-        "idle power too, while tasks ran. Unknown if any reading is.",
+        "idle power too, while tasks ran. Unknown if one power is.",
     ]
     if not watched.source.is_own:
         notes.append(
-            "No energy was measured here: this is what a card with such power would have taken "
-            "beside the tasks of this run."
+            "No energy was measured here: a card with this power would have taken this much beside "
+            "the tasks of this run."
         )
     header = ("card", "which is", "power", "energy per task")
     title = "Energy" if watched.source.is_own else "What the energy would be"
@@ -138,7 +128,7 @@ def energy(watched: Watched) -> Shown:
 def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
     """The kernels that took the most time, and their bandwidth beside the card's peak.
 
-    Without a file it says how to give one. Raises RocprofError for one that is no profile.
+    Without a file it says how to give one. Raises RocprofError for a file that is no profile.
     """
     if not str(rocprof):
         words = "No rocprof file was given, so no kernel is shown; give one with -p rocprof=FILE."
@@ -153,18 +143,19 @@ def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
 
 
 def bandwidths(top: TopKernels) -> Figure:
-    """Bandwidth of each kernel in GB/s, the card's peak beside it where that is known."""
+    """Bandwidth of each kernel in GB/s, beside the card's peak if it is known."""
     peak = None if top.peak_bytes_per_s is None else top.peak_bytes_per_s / 1e9
-    rows = [
-        Bar(_short(kernel.name), _giga(kernel.bandwidth_bytes_per_s), claim=peak)
-        for kernel in top.kernels
-    ]
+    rows = []
+    for kernel in top.kernels:
+        bandwidth = kernel.bandwidth_bytes_per_s
+        giga = None if bandwidth is None else bandwidth / 1e9
+        rows.append(Bar(_short(kernel.name), giga, claim=peak))
     return bars_with_intervals(
         rows,
         "GB/s",
         claim="the card's peak",
         title="bandwidth of kernels",
-        caption="What a kernel fetched and wrote over its time; without those counters unknown.",
+        caption="Bytes fetched and written over time; unknown without their counters.",
     )
 
 
@@ -191,7 +182,7 @@ def record(out_dir: str | Path, watched: Watched, goals: GoalTable) -> None:
 
 
 def verdict(watched: Watched, goals: GoalTable) -> Words:
-    """What was found of the cards and the tasks, and which goals are met."""
+    """What the cards and the tasks did, and which goals are met."""
     result = watched.result
     told = [
         f"The model {result.parameters['model']} was served at {said(result)} while the cards "
@@ -200,9 +191,7 @@ def verdict(watched: Watched, goals: GoalTable) -> Words:
     if watched.source.is_own:
         told += [_card_words(watched, card) for card in watched.cards]
     else:
-        told.append(
-            f"Of a card nothing was measured: what is shown is {LABELS[watched.source.origin]}."
-        )
+        told.append(f"No card was measured: this page shows {LABELS[watched.source.origin]}.")
     return Words((*told, *limit_words(goals).sentences))
 
 
@@ -213,26 +202,31 @@ def _card_words(watched: Watched, card: WatchedCard) -> str:
         f"{card.key}: busy {_range(series['gpu_busy_pct'], '%')}, VRAM "
         f"{_range(_scaled(series['vram_used_bytes'], 1 / MIB), 'MiB')}, power "
         f"{_range(series['power_w'], 'W')}, temperature {_range(hottest, '°C')}; energy per task "
-        f"{_said(watched.energy_mj_per_task(card), 'mJ')}."
+        f"{_per_task(watched, card)}."
     )
+
+
+def _per_task(watched: Watched, card: WatchedCard) -> str:
+    found = watched.energy_mj_per_task(card)
+    return measured(found.value, "mJ", found.low, found.high)
 
 
 def _provider_words(watched: Watched) -> str:
     provider = str(watched.result.parameters["provider"])
     if provider.startswith("CPU"):
-        return f"The tasks ran on {provider}: whatever a card did, these tasks did not make it do."
+        return f"The tasks ran on {provider}; no card ran them."
     return f"The tasks ran on {provider}."
 
 
 def _kernel_words(profile: KernelProfile, top: TopKernels) -> Words:
     told = [
         f"{profile.file} ({profile.format}): {len(profile.kernels):,} dispatches of {top.names:,} "
-        f"kernels, {len(profile.transfers):,} transfers. Nothing of it is from this run."
+        f"kernels, {len(profile.transfers):,} transfers. None of it is from this run."
     ]
     if top.kernels and top.peak_bytes_per_s is None:
-        told.append("The card's peak is not known; give it in GB/s with -p peak_gb_per_s=256.")
+        told.append("The card's peak is unknown; give it in GB/s with -p peak_gb_per_s=256.")
     if top.kernels and all(kernel.bandwidth_bytes_per_s is None for kernel in top.kernels):
-        told.append("Bandwidth is unknown: the file has not both the times and the counters of it.")
+        told.append("Bandwidth is unknown: the file lacks its times or its counters.")
     return Words((*told, *profile.notes))
 
 
@@ -245,22 +239,14 @@ def _scaled(points: Series, factor: float) -> list[tuple[float, float | None]]:
 
 
 def _range(points: Series, unit: str) -> str:
-    """From the lowest to the highest that was read, and how many readings are unknown."""
+    """From the lowest to the highest value, and how many samples are unknown."""
     known = _known(points)
     if not known:
         return UNKNOWN
     low, high = min(known), max(known)
-    text = quantity(high, unit) if low == high else f"{quantity(low)} to {quantity(high, unit)}"
+    text = quantity(high, unit) if low == high else interval(low, high, unit)
     lost = len(points) - len(known)
-    return f"{text}, {lost} of {len(points)} readings unknown" if lost else text
-
-
-def _said(figure: Interval, unit: str) -> str:
-    return measured(figure.value, unit, figure.low, figure.high)
-
-
-def _giga(value: float | None) -> float | None:
-    return None if value is None else value / 1e9
+    return f"{text}, {lost} of {len(points)} samples unknown" if lost else text
 
 
 def _short(name: str, longest: int = 36) -> str:

@@ -3,15 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import Result
 
 from perfkit.cli import gpu
-from perfkit.gpu import fdinfo
+from perfkit.gpu import fdinfo, tools
 from perfkit.gpu.fdinfo import ProcessUse
-from tests.perfkit.gpu.trees import POLARIS, plant
+from perfkit.gpu.made_up import POLARIS, plant
 
 Call = Callable[..., Result]
 #: The names that programs rely on.
@@ -52,15 +51,15 @@ def test_a_program_gets_a_list_of_cards_and_nothing_else(perfkit: Call, tmp_path
     )  # fmt: skip
 
 
-def test_people_see_a_few_lines_to_a_card(perfkit: Call, tmp_path: Path) -> None:
+def test_people_see_a_few_lines_for_each_card(perfkit: Call, tmp_path: Path) -> None:
     plant(tmp_path / "drm", {**POLARIS, "mem_busy_percent": None})
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm")
     assert ran.exit_code == 0
     assert ran.stdout.splitlines() == [
         "0000:0a:00.0  AMD Polaris 10 [1002:67df], amdgpu, active",
-        "  busy 37 %, memory controller –; VRAM 1.0 GiB of 8.0 GiB, GTT 20.0 MiB",
-        "  core 611 MHz, memory 2000 MHz, 900 mV; power 83.02 W (instant) of 145 W",
-        "  edge 61 °C, junction –, memory –; fan 1210 rpm; PCIe 3.0 x16",
+        "  busy 37 %, memory controller unknown; VRAM 1.0 GiB of 8.0 GiB, GTT 20.0 MiB",
+        "  core 611 MHz, memory 2,000 MHz, 900 mV; power 83.02 W (instant) of 145 W",
+        "  edge 61 °C, junction unknown, memory unknown; fan 1,210 rpm; PCIe 3.0 x16",
         "  unknown or doubtful: mem_busy_pct",
     ]
 
@@ -83,23 +82,18 @@ def test_without_a_card_it_says_so_and_ends_well(perfkit: Call, tmp_path: Path) 
         (["--drm-root", ".", "--tools"], "--tools asks this machine's cards"),
     ],
 )
-def test_wrong_words_are_told(perfkit: Call, arguments: list[str], complaint: str) -> None:
+def test_wrong_arguments_are_refused(perfkit: Call, arguments: list[str], complaint: str) -> None:
     ran = perfkit("gpu", *arguments)
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert complaint in ran.stderr
 
 
 def test_tools_are_asked_on_request(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
-
-    def cards(root: Path, tools: bool) -> Any:
-        seen.append(tools)
-        return made(root, tools)
-
-    made = gpu._cards
-    monkeypatch.setattr(gpu, "_cards", cards)
-    assert perfkit("gpu", "--tools", "--json").exit_code == 0
-    assert seen == [True]
+    made: list[bool] = []
+    monkeypatch.setattr(tools, "vendor_tools", lambda: made.append(True) or ())
+    for arguments, asked in (((), 0), (("--tools",), 1)):
+        assert perfkit("gpu", "--json", *arguments).exit_code == 0
+        assert len(made) == asked
 
 
 def test_watching_gives_a_line_each_second(
@@ -112,7 +106,7 @@ def test_watching_gives_a_line_each_second(
     assert [json.loads(line)[0]["pci"] for line in ran.stdout.splitlines()] == ["0000:0a:00.0"] * 3
 
 
-def test_watching_people_see_the_newest(
+def test_people_who_watch_see_the_newest_values(
     perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path / "drm")
@@ -134,4 +128,4 @@ def test_processes_are_shown_on_request(perfkit: Call, tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     shown = perfkit("gpu", "--drm-root", tmp_path / "drm", "--processes").stdout
-    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT –" in shown
+    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT unknown" in shown

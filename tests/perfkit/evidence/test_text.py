@@ -25,6 +25,11 @@ def test_a_quantity_as_people_write_it(value: float | str | None, unit: str, tex
     assert quantity(value, unit) == text
 
 
+def test_a_factor_turns_a_value_into_the_unit() -> None:
+    assert quantity(611_000_000, "MHz", 1e-6) == "611 MHz"
+    assert quantity(None, "MHz", 1e-6) == "unknown"
+
+
 @given(st.floats(min_value=1e-9, max_value=1e15) | st.floats(min_value=-1e15, max_value=-1e-9))
 def test_rounding_keeps_four_digits(value: float) -> None:
     assert float(quantity(value).replace(",", "")) == pytest.approx(value, rel=6e-4)

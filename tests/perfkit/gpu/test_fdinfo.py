@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.fdinfo import Client, ProcessUse, parse, processes
+from perfkit.gpu.fdinfo import DrmClient, ProcessUse, parse, processes
 
 ONE = (
     "pos:\t0\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:0A:00.0\ndrm-client-id:\t7\n"
@@ -14,7 +14,8 @@ ONE = (
 
 
 def test_a_descriptor_of_a_card() -> None:
-    assert parse(ONE) == Client("0000:0a:00.0", 7, 2 << 20, 1 << 20, {"gfx": 1000, "compute": 500})
+    engine_ns = {"gfx": 1000, "compute": 500}
+    assert parse(ONE) == DrmClient("0000:0a:00.0", 7, 2 << 20, 1 << 20, engine_ns)
 
 
 def test_resident_memory_comes_before_the_older_key() -> None:
@@ -37,7 +38,7 @@ def test_an_odd_size_is_unknown(size: str) -> None:
     assert client.vram_bytes is None
 
 
-def test_a_client_counts_once_however_many_descriptors_share_it(tmp_path: Path) -> None:
+def test_a_client_that_several_descriptors_share_counts_once(tmp_path: Path) -> None:
     files = {
         "12/fdinfo/3": ONE,
         "12/fdinfo/4": ONE,
@@ -59,5 +60,5 @@ def test_a_client_counts_once_however_many_descriptors_share_it(tmp_path: Path) 
     ]
 
 
-def test_this_machine_can_be_looked_at() -> None:
+def test_the_processes_of_this_machine_can_be_read() -> None:
     assert all(use.pid > 0 for use in processes())

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.gpu.base import LIMITS, READINGS, Found, PowerKind
-from perfkit.gpu.gpu_metrics import LAYOUTS, MetricsError, Revision, interpret, parse, structure
+from perfkit.gpu.gpu_metrics import (
+    LAYOUTS,
+    MetricsError,
+    Revision,
+    interpret,
+    parse_table,
+    structure,
+)
+from perfkit.gpu.schema import PLAUSIBLE_RANGES, SAMPLED_FIELDS, Found, PowerKind
 
 #: Offset, code and value of some members of each revision, counted by hand from the structures,
 #: and what they are in the schema's units.
@@ -85,7 +92,7 @@ def table(revision: Revision, members: list[tuple[int, str, int]]) -> bytes:
 
 def readings(data: bytes) -> Found:
     found = Found()
-    interpret(parse(data), READINGS, found)
+    interpret(parse_table(data), SAMPLED_FIELDS, found)
     return found
 
 
@@ -97,7 +104,7 @@ def test_a_layout_has_the_size_that_the_kernel_gives_it(revision: Revision) -> N
 @pytest.mark.parametrize("revision", LAYOUTS)
 def test_a_table_is_read_at_the_offsets_of_its_revision(revision: Revision) -> None:
     members, expected = BY_HAND[revision]
-    told = {name: r.value for name, r in readings(table(revision, members)).readings.items()}
+    told = {name: r.value for name, r in readings(table(revision, members)).values.items()}
     told.pop("gpu_busy_avg_pct", None)
     assert told == expected
 
@@ -105,41 +112,41 @@ def test_a_table_is_read_at_the_offsets_of_its_revision(revision: Revision) -> N
 @pytest.mark.parametrize("revision", LAYOUTS)
 def test_all_ones_are_not_available(revision: Revision) -> None:
     found = readings(table(revision, []))
-    assert (found.readings, found.troubles) == ({}, {})
+    assert (found.values, found.troubles) == ({}, {})
 
 
 def test_padding_behind_a_table_is_no_part_of_it() -> None:
     padded = table((1, 3), [(4, "H", 51)]) + bytes(3976)
-    assert readings(padded).readings["temp_edge_c"].value == 51
+    assert readings(padded).values["temp_edge_c"].value == 51
 
 
 @pytest.mark.parametrize("offset", [4, 6, 74, 76, 106])
 def test_a_zero_that_no_chip_has_is_unknown(offset: int) -> None:
-    assert readings(table((1, 3), [(offset, "H", 0), (112, "Q", 1)])).readings.keys() == {
+    assert readings(table((1, 3), [(offset, "H", 0), (112, "Q", 1)])).values.keys() == {
         "throttle_bits"
     }
 
 
 def test_watts_that_may_be_milliwatts_are_not_guessed() -> None:
     found = readings(table((2, 1), [(40, "H", 15)]))
-    assert found.readings == {}
+    assert found.values == {}
     assert found.troubles["power_w"].text == "gpu_metrics:v2.1: 15, which may be W or mW"
 
 
 def test_hundredths_of_old_firmware_are_refused() -> None:
     found = readings(table((3, 0), [(42, "H", 8700)]))
     assert "gpu_busy_pct" in found.troubles
-    assert "gpu_busy_pct" not in found.readings
+    assert "gpu_busy_pct" not in found.values
 
 
 def test_power_is_that_of_the_socket() -> None:
     found = readings(table((1, 4), [(10, "H", 300)]))
-    assert found.readings["power_w"].kind is PowerKind.SOCKET
+    assert found.values["power_w"].kind is PowerKind.SOCKET
 
 
 def test_the_first_partition_that_has_a_clock_gives_it() -> None:
     found = readings(table((1, 4), [(254, "H", 1900)]))
-    assert found.readings["sclk_hz"].value == 1_900_000_000
+    assert found.values["sclk_hz"].value == 1_900_000_000
 
 
 @given(st.sampled_from([*LAYOUTS]), st.data())
@@ -153,12 +160,12 @@ def test_nothing_implausible_comes_out_of_random_bytes(
     except MetricsError:
         assert not any(body)
         return
-    for name, reading in found.readings.items():
-        low, high = LIMITS[name]
+    for name, reading in found.values.items():
+        low, high = PLAUSIBLE_RANGES[name]
         assert low <= reading.value <= high
 
 
 @given(st.binary(max_size=400))
 def test_random_bytes_are_a_table_or_an_error(data: bytes) -> None:
     with suppress(MetricsError):
-        assert parse(data).revision in LAYOUTS
+        assert parse_table(data).revision in LAYOUTS

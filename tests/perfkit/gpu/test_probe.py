@@ -10,10 +10,11 @@ import pytest
 
 from cluster.vocabulary.task import Gpu, Load
 from perfkit.gpu import probe as module
-from perfkit.gpu.base import GpuSample
 from perfkit.gpu.card import Card
+from perfkit.gpu.made_up import POLARIS, plant
 from perfkit.gpu.probe import HUNG_AFTER_S, WELL_AFTER_S, GpuProbe, complaint
-from tests.perfkit.gpu.trees import POLARIS, Kernel, plant, sample_of
+from perfkit.gpu.schema import GpuSample
+from tests.perfkit.gpu.trees import Kernel, sample_of
 
 HOST = Load(rss_bytes=1, memory_free_bytes=2)
 
@@ -46,7 +47,7 @@ def test_without_a_card_nothing_is_said_of_one(tmp_path: Path) -> None:
     assert probe(tmp_path).gpus() == []
 
 
-def test_of_two_cards_the_emptier_one_counts_and_the_hotter(tmp_path: Path) -> None:
+def test_the_emptier_of_two_cards_counts_for_memory_and_the_hotter_for_heat(tmp_path: Path) -> None:
     plant(tmp_path)
     other = {
         **POLARIS,
@@ -103,7 +104,7 @@ def test_a_card_that_hangs_or_is_gone_is_not_fit(
     assert (load.vram_free_bytes, load.gpu_busy_pct, load.temperature_c) == (None, None, None)
 
 
-def test_a_card_that_does_not_answer_holds_up_no_heartbeat_and_is_not_fit(
+def test_a_silent_card_delays_no_heartbeat_and_is_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path)

@@ -5,12 +5,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfkit.gpu import sampler as module
-from perfkit.gpu.base import State
 from perfkit.gpu.card import Cards
-from perfkit.gpu.sampler import GROUPS, GpuSampler, read_pcie_bw, samples_html
-from tests.perfkit.gpu.trees import POLARIS, Kernel, plant
+from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.sampler import (
+    GAP_MAX_S,
+    GROUPS,
+    GpuSampler,
+    Series,
+    energy_j,
+    read_pcie_bw,
+    samples_html,
+)
+from perfkit.gpu.schema import CardState
+from tests.perfkit.gpu.trees import Kernel
 
 PCI = "0000:0a:00.0"
 
@@ -57,7 +68,7 @@ def test_a_stopped_sampler_starts_again(tmp_path: Path) -> None:
     assert len(sampler.rows(PCI, "activity")) >= 3
 
 
-def test_a_sampler_tells_what_processor_time_it_has_used_while_it_runs(tmp_path: Path) -> None:
+def test_a_running_sampler_tells_its_processor_time(tmp_path: Path) -> None:
     plant(tmp_path)
     sampler = GpuSampler(tmp_path, rates_hz={"activity": 500})
     assert sampler.cpu_s == 0
@@ -90,6 +101,47 @@ def test_power_is_summed_to_energy_over_short_gaps(tmp_path: Path, clock: Clock)
     sample = sampler.samples()[0]
     assert sample.energy_j == pytest.approx(150 * 1.0 + 200 * 2.0)
     assert sample.source["energy_j"] == "sampler:power_w"
+
+
+RAMP: Series = [(0.0, 10.0), (1.0, 20.0), (2.0, 20.0), (3.0, None), (4.0, 20.0), (5.0, 20.0)]
+
+
+@pytest.mark.parametrize(
+    ("from_s", "to_s", "joules"),
+    [
+        (0.0, 1.0, 15.0),
+        (0.5, 2.0, 8.75 + 20.0),
+        (0.2, 0.4, 2.6),
+        (4.0, 5.0, 20.0),
+        (1.5, 2.5, None),  # rests on a reading that is unknown
+        (-1.0, 1.0, None),  # nothing was read before
+        (4.5, 5.5, None),  # nor after
+    ],
+)
+def test_energy_between_two_moments(from_s: float, to_s: float, joules: float | None) -> None:
+    assert energy_j(RAMP, from_s, to_s) == (None if joules is None else pytest.approx(joules))
+
+
+def test_powers_too_far_apart_give_no_energy() -> None:
+    assert energy_j([(0.0, 1.0), (GAP_MAX_S, 1.0)], 1.0, 2.0) == pytest.approx(1.0)
+    assert energy_j([(0.0, 1.0), (GAP_MAX_S + 0.1, 1.0)], 1.0, 2.0) is None
+    assert energy_j([], 0.0, 1.0) is None
+
+
+@given(
+    st.lists(st.floats(0, 500), min_size=2, max_size=20),
+    st.tuples(*[st.floats(0, 1)] * 3),
+)
+def test_energies_of_parts_add_up_to_that_of_the_whole(
+    watts: list[float], cuts: tuple[float, float, float]
+) -> None:
+    points = [(float(at), value) for at, value in enumerate(watts)]
+    a, b, c = (cut * (len(watts) - 1) for cut in sorted(cuts))
+    parts = [energy_j(points, a, b), energy_j(points, b, c)]
+    whole = energy_j(points, a, c)
+    assert whole is not None
+    assert sum(part for part in parts if part is not None) == pytest.approx(whole, abs=1e-6)
+    assert None not in parts
 
 
 def test_utilisation_is_averaged_over_the_latest_readings(tmp_path: Path) -> None:
@@ -159,7 +211,7 @@ def test_the_frame_has_a_row_for_each_reading(tmp_path: Path, clock: Clock) -> N
 def test_a_table_for_notebooks(tmp_path: Path) -> None:
     plant(tmp_path)
     shown = GpuSampler(Cards(tmp_path))._repr_html_()
-    for text in (PCI, "AMD Polaris 10", "37 %", "1024.00 MiB", "83.021 W", "61 °C", "611 MHz"):
+    for text in (PCI, "AMD Polaris 10", "37 %", "1.0 GiB", "83.02 W", "61 °C", "611 MHz"):
         assert text in shown
     assert "No AMD card was found." in samples_html([])
 
@@ -180,4 +232,4 @@ def test_a_sleeping_card_is_watched_without_waking_it(tmp_path: Path, kernel: Ke
     for group in sampler.rates_hz:
         sampler.read(group)
     assert set(kernel.read) == {"runtime_status"}
-    assert {row.state for row in sampler.rows(PCI, "activity")} == {State.SUSPENDED}
+    assert {row.state for row in sampler.rows(PCI, "activity")} == {CardState.SUSPENDED}

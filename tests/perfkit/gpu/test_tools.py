@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from perfkit.gpu import amd_smi, amdsmi, rocm_smi
-from perfkit.gpu.backends import vendor_tools
-from perfkit.gpu.base import Found, PowerKind
+from perfkit.gpu import amdsmi
 from perfkit.gpu.card import Cards
-from perfkit.gpu.tools import RETRY_S, Tool, ToolBackend, ToolError, number_of, run
-from tests.perfkit.gpu.trees import plant
-
-RECORDED = Path(__file__).parents[4] / "shared" / "gpu" / "rocm_smi"
+from perfkit.gpu.made_up import plant
+from perfkit.gpu.schema import Found, PowerKind
+from perfkit.gpu.smi import ToolError, number_of, parse_amd_smi, parse_rocm_smi, run
+from perfkit.gpu.tools import RETRY_S, Tool, vendor_tools
+from tests.perfkit.gpu.trees import RECORDINGS
 
 
 def values(found: Found) -> dict[str, float]:
-    return {name: reading.value for name, reading in found.readings.items()}
+    return {name: reading.value for name, reading in found.values.items()}
 
 
 OLD = {
@@ -53,7 +52,7 @@ def test_rocm_smi_of_old_keys() -> None:
     text = "WARNING: AMD GPU device(s) is/are in a low-power state\n\n" + json.dumps(
         {"card0": OLD, "system": {"Driver version": "6.2.4"}}
     )
-    cards = rocm_smi.parse(text)
+    cards = parse_rocm_smi(text)
     assert [*cards] == ["0000:1e:00.0"]
     assert values(cards["0000:1e:00.0"]) == {
         "temp_edge_c": 31.0, "sclk_hz": 300_000_000, "mclk_hz": 1_200_000_000,
@@ -61,13 +60,13 @@ def test_rocm_smi_of_old_keys() -> None:
         "gpu_busy_pct": 7, "mem_busy_pct": 3, "vram_total_bytes": 34342961152,
         "vram_used_bytes": 6782976,
     }  # fmt: skip
-    assert cards["0000:1e:00.0"].readings["power_w"].kind is PowerKind.AVERAGE
+    assert cards["0000:1e:00.0"].values["power_w"].kind is PowerKind.AVERAGE
 
 
 def test_rocm_smi_of_new_keys() -> None:
-    found = rocm_smi.parse(json.dumps({"card3": NEW | {"PCI Bus": "N/A"}}))["card3"]
+    found = parse_rocm_smi(json.dumps({"card3": NEW | {"PCI Bus": "N/A"}}))["card3"]
     assert values(found) == {"power_w": 41.5, "mem_busy_pct": 4, "voltage_mv": 662}
-    assert found.readings["power_w"].kind is PowerKind.SOCKET
+    assert found.values["power_w"].kind is PowerKind.SOCKET
 
 
 #: By hand from the recorded files: utilisation, memory in use, power, hottest, core clock.
@@ -81,11 +80,11 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_recorded_answers_of_rocm_smi(name: str) -> None:
-    file = RECORDED / f"{name}.json"
+    file = RECORDINGS / "rocm_smi" / f"{name}.json"
     if not file.exists():
-        pytest.skip("the recorded answers are not here")
+        pytest.skip(f"no recorded answers in {RECORDINGS}")
     pci, *expected = BY_HAND[name]
-    told = values(rocm_smi.parse(file.read_text())[pci])
+    told = values(parse_rocm_smi(file.read_text())[pci])
     fields = ("gpu_busy_pct", "vram_used_bytes", "power_w", "temp_junction_c", "sclk_hz")
     assert [told[field] for field in fields] == expected
 
@@ -124,7 +123,7 @@ EXPECTED = {
     ],
 )
 def test_amd_smi_in_a_list_or_below_gpu_data(metric: Any, cards: str, key: str) -> None:
-    answer = amd_smi.parse("WARNING: no permission\n" + json.dumps(metric), cards)
+    answer = parse_amd_smi("WARNING: no permission\n" + json.dumps(metric), cards)
     assert [*answer] == [key]
     assert values(answer[key]) == EXPECTED
     assert answer[key].troubles["temp_memory_c"].text == "amd-smi:temperature.mem: in f, not in c"
@@ -134,17 +133,17 @@ def test_amd_smi_in_a_list_or_below_gpu_data(metric: Any, cards: str, key: str) 
     "text",
     ["", "no JSON here", "[]", "{", "[" * 100_000, '["a"]', "WARNING: {broken\n", "[1, 2]"],
 )
-@pytest.mark.parametrize("parse", [rocm_smi.parse, amd_smi.parse])
-def test_an_answer_that_is_none_is_an_error(parse: Callable[[str], object], text: str) -> None:
+@pytest.mark.parametrize("parse", [parse_rocm_smi, parse_amd_smi])
+def test_an_answer_without_cards_is_an_error(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(ToolError, match="JSON"):
         parse(text)
 
 
 def test_answers_of_another_shape_are_errors() -> None:
     with pytest.raises(ToolError, match="a list, not an object"):
-        rocm_smi.parse('[{"card0": {}}]')
+        parse_rocm_smi('[{"card0": {}}]')
     with pytest.raises(ToolError, match="no list of cards"):
-        amd_smi.parse('{"gpu_data": "N/A"}')
+        parse_amd_smi('{"gpu_data": "N/A"}')
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ def test_the_module_is_asked_function_by_function() -> None:
             "temp_memory_c": 52, "sclk_hz": 1_700_000_000,
         }
     }  # fmt: skip
-    assert cards["0000:0a:00.0"].readings["power_w"].kind is PowerKind.AVERAGE
+    assert cards["0000:0a:00.0"].values["power_w"].kind is PowerKind.AVERAGE
 
 
 def test_a_module_that_does_not_start_is_an_error() -> None:
@@ -283,9 +282,7 @@ def test_a_card_takes_what_only_a_tool_knows(
     assert "99,999 is not within" in sample.errors["fan_rpm"]
 
 
-def test_a_card_that_the_tool_does_not_know_has_nothing_of_it() -> None:
-    backend = ToolBackend(Tool(lambda: {"card7": Found()}), ["0000:0a:00.0", None])
+def test_a_tool_adds_nothing_to_a_card_that_it_does_not_know() -> None:
     found = Found()
-    backend.read(["power_w"], found)
-    backend.close()
-    assert (found.readings, found.troubles) == ({}, {})
+    Tool(lambda: {"card7": Found()}).read(["0000:0a:00.0", None], ["power_w"], found)
+    assert (found.values, found.troubles) == ({}, {})

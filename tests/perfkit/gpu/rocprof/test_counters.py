@@ -4,52 +4,44 @@ import pytest
 
 from perfkit.gpu.rocprof.counters import FORMULAS, Counters, traffic
 
+
+def sums(text: str) -> Counters:
+    """Counters summed over the channels, from `name=value` pairs."""
+    pairs = (pair.split("=") for pair in text.split())
+    return {f"{name}_sum": int(value) for name, value in pairs}
+
+
 #: By generation: reads and writes of 32, 64 (and 128) bytes, and the bytes they are.
 CASES = [
-    ("gfx8", {"TCC_MC_RDREQ_sum": 10, "TCC_MC_WRREQ_sum": 3}, 320, 96),
+    ("gfx8", sums("TCC_MC_RDREQ=10 TCC_MC_WRREQ=3"), 320, 96),
     (
         "gfx9",
         # 4 reads of 32 bytes and 6 of 64; 5 writes of 32 and 2 of 64
-        {
-            "TCC_EA_RDREQ_sum": 10,
-            "TCC_EA_RDREQ_32B_sum": 4,
-            "TCC_EA_WRREQ_sum": 7,
-            "TCC_EA_WRREQ_64B_sum": 2,
-        },
+        sums("TCC_EA_RDREQ=10 TCC_EA_RDREQ_32B=4 TCC_EA_WRREQ=7 TCC_EA_WRREQ_64B=2"),
         4 * 32 + 6 * 64,
         5 * 32 + 2 * 64,
     ),
     (
         "gfx906",
-        {
-            "TCC_EA_RDREQ_sum": 10,
-            "TCC_EA_RDREQ_32B_sum": 4,
-            "TCC_EA1_RDREQ_sum": 3,
-            "TCC_EA1_RDREQ_32B_sum": 1,
-            "TCC_EA_WRREQ_sum": 7,
-            "TCC_EA_WRREQ_64B_sum": 2,
-            "TCC_EA1_WRREQ_sum": 5,
-            "TCC_EA1_WRREQ_64B_sum": 5,
-        },
+        sums(
+            "TCC_EA_RDREQ=10 TCC_EA_RDREQ_32B=4 TCC_EA1_RDREQ=3 TCC_EA1_RDREQ_32B=1 "
+            "TCC_EA_WRREQ=7 TCC_EA_WRREQ_64B=2 TCC_EA1_WRREQ=5 TCC_EA1_WRREQ_64B=5"
+        ),
         (4 * 32 + 6 * 64) + (1 * 32 + 2 * 64),
         (5 * 32 + 2 * 64) + 5 * 64,
     ),
     (
         "gfx940",
         # of 10 reads 2 are of 128 bytes, 3 of 32, and so 5 of 64
-        {
-            "TCC_BUBBLE_sum": 2,
-            "TCC_EA0_RDREQ_sum": 10,
-            "TCC_EA0_RDREQ_32B_sum": 3,
-            "TCC_EA0_WRREQ_sum": 7,
-            "TCC_EA0_WRREQ_64B_sum": 2,
-        },
+        sums(
+            "TCC_BUBBLE=2 TCC_EA0_RDREQ=10 TCC_EA0_RDREQ_32B=3 TCC_EA0_WRREQ=7 TCC_EA0_WRREQ_64B=2"
+        ),
         2 * 128 + 5 * 64 + 3 * 32,
         5 * 32 + 2 * 64,
     ),
     (
         "gfx10+",
-        {f"GL2C_EA_RDREQ_{n}B_sum": count for n, count in ((32, 1), (64, 2), (96, 3), (128, 4))},
+        sums("GL2C_EA_RDREQ_32B=1 GL2C_EA_RDREQ_64B=2 GL2C_EA_RDREQ_96B=3 GL2C_EA_RDREQ_128B=4"),
         32 + 128 + 288 + 512,
         None,
     ),
@@ -75,10 +67,8 @@ def test_a_counter_that_is_missing_or_unknown_leaves_the_bytes_unknown() -> None
     for _, counters, _, _ in CASES:
         for name in counters:
             flow = "written" if "WRREQ" in name else "fetched"
-            for fewer in (
-                {**counters, name: None},
-                {k: v for k, v in counters.items() if k != name},
-            ):
+            absent = {k: v for k, v in counters.items() if k != name}
+            for fewer in ({**counters, name: None}, absent):
                 found = traffic(flow, fewer)
                 assert found.size_bytes is None or "EA1" in name, (name, found)
 
@@ -108,7 +98,7 @@ def test_counters_that_contradict_each_other_give_no_bytes() -> None:
     assert "below 0" in (found.how or "")
 
 
-def test_half_of_a_vega_20_is_said_to_be_half() -> None:
+def test_half_the_counters_of_a_vega_20_give_a_note() -> None:
     found = traffic("fetched", {"TCC_EA_RDREQ_sum": 9, "TCC_EA_RDREQ_32B_sum": 1})
     assert "64·TCC_EA_RDREQ − 32·TCC_EA_RDREQ_32B" in (found.how or "")
     assert "one of two ports" in (found.how or "")

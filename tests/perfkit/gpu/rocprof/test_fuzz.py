@@ -74,7 +74,7 @@ def test_random_bytes_give_the_error_or_nothing(content: bytes) -> None:
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1))
 @settings(max_examples=100)
-def test_times_come_out_as_they_were_written(begin: int, duration: int) -> None:
+def test_times_are_read_as_they_were_written(begin: int, duration: int) -> None:
     text = f"Index,KernelName,BeginNs,EndNs\n0,f,{begin + 1},{begin + 1 + duration}\n"
     (kernel,) = parse(text.encode()).kernels
     assert (kernel.start_ns, kernel.duration_ns) == (begin + 1, duration)

@@ -4,21 +4,18 @@ MI100 under rocprof v1 (ROCm 5.7.1) and rocprofv3's two generations of columns; 
 part of the project.
 """
 
-from pathlib import Path
-
 import pytest
 
 from perfkit.gpu.rocprof import KernelProfile, read
+from tests.perfkit.gpu.trees import RECORDINGS
 
-FOLDER = Path(__file__).parents[5] / "shared" / "gpu" / "rocprof"
+FOLDER = RECORDINGS / "rocprof"
 ADDITION = "void addition_kernel<float>(float*, float const*, float const*, int, int)"
 DIVIDE = "divide_kernel(float*, float const*, float const*, int, int)"
 SUBTRACT = "subtract_kernel(float*, float const*, float const*, int, int)"
 VECCOPY = "vecCopy(double*, double*, double*, int, int)"
 
-pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="no recorded profiles beside the project"
-)
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recorded profiles in {FOLDER}")
 
 
 def recorded(name: str) -> KernelProfile:

@@ -30,7 +30,7 @@ def test_the_top_is_by_total_time_and_adds_up_the_calls() -> None:
     assert scale.total_ns == 500
 
 
-def test_what_is_unknown_of_one_call_is_not_made_up_for_all() -> None:
+def test_a_figure_that_is_unknown_for_one_call_is_unknown_for_all() -> None:
     top = profile(timed("f", 10, 100), timed("f", None, 100), timed("f", 30), UNKNOWN).top_kernels()
     f, unknown = top.kernels
     assert (f.calls, f.timed_calls, f.total_ns, f.mean_ns) == (3, 2, 40, 20)

@@ -1,23 +1,22 @@
-"""What a card can be asked, in one schema, and what no reading may be.
+"""What a card can be asked, in one schema, and which values are refused.
 
-Cards, kernels and tools disagree about names, units and about what to say when they don't know.
-Everything in this package ends as a `GpuSample`: units are in the names, what is unknown is None
-and never 0, and each value says where it came from. A reading beyond `LIMITS` is refused with a
-reason instead of passed on.
+Cards, kernels and tools disagree about names, units and what to say when they don't know. All of it
+ends as a `GpuSample`: units are in the names, an unknown value is None and never 0, and each value
+says where it came from. A value outside `PLAUSIBLE_RANGES` is refused with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Number: TypeAlias = int | float
 
 
-class State(StrEnum):
-    """What a card is up to; only an active one has readings."""
+class CardState(StrEnum):
+    """What a card is doing; only an active one has values."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -26,7 +25,7 @@ class State(StrEnum):
 
 
 class PowerKind(StrEnum):
-    """What a power reading is of: the driver's average, the moment, or the whole socket."""
+    """What a power is of: the driver's average, the moment, or the whole socket."""
 
     AVERAGE = "average"
     INSTANT = "instant"
@@ -35,21 +34,21 @@ class PowerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSample:
-    """One card at one moment. None is unknown; `source` and `errors` say why, field by field.
+    """One card at one moment. Unknown values are None; `errors` says why, field by field.
 
     `gpu_busy_pct` is of the moment and `gpu_busy_avg_pct` the firmware's own average of about a
-    second; `gpu_busy_mean_pct` is the mean of a sampler's last `gpu_busy_mean_n` readings.
+    second; `gpu_busy_mean_pct` is the mean of a sampler's last `gpu_busy_mean_n` samples.
     `energy_j` counts up: from the card's own counter where its unit is documented, or else summed
     by a sampler since it started. `throttle_bits` are those of the kernel's `gpu_metrics`, and
-    `source` names which of its two words they are. `errors` also has notes on values that another
-    source contradicts.
+    `source` names which of its two words they are. `errors` also notes values that another source
+    contradicts.
     """
 
     card: str
     pci: str | None = None
     name: str | None = None
     driver: str | None = None
-    state: State = State.ACTIVE
+    state: CardState = CardState.ACTIVE
     pci_id: str | None = None
     family: str | None = None
     is_apu: bool | None = None
@@ -90,14 +89,14 @@ class GpuSample:
 
     @property
     def vram_free_bytes(self) -> int | None:
-        """What is left of the card's memory; None without both figures."""
+        """Free video memory; None without both figures."""
         if self.vram_used_bytes is None or self.vram_total_bytes is None:
             return None
         return self.vram_total_bytes - self.vram_used_bytes
 
     @property
     def hottest_c(self) -> float | None:
-        """The highest temperature that the card tells; None when it tells none."""
+        """The highest known temperature."""
         told = (self.temp_edge_c, self.temp_junction_c, self.temp_memory_c)
         return max((value for value in told if value is not None), default=None)
 
@@ -106,64 +105,56 @@ class GpuSample:
         return asdict(self)
 
 
-#: Fields that say which card it is, or are made from other fields; no backend is asked for them.
+#: Fields that identify the card, or follow from other fields; no source is asked for them.
 _NOT_READ = (
     "card pci name driver state pci_id family is_apu monotonic_s gpu_busy_mean_pct "
     "gpu_busy_mean_n power_kind pcie_gen pcie_rx_bytes_per_s pcie_tx_bytes_per_s source errors"
 ).split()
-#: Everything a backend may be asked for, in the order of the schema.
-READINGS: tuple[str, ...] = tuple(f.name for f in fields(GpuSample) if f.name not in _NOT_READ)
+#: Every field that a source may be asked for, in the order of the schema.
+SAMPLED_FIELDS = tuple(f.name for f in fields(GpuSample) if f.name not in _NOT_READ)
 
 #: PCIe transfer rates by generation, in GT/s per lane (PCI Express Base Specification).
 PCIE_GENERATIONS: Mapping[float, int] = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
 
-_BYTES = (0, 1 << 50)
-_HOT = (-50, 200)
-#: The lowest and highest value that is believed. A Polaris card whose sensor is asleep says 511 °C,
-#: and a power that underflowed is near 2³² µW, which is 4,295 W; no card draws half of that.
-LIMITS: Mapping[str, tuple[Number, Number]] = {
-    "gpu_busy_pct": (0, 100),
-    "gpu_busy_avg_pct": (0, 100),
-    "mem_busy_pct": (0, 100),
-    "vram_used_bytes": _BYTES,
-    "vram_total_bytes": (1, 1 << 50),
-    "vis_vram_used_bytes": _BYTES,
-    "vis_vram_total_bytes": (1, 1 << 50),
-    "gtt_used_bytes": _BYTES,
-    "gtt_total_bytes": (1, 1 << 50),
-    "sclk_hz": (0, 10**10),
-    "mclk_hz": (0, 10**10),
+#: Lowest and highest plausible value by the end of a field's name; the first match counts.
+_RANGES: Mapping[str, tuple[Number, Number]] = {
+    "_pct": (0, 100),
+    "_total_bytes": (1, 1 << 50),
+    "_used_bytes": (0, 1 << 50),
+    "_hz": (0, 10**10),
+    "_cap_w": (1e-6, 2_000),
+    # A power that underflowed is near 2³² µW, which is 4,295 W; no card draws half of that.
     "power_w": (0, 2_000),
-    "power_cap_w": (1e-6, 2_000),
-    "energy_j": (0, 1e11),
-    "temp_edge_c": _HOT,
-    "temp_junction_c": _HOT,
-    "temp_memory_c": _HOT,
-    "temp_edge_crit_c": (1, 200),
-    "temp_junction_crit_c": (1, 200),
-    "temp_memory_crit_c": (1, 200),
-    "fan_rpm": (0, 30_000),
-    "voltage_mv": (0, 5_000),
-    "pcie_speed_gts": (1, 64),
+    "_j": (0, 1e11),
+    "_crit_c": (1, 200),
+    # A Polaris card whose sensor is asleep says 511 °C.
+    "_c": (-50, 200),
+    "_rpm": (0, 30_000),
+    "_mv": (0, 5_000),
+    "_gts": (1, 64),
     "pcie_width": (1, 32),
     "throttle_bits": (0, 2**64 - 2),
+}
+PLAUSIBLE_RANGES: Mapping[str, tuple[Number, Number]] = {
+    name: next(limits for end, limits in _RANGES.items() if name.endswith(end))
+    for name in SAMPLED_FIELDS
 }
 
 
 class Implausible(ValueError):
-    """A reading that no card can have; the message says what was read."""
+    """A value that no card can have; the message says what was read."""
 
 
 def check(name: str, value: Number) -> Number:
-    """The value of a field; raises Implausible beyond its `LIMITS`."""
-    low, high = LIMITS[name]
+    """The value of a field; raises Implausible outside its `PLAUSIBLE_RANGES`."""
+    low, high = PLAUSIBLE_RANGES[name]
     if not low <= value <= high:
         raise Implausible(f"{value:,} is not within {low:,} … {high:,}")
     return value
 
 
-class Reading(NamedTuple):
-    """One value and where it is from, as `backend:file` or `backend:name`."""
+class FieldValue(NamedTuple):
+    """One value and where it is from, as `sysfs:file`, `hwmon:file` or `tool:name`."""
 
     value: Number
     source: str
@@ -171,38 +162,30 @@ class Reading(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """Why a field has no value; `errno` when the kernel said so."""
+    """Why a field has no value; `errno` if the kernel said so."""
 
     text: str
     errno: int | None = None
 
 
 class Found:
-    """What backends found so far, by field; the first value of a field stays."""
+    """What sources found so far, by field; the first value of a field stays, and so does the first
+    reason why it has none.
+    """
 
-    __slots__ = ("readings", "troubles")
+    __slots__ = ("troubles", "values")
 
     def __init__(self) -> None:
-        self.readings: dict[str, Reading] = {}
+        self.values: dict[str, FieldValue] = {}
         self.troubles: dict[str, Trouble] = {}
 
     def put(self, name: str, value: Number, source: str, kind: PowerKind | None = None) -> None:
-        """Take in a plausible value, or the trouble that it is none."""
+        """Add a value, or a trouble if it is implausible."""
         try:
-            self.readings.setdefault(name, Reading(check(name, value), source, kind))
+            self.values.setdefault(name, FieldValue(check(name, value), source, kind))
         except Implausible as error:
             self.fail(name, f"{source}: {error}")
 
     def fail(self, name: str, text: str, errno: int | None = None) -> None:
-        """Take in why a field has no value from one source; the first reason stays."""
+        """Add why one source has no value for a field."""
         self.troubles.setdefault(name, Trouble(text, errno))
-
-
-class Backend(Protocol):
-    """One way to ask one card. It never raises for what a card, a driver or a tool says."""
-
-    def read(self, wanted: Collection[str], found: Found) -> None:
-        """Add to `found` what is known of the fields `wanted`, and why not of the others."""
-
-    def close(self) -> None:
-        """Let go of files; the next read opens them again."""

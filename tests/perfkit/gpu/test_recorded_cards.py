@@ -1,16 +1,17 @@
-"""What recorded cards say, read by hand from the files of each: the measure of the sampler.
+"""What recorded cards say, read by hand from the files of each.
 
-The recordings are not part of the project, the figures below are. `None` means that no file of the
-card has the field, so that a value there would be made up.
+The recordings are not part of the project, the figures below are. None means that no file of the
+card has the field, so a value there would be made up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-#: By folder and field; fields that are not named are not judged.
+import pytest
+
+from tests.perfkit.gpu.trees import RECORDINGS, sample_of
+
+#: By folder and field.
 EXPECTED: Mapping[str, Mapping[str, Any]] = {
     "rx580": {
         "pci": "0000:09:00.0", "driver": "amdgpu", "state": "active", "is_apu": False,
@@ -87,19 +88,10 @@ EXPECTED: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-def judge(folder: Path) -> tuple[int, list[str]]:
-    """How many fields of the recordings in `folder` were judged, and which differ, in words."""
-    from perfkit.gpu.card import Cards
-
-    judged, differ = 0, []
-    for name, expected in EXPECTED.items():
-        if not (folder / name).is_dir():
-            continue
-        cards = Cards(folder / name)
-        (sample,) = cards.sample()
-        cards.close()
-        for field, value in expected.items():
-            judged += 1
-            if getattr(sample, field) != value:
-                differ.append(f"{name}.{field} is {getattr(sample, field)!r}, not {value!r}")
-    return judged, differ
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recorded_card_is_sampled_as_its_files_were_read_by_hand(name: str) -> None:
+    tree = RECORDINGS / "sysfs" / name
+    if not tree.is_dir():
+        pytest.skip(f"no recorded cards in {RECORDINGS}")
+    sample = sample_of(tree)
+    assert {field: getattr(sample, field) for field in EXPECTED[name]} == EXPECTED[name]

@@ -1,11 +1,8 @@
-"""Files and answers that no card would give, and a second reader that tells what they hold.
+"""Files and answers that no card would give: none raises, and no value is made up.
 
-A sampler that guesses is worse than one that knows nothing. Every input here is read twice: by the
-sampler, and by a plain rule that knows where a value could come from at all. An exception that
-escapes, or a value that is nowhere in the input, counts against the sampler.
+Every input is read twice: by a source, and by a plain rule that knows where a value could come from
+at all. An exception that escapes, or a value that is nowhere in the input, is wrong.
 """
-
-from __future__ import annotations
 
 import random
 import re
@@ -13,11 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from perfkit.gpu import amd_smi, fdinfo, rocm_smi
-from perfkit.gpu.base import LIMITS, Found, Reading
+import pytest
+
+from perfkit.gpu import fdinfo, gpu_metrics, smi, sysfs
 from perfkit.gpu.card import Cards
-from perfkit.gpu.gpu_metrics import LAYOUTS, MetricsError, interpret, parse
-from perfkit.gpu.tools import ToolError
+from perfkit.gpu.gpu_metrics import LAYOUTS, MetricsError, parse_table
+from perfkit.gpu.record import PADDING
+from perfkit.gpu.schema import PLAUSIBLE_RANGES, FieldValue, Found
+from perfkit.gpu.smi import ToolError
 
 _PARTS = (
     b"0 1 11 100 101 255 -1 44000 511000 41045000 4294967295 4294967296 18446744073709551615 "
@@ -47,22 +47,7 @@ _AMD = (
     '"power": {"socket_power": 250}, "clock": {"gfx_0": {"clk": {"value": 1877, "unit": "MHz"}}}, '
     '"mem_usage": {"total_vram": {"value": 16384, "unit": "MB"}}}]'
 )
-_INSERTS = (
-    "",
-    "{",
-    "}",
-    "[" * 50,
-    '"',
-    ",",
-    "1e999",
-    "NaN",
-    "N/A",
-    "null",
-    "-",
-    "9" * 30,
-    "\0",
-    "é",
-)
+_INSERTS = ["[" * 50, "9" * 30, "\0", *'" { } , 1e999 NaN N/A null - é'.split(" "), ""]
 _FDINFO = (
     "drm-driver:\tamdgpu\ndrm-pdev:\t0000:09:00.0\ndrm-client-id:\t7\n"
     "drm-memory-vram:\t524288 KiB\ndrm-memory-gtt:\t2048 KiB\ndrm-engine-gfx:\t1000000 ns\n"
@@ -70,7 +55,7 @@ _FDINFO = (
 
 
 def fuzz(inputs: int, seed: int = 0) -> Iterator[str]:
-    """Feed so many inputs to every reader in turns; yields what is wrong, in words."""
+    """Feed inputs to every source in turns; yields what is wrong, in words."""
     rng = random.Random(seed)
     with TemporaryDirectory(prefix="gpu-fuzz-") as folder:
         read_file = _tree(Path(folder))
@@ -107,15 +92,12 @@ def _tree(root: Path) -> Callable[[random.Random], str | None]:
         field, file, per = rng.choice(_FILES)
         content = _noise(rng)
         (device / file).write_bytes(content)
-        reading = card.read([field]).readings.get(field)
+        found = card.find(card.files.read(), [field])
         (device / file).write_bytes(b"")
-        if reading is None:
-            return None
-        told = _told(field, content, per)
-        low, high = LIMITS[field]
-        if reading.value in told and low <= reading.value <= high:
-            return None
-        return f"{file} with {content!r} gave {reading.value}"
+        value = found.values[field].value if field in found.values else None
+        if value is None or value in _told(field, content, per):
+            return _beyond(found)
+        return f"{file} with {content!r} gave {value}"
 
     return read
 
@@ -142,7 +124,7 @@ def _metrics(rng: random.Random) -> str | None:
     data = data[: rng.randrange(len(data) + 1)] if rng.random() < 0.2 else data
     found = Found()
     try:
-        interpret(parse(data), LIMITS, found)
+        gpu_metrics.interpret(parse_table(data), PLAUSIBLE_RANGES, found)
     except MetricsError:
         return None
     members = {
@@ -150,10 +132,10 @@ def _metrics(rng: random.Random) -> str | None:
         for width in (1, 2, 4, 8)
         for at in range(0, len(data) - width + 1, width)
     }
-    for name, reading in found.readings.items():
-        raw = [reading.value * scale for scale in (1, 1e-6, 10, 100, 1_000, 2**16)]
+    for name, field in found.values.items():
+        raw = [field.value * scale for scale in (1, 1e-6, 10, 100, 1_000, 2**16)]
         if not any(round(r) in members and abs(r - round(r)) <= 1e-6 * abs(r) for r in raw):
-            return f"v{revision[0]}.{revision[1]} gave {name} {reading.value}"
+            return f"v{revision[0]}.{revision[1]} gave {name} {field.value}"
     return _beyond(found)
 
 
@@ -166,11 +148,11 @@ def _mutated(rng: random.Random, text: str) -> str:
 
 
 def _rocm_smi(rng: random.Random) -> str | None:
-    return _answered(_mutated(rng, _ROCM), rocm_smi.parse)
+    return _answered(_mutated(rng, _ROCM), smi.parse_rocm_smi)
 
 
 def _amd_smi(rng: random.Random) -> str | None:
-    return _answered(_mutated(rng, _AMD), amd_smi.parse)
+    return _answered(_mutated(rng, _AMD), smi.parse_amd_smi)
 
 
 def _answered(text: str, read: Callable[[str], Mapping[str, Found]]) -> str | None:
@@ -180,25 +162,25 @@ def _answered(text: str, read: Callable[[str], Mapping[str, Found]]) -> str | No
         return None
     figures = {float(figure) for figure in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", text)}
     for found in cards.values():
-        for name, reading in found.readings.items():
-            if not _in(reading, figures):
-                return f"{text!r} gave {name} {reading.value}"
+        for name, field in found.values.items():
+            if not _in(field, figures):
+                return f"{text!r} gave {name} {field.value}"
         if wrong := _beyond(found):
             return wrong
     return None
 
 
-def _in(reading: Reading, figures: set[float]) -> bool:
+def _in(field: FieldValue, figures: set[float]) -> bool:
     """Whether a figure of the text is the value, in a unit that the tools use."""
     units = (1, 1e-3, 1_000, 1_000_000, 1 << 10, 1 << 20, 1 << 30)
-    return any(abs(reading.value / unit - f) <= 1e-9 * abs(f) for unit in units for f in figures)
+    return any(abs(field.value / unit - f) <= 1e-9 * abs(f) for unit in units for f in figures)
 
 
 def _beyond(found: Found) -> str | None:
-    for name, reading in found.readings.items():
-        low, high = LIMITS[name]
-        if not low <= reading.value <= high:
-            return f"{name} is {reading.value}"
+    for name, field in found.values.items():
+        low, high = PLAUSIBLE_RANGES[name]
+        if not low <= field.value <= high:
+            return f"{name} is {field.value}"
     return None
 
 
@@ -213,3 +195,48 @@ def _fdinfo(rng: random.Random) -> str | None:
         if told is not None and figures.isdisjoint(scaled):
             return f"{text!r} gave {told}"
     return None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "seed"), [(3_000, 1), pytest.param(100_000, 0, marks=pytest.mark.slow)]
+)
+def test_bad_inputs_give_no_exception_and_no_made_up_value(inputs: int, seed: int) -> None:
+    assert list(fuzz(inputs, seed)) == []
+
+
+# And it finds what it is for
+
+
+@pytest.mark.parametrize(
+    ("guess", "inputs", "wrong"),
+    [
+        (lambda raw: 0, 100, " gave 0"),
+        (lambda raw: int(raw.rstrip(PADDING)), 20_000, r"1_000|\+5"),
+    ],
+)
+def test_a_parser_that_guesses_is_caught(
+    monkeypatch: pytest.MonkeyPatch, guess: Callable[[bytes], int], inputs: int, wrong: str
+) -> None:
+    monkeypatch.setattr(sysfs, "parse_number", guess)
+    assert any(re.search(wrong, text) for text in fuzz(inputs))
+
+
+def test_an_exception_that_escapes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(text: str) -> None:
+        raise KeyError("drm-pdev")
+
+    monkeypatch.setattr(fdinfo, "parse", fail)
+    assert list(fuzz(5)) == ["input 4 of seed 0: KeyError escaped: 'drm-pdev'"]
+
+
+@pytest.mark.parametrize("parser", ["parse_rocm_smi", "parse_amd_smi", "interpret"])
+def test_a_value_that_is_not_in_the_answer_is_caught(
+    monkeypatch: pytest.MonkeyPatch, parser: str
+) -> None:
+    found = Found()
+    found.put("temp_edge_c", 123.456, "nowhere")
+    if parser == "interpret":
+        monkeypatch.setattr(gpu_metrics, parser, lambda *a: a[2].values.update(found.values))
+    else:
+        monkeypatch.setattr(smi, parser, lambda text: {"card0": found})
+    assert any("gave temp_edge_c 123.456" in wrong for wrong in fuzz(50))
