@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
@@ -61,7 +61,7 @@ class ClusterCoordinator(Dispatcher):
         try:
             while not self._stopping:
                 self._router.listener.wait(self._patience_ms())
-                self.turn(deque(self._router.receive(self.spec.drain)), time.monotonic())
+                self.turn([*self._router.receive(self.spec.drain)], time.monotonic())
         finally:
             self._router.close()
 

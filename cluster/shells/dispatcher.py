@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -76,15 +75,16 @@ class Dispatcher:
         deadline = self.scheduler.deadline()
         return self._answers_due if deadline is None else min(deadline, self._answers_due)
 
-    def turn(self, messages: deque[list[Frame]], now: float) -> None:
+    def turn(self, messages: list[list[Frame]], now: float) -> None:
         """Handle messages, each its sender's route and then its frames, and all that is due at
         ``now``; then send every peer its answers.
 
         ``messages`` is emptied on the way, so that no message outlives its handling.
         """
         outgoing: dict[bytes, list[do.Action]] = {}
+        messages.reverse()
         while messages:
-            message = messages.popleft()
+            message = messages.pop()
             sender = message[0]
             try:
                 events = self._codec.events(message[1:])

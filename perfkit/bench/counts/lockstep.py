@@ -8,7 +8,6 @@ machine, every time.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -76,11 +75,11 @@ class SteppedCoordinator(Dispatcher):
         """Take in messages, sender first, in as many turns as the real loop would take; returns
         what is sent, addressee first.
         """
+        for message in arrived:
+            self.wire.messages_in += 1
+            self.wire.bytes_in += sum(map(len, message))
         for start in range(0, len(arrived) or 1, self.spec.drain):
-            messages = deque(arrived[start : start + self.spec.drain])
-            self.wire.messages_in += len(messages)
-            self.wire.bytes_in += sum(len(frame) for frames in messages for frame in frames)
-            self.turn(messages, now)
+            self.turn(arrived[start : start + self.spec.drain], now)
         sent, self.wire.sent = self.wire.sent, []
         return sent
 
@@ -194,8 +193,8 @@ class Lockstep:
             self._step(results)
         if self._client.runs_open:
             raise ExperimentError(
-                f"{self._client.runs_open} runs have no result and no message is under way: does "
-                "the coordinator wait for its clock, which stands still here?"
+                f"{self._client.runs_open} runs have no result and nobody has anything to say: "
+                "does the coordinator wait for its clock, which stands still here?"
             )
         work.check(results)
 

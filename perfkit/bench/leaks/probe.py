@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from types import FrameType
 from typing import ClassVar
 
@@ -45,7 +44,7 @@ class ProbedCoordinator(ClusterCoordinator):
 
         signal.signal(signal.SIGUSR1, ask)
 
-    def turn(self, messages: deque[list[Frame]], now: float) -> None:
+    def turn(self, messages: list[list[Frame]], now: float) -> None:
         """Take a turn, then the reading that was asked for."""
         super().turn(messages, now)
         if self._asked:
