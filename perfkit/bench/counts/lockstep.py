@@ -15,8 +15,8 @@ from typing import TypeAlias
 from cluster.protocol.client_session import ClientSession, Options, Settled
 from cluster.protocol.codec import Codec, Frame, Message
 from cluster.protocol.worker_session import WorkerSession
-from cluster.shells.client_loop import MAX_OWED
 from cluster.shells.dispatcher import Dispatcher
+from cluster.shells.exchange import MAX_OWED
 from cluster.spec import ClusterSpec, load_codec
 from perfkit.bench.workloads.load import TRAFFIC, ExperimentError, Work
 
