@@ -54,7 +54,7 @@ class SimulatedWorker:
         if self.paused_until <= self.world.now:
             for event in self.session.handle(action):
                 self.world.to_scheduler(event)
-            leases = (lease for lease in self.session.leases.values() if lease.kept is None)
+            leases = (lease for lease in self.session.leases.values() if lease.stored is None)
             held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
@@ -117,11 +117,11 @@ class SimulatedWorker:
         results = [b"" if i in failed else p[::-1] for i, p in enumerate(payloads)]
         for i, result in enumerate(results):
             if result and self.world.is_large(payloads[i]):
-                lease.keep(first + i, result)
+                lease.store(first + i, result)
                 results[i] = b""
         for event in self.session.report(lease, results, failures, 0.0, busy_s):
             self.world.to_scheduler(event)
-        if lease.kept is not None:
+        if lease.stored is not None:
             for event in self.session.give_back(lease):
                 self.world.to_scheduler(event)
         self.chunk(lease)

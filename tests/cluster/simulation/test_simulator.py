@@ -127,7 +127,7 @@ def test_whatever_clients_leave_behind_is_dropped_by_everybody_who_has_it() -> N
         lost += world.scheduler.counters["clients_lost"]
         assert not world.witness.open
         assert not any(world.scheduler.ledger.runs.values())
-        assert not any(w.session.leases or w.session.keeping for w in world.workers.values())
+        assert not any(w.session.leases or w.session.storing for w in world.workers.values())
     assert left_behind
     assert lost
 
