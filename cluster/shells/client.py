@@ -105,14 +105,14 @@ class Client:
         options = self._options(kind, priority, requirements, timeout_s, retry)
 
         def submit(column: list[bytes], chunk: Chunk) -> None:
-            self._loop.submit_chunk(kind, column, options, chunk)
+            self._loop.exchange.submit_chunk(kind, column, options, chunk)
 
         reader = MapReader(
             payloads,
             self.spec.burst,
             self.spec.limits.message_bytes,
             submit,
-            self._loop.cancel_chunks,
+            self._loop.exchange.cancel_chunks,
             self._loop.check_not_leading,
             timeout,
         )
@@ -176,7 +176,7 @@ class Client:
         self._check_open()
         self._loop.check_not_leading()
         try:
-            return self._loop.ask(event, *args).result(timeout)
+            return self._loop.exchange.ask(event, *args).result(timeout)
         except TimeoutError:
             if self._loop.exchange.misunderstood:
                 raise ProtocolError(

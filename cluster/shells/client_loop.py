@@ -9,16 +9,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from concurrent.futures import Future
-from typing import Any
 
 from cluster.protocol.client_session import Options
 from cluster.shells.exchange import Exchange
 from cluster.shells.futures import TaskFuture
 from cluster.shells.leadership import Leadership
-from cluster.shells.mapping import Chunk
 from cluster.spec import ClusterSpec
-from cluster.vocabulary.status import Status
 
 
 class ClientLoop:
@@ -29,7 +25,7 @@ class ClientLoop:
 
     def __init__(self, endpoint: str, spec: ClusterSpec, name: str) -> None:
         self.closing = False
-        self.exchange = Exchange(endpoint, spec, name)
+        self.exchange = Exchange(endpoint, spec, name, self._wake)
         self._wake_leader = self.exchange.channel.waker.wake
         self._leadership = Leadership(self._wake_leader)
         self.check_not_leading = self._leadership.check_not_mine
@@ -40,7 +36,7 @@ class ClientLoop:
 
     def submit(self, kind: str, payload: bytes, options: Options, traced: bool) -> TaskFuture:
         """Hand in one task: at once if it is the only one, else with others like it."""
-        future = TaskFuture(self._cancel, self.wait_for)
+        future = TaskFuture(self.exchange.cancel, self.wait_for)
         alone = self.exchange.add_task((kind, payload, options, traced, future))
         # A callback runs inside a turn, which sends what it hands in together with the rest.
         if not alone or self._leadership.is_mine() or not self.exchange.send_now() or self.closing:
@@ -49,29 +45,12 @@ class ClientLoop:
 
     def submit_batch(self, kind: str, payloads: list[bytes], options: Options) -> list[TaskFuture]:
         """Hand in many like tasks at once, a future each."""
-        futures = [TaskFuture(self._cancel, self.wait_for) for _ in payloads]
-        self.exchange.add_tasks(
+        futures = [TaskFuture(self.exchange.cancel, self.wait_for) for _ in payloads]
+        self.exchange.submit_batch(
             (kind, payload, options, False, future)
             for payload, future in zip(payloads, futures, strict=True)
         )
-        self._wake()
         return futures
-
-    def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:
-        """Hand in a part of a map."""
-        self.exchange.submit_chunk(kind, payloads, options, to)
-        self._wake()
-
-    def cancel_chunks(self, chunks: list[Chunk]) -> None:
-        """Cancel parts of a map."""
-        self.exchange.cancel_chunks(chunks)
-        self._wake()
-
-    def ask(self, event: Any, *args: Any) -> Future[Status]:
-        """Ask the coordinator something that a Report answers."""
-        answer = self.exchange.ask(event, *args)
-        self._wake()
-        return answer
 
     def wait_for(self, future: TaskFuture, timeout: float | None) -> None:
         """Lead while the caller waits for a future, if that is worth it.
@@ -101,10 +80,6 @@ class ClientLoop:
         self._wake_leader()
         self._leadership.call_own()
         self._thread.join()
-
-    def _cancel(self, future: TaskFuture) -> None:
-        self.exchange.cancel(future)
-        self._wake()
 
     def _wake(self) -> None:
         """Have the leader look at what was handed over; the own thread if no other leads."""

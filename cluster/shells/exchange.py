@@ -34,6 +34,7 @@ MAX_QUESTIONS = 1_000
 
 #: kind, payload, options, whether it is traced, future
 Task: TypeAlias = tuple[str, bytes, Options, bool, TaskFuture]
+Fail: TypeAlias = Callable[[Exception], None]
 
 
 class Closed(ClusterError, CancelledError):
@@ -44,16 +45,20 @@ class Closed(ClusterError, CancelledError):
 
 
 class Exchange:
-    """Send a client's tasks and questions, and settle what comes back.
+    """Send a client's tasks and questions, and settle what comes back. ``wake`` has the leader look
+    at what was handed in.
 
     Raises ClusterError for an invalid endpoint.
     """
 
-    def __init__(self, endpoint: str, spec: ClusterSpec, name: str) -> None:
+    def __init__(
+        self, endpoint: str, spec: ClusterSpec, name: str, wake: Callable[[], None]
+    ) -> None:
         self.spec = spec
         self.name = name
         self.channel = WakeableChannel(zmq.DEALER, spec)
         self.channel.connect(endpoint)
+        self._wake = wake
         self.beat_at = time.monotonic()
         #: how many messages made no sense in this spec's codec
         self.misunderstood = 0
@@ -65,10 +70,8 @@ class Exchange:
         #: there is more to read, or room to send again, and the descriptor has already said so
         self._has_more = False
         self._tasks: deque[Task] = deque()
-        #: methods to call, and what to tell of a Closed error if that comes first
-        self._calls: deque[
-            tuple[Callable[..., None], tuple[Any, ...], Callable[[Exception], None]]
-        ] = deque()
+        #: what takes an error if the client closes first, and the method to call until then
+        self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
         self._questions: dict[int, Future[Status]] = {}
         self._asked = 0
         self._io = threading.RLock()
@@ -76,30 +79,31 @@ class Exchange:
     # From any thread
 
     def add_task(self, task: Task) -> bool:
-        """Take a task to send; returns whether nothing else is open or waits."""
+        """Take a task to send, without a wake-up; returns whether nothing else is open or waits."""
         self._tasks.append(task)
         return not self._session.open and len(self._tasks) == 1
 
-    def add_tasks(self, tasks: Iterable[Task]) -> None:
-        """Take tasks to send."""
+    def submit_batch(self, tasks: Iterable[Task]) -> None:
+        """Send tasks."""
         self._tasks.extend(tasks)
+        self._wake()
 
     def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:
-        """Take a part of a map to send."""
-        self._calls.append((self._submit_chunk, (kind, payloads, options, to), to.fail))
+        """Send a part of a map."""
+        self._call(to.fail, self._submit_chunk, kind, payloads, options, to)
 
     def cancel(self, future: TaskFuture) -> None:
-        """Take a task to cancel."""
-        self._calls.append((self._cancel, (future,), _ignore))
+        """Cancel a task."""
+        self._call(_ignore, self._cancel, future)
 
     def cancel_chunks(self, chunks: list[Chunk]) -> None:
-        """Take parts of a map to cancel."""
-        self._calls.append((self._cancel_chunks, (chunks,), _ignore))
+        """Cancel parts of a map."""
+        self._call(_ignore, self._cancel_chunks, chunks)
 
     def ask(self, event: Any, *args: Any) -> Future[Status]:
-        """Take a question to send; a Report answers it."""
+        """Send a question; a Report answers it."""
         answer: Future[Status] = Future()
-        self._calls.append((self._ask, (event, args, answer), answer.set_exception))
+        self._call(answer.set_exception, self._ask, event, args, answer)
         return answer
 
     def send_now(self) -> bool:
@@ -127,7 +131,7 @@ class Exchange:
                 set_exception(self._tasks.popleft()[4], closed)
         with suppress(IndexError):
             while True:
-                self._calls.popleft()[2](closed)
+                self._calls.popleft()[0](closed)
 
     # From the thread that leads
 
@@ -165,13 +169,18 @@ class Exchange:
             self.fail_waiting()
             self.channel.close()
 
+    def _call(self, fail: Fail, method: Callable[..., None], *args: Any) -> None:
+        """Have the leader call a method."""
+        self._calls.append((fail, method, args))
+        self._wake()
+
     # Under the lock
 
     def _exchange(self) -> None:
         if self._unsent:
             self._send([])
         while self._calls and not self._unsent:
-            method, args, _ = self._calls.popleft()
+            _, method, args = self._calls.popleft()
             method(*args)
         self._send_tasks()
         count = 0
@@ -250,10 +259,12 @@ class Exchange:
         else is sent before that.
         """
         self._unsent += self._codec.encode(events)
-        with suppress(zmq.Again):  # the descriptor tells when there is room
+        try:
             while self._unsent:
                 self.channel.send(self._unsent[0])
                 self._unsent.popleft()
+        except zmq.Again:  # the descriptor tells when there is room
+            return
 
     def _take_in(self, action: do.Action, now: float) -> None:
         if isinstance(action, do.Report):

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,8 +46,10 @@ class Waker:
 
     def wake(self) -> None:
         """Make the poller return; a full pipe has woken it already."""
-        with suppress(OSError):
+        try:
             self._write.send(b"\0")
+        except OSError:
+            return
 
     def hear_signals(self) -> None:
         """Make the poller return for every signal that has a handler, even one that arrives just
@@ -59,9 +60,11 @@ class Waker:
 
     def clear(self) -> None:
         """Forget all wake-ups so far."""
-        with suppress(BlockingIOError):
+        try:
             while len(self._read.recv(4096)) == 4096:
                 pass
+        except BlockingIOError:
+            return
 
     def close(self) -> None:
         """Close the descriptors; call it from the main thread after hear_signals."""

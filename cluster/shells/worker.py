@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import msgspec
 import zmq
@@ -268,9 +267,11 @@ class Connection:
 
     def send(self, events: Sequence[on.Event]) -> None:
         """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
-        with suppress(zmq.Again):
+        try:
             for frames in self._codec.encode(events):
                 self.channel.send(frames)
+        except zmq.Again:
+            return
 
     def receive(self) -> None:
         """Take in messages, answer them, and wake the slots."""
