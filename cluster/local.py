@@ -1,9 +1,8 @@
-"""A whole cluster on this machine: a coordinator and its workers as real processes, for as long as
-a with block lasts.
+"""A whole cluster on this machine during a with block: a coordinator and workers as processes.
 
-Children are started with a pipe as their standard input and stop when it closes, so they outlive
-neither the block nor the program, however either ends. Nothing is forked after a ZeroMQ context
-exists: each child is a fresh interpreter.
+Children have a pipe as their standard input and stop when it closes, so they outlive neither the
+block nor the program, however either ends. Each child is a fresh interpreter, because a process
+with a ZeroMQ context must not fork.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Self
 
 from cluster.shells.async_client import AsyncClient
@@ -31,17 +29,16 @@ from cluster.vocabulary.status import Status
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 4_000
-NOT_RUNNING = "the cluster is not running; use it in a with block"
 
 
-class Process:
-    """One child: its process id, and the signals a fault test wants to send."""
+class Process(subprocess.Popen[bytes]):
+    """One child process, and the signals that a fault test sends it."""
 
     def __init__(self, role: str, module: str, arguments: Sequence[str], folder: Path) -> None:
         self.role = role
         self._log = folder / f"{role}.log"
         with self._log.open("wb") as log:
-            self._popen = subprocess.Popen(
+            super().__init__(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -50,42 +47,32 @@ class Process:
                 start_new_session=True,
             )
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._popen.pid
-
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._popen.poll() is None
+        return self.poll() is None
 
     def kill(self) -> None:
         """SIGKILL: no goodbye, no clean-up. Returns when it is gone."""
-        self._popen.kill()
-        self._popen.wait()
-
-    def terminate(self) -> None:
-        """SIGTERM: finish what is started, give back the rest, leave."""
-        self._popen.terminate()
+        super().kill()
+        self.wait()
 
     def suspend(self) -> None:
         """SIGSTOP: silent, but not dead."""
-        self._popen.send_signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self._popen.send_signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
     def announcement(self, until_s: float) -> dict[str, str]:
-        """The line a child prints when it is ready, whatever a handler's module prints before it;
-        raises ClusterError with the child's last words.
+        """The line that a child prints when it is ready; other output of a handler's module is
+        skipped. Raises ClusterError with the child's last words.
         """
-        out = self._popen.stdout
-        assert out is not None
-        while select.select([out], [], [], max(0.0, until_s - time.monotonic()))[0]:
-            line = out.readline()
+        assert self.stdout is not None
+        while select.select([self.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
+            line = self.stdout.readline()
             if not line:
-                code = self._popen.wait()
+                code = self.wait()
                 raise ClusterError(
                     f"{self.role} ended with code {code} before it was ready{self.last_words()}"
                 )
@@ -104,33 +91,32 @@ class Process:
 
     def stop(self, until_s: float) -> None:
         """Ask it to end by closing its input; SIGKILL if it has not by then."""
-        assert self._popen.stdin is not None
-        assert self._popen.stdout is not None
+        assert self.stdin is not None
+        assert self.stdout is not None
         with contextlib.suppress(OSError):
-            self._popen.stdin.close()
+            self.stdin.close()
         with contextlib.suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGCONT)
+            self.send_signal(signal.SIGCONT)
         try:
-            self._popen.wait(max(0.01, until_s - time.monotonic()))
+            self.wait(max(0.01, until_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
-        self._popen.stdout.close()
+        self.stdout.close()
 
 
 class LocalCluster:
     """A coordinator and ``n_workers`` worker processes on loopback, ready when every worker is
     registered.
 
-    ``handlers`` names a registry as ``"module:attribute"``; ``models`` are served besides, and the
-    workers hold the weights of large ones together unless ``share_models`` is false.
-    ``probe`` names, likewise, what makes each worker's probe; without it only its host is told of.
-    ``cprofile`` is a file that the coordinator writes its cProfile statistics to when it ends.
-    ``bind`` is where it listens, without one at a free port or, by the spec's ``transport``, a
-    socket file; beyond this machine only if ``insecure``. Raises ClusterError, with what the child
-    wrote, when one does not come up.
+    ``handlers`` names a registry as ``"module:attribute"``. ``models`` are served besides; workers
+    share the weights of large ones unless ``share_models`` is false. ``probe`` names what makes
+    each worker's probe (default: of the host alone). The coordinator writes cProfile statistics to
+    the file ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the
+    spec's ``transport``, a socket file), beyond this machine only if ``insecure``. Raises
+    ClusterError, with the child's output, if one does not come up.
     """
 
-    #: what the coordinator's process runs
+    #: the module that the coordinator's process runs
     coordinator_module: ClassVar[str] = "cluster.process"
 
     def __init__(
@@ -170,7 +156,7 @@ class LocalCluster:
     def coordinator(self) -> Process:
         """The coordinator's process; raises ClusterError unless the cluster runs."""
         if self._coordinator is None:
-            raise ClusterError(NOT_RUNNING)
+            raise ClusterError("the cluster is not running; use it in a with block")
         return self._coordinator
 
     @property
@@ -211,9 +197,7 @@ class LocalCluster:
         return worker
 
     def restart_worker(self, worker: Process) -> Process:
-        """Another process under the name of one that has ended or is about to, in its place; ready
-        when this returns.
-        """
+        """Replace a worker by a new process of the same name, ready when this returns."""
         self._running()
         until_s = time.monotonic() + READY_TIMEOUT_S
         worker.stop(time.monotonic() + STOP_TIMEOUT_S)
@@ -233,12 +217,12 @@ class LocalCluster:
         return AsyncClient(self._running(), spec=self.spec)
 
     def status(self) -> Status:
-        """How the cluster is."""
+        """The state of the cluster."""
         with Client(self._running(), spec=self.spec) as client:
             return client.status()
 
     def stop(self) -> None:
-        """Stop every process and give back every descriptor; safe to call twice."""
+        """Stop every process and close every descriptor; safe to call twice."""
         for client in self._clients:
             client.close()
         self._clients.clear()
@@ -258,18 +242,12 @@ class LocalCluster:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def _running(self) -> str:
-        """Where the coordinator listens; raises ClusterError unless the cluster runs."""
-        if self._coordinator is None:
-            raise ClusterError(NOT_RUNNING)
+        """The coordinator's endpoint; raises ClusterError unless the cluster runs."""
+        _ = self.coordinator
         return self.endpoint
 
     def _start_worker(self) -> Process:

@@ -2,7 +2,7 @@
 coordinator|worker``.
 
 It prints one line of JSON when it is ready. SIGTERM, SIGINT or the end of its standard input stop
-it gracefully; a service manager gives it no input, so there only signals count (``--alone``).
+it gracefully; with ``--alone``, for a service manager, only signals do.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from cluster.vocabulary.errors import ClusterError
 if TYPE_CHECKING:
     from cluster.shells.coordinator import ClusterCoordinator
 
-#: how many objects more than before make the collector look at them
+#: the collector's threshold for its young generation
 YOUNG_OBJECTS = 50_000
 
 
 def announce(**facts: str | int) -> None:
-    """Tell whoever started this process that it is ready."""
+    """Print that this process is ready, as a line of JSON."""
     print(json.dumps({"pid": os.getpid(), **facts}), flush=True)
 
 
 def settle(spec: ClusterSpec) -> None:
-    """What is there at the start stays: the collector need not look at it again and again.
+    """Have the collector skip the objects that exist by now, and run rarely.
 
-    Nor at every few tasks: hardly anything here refers to itself, and a task waits for each look.
+    A task waits for each collection, and there is hardly any cyclic garbage here.
     """
     gc.collect()
     gc.freeze()
-    MallocTrim(spec.trim_bytes).trim(0)  # what starting left free, a model's loading above all
+    MallocTrim(spec.trim_bytes).trim(0)  # loading, of a model above all, leaves memory free
     gc.set_threshold(YOUNG_OBJECTS)
 
 
 def stop_with_parent(stop: Callable[[], None]) -> None:
-    """Call ``stop`` when standard input ends, that is when the parent closes it or dies."""
+    """Call ``stop`` when standard input ends: the parent has closed it or died."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -63,7 +63,7 @@ def run_coordinator(
     alone: bool,
     kind: type[ClusterCoordinator] | None = None,
 ) -> None:
-    """Serve until told to stop, perhaps under cProfile, perhaps with a coordinator of one's own."""
+    """Serve until told to stop, by a coordinator of class ``kind``, perhaps under cProfile."""
     from cluster.shells.coordinator import ClusterCoordinator
 
     coordinator = (kind or ClusterCoordinator)(spec, bind, insecure=insecure)
@@ -94,12 +94,10 @@ def run_worker(
     share: bool = True,
     probe: str | None = None,
 ) -> None:
-    """Work until told to stop; the line of readiness is printed once the coordinator has said
-    welcome.
+    """Work until told to stop; the worker is ready after the coordinator's welcome.
 
-    Unless ``share`` is false the workers of this host hold large models' weights together.
-    ``probe`` names what is called once and gives the worker's probe, which may tell its cards by a
-    method ``gpus``.
+    Workers of this host share large models' weights unless ``share`` is false. ``probe`` names a
+    function that makes the worker's probe, which may have a method ``gpus`` for its cards.
     """
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
@@ -128,7 +126,7 @@ def run_worker(
 
     def ready() -> None:
         announce(worker=worker.name)
-        # Nobody reads on after that line: a handler that prints would fill the pipe and hang.
+        # Nobody reads after that line: a handler that prints would fill the pipe and hang.
         if not alone:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -141,9 +139,9 @@ def run_worker(
 
 
 def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | None = None) -> int:
-    """Run one role, the coordinator's perhaps by a class of one's own; returns the exit code.
+    """Run one role, a coordinator of class ``kind``; returns the exit code.
 
-    Without `argv` the process is its own, and a coordinator may begin it anew.
+    Without ``argv`` a coordinator may re-exec the process.
     """
     parser = argparse.ArgumentParser(prog="python -m cluster.process", description=__doc__)
     roles = parser.add_subparsers(dest="role", required=True)
@@ -156,9 +154,14 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument(
         "--handlers", default="cluster.work.workloads:HANDLERS", help="module:attribute"
     )
-    worker.add_argument("--model", action="append", default=[], help="serve a model, repeatable")
     worker.add_argument(
-        "--no-share", action="store_true", help="load large models instead of mapping shared ones"
+        "--model", dest="models", action="append", default=[], help="serve a model, repeatable"
+    )
+    worker.add_argument(
+        "--no-share",
+        dest="share",
+        action="store_false",
+        help="load large models instead of mapping shared ones",
     )
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
@@ -166,34 +169,18 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     for role in (coordinator, worker):
         role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
         role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
-    args = parser.parse_args(argv)
+    options = vars(parser.parse_args(argv))
+    name = options.pop("role")
     try:
-        spec = decode_spec(args.spec)
-        if args.role == "coordinator":
+        spec = decode_spec(options.pop("spec"))
+        if name == "worker":
+            run_worker(spec, **options)
+        else:
             if spec.trim_bytes and argv is None:
                 reexec_with_one_heap()
-            run_coordinator(
-                spec,
-                args.bind,
-                insecure=args.insecure,
-                cprofile=args.cprofile,
-                alone=args.alone,
-                kind=kind,
-            )
-        else:
-            run_worker(
-                spec,
-                args.endpoint,
-                handlers=args.handlers,
-                models=args.model,
-                name=args.name,
-                capacity=args.capacity,
-                alone=args.alone,
-                share=not args.no_share,
-                probe=args.probe,
-            )
+            run_coordinator(spec, **options, kind=kind)
     except ClusterError as error:
-        print(f"{args.role}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,12 +1,15 @@
 """The parts and the knobs of a whole cluster, in one value that every role is given.
 
 Parts are named ``"module:attribute"``, so that a spawned process can load them, and so that a spec
-can name parts of packages that this one knows nothing of.
+can name parts of other packages.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,7 +19,7 @@ from cluster.protocol.codec import Codec
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits, Whole
 
-#: Where a coordinator listens, and where to look for it, unless somebody says otherwise.
+#: Where a coordinator listens and where its peers look for it by default.
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
 
 Size = Annotated[int, Meta(ge=0)]
@@ -24,7 +27,7 @@ Size = Annotated[int, Meta(ge=0)]
 
 class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
-    (0: the system's), and from how many bytes on a frame is handed over uncopied (0: never).
+    (0: the system's default), and the size from which a frame is sent uncopied (0: never).
     """
 
     high_water_mark: Whole = 10_000
@@ -35,12 +38,11 @@ class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cluster under study.
 
-    ``burst`` is how many tasks a client may put into one message, ``drain`` how many messages a
-    loop reads before it answers, ``credit`` how many tasks a worker may hold per task that it can
-    run at once, ``answer_after_s`` how long the news that tasks are accepted may wait for something
-    else to travel with (0: it is sent at once), ``trim_bytes`` after how many bytes of messages a
-    coordinator that has nothing left to do gives free memory back to the system (0: never; else its
-    process is begun with one heap, see heap.py).
+    ``burst``: tasks per message of a client. ``drain``: messages that a loop reads before it
+    answers. ``credit``: tasks that a worker may hold, per task that it can run at once.
+    ``answer_after_s``: how long an acceptance may wait to travel with another message (0: not at
+    all). ``trim_bytes``: an idle coordinator returns free memory to the system after this many
+    bytes of messages (0: never; else its process starts with one heap, see malloc_trim.py).
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
@@ -62,18 +64,38 @@ BASELINE = ClusterSpec(name="baseline")
 
 
 def load_part(path: str) -> Any:
-    """The object that ``"module:attribute"`` names; ClusterError says which half is wrong."""
+    """The object that ``"module:attribute"`` names; ClusterError says which half is wrong, and
+    where the attribute is if its module has moved.
+    """
     module, _, attribute = path.partition(":")
     if not attribute or not module or module.startswith("."):
         raise ClusterError(f"{path!r} names no part; write it as 'module:attribute'")
     try:
         found = import_module(module)
     except (ImportError, SyntaxError) as error:
-        raise ClusterError(f"part {path!r}: {error}") from error
+        trouble = str(error)
+        is_missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
+            f"{error.name}."
+        )
+        if is_missing and (moved := _find_moved(module, attribute)):
+            trouble = f"there is no module {module!r}; did you mean {moved!r}?"
+        raise ClusterError(f"part {path!r}: {trouble}") from error
     try:
         return getattr(found, attribute)
     except AttributeError as error:
         raise ClusterError(f"part {path!r}: module {module!r} has no {attribute!r}") from error
+
+
+def _find_moved(module: str, attribute: str) -> str | None:
+    """The part of that name in a module of the same last name elsewhere in the package."""
+    package, _, path = module.partition(".")
+    found = find_spec(package) if path else None
+    for folder in (found and found.submodule_search_locations) or ():
+        for file in sorted(Path(folder).rglob(f"{path.rpartition('.')[2]}.py")):
+            if re.search(rf"(?m)^(class |def )?{re.escape(attribute)}\b", file.read_text()):
+                place = file.relative_to(folder).with_suffix("").parts
+                return f"{'.'.join((package, *place))}:{attribute}"
+    return None
 
 
 def load_codec(spec: ClusterSpec) -> Codec:

@@ -1,1 +1,1 @@
-"""What a client and a worker remember and answer, and how messages become frames: sans-IO."""
+"""Clients' and workers' side of the protocol, and how messages become frames: sans-IO."""

@@ -1,7 +1,7 @@
-"""A client's side of the protocol, sans-IO like the scheduler: what it handed in, what came back.
+"""A client's side of the protocol, sans-IO like the scheduler: its submissions and their outcomes.
 
-The shell (client.py) puts a socket around it, the simulator a network that loses, repeats and
-delays. It takes no lock: a shell whose threads share one does.
+exchange.py puts a socket around it, the simulator a network that loses, repeats and delays. It
+takes no lock; its callers do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_RECENT = 4_096
 
 
 class Options(NamedTuple):
-    """What tasks of one run share besides their kind."""
+    """The attributes that tasks of one run share besides their kind."""
 
     priority: Priority = Priority.NORMAL
     requirements: Requirements = NO_REQUIREMENTS
@@ -41,10 +41,9 @@ class Options(NamedTuple):
 
 
 class Submission:
-    """A run as its client sees it; ``sink`` is whatever the shell wants back with the outcomes."""
+    """A run as its client sees it; ``sink`` comes back to the caller with the outcomes."""
 
     __slots__ = (
-        "accepted",
         "count",
         "event",
         "heard_at",
@@ -60,7 +59,7 @@ class Submission:
         self.id = event.submission
         self.sink = sink
         self.count = self.missing = len(event.payloads)
-        #: kept until the coordinator says that it has it
+        #: for repeats, until the coordinator has it
         self.event: on.TasksSubmitted | None = event
         self.run: int | None = None
         self.heard_at = now
@@ -69,7 +68,7 @@ class Submission:
         self.seen = bytearray(self.count)
 
     def received(self) -> Iterator[tuple[int, int]]:
-        """The ranges of positions whose outcomes are in."""
+        """The ranges of positions that have their outcomes."""
         stop = 0
         while (start := self.seen.find(1, stop)) != -1:
             stop = self.seen.find(0, start)
@@ -77,19 +76,17 @@ class Submission:
             yield start, stop
 
     def is_quiet(self, now: float) -> bool:
-        """Whether so long nothing was heard of it that a message may have got lost.
+        """Whether it has been silent for so long that a message may have got lost.
 
-        A repeat of what is unanswered comes soon, a reminder of what is accepted late: on a network
-        that keeps its promises it is only waiting its turn.
+        An unanswered submission is repeated soon. An accepted one probably waits its turn, so its
+        reminder comes late.
         """
         patience_s = REMIND_AFTER_S if self.event is None else RESEND_AFTER_S
         return now - self.heard_at >= patience_s
 
 
 class Settled(NamedTuple):
-    """Outcomes that came in for the first time: ``results`` from ``start`` on, ``b""`` where a
-    failure stands.
-    """
+    """New outcomes: ``results`` from position ``start`` on, ``b""`` for a failed task."""
 
     submission: Submission
     start: int
@@ -99,7 +96,7 @@ class Settled(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A submission of which nothing was taken, and why."""
+    """A submission that was refused as a whole, and why."""
 
     submission: Submission
     reason: str
@@ -109,25 +106,24 @@ News: TypeAlias = Settled | Refused | None
 
 
 class ClientSession:
-    """What a client has handed in and not got back. Every task it submits is settled or refused
-    exactly once.
-    """
+    """A client's open submissions. Each of its tasks is settled or refused exactly once."""
 
     def __init__(self, name: str, chunk_bytes: int = Limits().most_chunk_bytes) -> None:
         self.name = name
         self.open: dict[int, Submission] = {}
         self.heard_at: float | None = None
         self._next = 0
-        #: over, not yet told to the coordinator; and told, but not yet answered
+        #: finished submissions that the coordinator has to be told of, and those it was told of
+        #: without an answer yet
         self._owed: list[int] = []
         self._told: list[int] = []
-        #: positions that came in, not yet told, of what was not over by then
+        #: received ranges (submission, start, stop) of unfinished submissions, to be told
         self._partly: list[tuple[int, int, int]] = []
         self.streams = Reassemblies(name, chunk_bytes)
 
     @property
     def owed(self) -> int:
-        """How many submissions are over that the coordinator still keeps results for."""
+        """The number of finished submissions that the coordinator still retains results of."""
         return len(self._owed)
 
     def submit(
@@ -148,7 +144,7 @@ class ClientSession:
         return event
 
     def handle(self, action: do.Action, now: float) -> News:
-        """Take in one message from the coordinator; returns what is new to the user."""
+        """Take in one message from the coordinator; returns the news for the user."""
         self.heard_at = now
         if isinstance(action, do.Deliver):
             return self._delivered(action, now)
@@ -176,16 +172,16 @@ class ClientSession:
         return None
 
     def answers(self) -> list[on.Event]:
-        """What to say to what has come in, without being asked by the user."""
+        """The events that answer the messages taken in."""
         answers, self.streams.outbox = self.streams.outbox, []
         return answers
 
     def cancel(self, submission: Submission, positions: Sequence[int]) -> on.TasksCancelled:
-        """The event that asks for the cancellation of some tasks, or of all when none is named."""
+        """The event that cancels the tasks at some positions, or all if ``positions`` is empty."""
         return on.TasksCancelled(self.name, submission.id, list(positions))
 
     def heartbeat(self, now: float) -> list[on.Event]:
-        """What to say now: alive, what was received, what seems to have got lost."""
+        """The heartbeat, with receipts, and repeats of what seems to have got lost."""
         self._told += self._owed
         self._owed = []
         quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_RESENT))
@@ -199,7 +195,7 @@ class ClientSession:
         ]
         for submission in quiet:
             submission.heard_at = now
-            # What was told may have got lost, and what is kept of it may be what holds this back.
+            # A lost receipt may be what holds it back: the coordinator still retains the results.
             if len(self._partly) < MAX_RECENT:
                 self._partly += [(submission.id, *part) for part in submission.received()]
             if submission.event is not None:
@@ -240,9 +236,7 @@ class ClientSession:
         return Settled(submission, start, action.outcomes, action.failures, action.stamps)
 
     def _delivered_partly(self, submission: Submission, action: do.Deliver) -> News:
-        """A repeat that holds something new: cut out its first new stretch; the rest will be
-        repeated too.
-        """
+        """The first new range of a repeat; further ones will be repeated."""
         start, end = action.start, action.start + len(action.outcomes)
         first = submission.seen.find(0, start, end)
         if first == -1:

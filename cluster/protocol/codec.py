@@ -1,8 +1,7 @@
-"""Messages to frames and back: what crosses the wire, and what is refused there.
+"""Messages to frames and back.
 
-A codec turns messages into multipart messages and frames into typed events or actions. Whatever a
-peer sends, decoding either gives a message that this version's types describe or raises
-ProtocolError.
+A codec turns messages into multipart messages, and frames into typed events or actions. Decoding
+any input returns a message of this version's types or raises ProtocolError.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ Message: TypeAlias = Event | Action
 
 
 class Codec(Protocol):
-    """How messages are written. One codec serves one thread; no frame it makes or takes apart is
-    meant to be larger than the ``message_bytes`` it is made with.
+    """How messages are encoded. One codec serves one thread; it is made with ``message_bytes``, the
+    bound of a frame.
     """
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """Multipart messages, each a list of frames, that carry ``messages`` to one peer."""
 
     def events(self, frames: Sequence[Frame]) -> list[Event]:
-        """What a peer told the coordinator; raises ProtocolError."""
+        """The events in a peer's message to the coordinator; raises ProtocolError."""
 
     def actions(self, frames: Sequence[Frame]) -> list[Action]:
-        """What the coordinator told a peer; raises ProtocolError."""
+        """The actions in the coordinator's message to a peer; raises ProtocolError."""
 
 
 def _snake(name: str) -> str:
@@ -49,7 +48,7 @@ def _snake(name: str) -> str:
 
 
 def in_words(error: msgspec.ValidationError, cls: type[Any]) -> str:
-    """What is wrong with a message, by the name of its field instead of its place in the array."""
+    """A validation error with the name of the field instead of its index in the array."""
 
     def name(place: re.Match[str]) -> str:
         return f"`{cls.__struct_fields__[int(place[1]) - 1]}"

@@ -1,6 +1,6 @@
-"""Results too large for a report, in a worker's hands: the one copy there is until it is fetched.
+"""Results too large for a report, stored by the worker as the only copy until they are fetched.
 
-A lease is reported in order, so what was done after a large result waits behind it here.
+A lease is reported in order, so outcomes after a large result wait behind it here.
 """
 
 from __future__ import annotations
@@ -12,71 +12,67 @@ from typing import Any, NamedTuple
 from cluster.vocabulary.task import Failure
 
 
-class Gathered(NamedTuple):
-    """Outcomes of the next tasks of a lease, and the seconds they took from when to when."""
+class FinishedTasks(NamedTuple):
+    """Outcomes of the next tasks of a lease, and when the first started and the last ended."""
 
     outcomes: list[bytes]
     failures: list[Failure]
     started_at: float
     ended_at: float
 
-    def split(self, count: int, first: int) -> tuple[Gathered, Gathered]:
-        """The first ``count`` outcomes, and the rest, the time shared evenly; the first of all is
-        that of position ``first``.
+    def split(self, count: int, first: int) -> tuple[FinishedTasks, FinishedTasks]:
+        """The first ``count`` outcomes and the rest, with their share of the time; ``first`` is the
+        position of the first outcome.
         """
         share_s = (self.ended_at - self.started_at) * count / len(self.outcomes)
         between_s = self.started_at + share_s
         before = [f for f in self.failures if f.position < first + count]
         after = self.failures[len(before) :]
         return (
-            Gathered(self.outcomes[:count], before, self.started_at, between_s),
-            Gathered(self.outcomes[count:], after, between_s, self.ended_at),
+            FinishedTasks(self.outcomes[:count], before, self.started_at, between_s),
+            FinishedTasks(self.outcomes[count:], after, between_s, self.ended_at),
         )
 
 
 class StoredResults:
-    """The large results of a lease by position, and outcomes ``behind`` that are not reported yet.
+    """The large results of a lease by position, and the outcomes ``behind`` them.
 
-    The buffers are what the handlers gave, not copies. A handler's thread may put one in at any
-    moment, so whoever looks through them takes a list first: that is one step.
+    The buffers are the handlers' own, not copies. A handler's thread may store one at any moment,
+    so iterations copy the keys or values to a list first, in one atomic step.
     """
 
     __slots__ = ("behind", "results")
 
     def __init__(self) -> None:
         self.results: dict[int, memoryview] = {}
-        self.behind: deque[Gathered] = deque()
+        self.behind: deque[FinishedTasks] = deque()
 
     @property
     def size_bytes(self) -> int:
-        """Bytes kept."""
+        """Bytes of all results."""
         return sum(map(len, list(self.results.values())))
 
     def put(self, position: int, result: bytes | bytearray | memoryview) -> None:
-        """Keep a result as it is; one that does not lie together in memory is copied."""
+        """Store a result uncopied, or a copy if it is not contiguous."""
         view = memoryview(result)
         flat = view if view.c_contiguous else memoryview(bytes(view))
         self.results[position] = flat.cast("B")
 
     def drop(self, unwanted: Collection[int]) -> None:
-        """Let go of results that nobody waits for any more, or whose clients have them: what stands
-        for them is reported and of no consequence.
-        """
+        """Drop results that were fetched or cancelled."""
         for position in [p for p in list(self.results) if p in unwanted] if unwanted else ():
             del self.results[position]
 
-    def take(self, position: int) -> Gathered | None:
-        """Outcomes from ``position`` on up to the next large result; None when one is next, or
-        nothing is there.
-        """
+    def take(self, position: int) -> FinishedTasks | None:
+        """Outcomes from ``position`` to the next large result; None if there are none before it."""
         if not self.behind or position in self.results:
             return None
-        gathered = self.behind.popleft()
-        stop = position + len(gathered.outcomes)
+        finished = self.behind.popleft()
+        stop = position + len(finished.outcomes)
         large = min((p for p in list(self.results) if position < p < stop), default=stop)
         if large == stop:
-            return gathered
-        ready, rest = gathered.split(large - position, position)
+            return finished
+        ready, rest = finished.split(large - position, position)
         self.behind.appendleft(rest)
         return ready
 
@@ -86,12 +82,12 @@ class StoredResults:
         return len(result) if result is not None and self.behind else None
 
     def times(self) -> tuple[float, float]:
-        """From when to when the task to report next ran."""
+        """When the task to report next started and ended."""
         first = self.behind[0].split(1, 0)[0]
         return first.started_at, first.ended_at
 
     def chunk(self, position: int, offset: int, size_bytes: int) -> Any:
-        """A part of a result, uncopied; None when there is no such part."""
+        """A part of a result, uncopied; None if there is no such part."""
         result = self.results.get(position)
         if result is None or not offset < offset + size_bytes <= len(result):
             return None

@@ -1,9 +1,8 @@
-"""A worker's side of the protocol, sans-IO like the scheduler: what it holds, under which epoch.
+"""A worker's side of the protocol, sans-IO like the scheduler: the leases it holds and its epoch.
 
-The shell (worker.py) puts sockets and threads around it, the simulator a network that loses,
-repeats and delays. It takes no lock, with one exception that needs none: the tasks of a lease that
-are not started wait in a deque, from whose left end they are claimed and from whose right end they
-are given back, by different threads, one atomic step a task.
+worker.py puts sockets and threads around it, the simulator a network that loses, repeats and
+delays. It takes no lock. Only one of its parts is shared: threads claim a lease's pending tasks
+from the left end of a deque and give them back from its right end, one atomic step a task.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-from cluster.protocol.stored_results import Gathered, StoredResults
+from cluster.protocol.stored_results import FinishedTasks, StoredResults
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
@@ -22,22 +21,21 @@ MAX_RECENT = 4_096
 
 
 class HeldLease:
-    """A lease in a worker's hands: positions before ``next`` are started, those from ``stop`` on
+    """A lease that a worker holds: positions before ``next`` are started, those from ``stop`` on
     given back.
     """
 
     __slots__ = (
         "cancelled",
-        "cut",
         "epoch",
         "id",
-        "kept",
         "kind",
         "next",
         "pending",
         "reported",
-        "start",
         "stop",
+        "stored",
+        "was_cut",
     )
 
     def __init__(self, action: do.Assign) -> None:
@@ -46,43 +44,40 @@ class HeldLease:
         self.kind = action.kind
         #: payloads not started, from position ``next`` on
         self.pending = deque(action.payloads)
-        self.start = self.next = self.reported = action.start
+        self.next = self.reported = action.start
         self.stop = action.start + len(action.payloads)
-        #: whether some of it was given back
-        self.cut = False
-        #: nobody waits for these; they are skipped if they have not been started
+        self.was_cut = False
+        #: positions to skip unless they have been started
         self.cancelled: set[int] = set()
-        #: results too large for a report, once there is one, and what waits behind it
-        self.kept: StoredResults | None = None
+        #: results too large for a report, once there is one
+        self.stored: StoredResults | None = None
 
-    def keep(self, position: int, result: bytes | bytearray | memoryview) -> None:
-        """Keep a large result until its client has fetched it; ``b""`` stands for it among the
-        outcomes.
-        """
-        if self.kept is None:
-            self.kept = StoredResults()
-        self.kept.put(position, result)
+    def store(self, position: int, result: bytes | bytearray | memoryview) -> None:
+        """Store a large result until its client has fetched it; its outcome is ``b""``."""
+        if self.stored is None:
+            self.stored = StoredResults()
+        self.stored.put(position, result)
 
     def claim(self, most: int) -> list[bytes]:
         """Start the next tasks, at most ``most``: their payloads; empty when nothing is left."""
         payloads: list[bytes] = []
-        # Less may be there than is asked for, or be given back meanwhile.
+        # Another thread may give them back meanwhile.
         with suppress(IndexError):
             payloads.extend(self.pending.popleft() for _ in range(most))
         self.next += len(payloads)
         return payloads
 
     def give_back(self) -> None:
-        """Give back whatever is not started."""
+        """Give back all that is not started."""
         with suppress(IndexError):
             while True:
                 self.pending.pop()
                 self.stop -= 1
-                self.cut = True
+                self.was_cut = True
 
 
 class WorkerSession:
-    """What a worker holds, under which epoch. Work is claimed from it and reported through it."""
+    """A worker's leases and epoch. Work is claimed from it and reported through it."""
 
     def __init__(
         self,
@@ -95,7 +90,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
-        most_kept_bytes: int = Limits().stored_result_bytes,
+        stored_bytes_max: int = Limits().stored_result_bytes,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -103,31 +98,31 @@ class WorkerSession:
         self.heartbeat_s: float | None = None
         self.draining = False
         self.leases: dict[int, HeldLease] = {}
-        #: leases in the order of their arrival that still hold something unstarted
+        #: leases that nobody works on, in order of arrival
         self.ready: deque[HeldLease] = deque()
-        #: the last leases taken in, so that a repeated message does not start one again
+        #: the newest leases, so that a repeated message does not start one again
         self._recent: dict[int, None] = {}
         #: leases with large results that are not fetched yet
-        self.keeping: dict[int, HeldLease] = {}
-        self._most_kept_bytes = most_kept_bytes
+        self.storing: dict[int, HeldLease] = {}
+        self._stored_bytes_max = stored_bytes_max
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
         )
 
     def introduction(self) -> list[on.Event]:
-        """What to say while the coordinator has not said welcome: who it is, what it offers."""
+        """The event that asks for a welcome; nothing once there was one."""
         return [self._introduction] if self.epoch is None else []
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
-        """What to say regularly once it is welcome: alive, what it holds, how its host is."""
+        """Events to send regularly: its leases, its host's load and its stored results."""
         if self.epoch is None:
             return []
         beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
-        return [beat, *(e for lease in self.keeping.values() for e in self._announce(lease))]
+        return [beat, *(e for lease in self.storing.values() for e in self._announce(lease))]
 
     def handle(self, action: do.Action) -> list[on.Event]:
-        """Take in one message from the coordinator; returns what to answer."""
+        """Take in one message from the coordinator; returns the answers."""
         if isinstance(action, do.Assign):
             return self._assigned(action)
         if isinstance(action, do.Welcome):
@@ -146,7 +141,7 @@ class WorkerSession:
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
             if lease is not None:
-                first = lease.next if lease.kept is None else lease.reported
+                first = lease.next if lease.stored is None else lease.reported
                 lease.cancelled.update(action.positions or range(first, lease.stop))
                 return self._go_on(lease)
         elif isinstance(action, do.Read):
@@ -154,10 +149,10 @@ class WorkerSession:
         return []
 
     def take(self) -> HeldLease | None:
-        """The oldest lease nobody works on, for whoever asks alone; None without work, or without
+        """The oldest lease that nobody works on, now the caller's; None without work, or without
         room for more large results.
         """
-        if self.keeping and self._kept_bytes() >= self._most_kept_bytes:
+        if self.storing and self._stored_bytes() >= self._stored_bytes_max:
             return None
         while self.ready:
             lease = self.ready.popleft()
@@ -173,14 +168,15 @@ class WorkerSession:
         started_at: float,
         ended_at: float,
     ) -> list[on.Event]:
-        """Outcomes of the next tasks of a lease, in order; nothing if the lease is not held any
-        more.
+        """Events that report outcomes of a lease's next tasks, in order; none if the lease is not
+        held any more.
         """
         if self.leases.get(lease.id) is not lease:
             return []
-        if lease.kept is not None:
-            self.keeping[lease.id] = lease
-            lease.kept.behind.append(Gathered(outcomes, failures, started_at, ended_at))
+        if lease.stored is not None:
+            self.storing[lease.id] = lease
+            finished = FinishedTasks(outcomes, failures, started_at, ended_at)
+            lease.stored.behind.append(finished)
             return self._go_on(lease)
         event = self._finished(lease, outcomes, failures, started_at, ended_at)
         if lease.reported >= lease.stop:
@@ -188,11 +184,11 @@ class WorkerSession:
         return [event]
 
     def give_back(self, lease: HeldLease) -> list[on.Event]:
-        """Give back what is not started of a lease: it would wait behind a large result."""
+        """Give back the unstarted tasks of a lease, which would wait behind a large result."""
         return self._release(lease) if self.leases.get(lease.id) is lease else []
 
     def drain(self) -> list[on.Event]:
-        """Ask for no more work and give back what is not started."""
+        """Events that ask for no more work and give back what is not started."""
         if self.epoch is None:
             return []
         self.draining = True
@@ -201,12 +197,14 @@ class WorkerSession:
             events += self._release(lease)
         return events
 
-    def through(self, forsaken: bool) -> bool:
-        """Whether nothing is left to finish; large results do not count if nobody fetches them."""
-        return not self.leases or (forsaken and all(x.kept for x in self.leases.values()))
+    def is_finished(self, forsaken: bool) -> bool:
+        """Whether nothing is left to finish; stored results do not count if ``forsaken``, that is
+        if nobody fetches them.
+        """
+        return not self.leases or (forsaken and all(x.stored for x in self.leases.values()))
 
     def leave(self, reason: str = "") -> list[on.Event]:
-        """Say goodbye; whatever is still held is dropped."""
+        """Drop all leases; returns the goodbye."""
         epoch, self.epoch = self.epoch, None
         self._drop_all()
         return [] if epoch is None else [on.WorkerLeft(self.name, epoch, reason)]
@@ -224,13 +222,13 @@ class WorkerSession:
         return []
 
     def _farewell(self) -> list[on.Event]:
-        """Whoever still sends work has not heard, or has forgotten, that this worker drains."""
+        """The event that a draining worker repeats to a coordinator that still sends work."""
         assert self.epoch is not None
         return [on.WorkerDraining(self.name, self.epoch)]
 
     def _release(self, lease: HeldLease) -> list[on.Event]:
         lease.give_back()
-        if not lease.cut:  # else it is said again: whoever asks again has not heard
+        if not lease.was_cut:  # else it is repeated: the first answer may have got lost
             return []
         if lease.reported >= lease.stop:
             self._close(lease)
@@ -252,52 +250,51 @@ class WorkerSession:
 
     # Large results
 
-    def _kept_bytes(self) -> int:
-        """Bytes of large results that are not fetched yet."""
-        return sum(lease.kept.size_bytes for lease in self.keeping.values() if lease.kept)
+    def _stored_bytes(self) -> int:
+        return sum(lease.stored.size_bytes for lease in self.storing.values() if lease.stored)
 
     def _go_on(self, lease: HeldLease) -> list[on.Event]:
-        """Report what stands before the next large result that is wanted, and announce that one."""
-        if lease.kept is None:
+        """Report the outcomes before the next wanted large result, and announce that one."""
+        if lease.stored is None:
             return []
-        lease.kept.drop(lease.cancelled)
+        lease.stored.drop(lease.cancelled)
         events: list[on.Event] = []
-        while (ready := lease.kept.take(lease.reported)) is not None:
+        while (ready := lease.stored.take(lease.reported)) is not None:
             events.append(self._finished(lease, *ready))
         if lease.reported >= lease.stop:
             self._close(lease)
-        elif not lease.kept.results:
-            self.keeping.pop(lease.id, None)
+        elif not lease.stored.results:
+            self.storing.pop(lease.id, None)
         return events + self._announce(lease)
 
     def _announce(self, lease: HeldLease) -> list[on.Event]:
-        """The news that the next task of a lease has a large result."""
+        """The event that the next task of a lease has a large result."""
         position = lease.reported
-        if lease.kept is None or (size_bytes := lease.kept.announced(position)) is None:
+        if lease.stored is None or (size_bytes := lease.stored.announced(position)) is None:
             return []
-        times = lease.kept.times()
+        times = lease.stored.times()
         news = on.ResultStored(self.name, lease.epoch, lease.id, position, size_bytes, *times)
         return [news]
 
     def _read(self, action: do.Read) -> list[on.Event]:
-        """A chunk of a result, uncopied; nothing when it is not there any more."""
+        """A chunk of a stored result, uncopied; nothing if it is gone."""
         lease, position = self.leases.get(action.lease), action.position
-        if lease is None or lease.kept is None or action.epoch != lease.epoch:
+        if lease is None or lease.stored is None or action.epoch != lease.epoch:
             return []
-        chunk = lease.kept.chunk(position, action.offset, action.size_bytes)
+        chunk = lease.stored.chunk(position, action.offset, action.size_bytes)
         if chunk is None:
             return []
         return [on.ChunkRead(self.name, lease.epoch, lease.id, position, action.offset, [chunk])]
 
     def _close(self, lease: HeldLease) -> None:
         del self.leases[lease.id]
-        self.keeping.pop(lease.id, None)
+        self.storing.pop(lease.id, None)
 
     def _drop_all(self) -> None:
         for lease in self.leases.values():
             lease.give_back()
         self.leases.clear()
-        self.keeping.clear()
+        self.storing.clear()
         self.ready.clear()
-        # Under another epoch it may be another coordinator, which counts its leases from 1 again.
+        # A new epoch may be another coordinator's, which counts its leases from 1 again.
         self._recent.clear()

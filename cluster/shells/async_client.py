@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self
 
 from cluster.shells.client import Client
@@ -17,7 +16,7 @@ AHEAD_TASKS = 256
 
 
 class AsyncClient:
-    """The client for asyncio: the same calls, awaited, on the plain client's thread."""
+    """The client for asyncio: the plain client's calls, awaited."""
 
     def __init__(
         self, endpoint: str, *, spec: ClusterSpec = BASELINE, name: str | None = None
@@ -25,7 +24,7 @@ class AsyncClient:
         self._client = Client(endpoint, spec=spec, name=name)
 
     async def submit(self, kind: str, payload: bytes = b"", **options: Any) -> bytes:
-        """The result of one task; cancelling the awaiting task cancels it. Options as for
+        """The result of one task; cancelling the await cancels it. Options as for
         Client.submit.
         """
         return await asyncio.wrap_future(self._client.submit(kind, payload, **options))
@@ -51,7 +50,7 @@ class AsyncClient:
                 left.cancel()
 
     async def status(self, timeout: float | None = 5.0) -> Status:  # noqa: ASYNC109
-        """How the cluster is; raises Unreachable when nobody answers in ``timeout`` seconds."""
+        """The state of the cluster; raises Unreachable without an answer in ``timeout`` seconds."""
         return await asyncio.to_thread(self._client.status, timeout)
 
     async def change_policy(self, policy: str) -> Status:
@@ -59,16 +58,11 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.change_policy, policy)
 
     async def close(self) -> None:
-        """Say goodbye."""
+        """Say goodbye and cancel what is not done."""
         await asyncio.to_thread(self._client.close)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()

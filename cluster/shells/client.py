@@ -1,8 +1,8 @@
 """The client: submit work, get futures or an iterator of results.
 
-Submits that wait while the socket is busy and share their attributes become one run, up to the
-spec's ``burst``: under light load nothing waits for company, under heavy load batches form by
-themselves. How messages come and go is the loop's part (client_loop.py).
+Tasks that wait while the socket is busy and share their attributes become one run, up to the spec's
+``burst``: under light load nothing waits for company, under heavy load batches form by themselves.
+client_loop.py exchanges the messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -57,9 +56,8 @@ class Client:
     ) -> TaskFuture:
         """Hand in one task; its future has the result, and its stamps if it is ``traced``.
 
-        A large buffer is sent from where it lies, so it must not change until the result is there.
-        Raises ClusterError for options that no coordinator would take, TypeError for a payload that
-        is no buffer.
+        A large buffer is sent uncopied, so it must not change until the result is there. Raises
+        ClusterError for invalid options, TypeError for a payload that is not a buffer.
         """
         self._check_open()
         options = self._options(kind, priority, requirements, timeout_s, retry)
@@ -78,7 +76,7 @@ class Client:
         timeout_s: float | None = None,
         retry: Retry = NO_RETRY,
     ) -> list[TaskFuture]:
-        """Hand in many like tasks at once; a future for each, in their order. Raises as submit
+        """Hand in many like tasks at once; returns a future for each, in order. Raises as submit
         does, before any task is handed in.
         """
         self._check_open()
@@ -100,23 +98,21 @@ class Client:
         """The results of many like tasks, in order. Submission starts at once and stays a bounded
         window ahead.
 
-        A failed task raises where its result would have been, and TimeoutError is raised where a
-        result is not there ``timeout`` seconds after the call; what is not yet done is then
-        cancelled.
+        A failed task raises in the place of its result; TimeoutError is raised in the place of the
+        first result that is missing ``timeout`` seconds after the call. Either cancels the rest.
         """
         self._check_open()
         options = self._options(kind, priority, requirements, timeout_s, retry)
 
         def submit(column: list[bytes], chunk: Chunk) -> None:
-            self._loop.submit_chunk(kind, column, options, chunk)
+            self._loop.exchange.submit_chunk(kind, column, options, chunk)
 
-        message_bytes = self.spec.limits.message_bytes
         reader = MapReader(
             payloads,
             self.spec.burst,
-            message_bytes,
+            self.spec.limits.message_bytes,
             submit,
-            self._loop.cancel_chunks,
+            self._loop.exchange.cancel_chunks,
             self._loop.check_not_leading,
             timeout,
         )
@@ -124,34 +120,29 @@ class Client:
         return reader.read()
 
     def cancel(self, future: TaskFuture) -> bool:
-        """Give a task up; the same as ``future.cancel()``."""
+        """Cancel a task; the same as ``future.cancel()``."""
         return future.cancel()
 
     def status(self, timeout: float | None = 5.0) -> Status:
-        """How the cluster is; raises Unreachable when nobody answers in ``timeout`` seconds,
-        ProtocolError when somebody does but speaks by another spec.
+        """The state of the cluster; raises Unreachable without an answer in ``timeout`` seconds,
+        ProtocolError if the coordinator has a spec with another codec.
         """
         return self._question(timeout, on.StatusRequested)
 
     def change_policy(self, policy: str, timeout: float | None = 5.0) -> Status:
-        """Switch the assignment policy by name while the cluster runs; raises ClusterError for an
-        unknown one.
+        """Switch the running cluster's assignment policy; raises ClusterError for an unknown
+        name.
         """
         return self._question(timeout, on.PolicyChanged, policy)
 
     def close(self) -> None:
-        """Say goodbye; what is not done is cancelled, and its futures say so."""
+        """Say goodbye and cancel what is not done."""
         self._loop.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _check_open(self) -> None:
@@ -166,8 +157,8 @@ class Client:
         timeout_s: float | None,
         retry: Retry,
     ) -> Options:
-        """What tasks share, checked here: the coordinator could only drop what it does not
-        understand.
+        """The options that tasks share, checked here: the coordinator would only drop a message
+        with invalid ones.
         """
         options = Options(Priority(priority), requirements or NO_REQUIREMENTS, timeout_s, retry)
         if self._checked != (kind, options):
@@ -185,9 +176,9 @@ class Client:
         self._check_open()
         self._loop.check_not_leading()
         try:
-            return self._loop.question(event, *args).result(timeout)
+            return self._loop.exchange.ask(event, *args).result(timeout)
         except TimeoutError:
-            if self._loop.misunderstood:
+            if self._loop.exchange.misunderstood:
                 raise ProtocolError(
                     f"the coordinator at {self.endpoint} answers in another codec than that of "
                     f"spec {self.spec.name!r}; name the spec it was started with"

@@ -1,10 +1,11 @@
-"""One task as its submitter sees it: a future, and the exceptions it may hold."""
+"""The future of a task, and the exceptions it may hold."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 
 from cluster.protocol.client_session import Settled, Submission
 from cluster.vocabulary.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
@@ -18,11 +19,11 @@ class TaskFuture(Future[bytes]):
 
     def __init__(
         self,
-        give_up: Callable[[TaskFuture], None],
+        on_cancel: Callable[[TaskFuture], None],
         wait_for: Callable[[TaskFuture, float | None], None],
     ) -> None:
         super().__init__()
-        self._give_up = give_up
+        self._on_cancel = on_cancel
         self._wait_for = wait_for
         self.submission: Submission | None = None
         self.position = 0
@@ -30,15 +31,13 @@ class TaskFuture(Future[bytes]):
 
     @property
     def task_id(self) -> TaskId | None:
-        """Which task it is, once the coordinator has accepted it."""
+        """The task's id, once the coordinator has accepted it."""
         if self.submission is None or self.submission.run is None:
             return None
         return TaskId(self.submission.run, self.position)
 
     def result(self, timeout: float | None = None) -> bytes:
-        """The result, or the error of whatever kept it from coming; TimeoutError after ``timeout``
-        seconds.
-        """
+        """The result; raises the task's error, or TimeoutError after ``timeout`` seconds."""
         return super().result(self._awaited(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -46,7 +45,7 @@ class TaskFuture(Future[bytes]):
         return super().exception(self._awaited(timeout))
 
     def _awaited(self, timeout: float | None) -> float | None:
-        """Help the task along; what is left of the time-out."""
+        """Wait for the task if the client can lead; returns the rest of the time-out."""
         if self.done():
             return timeout
         began = time.monotonic()
@@ -54,12 +53,10 @@ class TaskFuture(Future[bytes]):
         return timeout if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
     def cancel(self) -> bool:
-        """Give the task up: if it has not been started it never will be. False if it is over
-        already.
-        """
+        """Cancel the task, which is not run unless it has been started. False if it is over."""
         cancelled = super().cancel()
         if cancelled:
-            self._give_up(self)
+            self._on_cancel(self)
         return cancelled
 
 
@@ -75,7 +72,7 @@ def as_exception(failure: Failure) -> Exception:
 
 
 def set_result(future: TaskFuture, result: bytes) -> None:
-    """Give a future its result, unless its owner has given it up."""
+    """Give a future its result, unless its owner has cancelled it."""
     try:
         future.set_result(result)
     except InvalidStateError:
@@ -83,14 +80,12 @@ def set_result(future: TaskFuture, result: bytes) -> None:
 
 
 def set_exception(future: TaskFuture, error: Exception) -> None:
-    """Give a future its error, unless its owner has given it up."""
-    try:
-        if isinstance(error, CancelledError):
-            Future.cancel(future)
-        else:
+    """Give a future its error, unless its owner has cancelled it."""
+    if isinstance(error, CancelledError):
+        Future.cancel(future)
+    else:
+        with suppress(InvalidStateError):
             future.set_exception(error)
-    except InvalidStateError:
-        return
 
 
 def settle_futures(futures: list[TaskFuture], news: Settled, now: float) -> None:

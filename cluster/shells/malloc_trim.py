@@ -1,12 +1,12 @@
-"""Memory that is free goes back to the system, now and then.
+"""Return free memory to the system.
 
-What was freed stays with the process: glibc hands back what is free at the end of its heap, and a
-queue that has drained leaves holes. ``malloc_trim`` hands back whole pages wherever they are
-(https://man7.org/linux/man-pages/man3/malloc_trim.3.html). It takes milliseconds, and what is given
-back must be fetched again, so it pays after a lot has passed through, when nothing is under way.
+glibc returns only memory at the end of its heap, and a drained queue leaves holes.
+``malloc_trim`` returns free pages anywhere in it
+(https://man7.org/linux/man-pages/man3/malloc_trim.3.html). It takes milliseconds, and returned
+pages must be fetched again, so it pays after much traffic, when the process is idle.
 
-It only helps if that is where the memory is. Python's own allocator keeps an arena of a MiB as long
-as one number in it is left, and the end of any but the first of glibc's heaps is never given back.
+It helps only if all memory is in that heap. Python's own allocator keeps an arena of 1 MiB while
+one object in it lives, and glibc never returns the end of any heap but the first.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 
 MIB = 1 << 20
-#: How a process has to be started for its memory to be in one heap that only ``trim`` makes
-#: smaller. Left to itself glibc would take the end of that heap from the system for each large
-#: message, and give it back (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+#: The environment of a process with all its memory in one heap that only ``trim`` shrinks. By
+#: default glibc would grow and shrink its end for each large message
+#: (https://man7.org/linux/man-pages/man3/mallopt.3.html).
 ONE_HEAP = {
     "PYTHONMALLOC": "malloc",
     "MALLOC_ARENA_MAX": "1",
@@ -29,9 +29,9 @@ ONE_HEAP = {
 
 
 class MallocTrim:
-    """Trims this process's heap after each ``after_bytes`` of messages; never, if that is 0.
+    """Calls ``malloc_trim`` after each ``after_bytes`` of messages; never if that is 0.
 
-    Where the C library has no ``malloc_trim`` (musl, macOS) nothing is ever given back.
+    It does nothing where the C library has no ``malloc_trim`` (musl, macOS).
     """
 
     def __init__(self, after_bytes: int) -> None:
@@ -40,21 +40,22 @@ class MallocTrim:
         self._trimmed_at = 0
 
     def is_due(self, passed_bytes: int) -> bool:
-        """Whether it is worth it, after ``passed_bytes`` since the start and nothing under way."""
+        """Whether a trim pays, after ``passed_bytes`` since the start, when idle."""
         return self._trim is not None and passed_bytes - self._trimmed_at >= self._after_bytes
 
     def trim(self, passed_bytes: int) -> None:
-        """Give back what is free after ``passed_bytes``."""
+        """Return free memory to the system, after ``passed_bytes`` since the start."""
         self._trimmed_at = passed_bytes
-        gc.collect()  # the interpreter's free lists hold on to pages, and this empties them
+        gc.collect()  # empties the interpreter's free lists, which hold pages
         if self._trim is not None:
             self._trim(0)
 
 
 def reexec_with_one_heap() -> None:
-    """Begin this process's program anew with ONE_HEAP; return if it has begun so, or can't.
+    """Re-exec this process with ONE_HEAP; return if its environment has it, or without
+    ``malloc_trim``.
 
-    What the environment says already is left as it is.
+    Variables that are set already keep their values.
     """
     if not ONE_HEAP.keys() <= os.environ.keys() and find_trim() is not None:
         command = [sys.executable, *sys.orig_argv[1:]]

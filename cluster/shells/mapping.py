@@ -1,4 +1,4 @@
-"""Many like tasks as their submitter sees them: chunks in flight, results in order."""
+"""A map of many like tasks: chunks in flight, results in order."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from cluster.vocabulary.errors import ClusterError
 MAX_RUN_BYTES = 1 << 20
 WINDOW_TASKS = 65_536
 WINDOW_BYTES = 64 << 20
-#: from this size on a buffer is sent from where it lies
+#: the size from which a buffer is sent uncopied
 UNCOPIED_BYTES = 65_536
 
-#: What a task may be given: bytes, or another buffer in C order, such as a numpy array or its
-#: ``data``. A large one is not copied and must not change until its result is there.
+#: A task's input: bytes, or another buffer in C order, such as a numpy array or its ``data``. A
+#: large one is not copied and must not change until its result is there.
 Payload: TypeAlias = bytes | bytearray | memoryview
 
 
 def run_bytes(message_bytes: int) -> int:
-    """From how many bytes on a run takes no further payload, so that it fits into a message."""
+    """The size from which a run takes no further payload, so that it fits into a message."""
     return min(MAX_RUN_BYTES, message_bytes // 4)
 
 
 def as_payload(payload: Any, message_bytes: int) -> Any:
-    """The payload as bytes, or as a view of its bytes if it is another buffer of ``UNCOPIED_BYTES``
-    or more.
+    """The payload as bytes, or as a view if it is another buffer of ``UNCOPIED_BYTES`` or more.
 
-    TypeError for what is no buffer, ClusterError for one with gaps, or that no message can carry.
+    Raises TypeError unless it is a buffer, ClusterError if it has gaps or fits into no message.
     """
     if not isinstance(payload, bytes):
         payload = _view(payload)
@@ -74,7 +73,7 @@ class Chunk:
         self.done = done
 
     def settle(self, news: Settled) -> None:
-        """Take in outcomes; the last one makes the chunk ready for the reader."""
+        """Take in outcomes; the last one makes the chunk ready to read."""
         self.results[news.start : news.start + len(news.results)] = news.results
         for failure in news.failures:
             self.failures[failure.position] = as_exception(failure)
@@ -90,7 +89,9 @@ class Chunk:
 
 
 class MapReader:
-    """Keeps a window of chunks in flight and yields their results in order."""
+    """Keeps a window of chunks in flight and yields their results in order. ``may_wait`` raises
+    where waiting is forbidden.
+    """
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class MapReader:
         self._in_flight_tasks = self._in_flight_bytes = 0
 
     def fill(self) -> None:
-        """Submit chunks until the window is full or the payloads are through."""
+        """Submit chunks until the window is full or no payload is left."""
         while self._in_flight_tasks < WINDOW_TASKS and self._in_flight_bytes < WINDOW_BYTES:
             payloads = self._next_payloads()
             if not payloads:
@@ -134,7 +135,7 @@ class MapReader:
                 while chunk.missing:
                     self._wait()
                 self._chunks.popleft()
-                while not self._done.empty():  # a slow reader would keep every chunk alive in there
+                while not self._done.empty():  # else the queue keeps every read chunk alive
                     self._done.get()
                 self._in_flight_tasks -= len(chunk.results)
                 self._in_flight_bytes -= chunk.size_bytes
@@ -151,9 +152,7 @@ class MapReader:
                 self._cancel(list(self._chunks))
 
     def _wait(self) -> None:
-        """Until a chunk is done; raises TimeoutError when the time is up, and whatever ``may_wait``
-        does where nobody may wait.
-        """
+        """Wait until a chunk is done; raises TimeoutError when the time is up."""
         self._may_wait()
         left = None if self._end is None else max(0.0, self._end - time.monotonic())
         try:
@@ -162,7 +161,7 @@ class MapReader:
             raise TimeoutError(f"no result within {self._timeout} s of the call") from None
 
     def _next_payloads(self) -> list[bytes]:
-        """As many payloads as may travel together."""
+        """The payloads of the next chunk."""
         payloads: list[bytes] = []
         size = 0
         most = run_bytes(self._message_bytes)

@@ -1,7 +1,7 @@
-"""Sockets as the three shells use them: plain ZeroMQ with a poller, bounded, never lingering.
+"""Sockets of the three shells: plain ZeroMQ behind the system's poll, bounded, never lingering.
 
-https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. Application
-heartbeats are ours: ZeroMQ's own would tell that a connection is gone, but not whose.
+https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. Heartbeats are
+the application's: ZeroMQ's own would tell that a connection is gone, but not whose.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ class Waker:
         self._write.setblocking(False)
 
     def fileno(self) -> int:
-        """For the poller."""
+        """The descriptor to poll."""
         return self._read.fileno()
 
     def wake(self) -> None:
-        """Make the poller return; a pipe that is full has woken it already."""
+        """Make the poller return; a full pipe has woken it already."""
         try:
             self._write.send(b"\0")
-        except (BlockingIOError, OSError):
+        except OSError:
             return
 
     def hear_signals(self) -> None:
-        """Make the poller return for any signal that has a handler, even one that arrives just
-        before it begins to wait. Call it from the main thread.
+        """Make the poller return for every signal that has a handler, even one that arrives just
+        before the poll. Call it from the main thread.
         """
         signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         self._hears_signals = True
 
     def clear(self) -> None:
-        """Take note of all wake-ups so far."""
+        """Forget all wake-ups so far."""
         try:
             while len(self._read.recv(4096)) == 4096:
                 pass
@@ -67,7 +67,7 @@ class Waker:
             return
 
     def close(self) -> None:
-        """Give the descriptors back; in the main thread, if signals were heard."""
+        """Close the descriptors; call it from the main thread after hear_signals."""
         if self._hears_signals:
             signal.set_wakeup_fd(-1)
             self._hears_signals = False
@@ -76,15 +76,15 @@ class Waker:
 
 
 class Channel:
-    """A socket that counts what goes through it. Used by one thread."""
+    """A socket that counts its messages and bytes. One thread uses it at a time."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], kind: int, spec: ClusterSpec
     ) -> None:
         self.socket = context.socket(kind)
         self._zero_copy_bytes = spec.sockets.zero_copy_bytes or sys.maxsize
-        #: A ROUTER passes on what it has received uncopied. What it makes itself it copies: else
-        #: the library would start a context and a thread of its own to let go of it.
+        #: A ROUTER forwards received frames uncopied but copies its own: to release those, pyzmq
+        #: would start another context and its thread.
         self._copied = bytes if kind == zmq.ROUTER else None
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         options = spec.sockets
@@ -103,14 +103,22 @@ class Channel:
             self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
 
     def connect(self, endpoint: str) -> None:
-        """Connect to a coordinator that need not be there yet; raises ClusterError for what is no
+        """Connect to a coordinator that need not be there yet; raises ClusterError for an invalid
         endpoint.
         """
         try:
             self.socket.connect(endpoint)
         except zmq.ZMQError as error:
-            self.socket.close()
+            self.close()
             raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
+
+    def bind(self, endpoint: str) -> str:
+        """Listen at an endpoint; returns it with its port. Raises ClusterError."""
+        try:
+            self.socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ClusterError(f"cannot listen at {endpoint}: {error}") from error
+        return self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
@@ -124,27 +132,25 @@ class Channel:
         self.bytes_out += sum(map(len, frames))
 
     def readable(self) -> bool:
-        """Whether a message is there. After any use of the socket its descriptor may stay silent
-        about one; this does not.
+        """Whether a message is there. The descriptor may stay silent about a message after any
+        use of the socket; this does not.
         """
         return self.ready(READABLE)
 
     def ready(self, wanted: int) -> bool:
-        """Whether any of what is ``wanted`` (READABLE, WRITABLE) is the case, with the same
-        reservation.
-        """
+        """Whether the socket is READABLE or WRITABLE, whichever is ``wanted``."""
         events: Any = self.socket.getsockopt(EVENTS)
         return bool(events & wanted)
 
     def receive(self, most: int) -> Iterator[list[bytes]]:
-        """Whatever has arrived, at most ``most`` messages. Frames of ``zero_copy_bytes`` or more
+        """The messages that have arrived, at most ``most``. Frames of ``zero_copy_bytes`` or more
         are ZeroMQ's own buffers instead of bytes.
         """
         receive, uncopied = self.socket.recv_multipart, self._zero_copy_bytes
         copy = uncopied == sys.maxsize
         try:
             for count in range(most):
-                # One message is the rule under light load, and asking costs less than an exception.
+                # Light load brings one message, and asking costs less than an exception.
                 if count == 1 and not self.readable():
                     return
                 frames: list[Any] = receive(NOW, copy)
@@ -157,16 +163,16 @@ class Channel:
             return
 
     def close(self) -> None:
-        """Close the socket, giving what is sent a moment to leave."""
+        """Close the socket; sent messages have LINGER_MS to leave."""
         self.socket.close()
 
 
 class Listener:
-    """Waits for a channel to have a message or for a waker, with the system's own poll.
+    """Waits for a message or a wake-up with the system's own poll.
 
     ZeroMQ's poller asks each socket before and after it waits; this asks once. A socket's
-    descriptor tells of news once, to whoever uses the socket next, whatever for: hence the question
-    before each wait.
+    descriptor signals news only once, and any use of the socket takes the signal: hence the
+    question before each wait.
     """
 
     def __init__(self, channel: Channel, waker: Waker) -> None:
@@ -176,19 +182,35 @@ class Listener:
         self._fds.register(waker.fileno(), select.POLLIN)
 
     def wait(self, timeout_ms: int | None) -> bool:
-        """Return when there may be a message, when woken, or when the time is up; tells whether
-        woken.
+        """Wait until there may be a message or a wake-up, or the time is up; tells whether it was
+        a wake-up.
         """
         return not self._channel.readable() and self.poll(timeout_ms)
 
     def poll(self, timeout_ms: int | None) -> bool:
-        """The same for who knows that no message is there."""
+        """The same when the caller knows that no message is there."""
         woken = False
         for fd, _ in self._fds.poll(timeout_ms):
             if fd == self._waker.fileno():
                 self._waker.clear()
                 woken = True
         return woken
+
+
+class WakeableChannel(Channel):
+    """A channel with a context of its own; another thread can wake the one that waits on it."""
+
+    def __init__(self, kind: int, spec: ClusterSpec) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        super().__init__(self._context, kind, spec)
+        self.waker = Waker()
+        self.listener = Listener(self, self.waker)
+
+    def close(self) -> None:
+        """Close the socket, its context and the waker."""
+        super().close()
+        self._context.term()
+        self.waker.close()
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -204,7 +226,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def check_bind(endpoint: str, insecure: bool) -> None:
-    """Refuse to listen beyond this machine unless told to; raises ClusterError."""
+    """Refuse an endpoint that other machines reach, unless ``insecure``; raises ClusterError."""
     if not endpoint.startswith(("tcp://", "ipc://")):
         raise ClusterError(
             f"{endpoint!r} is no endpoint; write it as tcp://127.0.0.1:5555 or ipc://PATH"

@@ -1,10 +1,10 @@
-"""The worker: a process that offers handlers by name and works through its leases.
+"""The worker: a process that offers handlers by name and runs leases.
 
 With one slot the loop that reads the socket also computes, so no task is handed from thread to
-thread; with more, each slot is a thread with a socket of its own for results. A second, small
-thread sends heartbeats and hears of recalls and cancellations while a handler computes; whenever it
-does it also sends what slow handlers hold up, on the line of the slot that works on it, so that
-results stay in order.
+thread; with more, each slot is a thread with a connection of its own for results. A control thread
+sends heartbeats and hears of recalls and cancellations while handlers compute. It also sends
+outcomes that a slow handler holds up, on the connection of that handler's slot, so that results
+stay in order.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import msgspec
 import zmq
 
 from cluster.protocol.codec import in_words
-from cluster.protocol.stored_results import Gathered
+from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.shells.transport import Channel, Listener, Waker
 from cluster.spec import BASELINE, ClusterSpec, load_codec
@@ -38,8 +37,8 @@ REPORT_AFTER_S = 0.001
 class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
-    ``probe`` is asked for the host's load at each heartbeat; what it can't know it leaves None.
-    Raises ClusterError for a capacity, a name or kinds that no coordinator would take.
+    ``probe`` returns the host's load for each heartbeat; unknown values are None. Raises
+    ClusterError for an invalid capacity, name or kind.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Worker:
         self.handlers = handlers
         self.capacity = capacity
         self.spec = spec
-        #: called once, in the main thread, when the coordinator has said welcome
+        #: called once, in the main thread, after the coordinator's welcome
         self.on_welcome: Callable[[], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
@@ -72,7 +71,7 @@ class Worker:
             gpus=gpus,
             host=socket.gethostname(),
             pid=os.getpid(),
-            most_kept_bytes=spec.limits.stored_result_bytes,
+            stored_bytes_max=spec.limits.stored_result_bytes,
         )
         try:
             for event in self._session.introduction():
@@ -85,20 +84,19 @@ class Worker:
         self._work = threading.Condition(self._lock)
         #: how many tasks of a kind to run between two looks at the clock
         self._steps: dict[str, int] = {}
-        #: what each slot works on, by its line
-        self._shifts: dict[Line, LeaseRunner] = {}
+        self._runners: dict[Connection, LeaseRunner] = {}
         self._waker = Waker()
-        #: the control thread has something to say now: the worker was taken in, or is done
+        #: wakes the control thread after a welcome and at the end
         self._control_waker = Waker()
         self._drain = threading.Event()
-        #: when a client was last heard to fetch a large result
+        #: when a client last fetched a part of a large result
         self._read_at = 0.0
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Work until stop, then finish what is started, give back the rest, and say goodbye."""
+        """Work until stop; then finish started tasks, give back the rest, and say goodbye."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        line = Line(context, self)
+        connection = Connection(context, self)
         threads = [threading.Thread(target=self._control, args=(context,), name="control")]
         if self.capacity > 1:
             threads += [
@@ -108,7 +106,7 @@ class Worker:
         for thread in threads:
             thread.start()
         try:
-            self._loop(line)
+            self._loop(connection)
         finally:
             self._done.set()
             self._control_waker.wake()
@@ -118,8 +116,8 @@ class Worker:
                 thread.join()
             with self._lock:
                 events = self._session.leave("stopped")
-            line.send(events)
-            line.close()
+            connection.send(events)
+            connection.close()
             context.term()
             self._waker.close()
             self._control_waker.close()
@@ -132,149 +130,143 @@ class Worker:
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT stop this worker; call it from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
 
-        def stop(signum: int, frame: FrameType | None) -> None:
-            self.stop()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-
-    def _loop(self, line: Line) -> None:
-        listener = Listener(line.channel, self._waker)
+    def _loop(self, connection: Connection) -> None:
+        listener = Listener(connection.channel, self._waker)
         introduce_at = 0.0
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
         drained, patience_s = False, self.spec.limits.liveness_s
         while True:
             if self._session.epoch is None and time.monotonic() >= introduce_at:
-                line.channel.socket.poll(round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT)
-                line.send(self._session.introduction())
+                connection.channel.socket.poll(
+                    round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT
+                )
+                connection.send(self._session.introduction())
                 introduce_at = time.monotonic() + self.spec.limits.heartbeat_s
             if self._drain.is_set():
                 with self._lock:
                     events = [] if drained else self._session.drain()
-                    over = self._session.through(time.monotonic() - self._read_at > patience_s)
+                    is_finished = self._session.is_finished(
+                        time.monotonic() - self._read_at > patience_s
+                    )
                 drained = True
-                line.send(events)
-                if over:
+                connection.send(events)
+                if is_finished:
                     return
             if self.on_welcome is not None and self._session.epoch is not None:
                 self.on_welcome()
                 self.on_welcome = None
-            if self.capacity == 1 and self._work_once(line):
-                continue
+            if self.capacity == 1:
+                with self._lock:
+                    lease = self._session.take()
+                if lease is not None:
+                    self._run_lease(lease, connection)
+                    continue
             listener.wait(beat_ms)
-            line.receive()
-
-    def _work_once(self, line: Line) -> bool:
-        """Work through the oldest lease; False without one."""
-        with self._lock:
-            lease = self._session.take()
-        if lease is not None:
-            self._work_through(lease, line)
-        return lease is not None
+            connection.receive()
 
     def _slot(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """One of several slots: take a lease, work through it, report on a socket of its own."""
-        line = Line(context, self)
+        """Run leases in one of several slots, with a connection of its own."""
+        connection = Connection(context, self)
         while True:
             with self._work:
                 while (lease := self._session.take()) is None and not self._done.is_set():
                     self._work.wait()
             if lease is None:
                 break
-            self._work_through(lease, line)
+            self._run_lease(lease, connection)
             self._waker.wake()
-        line.close()
+        connection.close()
 
-    def _work_through(self, lease: HeldLease, line: Line) -> None:
+    def _run_lease(self, lease: HeldLease, connection: Connection) -> None:
         """Run a lease step by step, so that results don't wait long."""
         step = self._steps.get(lease.kind, 1)
         runner = LeaseRunner(lease, self.handlers, step, self.spec.limits)
-        self._shifts[line] = runner
+        self._runners[connection] = runner
         while runner.go_on():
             if runner.waits_s() > REPORT_AFTER_S:
-                self._report(runner, line)
-        del self._shifts[line]
+                with connection.lock:
+                    self._report(runner, connection)
+        del self._runners[connection]
         self._steps[lease.kind] = runner.step
-        self._report(runner, line)
-        if lease.kept is not None:
+        with connection.lock:
+            self._report(runner, connection)
+        if lease.stored is not None:
             with self._lock:
                 events = self._session.give_back(lease)
-            line.send(events)
+            connection.send(events)
 
-    def _report(self, runner: LeaseRunner, line: Line) -> None:
-        with line.lock:
-            gathered = runner.collect()
-            if gathered.outcomes:
-                line.send(self._told(runner.lease, gathered))
+    def _report(self, runner: LeaseRunner, connection: Connection) -> None:
+        """Report the outcomes so far; the caller holds the connection's lock."""
+        finished = runner.collect()
+        if finished.outcomes:
+            connection.send(self._reports(runner.lease, finished))
 
     def _report_held_up(self) -> None:
-        """Report what is done behind the back of handlers that take long."""
-        for line, runner in list(self._shifts.items()):
-            # Who holds a line is busy with it, so nothing is held up there.
-            if line.lock.acquire(blocking=False):
+        """Report outcomes that slow handlers hold up."""
+        for connection, runner in list(self._runners.items()):
+            # A taken lock means that its slot is reporting, so nothing is held up.
+            if connection.lock.acquire(blocking=False):
                 try:
-                    gathered = runner.collect()
-                    if gathered.outcomes:
-                        line.send(self._told(runner.lease, gathered))
+                    self._report(runner, connection)
                 finally:
-                    line.lock.release()
+                    connection.lock.release()
 
-    def _told(self, lease: HeldLease, gathered: Gathered) -> list[on.Event]:
-        """What the coordinator is told of outcomes; one by one where they would not go through its
-        socket together, the time they took shared evenly.
+    def _reports(self, lease: HeldLease, finished: FinishedTasks) -> list[on.Event]:
+        """Events that report outcomes: one for all, or one for each if they are too large for one
+        message.
         """
-        outcomes, failures, began, ended = gathered
+        events: list[on.Event] = []
         with self._lock:
-            if sum(map(len, outcomes)) <= self.spec.limits.message_bytes // 2:
-                return self._session.report(lease, outcomes, failures, began, ended)
-            events: list[on.Event] = []
-            share = (ended - began) / len(outcomes)
-            for at, outcome in enumerate(outcomes):
-                mine = [failure for failure in failures if failure.position == lease.reported]
-                from_s = began + at * share
-                events += self._session.report(lease, [outcome], mine, from_s, from_s + share)
-            return events
+            while (
+                len(finished.outcomes) > 1
+                and sum(map(len, finished.outcomes)) > self.spec.limits.message_bytes // 2
+            ):
+                first, finished = finished.split(1, lease.reported)
+                events += self._session.report(lease, *first)
+            return events + self._session.report(lease, *finished)
 
     def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Send heartbeats and hear of recalls and cancellations, whatever the slots are doing."""
-        line = Line(context, self)
-        listener = Listener(line.channel, self._control_waker)
+        """Send heartbeats and hear of recalls and cancellations while the slots compute."""
+        connection = Connection(context, self)
+        listener = Listener(connection.channel, self._control_waker)
         next_at = time.monotonic()
         while not self._done.is_set():
             now = time.monotonic()
             if now >= next_at:
                 try:
                     load = self._probe()
-                except Exception:  # a card that can't be read must not silence the worker
+                except Exception:  # an unreadable card must not silence the worker
                     load = NO_LOAD
                 with self._lock:
                     events = self._session.heartbeat(load)
-                line.send(events)
+                connection.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
-            line.receive()
+            connection.receive()
             self._report_held_up()
-            if woken:  # taken in: say where recalls are heard
+            if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
-        line.close()
+        connection.close()
 
 
-class Line:
-    """One thread's connection to the coordinator: it sends events, and hands actions to the
-    worker's session.
+class Connection:
+    """One thread's connection to the coordinator: sends events, and hands actions to the worker's
+    session.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
         self.channel.connect(worker.endpoint)
-        #: held by whoever sends results; the order of results is that of taking it
+        #: held from collecting outcomes until they are sent, which keeps them in order
         self.lock = threading.Lock()
         self._codec = load_codec(worker.spec)
         self._worker = worker
 
     def send(self, events: Sequence[on.Event]) -> None:
-        """Send, or drop at the high-water mark: the coordinator finds out by the heartbeats."""
+        """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
         try:
             for frames in self._codec.encode(events):
                 self.channel.send(frames)
@@ -282,7 +274,7 @@ class Line:
             return
 
     def receive(self) -> None:
-        """Take in what has arrived, answer it, and wake a slot if there is work."""
+        """Take in messages, answer them, and wake the slots."""
         worker = self._worker
         for frames in self.channel.receive(worker.spec.drain):
             try:
@@ -290,11 +282,11 @@ class Line:
             except ProtocolError:
                 continue
             with worker._work:
-                epoch, kept = worker._session.epoch, bool(worker._session.keeping)
+                epoch, is_storing = worker._session.epoch, bool(worker._session.storing)
                 answers = [e for action in actions for e in worker._session.handle(action)]
                 if worker._session.epoch != epoch:
                     worker._control_waker.wake()
-                if kept:  # there may be room for another large result
+                if is_storing:  # there may be room for another large result
                     worker._waker.wake()
                 worker._work.notify_all()
             if any(isinstance(answer, on.ChunkRead) for answer in answers):
@@ -302,5 +294,5 @@ class Line:
             self.send(answers)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.channel.close()

@@ -97,7 +97,7 @@ class SimulatedWorker:
         """Take in a message, unless the process is paused."""
         if self.paused_until <= self.world.now:
             self.world.to_scheduler(*self.session.handle(action))
-            leases = (lease for lease in self.session.leases.values() if lease.kept is None)
+            leases = (lease for lease in self.session.leases.values() if lease.stored is None)
             held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
@@ -156,10 +156,10 @@ class SimulatedWorker:
         results = [b"" if i in failed else p[::-1] for i, p in enumerate(payloads)]
         for i, result in enumerate(results):
             if result and self.world.is_large(payloads[i]):
-                lease.keep(first + i, result)
+                lease.store(first + i, result)
                 results[i] = b""
         self.world.to_scheduler(*self.session.report(lease, results, failures, 0.0, busy_s))
-        if lease.kept is not None:
+        if lease.stored is not None:
             self.world.to_scheduler(*self.session.give_back(lease))
         self.chunk(lease)
 

@@ -1,1 +1,1 @@
-"""What a worker can do, and how it works through a lease."""
+"""What a worker can do, and how it runs a lease."""

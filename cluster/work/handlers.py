@@ -12,18 +12,16 @@ from cluster.vocabulary.task import Failure
 Result: TypeAlias = bytes | bytearray | memoryview
 Handler: TypeAlias = Callable[[Any], Result]
 BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[Result | BaseException]]
-#: takes the large result of a position
-Keep: TypeAlias = Callable[[int, Any], None]
 
 NOT_STARTED = "cancelled before it was started"
 
 
 class Handlers:
-    """What a worker can do, by name. A batch handler takes and returns a column; an exception in it
-    fails its task.
+    """A registry of handlers by name. A batch handler takes and returns a column; an exception in
+    it fails its task.
 
-    A result may be any bytes-like object. A large one (``limits.stream_bytes``) is not copied: it
-    is the cluster's from then on, and must not be changed.
+    A result may be any bytes-like object. A large one (``limits.stream_bytes``) is not copied, so
+    the handler must not change it later.
     """
 
     def __init__(self) -> None:
@@ -32,8 +30,8 @@ class Handlers:
         self._views: set[str] = set()
 
     def register(self, kind: str, *, views: bool = False) -> Callable[[Handler], Handler]:
-        """A decorator for a handler of single payloads. With ``views`` a large payload comes as a
-        read-only memoryview of what arrived, without it as bytes, which takes a copy.
+        """A decorator for a handler of single payloads. With ``views`` it gets a large payload as a
+        read-only memoryview of the received buffer, otherwise as bytes, which takes a copy.
         """
 
         def decorate(handler: Handler) -> Handler:
@@ -46,8 +44,8 @@ class Handlers:
     def register_batch(
         self, kind: str, *, views: bool = False
     ) -> Callable[[BatchHandler], BatchHandler]:
-        """A decorator for a handler of many payloads at once: as many outcomes, in their order.
-        ``views`` as in ``register``.
+        """A decorator for a handler of many payloads at once, which returns an outcome for each, in
+        order. ``views`` as in ``register``.
         """
 
         def decorate(handler: BatchHandler) -> BatchHandler:
@@ -57,9 +55,7 @@ class Handlers:
         return decorate
 
     def update(self, other: Handlers | Mapping[str, BatchHandler], *, views: bool = False) -> None:
-        """Offer what another registry offers too; ``views`` says how a mapping's handlers take
-        large payloads.
-        """
+        """Add the handlers of another registry; ``views`` as in ``register``, for a mapping."""
         if isinstance(other, Handlers):
             batch, single, viewing = other._batch, other._single, other._views
         else:
@@ -71,8 +67,8 @@ class Handlers:
         self._single.update(single)
         self._views |= viewing
 
-    def given(self, kind: str) -> Callable[[Any], bytes | memoryview]:
-        """How a payload of a kind that is not bytes is given to its handler."""
+    def converter(self, kind: str) -> Callable[[Any], bytes | memoryview]:
+        """The function that turns a received buffer into the payload of a kind's handler."""
         return _view if kind in self._views else bytes
 
     def kinds(self) -> list[str]:
@@ -83,7 +79,7 @@ class Handlers:
         return self._batch[kind]
 
     def single(self, kind: str) -> Handler | None:
-        """The handler of single payloads behind a name; None for a batch handler."""
+        """The handler of single payloads by name; None for a batch handler."""
         return self._single.get(kind)
 
 
@@ -101,13 +97,13 @@ def _view(buffer: Any) -> memoryview:
 def try_one(
     handler: Handler, payload: bytes, position: int = 0, cancelled: Collection[int] = ()
 ) -> Result | BaseException:
-    """A handler's outcome for one payload, or the exception that stands for it."""
+    """A handler's outcome for one payload, or the exception it raised."""
     if cancelled and position in cancelled:
         return CancelledError(NOT_STARTED)
     try:
         return handler(payload)
-    # Whatever a user's handler raises is that task's outcome: one that exits must not take
-    # the worker along, and after it the next worker.
+    # Any exception is that task's outcome: a handler that exits must not end its worker, and after
+    # a retry the next one.
     except (Exception, SystemExit) as error:
         return error
 
@@ -115,9 +111,7 @@ def try_one(
 def try_some(
     handler: BatchHandler, payloads: list[bytes], first: int, cancelled: Collection[int]
 ) -> Sequence[Any]:
-    """One outcome for each payload from position ``first`` on, without running what was cancelled
-    before it was started.
-    """
+    """One outcome for each payload from position ``first`` on; cancelled ones are not run."""
     if not cancelled:
         return _call(handler, payloads)
     wanted = [p for i, p in enumerate(payloads, first) if i not in cancelled]
@@ -135,16 +129,17 @@ def sort_out(
     failures: list[Failure],
     most_bytes: int = sys.maxsize,
     inline_bytes: int = sys.maxsize,
-    keep: Keep | None = None,
+    store: Callable[[int, Any], None] | None = None,
 ) -> None:
-    """Append what was found to the outcomes, and to the failures what is not bytes or too large.
+    """Append to the outcomes the results found, and to the failures those not bytes or too large.
 
-    A result over ``inline_bytes`` is given to ``keep``, and ``b""`` stands for it.
+    ``store`` takes the position and value of a result over ``inline_bytes``, whose outcome is then
+    ``b""``.
     """
     for position, outcome in enumerate(found, first):
         size = _size_bytes(outcome)
-        if size is not None and inline_bytes < size <= most_bytes and keep is not None:
-            keep(position, outcome)
+        if size is not None and inline_bytes < size <= most_bytes and store is not None:
+            store(position, outcome)
             outcomes.append(b"")
         elif size is not None and size <= most_bytes:
             outcomes.append(outcome if type(outcome) is bytes else bytes(outcome))
@@ -154,20 +149,20 @@ def sort_out(
                 wrong = ValueError(f"the result has {size} bytes; at most {most_bytes} can be sent")
             elif not isinstance(outcome, BaseException):
                 wrong = TypeError(f"the handler gave {type(outcome).__name__}, not bytes")
-            # The failure first: another thread may take what it sees at any moment.
+            # The failure first: another thread may collect both at any moment.
             failures.append(Failure(position, type(wrong).__name__[:100], _words(wrong)))
             outcomes.append(b"")
 
 
 def _size_bytes(outcome: object) -> int | None:
-    """The size of a result; None for what is none."""
+    """The size of a result; None if it is not bytes-like."""
     if isinstance(outcome, memoryview):
         return outcome.nbytes
     return len(outcome) if type(outcome) is bytes or isinstance(outcome, bytearray) else None
 
 
 def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
-    """A handler's outcomes; if it raises, or miscounts, that is the outcome of each payload."""
+    """A handler's outcomes; if it raises or miscounts, that error for each payload."""
     try:
         outcomes = handler(payloads)
         if len(outcomes) == len(payloads):
@@ -179,7 +174,7 @@ def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
 
 
 def _words(error: object) -> str:
-    """The error's message, in characters that can travel, cut to a bound."""
+    """The error's message in encodable characters, at most 2,000."""
     try:
         return str(error)[:2000].encode(errors="replace").decode()
     except Exception as broken:

@@ -1,4 +1,4 @@
-"""What a worker can say of its host without a graphics card: its own memory and what is left."""
+"""The load of a host without a graphics card: a worker's own memory and what is free."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def host_load() -> Load:
-    """Resident bytes of this process and free bytes of the host, from proc(5); None where it can't
-    be read.
+    """Resident bytes of this process and free bytes of the host, from proc(5); None if
+    unreadable.
     """
     return Load(rss_bytes=_rss_bytes(), memory_free_bytes=_free_bytes())
 

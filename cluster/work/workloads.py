@@ -1,4 +1,4 @@
-"""Handlers for tests, demonstrations and benchmarks: small, and each there for one property."""
+"""Handlers for tests, demonstrations and benchmarks, each with one property."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PATTERN = bytes(range(251))
 
 @HANDLERS.register("noop")
 def noop(payload: bytes) -> bytes:
-    """Nothing at all: what is left is the cluster's own cost."""
+    """Return nothing, which costs only the cluster's own work."""
     return b""
 
 
 @HANDLERS.register("echo")
 def echo(payload: bytes) -> bytes:
-    """The payload itself, so that a mixed-up result can't go unseen."""
+    """Return the payload, so that a mixed-up result shows."""
     return payload
 
 
@@ -47,8 +47,8 @@ def fail(payload: bytes) -> bytes:
 
 @HANDLERS.register("pattern")
 def pattern(payload: bytes) -> memoryview:
-    """As many bytes as the payload says, ``PATTERN`` over and over: no two places in it can be
-    exchanged unseen unless they are a multiple of its length apart.
+    """Return ``PATTERN`` repeated to the size that the payload says. Two parts exchanged by mistake
+    show unless they are a multiple of its length apart.
     """
     size_bytes = int(payload)
     return memoryview(PATTERN * (size_bytes // len(PATTERN) + 1))[:size_bytes]
@@ -56,5 +56,5 @@ def pattern(payload: bytes) -> memoryview:
 
 @HANDLERS.register("length", views=True)
 def length(payload: bytes | memoryview) -> bytes:
-    """How many bytes the payload has, without a copy of it."""
+    """Return the number of bytes in the payload, without a copy of it."""
     return b"%d" % len(payload)

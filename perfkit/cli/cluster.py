@@ -107,7 +107,7 @@ def coordinator(
         from cluster.shells.malloc_trim import reexec_with_one_heap
         from perfkit.cli.up import port_taken
 
-        # Only a process that is this command's own may begin it anew.
+        # Only this command's own process may re-exec.
         if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
             reexec_with_one_heap()
         note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")

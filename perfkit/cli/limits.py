@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from cluster.spec import load_part
 from cluster.vocabulary.errors import did_you_mean
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import out
@@ -29,8 +29,7 @@ TABLES = {
 
 def measure(name: str, profile: str, seed: int, say: Callable[[str], None]) -> GoalTable:
     """Measure every goal of a table."""
-    module, function = TABLES[name]
-    table: GoalTable = getattr(import_module(module), function)(profile, seed=seed, progress=say)
+    table: GoalTable = load_part(":".join(TABLES[name]))(profile, seed=seed, progress=say)
     return table
 
 
@@ -44,7 +43,7 @@ def check_words(name: str, profile: str, others: Mapping[str, object]) -> None:
             raise SettingError(
                 f"--{option} is not for {name}, where each goal says what it is measured with"
             )
-    profiles = import_module(TABLES[name][0]).PROFILES
+    profiles = load_part(f"{TABLES[name][0]}:PROFILES")
     if profile not in profiles:
         known, hint = ", ".join(profiles), did_you_mean(profile, [*profiles])
         raise SettingError(f"--profile: there is no {profile!r}; there are {known}{hint}")

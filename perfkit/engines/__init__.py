@@ -8,9 +8,8 @@ its engine is made and not before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import BASELINE, ClusterSpec, load_part
 from cluster.vocabulary.errors import ClusterError, did_you_mean
 from perfkit.engines.base import Engine
 
@@ -43,11 +42,11 @@ def make_engine(
     if name not in ENGINES:
         hint = did_you_mean(name, ENGINES)
         raise ClusterError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}{hint}")
-    module, _, attribute = ENGINES[name].partition(":")
     try:
-        engine: type[Engine] = getattr(import_module(module), attribute)
-    except ImportError as error:
+        engine: type[Engine] = load_part(ENGINES[name])
+    except ClusterError as error:
         raise MissingExtra(
-            f"the {name} engine is not installed ({error}); pip install 'perfkit[peers]' brings it"
+            f"the {name} engine is not installed ({error.__cause__}); "
+            "pip install 'perfkit[peers]' brings it"
         ) from error
     return engine(workers, spec, models)

@@ -28,13 +28,9 @@ def hot_lines(spec: ClusterSpec, *, tasks: int = 4_000, seed: int = 0) -> LineTi
     """
     work = echo_work(tasks, seed)
     load = Load(tasks=tasks, run_tasks=tasks, runs_in_flight=tasks)
-    coordinator = SteppedCoordinator(spec)
-    try:
-        lockstep = Lockstep(spec, coordinator)
-        lockstep.drive(work, load)
-        return line_times(hot_functions(spec), lambda: lockstep.drive(work, load), spec.name, tasks)
-    finally:
-        coordinator.stop()
+    lockstep = Lockstep(spec, SteppedCoordinator(spec))
+    lockstep.drive(work, load)
+    return line_times(hot_functions(spec), lambda: lockstep.drive(work, load), spec.name, tasks)
 
 
 def hot_functions(spec: ClusterSpec) -> list[Callable[..., Any]]:

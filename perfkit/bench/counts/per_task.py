@@ -114,13 +114,13 @@ def count_per_task(spec: ClusterSpec, load: str = "stream", *, allocations: bool
         raise ExperimentError(f"there is no load {load!r}; there are {', '.join(LOADS)}")
     shape = LOADS[load]
     work = echo_work(shape.tasks, seed=0)
-    with _coordinator(spec) as coordinator:
-        lockstep = Lockstep(spec, coordinator)
-        for _ in range(WARM_ROUNDS):
-            lockstep.drive(work.part(0, shape.tasks // 4), shape)
-        met, before = len(lockstep.inbox), coordinator.traffic()
-        lockstep.drive(work, shape)
-        after = coordinator.traffic()
+    coordinator = SteppedCoordinator(spec)
+    lockstep = Lockstep(spec, coordinator)
+    for _ in range(WARM_ROUNDS):
+        lockstep.drive(work.part(0, shape.tasks // 4), shape)
+    met, before = len(lockstep.inbox), coordinator.traffic()
+    lockstep.drive(work, shape)
+    after = coordinator.traffic()
     traffic = {f"{name}_per_task": (after[name] - before[name]) / shape.tasks for name in after}
     if not allocations:
         return Counts(**traffic)
@@ -286,7 +286,8 @@ def _allocations(spec: ClusterSpec, inbox: Sequence[Letters], met: int) -> int:
         ) from error
     kinds = memray.AllocatorType
     python = {kinds.PYMALLOC_MALLOC, kinds.PYMALLOC_CALLOC, kinds.PYMALLOC_REALLOC}
-    with _coordinator(spec) as coordinator, tempfile.TemporaryDirectory() as folder:
+    coordinator = SteppedCoordinator(spec)
+    with tempfile.TemporaryDirectory() as folder:
         for letters in inbox[:met]:
             coordinator.step(letters)
         recording = Path(folder, "counts.bin")
@@ -309,21 +310,13 @@ def _blocks_queued(spec: ClusterSpec, load: Load) -> int:
     held = 0
     for _ in range(2):
         runs = [*client.runs(work, load)]
-        with _coordinator(spec) as coordinator, _uncollected():
+        coordinator = SteppedCoordinator(spec)
+        with _uncollected():
             before = sys.getallocatedblocks()
             coordinator.queue(runs)
             gc.collect()
             held = sys.getallocatedblocks() - before
     return held
-
-
-@contextmanager
-def _coordinator(spec: ClusterSpec) -> Iterator[SteppedCoordinator]:
-    coordinator = SteppedCoordinator(spec)
-    try:
-        yield coordinator
-    finally:
-        coordinator.stop()
 
 
 @contextmanager

@@ -73,13 +73,10 @@ def queued_bytes(
     load = Load(tasks, run_tasks, tasks)
     runs: list[Letters] = [*SteppedClient(spec).runs(echo_work(tasks, seed), load)]
     coordinator = SteppedCoordinator(spec)
-    try:
-        before = _reached(coordinator.scheduler)
-        with track_memory("queued", tracemalloc=True) as tracked:
-            coordinator.queue(runs)
-        after = _reached(coordinator.scheduler)
-    finally:
-        coordinator.stop()
+    before = _reached(coordinator.scheduler)
+    with track_memory("queued", tracemalloc=True) as tracked:
+        coordinator.queue(runs)
+    after = _reached(coordinator.scheduler)
     objects, sizes = Counter[str](), Counter[str]()
     for key in after.keys() - before.keys():
         name = type(after[key]).__name__

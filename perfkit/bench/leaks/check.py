@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cluster.shells.coordinator import SPARE_ADDRESSES
+from cluster.shells.dispatcher import SPARE_ADDRESSES
 from cluster.spec import ClusterSpec
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.leaks.reading import Log, Reading, growing, only_what_is_new, take_reading

@@ -18,6 +18,7 @@ import msgspec
 
 from cluster.local import LocalCluster
 from cluster.process import announce, main
+from cluster.protocol.codec import Frame
 from cluster.shells.coordinator import LOCAL_ONLY, ClusterCoordinator
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.leaks.reading import Reading, take_reading
@@ -43,8 +44,9 @@ class ProbedCoordinator(ClusterCoordinator):
 
         signal.signal(signal.SIGUSR1, ask)
 
-    def _turn(self) -> None:
-        super()._turn()
+    def turn(self, messages: list[list[Frame]], now: float) -> None:
+        """Take a turn, then the reading that was asked for."""
+        super().turn(messages, now)
         if self._asked:
             self._asked = False
             announce(reading=msgspec.json.encode(take_reading(self)).decode())

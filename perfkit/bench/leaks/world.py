@@ -1,8 +1,7 @@
-"""A coordinator among simulated peers: its clock is turned by hand, and nobody needs a socket.
+"""A coordinator among simulated peers, without sockets and with a clock that is set by hand.
 
-The coordinator is the real one, whole turns of it, and its peers are the production sessions and
-the production codec; only the network and the clock are stand-ins. What passes between them follows
-from the code alone.
+Dispatcher, sessions and codec are the production ones; only the network and the clock are
+stand-ins. The traffic follows from the code alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure
-from perfkit.bench.counts.lockstep import SERVICE_S, Letters, Peer, Wire, WiredCoordinator
+from perfkit.bench.counts.lockstep import SERVICE_S, Letters, Peer, SteppedCoordinator, Wire
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 
 #: what workers offer: to give back, to raise, and to keep until told
@@ -32,7 +31,7 @@ PLAIN = Options()
 
 
 class Network(Wire):
-    """Stands in for the coordinator's socket: who is not there can't be reached."""
+    """Stands in for the coordinator's socket: only peers that are present can be reached."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,23 +44,12 @@ class Network(Wire):
         super().send(frames)
 
 
-class ClockedCoordinator(WiredCoordinator):
-    """The coordinator, turned by hand, with a clock that is turned by hand."""
+class ClockedCoordinator(SteppedCoordinator):
+    """The coordinator on a network where peers come and go."""
 
     def __init__(self, spec: ClusterSpec) -> None:
-        super().__init__(spec)
-        self._channel = self.wire = self.network = Network()
-        self.now_s = 0.0
-        self._clock = self._told_s
-
-    def turn(self) -> Letters:
-        """One turn, for what is due by now."""
-        self._turn()
-        self._deadline()
-        return self.step([])
-
-    def _told_s(self) -> float:
-        return self.now_s
+        self.network = Network()
+        super().__init__(spec, self.network)
 
 
 class Worker(Peer):
@@ -153,6 +141,7 @@ class World:
         self, spec: ClusterSpec, make: Callable[[ClusterSpec], ClockedCoordinator]
     ) -> None:
         self.coordinator = make(spec)
+        self.now_s = 0.0
         self.limits = spec.limits
         self.burst = spec.burst
         self._credit = max(1, spec.credit)
@@ -214,19 +203,20 @@ class World:
         """Send what is no message, from a socket that is there for that alone."""
         route = self._route()
         self.coordinator.network.present.add(route)
-        self.coordinator.step([[route, *frames]])
+        self.coordinator.step([[route, *frames]], self.now_s)
         self.coordinator.network.present.discard(route)
 
     def deliver(self, letters: Letters) -> None:
         """Let messages travel until nobody has anything more to say."""
         while letters:
-            letters = self._answers(self.coordinator.step(letters))
+            letters = self._answers(self.coordinator.step(letters, self.now_s))
 
     def wait(self, seconds: float) -> None:
         """Let time pass; who is there is heard, and what is due happens."""
-        self.coordinator.now_s += seconds
+        self.now_s += seconds
         self.deliver([letter for peer in self._peers.values() for letter in peer.beat()])
-        self.deliver(self._answers(self.coordinator.turn()))
+        self.deliver(self._answers(self.coordinator.step([], self.now_s)))
+        self.coordinator.deadline()  # forgets timers that no longer matter, as the real loop does
 
     def _answers(self, sent: Letters) -> Letters:
         mail: dict[bytes, Letters] = {}

@@ -299,11 +299,11 @@ def test_a_client_that_is_gone_leaves_no_result_with_a_worker(
     peer = stranger(running.coordinator.endpoint)
     peer.say(on.TasksSubmitted("gone", 0, "pattern", [b"101"] * 3))
     peer.hear(do.Offer)
-    assert session.keeping
+    assert session.storing
     if goodbye:
         peer.say(on.ClientLeft("gone"))
     until(lambda: not session.leases and running.client.status().assigned == 0)
-    assert not session.keeping
+    assert not session.storing
     counters = running.client.status().counters
     assert (counters["cancelled"], counters.get("clients_lost", 0)) == (3, not goodbye)
 

@@ -188,7 +188,7 @@ def test_a_large_result_is_announced_in_its_turn_read_in_chunks_and_let_go() -> 
     session = worker()
     lease = leased(session)
     lease.claim(3)
-    lease.keep(1, LARGE)
+    lease.store(1, LARGE)
     finished = on.TasksFinished("w", 1, 1, 0, [b"a"], [], 0.0, 1.0)
     told = session.report(lease, [b"a", b"", b"c"], [], 0.0, 3.0)
     assert told == [finished, news(1, 1, 10, 1.0, 2.0)]
@@ -198,14 +198,14 @@ def test_a_large_result_is_announced_in_its_turn_read_in_chunks_and_let_go() -> 
     assert session.handle(do.Read("w", 1, 1, 1, 8, 2)) == [on.ChunkRead("w", 1, 1, 1, 8, [b"89"])]
     rest = on.TasksFinished("w", 1, 1, 1, [b"", b"c"], [], 1.0, 3.0)
     assert session.handle(do.Cancel("w", 1, 1, [1])) == [rest]
-    assert (session.leases, session.keeping) == ({}, {})
+    assert (session.leases, session.storing) == ({}, {})
 
 
 def test_what_is_done_later_waits_behind_a_large_result() -> None:
     session = worker()
     lease = leased(session, count=2)
     lease.claim(2)
-    lease.keep(0, LARGE)
+    lease.store(0, LARGE)
     assert session.report(lease, [b""], [], 0.0, 1.0) == [news(0)]
     assert session.report(lease, [b"b"], [], 1.0, 2.0) == [news(0)]
     first = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
@@ -217,8 +217,8 @@ def test_of_several_large_results_one_is_announced_after_the_other() -> None:
     session = worker()
     lease = leased(session, count=2)
     lease.claim(2)
-    lease.keep(0, LARGE)
-    lease.keep(1, LARGE + LARGE)
+    lease.store(0, LARGE)
+    lease.store(1, LARGE + LARGE)
     assert session.report(lease, [b"", b""], [], 0.0, 2.0) == [news(0)]
     gone = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
     following = news(1, 1, 20, 1.0, 2.0)
@@ -232,7 +232,7 @@ def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
     assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
     lease = leased(session)
     assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
-    lease.keep(0, LARGE)
+    lease.store(0, LARGE)
     assert session.handle(do.Read("w", 2, 1, 0, 0, 1)) == [], "that is another epoch's lease"
     assert session.handle(do.Read("w", 1, 1, 0, 5, 6)) == []
 
@@ -242,19 +242,19 @@ def test_a_result_nobody_wants_by_now_is_not_announced() -> None:
     lease = leased(session, count=1)
     lease.claim(1)
     lease.cancelled.add(0)
-    lease.keep(0, LARGE)
+    lease.store(0, LARGE)
     told = session.report(lease, [b""], [], 0.0, 1.0)
     assert told == [on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)]
-    assert session.keeping == {}
+    assert session.storing == {}
 
 
 def test_no_further_lease_is_begun_while_too_much_is_kept() -> None:
-    session = WorkerSession("w", 5, 2, 6, ["echo"], most_kept_bytes=10)
+    session = WorkerSession("w", 5, 2, 6, ["echo"], stored_bytes_max=10)
     session.handle(do.Welcome("w", 5, 1, 0.2))
     first, second = leased(session, 1, count=1), leased(session, 2)
     assert session.take() is first
     first.claim(1)
-    first.keep(0, LARGE)
+    first.store(0, LARGE)
     session.report(first, [b""], [], 0.0, 1.0)
     assert session.take() is None
     session.handle(do.Cancel("w", 1, 1, [0]))
@@ -265,8 +265,8 @@ def test_a_new_epoch_lets_go_of_what_was_kept() -> None:
     session = worker()
     lease = leased(session)
     lease.claim(1)
-    lease.keep(0, LARGE)
+    lease.store(0, LARGE)
     session.report(lease, [b""], [], 0.0, 1.0)
     session.handle(do.Disconnect("w", 1, "over"))
-    assert session.keeping == {}
+    assert session.storing == {}
     assert session.give_back(lease) == []

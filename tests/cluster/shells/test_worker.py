@@ -43,7 +43,7 @@ def in_blocks(limited, monkeypatch):
     def load(path):
         return POLICIES if path == blocks["policies"] else load_part(path)
 
-    monkeypatch.setattr("cluster.shells.coordinator.load_part", load)
+    monkeypatch.setattr("cluster.shells.dispatcher.load_part", load)
     return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
 
 

@@ -123,7 +123,7 @@ def test_tasks_and_results_of_clients_that_vanish_are_dropped_by_all_peers() -> 
         lost += world.scheduler.counters["clients_lost"]
         assert not world.witness.open
         assert not any(world.scheduler.ledger.runs.values())
-        assert not any(w.session.leases or w.session.keeping for w in world.workers.values())
+        assert not any(w.session.leases or w.session.storing for w in world.workers.values())
     assert left_behind
     assert lost
 

@@ -112,7 +112,7 @@ def test_every_task_is_either_run_or_given_back_however_threads_race():
 
 
 @pytest.mark.parametrize("single", [True, False])
-def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
+def test_a_large_result_is_kept_where_it_lies_and_ends_the_run(single):
     large = b"x" * 11
     results = {b"0": b"small", b"1": memoryview(large), b"2": b"", b"3": b""}
 
@@ -124,15 +124,15 @@ def test_a_large_result_is_kept_where_it_lies_and_ends_the_shift(single):
         pass
     assert work.lease.pending
     assert work.collect().outcomes == [b"small", b""]
-    assert work.lease.kept.results == {6: large}
-    assert work.lease.kept.results[6].obj is large
+    assert work.lease.stored.results == {6: large}
+    assert work.lease.stored.results[6].obj is large
 
 
 def test_a_result_over_every_bound_is_a_failure():
     work = runner(lambda payload: payload * 20, [b"x"], stream_bytes=10, result_bytes=19)
     work.go_on()
     assert "has 20 bytes; at most 19" in work.collect().failures[0].message
-    assert work.lease.kept is None
+    assert work.lease.stored is None
 
 
 @pytest.mark.parametrize("single", [True, False])

@@ -13,7 +13,7 @@ from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED
 from perfkit.profile.cpu import CpuProfile, Table
 
 BY_NAME = {idea.name: idea for idea in IDEAS}
-TURN = ("cluster/shells/coordinator.py", 10, "_turn")
+TURN = ("cluster/shells/dispatcher.py", 10, "turn")
 #: A codec that takes a quarter of all turns.
 TABLE: Table = {
     TURN: (1, 1, 3.0, 4.0, {("cluster/shells/coordinator.py", 1, "run"): (1, 1, 3.0, 4.0)}),

@@ -83,7 +83,7 @@ def test_the_profile_is_that_of_the_coordinators_own_process(tmp_path: Path) -> 
     profile = profile_coordinator(BASELINE, path, workers=1, tasks=50)
     assert path.is_file()
     spots = {(spot.file, spot.function): spot for spot in profile.top(100)}
-    assert spots["cluster/shells/coordinator.py", "_turn"].calls > 0
+    assert spots["cluster/shells/dispatcher.py", "turn"].calls > 0
     assert spots["cluster/core/scheduler.py", "_finished"].calls == 50
 
 

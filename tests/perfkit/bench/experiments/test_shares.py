@@ -5,7 +5,7 @@ import pytest
 from perfkit.bench.experiments.shares import CHOICE, CODEC, TURN, Part, part, share
 from perfkit.profile.cpu import CpuProfile, Function, Table
 
-TURNED: Function = ("cluster/shells/coordinator.py", 10, "_turn")
+TURNED: Function = ("cluster/shells/dispatcher.py", 10, "turn")
 PACK: Function = ("cluster/protocol/codec.py", 20, "_pack")
 ENCODE: Function = ("cluster/protocol/codec.py", 30, "encode")
 LEN: Function = ("~", 0, "<built-in method builtins.len>")

@@ -23,7 +23,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def test_so_many_events_happen_and_nobody_is_left(world: World, kind: str) -> None:
     KINDS[kind].run(world, 37)
     world.rest()
-    status = world.coordinator.scheduler.status(world.coordinator.now_s)
+    status = world.coordinator.scheduler.status(world.now_s)
     assert (status.clients, status.runs, status.workers) == (0, 0, [])
     assert (status.payload_bytes, status.retained_bytes) == (0, 0)
     assert world.coordinator.scheduler.deadline() is None

@@ -1,0 +1,298 @@
+"""What a client exchanges with its coordinator: one session, one socket, and what waits to be sent.
+
+Invariant: session, codec, socket and ``_unsent`` are touched only under ``_io``, which is held for
+moments and never while waiting. Other threads append to ``_tasks`` and ``_calls``; the holder of
+``_io`` empties them. So an interrupted wait leaves nothing half done. ``turn`` and ``send_now`` are
+the only places where an interrupt could.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import zmq
+
+from cluster.protocol.client_session import ClientSession, Options, Refused
+from cluster.protocol.codec import Frame
+from cluster.shells.futures import TaskFuture, set_exception, settle_futures
+from cluster.shells.mapping import Chunk, run_bytes
+from cluster.shells.transport import READABLE, WRITABLE, WakeableChannel
+from cluster.spec import ClusterSpec, load_codec
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
+from cluster.vocabulary.errors import Busy, ClusterError, ProtocolError
+from cluster.vocabulary.status import Status
+
+MAX_OWED = 256
+MAX_QUESTIONS = 1_000
+
+#: kind, payload, options, whether it is traced, future
+Task: TypeAlias = tuple[str, bytes, Options, bool, TaskFuture]
+Fail: TypeAlias = Callable[[Exception], None]
+
+
+class Closed(ClusterError, CancelledError):
+    """What a client that closes tells of everything that is not done."""
+
+    def __init__(self) -> None:
+        super().__init__("the client was closed before this was done")
+
+
+class Exchange:
+    """Send a client's tasks and questions, and settle what comes back. ``wake`` has the leader look
+    at what was handed in.
+
+    Raises ClusterError for an invalid endpoint.
+    """
+
+    def __init__(
+        self, endpoint: str, spec: ClusterSpec, name: str, wake: Callable[[], None]
+    ) -> None:
+        self.spec = spec
+        self.name = name
+        self.channel = WakeableChannel(zmq.DEALER, spec)
+        self.channel.connect(endpoint)
+        self._wake = wake
+        self.beat_at = time.monotonic()
+        #: how many messages made no sense in this spec's codec
+        self.misunderstood = 0
+        self.is_closed = False
+        self._session = ClientSession(name, spec.limits.most_chunk_bytes)
+        self._codec = load_codec(spec)
+        self._run_bytes = run_bytes(spec.limits.message_bytes)
+        self._unsent: deque[list[Frame]] = deque()
+        #: there is more to read, or room to send again, and the descriptor has already said so
+        self._has_more = False
+        self._tasks: deque[Task] = deque()
+        #: what takes an error if the client closes first, and the method to call until then
+        self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._questions: dict[int, Future[Status]] = {}
+        self._asked = 0
+        self._io = threading.RLock()
+
+    # From any thread
+
+    def add_task(self, task: Task) -> bool:
+        """Take a task to send, without a wake-up; returns whether nothing else is open or waits."""
+        self._tasks.append(task)
+        return not self._session.open and len(self._tasks) == 1
+
+    def submit_batch(self, tasks: Iterable[Task]) -> None:
+        """Send tasks."""
+        self._tasks.extend(tasks)
+        self._wake()
+
+    def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:
+        """Send a part of a map."""
+        self._call(to.fail, self._submit_chunk, kind, payloads, options, to)
+
+    def cancel(self, future: TaskFuture) -> None:
+        """Cancel a task."""
+        self._call(_ignore, self._cancel, future)
+
+    def cancel_chunks(self, chunks: list[Chunk]) -> None:
+        """Cancel parts of a map."""
+        self._call(_ignore, self._cancel_chunks, chunks)
+
+    def ask(self, event: Any, *args: Any) -> Future[Status]:
+        """Send a question; a Report answers it."""
+        answer: Future[Status] = Future()
+        self._call(answer.set_exception, self._ask, event, args, answer)
+        return answer
+
+    def send_now(self) -> bool:
+        """Send the tasks that wait, in the caller's thread; false if the leader has to look."""
+        try:
+            if not self._io.acquire(blocking=False):
+                return False
+            self._send_tasks()
+            return not (self.channel.readable() or self._unsent)
+        finally:  # as in Leadership.visit
+            try:  # noqa: SIM105
+                self._io.release()
+            except RuntimeError:
+                pass
+
+    def is_crowded(self) -> bool:
+        """Whether more than one submission is open."""
+        return len(self._session.open) > 1
+
+    def fail_waiting(self) -> None:
+        """Fail what was taken and will never be sent."""
+        closed = Closed()
+        with suppress(IndexError):
+            while True:
+                set_exception(self._tasks.popleft()[4], closed)
+        with suppress(IndexError):
+            while True:
+                self._calls.popleft()[0](closed)
+
+    # From the thread that leads
+
+    def has_more(self) -> bool:
+        """Whether there is something to do that no descriptor tells."""
+        return self._has_more or (bool(self._tasks or self._calls) and not self._unsent)
+
+    def turn(self) -> bool:
+        """Send what waits, take in what has arrived, and send a heartbeat if one is due; returns
+        whether another turn is due at once, or the own thread should lead.
+        """
+        with self._io:
+            self._exchange()
+            now = time.monotonic()
+            if now >= self.beat_at or self._session.owed >= MAX_OWED:
+                # An absent coordinator needs no heartbeat.
+                if not self._unsent:
+                    self._send(self._session.heartbeat(now))
+                self.beat_at = now + self.spec.limits.heartbeat_s
+                self._has_more = self._has_more or self.channel.readable()
+            if self._unsent:
+                self._has_more = self._has_more or self.channel.ready(READABLE | WRITABLE)
+            return self._has_more or len(self._session.open) > 1
+
+    def close(self) -> None:
+        """Leave: the coordinator forgets what is open, and everybody who waits gets an error."""
+        with self._io:
+            self._send([on.ClientLeft(self.name)])
+            closed = Closed()
+            self.is_closed = True
+            for submission in self._session.open.values():
+                _fail(submission.sink, closed)
+            for question in self._questions.values():
+                question.set_exception(closed)
+            self.fail_waiting()
+            self.channel.close()
+
+    def _call(self, fail: Fail, method: Callable[..., None], *args: Any) -> None:
+        """Have the leader call a method."""
+        self._calls.append((fail, method, args))
+        self._wake()
+
+    # Under the lock
+
+    def _exchange(self) -> None:
+        if self._unsent:
+            self._send([])
+        while self._calls and not self._unsent:
+            _, method, args = self._calls.popleft()
+            method(*args)
+        self._send_tasks()
+        count = 0
+        if self.channel.readable():
+            for frames in self.channel.receive(self.spec.drain):
+                count += 1
+                try:
+                    actions = self._codec.actions(frames)
+                except ProtocolError:
+                    self.misunderstood += 1
+                    continue
+                now = time.monotonic()
+                for action in actions:
+                    self._take_in(action, now)
+        if self._session.streams.outbox:
+            self._send(self._session.answers())
+        self._has_more = count == self.spec.drain
+
+    def _send_tasks(self) -> None:
+        while self._tasks and not self._unsent:
+            if self._tasks[0][4].cancelled():
+                self._tasks.popleft()
+            else:
+                self._send([self._join_tasks()])
+
+    def _join_tasks(self) -> on.TasksSubmitted:
+        """Make one run of the tasks at the head of the queue that share their attributes."""
+        tasks, most_bytes = self._tasks, self._run_bytes
+        kind, payload, options, traced, future = tasks.popleft()
+        payloads, futures, size = [payload], [future], len(payload)
+        while (
+            tasks
+            and len(payloads) < self.spec.burst
+            and size < most_bytes
+            and tasks[0][0] == kind
+            and tasks[0][2] == options
+            and not traced
+            and not tasks[0][3]
+        ):
+            _, payload, _, _, future = tasks.popleft()
+            if future.cancelled():
+                continue
+            payloads.append(payload)
+            futures.append(future)
+            size += len(payload)
+        event = self._session.submit(kind, payloads, options, futures, time.monotonic(), traced)
+        submission = self._session.open[event.submission]
+        for position, future in enumerate(futures):
+            future.submission, future.position = submission, position
+        return event
+
+    def _submit_chunk(
+        self, kind: str, payloads: list[bytes], options: Options, chunk: Chunk
+    ) -> None:
+        self._send([self._session.submit(kind, payloads, options, chunk, time.monotonic())])
+
+    def _cancel(self, future: TaskFuture) -> None:
+        submission = future.submission
+        if submission is not None and submission.id in self._session.open:
+            self._send([self._session.cancel(submission, [future.position])])
+
+    def _cancel_chunks(self, chunks: list[Chunk]) -> None:
+        unwanted = set(chunks)
+        for submission in list(self._session.open.values()):
+            if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
+                self._send([self._session.cancel(submission, [])])
+
+    def _ask(self, event: Any, args: tuple[Any, ...], answer: Future[Status]) -> None:
+        self._asked += 1
+        self._questions.pop(self._asked - MAX_QUESTIONS, None)
+        self._questions[self._asked] = answer
+        self._send([event(self.name, self._asked, *args)])
+
+    def _send(self, events: list[Any]) -> None:
+        """Send, or keep what can't leave before the coordinator is there or has caught up; nothing
+        else is sent before that.
+        """
+        self._unsent += self._codec.encode(events)
+        try:
+            while self._unsent:
+                self.channel.send(self._unsent[0])
+                self._unsent.popleft()
+        except zmq.Again:  # the descriptor tells when there is room
+            return
+
+    def _take_in(self, action: do.Action, now: float) -> None:
+        if isinstance(action, do.Report):
+            answer = self._questions.pop(action.request, None)
+            if answer is not None and action.status is not None:
+                answer.set_result(action.status)
+            elif answer is not None:
+                answer.set_exception(ClusterError(action.error))
+            return
+        news = self._session.handle(action, now)
+        if news is None:
+            return
+        sink = news.submission.sink
+        if isinstance(news, Refused):
+            _fail(sink, Busy(f"the coordinator refused: {news.reason}"))
+        elif isinstance(sink, Chunk):
+            sink.settle(news)
+        else:
+            settle_futures(sink, news, now)
+
+
+def _fail(sink: Chunk | list[TaskFuture], error: Exception) -> None:
+    if isinstance(sink, Chunk):
+        sink.fail(error)
+    else:
+        for future in sink:
+            set_exception(future, error)
+
+
+def _ignore(_: Exception) -> None:
+    """A cancellation that was not sent: closing cancels everything."""
