@@ -1,6 +1,4 @@
-"""Connections kept open: whose turn it is to be closed, by a clock that the test turns, and how the
-pool behaves with clients of a real cluster.
-"""
+"""Connections kept open: which is closed next by a clock of the test, and clients of a cluster."""
 
 import logging
 import threading
@@ -24,7 +22,7 @@ from perfkit.pool import (
 
 
 class Clock:
-    """Stands still until it is told."""
+    """Stands still until the test moves it."""
 
     now_s = 1_000.0
 
@@ -85,7 +83,7 @@ def test_two_at_one_time_never_share_a_connection(pool: Lines) -> None:
     assert pool.acquire("a") is not pool.acquire("a")
 
 
-def test_at_the_bound_whoever_was_idle_longest_is_closed(pool: Lines) -> None:
+def test_at_the_bound_the_connection_idle_longest_is_closed(pool: Lines) -> None:
     a, b, c = idle(pool, "a", "b", "c")
     assert pool.acquire("a") is a
     pool.release(a)
@@ -105,20 +103,21 @@ def test_a_busy_connection_is_never_closed_for_another(pool: Lines) -> None:
     assert [line.closed for line in busy] == [False, True, False]
 
 
-def test_what_was_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
+def test_a_connection_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
     (early,) = idle(pool, "a")
     clock.now_s += 6.0
     (late,) = idle(pool, "b")
     busy = pool.acquire("c")
     clock.now_s += 3.9
-    assert pool.expire() == 0
+    pool.release(pool.acquire("b"))
+    assert not early.closed
     clock.now_s += 0.1
-    assert pool.expire() == 1
+    pool.release(pool.acquire("b"))
     assert (early.closed, late.closed) == (True, False)
     clock.now_s += 1_000.0
     pool.release(busy)
     assert (late.closed, busy.closed) == (True, False)
-    assert (pool.stats.expired, pool.stats.idle) == (2, 1)
+    assert (pool.stats.evicted, pool.stats.idle) == (2, 1)
 
 
 def test_an_expired_connection_is_not_lent(pool: Lines, clock: Clock) -> None:
@@ -126,7 +125,7 @@ def test_an_expired_connection_is_not_lent(pool: Lines, clock: Clock) -> None:
     clock.now_s += 10.0
     assert pool.acquire("a") is not stale
     assert stale.closed
-    assert (pool.stats.hits, pool.stats.misses, pool.stats.expired) == (0, 2, 1)
+    assert (pool.stats.hits, pool.stats.misses, pool.stats.evicted) == (0, 2, 1)
 
 
 def test_a_discarded_connection_is_closed_and_makes_room(pool: Lines) -> None:
@@ -147,17 +146,6 @@ def test_a_block_that_raises_discards_its_connection(pool: Lines) -> None:
     assert (line.closed, pool.stats.idle, pool.stats.in_use) == (True, 0, 0)
 
 
-def test_connections_opened_beforehand_are_hits(pool: Lines) -> None:
-    pool.preallocate("a", 2)
-    assert (pool.stats.idle, pool.stats.misses) == (2, 2)
-    pool.preallocate("a", 2)
-    pool.acquire("a")
-    assert (pool.stats.hits, pool.stats.misses) == (3, 2)
-    with pytest.raises(PoolExhausted):
-        pool.preallocate("b", 3)
-    assert (pool.stats.in_use, pool.stats.idle) == (1, 2)
-
-
 def test_a_connection_that_cannot_be_opened_takes_no_place(clock: Clock) -> None:
     def refuse(key: str) -> Line:
         raise ConnectionError(f"nobody at {key}")
@@ -169,7 +157,7 @@ def test_a_connection_that_cannot_be_opened_takes_no_place(clock: Clock) -> None
     assert (pool.stats.in_use, pool.stats.misses, pool.stats.refused) == (0, 0, 0)
 
 
-def test_one_that_cannot_be_closed_is_logged_and_holds_nobody_up(
+def test_a_failure_to_close_is_logged_and_the_others_are_closed(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stuck(Line):
@@ -187,7 +175,7 @@ def test_one_that_cannot_be_closed_is_logged_and_holds_nobody_up(
     ] * 2
 
 
-def test_a_closed_pool_closes_what_is_idle_and_later_what_was_busy(pool: Lines) -> None:
+def test_a_closed_pool_closes_idle_connections_and_busy_ones_at_their_release(pool: Lines) -> None:
     (free,) = idle(pool, "a")
     busy = pool.acquire("b")
     pool.close()
@@ -273,7 +261,7 @@ def test_debug_mode_lends_a_stand_in_that_ends_with_the_release(clock: Clock) ->
 
 
 class AnyUse(RuleBasedStateMachine):
-    """Whatever is done in whatever order: bounds hold, busy stays open, nothing is lent twice."""
+    """In any order of calls: bounds hold, busy ones stay open, none is lent twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +295,6 @@ class AnyUse(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 5.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.clock.now_s += seconds
-        self.pool.expire()
 
     @invariant()
     def holds(self) -> None:
@@ -316,7 +303,7 @@ class AnyUse(RuleBasedStateMachine):
         assert stats.in_use == len(self.held)
         assert stats.in_use + stats.idle <= 3
         closed = sum(line.closed for line in self.opened)
-        assert closed == stats.evicted + stats.expired + stats.dropped
+        assert closed == stats.evicted + stats.dropped
         assert stats.misses == len(self.opened) == closed + stats.in_use + stats.idle
 
 
