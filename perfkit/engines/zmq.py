@@ -14,7 +14,7 @@ from perfkit.engines.base import Engine
 
 
 class ZmqEngine(Engine):
-    """A `LocalCluster` of ``spec`` and a client of it; everything is theirs."""
+    """A `LocalCluster` of ``spec`` and a client of it."""
 
     name: ClassVar[str] = "zmq"
 
@@ -36,7 +36,7 @@ class ZmqEngine(Engine):
         return self._open_client.map(kind, payloads)
 
     def status(self) -> Status:
-        """How the cluster is."""
+        """The cluster's status."""
         return self._open_client.status()
 
     @property

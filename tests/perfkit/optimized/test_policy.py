@@ -226,9 +226,9 @@ class PolicyMachine(RuleBasedStateMachine):
     def bits_are_set_for_rows_that_hold_somebody(self) -> None:
         indexes = [self.policy, *getattr(self.policy, "_indexes", {}).values()]
         for buckets in [b for i in indexes for b in getattr(i, "_by_needs", {}).values()]:
-            filled = [number for number, row in buckets._rows.items() if row]
+            filled = [number for number, row in buckets._members.items() if row]
             assert buckets._full == sum(1 << number for number in filled)
-            assert {w for n in filled for w in buckets._rows[n]} <= buckets.eligible.keys()
+            assert {w for n in filled for w in buckets._members[n]} <= buckets.eligible.keys()
 
     def teardown(self) -> None:
         """When nothing is held any more, everybody has room."""
