@@ -132,7 +132,6 @@ class Indexed:
                 buckets.put(worker, self._place(worker, buckets.needs))
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count the tasks in its hands."""
         if self.sizer is not None:
             self.sizer.hold(worker, needs, change)
 
@@ -145,11 +144,9 @@ class Indexed:
         return chosen
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """The sizer's answer; 1 without a sizer."""
         return 1 if self.sizer is None else self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn service times."""
         self._scorer.observe(worker, needs, tasks, busy_s)
         if self.sizer is not None:
             self.sizer.observe(needs, tasks, busy_s)

@@ -47,7 +47,6 @@ class WorkShare(LeastLoaded):
         self._cards: dict[str, tuple[Load, float]] = {}
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget its card too."""
         super().leave(worker)
         self._cards.pop(worker.id, None)
 
@@ -124,7 +123,6 @@ class IndexedAdaptive(Adaptive):
         self._reports_left: dict[str, int] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Tell every index."""
         for index in self._indexes.values():
             index.join(worker)
 
@@ -136,12 +134,10 @@ class IndexedAdaptive(Adaptive):
         self._reports_left.clear()
 
     def touch(self, worker: WorkerState) -> None:
-        """Tell every index."""
         for index in self._indexes.values():
             index.touch(worker)
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count the tasks in its hands, once for all indexes."""
         self.sizer.hold(worker, needs, change)
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
@@ -149,11 +145,9 @@ class IndexedAdaptive(Adaptive):
         return self._indexes[self.part(needs)].choose(needs, suspect)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """The sizer's answer."""
         return self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn service times."""
         super().observe(worker, needs, tasks, busy_s)
         self.sizer.observe(needs, tasks, busy_s)
         kind = needs[0]
@@ -184,17 +178,14 @@ class CachedLeastLoaded(LeastLoaded):
         self._eligible: dict[Needs, Sequence[WorkerState]] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Forget who offers what."""
         super().join(worker)
         self._eligible.clear()
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget who offers what."""
         super().leave(worker)
         self._eligible.clear()
 
     def eligible(self, needs: Needs) -> Sequence[WorkerState]:
-        """The workers that offer it, remembered."""
         found = self._eligible.get(needs)
         if found is None:
             if len(self._eligible) >= MAX_NEEDS:
@@ -210,29 +201,23 @@ class SizedLeastLoaded(WorkShare):
         super().__init__(Sizer())
 
     def join(self, worker: WorkerState) -> None:
-        """Count the tasks in its hands."""
         super().join(worker)
         self._sizer.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget the tasks in its hands."""
         super().leave(worker)
         self._sizer.leave(worker)
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count the tasks in its hands."""
         self._sizer.hold(worker, needs, change)
 
     def has_room(self, worker: WorkerState) -> bool:
-        """Whether it has less work in hand than LEASE_S."""
         return self._sizer.has_room(worker)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """The sizer's answer."""
         return self._sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn service times."""
         self._sizer.observe(needs, tasks, busy_s)
 
 
