@@ -1,24 +1,17 @@
 """What the pools share: their errors, their counts and a record of every loan.
 
-The record knows each lent object by identity, so a wrong release is noticed. In debug mode it also
-notes where each object was acquired, and closing a pool names the places of those not returned.
+The record knows each lent object by identity, so that a wrong release is noticed.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from cluster.vocabulary.errors import ClusterError
-
-_HERE = str(Path(__file__).parent)
-#: The most places that NotReturned names.
-_SITES_NAMED = 3
 
 
 class PoolError(ClusterError):
@@ -89,9 +82,9 @@ class Pool(ABC):
         self._lock = threading.Lock()
         self._closed = False
         self._counts = PoolStats()
-        #: By identity: the object (held, so that its id stays its own), what the pool needs to take
-        #: it back, and where it was acquired ("" unless in debug mode).
-        self._loans: dict[int, tuple[Any, Any, str]] = {}
+        #: By identity: the object, held so that its id stays its own, and what the pool needs to
+        #: take it back.
+        self._loans: dict[int, tuple[Any, Any]] = {}
 
     @property
     def stats(self) -> PoolStats:
@@ -106,13 +99,11 @@ class Pool(ABC):
         """
         with self._lock:
             self._closed = True
-            sites = [site for *_, site in self._loans.values()]
+            lent = [thing for thing, _ in self._loans.values()]
         self._drain()
-        if self.debug and sites:
-            where = ", ".join(dict.fromkeys(sites[:_SITES_NAMED]))
+        if self.debug and lent:
             raise NotReturned(
-                f"{len(sites)} of this {type(self).__name__} were never released; "
-                f"acquired at {where}"
+                f"{len(lent)} of this {type(self).__name__} were not released, such as {lent[0]!r}"
             )
 
     def __enter__(self) -> Self:
@@ -153,13 +144,13 @@ class Pool(ABC):
 
     def _lend(self, thing: Any, content: Any = None) -> None:
         """Record a loan."""
-        self._loans[id(thing)] = (thing, content, _caller() if self.debug else "")
+        self._loans[id(thing)] = (thing, content)
 
-    def _take_back(self, thing: Any) -> tuple[Any, str]:
-        """The content and the place of a loan, which ends; DoubleRelease or ForeignRelease."""
+    def _take_back(self, thing: Any) -> Any:
+        """The content of a loan, which ends; DoubleRelease or ForeignRelease."""
         loan = self._loans.pop(id(thing), None)
         if loan is not None:
-            return loan[1:]
+            return loan[1]
         if self._was_released(thing):
             raise DoubleRelease("this object was released before")
         raise ForeignRelease(
@@ -172,14 +163,3 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name} must be above 0, and is {number}")
-
-
-def _caller() -> str:
-    """The nearest place outside the pools and outside contextlib, which wraps `borrow`."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_HERE)
-        or frame.f_globals.get("__name__") == "contextlib"
-    ):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

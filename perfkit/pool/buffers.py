@@ -85,8 +85,7 @@ class BufferPool(Pool):
         Raises DoubleRelease, ForeignRelease and, in debug mode, StillInUse.
         """
         with self._lock:
-            memory: bytearray
-            memory, site = self._take_back(buffer)
+            memory: bytearray = self._take_back(buffer)
             self._counts.in_use -= 1
             self._in_use_bytes -= len(memory)
             unused = _withdraw(buffer, memory)
@@ -99,8 +98,8 @@ class BufferPool(Pool):
                 self._counts.dropped += 1
         if self.debug and not unused:
             raise StillInUse(
-                f"a buffer of {len(memory):,} bytes, acquired at {site}, was released while a "
-                "slice, an array or a message still uses its memory"
+                f"a buffer of {len(memory):,} bytes was released while a slice, an array or a "
+                "message still uses its memory"
             )
 
     @contextmanager

@@ -142,11 +142,11 @@ class ConnectionPool(Pool, Generic[K, C]):
         return out
 
     def _receive(self, connection: C) -> tuple[K, C]:
-        (key, own), _ = self._take_back(connection)
+        key_and_own: tuple[K, C] = self._take_back(connection)
         self._counts.in_use -= 1
         if self.debug:
             object.__setattr__(connection, "_connection", None)
-        return key, own
+        return key_and_own
 
     def _was_released(self, thing: Any) -> bool:
         spent = type(thing) is StandIn and object.__getattribute__(thing, "_connection") is None

@@ -93,6 +93,10 @@ def test_a_borrowed_buffer_returns_after_an_error() -> None:
     assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
     with pytest.raises(ValueError, match="released memoryview"):
         buffer[0] = 1
+    with (again := pool.acquire(10)):
+        again[0] = 1
+    pool.release(again)  # although its user has released the view
+    assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
 
 
 def test_a_wrong_release_is_an_error_and_changes_nothing() -> None:
@@ -109,15 +113,6 @@ def test_a_wrong_release_is_an_error_and_changes_nothing() -> None:
     assert (pool.stats.in_use, pool.stats.idle, pool.stats.idle_bytes) == (0, 1, 256)
 
 
-def test_a_view_that_its_user_released_can_still_be_returned() -> None:
-    pool = BufferPool(KIB)
-    buffer = pool.acquire(10)
-    with buffer:
-        buffer[0] = 1
-    pool.release(buffer)
-    assert (pool.stats.idle, pool.stats.in_use) == (1, 0)
-
-
 @pytest.mark.parametrize("look", [lambda view: view[2:4], memoryview])
 def test_memory_that_is_still_in_use_is_not_lent_again(look) -> None:  # type: ignore[no-untyped-def]
     pool, strict = BufferPool(KIB), BufferPool(KIB, debug=True)
@@ -131,7 +126,7 @@ def test_memory_that_is_still_in_use_is_not_lent_again(look) -> None:  # type: i
 
     watched = strict.acquire(100)
     still = look(watched)
-    with pytest.raises(StillInUse, match=r"256 bytes, acquired at test_buffers.py:\d+, was"):
+    with pytest.raises(StillInUse, match="a buffer of 256 bytes was released while"):
         strict.release(watched)
     assert (len(still) > 0, strict.stats.idle, strict.stats.in_use) == (True, 0, 0)
 
@@ -147,10 +142,10 @@ def test_a_closed_pool_lends_nothing_and_keeps_nothing() -> None:
     assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.in_use) == (0, 0, 0)
 
 
-def test_debug_mode_names_the_place_of_buffers_not_returned() -> None:
+def test_debug_mode_complains_of_buffers_not_returned() -> None:
     pool = BufferPool(KIB, debug=True)
     assert [len(pool.acquire(size)) for size in (1, 2)] == [1, 2]
-    with pytest.raises(NotReturned, match=r"2 of this BufferPool .* at test_buffers.py:\d+"):
+    with pytest.raises(NotReturned, match=r"2 of this BufferPool were not released, such as"):
         pool.close()
 
 
