@@ -1,4 +1,4 @@
-"""Lets ``python -m perfkit`` stand in for the installed command where that is not on the path."""
+"""``python -m perfkit`` is the command ``perfkit``, for places where that is not on the path."""
 
 from perfkit.cli import app
 

@@ -1,8 +1,7 @@
-"""What stands between bytes on the wire and a network: one adapter for each kind of model.
+"""Adapters between bytes on the wire and a network: one for each kind of model.
 
-An adapter reads a payload into rows of numbers (or answers at once, where the network is not
-needed) and writes the network's output as a result. It knows nothing of sessions, so that it can be
-tested without one.
+An adapter reads a payload into rows of numbers, or answers at once where no network is needed, and
+writes the network's output as a result. It knows nothing of sessions, so tests need none.
 """
 
 from __future__ import annotations
@@ -18,35 +17,35 @@ if TYPE_CHECKING:
 
 
 class Question(NamedTuple):
-    """The rows a payload asks about, [N, …]; ``single`` wants a bare answer, not a list of one."""
+    """The rows of a payload, [N, …]; ``single`` asks for a bare answer, not a list of one."""
 
     rows: NDArray[Any]
     single: bool = True
 
 
 class Adapter(ABC):
-    """How payloads of one kind are read and results written; ``labels`` are all possible ones."""
+    """Reads payloads and writes results of one kind; ``labels`` are all the results may have."""
 
     labels: tuple[Label, ...]
     input_name: str
 
     @abstractmethod
     def read(self, payload: bytes | memoryview) -> Question | bytes:
-        """The question in a payload, or its result if that takes no network.
+        """The question in a payload, or its result if that needs no network.
 
         Raises:
-            PayloadError: the payload is not what this kind takes.
+            PayloadError: this kind does not take such a payload.
         """
 
     @abstractmethod
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
-        """The result for a question from its rows of the network's output, [N, classes]."""
+        """The result for a question, from its rows of the network's output, [N, classes]."""
 
     def feeds(
         self, questions: Sequence[Question], rows_max: int
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Several questions as the network's inputs by name, at most ``rows_max`` rows a run, in
-        their order. A lone question is not copied.
+        """The network's inputs by name for each run of at most ``rows_max`` rows, in order. A lone
+        question is not copied.
         """
         import numpy as np
 

@@ -1,16 +1,16 @@
-"""Files that take long to make and are made once for each host, whoever comes first.
+"""A cache of files that take long to make, built once for each host.
 
-An entry is a folder with a record of the files in it. It appears whole or not at all: it is built
-beside its place, under the cache's one lock, which its holder's death opens, and then renamed. So
-of four workers that start at once one builds and three wait. An entry that is not as it was
-written is built anew, and whoever asked is told why.
+An entry is a folder with a record of its files. It appears whole or not at all: it is built beside
+its place under the cache's one lock, which opens when its holder dies, and then renamed. Of four
+workers that start at once one builds and three wait. A damaged entry is built again, and the caller
+is told why.
 
-What is checked each time is cheap, because what is mapped and not read would otherwise be read for
-nothing: sizes and times of modification; only where a time differs is the content compared. A disk
-that changes bytes behind the file system's back goes unnoticed.
+Each check compares sizes and times of modification, and the content only where a time differs:
+reading the whole content would undo the gain of mapping it. A disk that changes bytes behind the
+file system's back goes unnoticed.
 
-The folder is bounded: over `CACHE_BYTES_MAX` the entries that were asked for longest ago go. A
-process that has mapped one keeps it.
+Over `CACHE_BYTES_MAX` the least recently used entries are removed. A process that has mapped one
+keeps it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CACHE_BYTES_MAX = 4 << 30
 
 #: How many files' hashes are remembered.
 HASHES_MAX = 64
-#: Hashing a file smaller than this is quicker than finding out that it need not be.
+#: Below this, hashing a file is quicker than looking its hash up.
 REMEMBERED_BYTES_MIN = 16 << 20
 
 RECORD = "record.json"
@@ -42,7 +42,7 @@ BUILDING = ".building-"
 
 
 class FileRecord(msgspec.Struct, frozen=True):
-    """A file as it was: its size, its time of modification and its content's hash."""
+    """A file as it was written: its size, its time of modification and its content's hash."""
 
     size_bytes: int
     modified_ns: int
@@ -50,7 +50,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Entry(NamedTuple):
-    """Where an entry lies; ``reason`` says why it was built just now, None if it was there."""
+    """An entry's folder; ``reason`` says why it was built just now, None if it was there."""
 
     folder: Path
     reason: str | None
@@ -60,20 +60,20 @@ _RECORDS = msgspec.json.Decoder(dict[str, FileRecord])
 
 
 def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/perfkit``, by default in ``~/.cache``; the XDG Base Directory rules."""
+    """``$XDG_CACHE_HOME/perfkit``, by default in ``~/.cache``, by the XDG Base Directory rules."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "perfkit"
 
 
 class Cache:
-    """Entries by name in ``folder``, which is made when it is needed, for its owner only."""
+    """Entries by name in ``folder``, which is made on first use, for its owner only."""
 
     def __init__(self, folder: Path | None = None, most_bytes: int = CACHE_BYTES_MAX) -> None:
         self.folder = folder or default_folder()
         self._most_bytes = most_bytes
 
     def entry(self, name: str, build: Callable[[Path], None]) -> Entry:
-        """The entry of that name, built into an empty folder by ``build`` if it is not whole.
+        """The entry of that name; ``build`` fills an empty folder if it is missing or damaged.
 
         Raises:
             OSError: the cache cannot be read or written, or its file system knows no locks; and
@@ -91,12 +91,12 @@ class Cache:
         return Entry(folder, reason)
 
     def discard(self, name: str) -> None:
-        """Remove an entry that turned out to be of no use; the next to ask builds it anew."""
+        """Remove an entry that turned out to be unusable; the next call for it builds it again."""
         with self._lock():
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def sha256(self, path: Path) -> str:
-        """The hash of a file, remembered for as long as it keeps its size and its time.
+        """The hash of a file, remembered while the file keeps its size and its time.
 
         Raises:
             OSError: the file cannot be read.
@@ -108,7 +108,7 @@ class Cache:
         record = known.get(str(path.absolute()))
         if record is None or (record.size_bytes, record.modified_ns) != _shape(path):
             record = FileRecord(*_shape(path), _hash(path))
-            with suppress(OSError):  # then it is hashed again the next time
+            with suppress(OSError):  # it is hashed again next time
                 self._remember({**known, str(path.absolute()): record})
         return record.sha256
 
@@ -121,7 +121,7 @@ class Cache:
     def _remember(self, hashes: dict[str, FileRecord]) -> None:
         newest = dict(list(hashes.items())[-HASHES_MAX:])
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Of two processes that do this at once the later wins; the earlier hashes again.
+        # Of two processes at once the later wins; the earlier hashes again.
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
             file.write(msgspec.json.encode(newest))
         os.replace(file.name, self.folder / HASHES)
@@ -134,7 +134,7 @@ class Cache:
             yield
 
     def _build(self, folder: Path, build: Callable[[Path], None]) -> None:
-        # Whoever holds the lock is the only builder: what others left behind is of no use.
+        # The lock has one holder, so any other half-built folder was abandoned.
         for abandoned in self.folder.glob(f"{BUILDING}*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.folder))
@@ -151,18 +151,17 @@ class Cache:
             shutil.rmtree(building, ignore_errors=True)
 
     def _shrink(self, keep: Path) -> None:
-        """Remove the entries asked for longest ago until the bound holds, but not ``keep``."""
-        others = [record.parent for record in self.folder.glob(f"*/{RECORD}")]
-        others = [folder for folder in others if folder != keep]
-        held_bytes = _size(keep)
-        for folder in sorted(others, key=lambda it: it.stat().st_mtime, reverse=True):
-            held_bytes += _size(folder)
-            if held_bytes > self._most_bytes:
+        """Remove the least recently used entries until the bound holds, but not ``keep``."""
+        entries = {record.parent for record in self.folder.glob(f"*/{RECORD}")}
+        total_bytes = _size(keep)
+        for folder in sorted(entries - {keep}, key=lambda it: it.stat().st_mtime, reverse=True):
+            total_bytes += _size(folder)
+            if total_bytes > self._most_bytes:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flaw(folder: Path) -> str | None:
-    """What is wrong with an entry; None if it is as it was written."""
+    """What is wrong with an entry; None if it is whole."""
     try:
         records = _RECORDS.decode((folder / RECORD).read_bytes())
     except FileNotFoundError:
@@ -193,8 +192,8 @@ def _size(folder: Path) -> int:
 
 
 def sha256_hex(content: bytes) -> str:
-    """SHA-256 by the interpreter's own code, if it has any: hashlib loads OpenSSL, which would stay
-    in every worker for one small file.
+    """SHA-256 by the interpreter's own code, if there is any: hashlib would load OpenSSL into every
+    worker for one small file.
     """
     module = next(name for name in ("_sha2", "_sha256", "hashlib") if find_spec(name))
     digest: str = import_module(module).sha256(content).hexdigest()
@@ -211,8 +210,8 @@ def _hash(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file on the disk before a name points to it, and out of memory: what was written in
-    one piece is kept in pieces so large that mapping one page of it maps its neighbours too.
+    """Write a file to the disk before its name appears, and drop it from memory: the page cache of
+    freshly written data is so coarse that mapping one page would map its neighbours too.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())

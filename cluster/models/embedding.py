@@ -1,13 +1,12 @@
-"""Models that place texts where texts of like meaning are near, such as ``minilm``.
+"""Models that map texts to vectors, near each other for like meanings, such as ``minilm``.
 
-A payload is a text in UTF-8. The result is a tensor, float32[width] of length 1,
-so that the product of two results is the cosine of the angle between them. As the model was trained
-it reads the beginning of a text only, up to the tokens that its ``sentence_bert_config.json`` says
-(256 of ``minilm``'s, some two hundred words): what comes after them changes nothing, and a longer
-text is better asked about in parts.
+A payload is a text in UTF-8. The result is a tensor, float32[width] of length 1, so that the
+product of two results is the cosine of their angle. The model reads only the beginning of a text,
+as many tokens as its ``sentence_bert_config.json`` says (256 for ``minilm``, some two hundred
+words). Later text changes nothing, so send a longer text in parts.
 
-The tokenizer is the one beside the weights, run by the ``tokenizers`` package, one text at a time:
-asked for several it would start a thread for every core.
+The ``tokenizers`` package runs the tokenizer beside the weights, one text at a time: for several it
+would start a thread for every core.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from cluster.models.tensor import pack_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: All of a text is taken apart before its end is cut off, so it must not be endless.
+#: A text is tokenized whole before it is cut off, so it needs a bound.
 TEXT_BYTES_MAX = 1 << 20
 
 IDS = "input_ids"
@@ -34,16 +33,16 @@ MASK = "attention_mask"
 
 
 class EncoderConfig(msgspec.Struct, frozen=True):
-    """The part of ``sentence_bert_config.json`` that we follow: how many tokens a text may have."""
+    """The part of ``sentence_bert_config.json`` used here: the most tokens of a text."""
 
     max_seq_length: PositiveInt
 
 
 class TextEmbedding(Adapter):
-    """Texts to vectors, by the tokenizer that lies beside the weights.
+    """Texts to vectors, by the tokenizer beside the weights.
 
     Raises:
-        ModelError: the package tokenizers or a file is missing, or the graph takes something else.
+        ModelError: the package tokenizers or a file is missing, or the graph takes other inputs.
     """
 
     labels = ()

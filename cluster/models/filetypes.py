@@ -1,14 +1,14 @@
-"""What a file is, by the model in the ``magika`` package, asked the way that package asks it.
+"""File types by the model in the ``magika`` package, used as that package uses it.
 
-The package's own interface opens its session with a thread for every core and does not let us
-choose a provider; here the session is the cluster's, and the rules around the network are read from
-the package's configuration.
+The package's own interface opens its session with a thread for every core and offers no choice of
+provider. Here the session is the cluster's, and the rules around the network come from the
+package's configuration.
 
-A payload is a file's content, whole or as `file_payload` shortens it. The network sees up to 1024
+A payload is a file's content, whole or shortened by `file_payload`. The network sees up to 1024
 bytes from either end, after white space is stripped from the first and the last block of 4096
-bytes; nothing between them and not the length matters. So a file of more than two blocks is sent as
-its first block followed by its last, and the result is that of the whole file. The result is a
-MessagePack map with ``label``, ``mime_type``, ``group``, ``description`` and ``score``.
+bytes. Neither the bytes between nor the length matter, so a file of more than two blocks is sent as
+its first and its last block, with the same result. The result is a MessagePack map with ``label``,
+``mime_type``, ``group``, ``description`` and ``score``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ from cluster.models.network import Network
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: How much of either end of a file `file_payload` keeps. A package that looks further is refused on
-#: loading.
+#: The bytes that `file_payload` keeps of either end. A package that reads more is refused.
 FILE_BLOCK_BYTES = 4096
 
 Size: TypeAlias = Annotated[int, Meta(ge=1, le=1 << 20)]
 
 
 class FileType(msgspec.Struct, frozen=True):
-    """What a file is; ``score`` is 0 to 1, and 1 where a rule and not the network decided."""
+    """A file's type; ``score`` is 0 to 1, and 1 where a rule decided instead of the network."""
 
     label: str
     mime_type: str
@@ -46,7 +45,7 @@ class FileType(msgspec.Struct, frozen=True):
 
 
 class FeatureConfig(msgspec.Struct, frozen=True):
-    """The part of magika's ``config.min.json`` that we follow; sizes in bytes."""
+    """The part of magika's ``config.min.json`` used here; sizes in bytes."""
 
     beg_size: Size
     mid_size: int
@@ -62,7 +61,7 @@ class FeatureConfig(msgspec.Struct, frozen=True):
 
 
 class ContentType(msgspec.Struct, frozen=True):
-    """An entry of ``content_types_kb.min.json``; ``is_text`` decides what stands for a None."""
+    """An entry of ``content_types_kb.min.json``; ``is_text`` decides what replaces a None."""
 
     mime_type: str | None
     group: str | None
@@ -71,16 +70,15 @@ class ContentType(msgspec.Struct, frozen=True):
 
 
 def file_payload(path: str | os.PathLike[str]) -> bytes:
-    """What the model needs of a file: all of it, or of a large one its first and its last block.
+    """A file as a payload: its content, or the first and the last block of a large one.
 
-    Needs no extra: a client without numpy or onnxruntime can ask.
+    Needs no extra: a client may lack numpy and onnxruntime.
 
     Raises:
-        PayloadError: the path is no regular file, or it cannot be read.
+        PayloadError: the path is not a regular file, or it cannot be read.
     """
     try:
-        # A pipe would make open() wait for a writer, so what it is must be known before it is
-        # opened.
+        # open() on a pipe would wait for a writer.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
@@ -100,7 +98,7 @@ class FileTypes(Adapter):
     """Files to content types, by the rules of the package that carries the model.
 
     Raises:
-        ModelError: the package's configuration asks for something that this file does not do.
+        ModelError: the package's configuration asks for something this module does not do.
     """
 
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
@@ -138,7 +136,7 @@ class FileTypes(Adapter):
             )
 
     def read(self, payload: bytes | memoryview) -> Question | bytes:
-        """The tokens of both ends, int32[1, 2048]; what is too short for it is answered by rule."""
+        """The tokens of both ends, int32[1, 2048]; a rule answers for short content."""
         import numpy as np
 
         config = self._config
@@ -155,7 +153,7 @@ class FileTypes(Adapter):
         return Question(tokens)
 
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
-        """The most probable type, or just text or unknown where it scores under its threshold."""
+        """The most probable type; ``txt`` or ``unknown`` below its threshold."""
         (scores,) = outputs
         column = int(scores.argmax())
         score = float(scores[column])

@@ -1,18 +1,16 @@
-"""Real models for the cluster: found in folders, opened in ONNX Runtime, asked in batches.
+"""Real models for the cluster: found in folders, opened in ONNX Runtime, run on batches.
 
-A worker calls `model_handlers` with the names it was told to serve and gets a batch handler for
-each: a list of payloads in, a list of results out, in order. **A payload that cannot be answered
-does not fail its batch: its place in the list holds the exception** (a `PayloadError` or a
-`ModelError`) instead of the bytes of a result.
+A worker calls `model_handlers` with the names it serves and gets a batch handler for each: a list
+of payloads in, a list of results out, in order. **A bad payload does not fail its batch: its place
+in the list holds the exception** (a `PayloadError` or a `ModelError`) instead of a result.
 
-What a payload and a result look like depends on the model's kind: see `cluster.models.rows`,
+The format of payloads and results depends on the model's kind: see `cluster.models.rows`,
 `cluster.models.filetypes` and `cluster.models.embedding`. This module imports neither numpy nor
 onnxruntime until a model is loaded.
 """
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +34,7 @@ from cluster.models.manifest import (
 from cluster.models.network import PREFERENCE, Network
 from cluster.models.rows import Rows
 from cluster.models.sharing import SHARED_BYTES_MIN, open_network
+from cluster.vocabulary.errors import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,17 +47,15 @@ __all__ = [
     "ModelRepository",
     "PayloadError",
     "file_payload",
-    "load_models",
     "model_handlers",
 ]
 
-#: A list of payloads to a list of results in the same order, an exception in the place of each that
-#: failed.
+#: Payloads to results in the same order, an exception in the place of each that failed.
 BatchHandler: TypeAlias = Callable[[list[bytes]], list[bytes | Exception]]
 
 BUILT_IN = Path(__file__).parent
 
-#: How payloads of each kind of model are read. A new kind is an `Adapter` and a line here.
+#: The adapter of each kind of model. A new kind is an `Adapter` and a line here.
 KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
     "file-type": FileTypes,
     "rows": Rows,
@@ -67,13 +64,13 @@ KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """A loaded model for a status page: what it is, which file exactly, and where it runs.
+    """A loaded model for a status page: its kind, its exact file, and where it runs.
 
-    ``load_ms`` is how long it took to read and open it this once, ``network_ms`` of it for the
-    network; the first load of a process includes the import of the runtime. ``provider`` and
-    ``nodes_by_provider`` are explained at `cluster.models.network.Network`. ``shared`` says that
-    its weights are mapped, once for all workers of the host, and ``notes`` what had to be made for
-    it on this load and why: see `cluster.models.sharing`.
+    ``load_ms`` is how long this load took, ``network_ms`` of it for the network; the first load of
+    a process includes the import of the runtime. `cluster.models.network.Network` explains
+    ``provider`` and ``nodes_by_provider``. ``shared`` says that its weights are mapped, once for
+    all workers of the host; ``notes`` tell what this load had to make, and why: see
+    `cluster.models.sharing`.
     """
 
     name: str
@@ -92,7 +89,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
 
 class Model:
-    """A model that is loaded and can be asked; made by `ModelRepository.load`."""
+    """A loaded model, made by `ModelRepository.load`."""
 
     def __init__(self, manifest: Manifest, network: Network, adapter: Adapter, info: ModelInfo):
         self.name = manifest.name
@@ -105,11 +102,11 @@ class Model:
         self._info = info
 
     def describe(self) -> ModelInfo:
-        """What there is to know about it, as plain data."""
+        """The model's description as plain data."""
         return self._info
 
     def handle_batch(self, payloads: list[bytes]) -> list[bytes | Exception]:
-        """The result of each payload, or the exception that took its place."""
+        """The result of each payload, or the exception in its place."""
         answers: list[bytes | Exception | Question] = []
         for payload in payloads:
             try:
@@ -123,7 +120,7 @@ class Model:
         """The result of each payload.
 
         Raises:
-            ModelError: the first exception that `handle_batch` has among its results.
+            ModelError: the first exception among the results of `handle_batch`.
         """
         results = []
         for result in self.handle_batch(payloads):
@@ -138,7 +135,7 @@ class Model:
         try:
             outputs = self._run(questions)
         except ModelError as error:
-            # Which one it was is not said: ask each alone, so that the others get their answers.
+            # The runtime does not say which one failed: run each alone.
             if len(questions) == 1:
                 return [error]
             return [answer for question in questions for answer in self._answer([question])]
@@ -155,20 +152,19 @@ class Model:
 
         feeds = self._adapter.feeds(questions, self._batch_rows_max)
         parts = [self._network.run(feed) for feed in feeds]
-        if len(parts) == 1:  # the rule, and then it need not be copied
+        if len(parts) == 1:  # the usual case needs no copy
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, len(self.labels)), np.float32)
 
 
 class ModelRepository:
-    """The models that come with the cluster and those in the folders of ``root``, if one is given.
+    """The models that come with the cluster, and those in the folders of ``root``.
 
-    A folder with a ``model.toml`` is a model, and its name is the model's. One in ``root`` stands
-    before a built-in one of the same name; `Model.describe` tells by its hash which file is being
-    served.
+    A folder with a ``model.toml`` is a model of the folder's name. One in ``root`` replaces a
+    built-in one of the same name; `Model.describe` tells the served file's hash.
 
     Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
-    ``share`` is false; what that takes is kept in ``cache``, by default in the user's.
+    ``share`` is false. The files this needs are kept in ``cache``, by default the user's.
 
     Raises:
         ModelError: ``root`` is not a directory.
@@ -191,29 +187,26 @@ class ModelRepository:
             self._roots.append(Path(root))
 
     def names(self) -> list[str]:
-        """Every model's name, sorted; nothing is opened, so a name is no promise that it loads."""
+        """Every model's name, sorted; nothing is opened, so a listed model may fail to load."""
         return sorted(self._folders())
 
     def load(self, name: str, *, threads: int = 1, preference: Sequence[str] = PREFERENCE) -> Model:
-        """Open a model on the first provider of ``preference`` that runs it, with so many threads.
+        """Open a model on the first provider of ``preference`` that runs it.
 
         Raises:
-            ModelError: there is no such model, it is broken, or what it needs is not installed.
+            ModelError: there is no such model, it is broken, or a package is not installed.
         """
         folders = self._folders()
         if name not in folders:
-            close = difflib.get_close_matches(name, folders, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ModelError(
-                f"there is no model {name!r}; {hint}available: {', '.join(sorted(folders))}"
-            )
+            hint = did_you_mean(name, folders) or f"; there are {', '.join(sorted(folders))}"
+            raise ModelError(f"there is no model {name!r}{hint}")
         if threads < 1:
             raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
         started_s = time.perf_counter()
         manifest = read_manifest(folders[name])
         if manifest.kind not in KINDS:
             raise ModelError(
-                f"model {name!r}: there is no kind {manifest.kind!r}; known: {', '.join(KINDS)}"
+                f"model {name!r}: there is no kind {manifest.kind!r}; there are {', '.join(KINDS)}"
             )
         path = model_path(manifest, folders[name])
         network, file = open_network(
@@ -247,25 +240,13 @@ class ModelRepository:
         }
 
 
-def load_models(
-    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
-) -> dict[str, Model]:
-    """Each of these models, loaded, by name.
+def model_handlers(
+    names: Iterable[str], root: str | Path | None = None, *, share: bool = True
+) -> dict[str, BatchHandler]:
+    """A batch handler for each of these models, by name, as described at this file's top.
 
     Raises:
         ModelError: from the first of them that cannot be loaded.
     """
     repository = ModelRepository(root, share=share)
-    return {name: repository.load(name, threads=threads) for name in names}
-
-
-def model_handlers(
-    names: Iterable[str], root: str | Path | None = None, *, threads: int = 1, share: bool = True
-) -> dict[str, BatchHandler]:
-    """A batch handler for each of these models, by name; their convention is at this file's top.
-
-    Raises:
-        ModelError: from the first of them that cannot be loaded.
-    """
-    loaded = load_models(names, root, threads=threads, share=share)
-    return {name: model.handle_batch for name, model in loaded.items()}
+    return {name: repository.load(name).handle_batch for name in names}

@@ -1,11 +1,12 @@
-"""What a model's folder says about it: ``model.toml``, read strictly: a slip is told, not ignored.
+"""A model's ``model.toml``, read strictly: a slip is an error.
 
 ::
 
-    name = "digits"                     # the same as the folder's kind = "rows"
-    # how payloads are read and results written file = "model.onnx"                 # in this
-    folder, or in the installed package that `package` names description = "…" labels = [0, 1, 2]
-    # one for each column of the output; some kinds know their own
+    name = "digits"         # the same as the folder's
+    kind = "rows"           # how payloads are read and results written
+    file = "model.onnx"     # in this folder, or in the installed package that `package` names
+    description = "…"
+    labels = [0, 1, 2]      # one for each column of the output; some kinds know their own
 """
 
 from __future__ import annotations
@@ -28,23 +29,22 @@ PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class ModelError(ClusterError):
-    """A model that cannot be found, loaded or asked; the message says which one and what to do."""
+    """A model that cannot be found, loaded or run; the message says which one and what to do."""
 
 
 class PayloadError(ModelError):
-    """A payload that is not what the model takes; it fails alone, not the rest of its batch."""
+    """A payload the model does not take; it fails alone, not the rest of its batch."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model as its folder describes it.
 
-    ``package``: the installed package that holds ``file``; without one the file is in the model's
-    folder. A ``file`` may hold wildcards, for packages that put a version into the path: the last
-    match counts. ``install`` is the command that installs a package which the extra does not bring.
-    A ``file`` of safetensors is converted before it is opened. ``input_min`` and ``input_max``
-    bound the numbers a row may hold. ``batch_rows_max`` is how many rows one run of the session
-    takes: beyond what pays in speed a larger batch only costs memory, and some graphs round
-    differently in one.
+    ``package`` is the installed package that holds ``file``; without one the file is in the model's
+    folder. ``file`` may hold wildcards, for packages that put a version into the path; the last
+    match counts. A ``file`` of safetensors is converted before it is opened. ``install`` is the
+    command for a package that the extra does not bring. ``input_min`` and ``input_max`` bound the
+    numbers of a row. ``batch_rows_max`` bounds the rows of one run of the session: larger batches
+    soon cost memory without being faster, and some graphs round differently in them.
     """
 
     name: Name
@@ -60,10 +60,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What ``folder`` says its model is.
+    """The manifest in ``folder``.
 
     Raises:
-        ModelError: no readable manifest, or one that breaks the rules above.
+        ModelError: the manifest cannot be read, or breaks the rules above.
     """
     path = folder / MANIFEST
     try:
@@ -88,10 +88,10 @@ def needs_extra(name: str) -> ModelError:
 
 
 def package_folder(name: str, package: str, install: str | None = None) -> Path:
-    """Where an installed package lies, found without importing it.
+    """An installed package's folder, found without importing it.
 
     Raises:
-        ModelError: it is not installed; the message says how to.
+        ModelError: it is not installed; the message says how to install it.
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
@@ -105,7 +105,7 @@ def model_path(manifest: Manifest, folder: Path) -> Path:
     """The file of the model in ``folder``.
 
     Raises:
-        ModelError: the package or the file is not there.
+        ModelError: the package or the file is missing.
     """
     root = folder
     if manifest.package:

@@ -1,12 +1,11 @@
-"""A network in an ONNX Runtime session that says truthfully where it runs.
+"""A network in an ONNX Runtime session, with the provider that really runs it.
 
-The runtime lists an execution provider as the session's as soon as it is registered, even if it was
-given not a single node, and its Python face falls back to the CPU on its own when a provider fails.
-So here the fall-back is off and the nodes that each provider was given are counted; a provider
-without any is not named.
+The runtime lists an execution provider as soon as it is registered, even if it was given no node,
+and its Python wrapper falls back to the CPU when a provider fails. Here the fall-back is off, the
+nodes given to each provider are counted, and a provider without nodes is not named.
 
-One thread for each session and no spinning: on the small machines this is for, two workers of one
-thread each beat one of two, and a spinning thread takes the core of another worker.
+A session has one thread and does not spin: on small machines two workers of one thread beat one
+worker of two, and a spinning thread takes the core of another worker.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 
-#: From the most to the least wanted: what may drive an AMD card first, the processor last.
+#: From the most to the least wanted: providers for AMD cards first, the processor last.
 PREFERENCE = (
     "MIGraphXExecutionProvider",
     "ROCMExecutionProvider",
@@ -35,14 +34,13 @@ _FATAL_ONLY = 4
 
 
 class Network:
-    """One session: feed it inputs by name, get its first output.
+    """One session, from inputs by name to its first output.
 
-    ``provider`` did receive nodes of the graph; ``nodes_by_provider`` counts them as the runtime
-    assigned them before it fused any, or is None where the runtime is too old to tell (a
-    provider other than the CPU is then accepted only if it takes the whole graph). ``row_shape``
-    is one row of the first input, empty if the graph leaves it open, and ``classes`` the width of
-    the output, None likewise. ``optimized`` is a file that the runtime has optimised already, see
-    `cluster.models.sharing`.
+    ``provider`` received nodes of the graph; ``nodes_by_provider`` counts them as assigned before
+    fusion. It is None for a runtime too old to tell, and then a provider other than the CPU must
+    take the whole graph. ``row_shape`` is one row of the first input, empty if the graph leaves it
+    open; ``classes`` is the width of the output, None if open. ``optimized`` says that the runtime
+    has optimised the file already, see `cluster.models.sharing`.
 
     Raises:
         ModelError: onnxruntime is missing or refuses the file, or no provider can run it.
@@ -122,7 +120,7 @@ class Network:
 
 
 def load_runtime(name: str) -> Any:
-    """The module onnxruntime, told to keep to itself; ``name`` is the model that needs it.
+    """The module onnxruntime without its telemetry; ``name`` is the model that needs it.
 
     Raises:
         ModelError: it is not installed.
@@ -136,14 +134,14 @@ def load_runtime(name: str) -> Any:
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
-    """How each session of a model runs; see the top of this file."""
+    """The options of a model's session; see the top of this file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # What the runtime logs is raised as well; a provider that is tried in vain is no news.
+    # Errors are raised as well, and a provider tried in vain needs no line in the log.
     options.log_severity_level = _FATAL_ONLY
     return options
 

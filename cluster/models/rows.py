@@ -1,4 +1,4 @@
-"""Models that sort rows of numbers into classes, such as ``digits``.
+"""Models that classify rows of numbers, such as ``digits``.
 
 A payload is a tensor (`cluster.models.tensor`), float32[width] for one row or float32[N, width] for
 several. The result is a MessagePack map ``{"label": …, "score": …}``, or a list of N of them. A
@@ -20,23 +20,22 @@ from cluster.models.tensor import TensorError, unpack_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-#: Where the manifest sets no bounds, any number will do, but not infinity.
+#: The bound without one in the manifest: any number but infinity.
 FLOAT32_MAX = 3.4028234663852886e38
 
 
 class RowResult(msgspec.Struct, frozen=True):
-    """The class of one row and how sure the network is of it."""
+    """The class of one row, and the network's score for it."""
 
     label: Label
     score: float
 
 
 class Rows(Adapter):
-    """Rows as wide as the network wants them, each number within the manifest's bounds, to labels.
+    """Rows of the network's width, with numbers within the manifest's bounds, to labels.
 
     Raises:
-        ModelError: the network takes something else than rows, or has not one class for each label.
+        ModelError: the network does not take rows, or does not have one class for each label.
     """
 
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
@@ -70,7 +69,7 @@ class Rows(Adapter):
                 f"expected float32[{width}] or float32[N, {width}], "
                 f"got {rows.dtype}{list(rows.shape)}"
             )
-        # Written so that NaN, which compares as false, is refused too.
+        # NaN compares as false, so it is refused too.
         if rows.size and not (self._low <= rows.min() and rows.max() <= self._high):
             raise PayloadError(f"the numbers must lie within {self._low:g} and {self._high:g}")
         return Question(rows.reshape(-1, width), single=rows.ndim == 1)

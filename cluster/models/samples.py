@@ -1,4 +1,4 @@
-"""Real inputs with known answers, so that a model is proved right wherever its speed is shown."""
+"""Real inputs with known answers, to prove a model right wherever its speed is shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def held_out_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What ``digits`` was never trained on: rows float32[360, 64] of 0 to 16, labels int64[360].
+    """Data ``digits`` was not trained on: rows float32[360, 64] of 0 to 16, labels int64[360].
 
     Raises:
         ModelError: numpy is not installed.
@@ -26,8 +26,8 @@ def held_out_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return held_out["rows"].astype(np.float32), held_out["labels"].astype(np.int64)
 
 
-#: A text, one of like meaning in other words, and one that shares words with the first but not its
-#: meaning: a model of meaning finds the first two nearer to each other than the first and the last.
+#: A text, one of like meaning in other words, and one with some of its words but another meaning.
+#: A good embedding finds the first two nearer to each other than the first and the last.
 LIKE_AND_UNLIKE: tuple[tuple[str, str, str], ...] = (
     ("A man is eating food.", "Someone has a meal.", "A man is driving a car."),
     ("The bank raised its interest rate.", "Borrowing costs went up.", "We sat on the river bank."),
@@ -35,10 +35,6 @@ LIKE_AND_UNLIKE: tuple[tuple[str, str, str], ...] = (
     ("How old are you?", "What is your age?", "How far are you from the old bridge?"),
     ("The film was dull.", "I found the movie boring.", "The film on the lake was frozen."),
     ("She plays the violin well.", "She is a gifted fiddler.", "She plays tennis on Mondays."),
-    (
-        "Water boils at 100 degrees.",
-        "Heat turns liquid into steam.",
-        "Water is cheap here.",
-    ),
+    ("Water boils at 100 degrees.", "Heat turns liquid into steam.", "Water is cheap here."),
     ("The graphics card runs hot.", "The GPU's temperature is high.", "The birthday card is late."),
 )

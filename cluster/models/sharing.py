@@ -1,17 +1,17 @@
-"""From the file that a model's folder names to the one that is opened, made once for each host.
+"""Makes the file that a session opens from the file that a model's folder names, once per host.
 
-What is no ONNX yet is converted. And a large model is not loaded but mapped: a session that loads a
-file copies its weights into memory of its own and lays them out anew for the processor, in each
-worker again. Here the runtime does that once, writes the graph as it optimised it with the weights,
-laid out, in a file beside it, and every worker's session maps that file: its pages are in memory
-once, however many workers there are, and loading is little more than reading the graph.
+Weights without a graph are converted to ONNX. A large model is mapped instead of loaded: a session
+that loads a file copies the weights into its own memory and lays them out for the processor, once
+in each worker. Here the runtime does that once and writes the optimised graph, with the laid-out
+weights in a file beside it. Every worker's session maps that file, so its pages are in memory once
+for all workers, and loading takes little more than reading the graph.
 
-What is written depends on the runtime's version and on what the processor can do, so both are part
-of the entry's name in the cache, as is the content of the model's file. Other providers than the
-CPU move the weights to a memory of their own and are given the plain file.
+The result depends on the model's file, the runtime's version and the processor's extensions, so all
+three are part of the entry's name in the cache. Providers other than the CPU move the weights to
+their own memory and are given the plain file.
 
-Each step runs as a process of its own (``python -m cluster.models.sharing``), because what it takes
-to make a file would stay with the worker that made it.
+Each step runs in a process of its own (``python -m cluster.models.sharing``): the worker would
+otherwise keep the memory it took.
 
 The settings are described at
 https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html and in
@@ -33,25 +33,24 @@ from cluster.models.cache import Cache, sha256_hex
 from cluster.models.manifest import Manifest, ModelError
 from cluster.models.network import CPU, Network, load_runtime, session_options
 
-#: Below this a model's weights cost a worker less than the files would be worth.
+#: Below this, sharing would save a worker too little memory.
 SHARED_BYTES_MIN = 16 << 20
-#: Smaller tensors stay in the graph.
+#: Smaller tensors stay in the graph's file.
 EXTERNAL_BYTES_MIN = 1024
 
-#: Counts up with every change of how a shared file is made.
+#: Raised with every change of how a shared file is made.
 VERSION = 1
 
 WEIGHTS_SUFFIX = ".safetensors"
 MODEL_FILE = "model.onnx"
 
-#: How long making a file may take before something must be wrong.
+#: A step that takes longer is stopped.
 TIMEOUT_S = 300.0
 
 
 class ModelFile(NamedTuple):
-    """A file to open. ``entries`` are those in the cache that it comes from; ``shared`` says that
-    the runtime has optimised it and its weights are mapped. ``notes`` tell what had to be made on
-    the way and why.
+    """A file to open, and the cache's ``entries`` it comes from. ``shared`` says that the runtime
+    has optimised it and its weights are mapped; ``notes`` tell what was made for it now, and why.
     """
 
     path: Path
@@ -68,31 +67,35 @@ def open_network(
     preference: Sequence[str],
     share_bytes_min: int | None,
 ) -> tuple[Network, ModelFile]:
-    """A session for the model in ``source``, and the file that it is for.
+    """A session for the model in ``source``, and the file it opened.
 
-    The weights are shared if the file has ``share_bytes_min`` bytes or more and the first provider
-    of ``preference`` that there is is the CPU; None shares none. Where sharing fails the plain file
-    is opened, and the notes say why.
+    The weights are shared if the file has ``share_bytes_min`` bytes or more (None: never) and the
+    CPU is the first available provider of ``preference``. Where sharing fails the plain file is
+    opened, and the notes say why.
 
     Raises:
         ModelError: the source cannot be converted, or the runtime refuses it.
     """
     workshop = Workshop(cache, manifest.name, source)
-    may_share = share_bytes_min is not None and _first_provider(manifest.name, preference) == CPU
-    least_bytes = share_bytes_min if may_share else None
-    file = workshop.file(least_bytes)
+    available = load_runtime(manifest.name).get_available_providers()
+    if next((provider for provider in preference if provider in available), None) != CPU:
+        share_bytes_min = None
+    file = workshop.file(share_bytes_min)
     try:
         return Network(manifest, file.path, threads, preference, optimized=file.shared), file
     except ModelError as error:
         if not file.entries:
             raise
-        # Whole, but of no use: what the cache holds can be made again.
-        file = workshop.again(file, least_bytes, f"the file in the cache was refused: {error}")
+        for entry in file.entries:
+            cache.discard(entry)
+        note = f"the file in the cache was refused: {error}"
+        file = workshop.file(share_bytes_min)
+        file = file._replace(notes=(note, *file.notes))
     return Network(manifest, file.path, threads, preference, optimized=file.shared), file
 
 
 class Workshop:
-    """Makes what is opened for the model ``name`` from ``source``, the file its folder names."""
+    """Makes the file to open for the model ``name`` from ``source``, the file its folder names."""
 
     def __init__(self, cache: Cache, name: str, source: Path) -> None:
         self._cache = cache
@@ -100,7 +103,7 @@ class Workshop:
         self._source = source
 
     def file(self, share_bytes_min: int | None) -> ModelFile:
-        """The file to open: shared, if it may be and there is no reason why it cannot.
+        """The file to open: shared from ``share_bytes_min`` bytes on, unless that fails.
 
         Raises:
             ModelError: the source cannot be converted.
@@ -113,50 +116,38 @@ class Workshop:
         except ModelError as error:
             return plain._replace(notes=(*plain.notes, f"not shared: {error}"))
 
-    def again(self, refused: ModelFile, share_bytes_min: int | None, reason: str) -> ModelFile:
-        """The same file from the beginning.
-
-        Raises:
-            ModelError: as `file`.
-        """
-        for entry in refused.entries:
-            self._cache.discard(entry)
-        made = self.file(share_bytes_min)
-        return made._replace(notes=(reason, *made.notes))
-
     def _plain(self) -> ModelFile:
-        """The ONNX file: the source itself, or what it is converted to."""
+        """The ONNX file: the source itself, or its conversion."""
+        plain = ModelFile(self._source)
         if self._source.suffix != WEIGHTS_SUFFIX:
-            return ModelFile(self._source)
+            return plain
         from cluster.models.convert_bert import VERSION as GRAPH_VERSION
 
-        return self._made(
-            ModelFile(self._source), "onnx", (GRAPH_VERSION,), "convert_bert", self._source
-        )
+        return self._made(plain, "onnx", (GRAPH_VERSION,), "convert_bert")
 
     def _shared(self, plain: ModelFile) -> ModelFile:
-        """The same, optimised for this processor, its weights in a file that all workers map."""
+        """The file optimised for this processor, its weights in a file that all workers map."""
         depends_on = (VERSION, load_runtime(self._name).__version__, processor(), *plain.entries)
-        made = self._made(plain, "shared", depends_on, "sharing", plain.path)
-        return made._replace(shared=True)
+        return self._made(plain, "shared", depends_on, "sharing")._replace(shared=True)
 
     def _made(
-        self, of: ModelFile, what: str, depends_on: Sequence[object], module: str, source: Path
+        self, of: ModelFile, what: str, depends_on: Sequence[object], module: str
     ) -> ModelFile:
-        """What ``python -m cluster.models.<module> SOURCE TARGET`` makes, or has made before."""
+        """The file that ``python -m cluster.models.<module> SOURCE TARGET`` makes, from the cache
+        if it is there.
+        """
         try:
             content = repr((self._cache.sha256(self._source), *depends_on)).encode()
             entry = f"{self._name}-{what}-{sha256_hex(content)[:16]}"
             made = self._cache.entry(
-                entry, lambda folder: self._run(module, source, folder / MODEL_FILE)
+                entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE)
             )
         except OSError as error:
             raise ModelError(
                 f"model {self._name!r}: the cache in {self._cache.folder} cannot be used: "
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
-        why = f"made {entry}: {made.reason}"
-        notes = of.notes if made.reason is None else (*of.notes, why)
+        notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
         return ModelFile(made.folder / MODEL_FILE, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path) -> None:
@@ -176,7 +167,7 @@ class Workshop:
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """What kind of processor this is and, where the system tells, each of its extensions."""
+    """The kind of this processor and, where the system tells, each of its extensions."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -186,8 +177,8 @@ def processor() -> str:
 
 
 def write_shared(source: Path, target: Path) -> None:
-    """Optimise the graph in ``source`` for this processor, and write it as ``target`` with its
-    weights, as they are and as laid out, in a file beside it.
+    """Optimise the graph in ``source`` for this processor and write it to ``target``, its weights,
+    plain and laid out, to a file beside it.
 
     Raises:
         ModelError: onnxruntime is missing.
@@ -202,11 +193,6 @@ def write_shared(source: Path, target: Path) -> None:
     }.items():
         options.add_session_config_entry(key, str(value))
     onnxruntime.InferenceSession(str(source), options, providers=[CPU], enable_fallback=False)
-
-
-def _first_provider(name: str, preference: Sequence[str]) -> str | None:
-    available = load_runtime(name).get_available_providers()
-    return next((provider for provider in preference if provider in available), None)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Arrays on the wire: a small typed header, then the raw numbers, to be looked at uncopied.
+"""Arrays on the wire: a small typed header, then the raw numbers, read without a copy.
 
-MessagePack would turn a picture into a list of boxed floats; pickle would run what a stranger
-sends. A tensor frame is
+MessagePack would turn a picture into a list of boxed floats; pickle would run a stranger's code. A
+tensor frame is
 
 =================  =============================================================================
 bytes              content
@@ -9,12 +9,11 @@ bytes              content
 0–1                ``b"T1"``: the format and its version
 2–3                length of the header, unsigned 16 bit, little-endian
 4 …                the header: MessagePack array ``[dtype, shape]``, see `Header`
-… multiple of 16   zeros, so that the numbers stand aligned
+… multiple of 16   zeros, so that the numbers are aligned
 … end              the numbers, little-endian, rows first (C order), as many as the shape says
 =================  =============================================================================
 
-Equal arrays of the same type give equal bytes. numpy is imported on first use, so that a
-coordinator, which never looks inside a payload, can do without it.
+Equal arrays of the same type give equal bytes. numpy is imported on first use.
 """
 
 from __future__ import annotations
@@ -31,25 +30,14 @@ from cluster.vocabulary.errors import ClusterError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-#: Ranks and sizes beyond these are a mistake or an attack; a message of the cluster is smaller
-#: anyway.
+#: A larger rank or size is a mistake or an attack; a message of the cluster is smaller anyway.
 DIMENSIONS_MAX = 8
 TENSOR_BYTES_MAX = 1 << 30
 
-Dtype: TypeAlias = Literal[
-    "bool",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
-]
+Dtype: TypeAlias = (
+    Literal["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+    | Literal["float16", "float32", "float64"]
+)
 Extent: TypeAlias = Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)]
 
 _MAGIC = b"T1"
@@ -58,11 +46,11 @@ _ALIGNMENT = 16
 
 
 class TensorError(ClusterError):
-    """An array that cannot be sent, or a frame that is no tensor; the message says why."""
+    """An array that cannot be sent, or a frame that is not a tensor; the message says why."""
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """What the numbers are: the type of one, by numpy's name, and how many along each axis."""
+    """numpy's name for the type of a number, and the array's shape."""
 
     dtype: Dtype
     shape: Annotated[tuple[Extent, ...], Meta(max_length=DIMENSIONS_MAX)]
@@ -72,12 +60,11 @@ _DECODER = msgspec.msgpack.Decoder(Header)
 
 
 def pack_tensor(array: ArrayLike) -> bytes:
-    """Frame an array, or what numpy makes an array of; the numbers are copied once.
+    """Frame an array, or anything numpy makes an array of; the numbers are copied once.
 
     Raises:
-        TensorError: a dtype without a place on the wire (objects, strings, dates, complex), more
-        than
-            `DIMENSIONS_MAX` axes or `TENSOR_BYTES_MAX` bytes, or nested lists of uneven lengths.
+        TensorError: the dtype is not in `Dtype` (objects, strings, dates, complex), there are more
+        than `DIMENSIONS_MAX` axes or `TENSOR_BYTES_MAX` bytes, or nested lists differ in length.
     """
     np = _numpy()
     try:
@@ -94,7 +81,7 @@ def pack_tensor(array: ArrayLike) -> bytes:
 
 
 def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
-    """The array in a frame: a read-only view of ``buffer``, which it keeps alive, not a copy.
+    """The array in a frame: a read-only view that keeps ``buffer`` alive, not a copy.
 
     Raises:
         TensorError: anything but exactly one frame as `pack_tensor` makes it.
@@ -141,7 +128,7 @@ def _little_endian(dtype: str) -> Any:
 
 
 def _check_size(header: Header, item_bytes: int) -> None:
-    # An axis of length 0 must not hide absurd lengths along the others: numpy refuses those raw.
+    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
     size_bytes = prod(max(1, extent) for extent in header.shape) * item_bytes
     if size_bytes > TENSOR_BYTES_MAX:
         raise TensorError(

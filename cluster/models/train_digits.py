@@ -1,19 +1,17 @@
-"""Where ``digits`` comes from: ``python -m cluster.models.train_digits`` trains and writes it.
+"""Trains and writes ``digits``: ``python -m cluster.models.train_digits [FOLDER]``.
 
 The data are the 1,797 handwritten digits bundled with scikit-learn (Alpaydin and Kaynak, *Optical
 Recognition of Handwritten Digits*, UCI Machine Learning Repository, CC BY 4.0): 8 × 8 pixels, each
-0 to 16. A fifth is held out, never trained on, and written beside the model, so that its accuracy
-can be asserted wherever it is timed, without scikit-learn. The same seed on the same machine gives
-the same files; another machine's arithmetic may differ in the last bit of a weight, but not in what
-the model is worth.
+0 to 16. A fifth is held out and written beside the model, so that its accuracy can be asserted
+wherever it is timed, without scikit-learn. The same seed on the same machine gives the same files;
+another machine may differ in the last bit of a weight, but not in accuracy.
 
 Needs scikit-learn and skl2onnx (the extra ``[dev]``).
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +28,7 @@ PIXEL_MAX = 16.0
 HIDDEN = (128, 64)
 EPOCHS_MAX = 200
 
-#: Of the ONNX operators; old enough for the runtimes that still drive old cards.
+#: The version of the ONNX operators, old enough for the runtimes of old cards.
 OPSET = 15
 
 
@@ -78,12 +76,12 @@ def train_digits(split: Split, seed: int = SEED, epochs_max: int = EPOCHS_MAX) -
     network = MLPClassifier(
         HIDDEN, alpha=1e-3, batch_size=64, max_iter=epochs_max, random_state=seed
     )
-    # One thread: the sums come out the same each time, and matrices so small gain nothing by more.
+    # With one thread sums are reproducible, and matrices this small gain nothing from more.
     with threadpool_limits(1), warnings.catch_warnings():
-        # Whether it was trained enough is judged by its accuracy.
+        # The accuracy decides whether it was trained enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(split.train_rows / PIXEL_MAX, split.train_labels)
-    # It learned on numbers of 0 to 1; folded into the first layer, the scale costs nothing later.
+    # It was trained on 0 to 1; the first layer takes the scale in.
     network.coefs_[0] /= PIXEL_MAX
     graph = to_onnx(
         network,
@@ -92,7 +90,7 @@ def train_digits(split: Split, seed: int = SEED, epochs_max: int = EPOCHS_MAX) -
         options={"zipmap": False},
         target_opset=OPSET,
     )
-    # The argmax over the labels is ours to take: what computes it here is not in every provider.
+    # Not every provider has the operators that pick the label, so they are cut off.
     pruned = select_model_inputs_outputs(graph, outputs=["probabilities"])
     used = {name for node in pruned.graph.node for name in node.input}
     kept = [constant for constant in pruned.graph.initializer if constant.name in used]
@@ -103,7 +101,7 @@ def train_digits(split: Split, seed: int = SEED, epochs_max: int = EPOCHS_MAX) -
 
 
 def measure_accuracy(model: bytes, rows: NDArray[Any], labels: NDArray[Any]) -> float:
-    """The share of ``rows``, float32[N, 64], that a model of `train_digits` labels right."""
+    """The share of ``rows``, float32[N, 64], that a model of `train_digits` labels correctly."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -111,14 +109,16 @@ def measure_accuracy(model: bytes, rows: NDArray[Any], labels: NDArray[Any]) -> 
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
-def write_digits(folder: Path, model: bytes, split: Split) -> float:
-    """Write ``model.onnx`` and ``held_out.npz`` if the model is good enough; its held-out accuracy.
+def write_digits(folder: Path = FOLDER, epochs_max: int = EPOCHS_MAX) -> float:
+    """Train, and write ``model.onnx`` and ``held_out.npz``; the held-out accuracy.
 
     Raises:
         ModelError: the accuracy is below `ACCURACY_MIN`; nothing is written.
     """
     import numpy as np
 
+    split = split_digits()
+    model = train_digits(split, epochs_max=epochs_max)
     accuracy = measure_accuracy(model, split.held_out_rows, split.held_out_labels)
     if accuracy < ACCURACY_MIN:
         raise ModelError(
@@ -134,29 +134,6 @@ def write_digits(folder: Path, model: bytes, split: Split) -> float:
     return accuracy
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write, and say how good it is; 1 if it is not good enough."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cluster.models.train_digits",
-        description="Train the digits model on scikit-learn's bundled digits and write its files.",
-    )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the split and of the training")
-    parser.add_argument("--epochs", type=int, default=EPOCHS_MAX, help="at most so many")
-    chosen = parser.parse_args(arguments)
-    split = split_digits(chosen.seed)
-    model = train_digits(split, chosen.seed, chosen.epochs)
-    try:
-        accuracy = write_digits(chosen.out, model, split)
-    except ModelError as error:
-        print(error)
-        return 1
-    right = round(accuracy * HELD_OUT_ROWS)
-    print(
-        f"held-out accuracy {accuracy:.4f} ({right} of {HELD_OUT_ROWS} rows), {len(model):,} bytes"
-    )
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    chosen = Path(sys.argv[1]) if sys.argv[1:] else FOLDER
+    print(f"held-out accuracy {write_digits(chosen):.4f}")

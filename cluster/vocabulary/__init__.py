@@ -1,1 +1,1 @@
-"""The words that everything else is written in, on the wire too."""
+"""The types that every other part, and the wire, is written in."""

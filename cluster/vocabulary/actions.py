@@ -1,7 +1,7 @@
-"""What to do: everything the scheduler ever asks for, in the imperative.
+"""Actions: everything the scheduler asks for, in the imperative.
 
-These are the wire's vocabulary from the coordinator to its peers: a codec turns each into frames
-for the worker or client that it names.
+These are the messages from the coordinator to its peers: a codec turns each into frames for the
+worker or client that it names.
 """
 
 from __future__ import annotations
@@ -17,36 +17,33 @@ from cluster.vocabulary.task import Count, Name, Seconds, Text
 
 
 class ToClient(msgspec.Struct, array_like=True):
-    """An action whose addressee is a client."""
+    """An action for a client."""
 
     client: Name
 
 
 class ToWorker(msgspec.Struct, array_like=True):
-    """An action whose addressee is a worker."""
+    """An action for a worker."""
 
     worker: Name
 
 
 class Accept(ToClient, array_like=True, tag=40):
-    """Tell a client that a submission is in, as run ``run``: each of its tasks will have one
-    outcome.
-    """
+    """Tell a client that a submission is accepted as ``run``: each task will have one outcome."""
 
     submission: Count
     run: Count
 
 
 class Refuse(ToClient, array_like=True, tag=41):
-    """Tell a client that nothing of a submission was taken, and why."""
+    """Tell a client that a whole submission was refused, and why."""
 
     submission: Count
     reason: Text
 
 
 class Deliver(ToClient, array_like=True, tag=42):
-    """Give a client the outcomes of positions ``start …``: one each, ``b""`` where a failure
-    stands.
+    """Give a client the outcomes of positions ``start …``: one each, ``b""`` for a failure.
 
     ``stamps`` is empty, or for a traced submission five times in seconds: received, assigned
     (coordinator's clock), started, ended (worker's clock), result received (coordinator's clock).
@@ -60,7 +57,7 @@ class Deliver(ToClient, array_like=True, tag=42):
 
 
 class Report(ToClient, array_like=True, tag=43):
-    """Answer a client's question; ``error`` says why there is no answer."""
+    """Answer a client's request; ``error`` says why it failed."""
 
     request: Count
     status: Status | None = None
@@ -68,16 +65,14 @@ class Report(ToClient, array_like=True, tag=43):
 
 
 class Greet(ToClient, array_like=True, tag=44):
-    """Answer a client's heartbeat: this coordinator is there, had ``heartbeat_s`` set, and took in
-    what the client has ``received``.
-    """
+    """Answer a client's heartbeat: the period of heartbeats, and the ``received`` it took in."""
 
     heartbeat_s: Seconds
     received: Numbers = []
 
 
 class Offer(ToClient, array_like=True, tag=45):
-    """Tell a client that a worker keeps a large result for it, to be fetched under ``lease``."""
+    """Tell a client that a worker stores a large result, to be fetched under ``lease``."""
 
     submission: Count
     position: Count
@@ -86,7 +81,7 @@ class Offer(ToClient, array_like=True, tag=45):
 
 
 class DeliverChunk(ToClient, array_like=True, tag=46):
-    """Give a client a chunk it asked for, from ``offset`` of the result on."""
+    """Give a client a requested chunk, from ``offset`` of the result."""
 
     submission: Count
     position: Count
@@ -96,8 +91,8 @@ class DeliverChunk(ToClient, array_like=True, tag=46):
 
 
 class Confirm(ToClient, array_like=True, tag=47):
-    """Tell a client that what it fetched under ``lease`` is the task's outcome; ``stamps`` as in
-    Deliver.
+    """Tell a client that the result it fetched under ``lease`` is the task's outcome; ``stamps`` as
+    in Deliver.
     """
 
     submission: Count
@@ -107,9 +102,7 @@ class Confirm(ToClient, array_like=True, tag=47):
 
 
 class Withdraw(ToClient, array_like=True, tag=48):
-    """Tell a client that nothing more is to be had under ``lease``: its worker is lost, or the task
-    is over.
-    """
+    """Tell a client that ``lease`` has no more chunks: its worker is lost, or the task is over."""
 
     submission: Count
     position: Count
@@ -117,7 +110,7 @@ class Withdraw(ToClient, array_like=True, tag=48):
 
 
 class Welcome(ToWorker, array_like=True, tag=50):
-    """Take a worker in under an epoch, and tell it how often to send a heartbeat."""
+    """Admit a worker under an epoch, and tell it the period of its heartbeats."""
 
     incarnation: Count
     epoch: Count
@@ -142,7 +135,7 @@ class Recall(ToWorker, array_like=True, tag=52):
 
 
 class Cancel(ToWorker, array_like=True, tag=53):
-    """Tell a worker that nobody wants these positions of a lease; no positions means all of it."""
+    """Tell a worker to drop these positions of a lease; no positions means all of it."""
 
     epoch: Count
     lease: Count
@@ -150,14 +143,14 @@ class Cancel(ToWorker, array_like=True, tag=53):
 
 
 class Disconnect(ToWorker, array_like=True, tag=54):
-    """Tell a worker that its epoch is over: it may drop what it holds and join again."""
+    """Tell a worker that its epoch is over: it may drop its leases and join again."""
 
     epoch: Count
     reason: Text
 
 
 class Read(ToWorker, array_like=True, tag=55):
-    """Ask a worker for ``size_bytes`` from ``offset`` on of a result that it keeps."""
+    """Ask a worker for ``size_bytes`` from ``offset`` of a result that it stores."""
 
     epoch: Count
     lease: Count

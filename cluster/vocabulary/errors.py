@@ -1,4 +1,4 @@
-"""What a user of the cluster may have to catch."""
+"""The exceptions that a user of the cluster may catch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class ClusterError(Exception):
-    """Anything the cluster itself reports."""
+    """The root of all errors that the cluster reports."""
 
 
 class ProtocolError(ClusterError):
@@ -14,13 +14,11 @@ class ProtocolError(ClusterError):
 
 
 class Unreachable(ClusterError):
-    """Nobody answered at the endpoint in time."""
+    """No answer from the endpoint in time."""
 
 
 class Busy(ClusterError):
-    """The coordinator refused a submission at one of its bounds; the message says which. Try again
-    later.
-    """
+    """The coordinator refused a submission at a bound, named in the message; try again later."""
 
 
 class TaskError(ClusterError):
@@ -40,7 +38,7 @@ class TaskDeadLettered(TaskError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` if something known is close, else nothing; it ends an error."""
+    """``; did you mean 'x'?`` to end an error with, or "" if no known word is close."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, list(known), n=1)

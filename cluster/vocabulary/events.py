@@ -1,8 +1,7 @@
-"""What happened: everything the scheduler is ever told, in the past tense.
+"""Events: everything the scheduler is told, in the past tense.
 
-All but the last are also the wire's vocabulary towards the coordinator: a codec turns frames into
-these and nothing else, so that what a peer can say is exactly what this file lists. Times are
-seconds on the sender's monotonic clock.
+All but the last are also the messages to the coordinator: a codec turns frames into these and
+nothing else. Times are seconds on the sender's monotonic clock.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
 
 
 class TasksSubmitted(msgspec.Struct, array_like=True, tag=1):
-    """A client handed in a run: tasks of one kind with equal attributes, payloads as a column.
+    """A client submitted a run: tasks of one kind with equal attributes, payloads as a column.
 
-    ``submission`` counts up per client and makes a repeated message harmless. ``sent_at`` asks for
-    a trace.
+    ``submission`` counts up per client, so that a repeated message is harmless. ``sent_at`` asks
+    for a trace.
     """
 
     client: Name
@@ -56,7 +55,7 @@ class TasksSubmitted(msgspec.Struct, array_like=True, tag=1):
 
 
 class TasksCancelled(msgspec.Struct, array_like=True, tag=2):
-    """A client no longer wants some tasks of a submission; no positions means all of them."""
+    """A client cancelled some tasks of a submission; no positions means all of them."""
 
     client: Name
     submission: Count
@@ -64,10 +63,10 @@ class TasksCancelled(msgspec.Struct, array_like=True, tag=2):
 
 
 class ClientHeartbeat(msgspec.Struct, array_like=True, tag=3):
-    """A client is alive, needs nothing below submission ``floor`` nor anything in ``received``.
+    """A client is alive and has all of the submissions below ``floor`` and in ``received``.
 
-    ``waiting`` holds pairs (submission, results received so far) that it has had no news of for
-    long; ``partly`` the positions (submission, start, stop) it has of those that are not over.
+    ``waiting`` holds pairs (submission, results received so far) without news for long; ``partly``
+    holds the received positions (submission, start, stop) of unfinished submissions.
     """
 
     client: Name
@@ -78,20 +77,20 @@ class ClientHeartbeat(msgspec.Struct, array_like=True, tag=3):
 
 
 class ClientLeft(msgspec.Struct, array_like=True, tag=4):
-    """A client closed; what it had submitted is of no use to anyone."""
+    """A client closed; its tasks are no longer needed."""
 
     client: Name
 
 
 class StatusRequested(msgspec.Struct, array_like=True, tag=5):
-    """Somebody asked how the cluster is."""
+    """A client asked for the cluster's status."""
 
     client: Name
     request: Count
 
 
 class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
-    """An operator asked for another assignment policy, by its registered name."""
+    """An operator chose another assignment policy, by its registered name."""
 
     client: Name
     request: Count
@@ -99,7 +98,7 @@ class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
 
 
 class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
-    """A client has room for ``size_bytes`` from ``offset`` on of a result kept under a lease."""
+    """A client has room for ``size_bytes`` from ``offset`` of a result stored under a lease."""
 
     client: Name
     submission: Count
@@ -110,7 +109,7 @@ class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
 
 
 class StreamReceived(msgspec.Struct, array_like=True, tag=8):
-    """A client has every byte of a result that was kept under a lease."""
+    """A client has every byte of a result that was stored under a lease."""
 
     client: Name
     submission: Count
@@ -119,10 +118,9 @@ class StreamReceived(msgspec.Struct, array_like=True, tag=8):
 
 
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
-    """A worker process is there. ``incarnation`` grows each time a process starts under the same
-    name.
+    """A worker process started; ``incarnation`` grows with each process of the same name.
 
-    ``capacity`` tasks run at once in it, and it never holds more than ``credit``.
+    It runs ``capacity`` tasks at once and never holds more than ``credit``.
     """
 
     worker: Name
@@ -146,9 +144,7 @@ class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
 
 
 class TasksFinished(msgspec.Struct, array_like=True, tag=12):
-    """A worker went through positions ``start …`` of a lease: one outcome each, ``b""`` where a
-    failure stands.
-    """
+    """A worker finished positions ``start …`` of a lease: an outcome each, ``b""`` if failed."""
 
     worker: Name
     epoch: Count
@@ -161,7 +157,7 @@ class TasksFinished(msgspec.Struct, array_like=True, tag=12):
 
 
 class TasksReleased(msgspec.Struct, array_like=True, tag=13):
-    """A worker gave back, unstarted, the tail of a lease from position ``start`` on."""
+    """A worker gave back the unstarted tail of a lease, from position ``start``."""
 
     worker: Name
     epoch: Count
@@ -170,14 +166,14 @@ class TasksReleased(msgspec.Struct, array_like=True, tag=13):
 
 
 class WorkerDraining(msgspec.Struct, array_like=True, tag=14):
-    """A worker wants no more work and will leave when it has finished what it holds."""
+    """A worker takes no more work and will leave when it has finished its leases."""
 
     worker: Name
     epoch: Count
 
 
 class WorkerLeft(msgspec.Struct, array_like=True, tag=15):
-    """A worker is going, for a ``reason``; it will not send results for anything it still holds."""
+    """A worker leaves for a ``reason`` and will send no results for its leases."""
 
     worker: Name
     epoch: Count
@@ -185,8 +181,8 @@ class WorkerLeft(msgspec.Struct, array_like=True, tag=15):
 
 
 class ResultStored(msgspec.Struct, array_like=True, tag=16):
-    """A worker has the result of a task, too large for a report, and keeps it to be fetched. It
-    says so again with each heartbeat; later positions of the lease wait behind it.
+    """A worker stores a result that is too large for a report, to be fetched. It repeats this with
+    each heartbeat; later positions of the lease wait behind it.
     """
 
     worker: Name
@@ -199,7 +195,7 @@ class ResultStored(msgspec.Struct, array_like=True, tag=16):
 
 
 class ChunkRead(msgspec.Struct, array_like=True, tag=17):
-    """A worker read a chunk of a result it keeps, from ``offset`` on."""
+    """A worker read a chunk of a stored result, from ``offset``."""
 
     worker: Name
     epoch: Count
@@ -210,7 +206,7 @@ class ChunkRead(msgspec.Struct, array_like=True, tag=17):
 
 
 class WorkerLost(msgspec.Struct):
-    """The transport found a worker unreachable. Never on the wire: nobody speaks for the dead."""
+    """The transport found a worker unreachable. Never on the wire, or a peer could claim it."""
 
     worker: Name
     reason: Text

@@ -1,7 +1,7 @@
 """The life of a task as a table: from which state, by what cause, to which state.
 
-The scheduler looks every move up here, so a move that is not in the table is a bug that shows at
-once. ``python -m cluster.vocabulary.lifecycle`` generates the README's picture from it.
+The scheduler looks up every move here, so a move that is not in the table fails at once.
+``python -m cluster.vocabulary.lifecycle`` prints the README's picture of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cluster.vocabulary.task import State
 
 
 class Cause(StrEnum):
-    """What made a task change its state."""
+    """Why a task changed its state."""
 
     ASSIGNED = "assigned"
     FINISHED = "finished"

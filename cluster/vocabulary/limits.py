@@ -1,6 +1,4 @@
-"""The clocks and the bounds of the scheduler: every queue, cache and history has one, and says what
-happens there.
-"""
+"""The scheduler's periods and bounds. Every queue, cache and history has a bound."""
 
 from __future__ import annotations
 
@@ -17,18 +15,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds, sizes in tasks, bytes or entries.
 
     At ``tasks``, ``payload_bytes``, ``retained_bytes``, ``submissions_per_client`` and ``clients``
-    a submission is refused with the bound as its reason; at ``workers`` a worker is.
-    ``history_runs`` and ``story_entries`` forget the oldest.
+    a submission is refused, and the reason names the bound; at ``workers`` a worker is refused.
+    ``history_runs`` and ``story_entries`` drop the oldest.
 
-    A client that has not read as many bytes of results as are left of ``retained_bytes`` is held
-    back: its tasks wait until it has read (unread.py), so one gets half of it and never all. What
-    workers held by then still comes in, and a message for each task that ends without a worker. So
-    kept are at most ``retained_bytes``, a result for each task that the workers' credit lets them
-    hold, and those messages. If workers hold more than half of it at once, a client that does not
-    read may stop the others, for ``client_liveness_s`` if it is gone.
+    ``retained_bytes`` bounds the results that clients have not read. A client with more unread
+    bytes than are left of it is held back (backpressure.py): its tasks wait until it reads, so one
+    client gets half of the bound and never all. Tasks that workers already hold still come in, as
+    does a message for each task that ends without a worker. So the coordinator keeps at most
+    ``retained_bytes``, one result for each task within the workers' credit, and those messages. If
+    workers hold more than half of the bound at once, a client that does not read may stop the
+    others; if it is gone, for ``client_liveness_s``.
 
-    A result over ``stream_bytes`` stays with its worker until its client has fetched it, in chunks
-    of ``chunk_bytes``; over ``result_bytes`` it is a failure. A worker that keeps
+    A worker stores a result over ``stream_bytes`` until the client has fetched it in chunks of
+    ``chunk_bytes``; a result over ``result_bytes`` is a failure. A worker that stores
     ``stored_result_bytes`` or more begins no further lease until some are fetched.
     """
 
@@ -54,10 +53,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def most_inline_bytes(self) -> int:
-        """Up to how many bytes a result travels in a report."""
+        """The largest result that travels in a report."""
         return min(self.stream_bytes, self.message_bytes // 2)
 
     @property
     def most_chunk_bytes(self) -> int:
-        """The size of a chunk, so that it fits into a message."""
+        """The size of a chunk, small enough for a message."""
         return min(self.chunk_bytes, self.message_bytes // 2)

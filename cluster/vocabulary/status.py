@@ -1,4 +1,4 @@
-"""How the cluster is, as plain data: what ``perfkit cluster status`` prints and a program reads."""
+"""The cluster's status as plain data, for ``perfkit cluster status`` and for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cluster.vocabulary.task import NO_LOAD, Gpu, Load
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One worker as the coordinator sees it; ``silent_s`` is the time since it was last heard."""
+    """One worker as the coordinator sees it; ``silent_s`` is the time since its last message."""
 
     worker: str
     epoch: int
@@ -28,7 +28,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole cluster: counts of tasks by state, of what was dropped, and the workers."""
+    """The whole cluster: tasks by state, bytes held, counters and workers."""
 
     policy: str
     clients: int

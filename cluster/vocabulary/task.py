@@ -1,7 +1,7 @@
-"""The vocabulary of work: what a task is, what it may ask for, and how it can end.
+"""Tasks: what they are, what they may ask for, and how they end.
 
-Tasks that arrive together and share every attribute are one *run*. A task has no object of its own:
-it is a position in a run, so its identity is the pair (run, position).
+Tasks that arrive together and share every attribute are one *run*. A task has no object of its own;
+its identity is the pair (run, position).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
 
 
 class TaskId(NamedTuple):
-    """A task: the run it came in and its place there, counted from 0."""
+    """A task: its run and its position there, from 0."""
 
     run: RunId
     position: int
@@ -36,7 +36,7 @@ class Priority(IntEnum):
 
 
 class State(StrEnum):
-    """Where a task is in its life. The last four are terminal."""
+    """The state of a task. The last four are terminal."""
 
     QUEUED = "queued"
     ASSIGNED = "assigned"
@@ -47,7 +47,7 @@ class State(StrEnum):
 
 
 class Backoff(StrEnum):
-    """How the wait before the next attempt grows with the number of attempts made."""
+    """How the wait before the next attempt grows with the attempts made."""
 
     FIXED = "fixed"
     LINEAR = "linear"
@@ -55,7 +55,7 @@ class Backoff(StrEnum):
 
 
 class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker must offer before it may be given the task; None asks for nothing."""
+    """What a worker must offer to be given the task; None asks for nothing."""
 
     model: Name | None = None
     min_vram_bytes: Count = 0
@@ -63,11 +63,11 @@ class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How often a task whose handler raised is tried again, and after what wait.
+    """How often a task is tried if its handler raises, and the wait between attempts.
 
     The wait before attempt n + 1 is ``base_s`` (fixed), ``base_s * n`` (linear) or ``base_s * 2 **
     (n - 1)`` (exponential), at most ``max_s``, then multiplied by a random factor in ``[1 - jitter,
-    1]`` so that tasks that failed together do not come back together.
+    1]``, so that tasks that failed together are not retried together.
     """
 
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 1
@@ -77,7 +77,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     jitter: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
 
     def wait_s(self, attempts: int, chance: float) -> float:
-        """Seconds to wait after so many failed attempts; ``chance`` is uniform in [0, 1)."""
+        """Seconds to wait after ``attempts`` failures; ``chance`` is uniform in [0, 1)."""
         if self.backoff is Backoff.FIXED:
             wait = self.base_s
         elif self.backoff is Backoff.LINEAR:
@@ -88,9 +88,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """Why one task of a run has no result: its position, the state it ended in, and the error in
-    words.
-    """
+    """Why one task of a run has no result: its position, the error and its final state."""
 
     position: Count
     error: Text
@@ -99,16 +97,16 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One graphics card a worker may use: its family (``polaris``, ``vega`` …) and its memory."""
+    """A graphics card of a worker: its family (``polaris``, ``vega`` …) and its memory."""
 
     family: Name
     vram_total_bytes: Count
 
 
 class Load(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker last said of its host; None is unknown.
+    """The state of a worker's host at its last heartbeat; None is unknown.
 
-    ``gpu_trouble`` says why none of its cards is fit for work: it is given none until that is gone.
+    ``gpu_trouble`` says why none of its cards can work; the worker gets no tasks until it is None.
     """
 
     rss_bytes: Count | None = None

@@ -1,8 +1,8 @@
-"""Who runs the tasks, by name: this cluster, a pool of processes, or one of its peers.
+"""Engines that run tasks, by name: this cluster, a pool of processes, Dask and Ray.
 
-One protocol for all, so that a program which has outgrown one coordinator changes a name and not
-its code, and so that a benchmark puts the same tasks to each. A peer's package is imported when
-its engine is made and not before.
+They share one protocol, so that a program that outgrows one coordinator changes a name and no code,
+and so that a benchmark gives each the same tasks. A peer's package is imported when its engine is
+made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from perfkit.engines.base import Engine
 
 __all__ = ["ENGINES", "Engine", "MissingExtra", "make_engine"]
 
-#: Every engine there is, and where its class is.
+#: Every engine's class, as ``"module:attribute"``.
 ENGINES: Mapping[str, str] = {
     "local": "perfkit.engines.local:LocalEngine",
     "zmq": "perfkit.engines.zmq:ZmqEngine",
@@ -25,19 +25,18 @@ ENGINES: Mapping[str, str] = {
 
 
 class MissingExtra(ClusterError):
-    """An engine whose packages are not installed; the message says how to install them."""
+    """An engine's packages are not installed; the message says how to install them."""
 
 
 def make_engine(
     name: str, *, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
 ) -> Engine:
-    """An engine of so many worker processes on this machine, to be entered.
+    """An engine with `workers` processes on this machine, to be entered.
 
-    Every worker offers `cluster.work.workloads:HANDLERS` and `models`. `spec` says how a cluster is
-    built; only zmq has one.
+    Every worker offers `cluster.work.workloads:HANDLERS` and `models`. `spec` is for zmq only.
 
-    Raises ClusterError when there is no such engine or it can't have so many workers, MissingExtra
-    when its packages are not installed.
+    Raises ClusterError for an unknown engine or fewer than one worker, MissingExtra when its
+    packages are not installed.
     """
     if name not in ENGINES:
         hint = did_you_mean(name, ENGINES)

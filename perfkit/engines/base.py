@@ -1,12 +1,11 @@
-"""What every engine promises, and what those without a coordinator of ours have in common.
+"""The protocol of every engine, and the shared part of the engines that are not this cluster.
 
-Work is named, never shipped: each worker process loads the same handlers and models and looks the
-kind up. An engine that is no cluster of ours is handed *columns*, many payloads of one kind, and
-the worker's own code answers them, so that a failed task fails alone and in the same words wherever
-it ran. The peers' own advice for tiny tasks is the same: make them larger. How much larger is one
-rule for all of them. It has its price, which a figure of a map does not show: a column is one unit
-to its peer, placed, lost and given up as a whole. What a peer does task by task is what `submit`
-shows.
+Work is named, never shipped: each worker process loads the same handlers and models and looks up
+the kind. The other engines get *columns*, many payloads of one kind, which are answered by this
+cluster's worker code, so that a failed task fails alone and with the same message everywhere. The
+peers advise the same for tiny tasks: make them larger. One rule sets the size for all. The price,
+which the figures of a map do not show: a peer places, loses and cancels a column as a whole.
+`submit` shows how a peer handles single tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import CancelledError, Future
 from functools import cache
-from types import TracebackType
 from typing import ClassVar, Self, TypeAlias
 
 from cluster.models.inference import model_handlers
@@ -31,25 +29,24 @@ from cluster.work.workloads import HANDLERS
 #: The results of a column of payloads, ``b""`` where a failure stands, and the failures.
 Column: TypeAlias = tuple[list[bytes], list[Failure]]
 
-#: A map whose length is known is cut as multiprocessing.Pool.map cuts it: evenly, so many for each
-#: worker, which leaves the last to finish little to be waited for.
+#: A map of known length is cut evenly as by multiprocessing.Pool.map, this many columns for each
+#: worker, so that the last column to finish is short.
 COLUMNS_PER_WORKER = 4
 COLUMN_TASKS_MAX = 1_000
-#: Of a map whose length is unknown: its first result should not wait for a thousand others.
+#: For a map of unknown length, whose first result should not wait for a thousand others.
 COLUMN_TASKS = 16
-#: A payload is bounded as it is in a cluster, so that what runs on one engine runs on all.
+#: The cluster's bound, so that a program that runs on one engine runs on all.
 MESSAGE_BYTES = BASELINE.limits.message_bytes
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 
 
 class Engine(ABC):
-    """Worker processes on this machine that answer tasks by name, for as long as a with block
-    lasts.
+    """Worker processes on this machine that answer tasks by name, while a with block lasts.
 
-    When it is entered every worker has loaded its handlers and models. Methods may be called from
-    any thread. Raises ClusterError for a number of workers that makes no sense and, when entered,
-    for workers that do not come up.
+    Once it is entered, every worker has loaded its handlers and models. Methods may be called from
+    any thread. Raises ClusterError for fewer than one worker and, when entered, for workers that do
+    not come up.
     """
 
     name: ClassVar[str]
@@ -69,26 +66,26 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
-        """Hand in one task; its future has the result, or TaskFailed with the handler's words.
+        """Submit one task; its future has the result, or TaskFailed with the handler's message.
 
-        Raises ClusterError for a kind that no worker offers or an engine that does not run,
+        Raises ClusterError for a kind that no worker offers or an engine that is not running,
         TypeError for a payload that is not bytes.
         """
 
     @abstractmethod
     def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
-        """The results of many like tasks, in order; payloads are read a bounded window ahead.
+        """The results of many tasks of a kind, in order; payloads are read a bounded window ahead.
 
-        A failed task raises TaskFailed where its result would have been. Raises as submit does.
+        A failed task raises TaskFailed in the place of its result. Raises as submit does.
         """
 
     @abstractmethod
     def _start(self) -> None:
-        """Bring up every worker."""
+        """Start every worker."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """End every process, whatever of _start was done; unfinished tasks are given up."""
+        """End every process, even after a _start that failed; unfinished tasks are lost."""
 
     def start(self) -> Self:
         """Start every process; returns when every worker is ready."""
@@ -107,7 +104,7 @@ class Engine(ABC):
         return self
 
     def close(self) -> None:
-        """Stop every process; what is not done is cancelled. Safe to call twice."""
+        """Stop every process; unfinished tasks are cancelled. Safe to call twice."""
         if self._open:
             self._open = False
             self._stop()
@@ -115,12 +112,7 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check(self, kind: str) -> None:
@@ -134,7 +126,7 @@ class Engine(ABC):
 
 
 class ColumnEngine(Engine):
-    """An engine that answers columns, one future for each; only that is left to the subclass."""
+    """An engine that answers columns, one future for each; subclasses send them."""
 
     def __init__(
         self, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
@@ -144,7 +136,7 @@ class ColumnEngine(Engine):
 
     @abstractmethod
     def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
-        """Have a worker call `answer`. Cancelling the future gives up what is not started."""
+        """Have a worker call `answer`. Cancelling the future drops a column not yet started."""
 
     def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
         """A column of one."""
@@ -168,7 +160,7 @@ class ColumnEngine(Engine):
         return future
 
     def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
-        """Columns in flight, as a client of a cluster keeps them."""
+        """Results in order, with a window of columns in flight as in a cluster's client."""
         self._check(kind)
         in_flight: deque[tuple[Chunk, Future[Column]]] = deque()
 
@@ -190,7 +182,7 @@ class ColumnEngine(Engine):
         return reader.read()
 
     def close(self) -> None:
-        """Stop every process; what is not done is cancelled. Safe to call twice."""
+        """Stop every process; unfinished tasks are cancelled. Safe to call twice."""
         try:
             super().close()
         finally:
@@ -198,7 +190,7 @@ class ColumnEngine(Engine):
                 sent.cancel()
 
     def _column_tasks(self, payloads: Iterable[bytes]) -> int:
-        """How many tasks go into a column of a map."""
+        """The number of tasks in a column of a map."""
         if not isinstance(payloads, Sized):
             return COLUMN_TASKS
         columns = COLUMNS_PER_WORKER * self.workers
@@ -213,7 +205,7 @@ class ColumnEngine(Engine):
             ) from error
 
     def _follow(self, sent: Future[Column], settle: Callable[[Column | Exception], None]) -> None:
-        """Pass on what becomes of a column, once."""
+        """Pass on the outcome of a column, once."""
 
         def done(sent: Future[Column]) -> None:
             self._pending.discard(sent)
@@ -232,14 +224,12 @@ class ColumnEngine(Engine):
 
 
 def load(models: tuple[str, ...]) -> None:
-    """In a worker process: get ready to answer every kind. Raises ModelError for a model that
-    can't be loaded.
-    """
+    """In a worker process: load every handler and model. Raises ModelError."""
     _offered(models)
 
 
 def answer(models: tuple[str, ...], kind: str, payloads: list[bytes]) -> Column:
-    """In a worker process: the outcome of each payload, by the code that a cluster's worker has."""
+    """In a worker process: the outcome of each payload, by the code of a cluster's worker."""
     results: list[bytes] = []
     failures: list[Failure] = []
     sort_out(try_some(_offered(models)[kind], payloads, 0, ()), 0, results, failures)
@@ -248,7 +238,7 @@ def answer(models: tuple[str, ...], kind: str, payloads: list[bytes]) -> Column:
 
 @cache
 def _offered(models: tuple[str, ...]) -> Handlers:
-    """What this process can do; a worker that was replaced loads it with its first task."""
+    """This process's handlers; a replaced worker loads them with its first task."""
     offered = Handlers()
     offered.update(HANDLERS)
     if models:

@@ -1,9 +1,8 @@
 """Dask as an engine: a scheduler in this process, each worker a process with one thread.
 
-Used as its documentation advises: futures come from ``Client.get_executor``, which is its way to
-``concurrent.futures``, and a map is cut into columns, because a task costs its scheduler up to a
-millisecond whatever it does. Everything else is as Dask configures itself. Like the local engine's,
-its workers are spawned.
+Used as its documentation advises: futures come from ``Client.get_executor``, its interface to
+``concurrent.futures``, and a map is cut into columns, because any task costs its scheduler up to a
+millisecond. Everything else is Dask's default. Like the local engine's, its workers are spawned.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class DaskEngine(ColumnEngine):
                 threads_per_worker=1,
                 processes=True,
                 host=LOOPBACK,
-                # Its scheduler always serves its health over HTTP: at a free port, and no more.
+                # Its scheduler always serves its health over HTTP: a free port, no dashboard.
                 dashboard_address=f"{LOOPBACK}:0",
                 scheduler_kwargs={"dashboard": False, "local_directory": folder},
                 local_directory=folder,

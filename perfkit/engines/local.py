@@ -1,7 +1,7 @@
-"""The embedded default: the standard library's pool of processes, with nothing to install or find.
+"""The embedded default: the standard library's pool of processes, with nothing to install.
 
-Workers are spawned, never forked: a fork would copy the locks and sockets of whatever else runs in
-this process. As always with spawn, a script that uses it needs ``if __name__ == "__main__"``.
+Workers are spawned: a fork would copy the locks and sockets of this process's other threads. As
+always with spawn, a script that uses it needs ``if __name__ == "__main__"``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import ClassVar
 from perfkit.engines import base
 from perfkit.engines.base import Column, ColumnEngine, answer, load
 
-#: In a worker process, while its pool starts.
+#: Set in a worker process while its pool starts.
 _ALL_HERE: Barrier | None = None
 
 
 class LocalEngine(ColumnEngine):
-    """A ``ProcessPoolExecutor``. When one of its workers dies, so do all: it is started anew."""
+    """A ``ProcessPoolExecutor``. When one worker dies all do; enter the engine again."""
 
     name: ClassVar[str] = "local"
     _pool: ProcessPoolExecutor | None = None
@@ -57,7 +57,7 @@ class LocalEngine(ColumnEngine):
 
 
 def _begin(lifeline: Connection, all_here: Barrier, stop_timeout_s: float) -> None:
-    """In a new worker: leave Ctrl-C to the parent, and don't outlive it."""
+    """In a new worker: ignore Ctrl-C, which the parent handles, and end with the parent."""
     global _ALL_HERE
     _ALL_HERE = all_here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,7 +65,7 @@ def _begin(lifeline: Connection, all_here: Barrier, stop_timeout_s: float) -> No
     def end_with_parent() -> None:
         with contextlib.suppress(EOFError, OSError):
             lifeline.recv_bytes()
-        # The parent closed it, or died: what was started has this long to end.
+        # The parent closed it or died; a running task has this long to end.
         time.sleep(stop_timeout_s)
         os._exit(1)
 
@@ -73,7 +73,7 @@ def _begin(lifeline: Connection, all_here: Barrier, stop_timeout_s: float) -> No
 
 
 def _load(models: tuple[str, ...]) -> None:
-    """In a new worker: get ready, and wait for the others so that each of them does."""
+    """In a new worker: load, and wait for the others, so that each worker loads."""
     assert _ALL_HERE is not None
     try:
         load(models)

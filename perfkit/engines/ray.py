@@ -1,8 +1,8 @@
 """Ray as an engine: an instance of its own on this machine, an actor for each worker.
 
-Used as its documentation advises: what is expensive to load lives in actors and not in tasks,
-tiny tasks go in batches, and calls are pipelined, queued at an actor before it is done with the one
-before. Ray does not choose among actors, so the one with the fewest calls in flight is taken.
+Used as its documentation advises: expensive state lives in actors, tiny tasks go in batches, and
+calls are pipelined, queued at an actor before its last call is done. Ray does not choose among
+actors, so the one with the fewest calls in flight is chosen here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, ClassVar
 
-# Read by Ray when it is imported or first started, by its processes too; who has set one keeps it.
+# Ray and its processes read these at import or first start; a user's own settings stay.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# The name is history: without it Ray binds to every address of the machine, even for itself alone.
+# Despite its name: without it Ray binds to every address of the machine.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-# Ray's own processes must know each other. Without a token here it leaves one in the home folder.
+# Ray's processes need a token; without this one Ray writes one to the home folder.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -30,16 +30,16 @@ from perfkit.engines import base
 from perfkit.engines.base import Column, ColumnEngine, answer, load
 
 LOOPBACK = "127.0.0.1"
-#: Its shared memory holds columns in flight; left alone it takes a third of the machine.
+#: The shared memory for columns in flight; Ray's default is a third of the machine's.
 OBJECT_STORE_BYTES = 256 << 20
 
 
 class RayEngine(ColumnEngine):
     """A local Ray instance with as many CPUs as workers, without a dashboard.
 
-    When this process is killed outright, Ray's agents notice within a minute or so and end too.
-    There is one Ray in a process: entering raises ClusterError where it runs already, or where it
-    would listen beyond loopback because it was imported before this module.
+    If this process is killed, Ray's agents notice within a minute or so and end too. A process has
+    one Ray: entering raises ClusterError if it is running already, or if it would listen beyond
+    loopback because it was imported before this module.
     """
 
     name: ClassVar[str] = "ray"
@@ -82,8 +82,8 @@ class RayEngine(ColumnEngine):
             number = self._in_flight.index(min(self._in_flight))
             self._in_flight[number] += 1
 
-        # What nobody wants any more runs all the same: a call that Ray cancels in an actor's queue
-        # now and then keeps it from ever answering the calls behind it (2.60).
+        # Cancelled calls still run: if Ray cancels one in an actor's queue, the actor sometimes
+        # never answers the calls behind it (2.60).
         def done(sent: Future[Column]) -> None:
             with self._lock:
                 self._in_flight[number] -= 1
@@ -94,14 +94,14 @@ class RayEngine(ColumnEngine):
 
 
 class RayWorker:
-    """What runs in a worker's process."""
+    """The actor in a worker's process."""
 
     def __init__(self, models: tuple[str, ...]) -> None:
         self._models = models
         load(models)
 
     def ready(self) -> None:
-        """Answered when the models are loaded."""
+        """Returns when the models are loaded."""
 
     def answer(self, kind: str, payloads: list[bytes]) -> Column:
         """The outcome of each payload."""

@@ -1,14 +1,13 @@
 """The packed codec: everything for one peer in one frame, decoded straight into typed structs.
 
-Frames and sends are what costs, bytes hardly do (docs/techniques.md has the figures), so a message
-is an array without field names, many messages share a frame, and payloads travel inside it as a
-column. Only payloads so large that copying them would cost more than a frame follow as frames of
-their own, and the coordinator hands those on as it got them.
+Frames and sends cost much, bytes little (docs/techniques.md has the figures). So a message is an
+array without field names, many messages share a frame, and payloads travel inside it as a column.
+A payload whose copy would cost more than a frame follows in a frame of its own, which the
+coordinator forwards uncopied.
 
-The schema is compiled once, when this module is imported: msgspec's decoder knows every type and
-every bound beforehand, so hostile bytes are refused at the first value that does not fit. A frame
-so large that a multitude of tiny values could hide in it is taken apart message by message, and
-given up as soon as there are too many.
+The schema is compiled once, at import: msgspec's decoder knows every type and bound, so hostile
+bytes are refused at the first value that does not fit. A frame large enough to hide very many tiny
+values is decoded message by message, and refused at too many values.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ VERSION: Final = 2
 #: from this size on a payload is a frame of its own
 ATTACH_BYTES: Final = 32_768
 MAX_MESSAGES: Final = 4_096
-#: what a frame holds is counted from this size on: a byte can become thirty in memory
+#: from this size on the values of a frame are counted: a byte can become thirty in memory
 COUNTED_BYTES: Final = 1 << 20
-#: the messages that carry a column, and under which name
+#: the messages with a column of bytes, and its name
 COLUMNS: Final[dict[type[Any], str]] = {
     on.TasksSubmitted: "payloads",
     on.TasksFinished: "outcomes",
@@ -65,8 +64,8 @@ Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_
 
 
 class Events(msgspec.Struct, array_like=True):
-    """An envelope of what peers tell the coordinator: the protocol's version, messages, and for
-    each frame that follows the (message, position in its column) that it belongs to.
+    """Messages to the coordinator in an envelope: the protocol's version, the messages, and for
+    each attached frame its (message, position in that message's column).
     """
 
     version: int
@@ -75,7 +74,7 @@ class Events(msgspec.Struct, array_like=True):
 
 
 class Actions(msgspec.Struct, array_like=True):
-    """An envelope of what the coordinator tells its peers."""
+    """Messages from the coordinator in an envelope."""
 
     version: int
     messages: Annotated[list[do.Action], Meta(max_length=MAX_MESSAGES)]
@@ -83,7 +82,7 @@ class Actions(msgspec.Struct, array_like=True):
 
 
 class Sealed(msgspec.Struct, array_like=True):
-    """An envelope whose messages are not decoded yet."""
+    """An envelope with messages that are not decoded yet."""
 
     version: int
     messages: Annotated[list[msgspec.Raw], Meta(max_length=MAX_MESSAGES)]
@@ -91,7 +90,7 @@ class Sealed(msgspec.Struct, array_like=True):
 
 
 class Direction:
-    """How the messages that go one way are decoded."""
+    """The decoders for messages of one direction."""
 
     def __init__(self, envelope: Any, message: Any) -> None:
         self._envelope = msgspec.msgpack.Decoder(envelope)
@@ -123,7 +122,7 @@ _ACTIONS: Final = Direction(Actions, do.Action)
 
 
 class PackedCodec:
-    """All messages to one peer as one multipart message: an envelope, then attached payloads.
+    """Encodes all messages to a peer as one multipart message: an envelope, then large payloads.
 
     Format: MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), structs as arrays
     that begin with their tag.
@@ -135,7 +134,7 @@ class PackedCodec:
         self._encode: Callable[[Sequence[Any]], bytes] = self._encoder.encode
 
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
-        """One multipart message, or more where one would be over a bound."""
+        """One multipart message, or several where one would exceed a bound."""
         if not messages:
             return []
         frames = self._pack(messages)
@@ -147,19 +146,19 @@ class PackedCodec:
         return [frames]
 
     def events(self, frames: Sequence[Frame]) -> list[on.Event]:
-        """What a peer told the coordinator; attached payloads stay the frames they are."""
+        """The messages to the coordinator; attached payloads stay frames."""
         messages: list[on.Event] = _unpack(_EVENTS, frames)
         return messages
 
     def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
-        """What the coordinator told a peer; attached results become bytes, payloads and chunks stay
-        the frames they are.
+        """The messages from the coordinator; attached results become bytes, attached payloads and
+        chunks stay frames.
         """
         messages: list[do.Action] = _unpack(_ACTIONS, frames)
         return messages
 
     def _fits(self, messages: Sequence[Message], frames: Sequence[Frame]) -> bool:
-        """Whether whoever gets these frames will take them apart."""
+        """Whether the receiver will accept these frames."""
         size = len(frames[0])
         return (
             size <= self._message_bytes
@@ -174,7 +173,7 @@ class PackedCodec:
         return self._detached(messages)
 
     def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
-        """The same with payloads of so many bytes or more behind it, each in a frame of its own."""
+        """As `_pack`, with payloads of ``from_bytes`` or more in frames of their own."""
         emptied: list[Message] = []
         attached: list[tuple[int, int]] = []
         frames: list[Frame] = []
@@ -193,10 +192,10 @@ class PackedCodec:
 
 
 class PooledCodec(PackedCodec):
-    """The same with a buffer that is kept, where the encoder makes one for each message.
+    """The packed codec with one kept buffer, where its encoder makes one for each message.
 
-    One owner writes one message at a time, and the encoder cuts the buffer to its length, so this
-    is no case for a BufferPool, whose buffers keep their size.
+    One owner writes one message at a time, and the encoder cuts the buffer to the message's length.
+    A BufferPool would not fit: its buffers keep their size.
     """
 
     def __init__(self, message_bytes: int = Limits().message_bytes) -> None:
@@ -210,7 +209,7 @@ class PooledCodec(PackedCodec):
 
 
 def _is_inline(messages: Sequence[Message]) -> bool:
-    """Whether no payload is so large that it should have a frame of its own."""
+    """Whether no payload is large enough for a frame of its own."""
     for message in messages:
         name = COLUMNS.get(type(message))
         column = getattr(message, name) if name else None
@@ -220,7 +219,7 @@ def _is_inline(messages: Sequence[Message]) -> bool:
 
 
 def _values(message: Message) -> int:
-    """How many items its lists have."""
+    """The number of items in its lists."""
     return sum(len(f) for f in msgspec.structs.astuple(message) if isinstance(f, list))
 
 
@@ -239,7 +238,7 @@ def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
 
 
 def _attach(envelope: Any, frames: Sequence[Frame]) -> None:
-    """Put the frames behind an envelope's own where they belong."""
+    """Put the attached frames into their columns."""
     for (number, at), frame in zip(envelope.attached, islice(frames, 1, None), strict=True):
         try:
             message = envelope.messages[number]

@@ -1,7 +1,7 @@
-"""The optimised coordinator: the cluster's own with the optimised parts, and figures about it.
+"""The optimised coordinator: the cluster's own, with the optimised parts and performance figures.
 
-It has no life cycle and no loop of its own. What makes it faster are its parts (codec, queue,
-policy), which the spec names (specs.py).
+Its codec, its policy and its limits are what makes it faster; the spec names them (specs.py). It
+has no life cycle and no loop of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from perfkit.optimized.specs import OPTIMIZED
 
 
 class PerformanceStats(msgspec.Struct, frozen=True):
-    """What a coordinator has done since it was made; rates are None before anything has happened.
+    """What a coordinator has done since it was made; rates are None before the first result.
 
-    ``service_s_by_kind`` is what a task of a kind takes on a worker, as leases are sized by it.
+    ``service_s_by_kind`` is the mean time of a task on a worker, which sizes the leases.
     """
 
     uptime_s: float
@@ -36,9 +36,10 @@ class PerformanceStats(msgspec.Struct, frozen=True):
 
 
 class OptimizedCoordinator(ClusterCoordinator):
-    """The cluster's coordinator with the optimised parts, and figures of how it does.
+    """Serve workers and clients with the optimised parts: start, submit_task, get_result, stop.
 
-    Its life is that of ClusterCoordinator: ``start``, ``submit_task``, ``get_result``, ``stop``.
+    ``with OptimizedCoordinator() as coordinator`` serves in a thread of its own. Workers and
+    clients connect to ``coordinator.endpoint`` with ``spec=OPTIMIZED``.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class OptimizedCoordinator(ClusterCoordinator):
         self._made_at = time.monotonic()
 
     def get_performance_stats(self) -> PerformanceStats:
-        """Figures since this coordinator was made. They are read while it works, so they may be a
-        message apart from each other.
+        """Figures since this coordinator was made, read while it works: they may be a message apart
+        from each other.
         """
         counts, ledger, channel = self.scheduler.counters, self.scheduler.ledger, self._channel
         uptime_s, done = time.monotonic() - self._made_at, counts["done"]
-        assigned = sum(worker.held for worker in [*self.scheduler.workers.values()])
+        assigned = sum(worker.held for worker in list(self.scheduler.workers.values()))
         sizer = getattr(self.scheduler.policy, "sizer", None)
         messages = channel.messages_in + channel.messages_out
         return PerformanceStats(

@@ -1,8 +1,8 @@
-"""The score index: workers in buckets by their score, so that nobody has to be scanned.
+"""The score index: workers in buckets by their score, so that a choice needs no scan.
 
-A bitmask knows the lowest bucket that is not empty, so a choice costs the same among ten workers
-and a thousand. What costs is a change, one step for each index a worker is in; who offers what is
-remembered per need, and forgotten when a worker joins or leaves.
+A bitmask tells the lowest bucket that is not empty, so a choice costs the same among ten workers
+and a thousand. A change of score costs one step for each index of the worker. The eligible workers
+are remembered per need until a worker joins or leaves.
 """
 
 from __future__ import annotations
@@ -15,79 +15,79 @@ from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
 from perfkit.optimized.sizer import Sizer
 
-#: needs remembered, and different sets of workers that offer them; clients make needs up, so there
-#: are bounds, and the oldest goes
+#: needs remembered, and different sets of workers that offer them; clients choose the needs, so
+#: both are bounded, and the oldest is dropped
 MAX_NEEDS, MAX_INDEXES = 4_096, 64
 
 
 class Buckets:
     """Workers that offer the same, by score: an entry of the capability cache, and its index.
 
-    Within a bucket whoever was chosen longest ago comes first.
+    Within a bucket the worker chosen longest ago comes first.
     """
 
-    __slots__ = ("_full", "_place", "_rows", "eligible", "needs")
+    __slots__ = ("_full", "_members", "_place", "eligible", "needs")
 
     def __init__(self, eligible: Iterable[WorkerState], needs: Needs) -> None:
         self.eligible = {worker.id: worker for worker in eligible}
-        #: the first needs that were asked of them; of a scorer that looks at needs, the only ones
+        #: the first needs asked of them; the only ones, if the score depends on needs
         self.needs = needs
-        self._rows: dict[int, OrderedDict[str, WorkerState]] = {}
-        #: bit n is set while row n holds somebody
+        self._members: dict[int, OrderedDict[str, WorkerState]] = {}
+        #: bit n is set while bucket n is not empty
         self._full = 0
         self._place: dict[str, int] = {}
 
     def put(self, worker: WorkerState, bucket: int | None) -> None:
-        """Move a worker to a bucket, or out of all of them."""
+        """Move a worker to a bucket; None takes it out."""
         before = self._place.get(worker.id)
         if before == bucket:
             return
         if before is not None:
-            row = self._rows[before]
-            del row[worker.id]
-            if not row:
+            members = self._members[before]
+            del members[worker.id]
+            if not members:
                 self._full ^= 1 << before
         if bucket is None:
             del self._place[worker.id]
             return
         self._place[worker.id] = bucket
         try:
-            self._rows[bucket][worker.id] = worker
+            self._members[bucket][worker.id] = worker
         except KeyError:
-            self._rows[bucket] = OrderedDict({worker.id: worker})
+            self._members[bucket] = OrderedDict({worker.id: worker})
         self._full |= 1 << bucket
 
     def choose(self) -> WorkerState | None:
-        """Somebody of the lowest bucket."""
+        """A worker of the lowest bucket."""
         full = self._full
         if not full:
             return None
-        row = self._rows[(full & -full).bit_length() - 1]
-        worker = next(iter(row.values()))
-        row.move_to_end(worker.id)
+        members = self._members[(full & -full).bit_length() - 1]
+        worker = next(iter(members.values()))
+        members.move_to_end(worker.id)
         return worker
 
     def choose_unsuspected(self) -> WorkerState | None:
-        """Somebody who holds no suspect task, of the lowest bucket that has one; O(workers)."""
+        """A worker without a suspect task, of the lowest bucket with one; O(workers)."""
         full = self._full
         while full:
             lowest = full & -full
-            row = self._rows[lowest.bit_length() - 1]
-            for worker in row.values():
+            members = self._members[lowest.bit_length() - 1]
+            for worker in members.values():
                 if not worker.suspects:
-                    row.move_to_end(worker.id)
+                    members.move_to_end(worker.id)
                     return worker
             full ^= lowest
         return None
 
 
 class Indexed:
-    """A plain policy's scores, kept in buckets instead of being scanned for.
+    """A plain policy with its scores in buckets instead of a scan.
 
-    ``bucket`` turns a score into a small number that orders as the scores do. With a ``sizer``
-    leases hold many tasks and a worker is passed over while it has enough in hand. Where the scores
-    do not depend on the needs, needs that the same workers offer share an index, so that a change
-    costs one step for each set of workers that differ; else (``by_needs``) each has its own.
+    ``bucket`` maps a score to a small number of the same order. With a ``sizer`` leases hold many
+    tasks, and a worker with enough work in hand is skipped. Needs that the same workers offer share
+    an index, so that a change costs one step for each different set of workers; ``by_needs`` gives
+    each its own, for scores that depend on the needs.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Indexed:
         self._scorer = scorer
         self._bucket = bucket
         self._is_by_needs = by_needs
-        #: whoever was chosen longest ago comes first
+        #: the one chosen longest ago comes first
         self._workers: OrderedDict[str, WorkerState] = OrderedDict()
         self._by_needs: dict[Needs, Buckets] = {}
         self._indexes: dict[object, Buckets] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Enter a worker; who offers what has to be found out again."""
+        """Add a worker and forget who offers what."""
         self._workers[worker.id] = worker
         self._scorer.join(worker)
         if self.sizer is not None:
@@ -117,7 +117,7 @@ class Indexed:
         self._forget()
 
     def leave(self, worker: WorkerState) -> None:
-        """Take a worker out; who offers what has to be found out again."""
+        """Remove a worker and forget who offers what."""
         self._workers.pop(worker.id, None)
         self._scorer.leave(worker)
         if self.sizer is not None:
@@ -125,14 +125,13 @@ class Indexed:
         self._forget()
 
     def touch(self, worker: WorkerState) -> None:
-        """Put it where its score belongs now; O(indexes)."""
+        """Move a worker to the bucket of its score; O(indexes)."""
         for buckets in self._indexes.values():
-            # A namesake may be touched that left before this one joined.
+            # It may be an earlier worker of the same name, which has left.
             if buckets.eligible.get(worker.id) is worker:
                 buckets.put(worker, self._place(worker, buckets.needs))
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count what it has in hand."""
         if self.sizer is not None:
             self.sizer.hold(worker, needs, change)
 
@@ -145,17 +144,15 @@ class Indexed:
         return chosen
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """By the sizer; without one, one task at a time."""
         return 1 if self.sizer is None else self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
         self._scorer.observe(worker, needs, tasks, busy_s)
         if self.sizer is not None:
             self.sizer.observe(needs, tasks, busy_s)
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
-        """The bucket it belongs in; those in one bucket count as equals."""
+        """The bucket of its score; workers in one bucket are equal."""
         return self._bucket(self._scorer.score(worker, needs))
 
     def _place(self, worker: WorkerState, needs: Needs) -> int | None:
@@ -165,7 +162,7 @@ class Indexed:
         return self._bucket(self._scorer.score(worker, needs))
 
     def _learn(self, needs: Needs) -> Buckets:
-        """Find out who offers what is needed; O(workers), once until somebody comes or goes."""
+        """Find the workers that offer it; O(workers), once until a worker joins or leaves."""
         eligible = [worker for worker in self._workers.values() if worker.offers(*needs)]
         key: object = needs if self._is_by_needs else frozenset(w.id for w in eligible)
         buckets = self._indexes.get(key)

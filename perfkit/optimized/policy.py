@@ -1,15 +1,15 @@
 """The optimised twins of cluster/core/policy.py: the same policies without the scan.
 
-Three ideas, each of which can be had alone (specs.py has the specs):
+Three ideas, each also alone in a spec (specs.py):
 
-* who offers what is asked is remembered per need, and forgotten when a worker joins or leaves,
-  never because time has passed (the capability cache);
-* workers stand in buckets by their score, and a bitmask knows the lowest bucket that is not empty,
-  so that a choice costs the same among ten workers and a thousand (index.py);
-* a lease holds about two milliseconds of work, and a worker is given more than it can run at once
-  only while what it has will not last that long (sizer.py).
+* the eligible workers are remembered per need, until a worker joins or leaves and never for a fixed
+  time (the capability cache);
+* workers are in buckets by their score, and a bitmask tells the lowest bucket that is not empty, so
+  that a choice costs the same among ten workers and a thousand (index.py);
+* a lease holds about two milliseconds of work, and a busy worker gets more only while it has less
+  than that in hand (sizer.py).
 
-There is nothing to lock here: one thread owns the scheduler, and with it every policy.
+Nothing is locked: one thread owns the scheduler, and with it every policy.
 """
 
 from __future__ import annotations
@@ -35,31 +35,30 @@ from perfkit.optimized.sizer import LEASE_S, Sizer
 
 
 class WorkShare(LeastLoaded):
-    """Least-loaded with the plain policy's weights, where what counts as held is work, not tasks.
+    """Least-loaded with the plain policy's weights, but by work in hand instead of tasks.
 
-    Half of the share is how many slots are taken, half how much of LEASE_S lies ahead of them.
+    Half of the share is the slots taken, half the part of LEASE_S that lies ahead of them.
     """
 
     def __init__(self, sizer: Sizer) -> None:
         super().__init__()
         self._sizer = sizer
-        #: what a worker's card adds, and the heartbeat that it was computed from
+        #: the share of a worker's card, and the load it was computed from
         self._cards: dict[str, tuple[Load, float]] = {}
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget its card too."""
         super().leave(worker)
         self._cards.pop(worker.id, None)
 
     def card_share(self, worker: WorkerState) -> float:
-        """Computed once for each heartbeat that brings something new."""
+        """Computed once for each new load."""
         known = self._cards.get(worker.id)
         if known is None or known[0] is not worker.load:
             known = self._cards[worker.id] = (worker.load, super().card_share(worker))
         return known[1]
 
     def held_share(self, worker: WorkerState) -> float:
-        """From 0, idle, to 1, all slots taken and enough in hand."""
+        """From 0, idle, to 1, all slots taken and LEASE_S of work in hand."""
         if not worker.held:
             return 0.0
         taken = worker.slots_taken / worker.capacity
@@ -71,42 +70,42 @@ class WorkMatch(WorkShare, GpuMatch):
 
 
 def _step(score: float, last: int) -> int:
-    """A whole number from 0 to ``last``; what is no number comes last, as it would sort nowhere."""
+    """A whole number from 0 to ``last``; NaN sorts last."""
     return int(min(last, max(score, 0.0)))
 
 
 def _by_load(score: float) -> int:
-    """64 buckets, two tasks a slot in hand."""
+    """64 buckets, up to two tasks a slot in hand."""
     return _step(32.0 * score, 63)
 
 
 def _by_card(score: float) -> int:
-    """A GiB of card to spare weighs more than any load; 16 steps of either."""
+    """A spare GiB of the card outweighs any load; 16 steps of each."""
     spare, load = divmod(score, 100.0)
     return 16 * _step(spare, 15) + _step(8.0 * load, 15)
 
 
 def _by_time(score: float) -> int:
-    """Eight buckets for who is not measured, then four an octave from a microsecond up."""
+    """Eight buckets for unmeasured workers, then four an octave from a microsecond up."""
     if score < 0.0:
         return _step(8.0 * (1.0 + score), 7)
     return 8 + _step(4.0 * math.log2(max(score, 1e-6) * 1e6), 120)
 
 
 def _by_memory(score: float) -> int:
-    """Four buckets an octave of free bytes, most first; then who does not say, by tasks held."""
+    """Four buckets an octave of free bytes, most first; then unknown ones, by tasks held."""
     if score < 0.0:
         return _step(160.0 - 4.0 * math.log2(max(1.0, -score)), 160)
     return 161 + _step(score, 63)
 
 
 def _in_turn(score: float) -> int:
-    """All alike: within a bucket whoever was chosen longest ago comes first."""
+    """One bucket, in which the worker chosen longest ago comes first."""
     return 0
 
 
 class IndexedAdaptive(Adaptive):
-    """The plain choice among three policies, each of them indexed."""
+    """The plain policy's choice among three policies, each indexed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,41 +118,36 @@ class IndexedAdaptive(Adaptive):
             self._load: Indexed(self._load, _by_load, self.sizer),
             self._latency: Indexed(self._latency, _by_time, self.sizer, by_needs=True),
         }
-        #: for each kind its spread, and how many reports until it is looked at again
+        #: by kind its spread, and the reports left until it is computed again
         self._spreads: dict[str, tuple[float, float]] = {}
         self._reports_left: dict[str, int] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Tell every index."""
         for index in self._indexes.values():
             index.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Tell every index; how far the others spread has to be found out again."""
+        """Tell every index; the spread of the others is computed again."""
         for index in self._indexes.values():
             index.leave(worker)
         self._spreads.clear()
         self._reports_left.clear()
 
     def touch(self, worker: WorkerState) -> None:
-        """Tell every index."""
         for index in self._indexes.values():
             index.touch(worker)
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count what it has in hand, once for all indexes."""
         self.sizer.hold(worker, needs, change)
 
     def choose(self, needs: Needs, suspect: bool) -> WorkerState | None:
-        """Ask the index of the part that fits."""
+        """The choice of the index of the policy that fits."""
         return self._indexes[self.part(needs)].choose(needs, suspect)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """By the sizer."""
         return self.sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
         super().observe(worker, needs, tasks, busy_s)
         self.sizer.observe(needs, tasks, busy_s)
         kind = needs[0]
@@ -163,8 +157,8 @@ class IndexedAdaptive(Adaptive):
                 del self._spreads[kind]
 
     def spread_s(self, kind: str) -> tuple[float, float]:
-        """As it was when it was last looked at: once in as many reports as there are workers, so
-        that it costs no more for many of them.
+        """The spread, computed once in as many reports as there are workers, so that it does not
+        cost more with many of them.
         """
         spread = self._spreads.get(kind)
         if spread is None:
@@ -177,24 +171,21 @@ class IndexedAdaptive(Adaptive):
 
 
 class CachedLeastLoaded(LeastLoaded):
-    """The capability cache alone: the scan goes over those who offer what is needed."""
+    """The capability cache alone: the scan covers the eligible workers."""
 
     def __init__(self) -> None:
         super().__init__()
         self._eligible: dict[Needs, Sequence[WorkerState]] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Who offers what has to be found out again."""
         super().join(worker)
         self._eligible.clear()
 
     def leave(self, worker: WorkerState) -> None:
-        """Who offers what has to be found out again."""
         super().leave(worker)
         self._eligible.clear()
 
     def eligible(self, needs: Needs) -> Sequence[WorkerState]:
-        """Who offers what is needed, remembered."""
         found = self._eligible.get(needs)
         if found is None:
             if len(self._eligible) >= MAX_NEEDS:
@@ -204,58 +195,49 @@ class CachedLeastLoaded(LeastLoaded):
 
 
 class SizedLeastLoaded(WorkShare):
-    """Sized leases and adaptive credit alone, on a scan over all workers."""
+    """Sized leases and adaptive credit alone, with a scan over all workers."""
 
     def __init__(self) -> None:
         super().__init__(Sizer())
 
     def join(self, worker: WorkerState) -> None:
-        """Count what it holds."""
         super().join(worker)
         self._sizer.join(worker)
 
     def leave(self, worker: WorkerState) -> None:
-        """Forget what it holds."""
         super().leave(worker)
         self._sizer.leave(worker)
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
-        """Count what it holds."""
         self._sizer.hold(worker, needs, change)
 
     def has_room(self, worker: WorkerState) -> bool:
-        """Not while it has enough in hand."""
         return self._sizer.has_room(worker)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
-        """By the sizer."""
         return self._sizer.lease_tasks(worker, needs, queued)
 
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
-        """Learn the service times."""
         self._sizer.observe(needs, tasks, busy_s)
 
 
-def _work_share() -> Indexed:
+def _by_work(
+    scorer: type[WorkShare], bucket: Callable[[float], int], *, by_needs: bool = False
+) -> Indexed:
     sizer = Sizer()
-    return Indexed(WorkShare(sizer), _by_load, sizer)
+    return Indexed(scorer(sizer), bucket, sizer, by_needs=by_needs)
 
 
-def _work_match() -> Indexed:
-    sizer = Sizer()
-    return Indexed(WorkMatch(sizer), _by_card, sizer, by_needs=True)
-
-
-#: the plain policies' names, indexed, with sized leases
+#: every plain policy by name, indexed, with sized leases
 POLICIES: Mapping[str, Callable[[], AssignmentPolicy]] = {
     RoundRobin.name: lambda: Indexed(RoundRobin(), _in_turn, Sizer()),
-    LeastLoaded.name: _work_share,
-    GpuMatch.name: _work_match,
+    LeastLoaded.name: lambda: _by_work(WorkShare, _by_load),
+    GpuMatch.name: lambda: _by_work(WorkMatch, _by_card, by_needs=True),
     LatencyAware.name: lambda: Indexed(LatencyAware(), _by_time, Sizer(), by_needs=True),
     MemoryAware.name: lambda: Indexed(MemoryAware(), _by_memory, Sizer(), by_needs=True),
     Adaptive.name: IndexedAdaptive,
 }
-#: one idea each, on the policy that is the default
+#: one idea each, on the default policy
 CACHED: Mapping[str, Callable[[], AssignmentPolicy]] = {LeastLoaded.name: CachedLeastLoaded}
 INDEXED: Mapping[str, Callable[[], AssignmentPolicy]] = {
     LeastLoaded.name: lambda: Indexed(LeastLoaded(), _by_load)

@@ -1,8 +1,8 @@
-"""The optimised priority queue: its FIFOs use that runs come in the order of their ids.
+"""The optimised priority queue, which relies on runs arriving in the order of their ids.
 
-A heap orders whatever it is given. Here only what comes back (a retry, the tasks of a lost worker)
-is out of order, so a FIFO is kept sorted: whatever is new is appended, what comes back is put in
-its place. What has been served is skipped at the front and cut off now and then.
+A heap sorts anything. Here only returned tasks (a retry, a lost worker's tasks) are out of order,
+so a sorted list serves: new runs are appended, returned ones are inserted. Served entries are
+skipped at the front and cut off now and then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_SERVED = 1_024
 
 
 class SortedFifo(Fifo):
-    """Runs of one level that wait for the same, as a sorted list with a mark for the first."""
+    """Runs of one level and need as a sorted list, with the index of the first unserved one."""
 
     __slots__ = ("_served",)
 
@@ -26,7 +26,7 @@ class SortedFifo(Fifo):
         self._served = 0
 
     def push(self, run: Run) -> None:
-        """Enter a run that is not in it."""
+        """Add a run that is not in it."""
         run.queued_bits |= 1 << self.suspect
         entry, heap = (run.id, not self.suspect, run), self.heap
         if not heap or heap[-1] < entry:
@@ -37,7 +37,7 @@ class SortedFifo(Fifo):
             self.sweep()
 
     def first(self) -> tuple[int, bool, Run] | None:
-        """The oldest entry; runs of which nothing waits here any more are passed over."""
+        """The oldest entry; runs without waiting tasks are skipped."""
         heap, suspect = self.heap, self.suspect
         while self._served < len(heap):
             entry = heap[self._served]
@@ -48,14 +48,14 @@ class SortedFifo(Fifo):
         return None
 
     def pop(self) -> None:
-        """Pass over the entry that `first` found."""
-        self.heap[self._served][2].queued_bits &= ~(1 << self.suspect)
+        """Skip the entry that `first` found."""
+        self.heap[self._served][2].lines &= ~(1 << self.suspect)
         self._served += 1
         if self._served > MAX_SERVED:
             self._cut()
 
     def sweep(self) -> None:
-        """As the plain FIFO does, without what is served."""
+        """As the plain FIFO does, after cutting off served entries."""
         self._cut()
         super().sweep()
 

@@ -1,9 +1,9 @@
-"""The specs under study, by name: what benchmarks, notebooks and the command line choose from.
+"""The specs under study, by name, for benchmarks, notebooks and the command line.
 
 BASELINE uses the plain parts, OPTIMIZED those of this package. Each of ABLATIONS is the baseline
-with one idea switched on, under the plan's own name for it; LADDER climbs from one to the other,
-one idea a rung, so that a notebook can show which idea earned what. "Lock-free" is no entry: one
-thread owns the scheduler, so there is nothing to lock or to do without locks.
+with one idea switched on, under the plan's name for it. LADDER leads from BASELINE to OPTIMIZED,
+one idea a rung, so that a notebook can show what each idea earns. There is no "lock-free" entry:
+one thread owns the scheduler, so there is no lock to avoid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _with(base: ClusterSpec, name: str, *ideas: Mapping[str, Any]) -> ClusterSpe
 
 OPTIMIZED = _with(BASELINE, "optimized", RUNS, PACKED, INDEXED, UNCOPIED, FEWER_ANSWERS, TRIMMED)
 
-#: by the plan's names for the ideas
+#: by the plan's names of the ideas
 ABLATIONS: Mapping[str, ClusterSpec] = {
     spec.name: spec
     for spec in (
@@ -53,7 +53,7 @@ ABLATIONS: Mapping[str, ClusterSpec] = {
         _with(BASELINE, "pipelining", {"credit": 32}),
     )
 }
-#: from the baseline up, each with all that is below it
+#: from the baseline up; each rung includes the ones below it
 LADDER: tuple[ClusterSpec, ...] = (
     BASELINE,
     _with(BASELINE, "runs", RUNS, {"policies": "perfkit.optimized.policy:SIZED"}),
@@ -68,7 +68,7 @@ SPECS: Mapping[str, ClusterSpec] = {
 
 
 def spec_named(name: str) -> ClusterSpec:
-    """The spec of that name; ClusterError lists what there is."""
+    """The spec of that name; ClusterError lists the known names."""
     if name in SPECS:
         return SPECS[name]
     hint = did_you_mean(name, SPECS)

@@ -1,8 +1,8 @@
 """Pools of messages, buffers and connections: bounded, thread-safe, counted, strict on request.
 
-Whether a pool pays is a question of what it saves: memory that the allocator hands out in 50 ns is
-not worth a lock, a megabyte that the kernel has to map or a connection that takes a handshake is.
-`perfkit.bench.goals.pools` measures which is which; the optimised cluster uses what wins there.
+A pool pays where it saves more than its lock costs. Memory that the allocator hands out in 50 ns is
+not worth one; a megabyte that the kernel has to map, or a connection that takes a handshake, is.
+`perfkit.bench.goals.pools` measures each.
 """
 
 from perfkit.pool.base import (

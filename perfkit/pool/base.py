@@ -1,195 +1,165 @@
-"""What all pools have in common: their errors, their counts, and the book of what is lent.
+"""What the pools share: their errors, their counts and a record of every loan.
 
-The book knows every object that is out by its identity, so a release can be told from a second one
-and from one of something else. In debug mode it also notes where each was acquired, and closing a
-pool that did not get everything back says where that was.
+The record knows each lent object by identity, so that a wrong release is noticed.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from cluster.vocabulary.errors import ClusterError
 
-_HERE = str(Path(__file__).parent)
-#: How many places a complaint about what was not returned names.
-_SITES_NAMED = 3
-
 
 class PoolError(ClusterError):
-    """A pool was used against its rules, or cannot do what is asked of it."""
+    """A pool was used against its rules, or cannot do what it is asked."""
 
 
 class PoolExhausted(PoolError):
-    """The bound is reached and all that is held is in use; try again when something is released."""
+    """The bound is reached and everything is in use; try again after a release."""
 
 
 class ForeignRelease(PoolError):
-    """What was released is not this pool's."""
+    """The released object was not lent by this pool."""
 
 
 class DoubleRelease(PoolError):
-    """What was released had been released before."""
+    """The object had been released before."""
 
 
 class UseAfterRelease(PoolError):
-    """What was released is the pool's again, and was used."""
+    """An object was used after its release."""
 
 
 class StillInUse(PoolError):
-    """A buffer was released while something still looked at its memory."""
+    """A buffer was released while a slice, an array or a message still used its memory."""
 
 
 class NotReturned(PoolError):
-    """A pool in debug mode was closed before it had everything back."""
+    """A pool in debug mode was closed while objects were lent."""
 
 
 class PoolClosed(PoolError):
-    """A closed pool hands out nothing."""
+    """A closed pool lends nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PoolStats:
-    """What a pool did and holds.
+    """What a pool has done and holds.
 
-    `hits` were answered from what was idle, `misses` made something new, `refused` got nothing
-    because of a bound. `high_water` is the most that was in use at one time. `dropped` were
-    released but not kept, `evicted` gave way to others, `expired` were idle for too long. Sizes
-    are None where a pool cannot know them.
+    `hits` were served from idle objects, `misses` made a new one, `refused` hit a bound.
+    `high_water` is the most that were in use at once. `dropped` objects were not kept at their
+    release; `evicted` ones were idle and gave way to others or grew too old. Bytes are None where a
+    pool does not know them.
     """
 
-    hits: int
-    misses: int
-    refused: int
-    in_use: int
-    high_water: int
-    idle: int
-    dropped: int
+    hits: int = 0
+    misses: int = 0
+    refused: int = 0
+    in_use: int = 0
+    high_water: int = 0
+    idle: int = 0
+    dropped: int = 0
     evicted: int = 0
-    expired: int = 0
     idle_bytes: int | None = None
     in_use_bytes: int | None = None
-    high_water_bytes: int | None = None
 
     @property
     def hit_rate(self) -> float | None:
-        """Hits over all that was handed out, in 0..1; None before the first."""
+        """Hits over all loans, in 0..1; None before the first loan."""
         acquired = self.hits + self.misses
         return self.hits / acquired if acquired else None
 
 
-#: An entry of the book: the object that is out, what the pool needs to take it back, and where it
-#: was acquired ("" unless in debug mode). A plain tuple: it is made for everything that is lent.
-Lent: TypeAlias = tuple[Any, Any, str]
-
-
-class Book:
-    """Everything that is lent. Not locked: the pool's lock is held around every call."""
-
-    def __init__(self, *, sites: bool) -> None:
-        self._sites = sites
-        # Holding the object keeps its id from being another's.
-        self._lent: dict[int, Lent] = {}
-
-    def __len__(self) -> int:
-        return len(self._lent)
-
-    def lend(self, thing: Any, content: Any = None) -> None:
-        """Note that it is out."""
-        self._lent[id(thing)] = (thing, content, _caller() if self._sites else "")
-
-    def take_back(self, thing: Any) -> Lent | None:
-        """The entry, struck out; None if there is none."""
-        return self._lent.pop(id(thing), None)
-
-    def sites(self) -> list[str]:
-        """Where what is still out was acquired, in that order."""
-        return [site for _, _, site in self._lent.values()]
-
-
 class Pool(ABC):
-    """Counts, a lock, and an end; what is pooled, and how, is the subclass's."""
+    """Counts, loans, a lock and an end; subclasses keep the idle objects."""
 
     def __init__(self, *, debug: bool) -> None:
         self.debug = debug
         self._lock = threading.Lock()
         self._closed = False
-        self._hits = self._misses = self._refused = self._dropped = 0
-        self._high_water = 0
+        self._counts = PoolStats()
+        #: By identity: the object, held so that its id stays its own, and what the pool needs to
+        #: take it back.
+        self._loans: dict[int, tuple[Any, Any]] = {}
 
     @property
-    @abstractmethod
     def stats(self) -> PoolStats:
-        """The counts so far, taken at one moment."""
-
-    @abstractmethod
-    def _drain(self) -> list[str]:
-        """Give up all that is idle; where what is still out was acquired, as far as known."""
+        """A copy of the counts, taken at one moment."""
+        with self._lock:
+            return replace(self._counts)
 
     def close(self) -> None:
-        """Let go of what is idle; what is in use follows when it is released. Safe to call twice.
+        """Give up idle objects; lent ones follow at their release. Safe to call twice.
 
-        Raises NotReturned in debug mode if anything is still in use.
+        Raises NotReturned in debug mode if objects are still lent.
         """
-        self._closed = True
-        sites = self._drain()
-        if self.debug and sites:
-            where = ", ".join(dict.fromkeys(sites[:_SITES_NAMED]))
+        with self._lock:
+            self._closed = True
+            lent = [thing for thing, _ in self._loans.values()]
+        self._drain()
+        if self.debug and lent:
             raise NotReturned(
-                f"{len(sites)} of this {type(self).__name__} were never released; "
-                f"acquired at {where}"
+                f"{len(lent)} of this {type(self).__name__} were not released, such as {lent[0]!r}"
             )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # An error inside the block matters more than the objects it left out.
+        with suppress(*[NotReturned] if error else []):
             self.close()
-        except NotReturned:
-            # What went wrong inside is the news; that something was not released follows from it.
-            if error is None:
-                raise
+
+    @abstractmethod
+    def _drain(self) -> None:
+        """Give up everything idle."""
+
+    @abstractmethod
+    def _was_released(self, thing: Any) -> bool:
+        """Whether an object that is not lent was lent before, as far as the pool can tell."""
 
     def _check_open(self) -> None:
         if self._closed:
             raise PoolClosed(f"this {type(self).__name__} is closed")
 
     def _refuse(self, reason: str) -> PoolExhausted:
-        self._refused += 1
+        self._counts.refused += 1
         return PoolExhausted(reason)
 
-    def _count(self, hit: bool, in_use: int) -> None:
-        self._hits += hit
-        self._misses += not hit
-        if in_use > self._high_water:
-            self._high_water = in_use
+    def _count(self, hit: bool) -> None:
+        """Count one more object in use."""
+        counts = self._counts
+        if hit:
+            counts.hits += 1
+            counts.idle -= 1
+        else:
+            counts.misses += 1
+        counts.in_use += 1
+        if counts.in_use > counts.high_water:
+            counts.high_water = counts.in_use
+
+    def _lend(self, thing: Any, content: Any = None) -> None:
+        """Record a loan."""
+        self._loans[id(thing)] = (thing, content)
+
+    def _take_back(self, thing: Any) -> Any:
+        """The content of a loan, which ends; DoubleRelease or ForeignRelease."""
+        loan = self._loans.pop(id(thing), None)
+        if loan is not None:
+            return loan[1]
+        if self._was_released(thing):
+            raise DoubleRelease("this object was released before")
+        raise ForeignRelease(
+            f"this pool has not lent {thing!r}; release the very object that was acquired"
+        )
 
 
 def check_positive(**numbers: float) -> None:
-    """Raise ValueError for a bound that leaves no room for anything."""
+    """Raise ValueError for a bound of 0 or less."""
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name} must be above 0, and is {number}")
-
-
-def _caller() -> str:
-    """The nearest place outside of the pools and of contextlib, which stands before `borrow`."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_HERE)
-        or frame.f_globals.get("__name__") == "contextlib"
-    ):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

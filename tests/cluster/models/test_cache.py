@@ -1,4 +1,4 @@
-"""Files that are made once: by one of many, whole or not at all, anew when they are not as made."""
+"""Cached files are built once, by one of many, whole or not at all, and again when damaged."""
 
 import hashlib
 import os
@@ -47,7 +47,7 @@ def test_an_entry_is_built_once_and_found_from_then_on(cache: Cache, build: Buil
     assert os.stat(cache.folder).st_mode & 0o777 == 0o700
 
 
-def test_of_many_who_ask_at_once_one_builds(cache: Cache, build: Builder) -> None:
+def test_of_many_threads_that_ask_at_once_one_builds(cache: Cache, build: Builder) -> None:
     together = threading.Barrier(4)
     reasons = []
 
@@ -83,7 +83,7 @@ def overwrite(folder: Path) -> None:
         (lambda folder: (folder / "record.json").write_text("{"), "its record.json is broken: "),
     ],
 )
-def test_an_entry_that_is_damaged_is_built_anew_with_the_reason(
+def test_a_damaged_entry_is_built_again_with_the_reason(
     cache: Cache, build: Builder, damage: Callable[[Path], None], reason: str
 ) -> None:
     folder = cache.entry("a", build).folder
@@ -132,18 +132,18 @@ Cache(pathlib.Path({str(cache.folder)!r})).entry("a", build)
     assert sorted(path.name for path in cache.folder.iterdir()) == ["a", "lock"]
 
 
-def test_over_the_bound_those_not_asked_for_go_first(cache: Cache, build: Builder) -> None:
+def test_over_the_bound_the_least_recently_used_is_removed(cache: Cache, build: Builder) -> None:
     size_bytes = sum(it.stat().st_size for it in cache.entry("a", build).folder.iterdir())
     small = Cache(cache.folder, most_bytes=2 * size_bytes)
     small.entry("b", build)
     for age, name in enumerate("ab"):
         os.utime(cache.folder / name, (age, age))
-    small.entry("a", build)  # now b is the one that nobody has asked for
+    small.entry("a", build)  # now b is the least recently used
     small.entry("c", build)
     assert sorted(it.name for it in cache.folder.iterdir() if it.is_dir()) == ["a", "c"]
 
 
-def test_what_is_larger_than_the_bound_is_kept_for_whoever_asked(
+def test_an_entry_larger_than_the_bound_is_kept_for_its_caller(
     tmp_path: Path, build: Builder
 ) -> None:
     tiny = Cache(tmp_path, most_bytes=1)
@@ -152,7 +152,7 @@ def test_what_is_larger_than_the_bound_is_kept_for_whoever_asked(
     assert not (tmp_path / "a").exists()
 
 
-def test_what_is_discarded_is_built_anew(cache: Cache, build: Builder) -> None:
+def test_a_discarded_entry_is_built_again(cache: Cache, build: Builder) -> None:
     cache.entry("a", build)
     cache.discard("a")
     assert cache.entry("a", build).reason == "it was not there yet"
@@ -163,7 +163,7 @@ def test_what_is_discarded_is_built_anew(cache: Cache, build: Builder) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every file counts as large, and here is which were read."""
+    """The files that were hashed; every file counts as large."""
     paths: list[Path] = []
     read = module._hash
 
@@ -189,7 +189,7 @@ def test_a_hash_is_remembered_until_the_file_changes(
     assert len(hashed) == 2
 
 
-def test_only_so_many_hashes_are_remembered(
+def test_the_remembered_hashes_are_bounded(
     cache: Cache, tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HASHES_MAX", 2)
@@ -203,7 +203,7 @@ def test_only_so_many_hashes_are_remembered(
 
 
 @pytest.mark.parametrize("remembered", [b"{", b"[]", None])
-def test_hashes_that_cannot_be_read_are_found_again(
+def test_hashes_that_cannot_be_read_are_computed_again(
     cache: Cache, tmp_path: Path, hashed: list[Path], remembered: bytes | None
 ) -> None:
     path = tmp_path / "weights"
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_still_hashes(tmp_path: Path, hashed: lis
         nowhere.entry("a", Builder())
 
 
-def test_the_place_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_folder() == Path("/somewhere/perfkit")
     for absent in ("", "relative"):
@@ -249,7 +249,7 @@ from pathlib import Path
 from cluster.models.cache import Cache
 print(Cache(Path({str(tmp_path)!r})).sha256(Path({str(path)!r})), "_hashlib" in sys.modules)
 """
-    # Coverage, which starts in each process while the tests are measured, loads it itself.
+    # Coverage, which is started in each process, would load it.
     plain = {name: text for name, text in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, env=plain)

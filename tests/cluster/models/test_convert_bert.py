@@ -1,4 +1,4 @@
-"""A graph made of weights computes what BERT computes; what is no such BERT is refused."""
+"""A converted graph computes what BERT computes; other networks are refused."""
 
 import json
 import sys
@@ -50,10 +50,6 @@ def test_the_graph_keeps_the_rules_of_the_format(tmp_path: Path) -> None:
     assert [it.name for it in model.graph.input] == ["input_ids", "attention_mask"]
 
 
-def pool(folder: Path, **ways: bool) -> None:
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(ways))
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -75,7 +71,8 @@ def test_another_kind_of_network_is_refused(
 
 def test_tokens_pooled_in_another_way_are_refused(tmp_path: Path) -> None:
     bert.save_tiny(tmp_path)
-    pool(tmp_path, pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
+    ways = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(ways))
     with pytest.raises(ModelError, match="pooled by pooling_mode_cls_token, not by the mean"):
         convert_bert(tmp_path / "model.safetensors")
 
@@ -85,13 +82,13 @@ def test_as_a_program_it_writes_the_file_or_says_why_not(
 ) -> None:
     source, target = tmp_path / "model.safetensors", tmp_path / "model.onnx"
     bert.save_tiny(tmp_path)
-    assert main([str(source), str(target)]) == 0
+    assert main(str(source), str(target)) == 0
     assert target.read_bytes() == convert_bert(source)
     source.write_bytes(b"junk")
-    assert main([str(source), str(target)]) == 1
-    assert main([str(tmp_path / "none" / "model.safetensors"), str(target)]) == 1
+    assert main(str(source), str(target)) == 1
+    assert main(str(tmp_path / "none" / "model.safetensors"), str(target)) == 1
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert main([str(source), str(target)]) == 1
+    assert main(str(source), str(target)) == 1
     broken, absent, missing = capsys.readouterr().err.splitlines()
     assert broken.startswith("not a BERT that can be converted: ")
     assert absent.startswith("[Errno 2] No such file")

@@ -1,4 +1,4 @@
-"""minilm: texts of like meaning are near, and each vector is what BERT computes for its tokens."""
+"""minilm: like meanings are near, and a vector is what BERT computes for the tokens."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_a_vector_is_what_bert_computes_for_the_tokens(minilm: Model, package: P
     tokenizers = pytest.importorskip("tokenizers")
     load_file = pytest.importorskip("safetensors.numpy").load_file
     weights = load_file(package / "model.safetensors")
-    # The same tokenizer, but its vocabulary and its rules put together here.
+    # The same tokenizer, put together here from its vocabulary and rules.
     tokenizer = tokenizers.BertWordPieceTokenizer(str(package / "vocab.txt"), lowercase=True)
     tokenizer.enable_truncation(256)
     texts = [TEXTS[0], TEXTS[3], LONG]
@@ -60,22 +60,19 @@ def test_a_vector_is_what_bert_computes_for_the_tokens(minilm: Model, package: P
 
 def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
     found = vectors(minilm, TEXTS)
+    first, view = minilm.handle_batch([b"a text", memoryview(b"a text")])  # type: ignore[list-item]
+    assert first == view
     assert (found.dtype, found.shape) == (np.float32, (len(TEXTS), 384))
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_view_of_a_text_is_as_good_as_its_bytes(minilm: Model) -> None:
-    first, second = minilm.handle_batch([b"a text", memoryview(b"a text")])
-    assert first == second
-
-
-def test_an_answer_does_not_depend_on_what_it_is_batched_with(minilm: Model) -> None:
+def test_an_answer_does_not_depend_on_its_batch(minilm: Model) -> None:
     texts = [text for triple in LIKE_AND_UNLIKE for text in triple] + [LONG]
     alone = np.concatenate([vectors(minilm, [text]) for text in texts])
     assert np.abs(vectors(minilm, texts) - alone).max() < 1e-5
 
 
-def test_what_comes_after_the_last_token_that_is_read_changes_nothing(minilm: Model) -> None:
+def test_text_beyond_the_last_token_read_changes_nothing(minilm: Model) -> None:
     one, other = vectors(minilm, [LONG, LONG + "Entirely different matters."])
     assert (one == other).all()
 
@@ -87,7 +84,7 @@ def test_what_comes_after_the_last_token_that_is_read_changes_nothing(minilm: Mo
         (b"x" * (TEXT_BYTES_MAX + 1), "has 1,048,577 bytes; ask about parts"),
     ],
 )
-def test_what_is_no_text_fails_alone(minilm: Model, payload: bytes, complaint: str) -> None:
+def test_a_bad_text_fails_alone(minilm: Model, payload: bytes, complaint: str) -> None:
     first, bad, last = minilm.handle_batch([b"a", payload, b"a"])
     assert first == last
     assert isinstance(bad, PayloadError)
@@ -95,7 +92,7 @@ def test_what_is_no_text_fails_alone(minilm: Model, payload: bytes, complaint: s
         minilm.infer_batch([payload])
 
 
-def test_its_weights_are_shared_and_it_says_what_it_is(minilm: Model, minilm_home: Path) -> None:
+def test_its_weights_are_shared_and_it_describes_itself(minilm: Model, minilm_home: Path) -> None:
     info = minilm.describe()
     assert (info.kind, info.labels, info.shared) == ("text-embedding", 0, True)
     assert info.file_size_bytes > 90e6
@@ -111,7 +108,7 @@ def test_a_graph_that_takes_rows_is_no_encoder(tmp_path: Path, minilm_home: Path
         ModelRepository(tmp_path).load("mine")
 
 
-def test_a_tokenizer_that_is_not_there_is_told(tmp_path: Path, minilm_home: Path) -> None:
+def test_a_missing_tokenizer_is_named(tmp_path: Path, minilm_home: Path) -> None:
     folder = make_model(tmp_path, kind="text-embedding", file="model.safetensors")
     bert.save_tiny(folder)
     cache = Cache(tmp_path / "cache")
@@ -130,7 +127,7 @@ def test_a_tokenizer_that_is_not_there_is_told(tmp_path: Path, minilm_home: Path
         ),
     ],
 )
-def test_what_is_missing_is_told_in_a_sentence(
+def test_a_missing_package_is_named_in_a_sentence(
     minilm: Model, minilm_home: Path, missing: str, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)

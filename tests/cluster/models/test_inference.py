@@ -1,4 +1,4 @@
-"""Real models answer rightly, alone and in batches; what is wrong with one is told in one line."""
+"""Real models answer correctly, alone and in batches; a broken one is refused in one line."""
 
 import gzip
 import hashlib
@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,7 +27,6 @@ from cluster.models.inference import (
     ModelRepository,
     PayloadError,
     file_payload,
-    load_models,
     model_handlers,
 )
 from cluster.models.samples import held_out_digits
@@ -37,9 +35,8 @@ from cluster.models.tensor import pack_tensor
 onnxruntime = pytest.importorskip("onnxruntime")
 magika = pytest.importorskip("magika")
 
-ROOT = Path(__file__).parents[2]
 CPU = "CPUExecutionProvider"
-#: Registered by the runtime's own wheels and given no node of an ordinary graph, like an idle GPU.
+#: In the runtime's own wheels, and given no node of an ordinary graph, like an idle GPU.
 IDLE = "AzureExecutionProvider"
 
 decode = msgspec.msgpack.decode
@@ -63,7 +60,7 @@ def reference() -> "magika.Magika":
 # Digits ----------------------------------------------------------------------------------------
 
 
-def test_digits_labels_the_held_out_rows_right(digits: Model) -> None:
+def test_digits_labels_the_held_out_rows_correctly(digits: Model) -> None:
     rows, labels = held_out_digits()
     assert rows.shape == (360, 64)
     results = [decode(result) for result in digits.infer_batch([pack_tensor(row) for row in rows])]
@@ -73,26 +70,23 @@ def test_digits_labels_the_held_out_rows_right(digits: Model) -> None:
     assert results[0].keys() == {"label", "score"}
 
 
-def test_several_rows_in_one_payload_give_a_list_equal_to_the_rows_alone(digits: Model) -> None:
-    rows, _ = held_out_digits()
-    (together,) = digits.infer_batch([pack_tensor(rows[:7])])
-    alone = [decode(it) for it in digits.infer_batch([pack_tensor(row) for row in rows[:7]])]
-    assert [it["label"] for it in decode(together)] == [it["label"] for it in alone]
-    assert [it["score"] for it in decode(together)] == pytest.approx([it["score"] for it in alone])
-
-
-def test_a_batch_of_mixed_payloads_is_answered_in_order(digits: Model) -> None:
+def test_a_batch_of_mixed_payloads_is_answered_in_order_for_any_rows_of_a_run(
+    digits: Model, tmp_path: Path
+) -> None:
+    make_model(tmp_path, labels=list(range(10)), batch_rows_max=2)
     rows, labels = held_out_digits()
-    payloads = [rows[0], rows[1:3], rows[:0], rows[3:4], np.repeat(rows[4:5], 1500, axis=0)]
-    results = [decode(it) for it in digits.infer_batch([pack_tensor(it) for it in payloads])]
-    assert [1 if isinstance(it, dict) else len(it) for it in results] == [1, 2, 0, 1, 1500]
-    assert isinstance(results[3], list)
-    assert results[0]["label"] == labels[0]
-    assert {it["label"] for it in results[4]} == {labels[4]}
-
-
-def test_no_payloads_give_no_results(digits: Model) -> None:
-    assert digits.handle_batch([]) == []
+    payloads = [pack_tensor(it) for it in (rows[0], rows[1:3], rows[:0], rows[3:4], rows[4:20])]
+    for model in (digits, ModelRepository(tmp_path).load("mine")):
+        one, *several = map(decode, model.infer_batch(payloads))
+        assert one["label"] == labels[0]
+        assert [len(it) for it in several] == [2, 0, 1, 16]
+        assert (
+            sum(it["label"] == label for it, label in zip(several[3], labels[4:20], strict=True))
+            >= 15
+        )
+        alone = [decode(it) for it in model.infer_batch([pack_tensor(row) for row in rows[4:20]])]
+        assert [it["label"] for it in several[3]] == [it["label"] for it in alone]
+        assert model.handle_batch([]) == []
 
 
 @pytest.mark.parametrize(
@@ -120,14 +114,10 @@ def test_a_bad_payload_fails_alone(digits: Model, payload: bytes, complaint: str
 # File types --------------------------------------------------------------------------------------
 
 
-def archive(kind: str) -> bytes:
+def archive() -> bytes:
     buffer = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(buffer, "w") as it:
-            it.writestr("a.txt", "text " * 99)
-    else:
-        with tarfile.open(fileobj=buffer, mode="w") as it:
-            it.addfile(tarfile.TarInfo("a.txt"))
+    with zipfile.ZipFile(buffer, "w") as it:
+        it.writestr("a.txt", "text " * 99)
     return buffer.getvalue()
 
 
@@ -142,37 +132,28 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
 
 
-SOURCE = (ROOT / "cluster" / "inference.py").read_bytes()
+SOURCE = (BUILT_IN / "inference.py").read_bytes()
 NOISE = random.Random(7).randbytes(20_000)
 CONTENTS = {
     "empty": b"",
-    "one byte": b"x",
     "few letters": b"hello",
     "few bytes": b"\xff\xfe\x00\xff",
     "only blanks": b" \n\t" * 3000,
-    "blanks around a word": b" " * 5000 + b"word" + b"\n" * 5000,
     "blanks before a program": b"\n" * 4000 + SOURCE,
     "a program": SOURCE,
-    "the start of a program": SOURCE[:700],
     "one block": SOURCE[:4096],
-    "one block and one byte": SOURCE[:4097],
     "two blocks": (SOURCE * 2)[:8192],
     "two blocks and one byte": (SOURCE * 2)[:8193],
     "a long program": SOURCE * 20,
     "markdown": b"# Title\n\nSome *prose*, a [link](a.md) and\n\n- a list\n- of two\n" * 9,
     "json": json.dumps({"name": "a", "items": [{"id": i} for i in range(40)]}, indent=2).encode(),
     "html": b"<!doctype html><html><head><title>t</title></head><body><p>x</p></body></html>",
-    "csv": b"a,b,c\n" + b"1,2,3\n4,5,6\n" * 50,
     "png": png(),
-    "zip": archive("zip"),
-    "tar": archive("tar"),
+    "zip": archive(),
     "gzip": gzip.compress(SOURCE, mtime=0),
     "random bytes": NOISE,
-    "eight random bytes": NOISE[:8],
-    "letters at random": bytes(random.Random(7).choices(b"abcdefghij klm,.", k=3000)),
     "latin-1 text": "déjà vu, à bientôt ".encode("latin-1") * 40,
     "zeros": bytes(10_000),
-    "model": (BUILT_IN / "digits" / "model.onnx").read_bytes(),
 }
 
 
@@ -215,18 +196,10 @@ def test_made_up_files_are_what_magika_says(
     assert set(found.values()) <= set(filetypes.labels)
 
 
-def test_an_answer_does_not_depend_on_what_it_is_batched_with(filetypes: Model) -> None:
+def test_an_answer_does_not_depend_on_its_batch(filetypes: Model) -> None:
     contents = [b"def f(): pass\n", CONTENTS["json"], CONTENTS["markdown"]]
     together = filetypes.infer_batch(contents)
     assert together == [filetypes.infer_batch([content])[0] for content in contents]
-
-
-@pytest.mark.parametrize("name", ["pyproject.toml", "Makefile", "cluster/models/tensor.py"])
-def test_files_of_this_project_are_what_magika_says(
-    filetypes: Model, reference: "magika.Magika", name: str
-) -> None:
-    (answer,) = filetypes.infer_batch([file_payload(ROOT / name)])
-    assert decode(answer) == as_magika_says(reference.identify_path(ROOT / name))
 
 
 def test_a_big_file_is_sent_as_its_ends(
@@ -253,7 +226,7 @@ text_and_blanks = st.lists(
 
 @given(content=text_and_blanks)
 @settings(max_examples=30)
-def test_any_content_is_answered_alike_whole_and_shortened(
+def test_any_content_has_the_same_answer_whole_and_shortened(
     filetypes: Model, reference: "magika.Magika", content: bytes
 ) -> None:
     short = content
@@ -264,7 +237,7 @@ def test_any_content_is_answered_alike_whole_and_shortened(
     assert shortened == whole
 
 
-def test_a_path_that_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_a_pipe_a_folder_and_a_missing_path_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PayloadError, match=r"pipe is not a regular file"):
         file_payload(tmp_path / "pipe")
@@ -313,11 +286,16 @@ def save_lookup(folder: Path, row: list[int]) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
 
 
-def test_the_repository_knows_its_models_and_those_of_a_folder(tmp_path: Path) -> None:
+def test_the_repository_lists_its_models_and_those_of_a_folder_which_come_first(
+    tmp_path: Path,
+) -> None:
     assert ModelRepository().names() == ["digits", "magika", "minilm"]
     make_model(tmp_path)
+    make_model(tmp_path, "digits")
     (tmp_path / "not a model").mkdir()
-    assert ModelRepository(tmp_path).names() == ["digits", "magika", "mine", "minilm"]
+    repository = ModelRepository(tmp_path)
+    assert repository.names() == ["digits", "magika", "mine", "minilm"]
+    assert repository.load("digits").labels == tuple("abcdefghij")
 
 
 def test_a_model_in_a_folder_of_the_user_answers_with_its_own_labels(tmp_path: Path) -> None:
@@ -330,21 +308,6 @@ def test_a_model_in_a_folder_of_the_user_answers_with_its_own_labels(tmp_path: P
     assert decode(unbounded)["label"] in "abcdefghij"
     (infinite,) = handler([pack_tensor(np.full(64, np.inf, np.float32))])
     assert isinstance(infinite, PayloadError)
-
-
-def test_a_model_of_the_user_stands_before_a_built_in_one(tmp_path: Path) -> None:
-    make_model(tmp_path, "digits")
-    assert ModelRepository(tmp_path).load("digits").labels == tuple("abcdefghij")
-
-
-def test_a_small_batch_limit_changes_nothing_but_the_runs(tmp_path: Path, digits: Model) -> None:
-    make_model(tmp_path, labels=list(range(10)), batch_rows_max=2)
-    rows, _ = held_out_digits()
-    payloads = [pack_tensor(rows[0:5]), pack_tensor(rows[5]), pack_tensor(rows[6:9])]
-    two_by_two = load_models(["mine"], tmp_path)["mine"].infer_batch(payloads)
-    for split, whole in zip(two_by_two, digits.infer_batch(payloads), strict=True):
-        split, whole = ([it] if isinstance(it, dict) else it for it in map(decode, (split, whole)))
-        assert [it["label"] for it in split] == [it["label"] for it in whole]
 
 
 def test_a_model_says_what_it_is_and_where_it_runs(digits: Model) -> None:
@@ -363,24 +326,21 @@ def test_a_model_says_what_it_is_and_where_it_runs(digits: Model) -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("digit", r"no model 'digit'; did you mean 'digits'\? available: digits, magika"),
-        ("zzz", "no model 'zzz'; available: digits, magika"),
+        ("digit", r"no model 'digit'; did you mean 'digits'\?"),
+        ("zzz", "no model 'zzz'; there are digits, magika, minilm"),
         ("../digits", "no model"),
     ],
 )
-def test_an_unknown_model_is_answered_with_the_known(name: str, complaint: str) -> None:
+def test_an_unknown_model_is_refused_with_a_hint(name: str, complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
         ModelRepository().load(name)
     with pytest.raises(ModelError, match=complaint):
         model_handlers(["digits", name])
 
 
-def test_a_repository_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+def test_a_missing_root_and_no_threads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere does not exist"):
         ModelRepository(tmp_path / "nowhere")
-
-
-def test_no_threads_at_all_are_refused() -> None:
     with pytest.raises(ModelError, match="threads must be 1 or more, not 0"):
         ModelRepository().load("digits", threads=0)
 
@@ -389,7 +349,7 @@ def test_no_threads_at_all_are_refused() -> None:
     ("changes", "complaint"),
     [
         ({"name": "other"}, "names it 'other'; rename"),
-        ({"kind": "poem"}, "no kind 'poem'; known: file-type, rows, text-embedding"),
+        ({"kind": "poem"}, "no kind 'poem'; there are file-type, rows, text-embedding"),
         ({"kind": None}, "missing required field `kind`"),
         ({"lables": []}, "unknown field `lables`"),
         ({"batch_rows_max": 0}, "batch_rows_max"),
@@ -418,7 +378,7 @@ def test_a_broken_model_says_what_is_wrong(
         ModelRepository(tmp_path).load("mine")
 
 
-def test_a_manifest_that_is_not_toml_or_not_readable_is_told(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     manifest = make_model(tmp_path) / "model.toml"
     manifest.write_bytes(b"name = \xff")
     with pytest.raises(ModelError, match=r"model 'mine': .*model.toml: "):
@@ -432,7 +392,6 @@ def test_a_manifest_that_is_not_toml_or_not_readable_is_told(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mid_size": 512},
         {"use_inputs_at_offsets": True},
         {"block_size": 8192},
         {"beg_size": 512},
@@ -441,7 +400,7 @@ def test_a_manifest_that_is_not_toml_or_not_readable_is_told(tmp_path: Path) -> 
         {"block_size": 0},
     ],
 )
-def test_a_package_that_reads_files_in_another_way_is_refused(
+def test_a_package_that_reads_files_differently_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     original = Path(magika.__file__).parent
@@ -459,7 +418,7 @@ def test_a_package_that_reads_files_in_another_way_is_refused(
         ModelRepository(tmp_path / "models").load("mine")
 
 
-def test_rows_are_not_asked_of_a_network_that_takes_pictures(tmp_path: Path) -> None:
+def test_a_network_that_takes_pictures_is_refused_as_rows(tmp_path: Path) -> None:
     save_lookup(make_model(tmp_path, labels=["left", "right"]), row=[8, 2])
     with pytest.raises(ModelError, match=r"model.onnx does not take rows of a fixed width"):
         ModelRepository(tmp_path).load("mine")
@@ -475,7 +434,7 @@ def test_a_provider_that_runs_no_part_of_the_model_is_not_claimed() -> None:
     assert model.describe().nodes_by_provider == {CPU: 6}
 
 
-def test_an_older_runtime_that_cannot_tell_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_cannot_count_nodes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     tells = "get_provider_graph_assignment_info"
     (home,) = [it for it in onnxruntime.InferenceSession.__mro__ if tells in vars(it)]
     monkeypatch.delattr(home, tells)
@@ -490,7 +449,9 @@ def test_providers_that_cannot_do_it_are_named_with_the_reason() -> None:
         ModelRepository().load("digits", preference=("ROCMExecutionProvider",))
 
 
-def test_the_session_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_session_has_the_threads_asked_for_and_does_not_spin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = []
     opened = onnxruntime.InferenceSession
 
@@ -506,9 +467,7 @@ def test_the_session_keeps_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> No
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
-def test_a_failure_inside_the_runtime_spares_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_inside_the_runtime_spares_the_others(tmp_path: Path) -> None:
     save_lookup(make_model(tmp_path, labels=["left", "right"]), row=[2])
     model = ModelRepository(tmp_path).load("mine")
     rows = [[1, 2], [99, 0], [16, 3]]
@@ -525,7 +484,7 @@ def test_a_failure_inside_the_runtime_spares_the_others(
 @pytest.mark.parametrize(
     ("model", "missing"), [("digits", "onnxruntime"), ("magika", "magika"), ("digits", "numpy")]
 )
-def test_a_missing_extra_is_told_in_a_sentence(model: str, missing: str) -> None:
+def test_a_missing_extra_is_named_in_a_sentence(model: str, missing: str) -> None:
     program = f"""
 import sys
 sys.modules[{missing!r}] = None

@@ -1,4 +1,4 @@
-"""Weights that workers share: the same answers, made once, made again when they are of no use."""
+"""Weights that workers share: the same answers, made once, made again when damaged."""
 
 import os
 import subprocess
@@ -68,7 +68,7 @@ def test_weights_are_not_shared_with_another_provider_than_the_cpu(home: Path) -
     assert repository.load("digits", preference=("NoSuchProvider", CPU)).describe().shared
 
 
-def test_files_for_another_processor_are_not_taken(
+def test_files_for_another_processor_are_not_used(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(home)
@@ -82,7 +82,7 @@ def cut_off(folder: Path) -> None:
 
 
 def garble(folder: Path) -> None:
-    """Other bytes that no look at size and time can tell."""
+    """Other bytes with the same size and time."""
     for name in ("model.onnx", "model.data"):
         stat = (folder / name).stat()
         (folder / name).write_bytes(bytes(stat.st_size))
@@ -96,7 +96,7 @@ def garble(folder: Path) -> None:
         (garble, "the file in the cache was refused: model 'digits': onnxruntime cannot run"),
     ],
 )
-def test_a_damaged_file_is_made_anew_with_the_reason(
+def test_a_damaged_file_is_made_again_with_the_reason(
     home: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     load(home)
@@ -128,7 +128,7 @@ print(info.shared, len(info.notes))
     assert sorted(said) == ["True 0\n"] * 3 + ["True 1\n"]
 
 
-def test_without_a_cache_a_model_is_loaded_the_plain_way_and_says_why(home: Path) -> None:
+def test_without_a_cache_a_model_is_loaded_plainly_and_says_why(home: Path) -> None:
     home.write_text("not a folder")
     info = load(home).describe()
     assert not info.shared
@@ -144,7 +144,7 @@ def test_without_a_cache_a_model_is_loaded_the_plain_way_and_says_why(home: Path
         (b"junk", 0.001, "convert_bert was not done with .* in 0.001 s"),
     ],
 )
-def test_weights_that_cannot_be_converted_are_told(
+def test_weights_that_cannot_be_converted_are_an_error(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     content: bytes, limit_s: float, complaint: str,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""What goes over the wire as a tensor comes back the same, uncopied, and nothing else gets in."""
+"""An array comes back from the wire equal and uncopied; other bytes are refused."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ shapes = st.lists(st.integers(0, 5), max_size=5).map(tuple)
 
 @st.composite
 def arrays(draw):
-    """Arrays of every type the wire knows, of any bytes whatever (NaN of every kind among them)."""
+    """Arrays of every type the wire knows, of any bytes, every kind of NaN among them."""
     dtype, shape = np.dtype(draw(st.sampled_from(DTYPES))), draw(shapes)
     size_bytes = int(np.prod(shape)) * dtype.itemsize
     raw = draw(st.binary(min_size=size_bytes, max_size=size_bytes))
@@ -46,7 +46,7 @@ def test_an_array_comes_back_as_it_went(array):
 
 
 @given(arrays())
-def test_equal_arrays_give_equal_bytes_whatever_their_layout_in_memory(array):
+def test_equal_arrays_give_equal_bytes_in_any_memory_layout(array):
     expected = pack_tensor(array)
     assert pack_tensor(np.asfortranarray(array).reshape(array.shape)) == expected
     big_endian = array.byteswap().view(array.dtype.newbyteorder(">"))
@@ -54,17 +54,14 @@ def test_equal_arrays_give_equal_bytes_whatever_their_layout_in_memory(array):
     assert pack_tensor(unpack_tensor(expected)) == expected
 
 
-def test_a_slice_of_an_array_is_sent_as_what_it_shows():
+def test_slices_and_lists_are_sent_as_their_elements():
     whole = np.arange(24, dtype=np.int32).reshape(4, 6)
     assert unpack_tensor(pack_tensor(whole[::2, 1::2])).tolist() == [[1, 3, 5], [13, 15, 17]]
-
-
-def test_lists_of_numbers_are_taken_too():
     assert unpack_tensor(pack_tensor([[1.0, 2.0]])).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_what_is_unpacked_is_an_aligned_view_that_cannot_be_written(kind):
+def test_an_unpacked_array_is_an_aligned_read_only_view(kind):
     buffer = kind(pack_tensor(np.arange(1000.0)))
     array = unpack_tensor(buffer)
     assert np.shares_memory(array, np.frombuffer(buffer, np.uint8))
@@ -86,7 +83,7 @@ def test_what_is_unpacked_is_an_aligned_view_that_cannot_be_written(kind):
         ([[1, 2], [3]], "inhomogeneous"),
     ],
 )
-def test_what_has_no_place_on_the_wire_is_refused(array, complaint):
+def test_an_array_that_cannot_be_sent_is_refused(array, complaint):
     with pytest.raises(TensorError, match=complaint):
         pack_tensor(array)
 
@@ -141,7 +138,7 @@ def test_a_frame_that_lost_a_byte_is_noticed(array, data):
         unpack_tensor(whole[:place] + whole[place + 1 :])
 
 
-def test_numpy_is_imported_by_the_first_array_and_missed_in_one_sentence():
+def test_numpy_is_imported_by_the_first_array_and_its_absence_told_in_a_sentence():
     program = """
 import sys
 import cluster.models.tensor

@@ -1,12 +1,11 @@
-"""The optimised coordinator is the cluster's with other parts, and says how it does."""
+"""The optimised coordinator serves workers and clients of its spec, and reports figures."""
 
 import threading
 
 import pytest
 
-from cluster import Handlers, Worker
-from perfkit.optimized.coordinator import OptimizedCoordinator
-from perfkit.optimized.specs import OPTIMIZED
+from cluster import Client, Handlers, Worker
+from perfkit import OPTIMIZED, OptimizedCoordinator
 
 TIMEOUT_S = 20
 
@@ -48,3 +47,10 @@ def test_figures_follow_what_was_done(coordinator):
     assert 1 <= stats.tasks_per_lease <= 50
     assert 0 < stats.messages_per_task < 50
     assert stats.service_s_by_kind["echo"] > 0
+
+
+def test_a_client_of_the_same_spec_maps_over_it(coordinator):
+    payloads = [b"%d" % n for n in range(1_000)]
+    with Client(coordinator.endpoint, spec=OPTIMIZED) as client:
+        assert list(client.map("echo", payloads)) == payloads
+    assert coordinator.get_performance_stats().tasks_per_lease > 1, "tasks travel in leases"

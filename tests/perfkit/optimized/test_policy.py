@@ -1,5 +1,5 @@
-"""The optimised policies choose as the plain ones would, up to a bucket's width, whatever has come
-and gone before; what they remember is bounded and forgotten in time.
+"""The optimised policies choose as the plain ones would, up to a bucket's width, after any history;
+their memory is bounded and forgotten in time.
 """
 
 import math
@@ -53,7 +53,7 @@ ALL_NEEDS: list[Needs] = [
     CARD,
     ("echo", Requirements(gpu_family="vega")),
 ]
-#: every optimised policy there is, by how a test is called
+#: every optimised policy, by the id of its tests
 MAKERS = {
     **{f"{name}": make for name, make in POLICIES.items()},
     **{f"cached {name}": make for name, make in CACHED.items()},
@@ -92,7 +92,7 @@ def has_room(policy: AssignmentPolicy, worker: WorkerState) -> bool:
 
 
 def score(policy: AssignmentPolicy, worker: WorkerState, needs: Needs) -> float:
-    """How unwelcome the worker is: its bucket, or where the policy scans its score."""
+    """The worker's bucket, or its score where the policy scans."""
     if isinstance(policy, IndexedAdaptive):
         return policy._indexes[policy.part(needs)].score(worker, needs)
     assert isinstance(policy, Indexed | ScanPolicy)
@@ -110,15 +110,15 @@ NEEDS = st.sampled_from(ALL_NEEDS)
 
 
 class PolicyMachine(RuleBasedStateMachine):
-    """Workers come, go, say things and are given work; each choice is held against the plain
-    policy's idea of who may be chosen, and against the scores of all of them.
+    """Workers join, leave, report loads and get work; each choice is compared with the eligible
+    workers of the plain policy, and with the scores of all of them.
     """
 
     def __init__(self, make: Maker) -> None:
         super().__init__()
         self.make = make
         self.policy = make()
-        #: who the plain policy would call eligible
+        #: tells the eligible workers
         self.plain = LeastLoaded()
         self.here: dict[str, WorkerState] = {}
         self.gone: list[WorkerState] = []
@@ -164,7 +164,7 @@ class PolicyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.gone)
     @rule(data=st.data(), again=st.booleans())
     def hear_of_the_gone(self, data: st.DataObject, again: bool) -> None:
-        """What it still held is taken out of its hands, perhaps it leaves twice."""
+        """A worker that has left is touched, and perhaps leaves twice."""
         worker = data.draw(st.sampled_from(self.gone))
         if again and self.here.get(worker.id) is None:
             self.policy.leave(worker)
@@ -175,7 +175,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def say(self, data: st.DataObject, load: Load) -> None:
         worker = data.draw(st.sampled_from(list(self.here.values())))
         if isinstance(self.policy, ScanPolicy) and math.isnan(load.gpu_busy_pct or 0.0):
-            load = Load()  # a scan can't order what is no number
+            load = Load()  # a scan cannot order NaN
         worker.load = load
         self.policy.touch(worker)
 
@@ -201,8 +201,8 @@ class PolicyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), service_s=st.sampled_from([0.0, 5e-324, 1e-6, 1e-4, 1e-2, 1e9]))
     def finish(self, data: st.DataObject, service_s: float) -> None:
-        """Somebody works through what it has, unless it is gone by now. How quick it was concerns
-        the others too: they are looked at again when something of theirs changes, here at once.
+        """A worker finishes a lease, unless it is gone. Its speed concerns the others too: all are
+        touched at once.
         """
         at = data.draw(st.integers(0, len(self.held) - 1))
         worker, needs, count = self.held.pop(at)
@@ -214,7 +214,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule()
     def switch(self) -> None:
-        """A policy of the same kind takes over; what is held stays where it is."""
+        """A policy of the same kind takes over; the workers keep their tasks."""
         self.policy = self.make()
         for worker in self.here.values():
             self.policy.join(worker)
@@ -223,15 +223,15 @@ class PolicyMachine(RuleBasedStateMachine):
                     self.policy.hold(worker, needs, count)
 
     @invariant()
-    def bits_are_set_for_rows_that_hold_somebody(self) -> None:
+    def bits_are_set_for_buckets_that_are_not_empty(self) -> None:
         indexes = [self.policy, *getattr(self.policy, "_indexes", {}).values()]
         for buckets in [b for i in indexes for b in getattr(i, "_by_needs", {}).values()]:
-            filled = [number for number, row in buckets._rows.items() if row]
+            filled = [number for number, members in buckets._members.items() if members]
             assert buckets._full == sum(1 << number for number in filled)
-            assert {w for n in filled for w in buckets._rows[n]} <= buckets.eligible.keys()
+            assert {w for n in filled for w in buckets._members[n]} <= buckets.eligible.keys()
 
     def teardown(self) -> None:
-        """When nothing is held any more, everybody has room."""
+        """With nothing in hand, every worker has room."""
         for worker, needs, count in self.held:
             if self.here.get(worker.id) is worker:
                 give(self.policy, worker, needs, -count)
@@ -243,7 +243,7 @@ class PolicyMachine(RuleBasedStateMachine):
 
 
 @each_policy
-def test_a_worker_of_the_lowest_bucket_is_chosen_whatever_happened_before(make: Maker) -> None:
+def test_a_worker_of_the_lowest_bucket_is_chosen_after_any_history(make: Maker) -> None:
     with untraced():
         run_state_machine_as_test(
             lambda: PolicyMachine(make), settings=settings(max_examples=40, stateful_step_count=40)
@@ -312,13 +312,13 @@ def test_a_card_to_spare_weighs_more_than_any_load(cards: list[tuple[int, float]
     [optimised._by_load, optimised._by_card, optimised._by_time, optimised._by_memory],
 )
 @given(st.floats())
-def test_any_score_has_a_bucket_and_what_is_no_number_the_last(
+def test_any_score_has_a_bucket_and_nan_the_last(
     bucket: Callable[[float], int], anything: float
 ) -> None:
     assert 0 <= bucket(anything) <= bucket(math.nan) < 256
 
 
-def test_whoever_reports_a_load_that_is_no_number_is_not_sought() -> None:
+def test_a_worker_with_a_load_of_nan_comes_last() -> None:
     honest, odd = offer("honest"), offer("odd")
     policy = staffed(POLICIES["least-loaded"](), odd, honest)
     honest.load, odd.load = Load(gpu_busy_pct=10.0), Load(gpu_busy_pct=math.nan)
@@ -333,12 +333,7 @@ def test_latency_tells_a_quarter_of_an_octave_apart() -> None:
 # Turns
 
 
-def test_within_a_bucket_everybody_has_a_turn() -> None:
-    policy = staffed(POLICIES["round-robin"](), *(offer(name) for name in "abc"))
-    assert [chosen(policy) for _ in range(6)] == ["a", "b", "c"] * 2
-
-
-def test_turns_go_on_when_somebody_comes_or_goes() -> None:
+def test_workers_of_a_bucket_take_turns_while_others_come_and_go() -> None:
     a, b, c, d = (offer(name) for name in "abcd")
     policy = staffed(POLICIES["round-robin"](), a, b, c)
     assert [chosen(policy) for _ in range(2)] == ["a", "b"]
@@ -348,7 +343,7 @@ def test_turns_go_on_when_somebody_comes_or_goes() -> None:
     assert sorted([chosen(policy), chosen(policy)]) == ["c", "d"]
 
 
-def test_turns_go_on_however_often_workers_are_touched() -> None:
+def test_touching_workers_does_not_change_their_turns() -> None:
     a, b = offer("a", credit=2), offer("b", credit=2)
     policy = staffed(POLICIES["round-robin"](), a, b)
     turns = []
@@ -363,32 +358,24 @@ def test_turns_go_on_however_often_workers_are_touched() -> None:
 
 
 @each_policy
-def test_who_offers_what_is_found_out_again_when_somebody_joins_or_leaves(make: Maker) -> None:
-    plain, gpu = offer("plain"), offer("gpu", gpus=[Gpu("vega", 8 * GIB)])
-    policy = staffed(make(), plain)
-    assert chosen(policy, CARD) is None
-    policy.join(gpu)
-    assert chosen(policy, CARD) == "gpu"
-    policy.leave(gpu)
-    assert chosen(policy, CARD) is None
-    assert chosen(policy) == "plain"
-
-
-@each_policy
-def test_a_name_that_comes_back_with_other_offers_is_somebody_else(make: Maker) -> None:
+def test_offers_are_looked_up_again_when_a_worker_joins_or_leaves(make: Maker) -> None:
     before, after = offer("w", credit=9, gpus=[Gpu("vega", 8 * GIB)]), offer("w", credit=1)
-    policy = staffed(make(), before)
+    policy = make()
+    assert chosen(policy, CARD) is None
+    policy.join(before)
     assert policy.choose(CARD, False) is before
     policy.leave(before)
     policy.join(after)
     assert policy.choose(ECHO, False) is after
-    policy.touch(before)
+    policy.touch(before)  # of the same name, but gone
     assert policy.choose(ECHO, False) is after
-    assert policy.choose(CARD, False) is None
+    assert chosen(policy, CARD) is None
+    policy.leave(after)
+    assert chosen(policy) is None
 
 
 @each_policy
-def test_who_offers_what_is_not_asked_again_while_nobody_comes_or_goes(
+def test_offers_are_looked_up_once_until_a_worker_joins_or_leaves(
     make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -411,7 +398,7 @@ def test_who_offers_what_is_not_asked_again_while_nobody_comes_or_goes(
 
 
 @each_policy
-def test_needs_that_clients_make_up_are_bounded(make: Maker) -> None:
+def test_remembered_needs_are_bounded(make: Maker) -> None:
     policy = staffed(make(), offer())
     for number in range(3 * MAX_NEEDS):
         assert chosen(policy, ("echo", Requirements(model=f"m{number}"))) is None
@@ -426,7 +413,7 @@ def test_needs_that_clients_make_up_are_bounded(make: Maker) -> None:
     assert max(kept, default=0) <= MAX_NEEDS
 
 
-def test_sets_of_workers_that_differ_are_bounded_and_the_oldest_is_found_out_again() -> None:
+def test_indexes_are_bounded_and_the_oldest_is_built_again() -> None:
     crew = [offer(f"w{n}", models=[f"m{n}"], credit=3) for n in range(2 * MAX_INDEXES)]
     policy = staffed(POLICIES["least-loaded"](), *crew)
     for _ in range(2):
@@ -436,47 +423,13 @@ def test_sets_of_workers_that_differ_are_bounded_and_the_oldest_is_found_out_aga
             assert len(policy._indexes) <= MAX_INDEXES
 
 
-def test_needs_that_the_same_workers_offer_share_an_index_unless_the_score_looks_at_them() -> None:
+def test_needs_that_the_same_workers_offer_share_an_index_unless_scored_by_needs() -> None:
     crew = [offer(f"w{number}", kinds=["echo", "noop"], credit=3) for number in range(4)]
     for name, indexes in {"least-loaded": 1, "latency-aware": 2}.items():
         policy = staffed(POLICIES[name](), *crew)
         for needs in (ECHO, ("noop", NO_REQUIREMENTS)):
             assert chosen(policy, needs) is not None
         assert len(policy._indexes) == indexes
-
-
-@pytest.mark.parametrize("touches", [0, 1, 63, 70, 71, 72, 73, 74, 500])
-def test_needs_asked_for_rarely_miss_nothing(touches: int) -> None:
-    a, b = offer("a"), offer("b")
-    policy = staffed(INDEXED["least-loaded"](), a, b)
-    assert [chosen(policy), chosen(policy), chosen(policy, CARD)] == ["a", "b", None]
-    give(policy, a, ECHO, 3)
-    for number in range(touches):
-        policy.touch(b)
-        if number % 50 == 0:
-            chosen(policy, CARD)
-    assert chosen(policy) == "b"
-    give(policy, a, ECHO, -3)
-    give(policy, b, ECHO, 3)
-    assert chosen(policy) == "a"
-
-
-# Suspects
-
-
-@each_policy
-def test_a_suspect_task_goes_to_who_has_no_other(make: Maker) -> None:
-    idle, busy = offer("idle"), offer("busy")
-    policy = staffed(make(), idle, busy)
-    policy.observe(idle, ECHO, 1_000, 1e-3)
-    policy.observe(busy, ECHO, 1_000, 1e-3)
-    give(policy, busy, ECHO, 1)
-    idle.suspects = 1
-    assert chosen(policy, suspect=True) == "busy"
-    assert chosen(policy, suspect=True) == "busy", "looking changes nothing"
-    busy.suspects = 1
-    assert chosen(policy, suspect=True) is None
-    assert chosen(policy) is not None
 
 
 # Adaptive
@@ -494,11 +447,11 @@ def test_adaptive_follows_speed_where_it_differs_and_load_where_it_does_not() ->
     assert isinstance(policy.part(ECHO), LatencyAware)
     assert chosen(policy) == "fast"
     policy.leave(slow)
-    assert isinstance(policy.part(ECHO), LeastLoaded), "who left is no measure"
+    assert isinstance(policy.part(ECHO), LeastLoaded), "a worker that left does not count"
 
 
-@pytest.mark.parametrize("n_kinds", [1, 2, 3, 4])
-def test_adaptive_looks_at_each_kinds_spread_again_however_they_alternate(n_kinds: int) -> None:
+@pytest.mark.parametrize("n_kinds", [1, 3])
+def test_adaptive_computes_each_kinds_spread_again_when_kinds_alternate(n_kinds: int) -> None:
     a, b = offer("a"), offer("b")
     policy = staffed(IndexedAdaptive(), a, b)
     assert isinstance(policy, IndexedAdaptive)

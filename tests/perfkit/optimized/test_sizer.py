@@ -1,4 +1,4 @@
-"""How large leases grow, who has room for more, and that no report can spoil either for long."""
+"""How large leases grow, which worker has room, and that no report spoils either for long."""
 
 import math
 
@@ -48,28 +48,21 @@ def holding(sizer: Sizer, worker: WorkerState, needs: Needs, count: int) -> Work
 # How large a lease is
 
 
-def test_the_first_leases_of_a_kind_are_small() -> None:
-    assert Sizer().lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE == 1
-
-
 def test_leases_of_a_quick_kind_grow_step_by_step_up_to_the_bound() -> None:
     sizer, sizes = Sizer(), [FIRST_LEASE]
+    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == FIRST_LEASE == 1
     while sizes[-1] < MAX_LEASE:
         sizer.observe(ECHO, sizes[-1], sizes[-1] * 1e-9)
         sizes.append(sizer.lease_tasks(ONE, ECHO, PLENTY))
         assert sizes[-1] == min(MAX_LEASE, GROWTH * sizes[-2])
-    sizer.observe(ECHO, MAX_LEASE, MAX_LEASE * 1e-9)
-    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
-
-
-def test_small_leases_of_a_quick_kind_do_not_undo_the_growth() -> None:
-    sizer = measured(1e-9)
-    sizer.observe(ECHO, 1, 1e-9)
-    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE
+    for tasks in (MAX_LEASE, 1):
+        sizer.observe(ECHO, tasks, tasks * 1e-9)
+        assert sizer.lease_tasks(ONE, ECHO, PLENTY) == MAX_LEASE, "a small lease undoes no growth"
+    assert sizer.lease_tasks(ONE, SPIN, PLENTY) == FIRST_LEASE, "kinds are measured apart"
 
 
 @pytest.mark.parametrize("service_s", [1e-5, 1e-4, 3e-4, LEASE_S, 0.1, 10.0])
-def test_a_lease_holds_so_much_work_and_at_least_one_task(service_s: float) -> None:
+def test_a_lease_holds_lease_s_of_work_and_at_least_one_task(service_s: float) -> None:
     size = measured(service_s).lease_tasks(ONE, ECHO, PLENTY)
     assert size == max(1, int(LEASE_S / min(service_s, MAX_SERVICE_S) * (1 + 1e-9)))
 
@@ -84,30 +77,21 @@ def test_leases_shrink_when_a_kind_turns_slow_and_grow_again() -> None:
     assert sizes[-1] > 500
 
 
-def test_never_more_than_are_queued() -> None:
+def test_queued_tasks_are_shared_among_the_slots_of_a_worker() -> None:
     assert [measured(1e-9).lease_tasks(ONE, ECHO, queued) for queued in (1, 7)] == [1, 7]
-
-
-def test_what_waits_is_shared_among_the_slots_of_a_worker() -> None:
     sizer, four = measured(1e-9), offer(capacity=4)
     sizes = [sizer.lease_tasks(four, ECHO, queued) for queued in (1, 4, 5, 4_000, PLENTY)]
     assert sizes == [1, 1, 2, 1_000, MAX_LEASE]
 
 
-def test_kinds_are_measured_apart() -> None:
-    sizer = measured(0.1)
-    assert sizer.lease_tasks(ONE, ECHO, PLENTY) == 1
-    assert sizer.lease_tasks(ONE, SPIN, PLENTY) == FIRST_LEASE
-
-
-# What can't be
+# Odd reports
 
 
 @pytest.mark.parametrize(
     ("tasks", "busy_s"),
     [(0, 1.0), (4, 0.0), (4, -1.0), (4, math.nan), (4, math.inf), (4, -math.inf)],
 )
-def test_what_no_clock_can_show_teaches_nothing(tasks: int, busy_s: float) -> None:
+def test_an_impossible_time_is_ignored(tasks: int, busy_s: float) -> None:
     sizer = Sizer()
     sizer.observe(ECHO, tasks, busy_s)
     assert sizer.service_s == {}
@@ -116,7 +100,7 @@ def test_what_no_clock_can_show_teaches_nothing(tasks: int, busy_s: float) -> No
     assert sizer.service_s == {"echo": 1e-4}
 
 
-def test_the_shortest_time_a_float_can_say_is_a_size_too() -> None:
+def test_the_shortest_float_is_a_service_time() -> None:
     assert measured(5e-324, tasks=1).lease_tasks(ONE, ECHO, 3) == 3
 
 
@@ -129,7 +113,7 @@ def test_one_report_of_years_is_outweighed_by_some_dozens() -> None:
     assert sizer.lease_tasks(ONE, ECHO, PLENTY) > 500
 
 
-def test_kinds_are_bounded_and_the_oldest_is_forgotten() -> None:
+def test_kinds_are_bounded_and_the_oldest_is_dropped() -> None:
     sizer = measured(0.1)
     for number in range(MAX_KINDS):
         sizer.observe((f"k{number}", NO_REQUIREMENTS), 64, 1e-3)
@@ -141,9 +125,7 @@ def test_kinds_are_bounded_and_the_oldest_is_forgotten() -> None:
     st.lists(st.tuples(st.integers(0, MAX_LEASE), st.floats())),
     st.integers(1, 2 * MAX_LEASE),
 )
-def test_whatever_is_reported_a_lease_has_a_size(
-    reports: list[tuple[int, float]], queued: int
-) -> None:
+def test_after_any_report_a_lease_has_a_size(reports: list[tuple[int, float]], queued: int) -> None:
     sizer, worker = Sizer(), offer(credit=100)
     holding(sizer, worker, ECHO, 3)
     for tasks, busy_s in reports:
@@ -152,18 +134,18 @@ def test_whatever_is_reported_a_lease_has_a_size(
         assert 0.0 <= sizer.ahead_s(worker) <= 3 * MAX_SERVICE_S
 
 
-# Who has room
+# Room
 
 
 def test_an_idle_slot_always_has_room() -> None:
-    sizer = measured(10.0)
-    worker = holding(sizer, offer(capacity=2, credit=4), ECHO, 1)
-    assert sizer.has_room(worker)
-    holding(sizer, worker, ECHO, 1)
-    assert not sizer.has_room(worker)
+    for sizer in (measured(10.0), Sizer()):  # an unmeasured kind counts as slow
+        worker = holding(sizer, offer(capacity=2, credit=4), ECHO, 1)
+        assert sizer.has_room(worker)
+        holding(sizer, worker, ECHO, 1)
+        assert not sizer.has_room(worker)
 
 
-def test_a_busy_worker_is_given_more_only_while_what_it_has_will_not_last() -> None:
+def test_a_busy_worker_has_room_only_with_less_than_lease_s_in_hand() -> None:
     sizer = measured(LEASE_S / 10)
     worker = holding(sizer, offer(credit=100), ECHO, 9)
     assert sizer.ahead_s(worker) == pytest.approx(0.9 * LEASE_S)
@@ -172,11 +154,6 @@ def test_a_busy_worker_is_given_more_only_while_what_it_has_will_not_last() -> N
     assert not sizer.has_room(worker)
     sizer.hold(worker, ECHO, -4)
     assert sizer.has_room(worker)
-
-
-def test_an_unmeasured_kind_counts_as_slow() -> None:
-    sizer = Sizer()
-    assert not sizer.has_room(holding(sizer, offer(credit=100), ECHO, 1))
 
 
 def test_several_slots_work_through_it_faster() -> None:
@@ -188,7 +165,7 @@ def test_several_slots_work_through_it_faster() -> None:
     assert sizer.has_room(four)
 
 
-def test_never_beyond_the_credit_nor_for_who_is_draining() -> None:
+def test_a_worker_without_credit_or_draining_has_no_room() -> None:
     sizer = measured(1e-9)
     full = holding(sizer, offer(credit=4), ECHO, 4)
     assert sizer.ahead_s(full) < LEASE_S
@@ -198,10 +175,10 @@ def test_never_beyond_the_credit_nor_for_who_is_draining() -> None:
     assert not sizer.has_room(draining)
 
 
-# What is counted
+# Counts
 
 
-def test_what_a_worker_holds_already_counts_from_the_start() -> None:
+def test_tasks_a_worker_already_holds_count_from_the_start() -> None:
     sizer, worker = measured(LEASE_S), offer(credit=100)
     for id, needs in enumerate((ECHO, SPIN)):
         lease = Lease(id, run(id, 9, kind=needs[0]), worker, 0.0, 2, 9)
@@ -215,7 +192,7 @@ def test_what_a_worker_holds_already_counts_from_the_start() -> None:
     assert sizer.ahead_s(worker) == 0.0
 
 
-def test_a_worker_that_was_never_there_or_has_left_counts_nothing() -> None:
+def test_an_unknown_worker_and_one_that_left_hold_nothing() -> None:
     sizer, worker = Sizer(), offer()
     sizer.hold(worker, ECHO, 3)
     assert sizer.ahead_s(worker) == 0.0

@@ -1,4 +1,4 @@
-"""Buffers by size class: never too small, over the bound, or lent while still looked at."""
+"""Buffers by size class: never too small, over the bound, or lent while still in use."""
 
 import threading
 
@@ -35,7 +35,7 @@ def test_the_classes_are_four_for_each_doubling() -> None:
     assert found == [256, 320, 384, 448, 512, 640, 768, 896, 1_024]
 
 
-def test_a_released_buffer_serves_whatever_its_class_can_hold() -> None:
+def test_a_released_buffer_serves_any_size_of_its_class() -> None:
     pool = BufferPool(KIB)
     buffer = pool.acquire(300)
     buffer[:] = b"a" * 300
@@ -48,7 +48,7 @@ def test_a_released_buffer_serves_whatever_its_class_can_hold() -> None:
     assert (pool.stats.hits, pool.stats.misses) == (1, 2)
 
 
-def test_bytes_in_use_and_idle_are_counted_as_what_they_occupy() -> None:
+def test_bytes_in_use_and_idle_are_those_of_whole_buffers() -> None:
     pool = BufferPool(4 * KIB)
     first, second = pool.acquire(0), pool.acquire(1_000)
     stats = pool.stats
@@ -57,7 +57,7 @@ def test_bytes_in_use_and_idle_are_counted_as_what_they_occupy() -> None:
     pool.release(second)
     stats = pool.stats
     assert (stats.in_use, stats.in_use_bytes, stats.idle, stats.idle_bytes) == (0, 0, 2, 1_280)
-    assert (stats.high_water, stats.high_water_bytes) == (2, 1_280)
+    assert stats.high_water == 2
 
 
 def test_at_the_bound_a_request_is_refused_with_the_reason() -> None:
@@ -72,7 +72,7 @@ def test_at_the_bound_a_request_is_refused_with_the_reason() -> None:
     assert len(pool.acquire(1_100)) == 1_100
 
 
-def test_idle_buffers_give_way_and_the_class_used_longest_ago_is_first() -> None:
+def test_idle_buffers_of_the_least_recently_used_class_are_evicted_first() -> None:
     pool = BufferPool(1_024 + 512 + 256)
     for size_bytes in (256, 512, 1_024):
         pool.release(pool.acquire(size_bytes))
@@ -86,33 +86,24 @@ def test_idle_buffers_give_way_and_the_class_used_longest_ago_is_first() -> None
     assert pool.stats.hits == hits + 3
 
 
-def test_buffers_made_beforehand_are_hits_and_must_fit() -> None:
-    pool = BufferPool(4 * KIB)
-    pool.preallocate(KIB, 3)
-    pool.preallocate(1_000, 2)
-    assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.misses) == (3, 3 * KIB, 0)
-    pool.acquire(KIB)
-    assert (pool.stats.hits, pool.stats.misses) == (1, 0)
-    with pytest.raises(PoolExhausted, match="2 more buffers of 1,024 bytes do not fit: 1,024 of"):
-        pool.preallocate(KIB, 4)
-    assert (pool.stats.idle, pool.stats.refused) == (2, 1)
-
-
-def test_a_borrowed_buffer_returns_whatever_happens() -> None:
+def test_a_borrowed_buffer_returns_after_an_error() -> None:
     pool = BufferPool(KIB)
     with pytest.raises(KeyError), pool.borrow(10) as buffer:
         raise KeyError(len(buffer))
     assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
     with pytest.raises(ValueError, match="released memoryview"):
         buffer[0] = 1
+    with (again := pool.acquire(10)):
+        again[0] = 1
+    pool.release(again)  # although its user has released the view
+    assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
 
 
-@pytest.mark.parametrize("debug", [False, True])
-def test_a_wrong_release_is_an_error_and_changes_nothing(debug: bool) -> None:
-    pool = BufferPool(KIB, debug=debug)
+def test_a_wrong_release_is_an_error_and_changes_nothing() -> None:
+    pool = BufferPool(KIB)
     buffer = pool.acquire(100)
     for stranger in (memoryview(bytearray(256)), buffer[:100], BufferPool(KIB).acquire(100)):
-        with pytest.raises(ForeignRelease, match=r"has not lent this view of (100|256) bytes"):
+        with pytest.raises(ForeignRelease, match=r"has not lent <memory at .*>; release the very"):
             pool.release(stranger)
         stranger.release()
     assert (pool.stats.in_use, pool.stats.idle) == (1, 0)
@@ -122,17 +113,8 @@ def test_a_wrong_release_is_an_error_and_changes_nothing(debug: bool) -> None:
     assert (pool.stats.in_use, pool.stats.idle, pool.stats.idle_bytes) == (0, 1, 256)
 
 
-def test_a_view_that_its_user_let_go_of_can_still_be_returned() -> None:
-    pool = BufferPool(KIB)
-    buffer = pool.acquire(10)
-    with buffer:
-        buffer[0] = 1
-    pool.release(buffer)
-    assert (pool.stats.idle, pool.stats.in_use) == (1, 0)
-
-
 @pytest.mark.parametrize("look", [lambda view: view[2:4], memoryview])
-def test_memory_that_is_still_looked_at_is_not_lent_again(look) -> None:  # type: ignore[no-untyped-def]
+def test_memory_that_is_still_in_use_is_not_lent_again(look) -> None:  # type: ignore[no-untyped-def]
     pool, strict = BufferPool(KIB), BufferPool(KIB, debug=True)
     buffer = pool.acquire(100)
     seen = look(buffer)
@@ -144,33 +126,30 @@ def test_memory_that_is_still_looked_at_is_not_lent_again(look) -> None:  # type
 
     watched = strict.acquire(100)
     still = look(watched)
-    with pytest.raises(StillInUse, match=r"256 bytes, acquired at test_buffers.py:\d+, was"):
+    with pytest.raises(StillInUse, match="a buffer of 256 bytes was released while"):
         strict.release(watched)
     assert (len(still) > 0, strict.stats.idle, strict.stats.in_use) == (True, 0, 0)
 
 
-def test_a_closed_pool_hands_out_nothing_and_keeps_nothing() -> None:
+def test_a_closed_pool_lends_nothing_and_keeps_nothing() -> None:
     pool = BufferPool(KIB)
-    pool.preallocate(10, 1)
     held = [pool.acquire(10), pool.acquire(10)]
     pool.release(held.pop())
     pool.close()
     with pytest.raises(PoolClosed, match="this BufferPool is closed"):
         pool.acquire(10)
-    with pytest.raises(PoolClosed):
-        pool.preallocate(10, 1)
     pool.release(held.pop())
     assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.in_use) == (0, 0, 0)
 
 
-def test_what_never_came_back_is_told_with_its_place() -> None:
+def test_debug_mode_complains_of_buffers_not_returned() -> None:
     pool = BufferPool(KIB, debug=True)
     assert [len(pool.acquire(size)) for size in (1, 2)] == [1, 2]
-    with pytest.raises(NotReturned, match=r"2 of this BufferPool .* at test_buffers.py:\d+"):
+    with pytest.raises(NotReturned, match=r"2 of this BufferPool were not released, such as"):
         pool.close()
 
 
-def test_a_pool_or_a_buffer_of_less_than_nothing_is_refused() -> None:
+def test_a_negative_size_and_a_pool_without_room_are_refused() -> None:
     with pytest.raises(ValueError, match="max_bytes must be above 0, and is 0"):
         BufferPool(0)
     with pytest.raises(ValueError, match="a buffer cannot have -1 bytes"):
@@ -203,7 +182,7 @@ def test_threads_never_write_into_each_others_buffers() -> None:
 
 
 class AnyUse(RuleBasedStateMachine):
-    """Whatever is acquired and released in whatever order, sizes hold and the counts add up."""
+    """In any order of acquires and releases, sizes hold and the counts add up."""
 
     MAX_BYTES = 8 * KIB
 

@@ -1,6 +1,4 @@
-"""Connections kept open: whose turn it is to be closed, by a clock that the test turns, and how the
-pool behaves with clients of a real cluster.
-"""
+"""Connections kept open: which is closed next by a clock of the test, and clients of a cluster."""
 
 import logging
 import threading
@@ -24,7 +22,7 @@ from perfkit.pool import (
 
 
 class Clock:
-    """Stands still until it is told."""
+    """Stands still until the test moves it."""
 
     now_s = 1_000.0
 
@@ -66,26 +64,18 @@ def idle(pool: Lines, *keys: str) -> list[Line]:
     return lines
 
 
-def test_a_released_connection_serves_the_next_of_its_key(pool: Lines) -> None:
-    (first,) = idle(pool, "a")
-    other = pool.acquire("b")
-    assert (pool.acquire("a") is first, other.key) == (True, "b")
-    stats = pool.stats
-    assert (stats.hits, stats.misses, stats.in_use, stats.high_water) == (1, 2, 2, 2)
-    assert (stats.idle, stats.hit_rate, stats.idle_bytes) == (0, 1 / 3, None)
-
-
-def test_the_warmest_connection_of_a_key_is_taken(pool: Lines) -> None:
+def test_a_released_connection_serves_the_next_of_its_key_the_warmest_first(pool: Lines) -> None:
     first, second = idle(pool, "a", "a")
+    assert first is not second
+    assert pool.acquire("b").key == "b"
     assert pool.acquire("a") is second
     assert pool.acquire("a") is first
+    stats = pool.stats
+    assert (stats.hits, stats.misses, stats.in_use, stats.high_water) == (2, 3, 3, 3)
+    assert (stats.idle, stats.hit_rate, stats.idle_bytes) == (0, 2 / 5, None)
 
 
-def test_two_at_one_time_never_share_a_connection(pool: Lines) -> None:
-    assert pool.acquire("a") is not pool.acquire("a")
-
-
-def test_at_the_bound_whoever_was_idle_longest_is_closed(pool: Lines) -> None:
+def test_at_the_bound_the_connection_idle_longest_is_closed(pool: Lines) -> None:
     a, b, c = idle(pool, "a", "b", "c")
     assert pool.acquire("a") is a
     pool.release(a)
@@ -105,36 +95,23 @@ def test_a_busy_connection_is_never_closed_for_another(pool: Lines) -> None:
     assert [line.closed for line in busy] == [False, True, False]
 
 
-def test_what_was_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
+def test_a_connection_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
     (early,) = idle(pool, "a")
     clock.now_s += 6.0
     (late,) = idle(pool, "b")
     busy = pool.acquire("c")
     clock.now_s += 3.9
-    assert pool.expire() == 0
+    pool.release(pool.acquire("b"))
+    assert not early.closed
     clock.now_s += 0.1
-    assert pool.expire() == 1
+    pool.release(pool.acquire("b"))
     assert (early.closed, late.closed) == (True, False)
     clock.now_s += 1_000.0
     pool.release(busy)
     assert (late.closed, busy.closed) == (True, False)
-    assert (pool.stats.expired, pool.stats.idle) == (2, 1)
-
-
-def test_an_expired_connection_is_not_lent(pool: Lines, clock: Clock) -> None:
-    (stale,) = idle(pool, "a")
-    clock.now_s += 10.0
-    assert pool.acquire("a") is not stale
-    assert stale.closed
-    assert (pool.stats.hits, pool.stats.misses, pool.stats.expired) == (0, 2, 1)
-
-
-def test_a_discarded_connection_is_closed_and_makes_room(pool: Lines) -> None:
-    broken, *_ = (pool.acquire(key) for key in "abc")
-    pool.discard(broken)
-    assert broken.closed
-    assert pool.acquire("d").key == "d"
-    assert (pool.stats.dropped, pool.stats.evicted) == (1, 0)
+    assert (pool.stats.evicted, pool.stats.idle) == (2, 1)
+    clock.now_s += 1_000.0
+    assert pool.acquire("c") is not busy, "an expired connection is not lent"
 
 
 def test_a_block_that_raises_discards_its_connection(pool: Lines) -> None:
@@ -145,17 +122,7 @@ def test_a_block_that_raises_discards_its_connection(pool: Lines) -> None:
         raise KeyError(again.key)
     assert again is line
     assert (line.closed, pool.stats.idle, pool.stats.in_use) == (True, 0, 0)
-
-
-def test_connections_opened_beforehand_are_hits(pool: Lines) -> None:
-    pool.preallocate("a", 2)
-    assert (pool.stats.idle, pool.stats.misses) == (2, 2)
-    pool.preallocate("a", 2)
-    pool.acquire("a")
-    assert (pool.stats.hits, pool.stats.misses) == (3, 2)
-    with pytest.raises(PoolExhausted):
-        pool.preallocate("b", 3)
-    assert (pool.stats.in_use, pool.stats.idle) == (1, 2)
+    assert (pool.stats.dropped, pool.stats.evicted) == (1, 0)
 
 
 def test_a_connection_that_cannot_be_opened_takes_no_place(clock: Clock) -> None:
@@ -169,7 +136,7 @@ def test_a_connection_that_cannot_be_opened_takes_no_place(clock: Clock) -> None
     assert (pool.stats.in_use, pool.stats.misses, pool.stats.refused) == (0, 0, 0)
 
 
-def test_one_that_cannot_be_closed_is_logged_and_holds_nobody_up(
+def test_a_failure_to_close_is_logged_and_the_others_are_closed(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stuck(Line):
@@ -187,7 +154,7 @@ def test_one_that_cannot_be_closed_is_logged_and_holds_nobody_up(
     ] * 2
 
 
-def test_a_closed_pool_closes_what_is_idle_and_later_what_was_busy(pool: Lines) -> None:
+def test_a_closed_pool_closes_idle_connections_and_busy_ones_at_their_release(pool: Lines) -> None:
     (free,) = idle(pool, "a")
     busy = pool.acquire("b")
     pool.close()
@@ -268,12 +235,12 @@ def test_debug_mode_lends_a_stand_in_that_ends_with_the_release(clock: Clock) ->
         line.note = "late"
     again = pool.acquire("a")
     assert (again.note, pool.stats.hits) == ("mine", 1)
-    with pytest.raises(NotReturned, match=r"1 of this ConnectionPool .* test_connections.py:\d+"):
+    with pytest.raises(NotReturned, match=r"1 of this ConnectionPool were not released, such as"):
         pool.close()
 
 
 class AnyUse(RuleBasedStateMachine):
-    """Whatever is done in whatever order: bounds hold, busy stays open, nothing is lent twice."""
+    """In any order of calls: bounds hold, busy ones stay open, none is lent twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +274,6 @@ class AnyUse(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 5.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.clock.now_s += seconds
-        self.pool.expire()
 
     @invariant()
     def holds(self) -> None:
@@ -316,7 +282,7 @@ class AnyUse(RuleBasedStateMachine):
         assert stats.in_use == len(self.held)
         assert stats.in_use + stats.idle <= 3
         closed = sum(line.closed for line in self.opened)
-        assert closed == stats.evicted + stats.expired + stats.dropped
+        assert closed == stats.evicted + stats.dropped
         assert stats.misses == len(self.opened) == closed + stats.in_use + stats.idle
 
 
