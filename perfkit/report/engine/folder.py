@@ -1,12 +1,12 @@
 """Makes a run's folder appear whole or not at all.
 
 A report is written into a hidden folder beside its final place and renamed at the end. Renaming is
-atomic on one file system, and a folder with content can't be renamed over, so that whoever comes
-second takes the next free name: two runs never mix, and a crash, a Ctrl-C or a power cut leaves no
-half report under a name that a reader would open.
+atomic on one file system and never replaces a folder with content, so the second of two runs takes
+the next free name: runs never mix, and a crash, a Ctrl-C or a power cut leaves no half report under
+a name that a reader would open.
 
-A run that is killed can't clean up. It held a lock on its hidden folder, which the system
-releases, so the next run knows what is left over and removes it.
+A killed run can't clean up. The system releases the lock it held on its hidden folder, so the next
+run sees that the folder is a leftover and removes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from perfkit.report.engine.outcome import ReportError
 
 PREFIX = ".partial-"
-#: A folder is locked a moment after it is made; only one older than this may be called left over.
+#: A folder is locked a moment after it is made, so only an older one can be a leftover.
 LEFTOVER_AFTER_S = 60.0
 _NAMES_TO_TRY = 1000
 
@@ -40,7 +40,7 @@ class RunFolder:
     def publish(self) -> Path:
         """Rename the working folder to its final name (with `-2`, `-3` … where it is taken).
 
-        Raises ReportError when the rename fails for any reason but a taken name.
+        Raises ReportError when the rename fails for another reason than a taken name.
         """
         root = self.working.parent
         for attempt in range(1, _NAMES_TO_TRY):
@@ -60,8 +60,8 @@ class RunFolder:
 def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
     """A hidden, locked folder under `out_root` for a run called `name`.
 
-    What was not published when the context ends, for whatever reason, is removed. Raises
-    ReportError when `out_root` can't be made or written.
+    The folder is removed if it is not published when the context ends. Raises ReportError when
+    `out_root` can't be made or written.
     """
     working = out_root / f"{PREFIX}{secrets.token_hex(6)}"
     try:
@@ -97,7 +97,7 @@ def remove_leftovers(out_root: Path) -> list[Path]:
 
 
 def _lock(path: Path) -> int | None:
-    """An exclusive lock on a folder as a file descriptor; None where it is held or can't be had."""
+    """An exclusive lock on a folder as a file descriptor; None if it can't be had."""
     try:
         import fcntl
 

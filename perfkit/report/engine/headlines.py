@@ -1,8 +1,8 @@
 """Headline findings: what a reader of the index sees before opening any notebook.
 
-A notebook ends in figures and words; the index of a run needs the few that matter, each beside
-what was claimed for it. A headline is one JSON file under the run's `results/`, so that it lives
-with the raw samples it was derived from and any program can read it.
+The index of a run shows the few figures that matter, each beside the claim about it. A headline is
+one JSON file under the run's `results/`, next to the raw samples it was derived from, and any
+program can read it.
 
     from perfkit.report import headlines
     headlines.record(out_dir, "Message throughput", value=41_200, unit="tasks/s",
@@ -11,20 +11,23 @@ with the raw samples it was derived from and any program can read it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final, Literal
 
+import msgspec
+
+from perfkit.evidence.results import encode_fields, write
+from perfkit.evidence.text import quantity
 from perfkit.report.engine.outcome import ExitCode, ReportError
 
-SCHEMA = 1
-#: The report engine names the notebook in this variable, so that a headline says where it is from.
+SCHEMA: Final = 1
+#: The report engine names the notebook in this variable, so a headline says where it is from.
 NOTEBOOK_VARIABLE = "PERFKIT_REPORT_NOTEBOOK"
 
 
@@ -43,13 +46,12 @@ class Verdict(StrEnum):
     MEASURED = "measured"
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
+class Headline(msgspec.Struct, frozen=True):
     """One finding: a value with its interval beside what was claimed.
 
-    `value`, `low` and `high` share `unit`; None is unknown, never 0, also for one end of an
-    interval that too few samples leave open. `claim` is a number in the
-    same unit or the claim's own words. A `gate` headline decides the run's exit code.
+    `value`, `low` and `high` share `unit`; unknown is None, never 0, also for one end of an
+    interval that too few samples leave open. `claim` is a number in the same unit or the claim's
+    own words. A `gate` headline decides the run's exit code.
     """
 
     title: str
@@ -63,6 +65,7 @@ class Headline:
     gate: bool = False
     notebook: str | None = None
     recorded_utc: str = ""
+    schema: Literal[1] = SCHEMA
 
 
 def record(
@@ -88,11 +91,11 @@ def record(
     """
     headline = Headline(
         title=title.strip(),
-        value=_figure(title, "value", value),
+        value=_finite(title, "value", value),
         unit=unit,
-        low=_figure(title, "low", low),
-        high=_figure(title, "high", high),
-        claim=claim if isinstance(claim, str) else _figure(title, "claim", claim),
+        low=_finite(title, "low", low),
+        high=_finite(title, "high", high),
+        claim=claim if isinstance(claim, str) else _finite(title, "claim", claim),
         verdict=_verdict(title, verdict),
         note=note,
         gate=gate,
@@ -100,13 +103,9 @@ def record(
         recorded_utc=datetime.now(UTC).isoformat(),
     )
     _check_interval(headline)
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     name = "-".join(filter(None, ["headline", _slug(headline.notebook or ""), _slug(title)]))
-    path = folder / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"schema": SCHEMA, **asdict(headline)}, indent=2) + "\n")
-    partial.replace(path)
+    path = Path(out_dir) / f"{name}.json"
+    write(encode_fields(msgspec.structs.asdict(headline)), path)
     return path
 
 
@@ -127,15 +126,12 @@ def exit_code(headlines: Iterable[Headline], *, gate: bool = False) -> ExitCode:
     return ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else ExitCode.DONE
 
 
-def _figure(title: str, field: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    if not math.isfinite(number):
+def _finite(title: str, field: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
         raise ReportError(
-            f"headline {title!r}: {field} is {number}, which is no figure; pass None for unknown"
+            f"headline {title!r}: {field} is {value}, which is no figure; pass None for unknown"
         )
-    return number
+    return None if value is None else float(value)
 
 
 def _verdict(title: str, verdict: Verdict | str) -> Verdict:
@@ -153,10 +149,11 @@ def _check_interval(headline: Headline) -> None:
     if not title:
         raise ReportError("a headline needs a title that says what was measured")
     if low > high:
-        raise ReportError(f"headline {title!r}: low {low:g} is above high {high:g}")
+        raise ReportError(f"headline {title!r}: low {quantity(low)} is above high {quantity(high)}")
     if value is not None and not low <= value <= high:
         raise ReportError(
-            f"headline {title!r}: value {value:g} is outside its interval, {low:g} to {high:g}"
+            f"headline {title!r}: value {quantity(value)} is outside its interval, "
+            f"{quantity(low)} to {quantity(high)}"
         )
 
 
@@ -166,10 +163,6 @@ def _slug(text: str) -> str:
 
 def _read(path: Path) -> Headline:
     try:
-        fields = json.loads(path.read_text())
-        if fields.pop("schema") != SCHEMA:
-            raise ValueError("another schema version")
-        fields["verdict"] = Verdict(fields["verdict"])
-        return Headline(**fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=Headline)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReportError(f"{path.name} is not a headline of schema {SCHEMA}: {error}") from error

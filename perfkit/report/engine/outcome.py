@@ -1,8 +1,7 @@
-"""What a report run ends with: exit codes, statuses, and the errors that keep it from starting.
+"""How a report run ends: exit codes, statuses, and the errors that keep it from starting.
 
-A report is made by people at a terminal and by programs in CI. Both need to tell a wrong argument
-from a notebook that failed, a kernel that died, a limit that passed and a finding that is bad
-news, without reading text. So the codes live here, in one table, and everything else refers to it.
+People at a terminal and programs in CI both need to tell a wrong argument from a failed notebook, a
+dead kernel, a time-out and a regression, without reading text. So one table holds the codes.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ class ExitCode(IntEnum):
     """A cell took longer than the limit for one cell and was stopped."""
 
 
-#: Most severe first. What says nothing about the code under study (a dead kernel) outranks what
-#: says something (a regression), because the latter's figures can't be trusted beside the former.
+#: Most severe first. A dead kernel outranks a regression, whose figures can't be trusted beside it.
 SEVERITY: tuple[ExitCode, ...] = (
     ExitCode.BAD_ARGUMENTS,
     ExitCode.KERNEL_DIED,
@@ -48,14 +46,14 @@ SEVERITY: tuple[ExitCode, ...] = (
 
 
 def most_severe(codes: Iterable[ExitCode]) -> ExitCode:
-    """The code that a run ends with, given those of its parts; DONE when there are none."""
+    """The exit code of a run from those of its parts; DONE without any."""
     return min(codes, key=SEVERITY.index, default=ExitCode.DONE)
 
 
 class ReportError(Exception):
-    """A report that could not start, in one sentence that says what to change.
+    """Why a report could not start, in one sentence that says what to change.
 
-    `exit_code` is what a command-line program should end with.
+    `exit_code` is for a command-line program to end with.
     """
 
     exit_code: ExitCode = ExitCode.BAD_ARGUMENTS
@@ -83,9 +81,9 @@ class Status(StrEnum):
 class Failure:
     """Why a notebook stopped, in the words of its error.
 
-    `cell_index` counts all cells of the executed notebook from 0; it is None when the failure
-    belongs to no cell (the kernel did not start, the page is too large).
-    `traceback` is plain text without terminal colours, empty when there is none.
+    `cell_index` counts all cells of the executed notebook from 0; it is None when no cell failed
+    (the kernel did not start, the page is too large). `traceback` is plain text without terminal
+    colours, empty when there is none.
     """
 
     cell_index: int | None

@@ -16,16 +16,16 @@ from perfkit.report import (
     ExitCode,
     NotebookRun,
     ParameterError,
+    Progress,
     ReportError,
     ReportRun,
-    SilentProgress,
     Status,
     rerun_command,
     run_report,
 )
 
 Writer = Callable[..., Path]
-QUIET = SilentProgress()
+QUIET = Progress()
 
 
 def by_name(run: ReportRun) -> dict[str, NotebookRun]:
@@ -198,7 +198,7 @@ class Crash(Exception):
     """Something the report engine knows nothing about."""
 
 
-class CrashesBetweenNotebooks(SilentProgress):
+class CrashesBetweenNotebooks(Progress):
     """Notes what a reader would see while a run goes on, then fails as a full disk would."""
 
     def __init__(self, root: Path) -> None:
@@ -227,8 +227,8 @@ def test_a_crash_in_the_middle_leaves_nothing(write_notebook: Writer, tmp_path: 
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from perfkit.report import SilentProgress, run_report
-run_report([Path(sys.argv[1])], out_root=sys.argv[2], progress=SilentProgress())
+from perfkit.report import Progress, run_report
+run_report([Path(sys.argv[1])], out_root=sys.argv[2], progress=Progress())
 """
 
 

@@ -3,10 +3,10 @@
 import itertools
 from pathlib import Path
 
-from perfkit.report import SEVERITY, ExitCode, Failure, Status, most_severe
+from perfkit.report.engine.outcome import SEVERITY, ExitCode, Failure, Status, most_severe
 from perfkit.report.page.index import MEANING
 
-README = Path(__file__).parents[3] / "reports" / "README.md"
+README = Path(__file__).parents[4] / "reports" / "README.md"
 
 
 def test_the_codes_are_those_a_program_relies_on() -> None:
