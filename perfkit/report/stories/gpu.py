@@ -20,7 +20,8 @@ from perfkit.gpu.sampler import samples_html
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
+from perfkit.report.stories.goals import goal_words, record_goals
+from perfkit.report.stories.hot_paths import MIB
 from perfkit.report.stories.views import FULL, Words, said
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def verdict(watched: Watched, goals: GoalTable) -> Words:
         told.append(
             f"Of a card nothing was measured: what is shown is {LABELS[watched.source.origin]}."
         )
-    return Words((*told, *limit_words(goals).sentences))
+    return Words((*told, *goal_words(goals).sentences))
 
 
 def _card_words(watched: Watched, card: WatchedCard) -> str:

@@ -1,6 +1,5 @@
 """Claims beside measurements: what the sentences say must follow from the numbers."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +8,14 @@ import pytest
 
 from perfkit.bench.experiments.roles import RoleTable, RoleUse
 from perfkit.evidence.environment import fingerprint
-from perfkit.evidence.results import Result, load
+from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval
 from perfkit.profile import waterfall
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import baseline
 from perfkit.report.stories.baseline import Finding
-from perfkit.report.stories.views import Bottlenecks, HotFunction
+from perfkit.report.stories.bottlenecks import Bottlenecks, HotFunction
 
 
 def interval(value: float | None, low: float | None = None, high: float | None = None) -> Interval:
@@ -83,6 +82,16 @@ SEND = HotFunction(
 HOT = Bottlenecks((SEND,), interval(200.0), interval(30.0), runs=3, tasks=100)
 
 
+def test_full_measures_more_of_everything_and_the_smallest_run_has_enough() -> None:
+    quick, full, least = (
+        baseline.task_counts(profile, tasks)
+        for profile, tasks in (("quick", 4_000), ("full", 4_000), ("quick", 20))
+    )
+    assert quick["throughput"] == 4_000
+    assert full == {name: 5 * count for name, count in quick.items()}
+    assert (least["latency"], least["single_items"], least["choices"]) == (20, 10, 100)
+
+
 def test_each_claim_is_judged_by_the_whole_interval() -> None:
     assert {row.what: row.verdict for row in TABLE.rows} == {
         "Message throughput": Verdict.FASTER,
@@ -109,11 +118,11 @@ def test_messages_are_tasks_times_what_each_of_them_costs() -> None:
         (
             "Task throughput",
             "Task throughput: claimed 100 tasks/s, measured 2,000 tasks/s (1,500 to 2,500): "
-            "20 times the claim, so it is kept.",
+            "20 × the claim, so it is kept.",
         ),
         (
             "Task overhead",
-            "Task overhead: claimed ~15 ms, measured 20 ms (18 to 22): 1.33 times the claim, "
+            "Task overhead: claimed ~15 ms, measured 20 ms (18 to 22): 1.333 × the claim, "
             "so it is missed.",
         ),
         (
@@ -123,7 +132,7 @@ def test_messages_are_tasks_times_what_each_of_them_costs() -> None:
         ),
         (
             "Coordinator memory",
-            "Coordinator memory: claimed ~100 MB, measured 30 MB (29 to 31): 30 % of the claim, "
+            "Coordinator memory: claimed ~100 MB, measured 30 MB (29 to 31): 0.3 × the claim, "
             "so it is kept.",
         ),
         (
@@ -159,9 +168,12 @@ def test_the_verdict_counts_the_claims_and_names_those_not_kept() -> None:
     assert "Worker selection" in told
     assert "Task throughput" not in told
     assert "longest stage of a task alone in the cluster is the assign hop, with 42.86 %" in told
-    assert "The slowest hundredth takes 3 times the median." in told
-    assert "uses 200 µs (100 to 400) of processor time per task, 40 % of what all roles" in told
-    assert "worth 5,000 tasks/s (2,500 to 10,000), whatever the workers do." in told
+    assert "The 99th percentile is 3 × the median." in told
+    assert (
+        "uses 200 µs (100 to 400) of processor time per task, 40 % of the total of all roles. "
+        in told
+    )
+    assert "own gives 5,000 tasks/s (2,500 to 10,000), however fast the workers are." in told
     assert (
         "zmq.sugar.socket: send, with 25 % (20 to 30) of its busy time under the profiler." in told
     )
@@ -200,12 +212,5 @@ def test_findings_become_headlines_beside_their_claims(tmp_path: Path) -> None:
 def test_the_table_shows_a_gap_where_nothing_was_measured() -> None:
     assert "<td>API memory</td><td>~200 MB</td><td>unknown</td>" in TABLE._repr_html_()
     frame = TABLE.to_frame().set_index("what")
-    assert frame.loc["Task overhead", "value"] == 20
-    assert frame.loc["API memory", ["value", "low", "high"]].isna().all()
-
-
-def test_results_are_saved_under_their_names(tmp_path: Path) -> None:
-    names = baseline.save_results(tmp_path / "results", {"latency": LATENCY, "x": THROUGHPUT})
-    assert names == ["latency.json", "x.json"]
-    assert load(tmp_path / "results" / "latency.json") == LATENCY
-    assert json.loads((tmp_path / "results" / "x.json").read_text())["value"] == 2_000
+    assert frame.loc["Task overhead", "figure"] == 20
+    assert frame.loc["API memory", ["figure", "figure_low", "figure_high"]].isna().all()
