@@ -50,8 +50,17 @@ def execute_notebook(
     watch = _CellWatch(notebook, progress)
     began = time.perf_counter()
     progress.notebook_started(notebook.name, notebook.code_cells)
-    with kernel_session(notebook.name, cell_timeout_s, grace_s) as session:
-        error = _in_thread(notebook.path.resolve(), output.resolve(), parameters, watch, session)
+    # In the main thread nbclient would take Ctrl-C over and show it as a kernel that died.
+    with (
+        kernel_session(notebook.name, cell_timeout_s, grace_s) as session,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        running = thread.submit(_papermill, notebook.path, output, parameters, watch, session)
+        try:
+            error = running.exception()
+        except BaseException:
+            session.abort()
+            raise
     watch.close()
     duration_s = time.perf_counter() - began
     status = _status(error, session)
@@ -69,9 +78,7 @@ def execute_notebook(
         cells=notebook.code_cells,
         cells_run=watch.finished,
         parameters={**defaults, **parameters},
-        failure=None
-        if status is Status.DONE
-        else _failure(status, error, content, watch, cell_timeout_s),
+        failure=_failure(status, error, content, watch, cell_timeout_s),
     )
     return run, content
 
@@ -113,26 +120,6 @@ class _CellWatch:
             self._progress.cell_finished(self._name, self._number, elapsed_s)
 
 
-def _in_thread(
-    source: Path,
-    output: Path,
-    parameters: Mapping[str, object],
-    watch: _CellWatch,
-    session: KernelSession,
-) -> BaseException | None:
-    """What papermill raised, if anything.
-
-    In the main thread nbclient would take Ctrl-C over and show it as a kernel that died.
-    """
-    with ThreadPoolExecutor(1, f"papermill-{output.stem}") as pool:
-        running = pool.submit(_papermill, source, output, parameters, watch, session)
-        try:
-            return running.exception()
-        except BaseException:
-            session.abort()
-            raise
-
-
 def _papermill(
     source: Path,
     output: Path,
@@ -165,8 +152,8 @@ def _papermill(
     loop = ensure_event_loop()
     try:
         papermill.execute_notebook(
-            _literal(source),
-            _literal(output),
+            _literal(source.resolve()),
+            _literal(output.resolve()),
             parameters=dict(parameters),
             kernel_name="python3",
             language="python",
@@ -174,7 +161,7 @@ def _papermill(
             start_timeout=START_TIMEOUT_S,
             kernel_manager_class=session.manager_class(),
             extra_arguments=["--IPKernelApp.extra_extensions=perfkit.report.engine.pager"],
-            resources={"metadata": {"path": str(output.parent)}},
+            resources={"metadata": {"path": str(output.parent.resolve())}},
             on_cell_start=on_cell_start,
             on_cell_execute=on_cell_execute,
             on_cell_executed=on_cell_executed,
@@ -199,7 +186,9 @@ def _failure(
     content: NotebookNode,
     watch: _CellWatch,
     cell_timeout_s: float | None,
-) -> Failure:
+) -> Failure | None:
+    if status is Status.DONE:
+        return None
     index, traceback = watch.cell_index, ""
     name, message = type(error).__name__, str(error or "")
     for position, cell in enumerate(content.cells):

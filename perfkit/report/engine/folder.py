@@ -81,9 +81,8 @@ def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
             os.close(lock)
 
 
-def remove_leftovers(out_root: Path) -> list[Path]:
-    """Remove the hidden folders of runs that are no longer alive, and return them."""
-    removed: list[Path] = []
+def remove_leftovers(out_root: Path) -> None:
+    """Remove the hidden folders of runs that are no longer alive."""
     for path in out_root.glob(f"{PREFIX}*"):
         try:
             old = time.time() - path.stat().st_mtime > LEFTOVER_AFTER_S
@@ -92,8 +91,6 @@ def remove_leftovers(out_root: Path) -> list[Path]:
         if old and (lock := _lock(path)) is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
-            removed.append(path)
-    return removed
 
 
 def _lock(path: Path) -> int | None:

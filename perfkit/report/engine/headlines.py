@@ -91,18 +91,18 @@ def record(
     """
     headline = Headline(
         title=title.strip(),
-        value=_finite(title, "value", value),
+        value=value,
         unit=unit,
-        low=_finite(title, "low", low),
-        high=_finite(title, "high", high),
-        claim=claim if isinstance(claim, str) else _finite(title, "claim", claim),
+        low=low,
+        high=high,
+        claim=claim,
         verdict=_verdict(title, verdict),
         note=note,
         gate=gate,
         notebook=os.environ.get(NOTEBOOK_VARIABLE),
         recorded_utc=datetime.now(UTC).isoformat(),
     )
-    _check_interval(headline)
+    _check(headline)
     name = "-".join(filter(None, ["headline", _slug(headline.notebook or ""), _slug(title)]))
     path = Path(out_dir) / f"{name}.json"
     write(encode_fields(msgspec.structs.asdict(headline)), path)
@@ -126,14 +126,6 @@ def exit_code(headlines: Iterable[Headline], *, gate: bool = False) -> ExitCode:
     return ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else ExitCode.DONE
 
 
-def _finite(title: str, field: str, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise ReportError(
-            f"headline {title!r}: {field} is {value}, which is no figure; pass None for unknown"
-        )
-    return None if value is None else float(value)
-
-
 def _verdict(title: str, verdict: Verdict | str) -> Verdict:
     try:
         return Verdict(verdict)
@@ -142,12 +134,19 @@ def _verdict(title: str, verdict: Verdict | str) -> Verdict:
         raise ReportError(f"headline {title!r}: verdict {verdict!r} is none of {known}") from None
 
 
-def _check_interval(headline: Headline) -> None:
+def _check(headline: Headline) -> None:
     title, value = headline.title, headline.value
-    low = -math.inf if headline.low is None else headline.low
-    high = math.inf if headline.high is None else headline.high
     if not title:
         raise ReportError("a headline needs a title that says what was measured")
+    for field in ("value", "low", "high", "claim"):
+        figure = getattr(headline, field)
+        if not isinstance(figure, str | None) and not math.isfinite(figure):
+            raise ReportError(
+                f"headline {title!r}: {field} is {figure}, which is no figure; "
+                "pass None for unknown"
+            )
+    low = -math.inf if headline.low is None else headline.low
+    high = math.inf if headline.high is None else headline.high
     if low > high:
         raise ReportError(f"headline {title!r}: low {quantity(low)} is above high {quantity(high)}")
     if value is not None and not low <= value <= high:

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ GRACE_S = 8.0
 _LONGEST_SOCKET_FOLDER = 70
 
 
+@dataclass
 class KernelSession:
     """The kernel of one notebook, whose sockets are in the folder `scratch`.
 
@@ -40,22 +42,15 @@ class KernelSession:
     this session ended the kernel, if it did. Thread-safe: a timer and a signal may both end it.
     """
 
-    def __init__(
-        self,
-        scratch: Path,
-        environment: Mapping[str, str],
-        cell_timeout_s: float | None,
-        grace_s: float,
-    ) -> None:
-        self.scratch = scratch
-        self.timed_out = False
-        self.aborted = False
-        self._environment = {**environment, "IPYTHONDIR": str(scratch / "ipython")}
-        self._cell_timeout_s = cell_timeout_s
-        self._grace_s = grace_s
-        self._timers: list[threading.Timer] = []
-        self._lock = threading.Lock()
-        self._pid: int | None = None
+    scratch: Path
+    environment: Mapping[str, str]
+    cell_timeout_s: float | None
+    grace_s: float
+    timed_out: bool = False
+    aborted: bool = False
+    _timers: list[threading.Timer] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pid: int | None = None
 
     def manager_class(self) -> type[AsyncKernelManager]:
         """A kernel manager class that starts this interpreter and reports its process here."""
@@ -73,7 +68,7 @@ class KernelSession:
                     argv=[*command, "-f", "{connection_file}"],
                     display_name="perfkit report",
                     language="python",
-                    env=session._environment,
+                    env={**session.environment, "IPYTHONDIR": str(session.scratch / "ipython")},
                 )
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
@@ -90,8 +85,8 @@ class KernelSession:
 
     def cell_started(self) -> None:
         """Start counting the time of one cell."""
-        if self._cell_timeout_s is not None:
-            self._after(self._cell_timeout_s, self._run_out)
+        if self.cell_timeout_s is not None:
+            self._after(self.cell_timeout_s, self._run_out)
 
     def cell_finished(self) -> None:
         """Stop counting, and do not end the kernel for this cell any more."""
@@ -112,7 +107,7 @@ class KernelSession:
 
     def _stop(self) -> None:
         """Interrupt the running cell, and kill the kernel's processes if that does not help."""
-        self._after(self._grace_s, self._kill)
+        self._after(self.grace_s, self._kill)
         if self._pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGINT)

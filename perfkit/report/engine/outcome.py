@@ -6,7 +6,7 @@ dead kernel, a time-out and a regression, without reading text. So one table hol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -18,20 +18,24 @@ class ExitCode(IntEnum):
     """
 
     DONE = 0
-    """Every notebook ran to its end, and no gate found bad news."""
     CELL_FAILED = 1
-    """A cell raised, or a page could not be written whole and self-contained."""
     BAD_ARGUMENTS = 2
-    """A notebook, a parameter or the output folder is wrong; no kernel was started."""
     REGRESSION = 3
-    """A gate headline has the verdict `regression` or `slower`."""
     INCONCLUSIVE = 4
-    """A gate headline has the verdict `inconclusive`."""
     KERNEL_DIED = 5
-    """A kernel ended in the middle of a cell (out of memory, a crash, `os._exit`)."""
     TIMED_OUT = 6
-    """A cell took longer than the limit for one cell and was stopped."""
 
+
+#: What each code tells the reader of a report.
+MEANING: Mapping[ExitCode, str] = {
+    ExitCode.DONE: "Every notebook ran to its end, and no gate found bad news.",
+    ExitCode.CELL_FAILED: "A cell raised, or a page is not self-contained; the others ran.",
+    ExitCode.BAD_ARGUMENTS: "The arguments were wrong; no kernel was started.",
+    ExitCode.REGRESSION: "Every notebook ran, and a gate found a regression.",
+    ExitCode.INCONCLUSIVE: "Every notebook ran, and a gate could not decide.",
+    ExitCode.KERNEL_DIED: "A kernel died in the middle of a cell; the other notebooks ran.",
+    ExitCode.TIMED_OUT: "A cell ran out of time and was stopped; the other notebooks ran.",
+}
 
 #: Most severe first. A dead kernel outranks a regression, whose figures can't be trusted beside it.
 SEVERITY: tuple[ExitCode, ...] = (
@@ -69,12 +73,7 @@ class Status(StrEnum):
 
     @property
     def exit_code(self) -> ExitCode:
-        return {
-            Status.DONE: ExitCode.DONE,
-            Status.FAILED: ExitCode.CELL_FAILED,
-            Status.KERNEL_DIED: ExitCode.KERNEL_DIED,
-            Status.TIMED_OUT: ExitCode.TIMED_OUT,
-        }[self]
+        return ExitCode.CELL_FAILED if self is Status.FAILED else ExitCode[self.name]
 
 
 @dataclass(frozen=True, slots=True)

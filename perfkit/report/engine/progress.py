@@ -21,23 +21,12 @@ class Progress:
     too. `run_finished` always comes last, also when a run is interrupted.
     """
 
-    def run_started(self, notebooks: Sequence[str]) -> None:
-        pass
-
-    def notebook_started(self, name: str, total: int) -> None:
-        pass
-
-    def cell_started(self, name: str, number: int, total: int, title: str) -> None:
-        pass
-
-    def cell_finished(self, name: str, number: int, duration_s: float) -> None:
-        pass
-
-    def notebook_finished(self, name: str, status: str, duration_s: float) -> None:
-        pass
-
-    def run_finished(self) -> None:
-        pass
+    def run_started(self, notebooks: Sequence[str]) -> None: ...
+    def notebook_started(self, name: str, total: int) -> None: ...
+    def cell_started(self, name: str, number: int, total: int, title: str) -> None: ...
+    def cell_finished(self, name: str, number: int, duration_s: float) -> None: ...
+    def notebook_finished(self, name: str, status: str, duration_s: float) -> None: ...
+    def run_finished(self) -> None: ...
 
 
 class PlainProgress(Progress):

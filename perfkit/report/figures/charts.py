@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfkit.evidence.samples import percentile
-from perfkit.evidence.text import estimate, quantity
+from perfkit.evidence.text import Estimate, estimate, quantity
 from perfkit.report.figures.plotting import (
     BLUE,
     ORANGE,
@@ -63,6 +63,11 @@ class Bar:
     low: float | None = None
     high: float | None = None
     claim: float | None = None
+
+    @classmethod
+    def of(cls, label: str, figure: Estimate, claim: float | None = None) -> Bar:
+        """The bar of anything that has a value and an interval."""
+        return cls(label, figure.value, figure.low, figure.high, claim)
 
 
 def latency_distribution(

@@ -13,7 +13,7 @@ import html
 import itertools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.text import size
 from perfkit.report.engine.notebook import INJECTED, headings, tags
@@ -41,14 +41,6 @@ class Page:
 
     text: str
     problems: tuple[str, ...]
-
-
-class Entry(NamedTuple):
-    """One line of a page's table of contents."""
-
-    level: str
-    anchor: str
-    text: str
 
 
 def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Page:
@@ -164,22 +156,25 @@ def _shortened(text: str, file_name: str) -> str:
     return f"{text[:half]}\n… {left_out:,} characters left out; see {file_name} …\n{text[-half:]}"
 
 
-def _with_anchors(cells: str) -> tuple[str, list[Entry]]:
-    """`cells` with an anchor on each second- and third-level heading, and the list of them.
+def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:
+    """`cells` with an anchor on each second- and third-level heading, and the contents.
+
+    An entry of the contents is (level, anchor, text).
 
     nbconvert makes an anchor from a heading's words, so two equal headings would share one; here
     the later ones get a number.
     """
-    found: list[Entry] = []
+    found: list[tuple[str, str, str]] = []
+    taken: set[str] = set()
 
     def anchored(match: re.Match[str]) -> str:
         level, inner = match[1], match[2]
         text = html.unescape(re.sub(r"<[^>]+>", "", inner)).strip()
         base = re.sub(r"[^\w]+", "-", text.lower()).strip("-") or "section"
-        taken = {entry.anchor for entry in found}
         names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
         anchor = next(name for name in names if name not in taken)
-        found.append(Entry(level, anchor, text))
+        taken.add(anchor)
+        found.append((level, anchor, text))
         return f'<h{level} id="{html.escape(anchor)}">{inner}</h{level}>'
 
     return re.sub(r"<h([23])>(.*?)</h\1>", anchored, cells, flags=re.DOTALL), found

@@ -11,21 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perfkit.evidence.text import UNKNOWN, quantity, size
-from perfkit.report.engine.outcome import ExitCode
+from perfkit.report.engine.outcome import MEANING
 from perfkit.report.engine.plan import RESULTS, Plan
 from perfkit.report.engine.result import NotebookRun, ReportRun
 from perfkit.report.page.render import render
-
-#: The exit code in words.
-MEANING: Mapping[ExitCode, str] = {
-    ExitCode.DONE: "Every notebook ran to its end.",
-    ExitCode.CELL_FAILED: "A notebook failed; the others ran.",
-    ExitCode.BAD_ARGUMENTS: "The arguments were wrong.",
-    ExitCode.REGRESSION: "Every notebook ran, and a gate found a regression.",
-    ExitCode.INCONCLUSIVE: "Every notebook ran, and a gate could not decide.",
-    ExitCode.KERNEL_DIED: "A kernel died; the other notebooks ran.",
-    ExitCode.TIMED_OUT: "A cell ran out of time; the other notebooks ran.",
-}
 
 
 def render_index(report: ReportRun, plan: Plan) -> str:
@@ -73,20 +62,15 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _shared_parameters(notebooks: tuple[NotebookRun, ...]) -> list[tuple[str, str]]:
     """Every effective parameter as (name, value); values that differ name their notebooks."""
-    values: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for notebook in notebooks:
         for name, value in notebook.parameters.items():
-            values.setdefault(name, {}).setdefault(repr(value), []).append(notebook.name)
-    return [
-        (
-            name,
-            "; ".join(
-                value if len(users_by_value) == 1 else f"{value} in {', '.join(users)}"
-                for value, users in users_by_value.items()
-            ),
-        )
-        for name, users_by_value in values.items()
-    ]
+            found.setdefault(name, {}).setdefault(repr(value), []).append(notebook.name)
+    shared = []
+    for name, users in found.items():
+        differing = "; ".join(f"{value} in {', '.join(names)}" for value, names in users.items())
+        shared.append((name, differing if len(users) > 1 else next(iter(users))))
+    return shared
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -26,7 +26,6 @@ from perfkit.report.stories.views import (
     FULL,
     MB,
     Words,
-    ends,
     interval_of,
     said,
 )
@@ -99,10 +98,6 @@ class Finding:
             f"{told}: {quantity(self.figure.value / self.claim, '×')} the claim, so it is {kept}."
         )
 
-    def shown_verdict(self) -> Verdict:
-        """The verdict as the index shows it, which does not call memory faster."""
-        return Verdict.MEASURED if self.unit == "MB" else self.verdict
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -122,7 +117,7 @@ class Findings:
     def bars(self) -> list[Bar]:
         """Each measured figure as a multiple of its claim, where the claim is a plain number."""
         return [
-            Bar(row.what, *ends(scaled(row.figure, 1 / row.claim)), 1.0)
+            Bar.of(row.what, scaled(row.figure, 1 / row.claim), 1.0)
             for row in self.rows
             if row.claim is not None
         ]
@@ -138,7 +133,7 @@ class Findings:
                 row.figure.low,
                 row.figure.high,
                 row.claimed if row.claim is None else row.claim,
-                row.shown_verdict(),
+                Verdict.MEASURED if row.unit == "MB" else row.verdict,  # memory is not fast
                 note=row.note,
             )
 
@@ -165,28 +160,16 @@ def about_throughput(throughput: Result) -> Findings:
     tasks_per_s = interval_of(throughput)
     messages_per_s = bootstrap_interval([]) if messages is None else scaled(tasks_per_s, messages)
     load = _load(throughput)
+    note = f"in and out of the coordinator, {quantity(messages)} per task, {load}"
+    checked = f"{load}, {throughput.workers} workers, every result checked"
     return Findings(
         (
-            Finding(
-                "Message throughput",
-                "~1,000 msg/s",
-                1_000.0,
-                "msg/s",
-                "higher",
-                messages_per_s,
-                f"in and out of the coordinator, {quantity(messages)} per task, {load}",
-            ),
-            Finding(
-                "Task throughput",
-                "100 tasks/s",
-                100.0,
-                "tasks/s",
-                "higher",
-                tasks_per_s,
-                f"{load}, {throughput.workers} workers, every result checked",
-            ),
+            Finding("Message throughput", "~1,000 msg/s", 1_000.0, "msg/s", "higher",
+                    messages_per_s, note),
+            Finding("Task throughput", "100 tasks/s", 100.0, "tasks/s", "higher", tasks_per_s,
+                    checked),
         )
-    )
+    )  # fmt: skip
 
 
 def about_latency(latency: Result) -> Findings:
@@ -274,7 +257,7 @@ def _who_pays(roles: RoleTable, hot: Bottlenecks) -> list[str]:
     whole = sum(value for value in costs if value is not None)
     if not cost.value or not whole:
         return []
-    value, high, low = (None if not end else 1e6 / end for end in ends(cost))
+    value, high, low = (None if not end else 1e6 / end for end in (cost.value, cost.low, cost.high))
     told = [
         f"The coordinator uses {estimate(cost, 'µs')} of processor time per task, "
         f"{quantity(100 * cost.value / whole, '%')} of the total of all roles. A core of its own "

@@ -10,13 +10,12 @@ from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import estimate, percent, quantity
 from perfkit.report.figures.charts import Bar
-from perfkit.report.stories.views import ends
 
 if TYPE_CHECKING:
     from perfkit.profile import CpuProfile, HotSpot
 
 #: Functions in which an idle coordinator waits.
-WAITING = frozenset({"poll", "zmq_poll"})
+WAITING = frozenset({"poll", "zmq_poll", "<method 'poll' of 'select.poll' objects>"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Bottlenecks:
 
     def bars(self) -> list[Bar]:
         """Own time per task in µs, by function."""
-        return [Bar(function.place, *ends(function.own_us)) for function in self.functions]
+        return [Bar.of(function.place, function.own_us) for function in self.functions]
 
     def _repr_html_(self) -> str:
         return html_table(
@@ -117,4 +116,4 @@ def bottlenecks(profiles: Sequence[CpuProfile], tasks: int, limit: int = 10) -> 
 
 
 def _waits(spot: HotSpot) -> bool:
-    return spot.function in WAITING and spot.file.startswith("zmq/")
+    return spot.function in WAITING and not spot.file.startswith(("cluster/", "perfkit/"))

@@ -27,7 +27,7 @@ def goal_bars(table: GoalTable, names: Sequence[str]) -> list[Bar]:
     for row in map(table.of, names):
         found.append(Bar(f"{row.name}, baseline", row.baseline))
         claim = None if row.against else row.goal
-        found.append(Bar(f"{row.name}, optimized", row.value, row.low, row.high, claim))
+        found.append(Bar.of(f"{row.name}, optimized", row, claim))
     return found
 
 

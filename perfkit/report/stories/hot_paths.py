@@ -25,7 +25,7 @@ from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
-from perfkit.report.stories.views import FULL, Table, Words, ends
+from perfkit.report.stories.views import FULL, Table, Words
 
 if TYPE_CHECKING:
     from perfkit.profile import CpuProfile
@@ -50,16 +50,14 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
         "big": max(4, min(64, tasks // 60)),
         "choices": max(40, tasks // 20),
         "latency": max(25, tasks // 4),
-        "peer_throughput": max(100, tasks),
-        "peer_burst": max(20, tasks // 20),
-        "peer_latency": max(20, tasks // 20),
+        "peers": max(20, tasks // 20),
     }
 
 
 def peer_amounts(counts: Mapping[str, int]) -> tuple[Amount, ...]:
     """The experiments that every engine runs."""
-    names = ("throughput", "burst", "latency")
-    return tuple(Amount(name, counts[f"peer_{name}"]) for name in names)
+    few = counts["peers"]
+    return Amount("throughput", counts["profiled"]), Amount("burst", few), Amount("latency", few)
 
 
 def goal_sizes(profile: str, tasks: int) -> Sizes:
@@ -141,16 +139,13 @@ class Ideas:
     def bars(self) -> list[Bar]:
         """Each measured factor with its interval, beside the predicted one, and the A/A arm."""
         found = [
-            Bar(row.idea.name, *ends(_factor(row.measured)), claim=row.predicted.value)
-            for row in self.rows
+            Bar.of(row.idea.name, _factor(row.measured), row.predicted.value) for row in self.rows
         ]
         return [*found, self.control]
 
     def special_bars(self) -> list[Bar]:
         """The factors on the loads that ideas are meant for."""
-        return [
-            Bar(f"{row.name}, {row.load}", *ends(_factor(row.measured))) for row in self.special
-        ]
+        return [Bar.of(f"{row.name}, {row.load}", _factor(row.measured)) for row in self.special]
 
     @property
     def words(self) -> Words:
@@ -161,14 +156,13 @@ class Ideas:
     def record(self, out_dir: str | Path) -> None:
         """Save each idea's factor as a headline."""
         for row in self.rows:
-            value, low, high = ends(_factor(row.measured))
             headlines.record(
                 out_dir,
                 f"Idea: {row.idea.name}",
-                value,
+                row.measured.ratio,
                 "×",
-                low,
-                high,
+                row.measured.low,
+                row.measured.high,
                 row.predicted.value,
                 str(row.measured.verdict),
                 note=f"throughput against {row.idea.against}; the claim is the prediction",
@@ -215,7 +209,7 @@ class Ideas:
 
 def ladder(rungs: Sequence[Rung]) -> list[Bar]:
     """The rungs for their picture, the baseline's second arm beside the first."""
-    return [Bar(rung.name, *ends(rung.figure)) for rung in rungs]
+    return [Bar.of(rung.name, rung.figure) for rung in rungs]
 
 
 def ladder_words(rungs: Sequence[Rung]) -> Words:
@@ -244,7 +238,7 @@ def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
     """One experiment on every engine; an engine that could not run is a gap."""
     found = {row.name: row.results.get(experiment) for row in table.rows}
     return [
-        Bar(name, None) if result is None else Bar(name, result.value, result.low, result.high)
+        Bar(name, None) if result is None else Bar.of(name, result)
         for name, result in found.items()
     ]
 

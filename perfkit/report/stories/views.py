@@ -121,20 +121,20 @@ def rates(throughput: Result) -> list[tuple[float, float | None]]:
 
 def stages(found: Waterfall) -> list[Bar]:
     """The median of each stage in ms, for the picture."""
-    return [Bar(stage.stage, *ends(stage.p50_ms)) for stage in found.stages]
+    return [Bar.of(stage.stage, stage.p50_ms) for stage in found.stages]
 
 
 def cpu_bars(roles: RoleTable) -> list[Bar]:
     """Processor time per task in µs by role."""
-    return [Bar(row.role, *ends(row.cpu_us_per_task)) for row in roles.rows]
+    return [Bar.of(row.role, row.cpu_us_per_task) for row in roles.rows]
 
 
 def memory_bars(*tables: RoleTable) -> list[Bar]:
     """Memory of one process in MB of RSS, each role once, beside the plan's claim; unknown last."""
     found: dict[str, Bar] = {}
     for row in (row for table in tables for row in table.rows):
-        value, low, high = ends(scaled(row.rss_bytes, 1 / MB))
-        found.setdefault(row.role, Bar(row.role, value, low, high, CLAIMED_MB.get(row.role)))
+        figure = scaled(row.rss_bytes, 1 / MB)
+        found.setdefault(row.role, Bar.of(row.role, figure, CLAIMED_MB.get(row.role)))
     return sorted(found.values(), key=lambda bar: bar.value is None)
 
 
@@ -143,11 +143,6 @@ def save_results(out_dir: str | Path, results: Mapping[str, Result]) -> list[str
     for name, result in results.items():
         save(result, Path(out_dir) / f"{name}.json")
     return [f"{name}.json" for name in results]
-
-
-def ends(figure: Interval) -> tuple[float | None, float | None, float | None]:
-    """Value, low and high."""
-    return figure.value, figure.low, figure.high
 
 
 def said(result: Result) -> str:

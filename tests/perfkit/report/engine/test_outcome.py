@@ -3,8 +3,7 @@
 import itertools
 from pathlib import Path
 
-from perfkit.report.engine.outcome import SEVERITY, ExitCode, Failure, Status, most_severe
-from perfkit.report.page.index import MEANING
+from perfkit.report.engine.outcome import MEANING, SEVERITY, ExitCode, Failure, Status, most_severe
 
 README = Path(__file__).parents[4] / "reports" / "README.md"
 

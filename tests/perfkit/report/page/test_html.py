@@ -91,7 +91,7 @@ def test_a_picture_is_inline_with_its_description(gallery: ReportRun) -> None:
     page = page_of(gallery, "good")
     (figure,) = re.findall(r"<figure[^>]*>", page)
     assert 'role="img"' in figure
-    assert 'aria-label="Distribution of latency.' in figure
+    assert 'aria-label="Distribution of latency, ' in figure
     assert "<svg " in page
     assert "xmlns" not in page
 
