@@ -172,11 +172,11 @@ class Ideas:
         own = [found for found in self.special if found.name == row.idea.name]
         return " ".join(
             [
-                f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)} "
+                f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)} of "
                 f"{row.idea.against}: {row.measured.verdict}.",
                 *_surprise(row),
                 *(
-                    f"On its own load ({found.load}): {_times(found.measured)} {BASELINE.name}, "
+                    f"On its own load ({found.load}): {_times(found.measured)} of {BASELINE.name}, "
                     f"{found.measured.verdict}."
                     for found in own
                 ),
@@ -191,7 +191,7 @@ class Ideas:
                 _share(row),
                 row.idea.left,
                 estimate(row.predicted, "×"),
-                f"{_times(row.measured)} {row.idea.against}, {row.measured.verdict}",
+                f"{_times(row.measured)} of {row.idea.against}, {row.measured.verdict}",
                 "yes" if row.idea.kept else "no",
             )
             for row in self.rows
@@ -220,7 +220,7 @@ def ladder_words(rungs: Sequence[Rung]) -> Words:
         times = (rung.figure.value or 0.0) / (below.figure.value or 1.0)
         told.append(f"{rung.name} does {quantity(times, '×')} {below.name}.")
     if climbing and (gain := climbing[-1].gain) is not None:
-        told.append(f"All together: {_times(gain)} the baseline.")
+        told.append(f"All together: {_times(gain)} of the baseline.")
     return Words(tuple(told))
 
 

@@ -47,7 +47,7 @@ def ideas() -> Ideas:
 def test_each_idea_is_told_by_its_figures(ideas: Ideas) -> None:
     batch, packed, tuning = ideas.words.sentences
     assert "20 × (20 to 20) was predicted" in batch
-    assert "measured 100 × (100 to 100) baseline: faster" in batch
+    assert "measured 100 × (100 to 100) of baseline: faster" in batch
     assert "More than predicted" in batch
     assert batch.endswith("It is in OPTIMIZED.")
     assert "0.5 ×" in packed
@@ -83,7 +83,7 @@ def test_the_ladder_in_words_and_bars() -> None:
     assert [bar.label for bar in hot_paths.ladder(rungs)][:3] == ["baseline", AGAIN, "runs"]
     told = hot_paths.ladder_words(rungs).sentences
     assert told[0] == "runs does 100 × baseline."
-    assert told[-1] == "All together: 150 × (150 to 150) the baseline."
+    assert told[-1] == "All together: 150 × (150 to 150) of the baseline."
 
 
 def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
