@@ -111,6 +111,8 @@ def test_all_mistakes_are_told_at_once(declared: dict[str, Parameter]) -> None:
     with pytest.raises(ParameterError, match="3 parameters are wrong: ") as caught:
         resolve({"n": declared}, {"task": 1, "depth": "deep", "share": 2.0}, {})
     assert len(caught.value.problems) == 3
+    with pytest.raises(ParameterError, match="no notebook of this run takes any"):
+        resolve({"n": {}}, {"x": 1}, {})
 
 
 def test_a_value_reaches_each_notebook_that_declares_it(declared: dict[str, Parameter]) -> None:
@@ -122,11 +124,6 @@ def test_a_value_reaches_each_notebook_that_declares_it(declared: dict[str, Para
         "n": {"seed": 7, "profile": "full"},
         "other": {"seed": 7, "out_dir": "results"},
     }
-
-
-def test_without_any_parameters_every_name_is_unknown() -> None:
-    with pytest.raises(ParameterError, match="no notebook of this run takes any"):
-        resolve({"n": {}}, {"x": 1}, {})
 
 
 @given(st.integers(), st.integers(), st.integers())
@@ -157,11 +154,13 @@ def test_no_comment_can_break_the_reading(comment: str) -> None:
     assert (parameter.name, parameter.type_name, parameter.default) == ("n", "int", 3)
 
 
-def test_a_default_outside_its_own_rule_is_the_notebooks_mistake() -> None:
-    with pytest.raises(ParameterError, match=r"the default of 'n' in n\.ipynb is 9, outside"):
-        parse_parameters("n: int = 9  # 1..5", "n.ipynb")
-
-
-def test_a_cell_that_is_no_python_is_refused() -> None:
-    with pytest.raises(ParameterError, match=r"not plain Python \(line 2\)"):
-        parse_parameters("a = 1\n%magic = 2", "n.ipynb")
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        ("n: int = 9  # 1..5", r"the default of 'n' in n\.ipynb is 9, outside"),
+        ("a = 1\n%magic = 2", r"not plain Python \(line 2\)"),
+    ],
+)
+def test_a_cell_with_a_mistake_is_refused(cell: str, complaint: str) -> None:
+    with pytest.raises(ParameterError, match=complaint):
+        parse_parameters(cell, "n.ipynb")

@@ -68,27 +68,18 @@ def test_a_page_has_contents_with_anchors_of_their_own(gallery: ReportRun) -> No
     page = page_of(gallery, "good")
     contents = page[page.index('<nav class="toc"') :].partition("</nav>")[0]
     anchors = re.findall(r'href="#([^"]+)"', contents)
-    assert anchors == [
-        "where-it-runs",
-        "what-was-found",
-        "a-profile",
-        "a-profile-2",
-        "a-picture",
-    ]
+    expected = "where-it-runs what-was-found a-profile a-profile-2 a-picture"
+    assert anchors == expected.split()
     assert all(page.count(f'id="{anchor}"') == 1 for anchor in anchors)
 
 
-def test_the_narrative_comes_first_and_code_is_folded(gallery: ReportRun) -> None:
+def test_narrative_is_first_code_is_folded_and_pictures_are_inline(gallery: ReportRun) -> None:
     page = page_of(gallery, "good")
     assert "<details>\n<summary>Parameters of this run" in page
     assert "<details open" not in page
     assert page.index("<h1>A <em>good</em> story</h1>") < page.index("<summary>")
     assert "<th>a</th>" in page
     assert "see http://example.org for more" in page
-
-
-def test_a_picture_is_inline_with_its_description(gallery: ReportRun) -> None:
-    page = page_of(gallery, "good")
     (figure,) = re.findall(r"<figure[^>]*>", page)
     assert 'role="img"' in figure
     assert 'aria-label="Distribution of latency, ' in figure
@@ -108,14 +99,7 @@ def test_an_error_stands_on_top_without_terminal_codes(gallery: ReportRun) -> No
     assert "Code · not run" in page
     assert "papermill-error" not in page
     assert "\x1b" not in page
-
-
-def test_a_dead_kernel_has_its_page_too(gallery: ReportRun) -> None:
-    page = page_of(gallery, "dying")
-    assert "<strong>kernel died</strong>" in page
-    assert "os._exit" in page.replace("</span>", "").replace('<span class="o">', "").replace(
-        '<span class="n">', ""
-    )
+    assert "<strong>kernel died</strong>" in page_of(gallery, "dying")
 
 
 def test_what_loads_from_elsewhere_is_taken_out_and_fails_the_notebook(gallery: ReportRun) -> None:
