@@ -1,4 +1,4 @@
-"""Runs one notebook through papermill and says how it ended, whatever happened.
+"""Runs one notebook through papermill and says how it ended.
 
 A kernel of our own is started, papermill injects the parameters and runs the cells, the time of
 each is taken, and the four ways to end (done, a cell failed, the kernel died, a cell ran out of
@@ -144,7 +144,7 @@ def _papermill(
         session.cell_finished()
         ok = execute_reply["content"]["status"] == "ok" and not session.timed_out
         watch.ended(ok)
-        # A cell may swallow the interrupt and end well; its time is up all the same.
+        # A cell may swallow the interrupt and end well; its time is still up.
         if session.timed_out:
             raise CellTimeoutError("the cell went on after its time was up")
 

@@ -29,13 +29,12 @@ LEFTOVER_AFTER_S = 60.0
 _NAMES_TO_TRY = 1000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A folder being written: `working` now, `final` once published."""
+    """A folder being written, `working`, and the `name` to publish it under."""
 
     working: Path
     name: str
-    final: Path | None = None
 
     def publish(self) -> Path:
         """Rename the working folder to its final name (with `-2`, `-3` … where it is taken).
@@ -51,7 +50,6 @@ class RunFolder:
                 if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                     continue
                 raise ReportError(f"{target} can't be written: {error.strerror}") from error
-            self.final = target
             return target
         raise ReportError(f"{root} holds {_NAMES_TO_TRY} runs named {self.name}; move some away")
 
@@ -71,12 +69,10 @@ def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
     except OSError as error:
         raise ReportError(f"reports can't be written to {out_root}: {error.strerror}") from error
     lock = _lock(working)
-    folder = RunFolder(working, name)
     try:
-        yield folder
+        yield RunFolder(working, name)
     finally:
-        if folder.final is None:
-            shutil.rmtree(working, ignore_errors=True)
+        shutil.rmtree(working, ignore_errors=True)  # gone already if it was published
         if lock is not None:
             os.close(lock)
 

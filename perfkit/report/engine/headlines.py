@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
 
 class Headline(msgspec.Struct, frozen=True):
-    """One finding: a value with its interval beside what was claimed.
+    """One finding: a value with its interval beside its claim.
 
     `value`, `low` and `high` share `unit`; unknown is None, never 0, also for one end of an
     interval that too few samples leave open. `claim` is a number in the same unit or the claim's
@@ -89,6 +89,9 @@ def record(
     Raises ReportError when the title is empty, the verdict is not one of Verdict, a figure is not
     finite, or the value lies outside its interval.
     """
+    if verdict not in set(Verdict):
+        known = ", ".join(Verdict)
+        raise ReportError(f"headline {title!r}: verdict {verdict!r} is none of {known}")
     headline = Headline(
         title=title.strip(),
         value=value,
@@ -96,7 +99,7 @@ def record(
         low=low,
         high=high,
         claim=claim,
-        verdict=_verdict(title, verdict),
+        verdict=Verdict(verdict),
         note=note,
         gate=gate,
         notebook=os.environ.get(NOTEBOOK_VARIABLE),
@@ -126,18 +129,10 @@ def exit_code(headlines: Iterable[Headline], *, gate: bool = False) -> ExitCode:
     return ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else ExitCode.DONE
 
 
-def _verdict(title: str, verdict: Verdict | str) -> Verdict:
-    try:
-        return Verdict(verdict)
-    except ValueError:
-        known = ", ".join(Verdict)
-        raise ReportError(f"headline {title!r}: verdict {verdict!r} is none of {known}") from None
-
-
 def _check(headline: Headline) -> None:
     title, value = headline.title, headline.value
     if not title:
-        raise ReportError("a headline needs a title that says what was measured")
+        raise ReportError("a headline needs a title that names the figure")
     for field in ("value", "low", "high", "claim"):
         figure = getattr(headline, field)
         if not isinstance(figure, str | None) and not math.isfinite(figure):

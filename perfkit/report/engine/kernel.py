@@ -1,9 +1,8 @@
 """One notebook's kernel: its interpreter, its folder, and how it is ended.
 
-The kernel is always the interpreter that runs the report, whatever kernel specifications a user or
-a machine has installed: a report measures what is installed here. It talks over ipc in a folder of
-its own, so that reports can run side by side without sharing ports, and it reads no IPython
-profile.
+The kernel is always the interpreter that runs the report, never a kernel specification of a user or
+a machine: a report measures this installation. It talks over ipc in a folder of its own, so reports
+can run side by side without sharing ports, and it reads no IPython profile.
 
 A cell that holds a cluster must get the chance to stop its processes. So a cell that runs out of
 time is first interrupted, as by Ctrl-C, and killed only if it does not react. Then the rest of its

@@ -26,7 +26,7 @@ from cluster.vocabulary.errors import did_you_mean
 from perfkit.evidence.text import quantity
 from perfkit.report.engine.outcome import ReportError
 
-#: Names that the report engine sets, and what a caller who passes one is told.
+#: Names that the report engine sets, with the complaint to a caller that passes one.
 RESERVED: Mapping[str, str] = {
     "out_dir": "is the run's own results folder and cannot be set",
     "profile": "is the profile of the whole run: pass it as the profile, not as a parameter",
@@ -69,7 +69,7 @@ class Parameter:
     help: str = ""
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with `value`, as the end of a sentence; None if nothing is."""
+        """The complaint about `value`, as the end of a sentence; None for a valid one."""
         if not self._fits(value):
             article = "an" if self.type_name == "int" else "a"
             return f"must be {article} {self.type_name or 'value'}, not {value!r}"

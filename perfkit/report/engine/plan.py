@@ -72,15 +72,10 @@ def make_plan(
     again = command or rerun_command(
         paths, profile, pinned, out_root, cell_timeout_s=cell_timeout_s, gate=gate
     )
+    environment = msgspec.to_builtins(fingerprint())
+    started = datetime.now(UTC)
     return Plan(
-        notebooks=notebooks,
-        injected=injected,
-        profile=profile,
-        cell_timeout_s=cell_timeout_s,
-        gate=gate,
-        command=tuple(again),
-        environment=msgspec.to_builtins(fingerprint()),
-        started=datetime.now(UTC),
+        notebooks, injected, profile, cell_timeout_s, gate, tuple(again), environment, started
     )
 
 

@@ -26,7 +26,7 @@ from perfkit.report.figures.plotting import (
     scale_x,
     whisker,
 )
-from perfkit.report.figures.svg import INK, QUIET, to_svg
+from perfkit.report.figures.svg import QUIET, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -233,14 +233,7 @@ def _legend(axes: Axes, title: str, claim: str) -> None:
         Line2D([], [], marker="s", ls="", color=BLUE, label=title),
         Line2D([], [], marker="D", ls="", mfc="none", mec=ORANGE, mew=1.8, label=claim),
     ]
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        frameon=False,
-        labelcolor=INK,
-    )
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
 def _middle_cut(name: str, longest: int = 44) -> str:

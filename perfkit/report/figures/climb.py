@@ -38,15 +38,13 @@ def climb(
     if not rungs or not rungs[0].value or rungs[0].value <= 0:
         raise ValueError("a climb needs a first step that is known and above 0")
     first = before = rungs[0].value
-    starts = []
-    for rung in rungs:
-        starts.append(first if rung.label == control else before)
+    starts, texts = [], []
+    for position, rung in enumerate(rungs):
+        start = first if rung.label == control else before
+        gained = "" if rung.value is None or not position else f", × {quantity(rung.value / start)}"
+        starts.append(start)
+        texts.append(quantity(rung.value, unit) + gained)
         before = before if rung.label == control or rung.value is None else rung.value
-    texts = [
-        quantity(rung.value, unit)
-        + (f", × {quantity(rung.value / start)}" if position and rung.value is not None else "")
-        for position, (rung, start) in enumerate(zip(rungs, starts, strict=True))
-    ]
     with row_canvas([rung.label for rung in rungs], texts) as (drawing, axes):
         log_x(axes)
         for position, (rung, start) in enumerate(zip(rungs, starts, strict=True)):

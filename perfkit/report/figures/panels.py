@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import PALETTE, stacked_canvas
-from perfkit.report.figures.svg import INK, to_svg
+from perfkit.report.figures.svg import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ Points = Sequence[tuple[float, float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Lines of (seconds, value) by name, in `unit`; None is a gap. `name` says what is drawn."""
+    """Lines of (seconds, value) by name, in `unit`; None is a gap. `name` is the quantity."""
 
     name: str
     unit: str
@@ -87,7 +87,7 @@ def _draw_lines(axes: Axes, panel: Panel) -> list[str]:
     axes.margins(x=0.01)
     axes.set_ylim(bottom=0)
     if len(panel.series) > 1:
-        axes.legend(loc="best", frameon=False, labelcolor=INK)
+        axes.legend(loc="best")
     return sentences
 
 

@@ -55,6 +55,8 @@ def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[
         "axes.spines.right": False,
         "axes.axisbelow": True,
         "axes.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.labelcolor": INK,
     }
     with mpl.rc_context(style):
         drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")

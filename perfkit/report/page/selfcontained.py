@@ -56,20 +56,6 @@ class _Scan(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         self._in_style = tag == "style"
-        self._check_tag(tag, attrs)
-
-    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self._check_tag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_style = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_style and (found := _IN_CSS.findall(data)):
-            start = self._offset()
-            self.pieces.append((start, start + len(data), _harmless_css(data), found))
-
-    def _check_tag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         found: list[str] = []
         kept: list[str] = []
         for name, value in attrs:
@@ -82,6 +68,14 @@ class _Scan(HTMLParser):
             closing = "/>" if text.endswith("/>") else ">"
             harmless_tag = " ".join([f"<{tag}", *kept]) + closing
             self.pieces.append((start, start + len(text), harmless_tag, found))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style and (found := _IN_CSS.findall(data)):
+            start = self._offset()
+            self.pieces.append((start, start + len(data), _harmless_css(data), found))
 
     def _offset(self) -> int:
         line, column = self.getpos()

@@ -19,7 +19,7 @@ from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import Sizes
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Comparison, Interval, Verdict
+from perfkit.evidence.stats import Comparison, Interval, Verdict, bootstrap_interval
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS
@@ -105,12 +105,8 @@ def tasks_of(name: str, tasks: int) -> int:
 
 def how_to_open(profiles: Mapping[str, Sequence[CpuProfile]]) -> Table:
     """The profiles' files, and the command that opens each in a browser."""
-    rows = [
-        (name, f"snakeviz {run.path}")
-        for name, runs in profiles.items()
-        for run in runs[:1]
-        if run.path is not None
-    ]
+    first = {name: runs[0] for name, runs in profiles.items() if runs}
+    rows = [(name, f"snakeviz {run.path}") for name, run in first.items() if run.path is not None]
     note = "snakeviz is in the extra [lab]; run it in this folder."
     return Table("The profiles as files", tuple(rows), notes=(note,))
 
@@ -236,11 +232,8 @@ def special_loads(studies: Mapping[str, Study]) -> tuple[Special, ...]:
 
 def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
     """One experiment on every engine; an engine that could not run is a gap."""
-    found = {row.name: row.results.get(experiment) for row in table.rows}
-    return [
-        Bar(name, None) if result is None else Bar.of(name, result)
-        for name, result in found.items()
-    ]
+    unknown = bootstrap_interval([])
+    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
 
 
 def peer_words(table: PeerTable) -> Words:

@@ -64,13 +64,10 @@ def machine() -> Table:
 
 def counters(results: Iterable[Result]) -> Table:
     """The counts per task of each experiment, which do not depend on the machine's load."""
-    rows = (
-        (
-            result.experiment,
-            *(quantity(result.counters.get(f"{name}_per_task")) for name in TRAFFIC),
-        )
-        for result in results
-    )
+    rows = []
+    for result in results:
+        counts = (quantity(result.counters.get(f"{name}_per_task")) for name in TRAFFIC)
+        rows.append((result.experiment, *counts))
     header = ("experiment", *(name.replace("_", " ") for name in TRAFFIC))
     return Table("Per task, counted at the coordinator, without heartbeats", tuple(rows), header)
 

@@ -33,9 +33,11 @@ def test_every_picture_has_its_rows(names: tuple[str, ...]) -> None:
     assert len(goals.goal_bars(TABLE, names)) == 2 * len(names)
 
 
-def test_the_words_name_what_is_missed() -> None:
-    told = str(goals.goal_words(TABLE))
-    assert "allocations_single" in told
+def test_the_words_name_missed_goals_with_their_ratio() -> None:
+    first, *others = goals.goal_words(TABLE).sentences
+    assert first.endswith("goals 1 are met by their whole interval.")
+    (told,) = (line for line in others if line.startswith("allocations_single"))
+    assert "is missed: 9 allocations (9 to 9), 0.9 × baseline." in told
 
 
 def test_every_goal_is_a_headline(tmp_path: Path) -> None:
