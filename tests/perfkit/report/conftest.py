@@ -79,13 +79,8 @@ def gallery(write_notebook: Writer, tmp_path_factory: pytest.TempPathFactory) ->
         [
             write_notebook("good", *GOOD, parameters=PARAMETERS),
             write_notebook(
-                "failing",
-                "# Bad news",
-                "## Before",
-                "fine = 1",
-                "## The *division*",
-                "fine / 0",
-                "print('never printed')",
+                *("failing", "# Bad news", "## Before", "fine = 1"),
+                *("## The *division*", "fine / 0", "print('never printed')"),
             ),
             write_notebook(
                 "loading",

@@ -100,10 +100,12 @@ def test_values_far_apart_are_points_on_a_logarithmic_axis() -> None:
     assert "logarithmic" not in DRAWN["bars"]().svg
 
 
-def test_a_claim_stands_beside_the_measured_value() -> None:
-    figure = bars_with_intervals([Bar("RSS", 62, 60, 64, 100)], "MB", claim="in the plan")
+def test_a_claim_stands_beside_the_measured_value_and_a_caption_is_escaped() -> None:
+    bar = Bar("RSS", 62, 60, 64, 100)
+    figure = bars_with_intervals([bar], "MB", claim="in the plan", caption="a <b>")
     assert figure.alt == "Measured values. RSS: 62 MB (60 to 64), in the plan 100 MB."
     assert ">in the plan</text>" in figure.svg
+    assert figure._repr_html_().endswith("<figcaption>a &lt;b&gt;</figcaption></figure>")
 
 
 def test_only_the_most_expensive_spots_are_shown() -> None:
@@ -112,23 +114,10 @@ def test_only_the_most_expensive_spots_are_shown() -> None:
     assert alt == "The 3 most expensive by own time of 4. b: 3 s. d: 2 s. a: 1 s."
 
 
-def test_a_caption_is_shown_and_escaped() -> None:
-    html = DRAWN["distribution"]()._repr_html_()
-    assert html.endswith("<figcaption>5,000 &lt;samples&gt;</figcaption></figure>")
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: latency_distribution([]),
-        lambda: waterfall([]),
-        lambda: bars_with_intervals([], "x"),
-        lambda: hot_spots([]),
-    ],
-)
-def test_nothing_to_draw_is_an_error_that_says_so(draw: Callable[[], Figure]) -> None:
+@pytest.mark.parametrize("draw", [latency_distribution, waterfall, bars_with_intervals, hot_spots])
+def test_nothing_to_draw_is_an_error_that_says_so(draw: Callable[..., Figure]) -> None:
     with pytest.raises(ValueError, match="needs at least one"):
-        draw()
+        draw([], "x")
 
 
 @settings(max_examples=6)
