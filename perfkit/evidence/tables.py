@@ -60,16 +60,29 @@ def html_table(
     rows: Iterable[Sequence[str]],
     notes: Iterable[str] = (),
 ) -> str:
-    """A table for a notebook, with every text in it escaped and each note a line below it."""
+    """A table for a notebook, with every text in it escaped and each note a line below it.
+
+    Without a header the first cell of a row is its heading.
+    """
+    first = "td" if header else "th"
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        f"<tr><{first}>{escape(name)}</{first}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
     )
     lines = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table>{lines}"
+        f"<table><caption>{escape(caption)}</caption>"
+        + (f"<thead><tr>{head}</tr></thead>" if header else "")
+        + f"<tbody>{body}</tbody></table>{lines}"
     )
+
+
+def html_list(lines: Iterable[str]) -> str:
+    """A list for a notebook, with every line escaped."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def mib_text(size_bytes: int | None, sign: str = "-") -> str:

@@ -7,10 +7,22 @@ everywhere.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 UNKNOWN = "unknown"
 #: Outside of these a figure is written with a power of ten.
 _PLAIN_FROM, _PLAIN_TO = 1e-6, 1e15
+
+
+class Estimate(Protocol):
+    """A value and the ends of its interval; unknown is None."""
+
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
 
 
 def quantity(value: float | str | None, unit: str = "", factor: float = 1) -> str:
@@ -49,6 +61,19 @@ def measured(
     return quantity(value, "" if value is None else unit) + (
         f" ({interval(low, high)})" if known else ""
     )
+
+
+def estimate(figure: Estimate, unit: str = "") -> str:
+    """`measured` of anything that has a value and an interval: a result, a row, an `Interval`."""
+    return measured(figure.value, unit, figure.low, figure.high)
+
+
+def percent(share: Estimate) -> str:
+    """A share of 0..1 in percent, with its interval."""
+    value, low, high = (
+        None if end is None else 100 * end for end in (share.value, share.low, share.high)
+    )
+    return measured(value, "%", low, high)
 
 
 def duration(seconds: float) -> str:

@@ -49,7 +49,7 @@ class SortedFifo(Fifo):
 
     def pop(self) -> None:
         """Skip the entry that `first` found."""
-        self.heap[self._served][2].lines &= ~(1 << self.suspect)
+        self.heap[self._served][2].queued_bits &= ~(1 << self.suspect)
         self._served += 1
         if self._served > MAX_SERVED:
             self._cut()

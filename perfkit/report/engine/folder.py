@@ -1,12 +1,12 @@
 """Makes a run's folder appear whole or not at all.
 
 A report is written into a hidden folder beside its final place and renamed at the end. Renaming is
-atomic on one file system, and a folder with content can't be renamed over, so that whoever comes
-second takes the next free name: two runs never mix, and a crash, a Ctrl-C or a power cut leaves no
-half report under a name that a reader would open.
+atomic on one file system and never replaces a folder with content, so the second of two runs takes
+the next free name: runs never mix, and a crash, a Ctrl-C or a power cut leaves no half report under
+a name that a reader would open.
 
-A run that is killed can't clean up. It held a lock on its hidden folder, which the system
-releases, so the next run knows what is left over and removes it.
+A killed run can't clean up. The system releases the lock it held on its hidden folder, so the next
+run sees that the folder is a leftover and removes it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from pathlib import Path
 from perfkit.report.engine.outcome import ReportError
 
 PREFIX = ".partial-"
-#: A folder is locked a moment after it is made; only one older than this may be called left over.
+#: A folder is locked a moment after it is made, so only an older one can be a leftover.
 LEFTOVER_AFTER_S = 60.0
 _NAMES_TO_TRY = 1000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A folder being written: `working` now, `final` once published."""
+    """A folder being written, `working`, and the `name` to publish it under."""
 
     working: Path
     name: str
-    final: Path | None = None
 
     def publish(self) -> Path:
         """Rename the working folder to its final name (with `-2`, `-3` … where it is taken).
 
-        Raises ReportError when the rename fails for any reason but a taken name.
+        Raises ReportError when the rename fails for another reason than a taken name.
         """
         root = self.working.parent
         for attempt in range(1, _NAMES_TO_TRY):
@@ -51,7 +50,6 @@ class RunFolder:
                 if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                     continue
                 raise ReportError(f"{target} can't be written: {error.strerror}") from error
-            self.final = target
             return target
         raise ReportError(f"{root} holds {_NAMES_TO_TRY} runs named {self.name}; move some away")
 
@@ -60,8 +58,8 @@ class RunFolder:
 def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
     """A hidden, locked folder under `out_root` for a run called `name`.
 
-    What was not published when the context ends, for whatever reason, is removed. Raises
-    ReportError when `out_root` can't be made or written.
+    The folder is removed if it is not published when the context ends. Raises ReportError when
+    `out_root` can't be made or written.
     """
     working = out_root / f"{PREFIX}{secrets.token_hex(6)}"
     try:
@@ -71,19 +69,16 @@ def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
     except OSError as error:
         raise ReportError(f"reports can't be written to {out_root}: {error.strerror}") from error
     lock = _lock(working)
-    folder = RunFolder(working, name)
     try:
-        yield folder
+        yield RunFolder(working, name)
     finally:
-        if folder.final is None:
-            shutil.rmtree(working, ignore_errors=True)
+        shutil.rmtree(working, ignore_errors=True)  # gone already if it was published
         if lock is not None:
             os.close(lock)
 
 
-def remove_leftovers(out_root: Path) -> list[Path]:
-    """Remove the hidden folders of runs that are no longer alive, and return them."""
-    removed: list[Path] = []
+def remove_leftovers(out_root: Path) -> None:
+    """Remove the hidden folders of runs that are no longer alive."""
     for path in out_root.glob(f"{PREFIX}*"):
         try:
             old = time.time() - path.stat().st_mtime > LEFTOVER_AFTER_S
@@ -92,12 +87,10 @@ def remove_leftovers(out_root: Path) -> list[Path]:
         if old and (lock := _lock(path)) is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
-            removed.append(path)
-    return removed
 
 
 def _lock(path: Path) -> int | None:
-    """An exclusive lock on a folder as a file descriptor; None where it is held or can't be had."""
+    """An exclusive lock on a folder as a file descriptor; None if it can't be had."""
     try:
         import fcntl
 

@@ -1,8 +1,8 @@
 """Headline findings: what a reader of the index sees before opening any notebook.
 
-A notebook ends in figures and words; the index of a run needs the few that matter, each beside
-what was claimed for it. A headline is one JSON file under the run's `results/`, so that it lives
-with the raw samples it was derived from and any program can read it.
+The index of a run shows the few figures that matter, each beside the claim about it. A headline is
+one JSON file under the run's `results/`, next to the raw samples it was derived from, and any
+program can read it.
 
     from perfkit.report import headlines
     headlines.record(out_dir, "Message throughput", value=41_200, unit="tasks/s",
@@ -11,20 +11,23 @@ with the raw samples it was derived from and any program can read it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final, Literal
 
+import msgspec
+
+from perfkit.evidence.results import encode_fields, write
+from perfkit.evidence.text import quantity
 from perfkit.report.engine.outcome import ExitCode, ReportError
 
-SCHEMA = 1
-#: The report engine names the notebook in this variable, so that a headline says where it is from.
+SCHEMA: Final = 1
+#: The report engine names the notebook in this variable, so a headline says where it is from.
 NOTEBOOK_VARIABLE = "PERFKIT_REPORT_NOTEBOOK"
 
 
@@ -43,13 +46,12 @@ class Verdict(StrEnum):
     MEASURED = "measured"
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """One finding: a value with its interval beside what was claimed.
+class Headline(msgspec.Struct, frozen=True):
+    """One finding: a value with its interval beside its claim.
 
-    `value`, `low` and `high` share `unit`; None is unknown, never 0, also for one end of an
-    interval that too few samples leave open. `claim` is a number in the
-    same unit or the claim's own words. A `gate` headline decides the run's exit code.
+    `value`, `low` and `high` share `unit`; unknown is None, never 0, also for one end of an
+    interval that too few samples leave open. `claim` is a number in the same unit or the claim's
+    own words. A `gate` headline decides the run's exit code.
     """
 
     title: str
@@ -63,6 +65,7 @@ class Headline:
     gate: bool = False
     notebook: str | None = None
     recorded_utc: str = ""
+    schema: Literal[1] = SCHEMA
 
 
 def record(
@@ -86,27 +89,26 @@ def record(
     Raises ReportError when the title is empty, the verdict is not one of Verdict, a figure is not
     finite, or the value lies outside its interval.
     """
+    if verdict not in set(Verdict):
+        known = ", ".join(Verdict)
+        raise ReportError(f"headline {title!r}: verdict {verdict!r} is none of {known}")
     headline = Headline(
         title=title.strip(),
-        value=_figure(title, "value", value),
+        value=value,
         unit=unit,
-        low=_figure(title, "low", low),
-        high=_figure(title, "high", high),
-        claim=claim if isinstance(claim, str) else _figure(title, "claim", claim),
-        verdict=_verdict(title, verdict),
+        low=low,
+        high=high,
+        claim=claim,
+        verdict=Verdict(verdict),
         note=note,
         gate=gate,
         notebook=os.environ.get(NOTEBOOK_VARIABLE),
         recorded_utc=datetime.now(UTC).isoformat(),
     )
-    _check_interval(headline)
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    _check(headline)
     name = "-".join(filter(None, ["headline", _slug(headline.notebook or ""), _slug(title)]))
-    path = folder / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"schema": SCHEMA, **asdict(headline)}, indent=2) + "\n")
-    partial.replace(path)
+    path = Path(out_dir) / f"{name}.json"
+    write(encode_fields(msgspec.structs.asdict(headline)), path)
     return path
 
 
@@ -127,36 +129,25 @@ def exit_code(headlines: Iterable[Headline], *, gate: bool = False) -> ExitCode:
     return ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else ExitCode.DONE
 
 
-def _figure(title: str, field: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    number = float(value)
-    if not math.isfinite(number):
-        raise ReportError(
-            f"headline {title!r}: {field} is {number}, which is no figure; pass None for unknown"
-        )
-    return number
-
-
-def _verdict(title: str, verdict: Verdict | str) -> Verdict:
-    try:
-        return Verdict(verdict)
-    except ValueError:
-        known = ", ".join(Verdict)
-        raise ReportError(f"headline {title!r}: verdict {verdict!r} is none of {known}") from None
-
-
-def _check_interval(headline: Headline) -> None:
+def _check(headline: Headline) -> None:
     title, value = headline.title, headline.value
+    if not title:
+        raise ReportError("a headline needs a title that names the figure")
+    for field in ("value", "low", "high", "claim"):
+        figure = getattr(headline, field)
+        if not isinstance(figure, str | None) and not math.isfinite(figure):
+            raise ReportError(
+                f"headline {title!r}: {field} is {figure}, which is no figure; "
+                "pass None for unknown"
+            )
     low = -math.inf if headline.low is None else headline.low
     high = math.inf if headline.high is None else headline.high
-    if not title:
-        raise ReportError("a headline needs a title that says what was measured")
     if low > high:
-        raise ReportError(f"headline {title!r}: low {low:g} is above high {high:g}")
+        raise ReportError(f"headline {title!r}: low {quantity(low)} is above high {quantity(high)}")
     if value is not None and not low <= value <= high:
         raise ReportError(
-            f"headline {title!r}: value {value:g} is outside its interval, {low:g} to {high:g}"
+            f"headline {title!r}: value {quantity(value)} is outside its interval, "
+            f"{quantity(low)} to {quantity(high)}"
         )
 
 
@@ -166,10 +157,6 @@ def _slug(text: str) -> str:
 
 def _read(path: Path) -> Headline:
     try:
-        fields = json.loads(path.read_text())
-        if fields.pop("schema") != SCHEMA:
-            raise ValueError("another schema version")
-        fields["verdict"] = Verdict(fields["verdict"])
-        return Headline(**fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=Headline)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReportError(f"{path.name} is not a headline of schema {SCHEMA}: {error}") from error

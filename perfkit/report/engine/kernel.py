@@ -1,27 +1,28 @@
-"""One notebook's kernel: which interpreter it runs, where it lives, and who may end it.
+"""One notebook's kernel: its interpreter, its folder, and how it is ended.
 
-The kernel is always the interpreter that runs the report, whatever kernel specifications a user or
-a machine has installed, so that what is measured is what is installed here. It talks over ipc in a
-folder of its own, so that reports can run side by side without sharing ports, and it reads nobody's
-IPython profile.
+The kernel is always the interpreter that runs the report, never a kernel specification of a user or
+a machine: a report measures this installation. It talks over ipc in a folder of its own, so reports
+can run side by side without sharing ports, and it reads no IPython profile.
 
-Ending it takes care: a cell that holds a cluster must get the chance to stop its processes. So a
-cell over its time is interrupted first, as Ctrl-C would, and killed only when it does not react;
-what it leaves behind in its process group is killed after it.
+A cell that holds a cluster must get the chance to stop its processes. So a cell that runs out of
+time is first interrupted, as by Ctrl-C, and killed only if it does not react. Then the rest of its
+process group is killed.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from perfkit.report.engine.headlines import NOTEBOOK_VARIABLE
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -32,46 +33,23 @@ GRACE_S = 8.0
 _LONGEST_SOCKET_FOLDER = 70
 
 
+@dataclass
 class KernelSession:
-    """A kernel for one notebook, as a context manager around its scratch folder.
+    """The kernel of one notebook, whose sockets are in the folder `scratch`.
 
-    `manager_class()` gives the kernel manager to hand to nbclient. `timed_out` and `aborted` say
-    why the kernel was ended by us, when it was. Thread-safe: a timer and a signal may both call
-    `stop`.
+    `manager_class()` is the kernel manager to hand to nbclient. `timed_out` and `aborted` say why
+    this session ended the kernel, if it did. Thread-safe: a timer and a signal may both end it.
     """
 
-    def __init__(
-        self, environment: Mapping[str, str], cell_timeout_s: float | None, grace_s: float = GRACE_S
-    ) -> None:
-        self._environment = dict(environment)
-        self._cell_timeout_s = cell_timeout_s
-        self._grace_s = grace_s
-        self._timers: list[threading.Timer] = []
-        self._lock = threading.Lock()
-        self._pid: int | None = None
-        self._scratch: Path | None = None
-        self.timed_out = False
-        self.aborted = False
-
-    def __enter__(self) -> KernelSession:
-        base = tempfile.gettempdir()
-        if len(os.fsencode(base)) > _LONGEST_SOCKET_FOLDER and os.path.isdir("/tmp"):
-            base = "/tmp"
-        self._scratch = Path(tempfile.mkdtemp(prefix="perfkit-", dir=base))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cell_finished()
-        self._signal_group(signal.SIGKILL)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-
-    @property
-    def scratch(self) -> Path:
-        """The folder of the kernel's sockets; it exists while the session is entered."""
-        if self._scratch is None:
-            raise RuntimeError("enter the kernel session before starting its kernel")
-        return self._scratch
+    scratch: Path
+    environment: Mapping[str, str]
+    cell_timeout_s: float | None
+    grace_s: float
+    timed_out: bool = False
+    aborted: bool = False
+    _timers: list[threading.Timer] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pid: int | None = None
 
     def manager_class(self) -> type[AsyncKernelManager]:
         """A kernel manager class that starts this interpreter and reports its process here."""
@@ -79,25 +57,17 @@ class KernelSession:
         from jupyter_client.manager import AsyncKernelManager
 
         session = self
-        scratch = self.scratch
-        environment = {**self._environment, "IPYTHONDIR": str(scratch / "ipython")}
+        # Frozen modules make the kernel's debugger complain about itself on stderr.
+        command = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
 
         class SessionKernelManager(AsyncKernelManager):
             @property
             def kernel_spec(self) -> KernelSpec:
                 return KernelSpec(
-                    # Frozen modules make the kernel's debugger complain about itself on stderr.
-                    argv=[
-                        sys.executable,
-                        "-Xfrozen_modules=off",
-                        "-m",
-                        "ipykernel_launcher",
-                        "-f",
-                        "{connection_file}",
-                    ],
+                    argv=[*command, "-f", "{connection_file}"],
                     display_name="perfkit report",
                     language="python",
-                    env=environment,
+                    env={**session.environment, "IPYTHONDIR": str(session.scratch / "ipython")},
                 )
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
@@ -107,18 +77,18 @@ class KernelSession:
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
                 self.transport = "ipc"
-                self.connection_file = str(scratch / "kernel.json")
-                self.ip = str(scratch / "kernel-ipc")
+                self.connection_file = str(session.scratch / "kernel.json")
+                self.ip = str(session.scratch / "kernel-ipc")
 
         return SessionKernelManager
 
     def cell_started(self) -> None:
         """Start counting the time of one cell."""
-        if self._cell_timeout_s is not None:
-            self._after(self._cell_timeout_s, self._run_out)
+        if self.cell_timeout_s is not None:
+            self._after(self.cell_timeout_s, self._run_out)
 
     def cell_finished(self) -> None:
-        """Stop counting; the kernel is not ended any more for this cell."""
+        """Stop counting, and do not end the kernel for this cell any more."""
         with self._lock:
             timers, self._timers = self._timers, []
         for timer in timers:
@@ -127,45 +97,66 @@ class KernelSession:
     def abort(self) -> None:
         """End the kernel because the whole run is given up."""
         self.aborted = True
-        self.stop()
+        self._stop()
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Kill the kernel's process group at once."""
+        self.cell_finished()
+        self._kill()
+
+    def _stop(self) -> None:
         """Interrupt the running cell, and kill the kernel's processes if that does not help."""
-        self._after(self._grace_s, lambda: self._signal_group(signal.SIGKILL))
+        self._after(self.grace_s, self._kill)
         if self._pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGINT)
 
     def _run_out(self) -> None:
         self.timed_out = True
-        self.stop()
+        self._stop()
 
     def _started(self, pid: int | None) -> None:
         self._pid = pid
         if self.aborted:
-            self._signal_group(signal.SIGKILL)
+            self._kill()
 
-    def _after(self, seconds: float, action: Any) -> None:
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, action)
         timer.daemon = True
         with self._lock:
             self._timers.append(timer)
         timer.start()
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        """Signals the kernel's process group: it leads one, so this reaches nobody else's."""
+    def _kill(self) -> None:
+        # The kernel leads a process group of its own, so this reaches no other process.
         if self._pid is not None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, number)
+                os.killpg(self._pid, signal.SIGKILL)
+
+
+@contextmanager
+def kernel_session(
+    notebook: str, cell_timeout_s: float | None, grace_s: float = GRACE_S
+) -> Iterator[KernelSession]:
+    """A session for the notebook of this name; its kernel and its folder end with the context."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > _LONGEST_SOCKET_FOLDER and os.path.isdir("/tmp"):
+        base = "/tmp"
+    with tempfile.TemporaryDirectory(
+        prefix="perfkit-", dir=base, ignore_cleanup_errors=True
+    ) as scratch:
+        session = KernelSession(Path(scratch), environment_for(notebook), cell_timeout_s, grace_s)
+        try:
+            yield session
+        finally:
+            session.close()
 
 
 def environment_for(notebook: str) -> dict[str, str]:
-    """Variables a kernel gets on top of ours: which notebook it runs, and where perfkit lives.
+    """Variables a kernel gets besides ours: which notebook it runs, and where perfkit is.
 
     The kernel works in the run's folder, so a checkout that is not installed has to be named.
     """
-    from perfkit.report.engine.headlines import NOTEBOOK_VARIABLE
-
     package_parent = str(Path(__file__).resolve().parents[3])
     inherited = os.environ.get("PYTHONPATH", "")
     paths = [package_parent, *filter(None, inherited.split(os.pathsep))]

@@ -1,13 +1,12 @@
-"""What a report run ends with: exit codes, statuses, and the errors that keep it from starting.
+"""How a report run ends: exit codes, statuses, and the errors that keep it from starting.
 
-A report is made by people at a terminal and by programs in CI. Both need to tell a wrong argument
-from a notebook that failed, a kernel that died, a limit that passed and a finding that is bad
-news, without reading text. So the codes live here, in one table, and everything else refers to it.
+People at a terminal and programs in CI both need to tell a wrong argument from a failed notebook, a
+dead kernel, a time-out and a regression, without reading text. So one table holds the codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -19,23 +18,26 @@ class ExitCode(IntEnum):
     """
 
     DONE = 0
-    """Every notebook ran to its end, and no gate found bad news."""
     CELL_FAILED = 1
-    """A cell raised, or a page could not be written whole and self-contained."""
     BAD_ARGUMENTS = 2
-    """A notebook, a parameter or the output folder is wrong; no kernel was started."""
     REGRESSION = 3
-    """A gate headline has the verdict `regression` or `slower`."""
     INCONCLUSIVE = 4
-    """A gate headline has the verdict `inconclusive`."""
     KERNEL_DIED = 5
-    """A kernel ended in the middle of a cell (out of memory, a crash, `os._exit`)."""
     TIMED_OUT = 6
-    """A cell took longer than the limit for one cell and was stopped."""
 
 
-#: Most severe first. What says nothing about the code under study (a dead kernel) outranks what
-#: says something (a regression), because the latter's figures can't be trusted beside the former.
+#: What each code tells the reader of a report.
+MEANING: Mapping[ExitCode, str] = {
+    ExitCode.DONE: "Every notebook ran to its end, and no gate found bad news.",
+    ExitCode.CELL_FAILED: "A cell raised, or a page is not self-contained; the others ran.",
+    ExitCode.BAD_ARGUMENTS: "The arguments were wrong; no kernel was started.",
+    ExitCode.REGRESSION: "Every notebook ran, and a gate found a regression.",
+    ExitCode.INCONCLUSIVE: "Every notebook ran, and a gate could not decide.",
+    ExitCode.KERNEL_DIED: "A kernel died in the middle of a cell; the other notebooks ran.",
+    ExitCode.TIMED_OUT: "A cell ran out of time and was stopped; the other notebooks ran.",
+}
+
+#: Most severe first. A dead kernel outranks a regression, whose figures can't be trusted beside it.
 SEVERITY: tuple[ExitCode, ...] = (
     ExitCode.BAD_ARGUMENTS,
     ExitCode.KERNEL_DIED,
@@ -48,14 +50,14 @@ SEVERITY: tuple[ExitCode, ...] = (
 
 
 def most_severe(codes: Iterable[ExitCode]) -> ExitCode:
-    """The code that a run ends with, given those of its parts; DONE when there are none."""
+    """The exit code of a run from those of its parts; DONE without any."""
     return min(codes, key=SEVERITY.index, default=ExitCode.DONE)
 
 
 class ReportError(Exception):
-    """A report that could not start, in one sentence that says what to change.
+    """Why a report could not start, in one sentence that says what to change.
 
-    `exit_code` is what a command-line program should end with.
+    `exit_code` is for a command-line program to end with.
     """
 
     exit_code: ExitCode = ExitCode.BAD_ARGUMENTS
@@ -71,21 +73,16 @@ class Status(StrEnum):
 
     @property
     def exit_code(self) -> ExitCode:
-        return {
-            Status.DONE: ExitCode.DONE,
-            Status.FAILED: ExitCode.CELL_FAILED,
-            Status.KERNEL_DIED: ExitCode.KERNEL_DIED,
-            Status.TIMED_OUT: ExitCode.TIMED_OUT,
-        }[self]
+        return ExitCode.CELL_FAILED if self is Status.FAILED else ExitCode[self.name]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a notebook stopped, in the words of its error.
 
-    `cell_index` counts all cells of the executed notebook from 0; it is None when the failure
-    belongs to no cell (the kernel did not start, the page is too large).
-    `traceback` is plain text without terminal colours, empty when there is none.
+    `cell_index` counts all cells of the executed notebook from 0; it is None when no cell failed
+    (the kernel did not start, the page is too large). `traceback` is plain text without terminal
+    colours, empty when there is none.
     """
 
     cell_index: int | None

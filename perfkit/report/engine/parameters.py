@@ -1,34 +1,32 @@
-"""Reads what a notebook can be told, and refuses what it can't, before a kernel starts.
+"""Checks a notebook's parameters before a kernel starts.
 
-papermill only warns about a parameter that does not exist and checks no type, so that a typing
-error costs a whole run and shows at its end. Here the cell tagged `parameters` is the declaration,
-in plain Python that JupyterLab runs as it stands:
+papermill only warns about a parameter that does not exist, and it checks no types: a typing error
+would show at the end of a run. Here the cell tagged `parameters` is the declaration, in plain
+Python that JupyterLab runs unchanged:
 
     profile: str = "quick"  # quick|full: how long to measure
     workers: int = 2  # 1..64: worker processes
     seed: int = 1  # of everything random
 
-A comment opens with a range (`low..high`, either end may be left out) or with choices (`a|b`),
-then a colon and help. The type is the annotation, else that of the default. The cell is parsed,
-never run.
+A comment opens with a range (`low..high`, either end may be missing) or with choices (`a|b`), then
+a colon and help. The type is the annotation, else that of the default. The cell is parsed, not run.
 """
 
 from __future__ import annotations
 
 import ast
 import io
-import json
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.vocabulary.errors import did_you_mean
+from perfkit.evidence.text import quantity
 from perfkit.report.engine.outcome import ReportError
 
-#: Set by the report engine; a caller may not pass them as parameters.
+#: Names that the report engine sets, with the complaint to a caller that passes one.
 RESERVED: Mapping[str, str] = {
     "out_dir": "is the run's own results folder and cannot be set",
     "profile": "is the profile of the whole run: pass it as the profile, not as a parameter",
@@ -36,36 +34,29 @@ RESERVED: Mapping[str, str] = {
 
 _NUMBER = r"[+-]?\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})?\s*\.\.\s*({_NUMBER})?\s*(?::\s*(.*)|)$", re.DOTALL)
-_CHOICES = re.compile(
-    r"\s*([\w.+-]+(?:\s*\|\s*[\w.+-]+)+)\s*(?::\s*(.*)|)$",
-    re.DOTALL,
-)
+_CHOICES = re.compile(r"\s*([\w.+-]+(?:\s*\|\s*[\w.+-]+)+)\s*(?::\s*(.*)|)$", re.DOTALL)
 _TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
-_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 
 
 class ParameterError(ReportError):
-    """Every parameter that is wrong, so that all can be put right at once.
-
-    `problems` holds one sentence for each.
-    """
+    """All wrong parameters at once; `problems` holds a sentence for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
-        super().__init__(
-            self.problems[0]
-            if count == 1
-            else f"{count} parameters are wrong: " + "; ".join(self.problems)
-        )
+        lead = "" if count == 1 else f"{count} parameters are wrong: "
+        super().__init__(lead + "; ".join(self.problems))
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One declared parameter: its type's name, its default, and what it may be.
+    """One declared parameter: its type's name, its default and its permitted values.
 
-    `type_name` is one of int, float, str, bool, list, dict, or None where anything goes.
-    `low` and `high` are inclusive; None is no bound.
+    `type_name` is int, float, str, bool, list or dict, or None for any type. `low` and `high` are
+    inclusive; None is no bound.
     """
 
     name: str
@@ -78,31 +69,29 @@ class Parameter:
     help: str = ""
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with `value` (of Python type), as a sentence's end; None if fine."""
-        if value is None:
-            return None if self.optional else f"must be {self._expected()}, not None"
+        """The complaint about `value`, as the end of a sentence; None for a valid one."""
         if not self._fits(value):
-            return f"must be {self._expected()}, not {value!r}"
-        if self.choices and str(value) not in self.choices:
-            return f"is {value!r}, which is none of {', '.join(self.choices)}" + did_you_mean(
-                str(value), self.choices
-            )
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            # Written so that a NaN, which compares false with everything, is outside as well.
+            article = "an" if self.type_name == "int" else "a"
+            return f"must be {article} {self.type_name or 'value'}, not {value!r}"
+        if self.choices and value is not None and str(value) not in self.choices:
+            hint = did_you_mean(str(value), self.choices)
+            return f"is {value!r}, which is none of {', '.join(self.choices)}{hint}"
+        if isinstance(value, (int, float)):
+            # A NaN compares false with everything, so it is outside every range.
             above = self.low is None or value >= self.low
             below = self.high is None or value <= self.high
             if not (above and below):
-                return f"is {value!r}, outside {_bounds(self.low, self.high)}"
+                return f"is {value!r}, outside {_range_text(self.low, self.high)}"
         return None
 
     def convert(self, value: object) -> object:
         """`value` as the declared type, where a command line or a path left it as text.
 
-        A value that does not convert comes back as it is, for `problem` to name.
+        A value that does not convert comes back unchanged, for `problem` to name.
         """
         if isinstance(value, Path):
             value = str(value)
-        if self.type_name == "float" and isinstance(value, int) and not isinstance(value, bool):
+        if self.type_name == "float" and type(value) is int:
             return float(value)
         if not isinstance(value, str) or self.type_name == "str":
             return value
@@ -111,45 +100,11 @@ class Parameter:
         return _from_text(value, self.type_name)
 
     def _fits(self, value: object) -> bool:
-        if self.type_name is None:
-            return True
+        if value is None:
+            return self.optional
         if isinstance(value, bool):
-            return self.type_name == "bool"
-        return isinstance(value, _TYPES[self.type_name])
-
-    def _expected(self) -> str:
-        article = "an" if self.type_name == "int" else "a"
-        return f"{article} {self.type_name}" if self.type_name else "a value"
-
-
-def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """The parameters that `notebook` declares, by name, in their order.
-
-    A notebook without a cell tagged `parameters` declares none. Raises ReportError when the file
-    is missing or no notebook, ParameterError when its parameter cell can't be read or a default
-    breaks its own rule.
-    """
-    for cell in load_cells(notebook):
-        if cell.get("cell_type") == "code" and "parameters" in _tags(cell):
-            return _parse_cell(_text(cell.get("source", "")), notebook.name)
-    return {}
-
-
-def load_cells(notebook: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook file, as JSON has them.
-
-    Raises ReportError when the file is missing, no JSON or not a notebook of format 4.
-    """
-    try:
-        content = json.loads(notebook.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"there is no notebook {notebook}{_nearby(notebook)}") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{notebook} can't be read as a notebook: {error}") from error
-    cells = content.get("cells") if isinstance(content, dict) else None
-    if not isinstance(cells, list) or content.get("nbformat") != 4:
-        raise ReportError(f"{notebook} is not a notebook of format 4; save it in JupyterLab first")
-    return cells
+            return self.type_name in {"bool", None}
+        return self.type_name is None or isinstance(value, _TYPES[self.type_name])
 
 
 def resolve(
@@ -157,21 +112,20 @@ def resolve(
     given: Mapping[str, object],
     engine: Mapping[str, object],
 ) -> dict[str, dict[str, object]]:
-    """What to inject into each notebook, by the notebook's name, checked and converted.
+    """The values to inject into each notebook, by the notebook's name, checked and converted.
 
-    `declared` is per notebook; `given` comes from the caller and reaches every notebook that
-    declares the name; `engine` holds the values of RESERVED names, injected where declared.
+    `declared` is per notebook. Every notebook that declares a name gets its value: from `given`,
+    which the caller passed, or from `engine`, which holds the RESERVED names.
 
     Raises ParameterError with every unknown name and every value of a wrong type or range.
     """
-    problems: list[str] = []
-    everything = sorted({name for parameters in declared.values() for name in parameters})
-    for name in given:
-        if name in RESERVED:
-            problems.append(f"parameter {name!r} {RESERVED[name]}")
-        elif name not in everything:
-            problems.append(_unknown(name, [n for n in everything if n not in RESERVED]))
-    wanted = {**{k: v for k, v in given.items() if k not in RESERVED}, **engine}
+    known = sorted({name for parameters in declared.values() for name in parameters})
+    problems = [
+        f"parameter {name!r} {RESERVED[name]}" if name in RESERVED else _unknown(name, known)
+        for name in given
+        if name in RESERVED or name not in known
+    ]
+    wanted = {name: given[name] for name in given if name not in RESERVED} | dict(engine)
     chosen: dict[str, dict[str, object]] = {}
     for notebook, parameters in declared.items():
         chosen[notebook] = {}
@@ -186,7 +140,11 @@ def resolve(
     return chosen
 
 
-def _parse_cell(source: str, notebook: str) -> dict[str, Parameter]:
+def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
+    """The parameters that a cell of `notebook` declares, by name, in order; "" declares none.
+
+    Raises ParameterError when the cell is not plain Python or a default breaks its own rule.
+    """
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -194,16 +152,13 @@ def _parse_cell(source: str, notebook: str) -> dict[str, Parameter]:
             [f"the parameter cell of {notebook} is not plain Python (line {error.lineno or 1})"]
         ) from error
     comments = _comments(source)
-    found: dict[str, Parameter] = {}
-    problems: list[str] = []
-    for node in tree.body:
-        parsed = _parse_assignment(node, comments.get(node.end_lineno or 0, ""))
-        if parsed is None:
-            continue
-        found[parsed.name] = parsed
-        wrong = parsed.problem(parsed.convert(parsed.default))
-        if wrong is not None:
-            problems.append(f"the default of {parsed.name!r} in {notebook} {wrong}")
+    parsed = [_parse_assignment(node, comments.get(node.end_lineno or 0, "")) for node in tree.body]
+    found = {parameter.name: parameter for parameter in parsed if parameter is not None}
+    problems = [
+        f"the default of {parameter.name!r} in {notebook} {wrong}"
+        for parameter in found.values()
+        if (wrong := parameter.problem(parameter.convert(parameter.default)))
+    ]
     if problems:
         raise ParameterError(problems)
     return found
@@ -234,25 +189,17 @@ def _type_of(annotation: str, default: object) -> tuple[str | None, bool]:
     inner = annotation.strip("\"' ")
     if match := re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", inner):
         inner = f"{match[1]} | None"
-    parts = [part.strip() for part in inner.split("|") if part.strip()]
-    named = [part for part in parts if part != "None"]
-    optional = default is None or "None" in parts
-    if not named:
-        kind = type(default).__name__
-        return (kind if kind in _TYPES else None), optional
-    kind = named[0].split("[")[0]
-    return (kind if len(named) == 1 and kind in _TYPES else None), optional
+    parts = {part.strip() for part in inner.split("|")} - {""}
+    kinds = {part.split("[")[0] for part in parts - {"None"}} or {type(default).__name__}
+    known = len(kinds) == 1 and kinds <= _TYPES.keys()
+    return kinds.pop() if known else None, default is None or "None" in parts
 
 
 def _rule(comment: str) -> tuple[float | None, float | None, tuple[str, ...], str]:
     """(low, high, choices, help) from a parameter's comment without its leading `#`."""
     if (match := _RANGE.match(comment)) and (match[1] or match[2]):
-        return (
-            _number(match[1]) if match[1] else None,
-            _number(match[2]) if match[2] else None,
-            (),
-            (match[3] or "").strip(),
-        )
+        low, high = (float(end) if end else None for end in match.group(1, 2))
+        return low, high, (), (match[3] or "").strip()
     if match := _CHOICES.match(comment):
         choices = tuple(choice.strip() for choice in match[1].split("|"))
         return None, None, choices, (match[2] or "").strip()
@@ -272,8 +219,7 @@ def _comments(source: str) -> dict[int, str]:
 def _from_text(text: str, type_name: str | None) -> object:
     plain = text.strip()
     if type_name == "bool":
-        lowered = plain.lower()
-        return True if lowered in _TRUE else False if lowered in _FALSE else text
+        return _BOOLEANS.get(plain.lower(), text)
     try:
         value: object = float(plain) if type_name == "float" else ast.literal_eval(plain)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -281,35 +227,15 @@ def _from_text(text: str, type_name: str | None) -> object:
     return value if type_name is None or type(value) is _TYPES[type_name] else text
 
 
-def _number(text: str) -> float:
-    value = float(text.replace("_", ""))
-    return int(value) if value.is_integer() and "e" not in text.lower() else value
-
-
-def _bounds(low: float | None, high: float | None) -> str:
+def _range_text(low: float | None, high: float | None) -> str:
     if high is None:
-        return f"its range from {low:_} upwards"
-    return f"its range up to {high:_}" if low is None else f"its range {low:_} to {high:_}"
+        return f"its range from {quantity(low)} upwards"
+    return f"its range {'up to' if low is None else f'{quantity(low)} to'} {quantity(high)}"
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _unknown(name: str, declared: Sequence[str]) -> str:
+    known = [other for other in declared if other not in RESERVED]
     if not known:
         return f"parameter {name!r} is unknown: no notebook of this run takes any"
     hint = did_you_mean(name, known) or f" (there are {', '.join(known)})"
     return f"parameter {name!r} is unknown{hint}"
-
-
-def _nearby(notebook: Path) -> str:
-    folder = notebook.parent
-    names = sorted(path.name for path in folder.glob("*.ipynb")) if folder.is_dir() else []
-    hint = did_you_mean(notebook.name, names)
-    return hint or (f" (in {folder}: {', '.join(names)})" if names else "")
-
-
-def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
-    tags = cell.get("metadata", {}).get("tags", [])
-    return tags if isinstance(tags, list) else []
-
-
-def _text(source: object) -> str:
-    return "".join(source) if isinstance(source, list) else str(source)

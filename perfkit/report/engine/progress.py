@@ -1,62 +1,38 @@
-"""Tells who waits which part of a report is running.
+"""Reports which part of a run is going on.
 
-A cell's title is the markdown heading above it: "Where the time goes" says more than "cell 7".
-In batch a line per cell is all a log can use; in a terminal rich draws bars. papermill's own bar
-knows neither titles nor several notebooks, and is off.
+A cell's title is the markdown heading above it: "Where the time goes" says more than "cell 7". A
+log gets a line per cell, a terminal gets bars. papermill's own bar knows neither titles nor several
+notebooks, and is off.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
+
+from perfkit.evidence.text import duration
 
 
-class Progress(Protocol):
-    """Hears how a run of notebooks proceeds, in order, from one thread at a time.
+class Progress:
+    """Hears how a run of notebooks proceeds, in order, from one thread at a time; says nothing.
 
     `number` counts the code cells of a notebook from 1 to `total`. A cell that fails is finished
-    all the same. `run_finished` always comes last, also when a run is interrupted.
+    too. `run_finished` always comes last, also when a run is interrupted.
     """
 
     def run_started(self, notebooks: Sequence[str]) -> None: ...
     def notebook_started(self, name: str, total: int) -> None: ...
     def cell_started(self, name: str, number: int, total: int, title: str) -> None: ...
-    def cell_finished(
-        self, name: str, number: int, total: int, title: str, duration_s: float
-    ) -> None: ...
+    def cell_finished(self, name: str, number: int, duration_s: float) -> None: ...
     def notebook_finished(self, name: str, status: str, duration_s: float) -> None: ...
     def run_finished(self) -> None: ...
 
 
-class SilentProgress:
-    """Says nothing: for programs and tests."""
-
-    def run_started(self, notebooks: Sequence[str]) -> None:
-        pass
-
-    def notebook_started(self, name: str, total: int) -> None:
-        pass
-
-    def cell_started(self, name: str, number: int, total: int, title: str) -> None:
-        pass
-
-    def cell_finished(
-        self, name: str, number: int, total: int, title: str, duration_s: float
-    ) -> None:
-        pass
-
-    def notebook_finished(self, name: str, status: str, duration_s: float) -> None:
-        pass
-
-    def run_finished(self) -> None:
-        pass
-
-
-class PlainProgress(SilentProgress):
+class PlainProgress(Progress):
     """One line per cell, for logs: `[01_baseline 3/14] Where the time goes … 4.2 s`.
 
-    The line's beginning is written when the cell starts, so that a log shows what hangs.
+    A line begins when its cell does, so that a log shows what hangs.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -68,15 +44,13 @@ class PlainProgress(SilentProgress):
         self._write(f"[{name} {number}/{total}] {title} …")
         self._open_line = True
 
-    def cell_finished(
-        self, name: str, number: int, total: int, title: str, duration_s: float
-    ) -> None:
-        self._write(f" {duration_s:.1f} s\n")
+    def cell_finished(self, name: str, number: int, duration_s: float) -> None:
+        self._write(f" {duration(duration_s)}\n")
         self._open_line = False
 
     def notebook_finished(self, name: str, status: str, duration_s: float) -> None:
         self._close_line()
-        self._write(f"[{name}] {status} in {duration_s:.1f} s\n")
+        self._write(f"[{name}] {status} in {duration(duration_s)}\n")
 
     def run_finished(self) -> None:
         self._close_line()
@@ -91,30 +65,23 @@ class PlainProgress(SilentProgress):
         self._stream.flush()
 
 
-class TerminalProgress(SilentProgress):
+class TerminalProgress(Progress):
     """A bar per notebook with the title of the running cell, drawn by rich.
 
     `console` is a rich Console; None takes one on standard error.
     """
 
     def __init__(self, console: Any = None) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-        from rich.progress import Progress as Bars
 
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.fields[notebook]}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
+        self._bars = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.fields[notebook]}", markup=False),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.description}", markup=False),
             console=console if console is not None else Console(stderr=True),
         )
         self._tasks: dict[str, Any] = {}
@@ -133,13 +100,12 @@ class TerminalProgress(SilentProgress):
     def cell_started(self, name: str, number: int, total: int, title: str) -> None:
         self._bars.update(self._tasks[name], description=title)
 
-    def cell_finished(
-        self, name: str, number: int, total: int, title: str, duration_s: float
-    ) -> None:
+    def cell_finished(self, name: str, number: int, duration_s: float) -> None:
         self._bars.update(self._tasks[name], completed=number)
 
     def notebook_finished(self, name: str, status: str, duration_s: float) -> None:
-        self._bars.update(self._tasks[name], description=f"{status} in {duration_s:.1f} s")
+        ended = f"{status} in {duration(duration_s)}"
+        self._bars.update(self._tasks[name], description=ended)
         self._bars.stop_task(self._tasks[name])
 
     def run_finished(self) -> None:
@@ -147,7 +113,7 @@ class TerminalProgress(SilentProgress):
 
 
 def progress_for(stream: TextIO | None = None) -> Progress:
-    """Bars when `stream` (standard error when None) is a terminal, plain lines when it is not."""
+    """Bars when `stream` (standard error when None) is a terminal, else plain lines."""
     target = stream if stream is not None else sys.stderr
     if target.isatty():
         from rich.console import Console

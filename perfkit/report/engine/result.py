@@ -1,4 +1,4 @@
-"""A finished report and its notebooks, as a program that made it gets them."""
+"""A finished report and its notebooks, as the program that made it gets them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from perfkit.report.engine.outcome import ExitCode, Failure, Status
 
 @dataclass(frozen=True, slots=True)
 class NotebookRun:
-    """One notebook of a run: where it came from, where it went, how it ended.
+    """One notebook of a run: its source, its files and how it ended.
 
-    `html` and `notebook` are file names inside the run's folder; `parameters` holds the effective
-    values, defaults included; `cells` counts the code cells with source, `cells_run` those that
+    `html` and `notebook` are file names inside the run's folder. `parameters` holds the effective
+    values, defaults included. `cells` counts the code cells with source, `cells_run` those that
     ran to their end.
     """
 
@@ -37,7 +37,10 @@ class NotebookRun:
 
 @dataclass(frozen=True, slots=True)
 class ReportRun:
-    """A finished report: its folder, its parts and the code that the command should end with."""
+    """A finished report: its folder, its parts and the exit code for a command.
+
+    `problems` are what went wrong, one sentence each.
+    """
 
     path: Path
     profile: str
@@ -47,6 +50,7 @@ class ReportRun:
     notebooks: tuple[NotebookRun, ...]
     headlines: tuple[Headline, ...]
     command: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def index_path(self) -> Path:

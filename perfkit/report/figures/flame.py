@@ -1,17 +1,17 @@
-"""Draws a flame graph as inline SVG: width is samples, a frame stands on the one that called it.
+"""Draws a flame graph as inline SVG: width is samples, a frame stands below the one that called it.
 
-Profilers bring flame graphs as pages of their own with scripts in them; a report has to open
-without either. So the picture is plain rectangles with a tooltip each, coloured by who wrote the
-code, and frames too narrow to see are left out.
+Profilers write flame graphs as pages of their own with scripts in them; a report has to open
+without either. So the picture is plain rectangles with a tooltip each, coloured by package, and
+frames too narrow to see are left out.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable
+import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import dataclass, field
 
-from perfkit.evidence.text import quantity
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.profile.flame import Flame, Frame
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import BLUE, GREEN, ORANGE
@@ -19,7 +19,7 @@ from perfkit.report.figures.plotting import BLUE, GREEN, ORANGE
 WIDTH, ROW = 1_000.0, 17.0
 #: Frames narrower than this, in units of WIDTH, cannot be seen.
 NARROWEST = 2.0
-#: A label needs so much room for each of its characters.
+#: The width of one character of a label.
 CHARACTER = 6.3
 OTHER = "#8a8a8a"
 #: By the first part of a file's path.
@@ -30,85 +30,70 @@ HOTTEST = 5
 @dataclass
 class _Node:
     samples: int = 0
-    own: int = 0
     children: dict[Frame, _Node] = field(default_factory=dict)
 
 
 def flame_graph(flame: Flame, caption: str = "") -> Figure:
     """The flame as a picture; one without samples is a gap that says why there are none."""
-    root = _Node()
+    root, own = _Node(), Counter[Frame]()
     for stack, count in flame.stacks:
-        _grow(root, stack, count)
+        node = root
+        node.samples += count
+        for frame in stack:
+            node = node.children.setdefault(frame, _Node())
+            node.samples += count
+        own.update(dict.fromkeys(stack[-1:], count))
+    svg = ET.Element(
+        "svg", {"aria-hidden": "true", "style": "width:100%;height:auto", "font-size": "10.5"}
+    )
     if not root.samples:
         why = flame.reason or "no sample found it at work"
-        return Figure(_gap(why), f"Flame graph of {flame.name}: unknown, {why}.", caption)
-    boxes = list(_boxes(root, 0.0, 0, WIDTH / root.samples, root.samples))
-    height = (1 + max(depth for depth, _ in boxes)) * ROW
-    body = "".join(text for _, text in boxes)
-    svg = (
-        f'<svg viewBox="0 0 {WIDTH:g} {height:g}" aria-hidden="true" '
-        'style="width:100%;height:auto" font-size="10.5">' + body + "</svg>"
-    )
-    return Figure(svg, _description(flame, root), caption)
+        _write(svg, 0.0, 24.0, f"{UNKNOWN}: {why}")
+        alt, height = f"Flame graph of {flame.name}: {UNKNOWN}, {why}.", 40.0
+    else:
+        height = ROW * _draw(svg, root, 0.0, 0, root.samples)
+        hottest = "; ".join(
+            f"{frame.function} ({frame.file}) {_percent(count, root.samples)}"
+            for frame, count in own.most_common(HOTTEST)
+            if count
+        )
+        samples = f"{quantity(root.samples)} samples at {flame.rate_hz} Hz"
+        alt = f"Flame graph of {flame.name}, {samples}. Most often on top: {hottest}."
+    svg.set("viewBox", f"0 0 {WIDTH:g} {height:g}")
+    return Figure(ET.tostring(svg, encoding="unicode"), alt, caption)
 
 
-def _grow(root: _Node, stack: Iterable[Frame], count: int) -> None:
-    node = root
-    node.samples += count
-    for frame in stack:
-        node = node.children.setdefault(frame, _Node())
-        node.samples += count
-    node.own += count
-
-
-def _boxes(
-    node: _Node, left: float, depth: int, scale: float, whole: int
-) -> Iterable[tuple[int, str]]:
+def _draw(svg: ET.Element, node: _Node, left: float, depth: int, whole: int) -> int:
+    """Draws what `node` calls, from `left` on; returns how many rows the picture has there."""
+    rows = depth
     for frame, child in sorted(node.children.items(), key=lambda item: item[0].function):
-        width = child.samples * scale
+        width = child.samples * WIDTH / whole
         if width >= NARROWEST:
-            yield depth, _box(frame, child, left, depth, width, whole)
-            yield from _boxes(child, left, depth + 1, scale, whole)
+            _draw_box(svg, frame, child.samples, left, depth * ROW, width, whole)
+            rows = max(rows, depth + 1, _draw(svg, child, left, depth + 1, whole))
         left += width
+    return rows
 
 
-def _box(frame: Frame, node: _Node, left: float, depth: int, width: float, whole: int) -> str:
-    name, where = html.escape(frame.function), html.escape(frame.file)
+def _draw_box(
+    svg: ET.Element, frame: Frame, samples: int, left: float, top: float, width: float, whole: int
+) -> None:
+    group = ET.SubElement(svg, "g")
+    share = f"{_percent(samples, whole)}, {quantity(samples)} samples"
+    ET.SubElement(group, "title").text = f"{frame.function} ({frame.file}): {share}"
+    box = {"x": left, "y": top, "width": max(0.5, width - 0.7), "height": ROW - 1, "rx": 2}
+    color = {"fill": COLOURS.get(frame.file.split("/")[0], OTHER), "fill-opacity": "0.38"}
+    ET.SubElement(group, "rect", {name: f"{at:.1f}" for name, at in box.items()} | color)
     room = int(width / CHARACTER)
-    shown = frame.function if len(frame.function) <= room else frame.function[: room - 1] + "…"
-    top = depth * ROW
-    at = f'x="{left + 3:.1f}" y="{top + 12:.1f}"'
-    label = f'<text {at} fill="currentColor">{html.escape(shown)}</text>' if room >= 4 else ""
-    share = f"{node.samples / whole:.1%}"
-    return (
-        f"<g><title>{name} ({where}): {share}, {node.samples} samples</title>"
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(0.5, width - 0.7):.1f}" '
-        f'height="{ROW - 1:g}" rx="2" fill="{_colour(frame)}" fill-opacity="0.38"/>{label}</g>'
-    )
+    name = frame.function
+    if room >= 4:
+        _write(group, left + 3, top + 12, name if len(name) <= room else f"{name[: room - 1]}…")
 
 
-def _colour(frame: Frame) -> str:
-    return COLOURS.get(frame.file.split("/")[0], OTHER)
+def _write(parent: ET.Element, left: float, top: float, text: str) -> None:
+    at = {"x": f"{left:.1f}", "y": f"{top:.1f}", "fill": "currentColor"}
+    ET.SubElement(parent, "text", at).text = text
 
 
-def _gap(why: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH:g} 40" aria-hidden="true" style="width:100%;height:auto">'
-        '<text x="4" y="24" font-size="13" fill="currentColor">'
-        f"unknown: {html.escape(why)}</text></svg>"
-    )
-
-
-def _description(flame: Flame, root: _Node) -> str:
-    own: dict[Frame, int] = {}
-    _sum_own(root, own)
-    hottest = sorted(own.items(), key=lambda item: -item[1])[:HOTTEST]
-    told = "; ".join(f"{f.function} ({f.file}) {n / root.samples:.0%}" for f, n in hottest if n)
-    lead = f"Flame graph of {flame.name}, {quantity(root.samples)} samples at {flame.rate_hz} Hz"
-    return f"{lead}. Most often on top: {told}."
-
-
-def _sum_own(node: _Node, own: dict[Frame, int]) -> None:
-    for frame, child in node.children.items():
-        own[frame] = own.get(frame, 0) + child.own
-        _sum_own(child, own)
+def _percent(part: int, whole: int) -> str:
+    return quantity(100 * part / whole, "%")

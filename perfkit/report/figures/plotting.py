@@ -1,17 +1,17 @@
-"""The parts that every picture of a report is drawn with: canvas, style, labels, intervals.
+"""The parts that every picture of a report is drawn with: canvas, style, rows, intervals.
 
-Kept apart from the pictures so that all of them agree on how an interval, a row and an unknown
-value look, and so that the style can change in one place. Colours are those of Okabe and Ito,
-"Color Universal Design" (2008), which most colour-blind readers can tell apart.
+All pictures agree on how an interval, a row and an unknown value look, and the style can change in
+one place. Colours are those of Okabe and Ito, "Color Universal Design" (2008), which most
+colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.text import quantity
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.svg import INK, QUIET
 
 if TYPE_CHECKING:
@@ -25,17 +25,6 @@ _WIDTH_INCHES = 7.0
 _ROW_INCHES = 0.34
 
 
-class WithInterval(Protocol):
-    """A value and the ends of its interval, each None where unknown."""
-
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-
-
 @contextmanager
 def canvas(height_inches: float) -> Iterator[tuple[Any, Axes]]:
     """A matplotlib figure and its axes in the report's style; no pyplot, no global state left."""
@@ -45,7 +34,7 @@ def canvas(height_inches: float) -> Iterator[tuple[Any, Axes]]:
 
 @contextmanager
 def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[Axes]]]:
-    """The same with so many axes below each other, which share the horizontal one."""
+    """The same with `rows` axes below each other, which share the horizontal one."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Drawing
 
@@ -66,6 +55,8 @@ def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[
         "axes.spines.right": False,
         "axes.axisbelow": True,
         "axes.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.labelcolor": INK,
     }
     with mpl.rc_context(style):
         drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
@@ -75,48 +66,59 @@ def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[
         yield drawing, stack
 
 
-def whisker(axes: Axes, position: int, row: WithInterval, left: float) -> None:
-    """The interval as a line with caps; a side that is not known is not drawn."""
-    if row.value is None or (row.low is None and row.high is None):
-        return
-    for end in (row.low, row.high):
+@contextmanager
+def row_canvas(labels: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[Any, Axes]]:
+    """A canvas with a labelled row for each value, from top to bottom, and its text at the right.
+
+    Texts have a column of their own: beside a claim's mark they would read as the claim's.
+    """
+    with canvas(0.8 + _ROW_INCHES * len(labels)) as (drawing, axes):
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        for position, text in enumerate(texts):
+            axes.text(
+                1.02,
+                position,
+                text,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=8.5,
+                color=QUIET if text == UNKNOWN else INK,
+            )
+        yield drawing, axes
+
+
+def whisker(
+    axes: Axes,
+    position: int,
+    value: float,
+    ends: tuple[float | None, float | None],
+    left: float = 0.0,
+) -> None:
+    """The interval of a value as a line with caps; an unknown end is not drawn."""
+    for end in ends:
         if end is not None:
-            axes.plot([left + row.value, left + end], [position] * 2, color=INK, lw=1.2)
+            axes.plot([left + value, left + end], [position] * 2, color=INK, lw=1.2)
             axes.plot([left + end], [position], color=INK, marker="|", ms=7, mew=1.2)
 
 
-def label(axes: Axes, x: float, position: int, text: str, quiet: bool) -> None:
-    """Words right of a value, in a quieter ink where they only say that it is unknown."""
-    axes.annotate(
-        text,
-        (x, position),
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8.5,
-        color=QUIET if quiet else INK,
-        annotation_clip=False,
-    )
+def log_x(axes: Axes) -> None:
+    """Makes the x axis logarithmic, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-
-def label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Labels the rows from top to bottom and leaves only what separates them."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def scale_x(axes: Axes, values: Sequence[float]) -> bool:
     """A logarithmic x axis where values are far apart and all positive; returns whether."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
     positive = [value for value in values if value > 0]
     if len(positive) < max(2, len(values)) or max(positive) / min(positive) < LOG_FROM_RATIO:
         return False
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_x(axes)
     return True
 
 
@@ -126,18 +128,3 @@ def limit_x(axes: Axes, values: Sequence[float], logarithmic: bool) -> None:
         axes.set_xlim(min(values) / 1.6, max(values) * 1.6)
     else:
         axes.set_xlim(min([0.0, *values]), max([0.0, *values]) * 1.06 or 1.0)
-
-
-def with_room(end: float) -> float:
-    """An axis that ends far enough right of `end` for a label."""
-    return end * 1.42 if end > 0 else 1.0
-
-
-def colors(count: int) -> list[str]:
-    """One colour per series; after the sixth they start again."""
-    return [PALETTE[number % len(PALETTE)] for number in range(count)]
-
-
-def height_of(rows: Sequence[object]) -> float:
-    """Inches for a chart with one line per row."""
-    return 0.8 + _ROW_INCHES * len(rows)

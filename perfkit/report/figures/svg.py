@@ -1,7 +1,7 @@
 """Turns a matplotlib figure into an SVG that can live inside an HTML page.
 
-What matplotlib writes is a file of its own: it names the schema's host, styles everything around
-it, counts its parts with ids that two pictures on one page would share, and is black on white. A
+matplotlib writes a file of its own: it names the schema's host, styles everything around it,
+numbers its parts with ids that two pictures on one page would share, and is black on white. A
 report shows many pictures on one page, in light and dark, offline. So the text stays text in the
 page's own font, ink takes the colour of the text around it, and equal figures give equal bytes.
 """
@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-#: Stand-ins for colours that belong to the page. No picture uses them for anything else.
+#: Stand-ins for the page's own colours; no picture uses them for anything else.
 INK = "#0a0b0c"
 QUIET = "#0d0e0f"
-
-_SCALED = ' style="max-width:100%;height:auto"'
-_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg"'
 
 
 def to_svg(drawing: Drawing) -> str:
@@ -37,23 +34,13 @@ def to_svg(drawing: Drawing) -> str:
     svg = _with_own_ids(svg.replace("xlink:href=", "href="))
     svg = re.sub(r"\s*font-family: [^;\"]*;?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = re.sub(r"<[^>]*>", _with_short_numbers, svg)
+    # Nobody sees a hundredth of a point.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", svg)
     svg = svg.replace(INK, "currentColor")
     svg = re.sub(rf"(fill|stroke): {QUIET}", r"\1: currentColor; \1-opacity: 0.65", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><")
     return _with_own_root(svg).strip()
-
-
-def as_file(svg: str) -> str:
-    """An inline `svg` as the content of a file: with its namespace and a sans-serif font."""
-    named = svg.replace("<svg ", f'<svg {_NAMESPACES} font-family="sans-serif" ', 1)
-    return named.replace(_SCALED, "", 1) + "\n"
-
-
-def _with_short_numbers(tag: re.Match[str]) -> str:
-    """A tag whose coordinates have two decimals: a hundredth of a point is nothing to see."""
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
 
 
 def _with_own_root(svg: str) -> str:
@@ -66,12 +53,13 @@ def _with_own_root(svg: str) -> str:
     width, height = box[1], box[2]
     return (
         f'<svg width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}" '
-        f'aria-hidden="true"{_SCALED} stroke-linejoin="round"{rest}'
+        'aria-hidden="true" style="max-width:100%;height:auto" '
+        f'stroke-linejoin="round"{rest}'
     )
 
 
 def _with_own_ids(svg: str) -> str:
-    """Ids nobody refers to are dropped; the others get a prefix made from the picture itself."""
+    """Drops ids without a reference and gives the others a prefix made from the picture itself."""
     wanted = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     prefix = hashlib.sha256(svg.encode()).hexdigest()[:6]
 

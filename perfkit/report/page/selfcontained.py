@@ -1,14 +1,15 @@
-"""Finds what a page would load from, or link to on, another host, and takes it out.
+"""Finds and removes a page's references to other hosts.
 
-A report has to open years later, offline, on a machine that may not talk to the world. Profilers,
-plot libraries and widgets like to leave a script tag behind, so every page is read as a browser
-would: attributes that hold an address, and CSS. Addresses in plain text are text and stay.
+A report has to open years later, offline. Profilers, plot libraries and widgets leave script tags
+behind, so every page is read as a browser would read it: attributes that hold an address, and CSS.
+Addresses in plain text stay.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from html import escape
 from html.parser import HTMLParser
 
 #: Attributes whose value a browser fetches or follows.
@@ -55,20 +56,6 @@ class _Scan(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         self._in_style = tag == "style"
-        self._check_tag(tag, attrs)
-
-    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self._check_tag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_style = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_style and (found := _IN_CSS.findall(data)):
-            start = self._offset()
-            self.pieces.append((start, start + len(data), _harmless_css(data), found))
-
-    def _check_tag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
         found: list[str] = []
         kept: list[str] = []
         for name, value in attrs:
@@ -82,6 +69,14 @@ class _Scan(HTMLParser):
             harmless_tag = " ".join([f"<{tag}", *kept]) + closing
             self.pieces.append((start, start + len(text), harmless_tag, found))
 
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style and (found := _IN_CSS.findall(data)):
+            start = self._offset()
+            self.pieces.append((start, start + len(data), _harmless_css(data), found))
+
     def _offset(self) -> int:
         line, column = self.getpos()
         return self._line_starts[line - 1] + column
@@ -91,12 +86,10 @@ def _check_attribute(tag: str, name: str, value: str) -> tuple[list[str], str]:
     """(addresses of other hosts, the attribute's harmless text)."""
     if name in ADDRESS_ATTRIBUTES and (found := _addresses(name, value)):
         return found, f'data-removed-{name.replace(":", "-")}=""'
-    if tag == "meta" and name == "content" and (found := _refresh(value)):
+    refreshes = tag == "meta" and name == "content" and "url=" in value.lower()
+    if refreshes and (found := _ELSEWHERE.findall(value)):
         return found, 'content=""'
-    css = _IN_CSS.findall(value)
-    kept = _harmless_css(value) if css else value
-    escaped = kept.replace("&", "&amp;").replace('"', "&quot;")
-    return css, f'{name}="{escaped}"'
+    return _IN_CSS.findall(value), f'{name}="{escape(_harmless_css(value))}"'
 
 
 def _addresses(name: str, value: str) -> list[str]:
@@ -104,11 +97,6 @@ def _addresses(name: str, value: str) -> list[str]:
         return find_external(value)
     # Base64 may hold `,//` by chance.
     return [] if value.lstrip().lower().startswith("data:") else _ELSEWHERE.findall(value)
-
-
-def _refresh(value: str) -> list[str]:
-    """The address a `<meta http-equiv=refresh>` would go to."""
-    return _ELSEWHERE.findall(value) if "url=" in value.lower() else []
 
 
 def _harmless_css(css: str) -> str:

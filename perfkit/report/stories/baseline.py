@@ -1,35 +1,33 @@
-"""What the baseline notebook says: the plan's claims beside what was measured, and the verdict.
+"""What the baseline notebook says: the plan's claims beside the measured figures, and the verdict.
 
 The plan this project began with named figures for a platform that never ran. They are quoted as
-claims. Every sentence here is made from results, so that a report of another machine, or of a
-cluster that has become slower, says so by itself.
+claims. Every sentence here is made from results, so a report of another machine, or of a slower
+cluster, says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
-from perfkit.evidence.results import Result, save
-from perfkit.evidence.stats import Interval
+from perfkit.evidence.results import Result
+from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
-from perfkit.evidence.text import measured, quantity
+from perfkit.evidence.text import estimate, measured, percent, quantity
+from perfkit.evidence.trend import scaled
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.figures.charts import Bar
+from perfkit.report.stories.bottlenecks import Bottlenecks
 from perfkit.report.stories.views import (
     CLAIMED_MB,
-    CONFIDENCE,
+    FULL,
     MB,
-    Bottlenecks,
     Words,
-    ends,
-    percent,
+    interval_of,
     said,
-    scaled,
 )
 
 if TYPE_CHECKING:
@@ -38,11 +36,33 @@ if TYPE_CHECKING:
     from perfkit.profile.latency import Waterfall
 
 
+def task_counts(profile: str, tasks: int) -> dict[str, int]:
+    """How many tasks each measurement gets, and how many clusters are started (`startups`).
+
+    The throughput gets `tasks`, the rest fewer. The profile `full` takes FULL times as many of
+    each, for narrower intervals.
+    """
+    times = FULL if profile == "full" else 1
+    tasks *= times
+    return {
+        "throughput": tasks,
+        "latency": max(20, tasks // 8),
+        "burst": max(10, tasks // 20),
+        "startups": 3 * times,
+        "roles": max(60, tasks),
+        "profiled": max(60, tasks // 2),
+        "traced": max(20, tasks // 16),
+        "choices": max(100, tasks // 2),
+        "items": max(20, tasks // 50),
+        "single_items": max(10, tasks // 100),
+    }
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One claim beside what was measured here; `claim` None where the claim is no plain number.
+    """One claim beside its measured figure; `claim` None where the claim is no plain number.
 
-    `better` says which way; `note` says what exactly was measured, or why nothing was.
+    `better` is "higher" or "lower"; `note` says what exactly was measured, or why nothing was.
     """
 
     what: str
@@ -55,7 +75,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """Judged by the whole interval: a claim inside of it is neither met nor missed."""
+        """The judgement by the whole interval: a claim inside it is neither met nor missed."""
         low, high = self.figure.low, self.figure.high
         if self.claim is None or self.figure.value is None:
             return Verdict.MEASURED
@@ -64,31 +84,19 @@ class Finding:
         return Verdict.FASTER if (low > self.claim) == (self.better == "higher") else Verdict.SLOWER
 
     @property
-    def is_memory(self) -> bool:
-        """Whether less, and not faster, is the word."""
-        return self.unit == "MB"
-
-    @property
     def sentence(self) -> str:
         """The finding in words."""
         if self.figure.value is None:
             return f"{self.what}: claimed {self.claimed}; not measured here, {self.note}."
-        found = measured(self.figure.value, self.unit, self.figure.low, self.figure.high)
-        told = f"{self.what}: claimed {self.claimed}, measured {found}"
+        told = f"{self.what}: claimed {self.claimed}, measured {estimate(self.figure, self.unit)}"
         if self.claim is None:
             return f"{told}."
         if self.verdict is Verdict.INCONCLUSIVE:
             return f"{told}; the interval does not decide whether that holds."
-        times = self.figure.value / self.claim
-        ratio = (
-            f"{times:.3g} times the claim" if times >= 1 else f"{100 * times:.3g} % of the claim"
-        )
         kept = "kept" if self.verdict is Verdict.FASTER else "missed"
-        return f"{told}: {ratio}, so it is {kept}."
-
-    def shown_verdict(self) -> Verdict:
-        """The verdict as the index shows it, where memory is not called faster."""
-        return Verdict.MEASURED if self.is_memory else self.verdict
+        return (
+            f"{told}: {quantity(self.figure.value / self.claim, '×')} the claim, so it is {kept}."
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Findings:
     def bars(self) -> list[Bar]:
         """Each measured figure as a multiple of its claim, where the claim is a plain number."""
         return [
-            Bar(row.what, *ends(scaled(row.figure, 1 / row.claim)), 1.0)
+            Bar.of(row.what, scaled(row.figure, 1 / row.claim), 1.0)
             for row in self.rows
             if row.claim is not None
         ]
@@ -125,94 +133,76 @@ class Findings:
                 row.figure.low,
                 row.figure.high,
                 row.claimed if row.claim is None else row.claim,
-                row.shown_verdict(),
+                Verdict.MEASURED if row.unit == "MB" else row.verdict,  # memory is not fast
                 note=row.note,
             )
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each claim; a figure and its bounds in columns."""
-        columns = ["what", "claimed", "value", "low", "high", "unit", "verdict", "note"]
-        rows = [
-            [row.what, row.claimed, *ends(row.figure), row.unit, str(row.verdict), row.note]
-            for row in self.rows
-        ]
-        return data_frame([dict(zip(columns, row, strict=True)) for row in rows], columns)
+        return data_frame(self.rows)
 
     def _repr_html_(self) -> str:
         return html_table(
             self.title,
             ("what", "claimed", "measured here (95 % interval)", "what was measured"),
             [
-                (
-                    row.what,
-                    row.claimed,
-                    measured(row.figure.value, row.unit, row.figure.low, row.figure.high),
-                    row.note,
-                )
+                (row.what, row.claimed, estimate(row.figure, row.unit), row.note)
                 for row in self.rows
             ],
         )
 
 
 def about_throughput(throughput: Result) -> Findings:
-    """What the plan says of throughput, in messages and in tasks."""
-    messages = _messages_per_task(throughput)
+    """The plan's claims about throughput, in messages and in tasks."""
+    counts = [throughput.counters.get(f"messages_{way}_per_task") for way in ("in", "out")]
+    known = [count for count in counts if count is not None]
+    messages = sum(known) if len(known) == len(counts) else None
+    tasks_per_s = interval_of(throughput)
+    messages_per_s = bootstrap_interval([]) if messages is None else scaled(tasks_per_s, messages)
     load = _load(throughput)
+    note = f"in and out of the coordinator, {quantity(messages)} per task, {load}"
+    checked = f"{load}, {throughput.workers} workers, every result checked"
     return Findings(
         (
-            Finding(
-                "Message throughput",
-                "~1,000 msg/s",
-                1_000.0,
-                "msg/s",
-                "higher",
-                scaled(_figure(throughput), messages),
-                f"in and out of the coordinator, {quantity(messages)} per task, {load}",
-            ),
-            Finding(
-                "Task throughput",
-                "100 tasks/s",
-                100.0,
-                "tasks/s",
-                "higher",
-                _figure(throughput),
-                f"{load}, {throughput.workers} workers, every result checked",
-            ),
+            Finding("Message throughput", "~1,000 msg/s", 1_000.0, "msg/s", "higher",
+                    messages_per_s, note),
+            Finding("Task throughput", "100 tasks/s", 100.0, "tasks/s", "higher", tasks_per_s,
+                    checked),
         )
-    )
+    )  # fmt: skip
 
 
 def about_latency(latency: Result) -> Findings:
-    """What the plan says of the overhead of a task."""
+    """The plan's claim about the overhead of a task."""
     note = f"median from submit to result, {_load(latency)}, one task in flight"
-    return Findings(
-        (Finding("Task overhead", "~15 ms", 15.0, "ms", "lower", _figure(latency), note),)
-    )
+    figure = interval_of(latency)
+    return Findings((Finding("Task overhead", "~15 ms", 15.0, "ms", "lower", figure, note),))
 
 
 def about_selection(selection: Result) -> Findings:
-    """What the plan says of choosing a worker."""
+    """The plan's claim about choosing a worker."""
     policy = selection.parameters.get("policy")
-    figure = scaled(_figure(selection), 1e-3)
+    figure = scaled(interval_of(selection), 1e-3)
     note = f"median, {selection.workers} workers, policy {policy}"
     return Findings((Finding("Worker selection", "< 1 ms", 1.0, "ms", "lower", figure, note),))
 
 
 def about_memory(roles: RoleTable, served: RoleTable) -> Findings:
-    """What the plan says of memory; `served` was measured with a model loaded."""
+    """The plan's claims about memory; `served` was measured with a model loaded."""
     coordinator, worker, api = roles.of(COORDINATOR), roles.of(WORKER), roles.of(API)
     with_model = next(row for row in served.rows if row.role.startswith(WORKER))
     wanted = (
-        ("Coordinator memory", "", coordinator, "RSS under load"),
-        ("Worker memory", "", worker, "RSS under load, no model loaded"),
-        ("Worker memory with a model", "~500 MB + model", with_model, f"RSS, {with_model.role}"),
-        ("API memory", "", api, f"the API is {api.note}"),
+        ("Coordinator memory", coordinator, "RSS under load"),
+        ("Worker memory", worker, "RSS under load, no model loaded"),
+        ("Worker memory with a model", with_model, f"RSS, {with_model.role}"),
+        ("API memory", api, f"the API is {api.note}"),
     )
     rows = []
-    for what, claimed, row, note in wanted:
+    for what, row, note in wanted:
         claim = CLAIMED_MB.get(row.role)
+        claimed = "~500 MB + model" if claim is None else f"~{quantity(claim, 'MB')}"
         figure = scaled(row.rss_bytes, 1 / MB)
-        rows.append(Finding(what, claimed or f"~{claim:g} MB", claim, "MB", "lower", figure, note))
+        rows.append(Finding(what, claimed, claim, "MB", "lower", figure, note))
     return Findings(tuple(rows))
 
 
@@ -226,7 +216,7 @@ def verdict(
 ) -> Words:
     """The notebook's conclusion in sentences, all of them from these results.
 
-    Of the claims those are named that are not plainly kept; the table has the others.
+    It names the claims that are not plainly kept; the table has the others.
     """
     judged = [row.verdict for row in table.rows if row.claim is not None]
     kept, missed = judged.count(Verdict.FASTER), judged.count(Verdict.SLOWER)
@@ -235,21 +225,13 @@ def verdict(
         f"Of {len(judged)} claims that are plain numbers this machine keeps {kept} and misses "
         f"{missed}; {undecided} cannot be decided, {unknown} cannot be measured yet."
     )
-    open_ones = (row for row in table.rows if row.verdict is not Verdict.FASTER)
-    sentences = [count, *(row.sentence for row in open_ones)]
-    sentences += [*_where_time_goes(latency, trace), *_who_pays(roles, hot)]
-    sentences.append(
+    open_ones = (row.sentence for row in table.rows if row.verdict is not Verdict.FASTER)
+    model = (
         f"The model {served.parameters['model']} is served at {said(served)} on "
         f"{served.parameters['provider']}, every answer checked."
     )
-    return Words(tuple(sentences))
-
-
-def save_results(out_dir: str | Path, results: Mapping[str, Result]) -> list[str]:
-    """Save each result under its name in the run's folder for results; returns the file names."""
-    for name, result in results.items():
-        save(result, Path(out_dir) / f"{name}.json")
-    return [f"{name}.json" for name in results]
+    told = [*_where_time_goes(latency, trace), *_who_pays(roles, hot), model]
+    return Words((count, *open_ones, *told))
 
 
 def _where_time_goes(latency: Result, trace: Waterfall) -> list[str]:
@@ -260,12 +242,12 @@ def _where_time_goes(latency: Result, trace: Waterfall) -> list[str]:
     service = next(stage for stage in known if stage.stage == "service")
     told = [
         f"The longest stage of a task alone in the cluster is the {longest.stage}, with "
-        f"{percent(longest.share)} of its time; the handler takes {percent(service.share)}, all "
-        "else is the cluster's own."
+        f"{percent(longest.share)} of its time. The handler takes {percent(service.share)}; the "
+        "rest is the cluster's own."
     ]
-    tail = latency.counters.get("latency_ms_p99")
-    if tail is not None:
-        told.append(f"The slowest hundredth takes {tail / latency.value:.3g} times the median.")
+    p99 = latency.counters.get("latency_ms_p99")
+    if p99 is not None:
+        told.append(f"The 99th percentile is {quantity(p99 / latency.value, '×')} the median.")
     return told
 
 
@@ -275,10 +257,11 @@ def _who_pays(roles: RoleTable, hot: Bottlenecks) -> list[str]:
     whole = sum(value for value in costs if value is not None)
     if not cost.value or not whole:
         return []
+    value, high, low = (None if not end else 1e6 / end for end in (cost.value, cost.low, cost.high))
     told = [
-        f"The coordinator uses {measured(cost.value, 'µs', cost.low, cost.high)} of processor time "
-        f"per task, {100 * cost.value / whole:.0f} % of what all roles use: a core to itself is "
-        f"worth {measured(*_per_core(cost))}, whatever the workers do."
+        f"The coordinator uses {estimate(cost, 'µs')} of processor time per task, "
+        f"{quantity(100 * cost.value / whole, '%')} of the total of all roles. A core of its own "
+        f"gives {measured(value, 'tasks/s', low, high)}, however fast the workers are."
     ]
     if hot.functions:
         first = hot.functions[0]
@@ -287,22 +270,6 @@ def _who_pays(roles: RoleTable, hot: Bottlenecks) -> list[str]:
             "busy time under the profiler."
         )
     return told
-
-
-def _per_core(cost_us: Interval) -> tuple[float | None, str, float | None, float | None]:
-    """Tasks per second that a role can do with one core at this cost per task."""
-    value, high, low = (None if not end else 1e6 / end for end in ends(cost_us))
-    return value, "tasks/s", low, high
-
-
-def _messages_per_task(throughput: Result) -> float | None:
-    both = [throughput.counters.get(f"messages_{way}_per_task") for way in ("in", "out")]
-    known = [count for count in both if count is not None]
-    return sum(known) if len(known) == len(both) else None
-
-
-def _figure(result: Result) -> Interval:
-    return Interval(result.value, result.low, result.high, CONFIDENCE, "")
 
 
 def _load(result: Result) -> str:

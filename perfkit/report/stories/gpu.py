@@ -19,7 +19,8 @@ from perfkit.gpu.sampler import Series, samples_html
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.stories.hot_paths import MIB, limit_words, record_goals
+from perfkit.report.stories.goals import goal_words, record_goals
+from perfkit.report.stories.hot_paths import MIB
 from perfkit.report.stories.views import FULL, Words, said
 
 TOP = 10
@@ -192,7 +193,7 @@ def verdict(watched: Watched, goals: GoalTable) -> Words:
         told += [_card_words(watched, card) for card in watched.cards]
     else:
         told.append(f"No card was measured: this page shows {LABELS[watched.source.origin]}.")
-    return Words((*told, *limit_words(goals).sentences))
+    return Words((*told, *goal_words(goals).sentences))
 
 
 def _card_words(watched: Watched, card: WatchedCard) -> str:

@@ -1,8 +1,8 @@
-"""What the hot-paths notebook shows and says: each idea's prediction beside what it measured.
+"""What the hot-paths notebook shows and says: each idea's prediction beside its measurement.
 
-An optimisation is easily believed in, so every sentence here is made from results: which ideas paid
-and by how much, which did not and are left out, where the prediction was wrong and in which
-direction. On another machine, or after a change, the same notebook tells another story by itself.
+It is easy to believe in an optimisation, so every sentence here is made from results: which ideas
+paid and by how much, which did not and are left out, where the prediction was wrong and in which
+direction. On another machine, or after a change, the notebook says something else.
 """
 
 from __future__ import annotations
@@ -14,74 +14,68 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE
-from perfkit.bench.experiments.ablation import AGAIN, Idea, IdeaResult, Rung, Study
+from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
 from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
-from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.cluster_runs import Sizes
-from perfkit.bench.goals.table import Goal, GoalTable, verdict
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Comparison, Verdict
+from perfkit.evidence.stats import Comparison, Interval, Verdict, bootstrap_interval
 from perfkit.evidence.tables import html_table
-from perfkit.evidence.text import measured, quantity
+from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
-from perfkit.report.figures.climb import Step
-from perfkit.report.stories.views import FULL, Facts, Words, ends, percent
+from perfkit.report.stories.views import FULL, Table, Words
 
 if TYPE_CHECKING:
     from perfkit.profile.cpu import CpuProfile
 
 PROFILE_RUNS = 3
-#: The optimised cluster gets so many times the tasks, or its profile would be of nothing.
+#: The optimised cluster gets this many times the tasks, or its profile would be empty.
 FASTER = 10
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Amounts:
-    """How much the notebook measures: tasks of each load, blocks and their length, sizes."""
+def task_counts(profile: str, tasks: int) -> dict[str, int]:
+    """How many tasks, payloads and choices each measurement gets, and how many `rounds` of goals.
 
-    profiled: int
-    traced: int
-    sampled_s: float
-    pool: int
-    big: int
-    choices: int
-    peers: tuple[Amount, ...]
-    limits: Sizes
-
-
-def amounts(profile: str, tasks: int) -> Amounts:
-    """What follows from the notebook's parameters; `full` takes FULL times as many of each."""
+    The profile `full` takes FULL times as many of each.
+    """
     times = FULL if profile == "full" else 1
     tasks *= times
-    return Amounts(
-        profiled=max(100, tasks),
-        traced=max(30, tasks // 16),
-        sampled_s=min(2.0, tasks / 2_000) * times,
-        pool=max(1_000, min(200_000, 40 * tasks)),
-        big=max(4, min(64, tasks // 60)),
-        choices=max(40, tasks // 20),
-        peers=(
-            Amount("throughput", max(100, tasks)),
-            Amount("burst", max(20, tasks // 20)),
-            Amount("latency", max(20, tasks // 20)),
-        ),
-        limits=Sizes(
-            rounds=4 * times,
-            map_tasks=max(4_000, 25 * tasks),
-            baseline_tasks=max(200, tasks // 2),
-            submit_tasks=max(400, 2 * tasks),
-            latency_tasks=max(100, tasks // 10),
-            mixed_rounds=2 * times,
-            open_tasks=max(100, tasks // 20),
-            burst_tasks=max(200, tasks // 4),
-            big_payloads=16,
-            choices=max(40, tasks // 40),
-            codec_tasks=max(1_000, tasks // 2),
-        ),
+    return {
+        "profiled": max(100, tasks),
+        "traced": max(30, tasks // 16),
+        "pool": max(1_000, min(200_000, 40 * tasks)),
+        "big": max(4, min(64, tasks // 60)),
+        "choices": max(40, tasks // 20),
+        "latency": max(25, tasks // 4),
+        "peers": max(20, tasks // 20),
+    }
+
+
+def peer_amounts(counts: Mapping[str, int]) -> tuple[Amount, ...]:
+    """The experiments that every engine runs."""
+    few = counts["peers"]
+    return Amount("throughput", counts["profiled"]), Amount("burst", few), Amount("latency", few)
+
+
+def goal_sizes(profile: str, tasks: int) -> Sizes:
+    """How much the table of goals measures."""
+    times = FULL if profile == "full" else 1
+    tasks *= times
+    return Sizes(
+        rounds=4 * times,
+        map_tasks=max(4_000, 25 * tasks),
+        baseline_tasks=max(200, tasks // 2),
+        submit_tasks=max(400, 2 * tasks),
+        latency_tasks=max(100, tasks // 10),
+        mixed_rounds=2 * times,
+        open_tasks=max(100, tasks // 20),
+        burst_tasks=max(200, tasks // 4),
+        big_payloads=16,
+        choices=max(40, tasks // 40),
+        codec_tasks=max(1_000, tasks // 2),
     )
 
 
@@ -109,21 +103,16 @@ def tasks_of(name: str, tasks: int) -> int:
     return FASTER * tasks if name == OPTIMIZED.name else tasks
 
 
-def how_to_open(profiles: Mapping[str, Sequence[CpuProfile]]) -> Facts:
+def how_to_open(profiles: Mapping[str, Sequence[CpuProfile]]) -> Table:
     """The profiles' files, and the command that opens each in a browser."""
-    rows = [
-        (name, f"snakeviz {run.path}")
-        for name, runs in profiles.items()
-        for run in runs[:1]
-        if run.path is not None
-    ]
-    return Facts(
-        "The profiles as files", tuple(rows), "snakeviz is in the extra [lab]; run it here."
-    )
+    first = {name: runs[0] for name, runs in profiles.items() if runs}
+    rows = [(name, f"snakeviz {run.path}") for name, run in first.items() if run.path is not None]
+    note = "snakeviz is in the extra [lab]; run it in this folder."
+    return Table("The profiles as files", tuple(rows), notes=(note,))
 
 
 class Special(NamedTuple):
-    """A spec, named as its idea, against the baseline on the load that it is meant for."""
+    """A spec, named as its idea, against the baseline on the load that the idea is meant for."""
 
     name: str
     load: str
@@ -132,22 +121,27 @@ class Special(NamedTuple):
 
 @dataclass(frozen=True)
 class Ideas:
-    """Every idea of the plan: what it could bring, what it brought, whether it is in OPTIMIZED."""
+    """Every idea of the plan: its predicted gain, its measured gain, whether it is in OPTIMIZED."""
 
     rows: tuple[IdeaResult, ...]
     special: tuple[Special, ...] = ()
 
+    @property
+    def control(self) -> Bar:
+        """The A/A arm: the baseline against itself."""
+        found = self.rows[0].measured
+        return Bar("A/A: the baseline again", found.aa_ratio, found.aa_low, found.aa_high)
+
     def bars(self) -> list[Bar]:
         """Each measured factor with its interval, beside the predicted one, and the A/A arm."""
         found = [
-            Bar(row.idea.name, *_factor(row.measured), claim=row.predicted.value)
-            for row in self.rows
+            Bar.of(row.idea.name, _factor(row.measured), row.predicted.value) for row in self.rows
         ]
-        return [*found, _control(self.rows)]
+        return [*found, self.control]
 
     def special_bars(self) -> list[Bar]:
         """The factors on the loads that ideas are meant for."""
-        return [Bar(f"{row.name}, {row.load}", *_factor(row.measured)) for row in self.special]
+        return [Bar.of(f"{row.name}, {row.load}", _factor(row.measured)) for row in self.special]
 
     @property
     def words(self) -> Words:
@@ -158,28 +152,33 @@ class Ideas:
     def record(self, out_dir: str | Path) -> None:
         """Save each idea's factor as a headline."""
         for row in self.rows:
-            value, low, high = _factor(row.measured)
             headlines.record(
                 out_dir,
                 f"Idea: {row.idea.name}",
-                value,
+                row.measured.ratio,
                 "×",
-                low,
-                high,
+                row.measured.low,
+                row.measured.high,
                 row.predicted.value,
                 str(row.measured.verdict),
-                note=f"throughput against {row.idea.against}; the claim is what was predicted",
+                note=f"throughput against {row.idea.against}; the claim is the prediction",
             )
 
     def _sentence(self, row: IdeaResult) -> str:
-        told = f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)} of "
-        told += f"{row.idea.against}: {row.measured.verdict}. {_surprise(row)}"
         own = [found for found in self.special if found.name == row.idea.name]
-        for found in own:
-            load = found.load[:1].upper() + found.load[1:]
-            told += f"{load}: {_times(found.measured)}, {found.measured.verdict}. "
-        verdicts = [row.measured.verdict, *(found.measured.verdict for found in own)]
-        return told + _conclusion(row.idea, verdicts)
+        return " ".join(
+            [
+                f"{row.idea.name}: {_predicted(row)}, measured {_times(row.measured)} of "
+                f"{row.idea.against}: {row.measured.verdict}.",
+                *_surprise(row),
+                *(
+                    f"On its own load ({found.load}): {_times(found.measured)} of {BASELINE.name}, "
+                    f"{found.measured.verdict}."
+                    for found in own
+                ),
+                _conclusion(row, own),
+            ]
+        )
 
     def _repr_html_(self) -> str:
         rows = [
@@ -187,37 +186,35 @@ class Ideas:
                 row.idea.name,
                 _share(row),
                 row.idea.left,
-                _factor_text(*ends(row.predicted)),
-                f"{_times(row.measured)}{_of(row.idea)}, {row.measured.verdict}",
+                estimate(row.predicted, "×"),
+                f"{_times(row.measured)} of {row.idea.against}, {row.measured.verdict}",
                 "yes" if row.idea.kept else "no",
             )
             for row in self.rows
         ]
-        control = _control(self.rows)
-        blocks = self.rows[0].measured.blocks
         return html_table(
             "Throughput with one idea at a time (factors, 95 % intervals)",
             ("idea", "share of work", "of that is left", "predicted", "measured", "in OPTIMIZED"),
             rows,
             [
-                f"A/A control: the baseline against itself is "
-                f"{_factor_text(control.value, control.low, control.high)}, over {blocks} blocks."
+                f"A/A control: the baseline is {estimate(self.control, '×')} itself, over "
+                f"{self.rows[0].measured.blocks} blocks."
             ],
         )
 
 
-def steps(rungs: Sequence[Rung]) -> list[Step]:
-    """The ladder for its picture, the baseline's second arm beside the first."""
-    return [Step(rung.name, *ends(rung.figure), control=rung.name == AGAIN) for rung in rungs]
+def ladder(rungs: Sequence[Rung]) -> list[Bar]:
+    """The rungs for their picture, the baseline's second arm beside the first."""
+    return [Bar.of(rung.name, rung.figure) for rung in rungs]
 
 
 def ladder_words(rungs: Sequence[Rung]) -> Words:
-    """What each rung adds to the one below it, and all of them together."""
+    """The gain of each rung over the one before it, and of all together."""
     climbing = [rung for rung in rungs if rung.name != AGAIN and rung.figure.value]
     told = []
     for below, rung in pairwise(climbing):
         times = (rung.figure.value or 0.0) / (below.figure.value or 1.0)
-        told.append(f"{rung.name} does × {times:.3g} of what {below.name} does.")
+        told.append(f"{rung.name} does {quantity(times, '×')} {below.name}.")
     if climbing and (gain := climbing[-1].gain) is not None:
         told.append(f"All together: {_times(gain)} of the baseline.")
     return Words(tuple(told))
@@ -235,11 +232,12 @@ def special_loads(studies: Mapping[str, Study]) -> tuple[Special, ...]:
 
 def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
     """One experiment on every engine; an engine that could not run is a gap."""
-    return [Bar(row.name, *_ends_of(row.results.get(experiment))) for row in table.rows]
+    unknown = bootstrap_interval([])
+    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
 
 
 def peer_words(table: PeerTable) -> Words:
-    """What each peer takes, as a multiple of the optimised cluster; and who is missing, and why."""
+    """Each peer's times as multiples of the optimised cluster's; a missing peer and its reason."""
     ours = next((row for row in table.rows if row.name.endswith(OPTIMIZED.name)), None)
     told = []
     for row in table.rows:
@@ -249,57 +247,12 @@ def peer_words(table: PeerTable) -> Words:
             continue
         for experiment in ("burst", "latency"):
             theirs, own = row.results.get(experiment), ours.results.get(experiment)
-            if theirs is None or own is None or not theirs.value or not own.value:
-                continue
-            unit, times = theirs.unit, theirs.value / own.value
-            told.append(
-                f"{row.name} takes {quantity(theirs.value, unit)} for the {experiment}, "
-                f"× {times:.3g} of {ours.name}."
-            )
+            if theirs and own and theirs.value and own.value:
+                told.append(
+                    f"{row.name} takes {quantity(theirs.value, theirs.unit)} for the {experiment}, "
+                    f"{quantity(theirs.value / own.value, '×')} {ours.name}."
+                )
     return Words(tuple(told))
-
-
-def limit_words(table: GoalTable) -> Words:
-    """How many goals are met, and which are not, each with its figure."""
-    judged = [row for row in table.rows if row.goal is not None]
-    met = [row for row in judged if row.met]
-    told = [f"Of {len(judged)} goals {len(met)} are met by their whole interval."]
-    for row in judged:
-        if row.met:
-            continue
-        word = "missed" if row.met is False else "not decided"
-        figure = measured(row.value, row.unit, row.low, row.high)
-        ratio = (
-            "" if row.ratio is None
-            else f", × {row.ratio:.3g} of {row.against or 'the bare limit'}"
-        )  # fmt: skip
-        told.append(f"{row.name} ({row.goal_text}) is {word}: {figure}{ratio}.")
-    return Words(tuple(told))
-
-
-def record_limits(out_dir: str | Path, table: GoalTable) -> None:
-    """Save each goal of the table of limits as a headline."""
-    record_goals(out_dir, GOALS, table)
-
-
-def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -> None:
-    """Save each goal as a headline: its figure, or the ratio where that is what is asked."""
-    for goal in goals:
-        row = table.of(goal.name)
-        of_ratio = goal.of == "ratio"
-        figure = (row.ratio, row.ratio_low, row.ratio_high)
-        value, low, high = figure if of_ratio else (row.value, row.low, row.high)
-        headlines.record(
-            out_dir,
-            f"Goal: {row.name}",
-            value,
-            "×" if of_ratio else row.unit,
-            low,
-            high,
-            row.goal_text,
-            headlines.Verdict.MEASURED,
-            note=f"{verdict(row)}; {row.note}",
-        )
 
 
 def study_files(*studies: Study) -> dict[str, Result]:
@@ -311,40 +264,19 @@ def study_files(*studies: Study) -> dict[str, Result]:
     }
 
 
-def _ends_of(result: object) -> tuple[float | None, float | None, float | None]:
-    value, low, high = (getattr(result, end, None) for end in ("value", "low", "high"))
-    return value, low, high
+def _factor(found: Comparison) -> Interval:
+    return Interval(found.ratio, found.low, found.high, found.confidence, found.method)
 
 
-def _factor(found: Comparison) -> tuple[float | None, float | None, float | None]:
-    return found.ratio, found.low, found.high
-
-
-def _factor_text(value: float | None, low: float | None, high: float | None) -> str:
-    """A factor to three digits, unbroken."""
-    texts = [quantity(None if end is None else float(f"{end:.3g}")) for end in (value, low, high)]
-    interval = f" ({texts[1]}\u00a0to\u00a0{texts[2]})" if (low, high) != (None, None) else ""
-    return texts[0] if value is None else f"×\u00a0{texts[0]}{interval}"
+def _times(found: Comparison) -> str:
+    return estimate(_factor(found), "×")
 
 
 def _share(row: IdeaResult) -> str:
     touched = row.idea.touches
     if touched is None or row.share.value is None:
-        return "unknown"
-    return f"{100 * row.share.value:.3g} %: {touched.name}"
-
-
-def _of(idea: Idea) -> str:
-    return "" if idea.against == BASELINE.name else f" of {idea.against}"
-
-
-def _times(found: Comparison) -> str:
-    return _factor_text(*_factor(found))
-
-
-def _control(rows: Sequence[IdeaResult]) -> Bar:
-    found = rows[0].measured
-    return Bar("A/A: the baseline again", found.aa_ratio, found.aa_low, found.aa_high)
+        return UNKNOWN
+    return f"{quantity(100 * row.share.value, '%')}: {touched.name}"
 
 
 def _predicted(row: IdeaResult) -> str:
@@ -353,31 +285,27 @@ def _predicted(row: IdeaResult) -> str:
     touched = row.idea.touches.name if row.idea.touches is not None else ""
     return (
         f"it touches {percent(row.share)} of the coordinator's work ({touched}), so "
-        f"{_factor_text(*ends(row.predicted))} was predicted"
+        f"{estimate(row.predicted, '×')} was predicted"
     )
 
 
-def _surprise(row: IdeaResult) -> str:
-    """In which direction the prediction was wrong, where intervals tell."""
+def _surprise(row: IdeaResult) -> list[str]:
+    """In which direction the prediction was wrong, where intervals decide it."""
     found, claim = row.measured, row.predicted
     if claim.value is None or found.low is None or found.high is None:
-        return ""
-    least = claim.value if claim.low is None else claim.low
-    most = claim.value if claim.high is None else claim.high
-    if found.low > most:
-        return "More than predicted: it spares the clients and the workers something as well. "
-    if found.high < least:
-        return "Less than predicted: by then something else is what everybody waits for. "
-    return ""
+        return []
+    if found.low > (claim.value if claim.high is None else claim.high):
+        return ["More than predicted: it also saves work for the clients and the workers."]
+    if found.high < (claim.value if claim.low is None else claim.low):
+        return ["Less than predicted: by then everybody waits for something else."]
+    return []
 
 
-def _conclusion(idea: Idea, verdicts: Sequence[Verdict]) -> str:
-    """What follows for OPTIMIZED; "did not pay" needs a verdict, an open question is called one."""
+def _conclusion(row: IdeaResult, own: Sequence[Special]) -> str:
+    """The consequence for OPTIMIZED; "did not pay" needs a verdict."""
+    verdicts = {row.measured.verdict, *(found.measured.verdict for found in own)}
+    place = "in OPTIMIZED" if row.idea.kept else "left out of OPTIMIZED"
     if Verdict.FASTER in verdicts:
-        return (
-            "It is in OPTIMIZED."
-            if idea.kept
-            else "It is left out of OPTIMIZED, although it paid here."
-        )
-    shown = "No gain shows here" if Verdict.INCONCLUSIVE in verdicts else "It did not pay here"
-    return f"{shown}; it is {'in' if idea.kept else 'left out of'} OPTIMIZED."
+        return f"It is {place}." if row.idea.kept else f"It is {place}, although it paid here."
+    open_question = Verdict.INCONCLUSIVE in verdicts
+    return f"{'No gain shows here' if open_question else 'It did not pay here'}; it is {place}."

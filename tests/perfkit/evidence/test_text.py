@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.text import duration, interval, measured, quantity, size
+from perfkit.evidence.samples import Interval
+from perfkit.evidence.tables import html_list, html_table
+from perfkit.evidence.text import duration, estimate, interval, measured, percent, quantity, size
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,8 @@ def test_an_open_side_of_an_interval_is_unknown() -> None:
     assert measured(1.5, "ms", 1, 2) == "1.5 ms (1 to 2)"
     assert measured(1.5, "ms", None, 2) == "1.5 ms (unknown to 2)"
     assert measured(None, "ms") == "unknown"
+    assert estimate(Interval(1.5, 1, 2, 0.95, ""), "ms") == "1.5 ms (1 to 2)"
+    assert percent(Interval(0.25, 0.2, None, 0.95, "")) == "25 % (20 to unknown)"
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,12 @@ def test_a_size_is_rounded_and_a_growth_carries_its_sign() -> None:
         "unknown", "999 B", "1.5 KiB", "300 MiB"
     ]  # fmt: skip
     assert [size(n, sign="+") for n in (0, 2_048, -3 * 2**20)] == ["+0 B", "+2.0 KiB", "-3.0 MiB"]
+
+
+def test_a_table_without_a_header_has_headings_in_its_rows() -> None:
+    rows = [("a < b", "1"), ("c", "2")]
+    plain = html_table("title", (), rows, ["note"])
+    assert "<tbody><tr><th>a &lt; b</th><td>1</td></tr>" in plain
+    assert "thead" not in plain
+    assert "<thead><tr><th>name</th><th>n</th></tr></thead>" in html_table("t", ("name", "n"), rows)
+    assert html_list(["a < b", "c"]) == "<ul><li>a &lt; b</li><li>c</li></ul>"

@@ -4,12 +4,14 @@ A kernel takes a second or two to start, so runs are made once per module and lo
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from perfkit.report import ReportRun, SilentProgress, run_report
+from perfkit.report import Progress, ReportRun, run_report
+from perfkit.report.engine.plan import Plan
 
 PARAMETERS = """\
 profile: str = "quick"  # quick|full: how long to measure
@@ -64,6 +66,12 @@ GOOD = (
 )
 
 
+@pytest.fixture
+def plan() -> Plan:
+    """The plan of a run of nothing."""
+    return Plan((), {}, "quick", None, False, (), {}, datetime(2026, 3, 14, tzinfo=UTC))
+
+
 @pytest.fixture(scope="session")
 def gallery(write_notebook: Writer, tmp_path_factory: pytest.TempPathFactory) -> ReportRun:
     """Four notebooks in one run: a good one, and three that fail, load a script and die."""
@@ -71,13 +79,8 @@ def gallery(write_notebook: Writer, tmp_path_factory: pytest.TempPathFactory) ->
         [
             write_notebook("good", *GOOD, parameters=PARAMETERS),
             write_notebook(
-                "failing",
-                "# Bad news",
-                "## Before",
-                "fine = 1",
-                "## The *division*",
-                "fine / 0",
-                "print('never printed')",
+                *("failing", "# Bad news", "## Before", "fine = 1"),
+                *("## The *division*", "fine / 0", "print('never printed')"),
             ),
             write_notebook(
                 "loading",
@@ -89,5 +92,5 @@ def gallery(write_notebook: Writer, tmp_path_factory: pytest.TempPathFactory) ->
         ],
         parameters={"workers": "4"},
         out_root=tmp_path_factory.mktemp("gallery"),
-        progress=SilentProgress(),
+        progress=Progress(),
     )

@@ -1,4 +1,4 @@
-"""One notebook at a time: kernels that don't stop when told to, and how titles are read."""
+"""One notebook at a time, with kernels that don't stop when told to."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from perfkit.report import SilentProgress, Status
-from perfkit.report.engine.execute import Execution, execute_notebook, plain_heading, plain_text
-from perfkit.report.engine.kernel import KernelSession, environment_for
+from perfkit.report import NotebookRun, Progress, Status
+from perfkit.report.engine.execute import execute_notebook
+from perfkit.report.engine.kernel import environment_for, kernel_session
+from perfkit.report.engine.notebook import read_notebook
 
 Writer = Callable[..., Path]
 
@@ -26,7 +27,7 @@ SWALLOWS = (
 )
 
 
-class Titles(SilentProgress):
+class Titles(Progress):
     def __init__(self) -> None:
         self.seen: list[tuple[str, int, int, str]] = []
 
@@ -34,16 +35,12 @@ class Titles(SilentProgress):
         self.seen.append((name, number, total, title))
 
 
-def execute(notebook: Path, workdir: Path, *, limit_s: float, progress: Titles) -> Execution:
-    return execute_notebook(
-        notebook,
-        workdir / "out {braces}.ipynb",
-        {},
-        workdir=workdir,
-        cell_timeout_s=limit_s,
-        progress=progress,
-        grace_s=0.3,
+def execute(notebook: Path, folder: Path, *, limit_s: float, progress: Titles) -> NotebookRun:
+    output = folder / "out {braces}.ipynb"
+    run, _ = execute_notebook(
+        read_notebook(notebook), output, {}, cell_timeout_s=limit_s, progress=progress, grace_s=0.3
     )
+    return run
 
 
 def test_a_kernel_that_ignores_an_interrupt_is_killed_with_its_children(
@@ -72,11 +69,6 @@ def test_a_cell_that_swallows_the_interrupt_has_still_run_out_of_time(
     assert "longer than 1 s" in ended.failure.message
 
 
-def test_a_heading_is_read_without_its_marks() -> None:
-    assert plain_heading("Where the *time* `goes`, [see](x.md)") == "Where the time goes, see"
-    assert plain_text("\x1b[0;31mred\x1b[0m and plain") == "red and plain"
-
-
 def test_a_kernel_is_told_where_perfkit_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "relative:/absolute")
     monkeypatch.chdir("/")
@@ -87,25 +79,16 @@ def test_a_kernel_is_told_where_perfkit_is(monkeypatch: pytest.MonkeyPatch) -> N
     assert told["PERFKIT_REPORT_NOTEBOOK"] == "01_baseline"
 
 
-def test_a_kernel_lives_in_a_folder_of_its_own_that_is_short_and_removed() -> None:
-    session = KernelSession({}, None)
-    with pytest.raises(RuntimeError, match="enter the kernel session"):
-        session.manager_class()
-    with session:
-        scratch = session.scratch
+@pytest.mark.parametrize("name", ["short", "d" * 100])
+def test_a_kernel_lives_in_a_folder_of_its_own_that_is_short_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    with kernel_session("n", None) as session:
         manager = session.manager_class()()
         assert manager.transport == "ipc"
-        assert Path(manager.connection_file).parent == scratch
-        assert len(f"{manager.ip}-5") < 100
+        assert Path(manager.connection_file).parent == session.scratch
+        assert len(f"{manager.ip}-5") < 107
         session.abort()
-    assert not scratch.exists()
-
-
-def test_a_long_temporary_folder_does_not_break_the_sockets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deep = tmp_path / ("d" * 100)
-    deep.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with KernelSession({}, None) as session:
-        assert session.scratch.parent == Path("/tmp")
+    assert not session.scratch.exists()

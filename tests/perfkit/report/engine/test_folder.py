@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.report import ReportError
-from perfkit.report.engine.folder import LEFTOVER_AFTER_S, PREFIX, remove_leftovers, run_folder
+from perfkit.report.engine.folder import LEFTOVER_AFTER_S, PREFIX, run_folder
 
 
 def names(root: Path) -> list[str]:
@@ -76,18 +76,10 @@ def abandoned(root: Path, name: str, age_s: float) -> Path:
     return path
 
 
-def test_only_what_a_dead_run_left_is_removed(tmp_path: Path) -> None:
-    old, alive = LEFTOVER_AFTER_S * 2, abandoned(tmp_path, "alive", LEFTOVER_AFTER_S * 2)
-    dead, fresh = abandoned(tmp_path, "dead", old), abandoned(tmp_path, "fresh", 0)
-    (tmp_path / "published").mkdir()
-    with locked(alive):
-        assert remove_leftovers(tmp_path) == [dead]
-        assert names(tmp_path) == sorted([alive.name, fresh.name, "published"])
-
-
-def test_the_next_run_tidies_up(tmp_path: Path) -> None:
-    abandoned(tmp_path, "dead", LEFTOVER_AFTER_S * 2)
-    with run_folder(tmp_path, "run") as folder:
-        (folder.working / "a").write_text("")
+def test_the_next_run_removes_only_what_a_dead_run_left(tmp_path: Path) -> None:
+    old = LEFTOVER_AFTER_S * 2
+    alive, fresh = abandoned(tmp_path, "alive", old), abandoned(tmp_path, "fresh", 0)
+    abandoned(tmp_path, "dead", old)
+    with locked(alive), run_folder(tmp_path, "run") as folder:
         folder.publish()
-    assert names(tmp_path) == ["run"]
+    assert names(tmp_path) == sorted([alive.name, fresh.name, "run"])

@@ -1,19 +1,15 @@
 """What a parameter cell declares, and which values get past it to a kernel."""
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.report.engine.outcome import ReportError
 from perfkit.report.engine.parameters import (
     Parameter,
     ParameterError,
-    load_cells,
-    read_parameters,
+    parse_parameters,
     resolve,
 )
 
@@ -37,16 +33,9 @@ print("ignored")
 """
 
 
-def notebook(folder: Path, source: str, name: str = "n.ipynb") -> Path:
-    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": source}
-    path = folder / name
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "cells": [cell]}))
-    return path
-
-
 @pytest.fixture
-def declared(tmp_path: Path) -> dict[str, Parameter]:
-    return read_parameters(notebook(tmp_path, CELL))
+def declared() -> dict[str, Parameter]:
+    return parse_parameters(CELL, "n.ipynb")
 
 
 def test_a_cell_declares_names_types_rules_and_help(declared: dict[str, Parameter]) -> None:
@@ -95,7 +84,7 @@ def test_text_from_a_command_line_becomes_the_declared_type(
         ("tasks", "many", "'tasks' of n must be an int, not 'many'"),
         ("tasks", 2.5, "must be an int, not 2.5"),
         ("tasks", True, "must be an int, not True"),
-        ("tasks", 0, "is 0, outside its range 1 to 1_000_000"),
+        ("tasks", 0, "is 0, outside its range 1 to 1,000,000"),
         ("share", float("nan"), "is nan, outside its range 0 to 1"),
         ("limit", 0.01, "outside its range from 0.1 upwards"),
         ("depth", 11, "outside its range up to 10"),
@@ -122,6 +111,8 @@ def test_all_mistakes_are_told_at_once(declared: dict[str, Parameter]) -> None:
     with pytest.raises(ParameterError, match="3 parameters are wrong: ") as caught:
         resolve({"n": declared}, {"task": 1, "depth": "deep", "share": 2.0}, {})
     assert len(caught.value.problems) == 3
+    with pytest.raises(ParameterError, match="no notebook of this run takes any"):
+        resolve({"n": {}}, {"x": 1}, {})
 
 
 def test_a_value_reaches_each_notebook_that_declares_it(declared: dict[str, Parameter]) -> None:
@@ -133,11 +124,6 @@ def test_a_value_reaches_each_notebook_that_declares_it(declared: dict[str, Para
         "n": {"seed": 7, "profile": "full"},
         "other": {"seed": 7, "out_dir": "results"},
     }
-
-
-def test_without_any_parameters_every_name_is_unknown() -> None:
-    with pytest.raises(ParameterError, match="no notebook of this run takes any"):
-        resolve({"n": {}}, {"x": 1}, {})
 
 
 @given(st.integers(), st.integers(), st.integers())
@@ -164,48 +150,17 @@ def test_a_literal_survives_the_command_line(value: object) -> None:
 @given(st.text(st.characters(exclude_categories=["C", "N"], exclude_characters="|"), max_size=40))
 def test_no_comment_can_break_the_reading(comment: str) -> None:
     line = "n: int = 3  # " + " ".join(comment.split())
-    with TemporaryDirectory() as folder:
-        (parameter,) = read_parameters(notebook(Path(folder), line)).values()
+    (parameter,) = parse_parameters(line, "n.ipynb").values()
     assert (parameter.name, parameter.type_name, parameter.default) == ("n", "int", 3)
 
 
-def test_a_default_outside_its_own_rule_is_the_notebooks_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"the default of 'n' in n\.ipynb is 9, outside"):
-        read_parameters(notebook(tmp_path, "n: int = 9  # 1..5"))
-
-
-def test_a_cell_that_is_no_python_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"not plain Python \(line 2\)"):
-        read_parameters(notebook(tmp_path, "a = 1\n%magic = 2"))
-
-
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("cell", "complaint"),
     [
-        ("{", "can't be read as a notebook"),
-        ("[]", "is not a notebook of format 4"),
-        ('{"nbformat": 3, "worksheets": []}', "is not a notebook of format 4"),
+        ("n: int = 9  # 1..5", r"the default of 'n' in n\.ipynb is 9, outside"),
+        ("a = 1\n%magic = 2", r"not plain Python \(line 2\)"),
     ],
 )
-def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
-    path = tmp_path / "x.ipynb"
-    path.write_text(text)
-    with pytest.raises(ReportError, match=complaint):
-        load_cells(path)
-
-
-def test_a_missing_notebook_shows_what_there_is(tmp_path: Path) -> None:
-    notebook(tmp_path, "", "01_baseline.ipynb")
-    with pytest.raises(ReportError, match=r"did you mean '01_baseline\.ipynb'"):
-        load_cells(tmp_path / "01_base.ipynb")
-    with pytest.raises(ReportError, match=r"\(in .*: 01_baseline.ipynb\)"):
-        load_cells(tmp_path / "zzz")
-    with pytest.raises(ReportError, match=r"there is no notebook .*nowhere/x.ipynb$"):
-        load_cells(tmp_path / "nowhere" / "x.ipynb")
-
-
-def test_a_notebook_without_the_tag_declares_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "plain.ipynb"
-    cell = {"cell_type": "code", "metadata": {"tags": None}, "source": "x = 1"}
-    path.write_text(json.dumps({"nbformat": 4, "cells": [cell]}))
-    assert read_parameters(path) == {}
+def test_a_cell_with_a_mistake_is_refused(cell: str, complaint: str) -> None:
+    with pytest.raises(ParameterError, match=complaint):
+        parse_parameters(cell, "n.ipynb")

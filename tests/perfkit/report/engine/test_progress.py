@@ -5,7 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from perfkit.report import PlainProgress, Progress, TerminalProgress, progress_for
+from perfkit.report.engine.progress import (
+    PlainProgress,
+    Progress,
+    TerminalProgress,
+    progress_for,
+)
 
 
 def play(progress: Progress) -> None:
@@ -13,7 +18,7 @@ def play(progress: Progress) -> None:
     progress.run_started(["01_baseline", "02_hot_paths"])
     progress.notebook_started("01_baseline", 3)
     progress.cell_started("01_baseline", 1, 3, "Where the time [goes]")
-    progress.cell_finished("01_baseline", 1, 3, "Where the time [goes]", 4.16)
+    progress.cell_finished("01_baseline", 1, 4.16)
     progress.cell_started("01_baseline", 2, 3, "Memory")
     progress.notebook_finished("01_baseline", "failed", 5.0)
     progress.run_finished()

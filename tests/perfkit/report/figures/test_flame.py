@@ -17,7 +17,7 @@ def test_a_frame_is_as_wide_as_its_samples() -> None:
     svg = flame_graph(FLAME).svg
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', svg)]
     assert widths == [WIDTH - 0.7, 0.75 * WIDTH - 0.7]
-    assert "&lt;listcomp&gt; (perfkit/optimized/codec.py): 75.0%, 75 samples" in svg
+    assert "&lt;listcomp&gt; (perfkit/optimized/codec.py): 75 %, 75 samples" in svg
     assert "rare" not in svg
 
 
@@ -25,7 +25,7 @@ def test_it_is_self_contained_and_described() -> None:
     shown = flame_graph(FLAME, "A caption.")._repr_html_()
     assert find_external(shown) == []
     assert "<script" not in shown
-    assert "Most often on top: &lt;listcomp&gt; (perfkit/optimized/codec.py) 75%" in shown
+    assert "Most often on top: &lt;listcomp&gt; (perfkit/optimized/codec.py) 75 %" in shown
     assert "A caption." in shown
 
 

@@ -1,4 +1,6 @@
-"""Panels over one time axis: each is described, and what is unknown says so."""
+"""Panels over one time axis: each is described, unknown values say so, and no peak is lost."""
+
+import re
 
 import pytest
 
@@ -34,3 +36,24 @@ def test_a_line_of_nothing_known_is_named_so_in_the_legend() -> None:
 def test_without_a_series_there_is_no_picture(rows: list[Panel]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         panels(rows, title="a card")
+
+
+def drawn(values: list[float | None]) -> str:
+    return panels([Panel("load", "1", {"a": list(enumerate(values))})], title="x").svg
+
+
+def test_a_gap_breaks_the_line() -> None:
+    whole: list[float | None] = [1.0 + n % 2 for n in range(9)]
+    broken = [None if n == 4 else value for n, value in enumerate(whole)]
+    moves = [len(re.findall("M ", drawn(values))) for values in (whole, broken)]
+    assert moves[1] == moves[0] + 1
+
+
+def test_a_long_line_loses_no_peak_and_no_gap() -> None:
+    calm: list[float | None] = [float(n % 5) for n in range(5_000)]
+    peak, gap = calm.copy(), calm.copy()
+    peak[2_501], gap[2_501] = 100.0, None
+    assert ">100</text>" in drawn(peak)
+    assert ">100</text>" not in drawn(calm)
+    assert drawn(gap).count("M ") == drawn(calm).count("M ") + 1
+    assert drawn(calm).count("L ") < 600

@@ -2,32 +2,29 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perfkit.report import ExitCode, ReportRun
-from perfkit.report.engine.headlines import Headline, Verdict
-from perfkit.report.page.index import IndexFacts, machine_facts, render_index, verdict_lines
+from perfkit.report import ExitCode, Headline, ReportRun
+from perfkit.report.engine.plan import Plan
+from perfkit.report.page.index import machine_facts, render_index
 
-EMPTY = IndexFacts("run", "quick", "now", 1.0, ExitCode.DONE, "abc", "cmd", (), (), (), {})
+
+def row_of(page: str, finding: str) -> str:
+    return page[page.index(f">{finding}</a>") :].partition("</tr>")[0]
 
 
 def test_the_index_shows_findings_beside_their_claims(gallery: ReportRun) -> None:
     page = gallery.index_path.read_text()
-    row = page[page.index(">Throughput</a>") : page.index("</tr>", page.index(">Throughput</a>"))]
-    assert "an echo of 200 bytes" in row
-    assert "1,000 tasks/s" in row
-    assert "41,000 tasks/s" in row
-    assert "40,000 to 42,000" in row
+    row = row_of(page, "Throughput")
+    for text in ("an echo of 200 bytes", "1,000 tasks/s", "41,000 tasks/s", "40,000 to 42,000"):
+        assert text in row
     assert '<span class="badge faster">faster</span>' in row
     assert 'href="good.html"' in page
-
-
-def test_the_unknown_is_said_and_never_zero(gallery: ReportRun) -> None:
-    page = gallery.index_path.read_text()
-    row = page[page.index(">GPU memory</a>") : page.index("</tr>", page.index(">GPU memory</a>"))]
-    assert row.count(">unknown<") == 2
-    assert ">0" not in row
+    unknown = row_of(page, "GPU memory")
+    assert unknown.count(">unknown<") == 2
+    assert ">0" not in unknown
 
 
 def test_the_index_leads_everywhere(gallery: ReportRun) -> None:
@@ -40,26 +37,28 @@ def test_the_index_leads_everywhere(gallery: ReportRun) -> None:
     assert "ZeroDivisionError: division by zero" in page
 
 
-def test_an_empty_run_still_reads(tmp_path: Path) -> None:
-    page = render_index(EMPTY, tmp_path)
+def index(plan: Plan, **facts: Any) -> str:
+    empty = ReportRun(Path("none"), "quick", "now", 1.0, ExitCode.DONE, (), (), ())
+    return render_index(replace(empty, **facts), plan)
+
+
+def test_an_empty_run_still_reads(plan: Plan) -> None:
+    page = index(plan)
     assert "No notebook of this run recorded a headline finding" in page
     assert "unknown (unknown)" in page
 
 
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", '"><b>'])
-def test_nothing_a_notebook_says_becomes_markup(tmp_path: Path, hostile: str) -> None:
+def test_nothing_a_notebook_says_becomes_markup(plan: Plan, hostile: str) -> None:
     found = Headline(hostile, 1.0, hostile, claim=hostile, note=hostile)
-    page = render_index(
-        replace(EMPTY, headlines=(found,), shell=hostile, problems=(hostile,)), tmp_path
-    )
+    page = index(plan, headlines=(found,), command=(hostile,), problems=(hostile,))
     assert hostile not in page
 
 
-def test_parameters_that_differ_name_their_notebooks(gallery: ReportRun, tmp_path: Path) -> None:
+def test_parameters_that_differ_name_their_notebooks(gallery: ReportRun, plan: Plan) -> None:
     good = gallery.notebooks[0]
     other = replace(good, name="other", parameters={**good.parameters, "workers": 8})
-    page = render_index(replace(EMPTY, notebooks=(good, other)), tmp_path)
-    assert "4 in good; 8 in other" in page
+    assert "4 in good; 8 in other" in index(plan, notebooks=(good, other))
 
 
 def test_a_machine_in_words() -> None:
@@ -81,16 +80,3 @@ def test_a_machine_in_words() -> None:
     assert facts["Cores"] == "0.5 available of 8 logical, unknown physical"
     assert facts["Memory"] == "8.0 GiB, limited to 1.0 GiB"
     assert facts["Code"] == "abc with uncommitted changes"
-
-
-def test_a_verdict_fits_a_line() -> None:
-    lines = verdict_lines(
-        (
-            Headline("Throughput", 41_200.0, "tasks/s", 39_800.0, 42_900.0, 1000.0, Verdict.FASTER),
-            Headline("GPU", None, "°C", claim="warm"),
-        )
-    )
-    assert lines == [
-        "Throughput: 41,200 tasks/s (39,800 to 42,900), claimed 1,000 tasks/s; faster",
-        "GPU: unknown, claimed warm; measured",
-    ]

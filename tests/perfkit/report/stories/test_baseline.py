@@ -1,6 +1,5 @@
 """Claims beside measurements: what the sentences say must follow from the numbers."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,51 +7,19 @@ from typing import Any
 import pytest
 
 from perfkit.bench.experiments.roles import RoleTable, RoleUse
-from perfkit.evidence.environment import fingerprint
-from perfkit.evidence.results import Result, load
-from perfkit.evidence.stats import Interval
 from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import baseline
 from perfkit.report.stories.baseline import Finding
-from perfkit.report.stories.views import Bottlenecks, HotFunction
+from perfkit.report.stories.bottlenecks import Bottlenecks, HotFunction
+from tests.perfkit.report.stories.made_up import interval, result
 
-
-def interval(value: float | None, low: float | None = None, high: float | None = None) -> Interval:
-    return Interval(value, low, high, 0.95, "made up")
-
-
-def result(experiment: str, value: float | None, low: Any, high: Any, **facts: Any) -> Result:
-    fields = {
-        "unit": "tasks/s",
-        "workers": 2,
-        "tasks": 100,
-        "parameters": {"payload_bytes": 200, "model": "digits", "provider": "CPU", "policy": "p"},
-        **facts,
-    }
-    return Result(
-        experiment=experiment,
-        spec="baseline",
-        engine="zmq",
-        value=value,
-        low=low,
-        high=high,
-        samples=[1.0],
-        environment=fingerprint(),
-        **fields,
-    )
-
-
-THROUGHPUT = result(
-    "throughput",
-    2_000.0,
-    1_500.0,
-    2_500.0,
-    counters={"messages_in_per_task": 2.0, "messages_out_per_task": 3.0},
-)
-LATENCY = result("latency", 20.0, 18.0, 22.0, unit="ms", counters={"latency_ms_p99": 60.0})
-SELECTION = result("selection", 500.0, 400.0, 1_100.0, unit="µs", workers=100)
+FACTS = {"payload_bytes": 200, "model": "digits", "provider": "CPU", "policy": "p"}
+MESSAGES = {"messages_in_per_task": 2.0, "messages_out_per_task": 3.0}
+THROUGHPUT = result("throughput", 2_000, 1_500, 2_500, parameters=FACTS, counters=MESSAGES)
+LATENCY = result("latency", 20, 18, 22, "ms", parameters=FACTS, counters={"latency_ms_p99": 60.0})
+SELECTION = result("selection", 500, 400, 1_100, "µs", parameters=FACTS, workers=100)
 ROLES = RoleTable(
     (
         RoleUse("coordinator", 1, interval(200.0, 100.0, 400.0), interval(30e6, 29e6, 31e6)),
@@ -83,6 +50,16 @@ SEND = HotFunction(
 HOT = Bottlenecks((SEND,), interval(200.0), interval(30.0), runs=3, tasks=100)
 
 
+def test_full_measures_more_of_everything_and_the_smallest_run_has_enough() -> None:
+    quick, full, least = (
+        baseline.task_counts(profile, tasks)
+        for profile, tasks in (("quick", 4_000), ("full", 4_000), ("quick", 20))
+    )
+    assert quick["throughput"] == 4_000
+    assert full == {name: 5 * count for name, count in quick.items()}
+    assert (least["latency"], least["single_items"], least["choices"]) == (20, 10, 100)
+
+
 def test_each_claim_is_judged_by_the_whole_interval() -> None:
     assert {row.what: row.verdict for row in TABLE.rows} == {
         "Message throughput": Verdict.FASTER,
@@ -99,46 +76,25 @@ def test_each_claim_is_judged_by_the_whole_interval() -> None:
 def test_messages_are_tasks_times_what_each_of_them_costs() -> None:
     figure = TABLE.rows[0].figure
     assert (figure.value, figure.low, figure.high) == (10_000.0, 7_500.0, 12_500.0)
-    uncounted = baseline.about_throughput(result("throughput", 2_000.0, None, None))
+    uncounted = baseline.about_throughput(result("throughput"))
     assert uncounted.rows[0].figure.value is None
 
 
 @pytest.mark.parametrize(
-    ("what", "sentence"),
+    "sentence",
     [
-        (
-            "Task throughput",
-            "Task throughput: claimed 100 tasks/s, measured 2,000 tasks/s (1,500 to 2,500): "
-            "20 times the claim, so it is kept.",
-        ),
-        (
-            "Task overhead",
-            "Task overhead: claimed ~15 ms, measured 20 ms (18 to 22): 1.33 times the claim, "
-            "so it is missed.",
-        ),
-        (
-            "Worker selection",
-            "Worker selection: claimed < 1 ms, measured 0.5 ms (0.4 to 1.1); the interval does "
-            "not decide whether that holds.",
-        ),
-        (
-            "Coordinator memory",
-            "Coordinator memory: claimed ~100 MB, measured 30 MB (29 to 31): 30 % of the claim, "
-            "so it is kept.",
-        ),
-        (
-            "Worker memory with a model",
-            "Worker memory with a model: claimed ~500 MB + model, measured 80 MB (79 to 81).",
-        ),
-        (
-            "API memory",
-            "API memory: claimed ~200 MB; not measured here, the API is not built yet.",
-        ),
+        "Task throughput: claimed 100 tasks/s, measured 2,000 tasks/s (1,500 to 2,500): "
+        "20 × the claim, so it is kept.",
+        "Task overhead: claimed ~15 ms, measured 20 ms (18 to 22): 1.333 × the claim, so it is "
+        "missed.",
+        "Worker selection: claimed < 1 ms, measured 0.5 ms (0.4 to 1.1); the interval does not "
+        "decide whether that holds.",
+        "Worker memory with a model: claimed ~500 MB + model, measured 80 MB (79 to 81).",
+        "API memory: claimed ~200 MB; not measured here, the API is not built yet.",
     ],
 )
-def test_a_sentence_says_what_the_numbers_say(what: str, sentence: str) -> None:
+def test_a_sentence_says_what_the_numbers_say(sentence: str) -> None:
     assert sentence in TABLE.words.sentences
-    assert [row.what for row in TABLE.rows if row.sentence == sentence] == [what]
 
 
 def test_a_figure_without_an_interval_decides_nothing() -> None:
@@ -159,9 +115,12 @@ def test_the_verdict_counts_the_claims_and_names_those_not_kept() -> None:
     assert "Worker selection" in told
     assert "Task throughput" not in told
     assert "longest stage of a task alone in the cluster is the assign hop, with 42.86 %" in told
-    assert "The slowest hundredth takes 3 times the median." in told
-    assert "uses 200 µs (100 to 400) of processor time per task, 40 % of what all roles" in told
-    assert "worth 5,000 tasks/s (2,500 to 10,000), whatever the workers do." in told
+    assert "The 99th percentile is 3 × the median." in told
+    assert (
+        "uses 200 µs (100 to 400) of processor time per task, 40 % of the total of all roles. "
+        in told
+    )
+    assert "own gives 5,000 tasks/s (2,500 to 10,000), however fast the workers are." in told
     assert (
         "zmq.sugar.socket: send, with 25 % (20 to 30) of its busy time under the profiler." in told
     )
@@ -200,12 +159,5 @@ def test_findings_become_headlines_beside_their_claims(tmp_path: Path) -> None:
 def test_the_table_shows_a_gap_where_nothing_was_measured() -> None:
     assert "<td>API memory</td><td>~200 MB</td><td>unknown</td>" in TABLE._repr_html_()
     frame = TABLE.to_frame().set_index("what")
-    assert frame.loc["Task overhead", "value"] == 20
-    assert frame.loc["API memory", ["value", "low", "high"]].isna().all()
-
-
-def test_results_are_saved_under_their_names(tmp_path: Path) -> None:
-    names = baseline.save_results(tmp_path / "results", {"latency": LATENCY, "x": THROUGHPUT})
-    assert names == ["latency.json", "x.json"]
-    assert load(tmp_path / "results" / "latency.json") == LATENCY
-    assert json.loads((tmp_path / "results" / "x.json").read_text())["value"] == 2_000
+    assert frame.loc["Task overhead", "figure"] == 20
+    assert frame.loc["API memory", ["figure", "figure_low", "figure_high"]].isna().all()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.spec import BASELINE, ClusterSpec
-from perfkit.bench.experiments.ablation import FIGURE, IDEAS, IdeaResult, Study, climb, study
+from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, IdeaResult, Study, climb, study
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.optimized.specs import ABLATIONS, LADDER
@@ -45,12 +45,12 @@ def ideas() -> Ideas:
 
 
 def test_each_idea_is_told_by_its_figures(ideas: Ideas) -> None:
-    batch, packed, tuning = (text.replace("\u00a0", " ") for text in ideas.words.sentences)
-    assert "× 20" in batch
-    assert "measured × 100 (100 to 100) of baseline: faster" in batch
+    batch, packed, tuning = ideas.words.sentences
+    assert "20 × (20 to 20) was predicted" in batch
+    assert "measured 100 × (100 to 100) of baseline: faster" in batch
     assert "More than predicted" in batch
     assert batch.endswith("It is in OPTIMIZED.")
-    assert "× 0.5" in packed
+    assert "0.5 ×" in packed
     assert "Less than predicted" in packed
     assert packed.endswith("It did not pay here; it is in OPTIMIZED.")
     assert tuning.endswith("It did not pay here; it is left out of OPTIMIZED.")
@@ -78,13 +78,12 @@ def test_ideas_are_headlines_with_their_predictions(ideas: Ideas, tmp_path: Path
     assert found["Idea: packed-codec"].verdict is Verdict.SLOWER
 
 
-def test_the_ladder_in_words_and_steps() -> None:
+def test_the_ladder_in_words_and_bars() -> None:
     rungs = climb(MAPS)
-    steps = hot_paths.steps(rungs)
-    assert [step.control for step in steps[:3]] == [False, True, False]
+    assert [bar.label for bar in hot_paths.ladder(rungs)][:3] == ["baseline", AGAIN, "runs"]
     told = hot_paths.ladder_words(rungs).sentences
-    assert told[0] == "runs does × 100 of what baseline does."
-    assert told[-1].replace("\u00a0", " ") == "All together: × 150 (150 to 150) of the baseline."
+    assert told[0] == "runs does 100 × baseline."
+    assert told[-1] == "All together: 150 × (150 to 150) of the baseline."
 
 
 def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
@@ -98,15 +97,16 @@ def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
         ("burst",),
     )
     ray, dask = hot_paths.peer_words(table).sentences
-    assert ray == "ray takes 150 tasks/s for the burst, × 1.5 of zmq optimized."
+    assert ray == "ray takes 150 tasks/s for the burst, 1.5 × zmq optimized."
     assert dask == "dask is left out: not installed."
     assert [bar.value for bar in hot_paths.peer_bars(table, "burst")] == [100.0, 150.0, None]
 
 
 def test_full_measures_more_of_everything() -> None:
-    quick, full = (hot_paths.amounts(profile, 4_000) for profile in ("quick", "full"))
-    assert full.profiled == 5 * quick.profiled
-    assert full.limits.rounds == 5 * quick.limits.rounds
+    quick, full = (hot_paths.task_counts(profile, 4_000) for profile in ("quick", "full"))
+    assert full["profiled"] == 5 * quick["profiled"] == hot_paths.peer_amounts(full)[0].tasks
+    less, more = (hot_paths.goal_sizes(profile, 4_000) for profile in ("quick", "full"))
+    assert (more.rounds, more.map_tasks) == (5 * less.rounds, 5 * less.map_tasks)
     assert hot_paths.tasks_of("optimized", 10) > hot_paths.tasks_of("baseline", 10)
 
 

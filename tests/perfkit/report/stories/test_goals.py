@@ -1,4 +1,4 @@
-"""The memory notebook's pictures and words, from a table with and without figures."""
+"""Goals as bars, words and headlines, from a table with and without figures."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from perfkit.bench.goals import memory as bench
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.evidence.environment import fingerprint
 from perfkit.report.engine import headlines
-from perfkit.report.stories import memory
+from perfkit.report.stories import goals
 
 READINGS = {
     "idle": {"optimized": [25.0] * 4, "baseline": [24.0] * 4},
@@ -20,25 +20,27 @@ TABLE = GoalTable(
 
 
 def test_a_row_is_two_bars_and_the_goal_is_beside_the_second() -> None:
-    plain, fast = memory.bars(TABLE, ["coordinator_idle"])
+    plain, fast = goals.goal_bars(TABLE, ["coordinator_idle"])
     assert (plain.value, plain.claim, fast.value, fast.claim) == (24.0, None, 25.0, 28.0)
 
 
 def test_a_goal_that_is_a_ratio_is_not_drawn_in_another_unit() -> None:
-    assert [bar.claim for bar in memory.bars(TABLE, memory.COUNTED)] == [None] * 4
+    assert [bar.claim for bar in goals.goal_bars(TABLE, goals.COUNTED)] == [None] * 4
 
 
-@pytest.mark.parametrize("names", [memory.ROLES, memory.QUEUED, memory.DRAINED, memory.COUNTED])
+@pytest.mark.parametrize("names", [goals.ROLES, goals.QUEUED, goals.DRAINED, goals.COUNTED])
 def test_every_picture_has_its_rows(names: tuple[str, ...]) -> None:
-    assert len(memory.bars(TABLE, names)) == 2 * len(names)
+    assert len(goals.goal_bars(TABLE, names)) == 2 * len(names)
 
 
-def test_the_words_name_what_is_missed() -> None:
-    told = str(memory.words(TABLE))
-    assert "allocations_single" in told
+def test_the_words_name_missed_goals_with_their_ratio() -> None:
+    first, *others = goals.goal_words(TABLE).sentences
+    assert first.endswith("goals 1 are met by their whole interval.")
+    (told,) = (line for line in others if line.startswith("allocations_single"))
+    assert "is missed: 9 allocations (9 to 9), 0.9 × baseline." in told
 
 
 def test_every_goal_is_a_headline(tmp_path: Path) -> None:
-    memory.record(tmp_path, TABLE)
+    goals.record_goals(tmp_path, bench.GOALS, TABLE)
     found = {h.title for h in headlines.load(tmp_path)}
     assert found == {f"Goal: {goal.name}" for goal in bench.GOALS}

@@ -1,0 +1,100 @@
+"""A notebook before it runs: read from its file once, then passed along."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.vocabulary.errors import did_you_mean
+from perfkit.report.engine.outcome import ReportError
+from perfkit.report.engine.parameters import Parameter, parse_parameters
+
+#: The tag of the cell that papermill adds with this run's parameters.
+INJECTED = "injected-parameters"
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """A notebook file; `code_cells` counts the cells that hold code.
+
+    `title` is its first heading, else its name. `parameters` are those it declares, by name.
+    """
+
+    path: Path
+    title: str
+    parameters: Mapping[str, Parameter]
+    code_cells: int
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def html(self) -> str:
+        """The file name of its page."""
+        return f"{self.name}.html"
+
+
+def read_notebook(path: Path) -> Notebook:
+    """The notebook at `path`; it declares no parameters without a cell tagged `parameters`.
+
+    Raises ReportError when the file is missing, no JSON or not a notebook of format 4, and
+    ParameterError when its parameter cell can't be read or a default breaks its own rule.
+    """
+    cells = _cells(path)
+    prose = "\n\n".join(_source(cell) for cell in cells if cell.get("cell_type") == "markdown")
+    code = [cell for cell in cells if cell.get("cell_type") == "code"]
+    declarations = (_source(cell) for cell in code if "parameters" in tags(cell))
+    return Notebook(
+        path,
+        next(iter(headings(prose)), path.stem),
+        parse_parameters(next(declarations, ""), path.name),
+        sum(bool(_source(cell).strip()) and INJECTED not in tags(cell) for cell in code),
+    )
+
+
+def headings(markdown: str) -> list[str]:
+    """The headings of a cell, without emphasis, code marks and link targets."""
+    unlinked = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    return [re.sub(r"[*`]+", "", heading).strip() for heading in _HEADING.findall(unlinked)]
+
+
+def tags(cell: Mapping[str, Any]) -> list[str]:
+    """The tags of a cell, as JSON or as nbformat has it."""
+    found = cell.get("metadata", {}).get("tags", [])
+    return found if isinstance(found, list) else []
+
+
+def shown_path(path: Path) -> str:
+    """`path` relative to the working directory if it lies below it, else unchanged."""
+    absolute, here = path.absolute(), Path.cwd()
+    return (absolute.relative_to(here) if absolute.is_relative_to(here) else path).as_posix()
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"there is no notebook {path}{_nearby(path)}") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} can't be read as a notebook: {error}") from error
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list) or content.get("nbformat") != 4:
+        raise ReportError(f"{path} is not a notebook of format 4; save it in JupyterLab first")
+    return cells
+
+
+def _source(cell: Mapping[str, Any]) -> str:
+    """The text of a cell, which a file holds as one string or as a list of lines."""
+    return "".join(cell.get("source", ""))
+
+
+def _nearby(path: Path) -> str:
+    names = sorted(other.name for other in path.parent.glob("*.ipynb"))
+    hint = did_you_mean(path.name, names)
+    return hint or (f" (in {path.parent}: {', '.join(names)})" if names else "")

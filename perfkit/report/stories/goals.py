@@ -1,0 +1,65 @@
+"""What any notebook shows of a table of goals: bars, words and headlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from perfkit.bench.goals.table import Goal, GoalTable, verdict
+from perfkit.evidence.text import estimate, quantity
+from perfkit.report.engine import headlines
+from perfkit.report.figures.charts import Bar
+from perfkit.report.stories.views import Words
+
+#: The rows of the memory goals that make one picture.
+ROLES = ("coordinator_idle", "coordinator_after_1m_tasks", "worker", "worker_onnxruntime")
+QUEUED = ("queued_in_a_run", "queued_alone")
+DRAINED = ("drained_run", "drained_alone")
+COUNTED = ("allocations_stream", "allocations_single")
+
+
+def goal_bars(table: GoalTable, names: Sequence[str]) -> list[Bar]:
+    """Two bars for each row: the baseline, then the optimised figure.
+
+    The goal stands beside the second if it is in the row's unit.
+    """
+    found = []
+    for row in map(table.of, names):
+        found.append(Bar(f"{row.name}, baseline", row.baseline))
+        claim = None if row.against else row.goal
+        found.append(Bar.of(f"{row.name}, optimized", row, claim))
+    return found
+
+
+def goal_words(table: GoalTable) -> Words:
+    """How many goals are met, and a sentence for each other one, with its figure."""
+    judged = [row for row in table.rows if row.goal is not None]
+    met = sum(row.met is True for row in judged)
+    told = [f"Of {len(judged)} goals {met} are met by their whole interval."]
+    for row in judged:
+        if row.met:
+            continue
+        word = "missed" if row.met is False else "not decided"
+        of = row.against or "the bare limit"
+        ratio = "" if row.ratio is None else f", {quantity(row.ratio, '×')} {of}"
+        told.append(f"{row.name} ({row.goal_text}) is {word}: {estimate(row, row.unit)}{ratio}.")
+    return Words(tuple(told))
+
+
+def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -> None:
+    """Save each goal as a headline: its ratio if the goal is a ratio, else its figure."""
+    for goal in goals:
+        row = table.of(goal.name)
+        of_ratio = goal.of == "ratio"
+        figure = (row.ratio, row.ratio_low, row.ratio_high)
+        value, low, high = figure if of_ratio else (row.value, row.low, row.high)
+        headlines.record(
+            out_dir,
+            f"Goal: {row.name}",
+            value,
+            "×" if of_ratio else row.unit,
+            low,
+            high,
+            row.goal_text,
+            note=f"{verdict(row)}; {row.note}",
+        )
