@@ -10,8 +10,8 @@ from cluster.shells.coordinator import ClusterCoordinator
 from cluster.shells.worker import Worker
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.work.workloads import HANDLERS
+from perfkit.bench.counts import copies as module
 from perfkit.bench.counts.copies import CopyTrail, count_copies
-from perfkit.bench.counts.per_task import copies as module
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.optimized.specs import OPTIMIZED
 

@@ -3,8 +3,8 @@
 import pytest
 
 from cluster.spec import BASELINE
+from perfkit.bench.counts import costs
 from perfkit.bench.counts.costs import ALLOCATIONS, SYSTEM_CALLS, measure_costs, messages_per_task
-from perfkit.bench.counts.per_task import costs
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.optimized.specs import ABLATIONS
 from perfkit.profile.system_calls import SystemCalls

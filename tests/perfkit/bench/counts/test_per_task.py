@@ -16,6 +16,7 @@ from cluster.core.policy import LeastLoaded
 from cluster.protocol.codec import Message
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.events import TasksFinished
+from perfkit.bench.counts import per_task as counts
 from perfkit.bench.counts.lockstep import LOADS
 from perfkit.bench.counts.per_task import (
     BASELINE_PATH,
@@ -32,13 +33,12 @@ from perfkit.bench.counts.per_task import (
     traffic_of,
     write_baseline,
 )
-from perfkit.bench.counts.per_task import per_task as counts
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.evidence.results import ResultError
 from perfkit.optimized.codec import PackedCodec
 from perfkit.optimized.specs import OPTIMIZED
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 COMMITTED = load_baseline(ROOT / BASELINE_PATH)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from cluster.spec import BASELINE, ClusterSpec
+from perfkit.bench.experiments import ablation
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, amdahl, climb, predict, study
-from perfkit.bench.experiments.catalogue import ablation
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.stats import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED

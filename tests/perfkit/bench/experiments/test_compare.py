@@ -23,7 +23,8 @@ from perfkit.evidence.stats import Verdict, abba
 
 OTHER = msgspec.structs.replace(BASELINE, name="other", burst=100)
 HERE = fingerprint()
-RECORDED = json.loads(Path(__file__).with_name("recorded_throughput.json").read_text())
+EVIDENCE = Path(__file__).parents[2] / "evidence"
+RECORDED = json.loads((EVIDENCE / "recorded_throughput.json").read_text())
 
 
 def result(samples: list[float], **fields: Any) -> Result:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from cluster import BASELINE
-from perfkit.bench.experiments.catalogue import roles
+from perfkit.bench.experiments import roles
 from perfkit.bench.experiments.roles import (
     RoleTable,
     measure_roles,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.bench.experiments.catalogue import watched as module
+from perfkit.bench.experiments import watched as module
 from perfkit.bench.experiments.watched import Origin, Series, Watched, energy, find_cards, watch
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.gpu.sampler import GAP_MAX_S

@@ -15,14 +15,14 @@ from cluster.core.worker import WorkerState
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
+from perfkit.bench.goals.memory import growth_rows
+from perfkit.bench.leaks import planted
 from perfkit.bench.leaks.check import (
     CheckSizes,
     Leak,
     cells,
     check_leaks,
-    growth_rows,
     judge,
-    planted,
     worst,
 )
 from perfkit.bench.leaks.churn import KINDS
@@ -32,7 +32,7 @@ from perfkit.bench.leaks.world import ClockedCoordinator
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.optimized.specs import OPTIMIZED
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 #: What is bounded is full after the first fifth of so few events.
 SIZES = CheckSizes(tasks=1_600, churn=336, readings=16)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfkit.bench.leaks.check import reading
+from perfkit.bench.leaks import reading
 from perfkit.bench.leaks.reading import (
     Log,
     container_sizes,

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from cluster.spec import BASELINE
+from perfkit.bench.leaks import soak as soaking
 from perfkit.bench.leaks.check import Leak
-from perfkit.bench.leaks.check import soak as soaking
 from perfkit.bench.leaks.planted import plant
 from perfkit.bench.leaks.probe import ProbedCluster
 from perfkit.bench.leaks.reading import Reading
