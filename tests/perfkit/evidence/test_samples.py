@@ -3,8 +3,8 @@
 import math
 import random
 import statistics
+from collections.abc import Callable
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,6 @@ from perfkit.evidence.samples import (
     bootstrap_interval,
     percentile,
     percentile_interval,
-    summary,
 )
 
 FINITE = st.floats(-1e9, 1e9)
@@ -50,26 +49,27 @@ def test_a_percentile_outside_of_0_to_100_is_refused(q: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_sample_that_is_no_number_is_named(bad: float) -> None:
+@pytest.mark.parametrize("function", [bootstrap_interval, lambda samples: percentile(samples, 50)])
+def test_a_sample_that_is_not_finite_is_named(
+    function: Callable[[list[float]], object], bad: float
+) -> None:
     with pytest.raises(ValueError, match="Sample 1 is"):
-        summary([1.0, bad])
+        function([1.0, bad])
 
 
 def test_no_samples_have_no_figures() -> None:
     assert percentile([], 50) is None
-    empty = msgspec.to_builtins(summary([]))
-    assert empty.pop("count") == 0
-    assert set(empty.values()) == {None}
     assert bootstrap_interval([]).value is None
     assert percentile_interval([], 99).value is None
 
 
-def test_a_summary_is_in_the_samples_unit() -> None:
-    figures = summary([3.0, 1.0, 2.0, 4.0])
-    assert (figures.count, figures.mean, figures.p50) == (4, 2.5, 2.5)
-    assert (figures.min, figures.max) == (1.0, 4.0)
-    assert figures.stdev == pytest.approx(statistics.stdev([1, 2, 3, 4]))
-    assert summary([5.0]).stdev is None
+def test_an_interval_is_text_and_columns_and_has_other_units() -> None:
+    figure = Interval(1.5, 1.0, None, 0.95, "made up").scaled(1e3)
+    assert figure == Interval(1500.0, 1000.0, None, 0.95, "made up")
+    assert figure.text("ms") == "1,500 ms (1,000 to unknown)"
+    assert figure.columns("took_ms") == {
+        "took_ms": 1500.0, "took_ms_low": 1000.0, "took_ms_high": None
+    }  # fmt: skip
 
 
 # Bootstrap intervals
@@ -133,12 +133,8 @@ def test_a_mean_of_many_samples_gets_students_interval_and_says_so() -> None:
 
 def test_an_interval_is_the_same_for_the_same_seed() -> None:
     samples = [1.0, 2.0, 3.5, 9.0, 11.0, 14.0, 21.0, 22.0]
-    assert bootstrap_interval(samples, "mean", seed=3) == bootstrap_interval(
-        samples, "mean", seed=3
-    )
-    assert bootstrap_interval(samples, "mean", seed=3) != bootstrap_interval(
-        samples, "mean", seed=4
-    )
+    once, again, other = (bootstrap_interval(samples, "mean", seed=seed) for seed in (3, 3, 4))
+    assert once == again != other
 
 
 @given(st.lists(FINITE, min_size=3, max_size=40))
