@@ -21,7 +21,7 @@ from perfkit.bench.goals.gpu_fuzz import fuzz
 from perfkit.bench.goals.recorded_cards import judge
 from perfkit.bench.goals.table import OPTIMIZED, Goal, GoalTable, chosen, make_row
 from perfkit.bench.workloads.load import WrongResult
-from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, take_turns
 from perfkit.evidence.environment import fingerprint
 from perfkit.gpu.card import Cards, FastReader
 from perfkit.gpu.sampler import GROUPS, GpuSampler, thread_cpu_s
@@ -137,7 +137,7 @@ def made_up_card() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _costs(root: Path, sizes: GpuSizes, seed: int, say: Callable[[str], None]) -> Readings:
+def _costs(root: Path, sizes: GpuSizes, seed: int, say: Callable[[str], None]) -> ArmSamples:
     card = next(iter(Cards(root)))
     reader = FastReader(card, FIELDS)
     files = [root / "card0/device" / name for name in FILES if name.endswith(_READ)]

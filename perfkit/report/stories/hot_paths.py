@@ -18,7 +18,7 @@ from perfkit.bench.experiments.ablation import AGAIN, Idea, IdeaResult, Rung, St
 from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster import GOALS
-from perfkit.bench.goals.cluster_runs import Sizes
+from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import Goal, GoalTable, verdict
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Comparison, Verdict
@@ -50,7 +50,7 @@ class Amounts:
     big: int
     choices: int
     peers: tuple[Amount, ...]
-    limits: Sizes
+    limits: ClusterSizes
 
 
 def amounts(profile: str, tasks: int) -> Amounts:
@@ -69,7 +69,7 @@ def amounts(profile: str, tasks: int) -> Amounts:
             Amount("burst", max(20, tasks // 20)),
             Amount("latency", max(20, tasks // 20)),
         ),
-        limits=Sizes(
+        limits=ClusterSizes(
             rounds=4 * times,
             map_tasks=max(4_000, 25 * tasks),
             baseline_tasks=max(200, tasks // 2),
