@@ -55,7 +55,7 @@ def test_a_trail_is_a_table(optimized: CopyTrail) -> None:
     frame = optimized.to_frame()
     assert frame["copies"].sum() == optimized.copies
     assert (
-        f"{optimized.copies} copies of a tensor of 16.00 MiB, spec optimized"
+        f"{optimized.copies} copies of a tensor of 16.0 MiB, spec optimized"
         in optimized._repr_html_()
     )
 

@@ -57,7 +57,7 @@ def test_a_role_that_is_not_built_is_a_gap_and_not_a_zero(table: RoleTable) -> N
 
 
 def test_a_role_that_does_not_exist_is_named(table: RoleTable) -> None:
-    with pytest.raises(KeyError, match="no role 'gpu'; there are coordinator, worker"):
+    with pytest.raises(KeyError, match="no 'gpu' in this table; there are coordinator, worker"):
         table.of("gpu")
 
 

@@ -7,18 +7,18 @@ from msgspec.structs import replace
 
 from cluster.local import LocalCluster
 from cluster.models.manifest import ModelError
-from cluster.vocabulary.limits import Limits
 from perfkit.bench.goals import memory, memory_runs
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.memory import GOALS, measure_memory
-from perfkit.bench.goals.memory_runs import Amounts, Subjects
+from perfkit.bench.goals.memory_runs import MemoryContest, MemorySizes
 from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import Readings
+from perfkit.bench.workloads.rounds import ArmSamples, Say
 from perfkit.optimized.specs import BASELINE, OPTIMIZED
 
-LITTLE = Amounts(
+LITTLE = MemorySizes(
     rounds=1,
     passed_tasks=2_000,
     baseline_passed_tasks=200,
@@ -39,23 +39,22 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_runs, "STILL_S", 0.7)
 
 
-def subjects(amounts: Amounts = LITTLE) -> Subjects:
-    return Subjects(SMALL, BASELINE, amounts, 1, lambda line: None)
+def contest(say: Say = lambda line: None) -> MemoryContest:
+    return Contest(SMALL, BASELINE, LITTLE, 1, say)
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_full_queue_refuses_one_more_and_says_how_much_it_holds() -> None:
-    assert 15 < memory_runs.filling(subjects())["full"]["optimized"][0] < 100
+    assert 15 < memory_runs.filling(contest())["full"]["optimized"][0] < 100
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_queue_that_is_not_full_when_it_should_be_gives_no_figure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    roomy = replace(OPTIMIZED, limits=Limits(tasks=3_000))
     monkeypatch.setattr(memory_runs, "Busy", KeyError)
-    with pytest.raises(ExperimentError, match="one more was to be refused with the bound"):
-        memory_runs.filling(Subjects(roomy, BASELINE, LITTLE, 1, lambda line: None))
+    with pytest.raises(ExperimentError, match="one more should be refused with the bound"):
+        memory_runs.filling(contest())
 
 
 @pytest.mark.slow
@@ -83,16 +82,16 @@ def test_a_model_that_is_not_there_is_unknown_and_said(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(memory, "measure_sharing", missing)
     lines: list[str] = []
-    rows = memory.sharing_a_model(Subjects(SMALL, BASELINE, LITTLE, 1, lines.append))
+    rows = memory.sharing_a_model(contest(lines.append))
     assert {row.name: row.value for row in rows}["shared_pss_4"] is None
     assert lines == ["sharing is not measured: model 'minilm' needs its package"]
 
 
-def test_what_one_maker_does_not_read_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(_: Subjects) -> Readings:
+def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(_: MemoryContest) -> ArmSamples:
         return {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
 
-    makers: list[Callable[[Subjects], Readings]] = [make]
+    makers: list[Callable[[MemoryContest], ArmSamples]] = [make]
     monkeypatch.setattr(memory, "MAKERS", makers)
     monkeypatch.setattr(memory, "ROW_MAKERS", [])
     table = measure_memory("quick")
@@ -108,13 +107,8 @@ def test_without_memray_allocations_are_unknown_and_it_is_said(
 
     said: list[str] = []
     monkeypatch.setattr(memory_runs, "count_afresh", none)
-    assert memory_runs.allocating(Subjects(SMALL, BASELINE, LITTLE, 1, said.append)) == {}
+    assert memory_runs.allocating(contest(said.append)) == {}
     assert said == ["allocations are not counted: memray is not installed"]
-
-
-def test_an_unknown_profile_is_refused() -> None:
-    with pytest.raises(ExperimentError, match="no profile 'quik'; there are quick, full"):
-        measure_memory("quik")
 
 
 def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
@@ -123,7 +117,7 @@ def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
     with LocalCluster(0) as local:
         pid = local.coordinator_pid
         monkeypatch.setattr(memory_runs, "MOVING_S", -1.0)
-        with pytest.raises(ExperimentError, match="did not come to rest"):
+        with pytest.raises(ExperimentError, match="did not settle"):
             memory_runs.settled(pid)
     with pytest.raises(ExperimentError, match="ended while its memory was measured"):
         memory_runs.settled(pid)

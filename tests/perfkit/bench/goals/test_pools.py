@@ -1,13 +1,10 @@
-"""Pools held against doing without: planted differences by a clock of the test's own, then for
-real.
-"""
+"""Pools compared with doing without: planted differences with a fake clock, then real ones."""
 
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from perfkit.bench.goals import pools
@@ -98,7 +95,7 @@ def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
         assert row.plain.value is not None
         assert row.plain.value > 0
     assert table.of("free_list").stats is None
-    with pytest.raises(KeyError, match="no case 'ropes'; there are messages, free_list"):
+    with pytest.raises(KeyError, match="no 'ropes' in this table; there are messages, free_list"):
         table.of("ropes")
 
     frame = table.to_frame()
@@ -110,8 +107,3 @@ def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
     html = table._repr_html_()
     assert "4 rounds, seed 0" in html
     assert all(case.what in html for case in CASES)
-
-    told = msgspec.json.decode(table.encode())
-    assert told["rows"][0]["samples"]["pooled"] == table.rows[0].samples["pooled"]
-    assert told["rows"][0]["comparison"]["verdict"] == str(table.rows[0].verdict)
-    assert told["environment"]["machine_id"] == table.environment.machine_id

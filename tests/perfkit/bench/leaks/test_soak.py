@@ -109,7 +109,7 @@ def test_what_jumps_may_grow_for_all_that_is_known(what: str) -> None:
 def test_rss_that_grows_while_nothing_in_use_does_is_no_leak_but_is_told() -> None:
     found = summary(rounds(lambda n: 40 * MIB + n * MIB))
     assert found.verdict is Leak.NONE
-    assert "RSS grew, by what allocators keep and nobody uses" in found.reason
+    assert "RSS grew by unused memory that allocators keep" in found.reason
     assert found.rss_bytes_a_day.value == pytest.approx(DAY_S / 60 * MIB)
 
 
