@@ -20,7 +20,7 @@ def test_the_policy_of_the_spec_is_the_one_that_is_measured(policy: str) -> None
     assert (result.experiment, result.unit, result.workers) == ("selection", "µs", 10)
     assert len(result.samples) == 200
     assert None not in (result.low, result.value, result.high)
-    assert 0 < result.low <= result.value <= result.high  # type: ignore[operator]
+    assert 0 < result.low <= result.value <= result.high
 
 
 @pytest.mark.parametrize(

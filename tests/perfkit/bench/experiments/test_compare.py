@@ -180,8 +180,6 @@ def test_only_what_no_mood_of_the_machine_explains_is_claimed(
     a, b = RECORDED["samples_by_run"][:2]
     found = compare_saved(result(a), result([factor * x for x in b], spec="other"))
     assert found.comparison.verdict is verdict
-    assert found.comparison.low is not None
-    assert found.comparison.high is not None
     assert found.comparison.low < factor < found.comparison.high
     assert "no A/A control" in found.comparison.reason
     assert found.comparison.method.endswith("within two single runs")

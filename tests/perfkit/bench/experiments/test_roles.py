@@ -27,9 +27,6 @@ def test_every_role_has_its_memory_with_an_interval(table: RoleTable) -> None:
     assert names == ["coordinator", "worker", "client (this process)", "API"]
     for row in table.rows[:3]:
         rss = row.rss_bytes
-        assert rss.value is not None
-        assert rss.low is not None
-        assert rss.high is not None
         assert 5e6 < rss.low <= rss.value <= rss.high < 5e9
     assert [row.processes for row in table.rows] == [1, 2, 1, 0]
 

@@ -189,7 +189,6 @@ def test_a_soak_finds_a_hundred_bytes_a_task_in_a_process_of_its_own() -> None:
     per_event = found.growth.blocks_per_event.value
     tasks = found.rounds[-1].tasks - found.rounds[0].tasks
     churn = found.rounds[-1].churn - found.rounds[0].churn
-    assert per_event is not None
     assert per_event == pytest.approx((tasks + churn) / churn, rel=0.2)
     assert "blocks of memory" in found.reason
     assert "soak: 0." in told[0]
