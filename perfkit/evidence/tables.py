@@ -83,10 +83,7 @@ def _flat(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def html_table(
-    caption: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    notes: Iterable[str] = (),
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
 ) -> str:
     """A table for a notebook, with every text in it escaped and each note a line below it."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)

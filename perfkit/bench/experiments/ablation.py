@@ -159,9 +159,8 @@ def predict(
     `counts` has, by spec, the counts per task that `Idea.counted_by` names. Without a profile or a
     count the values are unknown.
     """
-    unknown = bootstrap_interval([])
     if idea.touches is None:
-        return unknown, None, unknown
+        return bootstrap_interval([]), None, bootstrap_interval([])
     found = [share(profile, idea.touches) for profile in profiles]
     shares = [value for value in found if value is not None]
     left: float | None = 1.0 if idea.left.startswith("all") else 0.0
@@ -169,9 +168,7 @@ def predict(
         ours = counts.get(idea.name, {}).get(idea.counted_by)
         theirs = counts.get(idea.against, {}).get(idea.counted_by)
         left = ours / theirs if ours is not None and theirs else None
-    if left is None:
-        return bootstrap_interval(shares), None, unknown
-    factors = [amdahl(value, left) for value in shares]
+    factors = [] if left is None else [amdahl(value, left) for value in shares]
     known = [factor for factor in factors if factor is not None]
     return bootstrap_interval(shares), left, bootstrap_interval(known)
 

@@ -23,14 +23,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.experiments import catalogue
 from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.results import Result, ResultError, comparable, encode_fields
-from perfkit.evidence.stats import (
-    MIN_BLOCKS,
-    Comparison,
-    Direction,
-    Verdict,
-    abba,
-    compare_blocks,
-)
+from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Direction, Verdict, abba, compare_blocks
 
 #: Enough for the bootstrapped interval, which tolerates an outlying block.
 BLOCKS = 8
@@ -144,11 +137,7 @@ def compare_specs(
                 progress(f"block {number} of {blocks}, {name}: {result.describe()}")
     samples = {arm: [result.samples for result in results[arm]] for arm in ARMS}
     comparison = compare_blocks(
-        samples["A"],
-        samples["B"],
-        samples["C"],
-        direction=_direction(results["A"][0]),
-        seed=seed,
+        samples["A"], samples["B"], samples["C"], direction=_direction(results["A"][0]), seed=seed
     )
     return SpecComparison(comparison, results, tuple(order))
 

@@ -83,8 +83,22 @@ def measure_peers(
     with _quiet():
         for engine in engines:
             for spec in specs if engine == CLUSTER else specs[:1]:
+                results: dict[str, Result] = {}
+                reason = ""
+                try:
+                    for experiment, tasks in amounts:
+                        results[experiment] = run(
+                            experiment, spec=spec, engine=engine, workers=workers, tasks=tasks,
+                            seed=seed, progress=progress,
+                        )  # fmt: skip
+                except ExperimentError:
+                    raise
+                except ClusterError as error:
+                    if engine == CLUSTER:
+                        raise
+                    reason = str(error).splitlines()[0]
                 name = f"{engine} {spec.name}" if engine == CLUSTER else engine
-                rows.append(_measure(name, engine, spec, amounts, workers, seed, progress))
+                rows.append(PeerRow(name, results, reason))
     return PeerTable(tuple(rows), tuple(amount.experiment for amount in amounts))
 
 
@@ -99,37 +113,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _measure(
-    name: str,
-    engine: str,
-    spec: ClusterSpec,
-    amounts: Sequence[Amount],
-    workers: int,
-    seed: int,
-    progress: Say | None,
-) -> PeerRow:
-    results = {}
-    try:
-        for experiment, tasks in amounts:
-            result = run(
-                experiment,
-                spec=spec,
-                engine=engine,
-                workers=workers,
-                tasks=tasks,
-                seed=seed,
-                progress=progress,
-            )
-            results[experiment] = result
-    except ExperimentError:
-        raise
-    except ClusterError as error:
-        if engine == CLUSTER:
-            raise
-        return PeerRow(name, results, str(error).splitlines()[0])
-    return PeerRow(name, results)
 
 
 def _cell(row: PeerRow, experiment: str) -> str:

@@ -91,6 +91,13 @@ def _clusters(
     return found
 
 
+def _arms(
+    running: Mapping[str, tuple[LocalCluster, Client]], make: Callable[[Client], Arm]
+) -> dict[str, Arm]:
+    """An arm for the client of each cluster."""
+    return {arm: make(client) for arm, (_, client) in running.items()}
+
+
 def throughput(contest: ClusterContest) -> ArmSamples:
     """Tasks per second and the coordinator's CPU per task of a map; tasks per second of submit."""
     sizes = contest.sizes
@@ -160,10 +167,7 @@ def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:
                 best, best_ms = layout, took_ms
         for pids in (bare.pids, *(_pids(local) for local, _ in running.values())):
             apply(best, pids)
-        arms: dict[str, Arm] = {
-            arm: _percentiles(partial(one_by_one_ms, client, work))
-            for arm, (_, client) in running.items()
-        }
+        arms = _arms(running, lambda client: _percentiles(partial(one_by_one_ms, client, work)))
         arms[ROUND_TRIP] = _percentiles(partial(bare.one_by_one_ms, work))
         return contest.take_turns(arms, contest.sizes.rounds, "µs from submit to result"), best
 
@@ -188,9 +192,7 @@ def mixed(contest: ClusterContest) -> ArmSamples:
 
     with ExitStack() as stack:
         running = _clusters(contest, stack, MIXED_WORKERS)
-        bursts: dict[str, Arm] = {
-            arm: partial(burst, client) for arm, (_, client) in running.items()
-        }
+        bursts = _arms(running, lambda client: partial(burst, client))
         samples = contest.take_turns(bursts, sizes.mixed_rounds, "s for a burst")
         arrivals: dict[str, Arm] = {
             arm: partial(arrive, arm, client) for arm, (_, client) in running.items()
@@ -214,9 +216,7 @@ def payloads(contest: ClusterContest) -> ArmSamples:
         def arm(hops: int, drive: Callable[[Work], float], times: int = 1) -> Arm:
             return lambda: {"one_mib": times * hops * mb / sum(drive(work) for _ in range(times))}
 
-        arms = {
-            name: arm(ECHO_HOPS, partial(map_s, client)) for name, (_, client) in running.items()
-        }
+        arms = _arms(running, lambda client: arm(ECHO_HOPS, partial(map_s, client)))
         arms[UNCOPIED] = arm(
             ECHO_HOPS, lambda part: uncopied.stream_s(part, BIG_IN_FLIGHT), UNCOPIED_TIMES
         )

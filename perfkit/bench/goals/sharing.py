@@ -177,10 +177,7 @@ def load_times(*, share: bool, cache: Path | None = None) -> Mapping[str, float]
     """
     arguments = ["share" if share else "plain", *([] if cache is None else [str(cache)])]
     printed = run_module(
-        "perfkit.bench.goals.sharing",
-        *arguments,
-        what=f"loading {MODEL}",
-        timeout_s=LOAD_TIMEOUT_S,
+        "perfkit.bench.goals.sharing", *arguments, what=f"loading {MODEL}", timeout_s=LOAD_TIMEOUT_S
     )
     network, load = map(float, printed.split())
     return {"network": network, "load": load}

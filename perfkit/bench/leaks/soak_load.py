@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,32 +103,24 @@ class SoakLoad:
     @contextmanager
     def _maps(self, until_s: float) -> Iterator[None]:
         """Maps in a thread, one after the other until the time is over, at least one."""
-        errors: list[Exception] = []
-        over, mapped = threading.Event(), 0
+        over = threading.Event()
 
-        def run() -> None:
-            nonlocal mapped
+        def run() -> int:
+            mapped = 0
+            while True:
+                map_s(self._client, self._work)
+                mapped += len(self._work)
+                if over.is_set() or time.monotonic() >= until_s:
+                    return mapped
+
+        with ThreadPoolExecutor(1) as pool:
+            maps = pool.submit(run)
             try:
-                while True:
-                    map_s(self._client, self._work)
-                    mapped += len(self._work)
-                    if over.is_set() or time.monotonic() >= until_s:
-                        return
-            except Exception as error:  # raised in the thread that joins this one
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="maps", daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            over.set()
-            raise
-        finally:
-            thread.join()
-            self.events["task"] += mapped
-        if errors:
-            raise errors[0]
+                yield
+            except BaseException:
+                over.set()
+                raise
+        self.events["task"] += maps.result()
 
     # Load
 

@@ -32,13 +32,7 @@ def prefixed(progress: Say | None, prefix: str) -> Say:
 
 
 def take_turns(
-    arms: Mapping[str, Arm],
-    rounds: int,
-    seed: int,
-    unit: str,
-    say: Say,
-    *,
-    warm: bool = True,
+    arms: Mapping[str, Arm], rounds: int, seed: int, unit: str, say: Say, *, warm: bool = True
 ) -> ArmSamples:
     """Run a block of every arm in each round; if `warm`, first one of each that does not count."""
     for arm in arms.values() if warm else ():

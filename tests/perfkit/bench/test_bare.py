@@ -68,9 +68,7 @@ def test_one_in_flight_has_a_latency_for_each() -> None:
     assert min(took_ms) > 0
 
 
-def test_a_broker_that_has_died_is_told_and_the_others_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_broker_that_has_died_is_told_and_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brokers, "ANSWER_TIMEOUT_MS", 50)
     with Forwarder(1) as bare:
         running = [psutil.Process(pid) for pid in bare.pids]

@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.samples import (
-    Interval,
-    bootstrap_interval,
-    percentile,
-    percentile_interval,
-)
+from perfkit.evidence.samples import Interval, bootstrap_interval, percentile, percentile_interval
 
 FINITE = st.floats(-1e9, 1e9)
 

@@ -119,10 +119,7 @@ def test_what_nobody_read_is_unknown() -> None:
 
 def test_a_tail_is_that_of_all_rounds_together() -> None:
     quick, slow = [1.0] * 995, [9.0] * 5
-    found = {
-        "mixed_p99": {"optimized": [1.0, 1.0, 9.0]},
-        "mixed_ms": {"optimized": quick + slow},
-    }
+    found = {"mixed_p99": {"optimized": [1.0, 1.0, 9.0]}, "mixed_ms": {"optimized": quick + slow}}
     row = make_row(GOAL_NAMES["mixed_p99"], found)
     assert (row.value, row.low) == (1.0, 1.0)
     assert row.met is (True if (row.high or 9.0) <= 5.0 else None)

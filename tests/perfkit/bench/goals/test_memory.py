@@ -125,8 +125,5 @@ def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
 
 def test_a_queue_that_never_is_as_wanted_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_runs, "QUEUED_S", -1.0)
-    with (
-        LocalCluster(0) as local,
-        pytest.raises(ExperimentError, match="the queue did not become"),
-    ):
+    with LocalCluster(0) as local, pytest.raises(ExperimentError, match="the queue did not become"):
         memory_runs.await_status(local.client(), lambda status: False)

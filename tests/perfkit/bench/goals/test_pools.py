@@ -38,8 +38,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cost, Cost], Case]:
 
 
 @pytest.mark.parametrize(
-    ("pooled_us", "verdict"),
-    [(1.0, Verdict.FASTER), (4.0, Verdict.SLOWER), (2.01, Verdict.SAME)],
+    ("pooled_us", "verdict"), [(1.0, Verdict.FASTER), (4.0, Verdict.SLOWER), (2.01, Verdict.SAME)]
 )
 def test_a_planted_difference_is_found(
     planted: Callable[[Cost, Cost], Case], pooled_us: float, verdict: Verdict

@@ -17,14 +17,7 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.goals.memory import growth_rows
 from perfkit.bench.leaks import planted
-from perfkit.bench.leaks.check import (
-    CheckSizes,
-    Leak,
-    cells,
-    check_leaks,
-    judge,
-    worst,
-)
+from perfkit.bench.leaks.check import CheckSizes, Leak, cells, check_leaks, judge, worst
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.leaks.planted import LEAK_BYTES, LEAKED, plant
 from perfkit.bench.leaks.reading import Reading
@@ -196,38 +189,30 @@ def test_descriptors_and_threads_that_stay_are_a_leak(name: str, reason: str) ->
     assert reason in row.reason
 
 
-def test_unknown_descriptors_are_no_verdict() -> None:
-    readings = [msgspec.structs.replace(reading(), fds=None) for _ in range(20)]
-    row = judge("x", range(1_000, 21_000, 1_000), readings)
-    assert (row.verdict, row.fds_more) == (Leak.NONE, None)
-    assert cells(row)[5] == "unknown"
-
-
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_few_readings_say_nothing(count: int) -> None:
-    row = judge("x", range(count), [reading()] * count)
-    assert row.verdict is Leak.UNCLEAR
-    assert "too few readings" in row.reason
-
-
-def test_readings_that_jump_say_nothing() -> None:
-    jumps = [reading(gc_objects=1_000 + 900 * (at * 7 % 5)) for at in range(25)]
-    row = judge("x", range(100, 2_600, 100), jumps)
-    assert row.verdict is Leak.UNCLEAR
-
-
-def test_blocks_that_nobody_counts_are_unknown_and_leave_the_rest_to_be_judged() -> None:
-    steady = [reading(blocks=None) for _ in range(25)]
-    row = judge("x", range(10_000, 260_000, 10_000), steady)
-    assert row.verdict is Leak.NONE
-    assert row.blocks_per_event.value is None
-    growing = [reading(blocks=None, gc_objects=1_000 + 10_000 * at) for at in range(25)]
-    assert judge("x", range(10_000, 260_000, 10_000), growing).verdict is Leak.FOUND
-
-
-def test_what_fills_up_during_warm_up_is_no_leak() -> None:
-    filling = [reading(blocks=50_000 + 100 * min(at, 4), cache=min(at, 4)) for at in range(25)]
-    assert judge("x", range(10_000, 260_000, 10_000), filling).verdict is Leak.NONE
+@pytest.mark.parametrize(
+    ("readings", "verdict"),
+    [
+        ([msgspec.structs.replace(reading(), fds=None) for _ in range(25)], Leak.NONE),
+        ([reading(blocks=None) for _ in range(25)], Leak.NONE),
+        ([reading(blocks=None, gc_objects=1_000 + 10_000 * at) for at in range(25)], Leak.FOUND),
+        ([reading(gc_objects=1_000 + 900 * (at * 7 % 5)) for at in range(25)], Leak.UNCLEAR),
+        # Caches fill up during warm-up.
+        ([reading(blocks=50_000 + 100 * min(at, 4), cache=min(at, 4)) for at in range(25)],
+         Leak.NONE),
+        ([reading()] * 5, Leak.UNCLEAR),
+        ([], Leak.UNCLEAR),
+    ],
+    ids=["unknown fds", "unknown blocks", "growth", "jumps", "warm-up", "few", "none"],
+)  # fmt: skip
+def test_a_verdict_follows_from_the_known_readings(
+    readings: Sequence[Reading], verdict: Leak
+) -> None:
+    row = judge("x", [100 * (at + 1) for at in range(len(readings))], readings)
+    assert row.verdict is verdict
+    if verdict is Leak.UNCLEAR:
+        assert "too few readings, or they move too much" in row.reason
+    if readings and readings[0].fds is None:
+        assert (row.fds_more, cells(row)[5]) == (None, "unknown")
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,11 @@ def test_workers_are_lost_in_every_way(world: World) -> None:
     assert counts["done"] == 8
 
 
-def test_cancelled_tasks_waited_or_were_in_hand(world: World) -> None:
+def test_cancelled_tasks_waited_or_were_in_hand_and_failures_were_retried(world: World) -> None:
     KINDS["cancel"].run(world, 6)
     assert world.counters["cancelled"] == 6
-    # What a worker had is reported late, and wanted by nobody.
+    # A worker reports its three late.
     assert world.counters["late_results"] == 3
-
-
-def test_failures_were_tried_twice(world: World) -> None:
     KINDS["failure"].run(world, 5)
     assert (world.counters["retried"], world.counters["failed"]) == (5, 5)
 

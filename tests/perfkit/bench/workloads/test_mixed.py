@@ -5,13 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import BASELINE, LocalCluster
-from perfkit.bench.workloads.mixed import (
-    RATE_PER_S,
-    SLOW_S,
-    free_workers,
-    mixed_load,
-    open_loop_ms,
-)
+from perfkit.bench.workloads.mixed import RATE_PER_S, SLOW_S, free_workers, mixed_load, open_loop_ms
 
 
 @given(st.integers(1, 2_000), st.integers(0, 100))
