@@ -117,7 +117,7 @@ def _timed_choice(policy: AssignmentPolicy, needs: Needs) -> tuple[WorkerState, 
     chosen = policy.choose(needs, False)
     took_us = (time.perf_counter_ns() - began_ns) / 1e3
     if chosen is None:
-        raise WrongResult(f"policy {policy.name!r} found nobody although a worker has credit")
+        raise WrongResult(f"policy {policy.name!r} chose no worker although one has credit")
     return chosen, took_us
 
 

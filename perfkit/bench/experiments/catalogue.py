@@ -35,6 +35,7 @@ from perfkit.engines.zmq import ZmqEngine
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.text import quantity
 
 __all__ = [
     "ENGINES",
@@ -182,7 +183,7 @@ def throughput(setting: Setting) -> Measurement:
         map_s(engine, work.warm_up)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             rates.append(len(block) / map_s(engine, block))
-            setting.say(f"block {number}, {rates[-1]:,.0f} tasks/s")
+            setting.say(f"block {number}, {quantity(rates[-1], 'tasks/s')}")
     counters = setting.count(work, map_s)
     return Measurement(
         rates,
@@ -223,7 +224,7 @@ def burst(setting: Setting) -> Measurement:
             took_ms = burst_ms(engine, work)
             last_ms.append(max(took_ms))
             every_ms += took_ms
-            setting.say(f"burst {number} of {BURSTS}, {last_ms[-1]:,.1f} ms")
+            setting.say(f"burst {number} of {BURSTS}, {quantity(last_ms[-1], 'ms')}")
     counters = setting.count(work, burst_ms)
     return Measurement(
         last_ms,
@@ -247,7 +248,7 @@ def startup(setting: Setting) -> Measurement:
             map_s(engine, work)
             if isinstance(engine, ZmqEngine):
                 _check_registered(engine)
-        setting.say(f"cluster {number} of {setting.tasks}, {took_s[-1]:.2f} s")
+        setting.say(f"cluster {number} of {setting.tasks}, {quantity(took_s[-1], 's')}")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
 
 

@@ -36,7 +36,7 @@ def part(name: str, files: str, functions: str = "") -> Part:
 
 POLICIES = "cluster/core/policy.py perfkit/optimized/policy.py perfkit/optimized/sizer.py"
 TURN = part("all that is done for a message", "cluster/shells/coordinator.py", "_turn")
-ELIGIBLE = part("finding who offers what is asked", "cluster/core/policy.py", "eligible")
+ELIGIBLE = part("finding eligible workers", "cluster/core/policy.py", "eligible")
 CHOICE = part("choosing a worker", POLICIES, "choose")
 QUEUE = part("the queue", "cluster/core/queue.py perfkit/optimized/queue.py")
 CODEC = part("the codec", "cluster/protocol/codec.py perfkit/optimized/codec.py")

@@ -26,7 +26,7 @@ from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import ResultTable, html_table
-from perfkit.evidence.text import UNKNOWN
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.evidence.trend import MIN_READINGS, theil_sen
 
 #: The goal: fewer objects per event than this.
@@ -233,7 +233,7 @@ def judge(event: str, events: Sequence[int], readings: Sequence[Reading]) -> Lea
 def _above(figure: Interval, most: float, what: str) -> list[str]:
     if figure.low is None or figure.low <= most:
         return []
-    return [f"{figure.value:.3g} {what} are left of each event"]
+    return [f"{quantity(figure.value)} {what} are left of each event"]
 
 
 def _is_below(figure: Interval, most: float) -> bool:

@@ -28,7 +28,7 @@ from perfkit.evidence.environment import Environment, fingerprint
 from perfkit.evidence.results import encode_fields
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import data_frame, html_table
-from perfkit.evidence.text import UNKNOWN, size
+from perfkit.evidence.text import UNKNOWN, duration, size
 from perfkit.evidence.trend import MAX_READINGS, theil_sen
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class SoakResult:
     def _repr_html_(self) -> str:
         ended = ", interrupted" if self.interrupted else ""
         return html_table(
-            f"A soak of {self.spec}, {self.duration_s:,.0f} s{ended} (95 % intervals)",
+            f"A soak of {self.spec}, {duration(self.duration_s)}{ended} (95 % intervals)",
             ("figure", "found"),
             self.lines(),
         )

@@ -71,7 +71,7 @@ def test_a_fingerprint_holds_neither_the_hosts_name_nor_a_path(
     assert other.machine_id == here.machine_id
 
 
-def test_what_a_machine_does_not_tell_is_unknown(
+def test_facts_that_a_machine_does_not_tell_are_unknown(
     machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
@@ -194,7 +194,7 @@ def test_two_fingerprints_of_one_machine_agree(here: Environment) -> None:
         ({"python": "3.99.1"}, "3.99"),
     ],
 )
-def test_another_machine_has_another_id_and_the_reason_is_said(
+def test_another_machine_has_another_id_and_a_reason(
     here: Environment, facts: dict[str, object], words: str
 ) -> None:
     here = altered(here, platform="Linux", cpu_model="Quick CPU 9", kernel="6.1.0-x")

@@ -50,7 +50,7 @@ FULL = result(
 # Files
 
 
-def test_a_result_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "result.json"
     save(FULL, path)
     assert load(path) == FULL
@@ -126,7 +126,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 # What is refused
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"There is no result at .*gone\.json"):
         load(tmp_path / "gone.json")
     with pytest.raises(ResultError, match="Cannot read the result"):
@@ -231,11 +231,11 @@ def test_two_specs_on_one_machine_are_comparable() -> None:
         ({"parameters": {"burst": 1}}, "parameter burst: unknown against 1"),
     ],
 )
-def test_what_was_measured_must_agree(fields: dict[str, Any], reason: str) -> None:
+def test_results_must_agree_in_what_was_measured(fields: dict[str, Any], reason: str) -> None:
     assert comparable(result(), result(**fields)) == [reason]
 
 
-def test_different_machines_are_not_comparable_and_each_reason_is_said() -> None:
+def test_different_machines_are_not_comparable_for_stated_reasons() -> None:
     there = other_machine(cpu_model="Slow CPU 1", cores_available=0.25)
     reasons = comparable(result(), result(environment=there))
     assert len(reasons) == 2

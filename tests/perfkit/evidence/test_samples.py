@@ -105,7 +105,7 @@ def holds(interval: Interval, truth: float) -> bool:
 
 
 @pytest.mark.parametrize("samples", [[1, 2, 4, 8, 16], [1, 2, 4, 8, 16, 32]])
-def test_the_quick_way_to_bootstrap_a_median_gives_what_drawing_gives(samples: list[float]) -> None:
+def test_the_quick_bootstrap_of_a_median_equals_drawing(samples: list[float]) -> None:
     quick = bootstrap_interval(samples, "median", confidence=0.5, resamples=20_000)
     drawn = bootstrap_interval(samples, statistics.median, confidence=0.5, resamples=20_000)
     assert (quick.value, quick.low, quick.high) == (drawn.value, drawn.low, drawn.high)

@@ -10,7 +10,7 @@ from perfkit.optimized.specs import ABLATIONS
 from perfkit.profile.system_calls import SystemCalls
 
 
-def test_what_cannot_be_counted_is_unknown_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uncounted_figure_is_unknown_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ExperimentError("memray is not installed")
 

@@ -208,7 +208,7 @@ def test_a_lone_task_takes_a_message_each_way_to_each_peer() -> None:
     ],
     ids=["wrong results", "no end", "unknown load"],
 )
-def test_what_does_not_work_is_not_counted(spec: ClusterSpec, load: str, complaint: str) -> None:
+def test_failing_work_is_not_counted(spec: ClusterSpec, load: str, complaint: str) -> None:
     with pytest.raises((WrongResult, ExperimentError), match=complaint):
         count_per_task(spec, load)
 
@@ -263,7 +263,7 @@ def test_write_puts_the_baseline_where_the_gate_reads_it(
     assert load_baseline(tmp_path / BASELINE_PATH) == COUNTED
 
 
-def test_the_command_prints_what_the_gate_compares(
+def test_the_command_prints_the_counts_of_the_gate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     traffic = single(messages_in=1.0, messages_out=2.0, bytes_in=3.0, bytes_out=4.0)

@@ -22,6 +22,6 @@ def test_tasks_of_one_run_share_it() -> None:
     assert {use.type: use.objects for use in found.types}["Run"] == 1
 
 
-def test_no_task_is_refused() -> None:
+def test_fewer_than_one_task_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one task"):
         queued_bytes(OPTIMIZED, tasks=0)

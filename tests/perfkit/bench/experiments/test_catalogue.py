@@ -151,7 +151,7 @@ def test_a_peer_that_answers_wrongly_makes_no_figure(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every client gives a wrong result for the second task of whatever is asked of it."""
+    """Every client gives a wrong result for its second task."""
     truly_map, truly_submit = Client.map, Client.submit
     asked = iter(range(10**9))
 
@@ -184,7 +184,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
         run("startup", spec=BASELINE, workers=2, tasks=1)
 
 
-# What is refused before a cluster starts
+# Refusals before a cluster starts
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
         ({"model": "magica"}, "no inputs are known for model 'magica'; take digits, magika"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_sentence(
+def test_impossible_arguments_are_refused_in_one_sentence(
     arguments: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(self: LocalCluster) -> None:
@@ -212,7 +212,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda e: e.name)
-def test_each_experiment_says_what_it_measures(experiment: Any) -> None:
+def test_each_experiment_describes_itself(experiment: Any) -> None:
     function: Callable[..., Any] = experiment.function
     assert experiment.name == function.__name__
     assert experiment.direction == ("higher" if "/s" in experiment.unit else "lower")

@@ -1,4 +1,4 @@
-"""Two specs on real clusters, saved results in pairs, and what may not be concluded from them."""
+"""Two specs on real clusters, pairs of saved results, and the limits of their verdicts."""
 
 import json
 import random
@@ -137,7 +137,7 @@ def test_a_comparison_is_one_line_a_table_and_json(monkeypatch: pytest.MonkeyPat
         ({"tasks": 0}, "1 to 1,000,000 tasks, not 0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_a_cluster_starts(
+def test_bad_options_are_refused_before_a_cluster_starts(
     options: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(self: LocalCluster) -> None:
@@ -169,7 +169,7 @@ def test_nothing_is_claimed_of_saved_runs_of_the_same_code() -> None:
     ("factor", "verdict"),
     [(5.0, Verdict.FASTER), (0.2, Verdict.SLOWER), (1.5, Verdict.INCONCLUSIVE)],
 )
-def test_only_what_no_mood_of_the_machine_explains_is_claimed(
+def test_only_differences_beyond_a_factor_of_two_are_claimed(
     factor: float, verdict: Verdict
 ) -> None:
     a, b = RECORDED["samples_by_run"][:2]

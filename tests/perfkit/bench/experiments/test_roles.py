@@ -1,4 +1,4 @@
-"""Who pays for a task: figures of real processes, and gaps where there are none."""
+"""The cost of a task by role: figures of real processes, and gaps for unknown ones."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,9 @@ def test_a_worker_with_a_model_has_a_role_of_its_own() -> None:
     assert lines[0] == "roles: block 1, 2 digits tasks"
 
 
-def test_a_process_that_ends_meanwhile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_meanwhile_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def gone(self: psutil.Process) -> Any:
         raise psutil.NoSuchProcess(self.pid)
 
@@ -84,9 +86,7 @@ def test_the_profile_is_that_of_the_coordinators_own_process(tmp_path: Path) -> 
     assert spots["cluster/core/scheduler.py", "_finished"].calls == 50
 
 
-def test_a_coordinator_that_leaves_no_profile_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_profile_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truly = roles.LocalCluster
 
     def without(*args: Any, cprofile: Path, **options: Any) -> Any:

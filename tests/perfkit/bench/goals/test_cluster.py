@@ -1,4 +1,4 @@
-"""The table of goals: what counts as met, what each row says, and a small one for real."""
+"""The table of goals: verdicts, rows, and a small table of real measurements."""
 
 import json
 import math
@@ -103,7 +103,7 @@ def test_a_row_is_held_against_its_limit_or_another_arm() -> None:
     assert make_row(GOAL_NAMES["map_throughput"], found).met is False
 
 
-def test_what_nobody_read_is_unknown() -> None:
+def test_a_row_without_samples_is_unknown() -> None:
     for goal in GOALS:
         row = make_row(goal, {})
         assert {row.value, row.low, row.high, row.limit, row.ratio, row.met} == {None}
@@ -125,7 +125,7 @@ def test_a_tail_is_that_of_all_rounds_together() -> None:
     assert row.met is (True if (row.high or 9.0) <= 5.0 else None)
 
 
-def test_every_goal_has_a_name_of_its_own_and_says_what_is_asked() -> None:
+def test_every_goal_has_its_own_name_and_a_text() -> None:
     assert len(GOAL_NAMES) == len(GOALS)
     for goal in GOALS:
         assert goal.text
@@ -166,7 +166,7 @@ def test_every_goal_is_measured(measured: tuple[GoalTable, list[str]]) -> None:
             assert row.ratio_low is not None, row.name
 
 
-def test_the_layout_is_a_known_one_and_every_round_is_told(
+def test_the_layout_is_known_and_every_round_has_a_progress_line(
     measured: tuple[GoalTable, list[str]],
 ) -> None:
     table, lines = measured
@@ -207,7 +207,7 @@ def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
         runs.throughput(Contest(BURST, BASELINE, TINY, 1, lambda line: None))
 
 
-def test_a_profile_that_is_not_there_is_refused() -> None:
+def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(ExperimentError, match="no profile 'quik'; there are quick, full"):
         measure_cluster("quik")
 

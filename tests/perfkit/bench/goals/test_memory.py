@@ -35,7 +35,7 @@ SMALL = replace(OPTIMIZED, limits=replace(OPTIMIZED.limits, tasks=3_000))
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reading comes soon: these tests are about what is read, not about its last digits."""
+    """Memory settles sooner, because these tests do not need the last digits."""
     monkeypatch.setattr(memory_runs, "STILL_S", 0.7)
 
 
@@ -76,7 +76,7 @@ def test_every_goal_has_a_figure_from_real_processes() -> None:
     assert 5 < (table.of("coordinator_idle").value or 0) < 100
 
 
-def test_a_model_that_is_not_there_is_unknown_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
         raise ModelError("model 'minilm' needs its package")
 
@@ -99,7 +99,7 @@ def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) ->
     assert "Latency" not in table._repr_html_()
 
 
-def test_without_memray_allocations_are_unknown_and_it_is_said(
+def test_without_memray_allocations_are_unknown_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def none() -> None:

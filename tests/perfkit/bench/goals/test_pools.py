@@ -17,7 +17,7 @@ Cost = Callable[[], float]
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cost, Cost], Case]:
-    """A case of which an operation takes as many µs as the test says, by the module's clock."""
+    """A case whose operations take the given µs on a fake clock."""
     clock = SimpleNamespace(now_s=0.0)
     monkeypatch.setattr(pools, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
 
@@ -80,7 +80,7 @@ def test_numbers_that_give_no_verdict_are_refused(numbers: dict[str, int]) -> No
         measure_pools(**numbers)
 
 
-def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
+def test_every_case_does_its_work_and_is_shown_in_all_forms() -> None:
     lines: list[str] = []
     table = measure_pools(rounds=4, effort=0.005, progress=lines.append)
     assert [row.name for row in table] == [case.name for case in CASES]

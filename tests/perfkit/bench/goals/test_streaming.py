@@ -66,7 +66,7 @@ def test_chunks_in_the_wrong_order_are_noticed() -> None:
         check_pattern(mixed, 3 * MIB)
 
 
-def test_what_the_kernel_does_not_say_is_unknown() -> None:
+def test_a_memory_that_the_kernel_does_not_tell_is_unknown() -> None:
     assert streaming._reset_peak("none") is None
     assert streaming._growth_bytes("none", 5) is None
 

@@ -1,4 +1,4 @@
-"""The leak check in short, and that it finds what is leaked on purpose, of whatever kind."""
+"""A short leak check, and proof that it finds planted leaks of every kind."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from perfkit.optimized.specs import OPTIMIZED
 
 ROOT = Path(__file__).parents[4]
 
-#: What is bounded is full after the first fifth of so few events.
+#: Bounded caches are full after the first fifth of these few events.
 SIZES = CheckSizes(tasks=1_600, churn=336, readings=16)
 WORSE = "worker restart", "connect"
 
@@ -40,13 +40,13 @@ def short(spec: ClusterSpec) -> ClusterSpec:
 
 @pytest.fixture
 def leak() -> Iterator[None]:
-    """What leaks in a test is given back after it."""
+    """Free what leaked in a test."""
     yield
     LEAKED.clear()
 
 
 def reading(**changes: int | None) -> Reading:
-    """A reading that is like any other but for these; what is no field of it is a container."""
+    """A usual reading with these changes; a name that is not a field is a container."""
     facts = {"gc_objects": 1_000, "blocks": 50_000, "malloc_bytes": 1 << 23, "rss_bytes": 1 << 25}
     facts |= {"fds": 9, "threads": 3}
     sizes = {name: count for name, count in changes.items() if name not in facts}
@@ -56,7 +56,7 @@ def reading(**changes: int | None) -> Reading:
 # The gate
 
 
-#: Whoever runs the tests has threads that make objects too, so the gate has a process of its own.
+#: The gate runs in a fresh process, because threads of the test run make objects too.
 ALONE = """
 import json
 from perfkit.bench.leaks.check import Leak, check_leaks
@@ -169,7 +169,7 @@ def test_a_policy_that_forgets_to_forget_is_found_where_it_is() -> None:
     assert row.gc_objects_per_event.low > 0.5
 
 
-def test_a_leak_can_be_planted_only_where_there_is_room_for_it() -> None:
+def test_a_leak_can_be_planted_only_in_the_plain_queue() -> None:
     sorted_queue = msgspec.structs.replace(BASELINE, queue="perfkit.optimized.queue:SortedQueue")
     with pytest.raises(ClusterError, match="has a queue of its own"):
         plant(sorted_queue)
@@ -177,7 +177,7 @@ def test_a_leak_can_be_planted_only_where_there_is_room_for_it() -> None:
     assert planted.LEAKED == []
 
 
-# What readings say
+# Verdicts on readings
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_table_is_a_frame_a_page_a_file_and_rows_of_goals() -> None:
         table.of("tasks")
 
 
-def test_an_unknown_event_is_told() -> None:
+def test_an_unknown_event_is_refused() -> None:
     with pytest.raises(ExperimentError, match="no event 'tasks'; there are task, connect"):
         check_leaks(BASELINE, SIZES, ["tasks"])
 

@@ -1,4 +1,4 @@
-"""What a process holds: every container is found, a cache is no leak, looking leaves nothing."""
+"""What a process holds: every container is found, and a cache is no leak."""
 
 import gc
 import sys
@@ -50,7 +50,7 @@ def test_those_of_many_objects_are_added_up() -> None:
     assert container_sizes(Slimmer([1, 2])) == {"things": 2, "one": 1}
 
 
-def test_what_has_two_paths_is_counted_once_and_a_circle_ends() -> None:
+def test_a_container_with_two_paths_counts_once_and_a_cycle_ends() -> None:
     shared = [1, 2]
     root = Box(shared=shared, inner=Box(again=shared))
     root.inner.outer = root
@@ -87,7 +87,7 @@ def test_objects_and_blocks_that_stay_are_seen() -> None:
     assert 2_000 <= after.blocks - before.blocks < 2_300
 
 
-def test_what_malloc_gave_out_and_got_back_is_not_in_use() -> None:
+def test_freed_memory_of_malloc_is_not_in_use() -> None:
     before = reading.malloc_bytes()
     if before is None:
         pytest.skip("malloc does not say what is in use here")

@@ -1,4 +1,4 @@
-"""Slow tasks among quick ones: the load from its seed, and who is free meanwhile."""
+"""Slow tasks among quick ones: the load from its seed, and free workers meanwhile."""
 
 import pytest
 from hypothesis import given
