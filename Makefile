@@ -24,7 +24,7 @@ test-slow: $(STAMP) ## the tests marked slow
 	@$(VENV)/python -m pytest -m slow
 
 counts: $(STAMP) ## accept what a task costs now, in messages, bytes and allocations, as the baseline of `make test`
-	@$(VENV)/python -m perfkit.bench.counts.per_task --write
+	@$(VENV)/python -m perfkit.bench.counts.gate --write
 
 check: $(STAMP) ## lint, format, types and house style
 	@$(VENV)/ruff check .

@@ -111,14 +111,12 @@ def compare(
 
 def show(found: SpecComparison) -> None:
     """The verdict and the ratio with its interval, the control, both figures, and the reason."""
-    from perfkit.evidence.stats import ratio_text
-
     console, comparison = out(), found.comparison
     verdict = str(comparison.verdict)
     line = Text(verdict, STYLES.get(verdict, "bold"))
-    line.append(f"  B/A {ratio_text(comparison.ratio, comparison.low, comparison.high)}", "bold")
+    line.append(f"  B/A {comparison.ratio_text}", "bold")
     console.print(line.append(f"  {found.title}", "dim"))
-    control = ratio_text(comparison.aa_ratio, comparison.aa_low, comparison.aa_high)
+    control = comparison.control_text
     rows = [
         ("control", f"A/A {control}" if found.results["C"] else "none: there was no second A"),
         *((arm, _arm(found.results[arm])) for arm in "AB"),

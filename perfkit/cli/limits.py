@@ -21,7 +21,7 @@ STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 #: What measures each table; its module has the `PROFILES` that it takes.
 TABLES = {
-    "limits": ("perfkit.bench.goals.cluster", "measure_limits"),
+    "limits": ("perfkit.bench.goals.cluster", "measure_cluster"),
     "gpu": ("perfkit.bench.goals.gpu", "measure_gpu"),
     "memory": ("perfkit.bench.goals.memory", "measure_memory"),
 }
@@ -70,15 +70,9 @@ def show(table: GoalTable, machine: str) -> None:
 
 
 def _cells(row: GoalRow) -> dict[str, str | Text]:
-    from perfkit.bench.goals.table import ends, number, verdict
+    from perfkit.bench.goals.table import cells
 
-    word = verdict(row)
-    return {
-        "goal": row.name,
-        "asked": row.goal_text,
-        "optimized": f"{number(row.value)} {row.unit}\n{ends(row.low, row.high)}",
-        "baseline": number(row.baseline),
-        "bare limit": f"{number(row.limit)}\n{row.limit_name or ''}".rstrip(),
-        "ratio": f"{number(row.ratio)}\n{ends(row.ratio_low, row.ratio_high)}".rstrip(),
-        "met": Text(word, STYLES.get(word, "dim")),
-    }
+    # The interval goes below its figure, to keep the table narrow.
+    shown = {name: text.replace(" (", "\n(") for name, text in cells(row).items()}
+    shown["bare limit"] = shown["bare limit"].replace(" ", "\n", 1)
+    return {**shown, "met": Text(shown["met"], STYLES.get(shown["met"], "dim"))}

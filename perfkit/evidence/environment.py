@@ -1,9 +1,8 @@
-"""What a figure was measured on, so that two figures can be told apart or set side by side.
+"""The machine and software behind a figure.
 
-A result without its machine is an anecdote. The fingerprint says what decides speed (processor,
-cores this process may really use, memory, clock governor, versions) and what may have disturbed it
-(load at the start, a virtual machine underneath), and nothing that would identify a person or a
-place: no host name, no user, no path. What can't be read is None, not a plausible default.
+The fingerprint holds what decides speed (processor, cores available to this process, memory, clock
+governor, versions) and what may have disturbed it (load at the start, a virtual machine), but
+nothing that identifies a person or a place: no host name, user or path. Unknown values are None.
 """
 
 import hashlib
@@ -11,31 +10,24 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 import psutil
 
+from perfkit.evidence.tables import facts_html
+from perfkit.evidence.text import UNKNOWN
+
 #: Distributions whose version can move a figure.
-PACKAGES = (
-    *(
-        "perfkit",
-        "pyzmq",
-        "msgspec",
-        "msgpack",
-        "psutil",
-        "numpy",
-        "pandas",
-        "onnxruntime",
-        "magika",
-    ),
-    *("scikit-learn", "dask", "distributed", "ray"),
+PACKAGES = tuple(
+    "perfkit pyzmq msgspec msgpack psutil numpy pandas onnxruntime magika scikit-learn dask "
+    "distributed ray".split()
 )
 
-#: What the two machines must agree in for their figures to be comparable, with a name for people.
+#: Fields that must agree for two figures to be comparable, each with a name for people.
 MACHINE_FIELDS = {
     "architecture": "processor architecture",
     "cpu_model": "processor",
@@ -46,33 +38,17 @@ MACHINE_FIELDS = {
     "python_minor": "Python",
 }
 
-#: What else is worth saying when two results are compared.
-OTHER_FIELDS = {
-    "cores_physical": "physical cores",
-    "memory_limit_bytes": "memory limit (bytes)",
-    "implementation": "Python implementation",
-    "python": "exact Python version",
-    "platform": "platform",
-    "kernel": "exact kernel release",
-    "governor": "clock governor",
-    "virtualisation": "virtualisation",
-    "host_hash": "host (hashed)",
-    "git_commit": "commit",
-    "git_dirty": "uncommitted changes",
-}
-
 GIT_TIMEOUT_S = 5.0
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and software behind a result; unknown is None.
+    """The machine and software behind a result; unknown values are None.
 
     `cores_available` is what affinity and the control group's quota leave (0.5 is half a core);
     `memory_limit_bytes` is the control group's limit, None without one. `virtualisation` is a hint:
-    "container", "virtual machine" or both joined by " in ", "none", or None where nothing tells.
-    `packages` maps a distribution to its version, None when it is not installed. `git_commit` is
-    None unless this code runs from a checkout of its own. `machine_id` is equal exactly when
-    `machine_differences` finds nothing.
+    "container", "virtual machine", both joined by " in ", or "none". `packages` maps a distribution
+    to its version, None if it is not installed. `git_commit` is None unless this code runs from
+    its own checkout. `machine_id` is equal exactly when `machine_differences` finds nothing.
     """
 
     python: str
@@ -100,7 +76,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_gib(self) -> int | None:
-        """Total memory in GiB to the nearest one: firmware takes a varying bit of it."""
+        """Total memory in whole GiB: firmware takes a varying bit of it."""
         return None if self.memory_total_bytes is None else round(self.memory_total_bytes / 2**30)
 
     @property
@@ -114,23 +90,18 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.implementation} {'.'.join(self.python.split('.')[:2])}"
 
     def _repr_html_(self) -> str:
-        rows = []
-        for field in self.__struct_fields__:
-            value = getattr(self, field)
-            if isinstance(value, dict):
-                value = ", ".join(f"{name} {found}" for name, found in value.items() if found)
-            text = "unknown" if value is None else str(value)
-            rows.append(f"<tr><th>{escape(field)}</th><td>{escape(text)}</td></tr>")
-        return f"<table>{''.join(rows)}</table>"
+        facts = {field: getattr(self, field) for field in self.__struct_fields__}
+        installed = [f"{name} {found}" for name, found in self.packages.items() if found]
+        return facts_html({**facts, "packages": ", ".join(installed)})
 
 
 def fingerprint(root: Path = Path("/")) -> Environment:
-    """This process's environment at this moment; takes some milliseconds, and never fails.
+    """This process's environment now; takes some milliseconds, and never fails.
 
-    `root` is where /proc and /sys are looked for. Formats: proc(5), the kernel's cgroup-v1 and
+    `root` is the folder that holds proc and sys. Formats: proc(5), the kernel's cgroup-v1 and
     cgroup-v2 guides, and its CPU-frequency guide (scaling_governor).
     """
-    loads = _load_averages()
+    load_1min, load_5min, load_15min = psutil.getloadavg()
     commit, dirty = checkout_state(Path(__file__))
     facts = Environment(
         python=platform.python_version(),
@@ -145,9 +116,9 @@ def fingerprint(root: Path = Path("/")) -> Environment:
         memory_total_bytes=psutil.virtual_memory().total,
         memory_limit_bytes=_memory_limit_bytes(root),
         governor=_governor(root),
-        load_1min=loads[0],
-        load_5min=loads[1],
-        load_15min=loads[2],
+        load_1min=load_1min,
+        load_5min=load_5min,
+        load_15min=load_15min,
         virtualisation=_virtualisation(root),
         packages=_package_versions(),
         git_commit=commit,
@@ -166,31 +137,23 @@ def machine_id(environment: Environment) -> str:
 
 def machine_differences(a: Environment, b: Environment) -> list[str]:
     """Why figures of a and b are not comparable, one phrase per reason; empty if they are."""
-    return _field_differences(a, b, MACHINE_FIELDS)
-
-
-def differences(a: Environment, b: Environment) -> list[str]:
-    """All that differs between a and b and may matter, in words: machine, software, commit.
-
-    Time and load are left out, for they always differ.
-    """
-    found = _field_differences(a, b, MACHINE_FIELDS | OTHER_FIELDS)
-    for name in sorted(a.packages.keys() | b.packages.keys()):
-        ours, theirs = a.packages.get(name), b.packages.get(name)
+    found = []
+    for field, words in MACHINE_FIELDS.items():
+        ours, theirs = (getattr(one, field) for one in (a, b))
         if ours != theirs:
-            found.append(f"{name}: {ours or 'not installed'} against {theirs or 'not installed'}")
+            ours, theirs = (UNKNOWN if value is None else value for value in (ours, theirs))
+            found.append(f"{words}: {ours} against {theirs}")
     return found
 
 
 def checkout_state(file: Path) -> tuple[str | None, bool | None]:
     """The commit of the checkout that tracks `file`, and whether tracked files differ from it.
 
-    Both are None outside of a checkout, also when the file is merely installed somewhere below
-    someone else's, and where git is absent or does not answer.
+    Both are None outside a checkout, for a file that is merely installed below another project's
+    checkout, and if git is absent or does not answer.
     """
-    if _git(file, "ls-files", "--error-unmatch", "--", file.name) is None:
-        return None, None
-    commit = _git(file, "rev-parse", "--verify", "HEAD")
+    tracked = _git(file, "ls-files", "--error-unmatch", "--", file.name) is not None
+    commit = _git(file, "rev-parse", "--verify", "HEAD") if tracked else None
     if commit is None:
         return None, None
     changes = _git(file, "status", "--porcelain", "--untracked-files=no")
@@ -213,20 +176,6 @@ def _git(file: Path, *arguments: str) -> str | None:
     return done.stdout
 
 
-def _field_differences(a: Environment, b: Environment, fields: dict[str, str]) -> list[str]:
-    return [
-        f"{words}: {_said(getattr(a, field))} against {_said(getattr(b, field))}"
-        for field, words in fields.items()
-        if getattr(a, field) != getattr(b, field)
-    ]
-
-
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "unknown" if value is None else str(value)
-
-
 def _hashed(purpose: str, *facts: str) -> str:
     return hashlib.sha256("\n".join(["perfkit", purpose, *facts]).encode()).hexdigest()[:12]
 
@@ -238,13 +187,6 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _load_averages() -> tuple[float | None, float | None, float | None]:
-    try:
-        return os.getloadavg()
-    except (OSError, AttributeError):  # AttributeError: not on every platform
-        return None, None, None
-
-
 def _cpu_model(root: Path) -> str | None:
     for line in (_read(root / "proc/cpuinfo") or "").splitlines():
         name, _, model = line.partition(":")
@@ -254,23 +196,19 @@ def _cpu_model(root: Path) -> str | None:
 
 
 def _cores_available(root: Path) -> float | None:
-    if hasattr(os, "sched_getaffinity"):
-        allowed: float | None = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count()
-    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
-    bounds = [*quotas] if allowed is None else [*quotas, allowed]
-    return float(min(bounds)) if bounds else None
+    affine = hasattr(os, "sched_getaffinity")
+    allowed = len(os.sched_getaffinity(0)) if affine else os.cpu_count()
+    bounds = [allowed, *(_quota(folder) for folder in _groups(root, "cpu"))]
+    return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores' worth of time per period that the control group grants; None for no limit."""
+    """The control group's share of processor time, in cores; None for no limit."""
     words = (_read(folder / "cpu.max") or "").split()
     if not words:
-        parts = [_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-        words = [part for part in parts if part is not None]
+        words = [_read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
     if len(words) != 2 or not all(word.isdigit() for word in words) or words[1] == "0":
-        return None  # "max", and −1 in version 1, mean no limit
+        return None  # "max", or −1 in version 1, means no limit
     return int(words[0]) / int(words[1])
 
 
@@ -281,12 +219,12 @@ def _memory_limit_bytes(root: Path) -> int | None:
         for name in ("memory.max", "memory.limit_in_bytes")
         if (text := _read(folder / name)) is not None and text.isdigit()
     ]
-    # Version 1 says "no limit" with the largest multiple of a page below 2^63.
+    # Version 1 writes the largest multiple of a page below 2^63 for no limit.
     return min((limit for limit in limits if limit < 2**62), default=None)
 
 
 def _groups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process's control group and of those around it, in either version."""
+    """The folders of this process's control group and its ancestors, of version 1 or 2."""
     folders = []
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
@@ -299,16 +237,13 @@ def _groups(root: Path, controller: str) -> list[Path]:
                 (mount / name for name in (controllers, controller) if (mount / name).is_dir()),
                 mount / controller,
             )
-        inside = mount / path.lstrip("/")
-        while inside != mount and mount in inside.parents:
-            folders.append(inside)
-            inside = inside.parent
-        folders.append(mount)
+        group = mount / path.lstrip("/")
+        folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(mount)]
     return folders
 
 
 def _governor(root: Path) -> str | None:
-    """The governor of every core, or those in use joined by a slash; None where there is none."""
+    """The governors in use, joined by a slash; None without any."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
     return "/".join(sorted({text for file in files if (text := _read(file))})) or None
 
@@ -326,27 +261,18 @@ def _virtualisation(root: Path) -> str | None:
     virtual = flags is not None and "hypervisor" in flags[1].split()
     found = ["container"] * container + ["virtual machine"] * virtual
     if not found:
-        # Only x86 has a flag whose absence means something.
+        # Only on x86 does the absence of the flag mean something.
         return None if flags is None else "none"
     return " in ".join(found)
 
 
 def _package_versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {name: _installed(name) for name in PACKAGES}
-    found["libzmq"] = _libzmq_version()
-    return found
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _libzmq_version() -> str | None:
-    try:
+    found: dict[str, str | None] = dict.fromkeys((*PACKAGES, "libzmq"))
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    with suppress(ImportError):
         import zmq
-    except ImportError:
-        return None
-    return zmq.zmq_version()
+
+        found["libzmq"] = zmq.zmq_version()
+    return found

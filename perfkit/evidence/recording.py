@@ -1,6 +1,6 @@
-"""From the start of a measurement to its saved form: when it began, on what, and how long it took.
+"""A measurement from its start to its saved form: when it began, on what machine, how long it took.
 
-The machine's state is read before the measurement and not after it, when its load is our own.
+The machine's state is read before the measurement: afterwards its load is our own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 from cluster.spec import ClusterSpec
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval
+from perfkit.evidence.samples import Interval
 
 
 class Recording:
-    """Begins when it is made; `result` ends it."""
+    """A measurement that begins when this is made; `result` ends it."""
 
     def __init__(self) -> None:
         self._environment = fingerprint()
@@ -37,7 +37,7 @@ class Recording:
     ) -> Result:
         """The result with this figure; `facts` are further fields of Result.
 
-        How the interval was made is noted among its parameters.
+        Its parameters name the method of the interval.
         """
         return Result(
             experiment=experiment,

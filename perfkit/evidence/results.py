@@ -1,9 +1,9 @@
-"""The file a measurement ends in: one result, its raw samples and where it was taken, as JSON.
+"""The JSON file of one result: its figure, its raw samples and the machine it was taken on.
 
-Reports, comparisons and the regression gate all read these files, perhaps years later and from
-another version, so the schema has a number, unknown is null, and a file that can't be trusted is
-refused with a sentence that says what is wrong with it. Raw samples are the truth here; `value`,
-`low` and `high` are what the experiment derived from them at the time.
+Reports, comparisons and the regression gate read these files, perhaps years later and from another
+version. So the schema has a number, unknown is null, and a bad file is refused with a sentence that
+says what is wrong. `value`, `low` and `high` are what the experiment derived from the samples at
+the time.
 """
 
 import math
@@ -11,33 +11,31 @@ import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from perfkit.evidence.environment import Environment, machine_differences
-
-if TYPE_CHECKING:
-    import pandas as pd
+from perfkit.evidence.tables import facts_html
+from perfkit.evidence.text import UNKNOWN, measured
 
 #: Raised when a field changes its meaning or a required one is added.
 SCHEMA = 1
 
 
 class ResultError(ValueError):
-    """A result that can't be made, read or written, said in one sentence."""
+    """A result that can't be made, read or written; the message is one sentence."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One measured figure: `value` in `unit`, between `low` and `high`, with its raw `samples`.
 
-    `spec` names the cluster's parts and `engine` who ran the tasks. `workers` and `tasks` are None
-    where an experiment has none. `samples` are in `unit`, in the order they were taken. `counters`
-    are totals or per-task figures by name, units last; `series` are columns over time, equally
-    long or not, with None for a gap. `parameters` holds what else the experiment was given, as
-    JSON values. A number that is not finite raises ResultError: unknown is None.
+    `spec` names the cluster's parts and `engine` what ran the tasks. `workers` and `tasks` are None
+    for an experiment without any. `samples` are in `unit`, in the order they were taken. `counters`
+    are totals or per-task figures by name, units last; `series` are columns over time of any
+    length, with None for a gap. `parameters` holds the experiment's other parameters, as JSON
+    values. A number that is not finite raises ResultError: unknown values are None.
     """
 
     schema: int = SCHEMA
@@ -60,34 +58,34 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     series: dict[str, list[float | None]] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high", "samples", "duration_s"):
-            _refuse_infinite(name, getattr(self, name))
-        for name in ("parameters", "counters", "series"):
+        for name in self.__struct_fields__:
             _refuse_infinite(name, getattr(self, name))
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ResultError(f"`low` is {self.low:g} and above `high`, {self.high:g}.")
 
+    @property
+    def figure_text(self) -> str:
+        """The figure with its interval, as people write it."""
+        return measured(self.value, self.unit, self.low, self.high)
+
     def describe(self) -> str:
-        """Say the figure in one line, fit for a terminal."""
-        return f"{self.experiment} of {self.spec} on {self.engine}: {_figure_text(self)}"
+        """The result in one line, for a terminal."""
+        return f"{self.experiment} of {self.spec} on {self.engine}: {self.figure_text}"
 
     def _repr_html_(self) -> str:
-        rows = {
-            "experiment": self.experiment,
-            "spec": self.spec,
-            "engine": self.engine,
-            "workers": _text(self.workers),
-            "tasks": _text(self.tasks),
-            "figure": _figure_text(self),
-            "samples": str(len(self.samples)),
-            "started": _text(self.started_utc),
-            **{name: _text(value) for name, value in self.counters.items()},
-        }
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
-            for name, text in rows.items()
+        return facts_html(
+            {
+                "experiment": self.experiment,
+                "spec": self.spec,
+                "engine": self.engine,
+                "workers": self.workers,
+                "tasks": self.tasks,
+                "figure": self.figure_text,
+                "samples": len(self.samples),
+                "started": self.started_utc,
+                **self.counters,
+            }
         )
-        return f"<table>{cells}</table>"
 
 
 class _Header(msgspec.Struct):
@@ -96,11 +94,16 @@ class _Header(msgspec.Struct):
 
 def encode(result: Result) -> str:
     """JSON with one top-level field per line, so that a diff of two results can be read."""
-    return encode_fields({name: getattr(result, name) for name in result.__struct_fields__})
+    return encode_fields(msgspec.structs.asdict(result))
+
+
+def encode_rows(rows: Iterable[Mapping[str, object]]) -> str:
+    """A JSON list with one of the rows per line."""
+    return "[\n  " + ",\n  ".join(msgspec.json.encode(row).decode() for row in rows) + "\n]\n"
 
 
 def encode_fields(fields: Mapping[str, object]) -> str:
-    """A JSON object with one of the fields per line; ResultError names one that JSON can't hold."""
+    """A JSON object with one field per line; ResultError names a field that JSON can't hold."""
     lines = []
     for name, field in fields.items():
         try:
@@ -112,7 +115,7 @@ def encode_fields(fields: Mapping[str, object]) -> str:
 
 
 def decode(text: str | bytes, source: str = "the text") -> Result:
-    """The result in a JSON text; `source` is what to call it in a ResultError."""
+    """The result in a JSON text; a ResultError calls the text `source`."""
     try:
         schema = msgspec.json.decode(text, type=_Header).schema
     except msgspec.ValidationError as error:
@@ -133,15 +136,15 @@ def decode(text: str | bytes, source: str = "the text") -> Result:
 
 
 def save(result: Result, path: str | Path) -> None:
-    """Write a result as JSON, whole or not at all; `-` writes it to standard output.
+    """Write a result as JSON, whole or not at all; `-` is standard output.
 
-    The folder is made if there is none. Raises ResultError when it can't be written.
+    Makes the folder if it is missing. Raises ResultError if it can't write.
     """
     write(encode(result), path)
 
 
 def write(text: str, path: str | Path) -> None:
-    """Write the JSON of results where `save` would, in the same way."""
+    """Write a text as `save` writes a result."""
     if str(path) == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -158,7 +161,7 @@ def write(text: str, path: str | Path) -> None:
 
 
 def _write_whole(target: Path, text: str) -> None:
-    # Beside the target: a rename is atomic within one file system only.
+    # Beside the target, because a rename is atomic only within one file system.
     draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("x", encoding="utf-8") as file:
@@ -173,8 +176,8 @@ def _write_whole(target: Path, text: str) -> None:
 def load(path: str | Path) -> Result:
     """Read a saved result.
 
-    Raises ResultError that names the file and says whether it is missing, not JSON, not a result,
-    made by a newer perfkit, or which field has the wrong type.
+    Raises ResultError, which names the file and says whether it is missing, not JSON, not a result,
+    or made by a newer perfkit, or which field has the wrong type.
     """
     try:
         text = Path(path).read_bytes()
@@ -186,46 +189,23 @@ def load(path: str | Path) -> Result:
 
 
 def comparable(a: Result, b: Result) -> list[str]:
-    """Why the figures of a and b must not be set side by side; empty if they may be.
+    """Why the figures of a and b are not comparable; empty if they are.
 
-    Spec and engine may differ: that is what one compares.
+    Spec and engine may differ: they are what one compares.
     """
-    fields = {"experiment": "experiment", "unit": "unit", "workers": "workers", "tasks": "tasks"}
-    found = [
-        f"{words}: {_text(getattr(a, field))} against {_text(getattr(b, field))}"
-        for field, words in fields.items()
-        if getattr(a, field) != getattr(b, field)
+    fields = ("experiment", "unit", "workers", "tasks")
+    pairs = [(field, getattr(a, field), getattr(b, field)) for field in fields]
+    pairs += [
+        (f"parameter {name}", a.parameters.get(name), b.parameters.get(name))
+        for name in sorted(a.parameters.keys() | b.parameters.keys())
     ]
-    for name in sorted(a.parameters.keys() | b.parameters.keys()):
-        ours, theirs = a.parameters.get(name), b.parameters.get(name)
-        if ours != theirs:
-            found.append(f"parameter {name}: {_text(ours)} against {_text(theirs)}")
+    found = [
+        f"{name}: {UNKNOWN if ours is None else ours} against "
+        f"{UNKNOWN if theirs is None else theirs}"
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
     return found + machine_differences(a.environment, b.environment)
-
-
-def to_frame(results: Iterable[Result]) -> "pd.DataFrame":
-    """One row per result: what ran, its figure, the number of samples, machine and counters.
-
-    Parameters and counters become columns named `parameters.<name>` and `counters.<name>`; what a
-    result lacks is missing there, not 0. Raises ResultError without pandas.
-    """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise ResultError("A table of results needs pandas: pip install 'perfkit[lab]'.") from None
-    columns = ["experiment", "spec", "engine", "workers", "tasks", "value", "low", "high", "unit"]
-    columns += ["samples", "seed", "started_utc", "duration_s", "machine_id", "git_commit"]
-    rows = []
-    for result in results:
-        row = {name: getattr(result, name, None) for name in columns}
-        row["samples"] = len(result.samples)
-        row["machine_id"] = result.environment.machine_id
-        row["git_commit"] = result.environment.git_commit
-        for group in ("parameters", "counters"):
-            row |= {f"{group}.{name}": value for name, value in getattr(result, group).items()}
-        rows.append(row)
-    extra = dict.fromkeys(name for row in rows for name in row if name not in columns)
-    return pd.DataFrame(rows, columns=[*columns, *extra])
 
 
 def _refuse_infinite(name: str, value: object) -> None:
@@ -237,16 +217,3 @@ def _refuse_infinite(name: str, value: object) -> None:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _refuse_infinite(f"{name}[{i}]", item)
-
-
-def _figure_text(result: Result) -> str:
-    if result.value is None:
-        return f"unknown ({result.unit})"
-    text = f"{result.value:,.6g} {result.unit}"
-    if result.low is None or result.high is None:
-        return f"{text} (no interval)"
-    return f"{text} ({result.low:,.6g} to {result.high:,.6g})"
-
-
-def _text(value: object) -> str:
-    return "unknown" if value is None else str(value)

@@ -1,23 +1,27 @@
-"""What one set of samples says about the quantity behind it, and how far to trust that.
+"""Percentiles and confidence intervals of one set of samples.
 
-The samples of a benchmark are few, skewed, and come from a machine with moods, so a figure is
-quoted with an interval, and where the samples cannot bound it the bound is None, never a guess.
-Plain Python on purpose: terminal commands import this, and numpy would cost them 16 MB.
+The samples of a benchmark are few, skewed and noisy, so a figure is quoted with an interval. A
+bound that the samples cannot give is None, never a guess. Plain Python, because terminal commands
+import this and numpy would cost them 16 MB.
 """
+
+from __future__ import annotations
 
 import math
 import random
 from collections.abc import Callable, Sequence
-from statistics import NormalDist, fmean
-from typing import Literal
+from statistics import NormalDist, fmean, median
+from typing import Literal, TypeAlias
 
 import msgspec
 
-Statistic = Literal["median", "mean"] | Callable[[Sequence[float]], float]
+from perfkit.evidence.text import measured
 
-#: Fewer samples than this get no interval, rather than an invented one.
+Statistic: TypeAlias = Literal["median", "mean"] | Callable[[Sequence[float]], float]
+
+#: Fewer samples than this get no interval.
 MIN_SAMPLES = 3
-#: Past this many draws the bootstrap of a mean agrees with Student's t to within its own noise.
+#: Beyond this many draws the bootstrap of a mean agrees with Student's t to within its own noise.
 MAX_DRAWS = 2_000_000
 
 
@@ -30,48 +34,29 @@ class Interval(msgspec.Struct, frozen=True):
     confidence: float
     method: str
 
+    def text(self, unit: str = "") -> str:
+        """The figure with its interval, as people write it."""
+        return measured(self.value, unit, self.low, self.high)
 
-class Summary(msgspec.Struct, frozen=True):
-    """Samples in one line, in the samples' own unit; every figure of an empty set is None."""
+    def columns(self, name: str) -> dict[str, float | None]:
+        """The figure and its bounds as `name`, `name_low` and `name_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
-    count: int
-    mean: float | None
-    stdev: float | None
-    min: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    max: float | None
+    def scaled(self, factor: float) -> Interval:
+        """The same figure in another unit; `factor` is above 0."""
+        ends = (self.value, self.low, self.high)
+        value, low, high = (None if end is None else end * factor for end in ends)
+        return Interval(value, low, high, self.confidence, self.method)
 
 
 def percentile(samples: Sequence[float], q: float) -> float | None:
     """The q-th percentile, q in 0..100, interpolated linearly; None when there are no samples.
 
     Definition 7 of Hyndman and Fan, "Sample Quantiles in Statistical Packages" (The American
-    Statistician 50, 1996), which is also numpy's default. Raises ValueError for a q outside of
-    0..100 or a sample that is not finite.
+    Statistician 50, 1996), numpy's default. Raises ValueError for q outside 0..100 and for a
+    sample that is not finite.
     """
     return _percentile_of_sorted(sorted_finite(samples), _fraction(q) * 100)
-
-
-def summary(samples: Sequence[float]) -> Summary:
-    """Count, mean, standard deviation (n − 1) and percentiles of samples.
-
-    Raises ValueError when a sample is not finite.
-    """
-    ordered = sorted_finite(samples)
-    if not ordered:
-        return Summary(0, None, None, None, None, None, None, None)
-    return Summary(
-        count=len(ordered),
-        mean=fmean(ordered),
-        stdev=stdev(ordered) if len(ordered) > 1 else None,
-        min=ordered[0],
-        p50=_percentile_of_sorted(ordered, 50),
-        p95=_percentile_of_sorted(ordered, 95),
-        p99=_percentile_of_sorted(ordered, 99),
-        max=ordered[-1],
-    )
 
 
 def bootstrap_interval(
@@ -84,15 +69,15 @@ def bootstrap_interval(
     """A statistic of independent samples with its bootstrap interval, the same for the same seed.
 
     The plain percentile interval is too narrow for few samples (86 % instead of 95 %, simulated for
-    the mean of five normal ones). The *expanded* percentile interval nearly mends that (92 %): its
-    tails are taken at Φ(−√(n/(n−1))·t), Student's t of n − 1 degrees of freedom (T. Hesterberg,
+    the mean of five normal ones). The *expanded* percentile interval nearly corrects that (92 %):
+    its tails lie at Φ(−√(n/(n−1))·t), with Student's t of n − 1 degrees of freedom (T. Hesterberg,
     "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015).
 
-    A median's resamples are drawn directly as order statistics (uniform order statistics are beta
-    distributed), which costs the same for ten samples and a million. A mean of so many samples that
-    drawing them would take seconds gets Student's interval, and `method` says so. A callable gets
-    each resample as a list. Bounds are None below three samples. Raises ValueError for samples that
-    are not finite, a confidence outside of (0, 1) and fewer than 100 resamples.
+    Medians are drawn directly as order statistics (uniform order statistics are beta distributed),
+    which costs the same for ten samples and a million. A mean of more than MAX_DRAWS / `resamples`
+    samples gets Student's interval, and `method` says so. A callable gets each resample as a list.
+    Bounds are None below three samples. Raises ValueError for samples that are not finite, a
+    confidence outside (0, 1) and fewer than 100 resamples.
     """
     check_confidence(confidence)
     if resamples < 100:
@@ -127,11 +112,11 @@ def bootstrap_interval(
 def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
     """The q-th percentile of independent samples, bounded by two of the samples themselves.
 
-    The number of samples below the true percentile is binomial, whatever their distribution, so
-    ranks can be chosen that enclose it with at least the confidence asked for, half the risk on
-    either side (H. A. David and H. N. Nagaraja, "Order Statistics", section 7.1). A side on which
-    there are too few samples is None: an upper bound of p99 at 95 % needs 368 of them. Raises
-    ValueError for a q outside of (0, 100), a bad confidence or a sample that is not finite.
+    The number of samples below the true percentile is binomial for every distribution, so two ranks
+    enclose it with at least this confidence, half the risk on either side (H. A. David and H. N.
+    Nagaraja, "Order Statistics", section 7.1). A side with too few samples is None: an upper bound
+    of p99 at 95 % needs 368. Raises ValueError for q outside (0, 100), a bad confidence or a
+    sample that is not finite.
     """
     check_confidence(confidence)
     share = _fraction(q)
@@ -171,16 +156,16 @@ def _percentile_of_sorted(ordered: Sequence[float], q: float) -> float | None:
     index = min(int(position), len(ordered) - 1)
     below, above = ordered[index], ordered[min(index + 1, len(ordered) - 1)]
     part = position - index
-    # From the nearer end, so that rounding never leaves the two samples' range.
+    # Counted from the nearer sample, so that rounding stays between the two.
     return below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)
 
 
 def _binomial_ranks(count: int, share: float, risk: float) -> tuple[int | None, int | None]:
     """1-based ranks whose order statistics enclose the `share` quantile, `risk` on either side.
 
-    With F the binomial distribution of how many of `count` samples are below the quantile, the low
-    rank is the largest l with F(l − 1) ≤ risk and the high the smallest u with 1 − F(u − 1) ≤ risk.
-    Probabilities further than 12 deviations from the mean cannot change either.
+    F is the binomial distribution of the number of samples below the quantile. The low rank is the
+    largest l with F(l − 1) ≤ risk, the high one the smallest u with 1 − F(u − 1) ≤ risk.
+    Probabilities beyond 12 deviations from the mean cannot change either.
     """
     if count == 0:
         return None, None
@@ -211,7 +196,7 @@ def _fraction(q: float) -> float:
 
 
 def check_confidence(confidence: float) -> None:
-    """Raise ValueError unless it is a probability that leaves room for doubt."""
+    """Raise ValueError unless 0 < confidence < 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence!r}.")
 
@@ -220,26 +205,17 @@ def statistic_function(statistic: Statistic) -> Callable[[Sequence[float]], floa
     """The function behind a name, or the function itself; ValueError for another name."""
     if callable(statistic):
         return statistic
-    if statistic == "mean":
-        return fmean
-    if statistic == "median":
-        return _median
+    if statistic in ("mean", "median"):
+        return fmean if statistic == "mean" else median
     raise ValueError(f'statistic must be "median", "mean" or a function, not {statistic!r}.')
 
 
-def _median(samples: Sequence[float]) -> float:
-    ordered = sorted(samples)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
 def sorted_finite(samples: Sequence[float]) -> list[float]:
-    """The samples in ascending order; ValueError names the first that is infinite or no number."""
-    ordered = sorted(map(float, samples))
+    """The samples in ascending order; ValueError names the first that is infinite or NaN."""
     for i, sample in enumerate(samples):
         if not math.isfinite(sample):
             raise ValueError(f"Sample {i} is {sample!r}: only finite samples have statistics.")
-    return ordered
+    return sorted(map(float, samples))
 
 
 def stdev(samples: Sequence[float]) -> float:

@@ -1,57 +1,39 @@
 """Whether B is faster than A, on a machine that drifts.
 
-Identical code differs by a few per mille within a minute and by a quarter between two jobs, so a
-difference of two means, or a test that takes the samples of one run to be independent, raises
-alarms about nothing. Three habits follow:
+Identical code differs by a few per mille within a minute and by a quarter between two jobs. A
+difference of two means, or a test that takes the samples of one run to be independent, would raise
+false alarms. So
 
 * variants are compared by the ratio of *neighbouring* blocks, so that slow drift cancels;
 * the unit of evidence is the pair of blocks, however many samples a block holds;
 * an A/A control runs beside every comparison, and a verdict may be "inconclusive".
 
-What concerns one set of samples (percentiles, intervals) is in `samples` and handed on from here.
+Statistics of one set of samples are in `samples`; other folders import its common names from here.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from html import escape
-from statistics import fmean
+from statistics import fmean, median
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from perfkit.evidence.samples import (
     Interval,
-    Statistic,
-    Summary,
     bootstrap_interval,
     check_confidence,
-    percentile,
     percentile_interval,
     sorted_finite,
-    statistic_function,
     stdev,
     student_t,
-    summary,
 )
+from perfkit.evidence.tables import facts_html
+from perfkit.evidence.text import measured
 
-__all__ = [
-    "Block",
-    "Comparison",
-    "Direction",
-    "Interval",
-    "Statistic",
-    "Summary",
-    "Verdict",
-    "abba",
-    "bootstrap_interval",
-    "compare_blocks",
-    "percentile",
-    "percentile_interval",
-    "ratio_text",
-    "summary",
-]
+#: Names of `samples` that other folders import from here.
+__all__ = ["Interval", "bootstrap_interval", "percentile_interval"]
 
 Block = float | Sequence[float]
 Direction = Literal["higher", "lower"]
@@ -65,7 +47,7 @@ TRIM = 0.2
 
 
 class Verdict(StrEnum):
-    """What a comparison concludes about B, seen from A."""
+    """What a comparison concludes about B against A."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -89,33 +71,35 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     direction: Direction
     method: str
 
+    @property
+    def ratio_text(self) -> str:
+        """B over A with its interval."""
+        return measured(self.ratio, "", self.low, self.high)
+
+    @property
+    def control_text(self) -> str:
+        """The A/A control's ratio with its interval."""
+        return measured(self.aa_ratio, "", self.aa_low, self.aa_high)
+
     def describe(self) -> str:
-        """Say the whole comparison in one line, fit for a terminal."""
-        control = (
-            "no A/A control"
-            if self.aa_ratio is None
-            else f"A/A control {ratio_text(self.aa_ratio, self.aa_low, self.aa_high)}"
-        )
-        ratio = ratio_text(self.ratio, self.low, self.high)
-        return f"{self.verdict}: B/A {ratio}, {control}; {self.reason}"
+        """The whole comparison in one line, for a terminal."""
+        control = "no A/A control" if self.aa_ratio is None else f"A/A control {self.control_text}"
+        return f"{self.verdict}: B/A {self.ratio_text}, {control}; {self.reason}"
 
     def _repr_html_(self) -> str:
-        rows = {
-            "verdict": str(self.verdict),
-            f"B/A ({self.confidence:.0%} interval)": ratio_text(self.ratio, self.low, self.high),
-            "A/A control": ratio_text(self.aa_ratio, self.aa_low, self.aa_high),
-            "pairs of blocks": str(self.blocks),
-            "why": self.reason,
-        }
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
-            for name, text in rows.items()
+        return facts_html(
+            {
+                "verdict": self.verdict,
+                f"B/A ({self.confidence:.0%} interval)": self.ratio_text,
+                "A/A control": self.control_text,
+                "pairs of blocks": self.blocks,
+                "why": self.reason,
+            }
         )
-        return f"<table>{cells}</table>"
 
 
 class _Estimate(NamedTuple):
-    """A log ratio and its bounds, infinite where there are none."""
+    """A log ratio and its bounds; an unknown bound is infinite."""
 
     value: float
     low: float
@@ -126,10 +110,10 @@ class _Estimate(NamedTuple):
 def abba(n_blocks: int, seed: int, arms: str = "AB") -> list[str]:
     """The order in which to run n_blocks groups of arms: `["BA", "AB", "AB", "BA", …]`.
 
-    Each odd group is the reverse of the one before it, so that a steady drift cancels within the
-    two, and the first of the two is drawn at random, so that no periodic disturbance can side with
-    one arm. `arms="ABC"` carries a third arm, such as the A/A control. Raises ValueError for a
-    negative count and for arms that repeat.
+    The second group of each two is the reverse of the first, so that a steady drift cancels. The
+    first is drawn at random, so that no periodic disturbance can favour one arm. `arms="ABC"` adds
+    a third arm, such as the A/A control. Raises ValueError for a negative count and for arms that
+    repeat.
     """
     if n_blocks < 0:
         raise ValueError(f"The number of blocks must not be negative, and is {n_blocks}.")
@@ -153,23 +137,22 @@ def compare_blocks(
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 2000,
-    statistic: Statistic = "median",
 ) -> Comparison:
     """B against A from blocks that ran side by side: block i of each arm is one pair.
 
-    A block is one figure, or raw samples that `statistic` reduces to one. `direction` says whether
-    a "higher" (tasks/s) or a "lower" (seconds) figure is the better. `aa_blocks` is a second run
-    of A beside each pair. The verdict is
+    A block is one figure, or raw samples whose median counts. `direction` says whether "higher"
+    (tasks/s) or "lower" (seconds) figures are better. `aa_blocks` is a second run of A beside each
+    pair. The verdict is
 
     * inconclusive with fewer than four pairs, or when the A/A control finds A different from
-      itself (its interval leaves out 1 and is not within the band);
+      itself (its interval excludes 1 and is not within the band);
     * same when the whole interval lies within 1 ± `same_band` (a ratio, both ways);
-    * faster or slower when the interval leaves out 1 by more than the A/A ratio is off 1 (without
-      a control: by more than the band), and the ratio itself is outside of the band;
+    * faster or slower when the interval is further from 1 than the A/A ratio (without a control:
+      than the band), and the ratio itself is outside the band;
     * inconclusive otherwise. `reason` says why, in each case.
 
     Raises ValueError for arms of different length, figures that are not finite and above 0, and
-    options out of range. See `_mean_log_ratio` for the interval and why it is this one.
+    options out of range. `_mean_log_ratio` describes the interval and why it was chosen.
     """
     check_confidence(confidence)
     if direction not in ("higher", "lower"):
@@ -177,12 +160,11 @@ def compare_blocks(
     if not 0 <= same_band <= 1:
         raise ValueError(f"same_band must be in 0..1, not {same_band:g}.")
     rng = random.Random(seed)
-    ratio = _mean_log_ratio(
-        _log_ratios(a_blocks, b_blocks, "b_blocks", statistic), confidence, resamples, rng
-    )
+    logs = _log_ratios(a_blocks, b_blocks, "b_blocks")
+    ratio = _mean_log_ratio(logs, confidence, resamples, rng)
     control = None
     if aa_blocks is not None:
-        logs = _log_ratios(a_blocks, aa_blocks, "aa_blocks", statistic)
+        logs = _log_ratios(a_blocks, aa_blocks, "aa_blocks")
         control = _mean_log_ratio(logs, confidence, resamples, rng)
     verdict, reason = _judge(ratio, control, len(a_blocks), math.log1p(same_band), direction)
     return Comparison(
@@ -241,15 +223,15 @@ def _mean_log_ratio(
     From eight pairs on, a 20 % trimmed mean with the error of K. Yuen (Biometrika 61, 1974) and a
     critical value bootstrapped over the pairs: each resample gives every pair's deviation a random
     sign (the wild bootstrap of R. Liu, Annals of Statistics 16, 1988), which is what drawing the
-    order of a pair at random does to drift. Student's value is the least it may be, and the only
-    one below eight pairs, where there is nothing to trim and too little to resample.
+    order of a pair at random does to drift. The critical value is at least Student's, and is
+    Student's below eight pairs, where there is nothing to trim and too little to resample.
 
     Chosen by simulation: at least 1,500 comparisons each of 4 to 24 pairs, under a trend, a
     sinusoid and none, two or four jumps of 26 %, at 95 %. Differences claimed where there was none:
     percentile bootstrap over pairs 8 to 22 %, its equal-tailed studentised form up to 10 %,
     Student's t 2 to 6 %, this 3 to 6 %. A 10 % shift seen with 12 pairs and four jumps: Student's
-    t 77 %, drawing pairs with replacement 94 % (and no bound at all once a few pairs are equal),
-    this 97 %.
+    t 77 %, drawing pairs with replacement 94 % (with no bound once a few pairs are equal), this
+    97 %.
     """
     if len(logs) < 2:
         return _Estimate(logs[0] if logs else math.nan, -math.inf, math.inf, "too few blocks")
@@ -274,7 +256,7 @@ def _wild_critical_value(
         signs = rng.getrandbits(len(deviations))
         flipped = [x if signs >> i & 1 else -x for i, x in enumerate(deviations)]
         mean, error = _trimmed_mean(flipped, cut)
-        # Deviations of one size, flipped to one side, have no spread to judge their mean by.
+        # Equal deviations on one side have no spread to judge their mean by.
         if error > abs(mean) * 1e-9:
             scores.append(abs(mean) / error)
     scores.sort()
@@ -282,7 +264,7 @@ def _wild_critical_value(
 
 
 def _trimmed_mean(logs: list[float], cut: int) -> tuple[float, float]:
-    """The mean without the `cut` least and largest, and its standard error."""
+    """The mean without the `cut` smallest and largest, and its standard error."""
     ordered = sorted(logs)
     count = len(ordered)
     kept = ordered[cut : count - cut]
@@ -291,26 +273,22 @@ def _trimmed_mean(logs: list[float], cut: int) -> tuple[float, float]:
     return fmean(kept), stdev(clipped) * math.sqrt((count - 1) / share)
 
 
-def _log_ratios(
-    below: Sequence[Block], above: Sequence[Block], name: str, statistic: Statistic
-) -> list[float]:
+def _log_ratios(below: Sequence[Block], above: Sequence[Block], name: str) -> list[float]:
     if len(below) != len(above):
         raise ValueError(
             f"a_blocks has {len(below)} blocks and {name} {len(above)}: they must pair up."
         )
-    function = statistic_function(statistic)
     return [
-        math.log(_block_figure(b, f"{name}[{i}]", function))
-        - math.log(_block_figure(a, f"a_blocks[{i}]", function))
+        math.log(_block_figure(b, f"{name}[{i}]")) - math.log(_block_figure(a, f"a_blocks[{i}]"))
         for i, (a, b) in enumerate(zip(below, above, strict=True))
     ]
 
 
-def _block_figure(block: Block, name: str, function: Callable[[Sequence[float]], float]) -> float:
+def _block_figure(block: Block, name: str) -> float:
     if not isinstance(block, int | float):
         if len(block) == 0:
             raise ValueError(f"{name} has no samples.")
-        figure = function(sorted_finite(block))
+        figure = median(sorted_finite(block))
     else:
         figure = block
     if not (math.isfinite(figure) and figure > 0):
@@ -319,14 +297,5 @@ def _block_figure(block: Block, name: str, function: Callable[[Sequence[float]],
 
 
 def _exp(log: float) -> float | None:
-    """The ratio of a log ratio; None where it is unbounded or larger than a float may be."""
+    """The ratio of a log ratio; None where it is unbounded or too large for a float."""
     return math.exp(log) if math.isfinite(log) and log < 700 else None
-
-
-def ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
-    """A ratio with its interval, as every comparison writes it."""
-    if ratio is None:
-        return "unknown"
-    if low is None or high is None:
-        return f"{ratio:.3f} (no interval)"
-    return f"{ratio:.3f} ({low:.3f} to {high:.3f})"

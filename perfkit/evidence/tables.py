@@ -1,18 +1,46 @@
-"""Rows as a DataFrame or as a table of HTML, the same for every result."""
+"""Rows as a DataFrame or an HTML table, the same for every result."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from perfkit.evidence.samples import Interval
+from perfkit.evidence.text import UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class ResultTable(Generic[Row]):
+    """Rows with names: dataclasses, whose field `key` is the name."""
+
+    key: ClassVar[str] = "name"
+
+    rows: tuple[Row, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def of(self, name: str) -> Row:
+        """The row of this name; raises KeyError, which lists the names."""
+        known = {getattr(row, self.key): row for row in self.rows}
+        if name not in known:
+            raise KeyError(f"no {name!r} in this table; there are {', '.join(known)}")
+        return known[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame with every field that a row's repr shows: raw samples stay out."""
+        first = fields_of(self.rows[0]) if self.rows else ()  # type: ignore[arg-type]
+        return data_frame(self.rows, [field.name for field in first if field.repr])
 
 
 def data_frame(rows: Iterable[object], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -48,17 +76,14 @@ def _flat(row: Mapping[str, object]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, Interval):
-            flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+            flat |= value.columns(name)
         else:
             flat[name] = value
     return flat
 
 
 def html_table(
-    caption: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    notes: Iterable[str] = (),
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
 ) -> str:
     """A table for a notebook, with every text in it escaped and each note a line below it.
 
@@ -83,6 +108,16 @@ def html_table(
 def html_list(lines: Iterable[str]) -> str:
     """A list for a notebook, with every line escaped."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def facts_html(facts: Mapping[str, object]) -> str:
+    """Facts for a notebook, a name and a value to a line; None is unknown."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        f"<td>{escape(UNKNOWN if value is None else str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    return f"<table>{rows}</table>"
 
 
 def mib_text(size_bytes: int | None, sign: str = "-") -> str:

@@ -1,7 +1,6 @@
-"""The bare brokers as their client sees them: start one in a with block, put it under load.
+"""The clients of the bare brokers: start one in a with block and put it under load.
 
-Each way to load one gives back when it was done and what came of it, and leaves the proof that it
-was right to the caller, after the clock has stopped.
+Each way to load one checks its results after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import tempfile
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -27,16 +26,16 @@ READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 #: A lost message must end a measurement, not hang it.
 ANSWER_TIMEOUT_MS = 30_000
-#: How many frames of tasks a client has on the way: as many tasks as the cluster's map has.
+#: Frames that a client has in flight: as many tasks as the cluster's map has.
 FRAMES_IN_FLIGHT = 655
-#: How many frames or messages a worker holds, so that it never waits for the next.
+#: Frames or messages that a worker holds, so that it never waits for the next.
 FRAMES_HELD, MESSAGES_HELD = 4, 64
 
 
 class Bare:
-    """A bare broker's processes and a socket to it, for as long as a with block lasts.
+    """A bare broker's processes and a socket to it, during a with block.
 
-    Raises ClusterError, with what the child wrote, when a process does not come up.
+    Raises ClusterError with the child's output if a process does not come up.
     """
 
     kind: int = zmq.DEALER
@@ -52,44 +51,35 @@ class Bare:
         return [process.pid for process in self.processes]
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="bare-")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._until_s = time.monotonic() + READY_TIMEOUT_S
-        try:
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bare-")))
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            stack.callback(context.destroy, linger=0)
+            stack.callback(self._stop_processes)
+            self._until_s = time.monotonic() + READY_TIMEOUT_S
             endpoint = self._start(*self._first)
             for role, options in self._others:
                 self._start(role, ("--endpoint", endpoint, *options))
-            self._socket: zmq.Socket[bytes] = self._context.socket(self.kind)
+            self._socket: zmq.Socket[bytes] = context.socket(self.kind)
             self._socket.set_hwm(0)
             self._socket.linger = 0
             self._socket.connect(endpoint)
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
-        except BaseException:
-            self.stop()
-            raise
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
-    def stop(self) -> None:
-        """End every process and give back every descriptor."""
+    def _stop_processes(self) -> None:
         until_s = time.monotonic() + STOP_TIMEOUT_S
         for process in reversed(self.processes):
             process.stop(until_s)
-        self._context.destroy(linger=0)
-        self._folder.cleanup()
 
     def _start(self, role: str, options: Sequence[str]) -> str:
-        module = "perfkit.bench.bare"
         name = f"{role}-{len(self.processes)}"
-        process = Process(name, module, [role, *options], Path(self._folder.name))
+        process = Process(name, "perfkit.bench.bare.processes", [role, *options], self._folder)
         self.processes.append(process)
         return process.announcement(self._until_s)["endpoint"]
 
@@ -101,14 +91,14 @@ class Bare:
 
 
 class PackedBroker(Bare):
-    """A hundred tasks to a frame, each entered in a table and a priority bucket by itself."""
+    """A hundred tasks to a frame; the broker enters each in a table and a priority bucket."""
 
     def __init__(self, workers: int) -> None:
         super().__init__("packed-broker")
         self._others = [("packed-worker", ("--credit", str(FRAMES_HELD)))] * workers
 
     def map_s(self, work: Work) -> float:
-        """The seconds until every task's result was here; they are checked after that."""
+        """Seconds until every result was here; they are checked afterwards."""
         socket, payloads, total = self._socket, work.payloads, len(work)
         found: dict[int, bytes] = {}
         started = 0
@@ -128,10 +118,10 @@ class PackedBroker(Bare):
 
 
 class Forwarder(Bare):
-    """One task to a message, each sent on to the worker that was free first.
+    """One task to a message, forwarded to the worker that was free first.
 
     With ``uncopied`` no process copies a payload, which pays for large ones. A worker holds
-    ``messages_held``; if that is one, nobody looks for a second message after a wake-up.
+    ``messages_held`` messages; with one, no process looks for a second message after a wake-up.
     """
 
     def __init__(
@@ -145,9 +135,9 @@ class Forwarder(Bare):
         self._copy = not uncopied
 
     def stream_s(self, work: Work, in_flight: int) -> float:
-        """The seconds until every echo was back, so many in flight; they are checked after that.
+        """Seconds until every echo was back; they are checked afterwards.
 
-        Echoes of two workers overtake each other; the number at their front says which they are.
+        Echoes of two workers overtake each other, so they are sorted by the number at their front.
         """
         socket, payloads, total, copy = self._socket, work.payloads, len(work), self._copy
         found: list[Any] = []
@@ -168,7 +158,7 @@ class Forwarder(Bare):
         return took_s
 
     def one_by_one_ms(self, work: Work) -> list[float]:
-        """The latency of each echo in ms, each sent when the one before it is back."""
+        """The latency of each echo in ms, with one in flight."""
         socket = self._socket
         took_ms: list[float] = []
         found: list[bytes] = []
@@ -183,7 +173,7 @@ class Forwarder(Bare):
 
 
 class RawLink(Bare):
-    """Two processes, one hop, nothing copied: as fast as payloads go from one to the other."""
+    """Two processes and one hop without copies: the fastest way for payloads."""
 
     kind = zmq.PAIR
 
@@ -191,7 +181,7 @@ class RawLink(Bare):
         super().__init__("sink")
 
     def send_s(self, work: Work) -> float:
-        """The seconds until the last payload was there, each checked by its sum after that."""
+        """Seconds until the last payload had arrived; their checksums are compared afterwards."""
         socket = self._socket
         began_s = time.perf_counter()
         socket.send(b"%d" % len(work))

@@ -1,7 +1,7 @@
-"""What the packed broker and its peers say to each other: many tasks in one frame of MessagePack.
+"""Messages between the packed broker and its peers: many tasks in one MessagePack frame.
 
-Payloads are inline, since frames and sends cost and bytes hardly do. Everything is typed, so that
-a decoder checks what it reads, as the cluster's does.
+Payloads are inline, because frames and sends cost more than bytes. Everything is typed, so that a
+decoder checks what it reads, as the cluster's does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TypeAlias
 
 import msgspec
 
-#: How many tasks a client packs into a frame, and a broker into one for a worker.
+#: Tasks in a frame, from a client to the broker and from the broker to a worker.
 TASKS_PER_FRAME = 100
 
 #: The client's own number of a task, its priority, its kind and its payload.
 Task: TypeAlias = tuple[int, int, str, bytes]
 #: The broker's number of a task, its kind and its payload.
 Job: TypeAlias = tuple[int, str, bytes]
-#: A task's number, the client's or the broker's, and its result.
+#: A task's number (the client's or the broker's) and its result.
 Outcome: TypeAlias = tuple[int, bytes]
 
 pack = msgspec.msgpack.Encoder().encode

@@ -1,9 +1,8 @@
-"""The processes of the bare brokers, each a loop as short as its job allows.
+"""The processes of the bare brokers: ``python -m perfkit.bench.bare.processes ROLE``.
 
-All wait in a poller and then read whatever has arrived, which is what a broker that has anything
-else to attend to must do as well. A process ends with its standard input, like the cluster's, and
-without ceremony: there is nothing to put in order. Garbage collection is off, because nothing here
-makes a cycle.
+Each is a loop as short as its job allows. It waits in a poller and then reads everything that has
+arrived, as a broker with other duties must. It ends with its standard input, like the cluster's
+processes, and without cleaning up. Garbage collection is off, because nothing here makes a cycle.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from perfkit.bench.bare.packing import (
 Socket = zmq.Socket[bytes]
 
 PRIORITIES = 4
-#: How many messages a busy process reads before it waits again, and what it hands on in one go.
+#: Messages that a busy process reads before it waits again.
 DRAIN = 64
 ANYWHERE = "tcp://127.0.0.1:*"
-#: What a worker sends once for each message that it may hold: free again, and no result with it.
+#: A worker sends this once for each message that it may hold: it is free, without a result.
 NOTHING = b""
 
 
 def open_socket(kind: int) -> Socket:
-    """A socket without bounds: whoever drives it keeps a window."""
+    """A socket without bounds: the client keeps a window."""
     made: Socket = zmq.Context.instance().socket(kind)
     made.set_hwm(0)
     made.linger = 0
@@ -50,7 +49,7 @@ def open_socket(kind: int) -> Socket:
 
 
 def listen(kind: int) -> Socket:
-    """A socket at a free port of this machine, announced to whoever started this process."""
+    """A socket at a free port of this machine, announced to the parent process."""
     made = open_socket(kind)
     made.bind(ANYWHERE)
     announce(endpoint=made.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
@@ -58,15 +57,15 @@ def listen(kind: int) -> Socket:
 
 
 def waiting_for(socket: Socket) -> Callable[[], object]:
-    """What returns when a socket can be read; made once, because making a poller takes time."""
+    """A function that returns when a socket can be read; making its poller takes time."""
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     return poller.poll
 
 
 def packed_broker() -> None:
-    """Enter every task one by one in a table and a priority bucket, hand them out in batches to
-    the worker that was free first, and forward results, packed, to the clients they belong to.
+    """Enter every task in a table and a priority bucket, hand batches to the worker that was free
+    first, and forward packed results to their clients.
     """
     router = listen(zmq.ROUTER)
     receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
@@ -94,7 +93,7 @@ def packed_broker() -> None:
                         table[number] = (sender, task)
                         buckets[priority].append((number, kind, payload))
                         number += 1
-                # A worker that has become free waits for nothing else that may have arrived.
+                # Inside the loop: a free worker must not wait for the rest of the messages.
                 while free and any(buckets):
                     send(free.popleft(), MORE)
                     send(pack(next_jobs(buckets)), NOW)
@@ -106,7 +105,7 @@ def packed_broker() -> None:
 
 
 def next_jobs(buckets: Sequence[deque[Job]]) -> list[Job]:
-    """A frame's worth of jobs, the most urgent first."""
+    """The jobs of the next frame, the most urgent first."""
     jobs: list[Job] = []
     for bucket in buckets:
         take = bucket.popleft
@@ -117,7 +116,7 @@ def next_jobs(buckets: Sequence[deque[Job]]) -> list[Job]:
 
 
 def packed_worker(endpoint: str, credit: int) -> None:
-    """Give every payload of a batch back."""
+    """Echo every payload of a batch."""
     dealer = join(endpoint, credit)
     receive, send, wait = dealer.recv, dealer.send, waiting_for(dealer)
     while True:
@@ -126,11 +125,11 @@ def packed_worker(endpoint: str, credit: int) -> None:
 
 
 def forwarder(copy: bool, drain: int) -> None:
-    """Send each message on to the worker that was free first, and each result to its client.
+    """Forward each message to the worker that was free first, and each result to its client.
 
-    A client's message is [client, payload], a worker's [worker, client, payload]. With ``copy``
-    off payloads are passed on as the library holds them, for large ones. After a wake-up it reads
-    at most ``drain`` messages: to look for a second one costs time where there is never one.
+    A client's message is [client, payload], a worker's [worker, client, payload]. Without ``copy``
+    payloads are forwarded as the library holds them, which pays for large ones. It reads at most
+    ``drain`` messages per wake-up: looking for a second one that never comes costs time.
     """
     router = listen(zmq.ROUTER)
     receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
@@ -162,7 +161,7 @@ def forwarder(copy: bool, drain: int) -> None:
 
 
 def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
-    """Give each payload back."""
+    """Echo each payload."""
     dealer = join(endpoint, credit, NOTHING)
     receive, send, wait = dealer.recv_multipart, dealer.send, waiting_for(dealer)
     while True:
@@ -177,7 +176,7 @@ def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
 
 
 def join(endpoint: str, credit: int, *address: bytes) -> Socket:
-    """Connect to a broker and tell it how many messages may be here at once."""
+    """Connect to a broker and grant it this many messages."""
     dealer = open_socket(zmq.DEALER)
     dealer.connect(endpoint)
     for _ in range(credit):
@@ -187,7 +186,7 @@ def join(endpoint: str, credit: int, *address: bytes) -> Socket:
 
 
 def sink() -> None:
-    """Take in as many messages as is announced, say when the last is there, then what they were."""
+    """Receive the announced number of messages, report the last one, then send their checksums."""
     pair = listen(zmq.PAIR)
     while True:
         count = int(pair.recv())
@@ -198,8 +197,18 @@ def sink() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one role until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m perfkit.bench.bare", description=__doc__)
-    roles = "packed-broker packed-worker forwarder echo-worker sink".split()
+    parser = argparse.ArgumentParser(
+        prog="python -m perfkit.bench.bare.processes", description=__doc__
+    )
+    roles: dict[str, Callable[[argparse.Namespace], None]] = {
+        "packed-broker": lambda args: packed_broker(),
+        "packed-worker": lambda args: packed_worker(args.endpoint, args.credit),
+        "forwarder": lambda args: forwarder(not args.uncopied, args.drain),
+        "echo-worker": lambda args: echo_worker(
+            args.endpoint, args.credit, not args.uncopied, args.drain
+        ),
+        "sink": lambda args: sink(),
+    }
     parser.add_argument("role", choices=roles)
     parser.add_argument("--endpoint", default="", help="where a worker's broker listens")
     parser.add_argument("--credit", type=int, default=1, help="messages a worker may hold")
@@ -208,13 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     stop_with_parent(lambda: os._exit(0))
     gc.disable()
-    if args.role == "packed-broker":
-        packed_broker()
-    elif args.role == "packed-worker":
-        packed_worker(args.endpoint, args.credit)
-    elif args.role == "forwarder":
-        forwarder(not args.uncopied, args.drain)
-    elif args.role == "echo-worker":
-        echo_worker(args.endpoint, args.credit, not args.uncopied, args.drain)
-    else:
-        sink()
+    roles[args.role](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,17 @@
-"""How often a tensor is copied between the program that submits it and the array a model sees.
+"""How often a tensor is copied between the submitting program and the array a model sees.
 
-A client, a coordinator and a worker run as they are, as threads of one process, and their codec is
-wrapped: it notes where the tensor's numbers lie before and after each message that carries them is
-encoded or decoded. Another address is a copy. What a socket does cannot be seen that way, but it
-can be said: a frame that is sent copied is copied once by ZeroMQ, one that is received copied once
-more, and what arrives is written to new memory in any case, for it comes from another process.
-Nothing of this depends on the machine's mood. A copy that a library makes and drops within a step
-is not seen.
+A client, a coordinator and a worker run as threads of one process, and their codec is wrapped: it
+notes the address of the tensor's numbers before and after each message is encoded or decoded.
+Another address is a copy. Copies inside sockets follow from their settings: ZeroMQ copies a frame
+that is sent copied once, one that is received copied once more, and the bytes of another process
+always go to new memory. A copy that a library makes and drops within a step is not seen.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -26,13 +24,14 @@ from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.evidence.tables import data_frame, html_table, mib_text
+from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TENSOR_BYTES = 16 << 20
-#: The first numbers of the tensor, random: by them it is found in whatever it travels in.
+#: The tensor's first numbers are random and identify it in any buffer.
 MARK_BYTES = 64
 KIND = "tensor"
 PATIENCE_S = 30.0
@@ -41,7 +40,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class CopyStep:
-    """A step of a tensor's way: in which role, and how many copies it made."""
+    """A step of a tensor's way: its role, and the copies it made."""
 
     role: str
     step: str
@@ -58,7 +57,7 @@ class CopyTrail:
 
     @property
     def copies(self) -> int:
-        """All of them, the two that crossing into another process takes included."""
+        """All copies, including two for crossing into other processes."""
         return sum(step.copies for step in self.steps)
 
     def of(self, role: str) -> int:
@@ -67,12 +66,11 @@ class CopyTrail:
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each step."""
-        columns = list(CopyStep.__dataclass_fields__)
-        return data_frame([asdict(step) for step in self.steps], columns)
+        return data_frame(self.steps)
 
     def _repr_html_(self) -> str:
         return html_table(
-            f"{self.copies} copies of a tensor of {mib_text(self.tensor_bytes)}, spec {self.spec}",
+            f"{self.copies} copies of a tensor of {size(self.tensor_bytes)}, spec {self.spec}",
             ("where", "step", "copies"),
             [(it.role, it.step, str(it.copies)) for it in self.steps],
         )
@@ -81,10 +79,10 @@ class CopyTrail:
 def count_copies(
     spec: ClusterSpec, tensor_bytes: int = TENSOR_BYTES, *, as_view: bool = False
 ) -> CopyTrail:
-    """Send one float32 tensor of so many bytes through a cluster of this spec.
+    """Send one float32 tensor through a cluster of this spec.
 
-    `as_view` hands a memoryview of the packed tensor to `submit` instead of bytes. Raises
-    ExperimentError if the tensor does not arrive, WrongResult if it arrives as another.
+    With `as_view`, `submit` gets a memoryview of the packed tensor instead of bytes. Raises
+    ExperimentError if the tensor does not arrive, WrongResult if another one arrives.
     """
     import numpy as np
 
@@ -106,7 +104,7 @@ def count_copies(
 
 
 def _send(spec: ClusterSpec, payload: Any, seen: list[Any]) -> None:
-    """One task through a cluster of threads; what its handler got is appended to ``seen``."""
+    """Send one task through a cluster of threads; its handler appends its argument to ``seen``."""
     traced = msgspec.structs.replace(spec, codec=f"{__name__}:{TracingCodec.__name__}")
     handlers = Handlers()
 
@@ -129,7 +127,7 @@ def _send(spec: ClusterSpec, payload: Any, seen: list[Any]) -> None:
 
 @dataclass
 class _Way:
-    """Where the numbers were, step by step, and whether a received frame was copied."""
+    """The address of the numbers, step by step, and whether a received frame was copied."""
 
     spec: ClusterSpec
     mark: bytes
@@ -137,7 +135,7 @@ class _Way:
     copied_in: dict[str, bool] = field(default_factory=dict)
 
     def note(self, step: str, buffers: Iterable[Any]) -> None:
-        """Look the numbers up; the first time counts, should a message be repeated."""
+        """Note the numbers' address; if a message is repeated, the first counts."""
         import numpy as np
 
         for buffer in buffers:
@@ -148,7 +146,7 @@ class _Way:
                 self.copied_in.setdefault(step, isinstance(buffer, bytes))
 
     def steps(self, array: Any) -> Iterable[CopyStep]:
-        """What each step did to where the numbers are."""
+        """Whether each step moved the numbers."""
         at = self.places
         yield CopyStep("client", "pack_tensor", int(at["packed"] != array.ctypes.data))
         yield CopyStep("client", "submit", int(at["submitted"] != at["packed"]))
@@ -169,9 +167,9 @@ class _Way:
 
 
 class TracingCodec:
-    """The codec of the spec under study, with notes of where the tensor is; see `count_copies`."""
+    """The codec of the spec under study, which notes where the tensor is; see `count_copies`."""
 
-    #: what the instances write to: the cluster makes them by name
+    #: Shared by all instances, because the cluster makes them by name.
     way: ClassVar[_Way]
 
     def __init__(self, message_bytes: int) -> None:

@@ -1,30 +1,24 @@
-"""What one task costs a coordinator in things that can be counted, for specs side by side.
+"""Counts per task of a coordinator, for specs side by side.
 
-Counts say which of two designs does less, whatever the machine was busy with. Messages, bytes and
-allocations are those of the gate (`per_task`) and exact; system calls are counted from
-outside of the living process, and how many there are depends a little on which messages happen to
-be there at one time.
+Counts say which of two designs does less, on a busy machine too. Messages, bytes and allocations
+are those of the gate and exact. System calls are counted from outside the living process; their
+number depends a little on which messages arrive together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
+from perfkit.bench.counts.gate import PYTHON, count_afresh
 from perfkit.bench.counts.lockstep import LOADS
-from perfkit.bench.counts.per_task import (
-    COUNTED_SPECS,
-    PYTHON,
-    Table,
-    count_afresh,
-    count_per_task,
-    count_specs,
-    traffic_of,
-)
+from perfkit.bench.counts.per_task import COUNTED_SPECS, CountTable, count_per_task, count_specs
 from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s
 from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import quantity
 from perfkit.profile.system_calls import SystemCalls, count_system_calls
 
 ALLOCATIONS, SYSTEM_CALLS = "allocations_per_task", "system_calls_per_task"
@@ -35,16 +29,16 @@ STREAM = "stream"
 class Costs:
     """Counts per task by spec, load and counter, and by spec the system calls of a map.
 
-    A counter that is not there was not counted; `reasons` says why, by counter.
+    `reasons` says, by counter, why one was not counted.
     """
 
-    counts: Table
+    counts: CountTable
     system_calls: Mapping[str, SystemCalls]
     tasks: int
     reasons: Mapping[str, str]
 
     def of(self, spec: str, counter: str, load: str = STREAM) -> float | None:
-        """One count; None where nobody counted."""
+        """One count; None if it was not counted."""
         if counter != SYSTEM_CALLS:
             return self.counts[spec][load].get(counter)
         total = self.system_calls[spec].total
@@ -58,7 +52,7 @@ class Costs:
         rows = [
             (
                 name.removesuffix("_per_task").replace("_", " "),
-                *(_text(self.of(spec, name, load)) for spec, load in columns),
+                *(quantity(self.of(spec, name, load)) for spec, load in columns),
             )
             for name in (*counters, *(ALLOCATIONS,) * (ALLOCATIONS not in counters), SYSTEM_CALLS)
         ]
@@ -77,18 +71,19 @@ class Costs:
 
 
 def measure_costs(*, workers: int = 2, tasks: int = 2_000, seed: int = 0) -> Costs:
-    """The counts of COUNTED_SPECS, and the system calls of a map of so many checked tasks.
+    """The counts of COUNTED_SPECS, and the system calls of a map of `tasks` checked tasks.
 
-    What cannot be counted here (no memray, no strace, or the kernel refuses it) is left out, with
-    the reason.
+    Without memray or strace, or if the kernel refuses, a count is missing and has a reason.
     """
     reasons = {}
     try:
         afresh = count_afresh()
-        counts = _merged(afresh.everywhere, afresh.by_python[PYTHON].counts)
+        counts, allocations = afresh.everywhere, afresh.by_python[PYTHON].counts
+        for spec, load in product(counts, LOADS):
+            counts[spec][load] |= allocations.get(spec, {}).get(load, {})
     except ExperimentError as error:
         reasons[ALLOCATIONS] = str(error)
-        counts = traffic_of(count_specs())
+        counts = count_specs()
     work = echo_work(tasks, seed)
     calls = {spec.name: _system_calls(spec, workers, work) for spec in COUNTED_SPECS}
     for found in calls.values():
@@ -100,23 +95,10 @@ def measure_costs(*, workers: int = 2, tasks: int = 2_000, seed: int = 0) -> Cos
 def messages_per_task(spec: ClusterSpec) -> float:
     """Messages in and out of the coordinator for a task of a stream; exact."""
     counts = count_per_task(spec, STREAM)
-    return counts.messages_in_per_task + counts.messages_out_per_task
-
-
-def _merged(first: Table, second: Table) -> Table:
-    return {
-        spec: {load: {**found, **second.get(spec, {}).get(load, {})} for load, found in row.items()}
-        for spec, row in first.items()
-    }
+    return counts["messages_in_per_task"] + counts["messages_out_per_task"]
 
 
 def _system_calls(spec: ClusterSpec, workers: int, work: Work) -> SystemCalls:
     with LocalCluster(workers, spec) as local, local.client() as client:
         map_s(client, work)
         return count_system_calls(local.coordinator_pid, lambda: map_s(client, work))
-
-
-def _text(count: float | None) -> str:
-    if count is None:
-        return "unknown"
-    return f"{count:,.3g}" if count < 1_000 else f"{count:,.0f}"

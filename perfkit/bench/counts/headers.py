@@ -1,8 +1,7 @@
-"""What a spec's codec costs a task on each hop, without the sockets.
+"""What a spec's codec costs a task on each hop, without sockets.
 
-A task crosses the wire four times: submitted, assigned, finished, delivered. Each time it is
-written by one side and read by the other, and the message that carries it carries as many others as
-the spec lets it.
+A task crosses the wire four times: submitted, assigned, finished, delivered. Each time one side
+encodes it and the other decodes it, in a message with as many other tasks as the spec allows.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from perfkit.bench.bare.packing import TASKS_PER_FRAME, pack, unpack_jobs
 from perfkit.bench.workloads.load import Work, WrongResult
 
 HOPS = 4
-#: A lease that is large holds about so many tasks that take no time.
+#: About the size of a large lease of tasks that take no time.
 LEASE_TASKS = 1_000
 
 
 def codec_us(spec: ClusterSpec, work: Work) -> float:
     """Microseconds to encode and decode one task for one hop, with the spec's codec.
 
-    The mean over four hops of all of the work, in messages of the spec's burst, at most a lease.
-    Raises WrongResult when what is read is not what was written.
+    The mean over four hops of all the work, in messages of the spec's burst, at most a lease.
+    Raises WrongResult if a message is decoded to something else.
     """
     codec: Codec = load_part(spec.codec)()
     per_message = min(spec.burst, LEASE_TASKS)
@@ -50,7 +49,7 @@ def codec_us(spec: ClusterSpec, work: Work) -> float:
 
 
 def packing_us(work: Work) -> float:
-    """The same for the bare packed broker's messages: what msgspec alone takes."""
+    """The same for the bare packed broker's messages: the cost of msgspec alone."""
     took_s = 0.0
     for start in range(0, len(work), TASKS_PER_FRAME):
         column = work.payloads[start : start + TASKS_PER_FRAME]

@@ -1,7 +1,7 @@
-"""The coordinator's core and a spec's codec line by line, while real messages go through them.
+"""The coordinator's core and a spec's codec line by line, while real messages pass through them.
 
-line_profiler sits in the process it looks at, so the cluster is the one in lockstep: the real
-coordinator, whole turns of it, without sockets. Every result is checked before a line counts.
+line_profiler runs in the process it looks at, so the cluster is the one in lockstep: whole turns of
+the real coordinator, without sockets. Every result is checked before a line counts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from perfkit.bench.counts.lockstep import Load, Lockstep, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
 from perfkit.profile.line_times import LineTimes, line_times
 
-#: What does a codec's work may be a method of it or a function beside it.
+#: A codec's work is in its methods or in functions beside it.
 CODEC_FUNCTIONS = ("encode", "events", "actions", "_pack", "_unpack", "_is_inline")
 
 
 def hot_lines(spec: ClusterSpec, *, tasks: int = 4_000, seed: int = 0) -> LineTimes:
-    """The functions of the spec's core and codec that every task goes through, line by line.
+    """The functions of the spec's core and codec that every task passes through, line by line.
 
-    The codec's lines are those of both sides of each hop. A first round does not count. Raises
-    WrongResult for a wrong result, and LineProfilerMissing.
+    The codec's lines are those of both sides of each hop, after a warm-up round. Raises WrongResult
+    for a wrong result, and LineProfilerMissing.
     """
     work = echo_work(tasks, seed)
     load = Load(tasks=tasks, run_tasks=tasks, runs_in_flight=tasks)
@@ -34,7 +34,7 @@ def hot_lines(spec: ClusterSpec, *, tasks: int = 4_000, seed: int = 0) -> LineTi
 
 
 def hot_functions(spec: ClusterSpec) -> list[Callable[..., Any]]:
-    """The core's functions that every lease goes through, and the codec's."""
+    """The core's functions that every lease passes through, and the codec's."""
     codec = type(load_codec(spec))
     beside = vars(sys.modules[codec.__module__])
     found = [getattr(codec, name, beside.get(name)) for name in CODEC_FUNCTIONS]

@@ -1,8 +1,8 @@
-"""Where the bytes of tasks that wait are: which lines made them, and what types they are.
+"""The memory of waiting tasks: which lines allocate it, and which types it consists of.
 
-RSS says how much a coordinator holds, not for what. Here the real coordinator, turned by hand in
-this process, takes in runs and keeps them: tracemalloc names the lines, and a walk from its
-scheduler counts every object that was not there before, once.
+RSS says how much a coordinator holds, not what for. Here the real coordinator, turned by hand in
+this process, queues runs: tracemalloc names the lines, and a walk from its scheduler counts every
+new object once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.counts.lockstep import Letters, Load, SteppedClient, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.tables import html_table
+from perfkit.evidence.text import quantity
 from perfkit.profile.memory import AllocationLine, track_memory
 
 TYPES_SHOWN = 10
@@ -25,7 +27,7 @@ TYPES_SHOWN = 10
 
 @dataclass(frozen=True)
 class TypeUse:
-    """How many objects of a type are held more than before, and their bytes by sys.getsizeof."""
+    """The additional objects of a type, and their bytes by sys.getsizeof."""
 
     type: str
     objects: int
@@ -34,7 +36,7 @@ class TypeUse:
 
 @dataclass(frozen=True)
 class QueuedBytes:
-    """What a coordinator holds for `tasks` that wait, by line of code and by type."""
+    """What a coordinator holds for `tasks` waiting tasks, by line of code and by type."""
 
     spec: str
     tasks: int
@@ -44,16 +46,13 @@ class QueuedBytes:
 
     def _repr_html_(self) -> str:
         def per_task(size: float) -> str:
-            return f"{size / self.tasks:,.1f}"
+            return quantity(size / self.tasks)
 
         lines = [(f"{x.file}:{x.line}", per_task(x.growth_bytes)) for x in self.lines]
         types = [(x.type, per_task(x.size_bytes)) for x in self.types]
-        total = "unknown" if self.traced_bytes is None else per_task(self.traced_bytes)
+        total = quantity(self.traced_bytes and self.traced_bytes / self.tasks)
         blank = ("", "")
-        rows = [
-            (*(lines[at] if at < len(lines) else blank), *(types[at] if at < len(types) else blank))
-            for at in range(max(len(lines), len(types)))
-        ]
+        rows = [(*line, *kind) for line, kind in zip_longest(lines, types, fillvalue=blank)]
         return html_table(
             f"{self.spec}: {self.tasks:,} tasks of 200 B wait; {total} B each by tracemalloc",
             ("line", "B per task", "type", "B per task"),
@@ -64,7 +63,7 @@ class QueuedBytes:
 def queued_bytes(
     spec: ClusterSpec, *, tasks: int = 2_000, run_tasks: int = 1, seed: int = 0
 ) -> QueuedBytes:
-    """What waits in a coordinator that was sent `tasks` in runs of `run_tasks` and has no worker.
+    """The memory of `tasks` tasks in runs of `run_tasks` at a coordinator without a worker.
 
     A spec's burst may make the runs smaller. Raises ValueError for less than one task.
     """
@@ -93,7 +92,7 @@ def queued_bytes(
 
 
 def _reached(root: object) -> dict[int, Any]:
-    """Everything that hangs on an object, by its id; code and modules are nobody's."""
+    """Every object reached from another, by its id; code and modules are left out."""
     found: dict[int, Any] = {}
     waiting: list[Any] = [root]
     while waiting:

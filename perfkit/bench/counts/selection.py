@@ -1,7 +1,7 @@
-"""How long a policy takes to choose one of many workers, which no small cluster can show.
+"""How long a policy takes to choose one of many workers.
 
-A cluster of two hides the cost of a scan, so the workers are made up, but they are the scheduler's
-own records of workers, and the policy is the one that the coordinator of the spec would load.
+A cluster of two workers hides the cost of a scan, so the workers are made up. They are the
+scheduler's own records, and the policy is the one that the spec's coordinator would load.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KIND = "echo"
 FAMILIES = ("polaris", "vega")
 CAPACITY, CREDIT, VRAM_BYTES = 4, 8, 8 << 30
 WORKERS_MAX, CHOICES_MAX = 10_000, 1_000_000
-#: Two scores that differ in the last bit only are a tie.
+#: Scores that differ only in the last bit are a tie.
 SCORE_EPSILON = 1e-9
 
 
@@ -43,10 +43,10 @@ def measure_selection(
 ) -> Result:
     """Microseconds that the spec's policy takes to choose one of many workers, in this process.
 
-    The workers are made up, differently loaded, every other one with a card of another family, and
-    change between choices. Each choice is checked: the worker has credit and what is required, and
-    where the policy scores workers nobody eligible scores lower. Raises ExperimentError for numbers
-    out of range and requirements that nobody meets, WrongResult for a wrong choice.
+    The made-up workers differ in load, have cards of alternating families, and change between
+    choices. Each choice is checked: the worker has credit and meets the requirements, and if the
+    policy scores workers, no eligible one scores lower. Raises ExperimentError for numbers out of
+    range and for requirements that no worker meets, WrongResult for a wrong choice.
     """
     if not (1 <= workers <= WORKERS_MAX and 1 <= choices <= CHOICES_MAX):
         raise ExperimentError(
@@ -93,11 +93,7 @@ def measure_selection(
         tasks=choices,
         seed=seed,
         parameters={"policy": policy.name, "requirements": msgspec.to_builtins(requirements)},
-        counters={
-            "choice_us_p99": slow.value,
-            "choice_us_p99_low": slow.low,
-            "choice_us_p99_high": slow.high,
-        },
+        counters=slow.columns("choice_us_p99"),
     )
 
 
@@ -121,18 +117,18 @@ def _timed_choice(policy: AssignmentPolicy, needs: Needs) -> tuple[WorkerState, 
     chosen = policy.choose(needs, False)
     took_us = (time.perf_counter_ns() - began_ns) / 1e3
     if chosen is None:
-        raise WrongResult(f"policy {policy.name!r} found nobody although a worker has credit")
+        raise WrongResult(f"policy {policy.name!r} chose no worker although one has credit")
     return chosen, took_us
 
 
 def _best(
     policy: AssignmentPolicy, eligible: Sequence[WorkerState], needs: Needs
 ) -> list[WorkerState]:
-    """Those that a policy which scores workers may choose now; none when it does not score."""
+    """The workers that a scoring policy may choose now; none if it does not score."""
     score = getattr(policy, "score", None)
     if score is None:
         return []
-    # Before the choice, since a choice may change the scores.
+    # Before the choice, which may change the scores.
     scores = {worker.id: score(worker, needs) for worker in eligible if worker.free > 0}
     lowest = min(scores.values(), default=0.0) + SCORE_EPSILON
     return [worker for worker in eligible if scores.get(worker.id, math.inf) <= lowest]

@@ -1,14 +1,13 @@
 """What each idea is worth: predicted from the profile, then measured beside what it builds on.
 
 The prediction is Amdahl's: an idea that touches a share *s* of the coordinator's work and leaves a
-part *r* of it makes the whole 1 / (1 - s + s·r) times as fast. Where nothing says how much is left,
-*r* is 0 and the prediction is a ceiling. It is made before the measurement, from the baseline's
-profile and from counts, and takes the coordinator for what everybody waits for: an idea that also
-spares the clients and the workers something may beat it, one that only moves a wait will not reach
-it.
+part *r* of it makes the whole 1 / (1 - s + s·r) times as fast. An unknown *r* is taken as 0, which
+makes the prediction a ceiling. It is made before the measurement, from the baseline's profile and
+from counts, and assumes that the coordinator is the bottleneck: an idea that also saves work in
+clients and workers may beat it, one that only moves a wait will not reach it.
 
-All specs take turns, each block on fresh processes, and the baseline has a second arm: what it
-differs from the first by is what the machine does to identical code.
+All specs take turns, each block on fresh processes, and the baseline has a second arm, the A/A
+control.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from string import ascii_letters
+from typing import TypeAlias
 
 import msgspec
 import psutil
@@ -37,40 +36,35 @@ from perfkit.bench.experiments.shares import (
     Part,
     share,
 )
-from perfkit.bench.workloads.load import Work, echo_work, map_s
+from perfkit.bench.workloads.load import Work, echo_work, map_s, rate_and_cpu_us
+from perfkit.bench.workloads.rounds import Say, prefixed, take_turns
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import (
-    Comparison,
-    Interval,
-    abba,
-    bootstrap_interval,
-    compare_blocks,
-)
+from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.stats import Comparison, compare_blocks
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED, SPECS
 from perfkit.profile.cpu import CpuProfile
 
 #: The name of the baseline's second arm.
 AGAIN = "baseline again"
-#: What is compared: how many of something a second.
+#: The figure that is compared: a rate.
 FIGURE = "per_s"
 FIRST_TASKS = 250
 CODEC_TASKS, CODEC_ROUNDS = 2_000, 3
 NEEDED = Requirements(min_vram_bytes=4 << 30, gpu_family="polaris")
 
-#: Figures of one arm, block by block; the first of them is the one that is compared.
-Blocks = Mapping[str, Sequence[float]]
-#: One block of one spec, on whatever it needs: figures by name.
-Load = Callable[[ClusterSpec], Mapping[str, float]]
-Say = Callable[[str], None]
+#: Figures of one arm, block by block.
+Blocks: TypeAlias = Mapping[str, Sequence[float]]
+#: Runs one block on a spec and returns its figures by name.
+Workload: TypeAlias = Callable[[ClusterSpec], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Idea:
-    """One idea of the plan: the spec that has it, what it is held `against`, what it touches.
+    """One idea of the plan: the spec that has it, the spec it is compared with, what it touches.
 
-    `touches` None means that no profile of busy time can tell, and `left` says in words what is
-    taken to be left of the share ("nothing", or what the remaining part is counted by).
+    `touches` is None if no profile of busy time can tell. `left` says in words which part of the
+    share is assumed to remain; `counted_by` names the count that this part follows from.
     """
 
     name: str
@@ -96,7 +90,7 @@ class Idea:
 
 
 MESSAGES, CODEC_COST = "messages per task", "codec µs per task"
-#: What is left of the work for a message when there are fewer messages is counted, not guessed.
+#: What fewer messages leave of the work per message is counted, not guessed.
 IDEAS: tuple[Idea, ...] = (
     Idea("capability-cache", ELIGIBLE),
     Idea("load-scores", CHOICE),
@@ -113,7 +107,7 @@ IDEAS: tuple[Idea, ...] = (
 
 @dataclass(frozen=True)
 class IdeaResult:
-    """An idea's predicted gain, a factor with its interval over profiles, and the measured one."""
+    """An idea's predicted factor, with its interval over profiles, and the measured one."""
 
     idea: Idea
     share: Interval
@@ -124,7 +118,7 @@ class IdeaResult:
 
 @dataclass(frozen=True)
 class Rung:
-    """One spec on the way from the baseline to the optimised: its figure, and its gain so far."""
+    """One spec between the baseline and the optimised: its figure, and its gain so far."""
 
     name: str
     figure: Interval
@@ -133,9 +127,9 @@ class Rung:
 
 @dataclass(frozen=True)
 class Study:
-    """What specs did under one load, block by block, side by side; `results` is the same as files.
+    """Specs under one load, block by block, side by side; `results` holds the same as files.
 
-    `figures` holds by spec each figure's blocks; AGAIN is the baseline's second arm.
+    `figures` holds each figure's blocks by spec; AGAIN is the baseline's second arm.
     """
 
     load: str
@@ -144,28 +138,29 @@ class Study:
     seed: int
 
     def compared(self, name: str, against: str = BASELINE.name) -> Comparison:
-        """A spec against another by FIGURE, with the control that the baseline's two arms are."""
-        of, figures = partial(_ratio, seed=self.seed), self.figures
-        control = of(figures[BASELINE.name], figures[AGAIN])
-        found = of(
-            figures[against], figures[name], figures[AGAIN] if against == BASELINE.name else None
-        )
-        # The control is the baseline's, whichever spec another is held against.
+        """A spec against another by FIGURE, with the baseline's two arms as the A/A control."""
+        control = self._ratio(BASELINE.name, AGAIN)
+        found = self._ratio(against, name, AGAIN if against == BASELINE.name else None)
+        # The control is the baseline's for every comparison.
         aa = {"aa_ratio": control.ratio, "aa_low": control.low, "aa_high": control.high}
         return msgspec.structs.replace(found, **aa)
+
+    def _ratio(self, a: str, b: str, again: str | None = None) -> Comparison:
+        below, above = (self.figures[arm][FIGURE] for arm in (a, b))
+        control = None if again is None else self.figures[again][FIGURE]
+        return compare_blocks(below, above, control, direction="higher", seed=self.seed)
 
 
 def predict(
     idea: Idea, profiles: Sequence[CpuProfile], counts: Mapping[str, Mapping[str, float | None]]
 ) -> tuple[Interval, float | None, Interval]:
-    """The idea's share of the profiles of what it is held against, what it leaves, and the factor.
+    """The idea's share of the profiles of `Idea.against`, the part it leaves, and the factor.
 
-    `counts` has by spec the counts per task that `Idea.counted_by` names. Unknown where the profile
-    or a count is.
+    `counts` has, by spec, the counts per task that `Idea.counted_by` names. Without a profile or a
+    count the values are unknown.
     """
-    unknown = bootstrap_interval([])
     if idea.touches is None:
-        return unknown, None, unknown
+        return bootstrap_interval([]), None, bootstrap_interval([])
     found = [share(profile, idea.touches) for profile in profiles]
     shares = [value for value in found if value is not None]
     left: float | None = 1.0 if idea.left.startswith("all") else 0.0
@@ -173,18 +168,16 @@ def predict(
         ours = counts.get(idea.name, {}).get(idea.counted_by)
         theirs = counts.get(idea.against, {}).get(idea.counted_by)
         left = ours / theirs if ours is not None and theirs else None
-    if left is None:
-        return bootstrap_interval(shares), None, unknown
-    factors = [amdahl(value, left) for value in shares]
+    factors = [] if left is None else [amdahl(value, left) for value in shares]
     known = [factor for factor in factors if factor is not None]
     return bootstrap_interval(shares), left, bootstrap_interval(known)
 
 
 def amdahl(touched: float, left: float) -> float | None:
-    """How many times as fast a whole gets of which a share is cut to a part `left` of itself.
+    """The speed-up of a whole of which the share `touched` shrinks to a part `left` of itself.
 
-    None where nothing would be left: no factor is that large. G. M. Amdahl, "Validity of the single
-    processor approach", AFIPS 1967.
+    None if nothing would remain. G. M. Amdahl, "Validity of the single processor approach", AFIPS
+    1967.
     """
     remaining = 1.0 - touched + touched * left
     return 1.0 / remaining if remaining > 0 else None
@@ -192,7 +185,7 @@ def amdahl(touched: float, left: float) -> float | None:
 
 def study(
     name: str,
-    load: Load,
+    load: Workload,
     specs: Sequence[ClusterSpec],
     *,
     unit: str,
@@ -201,23 +194,20 @@ def study(
     seed: int = 0,
     progress: Say | None = None,
 ) -> Study:
-    """Run a load on the specs, the first of them twice, in turns, `blocks` blocks of each.
+    """Run `blocks` blocks of a load on the specs, the first of them twice, in turns.
 
-    Specs that are the same but for their names share an arm. The order within a block is drawn from
-    the seed, and every other block is the reverse of the one before.
+    Specs that differ only in their names share an arm. The order within a block is drawn from the
+    seed, and every other block is the reverse of the one before.
     """
     recording = Recording()
     arms = {specs[0].name: specs[0], AGAIN: specs[0]} | {spec.name: spec for spec in specs}
     twins = _twins(arms)
-    letters = dict(zip(ascii_letters, (arm for arm in arms if arm not in twins), strict=False))
-    found: dict[str, dict[str, list[float]]] = {arm: {} for arm in letters.values()}
-    for number, order in enumerate(abba(blocks, seed, "".join(letters)), 1):
-        for arm in map(letters.__getitem__, order):
-            for figure, value in load(arms[arm]).items():
-                found[arm].setdefault(figure, []).append(value)
-        if progress is not None:
-            progress(f"{name}: block {number} of {blocks}, {len(letters)} arms")
-    found |= {arm: found[twin] for arm, twin in twins.items()}
+    turns = {arm: partial(load, spec) for arm, spec in arms.items() if arm not in twins}
+    samples = take_turns(turns, blocks, seed, unit, prefixed(progress, name), warm=False)
+    found = {
+        arm: {figure: by_arm[twins.get(arm, arm)] for figure, by_arm in samples.items()}
+        for arm in arms
+    }
     results = {
         arm: recording.result(
             f"ablation {name}",
@@ -236,35 +226,31 @@ def study(
     return Study(name, found, results, seed)
 
 
-def mapping(work: Work, workers: int, block_s: float) -> Load:
+def mapping(work: Work, workers: int, block_s: float) -> Workload:
     """A load: tasks per second of a map on a fresh cluster, and the coordinator's CPU per task.
 
-    How many tasks last about `block_s` seconds is found out once for each spec, so that all of its
-    blocks are alike; a quarter of them goes first, to warm the cluster up.
+    The number of tasks that last about `block_s` seconds is found once for each spec, so that all
+    its blocks are alike; a quarter of them runs first as warm-up.
     """
     amounts: dict[str, int] = {}
 
     def block(spec: ClusterSpec) -> dict[str, float]:
         with LocalCluster(workers, spec) as local, local.client() as client:
+            drive = partial(map_s, client)
             if spec.name not in amounts:
-                amounts[spec.name] = _amount(partial(map_s, client), work, block_s)
+                amounts[spec.name] = _amount(drive, work, block_s)
             counted = work.part(0, amounts[spec.name])
-            map_s(client, work.part(0, max(1, len(counted) // 4)))
-            process = psutil.Process(local.coordinator_pid)
-            before = process.cpu_times()
-            took_s = map_s(client, counted)
-            after = process.cpu_times()
-        # Each by itself: ticks that did not change then differ by exactly nothing.
-        cpu_s = (after.user - before.user) + (after.system - before.system)
-        return {FIGURE: len(counted) / took_s, "cpu_us": cpu_s * 1e6 / len(counted)}
+            drive(work.part(0, max(1, len(counted) // 4)))
+            rate, cpu_us = rate_and_cpu_us(drive, counted, psutil.Process(local.coordinator_pid))
+        return {FIGURE: rate, "cpu_us": cpu_us}
 
     return block
 
 
 def _amount(map_s: Callable[[Work], float], work: Work, block_s: float) -> int:
-    """How many tasks take so many seconds, by maps that double until they take a third of them.
+    """The number of tasks that take `block_s`, by maps that double until they take a third of it.
 
-    Each is done twice and the quicker one counts: a hiccup must not make all blocks short.
+    Of two equal maps the quicker one counts: a hiccup must not make all blocks short.
     """
     tasks = min(FIRST_TASKS, len(work))
     while True:
@@ -275,7 +261,7 @@ def _amount(map_s: Callable[[Work], float], work: Work, block_s: float) -> int:
         tasks = min(2 * tasks, len(work))
 
 
-def choosing(workers: int, choices: int, seed: int) -> Load:
+def choosing(workers: int, choices: int, seed: int) -> Workload:
     """A load: choices per second among many made-up workers, in this process, with requirements."""
 
     def block(spec: ClusterSpec) -> dict[str, float]:
@@ -302,7 +288,7 @@ def compare_ideas(
     profiles: Mapping[str, Sequence[CpuProfile]],
     counts: Mapping[str, Mapping[str, float | None]],
 ) -> list[IdeaResult]:
-    """Every idea's prediction, from the profiles of what it is held against, beside its blocks."""
+    """Every idea's prediction, from the profiles of `Idea.against`, beside its blocks."""
     return [
         IdeaResult(
             idea,
@@ -314,7 +300,7 @@ def compare_ideas(
 
 
 def count_for_ideas(seed: int) -> dict[str, dict[str, float | None]]:
-    """The counts that predictions rest on, by spec: the ideas' own and of what they build on."""
+    """The counts behind the predictions, by spec: of each idea and of `Idea.against`."""
     counted: dict[str, dict[str, float | None]] = {}
     work = echo_work(CODEC_TASKS, seed)
     for idea in IDEAS:
@@ -328,17 +314,12 @@ def count_for_ideas(seed: int) -> dict[str, dict[str, float | None]]:
 
 
 def study_specs() -> list[ClusterSpec]:
-    """Everything a study of the ideas runs: the baseline, each idea alone, and the ladder."""
+    """The specs of a study of the ideas: the baseline, each idea alone, and the ladder."""
     return [BASELINE, *(idea.spec for idea in IDEAS), *LADDER[1:]]
 
 
-def _ratio(a: Blocks, b: Blocks, again: Blocks | None = None, seed: int = 0) -> Comparison:
-    control = None if again is None else again[FIGURE]
-    return compare_blocks(a[FIGURE], b[FIGURE], control, direction="higher", seed=seed)
-
-
 def _changes(spec: ClusterSpec) -> list[tuple[str, object, object]]:
-    """What an idea changes of the baseline: the field, its own value and OPTIMIZED's."""
+    """The fields that a spec changes of the baseline, each with its value and OPTIMIZED's."""
     return [
         (name, ours, getattr(OPTIMIZED, name))
         for name in spec.__struct_fields__
@@ -347,7 +328,7 @@ def _changes(spec: ClusterSpec) -> list[tuple[str, object, object]]:
 
 
 def _twins(arms: Mapping[str, ClusterSpec]) -> dict[str, str]:
-    """Which arms need not run because another one is the same but for its name."""
+    """Arms that need not run, each with the arm that differs only in its name."""
     first: dict[ClusterSpec, str] = {}
     twins = {}
     for name, spec in arms.items():

@@ -1,9 +1,9 @@
-"""The experiments by name: what `perfkit bench` runs, and what notebooks quote.
+"""The experiments of `perfkit bench` by name, which notebooks quote.
 
 Each runs real processes, a cluster of a named spec or another engine, checks every result before a
-time counts, and gives back raw samples; the figure and its interval follow from these. What kind of
-interval differs with the figure, because samples do: blocks of tasks are independent enough for a
-bootstrap, a percentile of single latencies is bounded by its order statistics.
+time counts, and returns raw samples; the figure and its interval follow from these. Blocks of tasks
+are independent enough for a bootstrap; a percentile of single latencies is bounded by order
+statistics.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from perfkit.bench.workloads.load import (
     one_by_one_ms,
     traffic_per_task,
 )
+from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import ENGINES, Engine, make_engine
 from perfkit.engines.zmq import ZmqEngine
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.text import quantity
 
 __all__ = [
     "ENGINES",
@@ -41,27 +43,26 @@ __all__ = [
     "NO_SPEC",
     "Experiment",
     "ExperimentError",
+    "Say",
     "WrongResult",
     "run",
 ]
 
-Say = Callable[[str], None]
-
-#: The spec of a result that no cluster had a part in; no ClusterSpec can have this name.
+#: The spec of a result without a cluster; no ClusterSpec can have this name.
 NO_SPEC = "-"
 WORKERS_MAX = 64
-#: The figure of a throughput is the median of so many blocks.
+#: Blocks of a throughput, whose figure is their median.
 BLOCKS = 10
 BURSTS = 7
-#: Enough for a count that is the same each time.
+#: Enough for a count that repeats exactly.
 COUNTED_TASKS = 100
-#: A series that is saved is thinned to so many of its points.
+#: A saved series is thinned to this many points.
 SERIES_POINTS = 2_000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an experiment is run with; `tasks` is within its bounds, `say` takes progress lines."""
+    """The parameters of an experiment; `tasks` is within its bounds."""
 
     engine: str
     spec: ClusterSpec
@@ -72,7 +73,7 @@ class Setting:
     say: Say
 
     def work(self) -> Work:
-        """So many tasks: distinct payloads to echo, or a model's inputs with the right answers."""
+        """The tasks: distinct payloads to echo, or a model's inputs with the right answers."""
         if self.model is None:
             return echo_work(self.tasks, self.seed)
         return model_work(self.model, self.tasks, self.seed)
@@ -85,9 +86,9 @@ class Setting:
     def count(
         self, work: Work, drive: Callable[[Submitter, Work], object]
     ) -> dict[str, float | int | None]:
-        """Messages and bytes per task, for some of the work; of a cluster, nobody else counts.
+        """Messages and bytes per task, for some of the work; only a cluster counts them.
 
-        Not of a model's: its messages are the same, and their bytes those of its inputs.
+        A model's are left out: its messages are the same, and their bytes are its inputs'.
         """
         if self.model is not None or self.engine != ZmqEngine.name:
             return {}
@@ -97,7 +98,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an experiment found: raw samples, the figure that follows, and counts beside it."""
+    """The outcome of an experiment: raw samples, the figure that follows, and counts."""
 
     samples: list[float]
     figure: Interval
@@ -108,9 +109,9 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: what it measures, in which unit, and which way is better.
+    """One experiment: what it measures, its unit, and which direction is better.
 
-    `default_tasks` and `tasks_max` count tasks, for startup the clusters that are started.
+    `default_tasks` and `tasks_max` count tasks, or for startup clusters.
     """
 
     name: str
@@ -135,13 +136,13 @@ def run(
 ) -> Result:
     """Run one experiment on an engine on this machine and return its result.
 
-    `spec` is of the engine zmq; the others have none, and neither has their result, nor counts of
-    messages. `tasks` None takes the experiment's own number. `model` sends real inputs to a served
-    model instead of payloads to be echoed. `progress` is called with one plain line at a time.
+    `spec` is for the engine zmq; results of other engines have no spec and no counts of messages.
+    `tasks` None takes the experiment's default. `model` sends real inputs to a served model instead
+    of payloads to echo. `progress` gets one plain line at a time.
 
-    Raises ExperimentError when the experiment, the engine or a number is not one there is,
-    MissingExtra for an engine that is not installed, WrongResult when any task gave another result
-    than it must, and what the engine raises.
+    Raises ExperimentError for an unknown experiment or engine or a number out of range,
+    MissingExtra for an engine that is not installed, WrongResult if any task gave a wrong result,
+    and what the engine raises.
     """
     experiment = _named(name)
     if engine not in ENGINES:
@@ -149,7 +150,7 @@ def run(
     tasks = experiment.default_tasks if tasks is None else tasks
     _check_range("tasks", tasks, experiment.tasks_max, name)
     _check_range("workers", workers, WORKERS_MAX, name)
-    setting = Setting(engine, spec, workers, tasks, seed, model, progress or _say_nothing)
+    setting = Setting(engine, spec, workers, tasks, seed, model, prefixed(progress, name))
     recording = Recording()
     found = experiment.function(setting)
     result = recording.result(
@@ -172,24 +173,23 @@ def run(
 def throughput(setting: Setting) -> Measurement:
     """Tasks per second of a map that keeps every worker busy, in blocks after a warm-up.
 
-    The engine's own way to do many: a cluster tracks each of its tasks, the others only columns of
-    them (see `perfkit.engines.base`). A burst is the same work handed in task by task.
+    A map is the engine's own way to do many tasks: a cluster tracks each task, the others only
+    columns of them (see `perfkit.engines.base`). A burst submits the same work task by task.
     """
     work = setting.work()
     rates = []
     with setting.fresh() as engine:
-        warm_up = work.part(0, max(1, len(work) // 10))
-        setting.say(f"throughput: warm-up, {len(warm_up):,} tasks")
-        map_s(engine, warm_up)
+        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        map_s(engine, work.warm_up)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             rates.append(len(block) / map_s(engine, block))
-            setting.say(f"throughput: block {number}, {rates[-1]:,.0f} tasks/s")
+            setting.say(f"block {number}, {quantity(rates[-1], 'tasks/s')}")
     counters = setting.count(work, map_s)
     return Measurement(
         rates,
         bootstrap_interval(rates, seed=setting.seed),
         counters={**counters, **work.figures},
-        parameters={**work.facts, "blocks": len(rates), "warm_up_tasks": len(warm_up)},
+        parameters={**work.facts, "blocks": len(rates), "warm_up_tasks": len(work.warm_up)},
     )
 
 
@@ -197,19 +197,18 @@ def latency(setting: Setting) -> Measurement:
     """Milliseconds from submit to result with one task in flight."""
     work = setting.work()
     with setting.fresh() as engine:
-        warm_up = work.part(0, max(1, len(work) // 10))
-        setting.say(f"latency: warm-up, {len(warm_up):,} tasks")
-        one_by_one_ms(engine, warm_up)
+        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        one_by_one_ms(engine, work.warm_up)
         took_ms: list[float] = []
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             took_ms += one_by_one_ms(engine, block)
-            setting.say(f"latency: part {number}, {len(took_ms):,} of {len(work):,} tasks")
+            setting.say(f"part {number}, {len(took_ms):,} of {len(work):,} tasks")
     counters = setting.count(work, one_by_one_ms)
     return Measurement(
         took_ms,
         percentile_interval(took_ms, 50),
         counters={**_percentiles("latency_ms", took_ms, 95, 99), **counters, **work.figures},
-        parameters={**work.facts, "in_flight": 1, "warm_up_tasks": len(warm_up)},
+        parameters={**work.facts, "in_flight": 1, "warm_up_tasks": len(work.warm_up)},
     )
 
 
@@ -219,13 +218,13 @@ def burst(setting: Setting) -> Measurement:
     last_ms: list[float] = []
     every_ms: list[float] = []
     with setting.fresh() as engine:
-        setting.say(f"burst: warm-up, {len(work):,} tasks")
+        setting.say(f"warm-up, {len(work):,} tasks")
         burst_ms(engine, work)
         for number in range(1, BURSTS + 1):
             took_ms = burst_ms(engine, work)
             last_ms.append(max(took_ms))
             every_ms += took_ms
-            setting.say(f"burst: {number} of {BURSTS}, {last_ms[-1]:,.1f} ms")
+            setting.say(f"burst {number} of {BURSTS}, {quantity(last_ms[-1], 'ms')}")
     counters = setting.count(work, burst_ms)
     return Measurement(
         last_ms,
@@ -237,11 +236,11 @@ def burst(setting: Setting) -> Measurement:
 
 
 def startup(setting: Setting) -> Measurement:
-    """Seconds from nothing to an engine whose workers are all ready, in a cluster registered."""
+    """Seconds until all workers of a fresh engine are ready, in a cluster registered."""
     work = echo_work(setting.workers, setting.seed)
     took_s = []
     for number in range(1, setting.tasks + 1):
-        # Made before the clock starts: the first to be made imports a peer's packages.
+        # Before the clock starts, because the first engine imports a peer's packages.
         engine = setting.fresh()
         began_s = time.perf_counter()
         with engine:
@@ -249,7 +248,7 @@ def startup(setting: Setting) -> Measurement:
             map_s(engine, work)
             if isinstance(engine, ZmqEngine):
                 _check_registered(engine)
-        setting.say(f"startup: cluster {number} of {setting.tasks}, {took_s[-1]:.2f} s")
+        setting.say(f"cluster {number} of {setting.tasks}, {quantity(took_s[-1], 's')}")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
 
 
@@ -296,22 +295,14 @@ def _check_range(what: str, value: int, most: int, name: str) -> None:
         raise ExperimentError(f"{name} takes 1 to {most:,} {what}, not {value:,}")
 
 
-def _percentiles(
-    name: str, samples: Sequence[float], *wanted: int
-) -> dict[str, float | int | None]:
-    """`<name>_p95` and its ends, for each percentile; an end that is not known is None."""
-    found: dict[str, float | int | None] = {}
+def _percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, float | None]:
+    """`<name>_p95` and its bounds, for each percentile; unknown bounds are None."""
+    found: dict[str, float | None] = {}
     for q in wanted:
-        interval = percentile_interval(samples, q)
-        found[f"{name}_p{q}"] = interval.value
-        found[f"{name}_p{q}_low"], found[f"{name}_p{q}_high"] = interval.low, interval.high
+        found |= percentile_interval(samples, q).columns(f"{name}_p{q}")
     return found
 
 
 def _thinned(samples: Sequence[float]) -> list[float | None]:
     """At most SERIES_POINTS of the samples, evenly spread over them."""
     return list(samples[:: -(-len(samples) // SERIES_POINTS)])
-
-
-def _say_nothing(line: str) -> None:
-    """Nobody listens."""

@@ -1,19 +1,18 @@
-"""Two specs against each other: run side by side now, or as they were saved.
+"""Two specs against each other: run side by side now, or saved before.
 
 Side by side is the real comparison. A block is one run of each of three arms, A, B and A again,
-each on processes of its own, in an order that is drawn by lot; what the second A differs from the
-first by is what the machine does to identical code, and bounds what may be claimed of B.
+each on fresh processes, in an order drawn by lot. The difference between the two As is what the
+machine does to identical code, and limits what may be claimed of B.
 
-Two saved results are two runs, far apart in time. Their samples bound what varied within each run
-and say nothing of what changed between the two, which was more than any sample shows: identical
-code differed by 26 % between two jobs, and single figures by a factor of 2. There is no second A to
-tell how much it was this time. So nothing less than that factor is claimed of saved results, and
-"same" never is.
+Two saved results are two runs, far apart in time. Their samples show what varied within each run,
+not what changed between the two: identical code differed by 26 % between two jobs, and single
+figures by a factor of 2. No second A tells how much it was this time. So nothing less than that
+factor is claimed of saved results, and "same" never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -22,42 +21,35 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from perfkit.bench.experiments import catalogue
+from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.results import Result, ResultError, comparable, encode_fields
-from perfkit.evidence.stats import (
-    MIN_BLOCKS,
-    Comparison,
-    Direction,
-    Verdict,
-    abba,
-    compare_blocks,
-)
+from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Direction, Verdict, abba, compare_blocks
 
-#: Enough for the bootstrapped interval, which bears an outlying block.
+#: Enough for the bootstrapped interval, which tolerates an outlying block.
 BLOCKS = 8
 #: A, B, and C: the second A.
 ARMS = "ABC"
 #: Raised when a field of the JSON changes its meaning.
 SCHEMA = 1
-#: By how much a figure of one code may move from run to run: a factor of 1 plus this.
+#: Figures of identical code move between runs by up to a factor of 1 plus this.
 BETWEEN_RUNS = 1.0
-#: The samples of a saved run are reduced to the medians of so many parts.
+#: The samples of a saved run are reduced to the medians of this many parts.
 SAVED_PARTS = 10
-#: Units of which less is better; of a rate, which has "/s" in it, more is.
+#: Units of which less is better; of rates, which contain "/s", more is better.
 LOWER_IS_BETTER = ("s", "ms", "µs", "ns", "bytes")
 
 
 class NotComparable(ResultError):
-    """Two saved results that must not be set side by side, and why, in one sentence."""
+    """Two saved results that are not comparable; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class SpecComparison:
-    """B against A with all that it rests on: `comparison` has the ratio, interval and verdict.
+    """B against A with its evidence: `comparison` has the ratio, interval and verdict.
 
     `results` holds the raw results of each arm, "A", "B" and "C" (the second A; empty for saved
-    ones), in the order they were run; `order` says which arm ran when, a group like "BCA" for each
-    block. `differences` are the conditions that differ between saved results and were waved
-    through.
+    ones), in the order of the runs; `order` has a group like "BCA" for each block. `differences`
+    are the conditions that differ between saved results whose comparison was forced.
     """
 
     comparison: Comparison
@@ -67,25 +59,25 @@ class SpecComparison:
 
     @property
     def title(self) -> str:
-        """What is compared, and which way is better: "latency of b against a (ms, …)"."""
+        """What is compared, and which direction is better: "latency of b against a (ms, …)"."""
         a, b = self.results["A"][0], self.results["B"][0]
         better = f"{a.unit}, {self.comparison.direction} is better"
         return f"{a.experiment} of {b.spec} against {a.spec} ({better})"
 
     @property
     def label(self) -> str:
-        """The warning that belongs beside the ratio; empty where there is nothing to warn of."""
+        """The warning that belongs beside the ratio, or an empty text."""
         if not self.differences:
             return ""
         return f"not measured alike, compared by force: {'; '.join(self.differences)}"
 
     def describe(self) -> str:
-        """Say the whole comparison in one line, fit for a terminal."""
+        """The whole comparison in one line, for a terminal."""
         label = f" [{self.label}]" if self.label else ""
         return f"{self.title}: {self.comparison.describe()}{label}"
 
     def encode(self) -> str:
-        """JSON with one top-level field per line: the comparison's own, then the raw results."""
+        """JSON with one top-level field per line: the comparison, then the raw results."""
         a, b = self.results["A"][0], self.results["B"][0]
         return encode_fields(
             {
@@ -116,17 +108,16 @@ def compare_specs(
     tasks: int | None = None,
     seed: int = 0,
     model: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> SpecComparison:
-    """Run an experiment on both specs, interleaved, and judge B by it, seen from A.
+    """Run an experiment on both specs, interleaved, and judge B against A.
 
-    Each of the `blocks` runs A, B and A again, every one on a fresh cluster, in an order that
-    follows from `seed`, as do the payloads, which are the same for all. A run's figure is the
-    median of its samples. The other options are those of `catalogue.run`;
-    `progress` gets one line per run.
+    Each block runs A, B and A again, each on a fresh cluster, in an order that follows from `seed`,
+    as do the payloads, which are the same for all. A run's figure is the median of its samples. The
+    other options are those of `catalogue.run`; `progress` gets one line per run.
 
-    Raises ExperimentError for fewer blocks than a verdict needs, and what `run` raises: nothing is
-    concluded from a comparison in which a single task went wrong.
+    Raises ExperimentError for fewer blocks than a verdict needs, and what `run` raises: a single
+    wrong task ends the comparison.
     """
     if blocks < MIN_BLOCKS:
         raise catalogue.ExperimentError(
@@ -146,24 +137,20 @@ def compare_specs(
                 progress(f"block {number} of {blocks}, {name}: {result.describe()}")
     samples = {arm: [result.samples for result in results[arm]] for arm in ARMS}
     comparison = compare_blocks(
-        samples["A"],
-        samples["B"],
-        samples["C"],
-        direction=_direction(results["A"][0]),
-        seed=seed,
+        samples["A"], samples["B"], samples["C"], direction=_direction(results["A"][0]), seed=seed
     )
     return SpecComparison(comparison, results, tuple(order))
 
 
 def compare_saved(a: Result, b: Result, *, force: bool = False) -> SpecComparison:
-    """Judge one saved result, seen from another.
+    """Judge the saved result b against a.
 
-    The interval is of the samples within each run, taken in up to ten consecutive parts each. A
-    verdict other than "inconclusive" needs an interval beyond a factor of 2 from 1, since the runs
-    were not interleaved and nothing controls for what changed between them.
+    The interval is that of the samples within each run, in up to ten consecutive parts. A verdict
+    other than "inconclusive" needs an interval beyond a factor of 2 from 1, because the runs were
+    not interleaved and nothing controls for what changed between them.
 
-    Results of different machines, workers, tasks or parameters are refused unless `force` is set,
-    and then labelled; those of different experiments or units always. Raises NotComparable.
+    Raises NotComparable for different experiments or units, and unless `force` is set, which labels
+    the comparison, for different machines, workers, tasks or parameters.
     """
     if (a.experiment, a.unit) != (b.experiment, b.unit):
         raise NotComparable(
@@ -192,7 +179,7 @@ def compare_saved(a: Result, b: Result, *, force: bool = False) -> SpecCompariso
 
 
 def _not_interleaved(comparison: Comparison) -> Comparison:
-    """The comparison of two runs with what may be said of them."""
+    """The comparison with the verdict that two separate runs allow."""
     apart = "the two runs were not interleaved and there is no A/A control"
     factor = f"a factor of {1 + BETWEEN_RUNS:g}, by which runs of the same code may differ"
     verdict = comparison.verdict
@@ -203,7 +190,7 @@ def _not_interleaved(comparison: Comparison) -> Comparison:
     else:
         verdict = Verdict.INCONCLUSIVE
         reason = (
-            f"{apart}, so nothing within {factor}, can be told from the machine's moods; "
+            f"{apart}, so nothing within {factor}, can be told from noise; "
             "compare the specs by name to run them side by side"
         )
     return msgspec.structs.replace(
@@ -215,13 +202,13 @@ def _not_interleaved(comparison: Comparison) -> Comparison:
 
 
 def _parts(samples: Sequence[float], count: int) -> list[Sequence[float]]:
-    """The samples in `count` consecutive parts, as equal as can be."""
+    """The samples in `count` consecutive parts of about equal size."""
     ends = [len(samples) * i // count for i in range(count + 1)] if count else []
     return [samples[start:stop] for start, stop in pairwise(ends)]
 
 
 def _direction(result: Result) -> Direction:
-    """Which way is better; told by the unit where the experiment is none of `EXPERIMENTS`."""
+    """Which direction is better; the unit tells if the experiment is not in `EXPERIMENTS`."""
     if result.experiment in catalogue.EXPERIMENTS:
         return catalogue.EXPERIMENTS[result.experiment].direction
     if "/s" in result.unit:

@@ -1,29 +1,28 @@
 """What each role of a cluster costs: processor time per task, memory, and where the time goes.
 
-A figure for the whole says whether a cluster is fast; these say who pays. They are read from
-outside of the real processes while they work for real: processor time from the kernel's accounts,
-memory from its maps, the coordinator's hot spots from cProfile in the coordinator's own process.
+Everything is read from real processes at work: processor time from the kernel's accounts, memory
+from its maps, the coordinator's hot spots from cProfile in its own process.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
-from perfkit.bench.workloads.load import ExperimentError, echo_work, map_s, result_of
+from perfkit.bench.workloads.load import ExperimentError, cpu_s, echo_work, map_s, result_of
+from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval, bootstrap_interval
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.tables import ResultTable, data_frame, html_table
 from perfkit.profile.cpu import load_profile
 from perfkit.profile.flame import sample_stacks
 from perfkit.profile.latency import waterfall
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
 
 COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")
-#: Processor time comes in ticks of 10 ms, so blocks must be few to be long.
+#: Few and therefore long, because processor time comes in ticks of 10 ms.
 BLOCKS = 6
 _UNKNOWN = bootstrap_interval([])
 
 
 @dataclass(frozen=True)
 class RoleUse:
-    """What the processes of one role used under load; figures that nobody has taken are None.
+    """What the processes of one role used under load; unknown values are None.
 
     Processor time is that of all processes of the role for one task, memory that of one process.
     """
@@ -60,43 +59,22 @@ class RoleUse:
 
 
 @dataclass(frozen=True)
-class RoleTable:
-    """Every role of a cluster under one kind of load; `work` says of which.
+class RoleTable(ResultTable[RoleUse]):
+    """Every role of a cluster under one kind of `work`.
 
-    `result` is the same as a file: its figure is the coordinator's processor time in µs per task,
-    its series are every role's readings, block by block.
+    `result` holds the same as a file: its figure is the coordinator's processor time in µs per
+    task, its series are every role's readings, block by block.
     """
 
-    rows: tuple[RoleUse, ...]
+    key: ClassVar[str] = "role"
+
     work: str
     tasks: int
     result: Result
 
-    def of(self, role: str) -> RoleUse:
-        """The row of a role; raises KeyError that names those there are."""
-        for row in self.rows:
-            if row.role == role:
-                return row
-        raise KeyError(f"no role {role!r}; there are {', '.join(row.role for row in self.rows)}")
-
     def to_frame(self) -> pd.DataFrame:
         """A row for each role; a figure and its bounds in columns."""
-        columns = ["role", "processes"]
-        columns += [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
-        rows = [
-            [row.role, row.processes]
-            + [
-                bound
-                for name in MEASURES
-                for bound in (
-                    getattr(row, name).value,
-                    getattr(row, name).low,
-                    getattr(row, name).high,
-                )
-            ]
-            for row in self.rows
-        ]
-        return data_frame([dict(zip(columns, row, strict=True)) for row in rows], columns)
+        return data_frame(self.rows, ["role", "processes", *MEASURES])
 
     def _repr_html_(self) -> str:
         header = ("role", "processes", "CPU µs per task", "RSS MiB", "PSS MiB", "USS MiB")
@@ -104,8 +82,8 @@ class RoleTable:
             (
                 row.role,
                 row.note or str(row.processes),
-                _text(row.cpu_us_per_task, 1),
-                *(_text(getattr(row, name), 2**20) for name in MEASURES[1:]),
+                row.cpu_us_per_task.text(),
+                *(getattr(row, name).scaled(1 / 2**20).text() for name in MEASURES[1:]),
             )
             for row in self.rows
         ]
@@ -115,7 +93,7 @@ class RoleTable:
             rows,
             [
                 "CPU is that of all processes of a role together, memory that of one process. "
-                "PSS divides shared pages among those who share them."
+                "PSS divides shared pages among the processes that share them."
             ],
         )
 
@@ -127,18 +105,19 @@ def measure_roles(
     tasks: int = 6_000,
     seed: int = 0,
     model: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> RoleTable:
     """Processor time and memory of each role while a real cluster works through checked tasks.
 
-    The API has a row of its own and no figures as long as there is none. The client is this
-    process. Raises as `perfkit.bench.experiments.catalogue.run` does.
+    The client is this process. The API's row has no figures. Raises as
+    `perfkit.bench.experiments.catalogue.run` does.
     """
     recording = Recording()
     work = echo_work(tasks, seed) if model is None else model_work(model, tasks, seed)
+    say = prefixed(progress, "roles")
     worker_role = WORKER if model is None else f"{WORKER} with {model}"
     with LocalCluster(workers, spec, models=work.models) as local, local.client() as client:
-        map_s(client, work.part(0, max(1, len(work) // 10)))
+        map_s(client, work.warm_up)
         account = _Account(
             {
                 COORDINATOR: [local.coordinator_pid],
@@ -149,8 +128,7 @@ def measure_roles(
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             map_s(client, block)
             account.close_block(len(block))
-            if progress is not None:
-                progress(f"roles: block {number}, {len(block):,} {work.kind} tasks")
+            say(f"block {number}, {len(block):,} {work.kind} tasks")
     rows = (*account.rows(), RoleUse(API, 0, note="not built yet"))
     result = recording.result(
         "roles",
@@ -168,20 +146,20 @@ def measure_roles(
 
 
 class _Account:
-    """Reads what processes have used, block by block."""
+    """The processor time and memory of processes, block by block."""
 
     def __init__(self, pids_by_role: dict[str, list[int]]) -> None:
         self._processes = {
             role: [psutil.Process(pid) for pid in pids] for role, pids in pids_by_role.items()
         }
-        #: by role and measure; of memory, one reading for each process and block
+        #: By role and measure; of memory, one reading for each process and block.
         self.readings: dict[str, list[float]] = {
             f"{role} {measure}": [] for role in pids_by_role for measure in MEASURES
         }
         self._before_s = {role: self._cpu_s(role) for role in pids_by_role}
 
     def close_block(self, tasks: int) -> None:
-        """Book what was used since the last block on that many tasks."""
+        """Divide what was used since the last block by its tasks."""
         for role, processes in self._processes.items():
             used_s = self._cpu_s(role) - self._before_s[role]
             self.readings[f"{role} cpu_us_per_task"].append(used_s * 1e6 / tasks)
@@ -190,7 +168,7 @@ class _Account:
                 for measure in MEASURES[1:]:
                     if (reading := getattr(sample, measure, None)) is not None:
                         self.readings[f"{role} {measure}"].append(reading)
-        # Reading memory costs this process time that no task has asked for.
+        # Read again, because reading memory costs this process time.
         self._before_s = {role: self._cpu_s(role) for role in self._processes}
 
     def rows(self) -> list[RoleUse]:
@@ -198,34 +176,30 @@ class _Account:
             RoleUse(
                 role,
                 len(processes),
-                cpu_us_per_task=bootstrap_interval(self._of(role, "cpu_us_per_task"), "mean"),
-                rss_bytes=bootstrap_interval(self._of(role, "rss_bytes")),
-                pss_bytes=bootstrap_interval(self._of(role, "pss_bytes")),
-                uss_bytes=bootstrap_interval(self._of(role, "uss_bytes")),
+                bootstrap_interval(self.readings[f"{role} cpu_us_per_task"], "mean"),
+                bootstrap_interval(self.readings[f"{role} rss_bytes"]),
+                bootstrap_interval(self.readings[f"{role} pss_bytes"]),
+                bootstrap_interval(self.readings[f"{role} uss_bytes"]),
             )
             for role, processes in self._processes.items()
         ]
 
-    def _of(self, role: str, measure: str) -> list[float]:
-        return self.readings[f"{role} {measure}"]
-
     def _cpu_s(self, role: str) -> float:
         try:
-            times = [process.cpu_times() for process in self._processes[role]]
+            return sum(map(cpu_s, self._processes[role]))
         except psutil.NoSuchProcess as gone:
             raise ExperimentError(
                 f"a {role} ended while it was measured (process {gone.pid})"
             ) from None
-        return sum(time.user + time.system for time in times)
 
 
 def profile_coordinator(
     spec: ClusterSpec, path: Path, *, workers: int = 2, tasks: int = 4_000, seed: int = 0
 ) -> CpuProfile:
-    """Profile the coordinator's own process while it passes on checked tasks; kept at `path`.
+    """Profile the coordinator's own process while it handles checked tasks; saved at `path`.
 
-    It covers the process's whole life, waiting for its workers included. Raises ExperimentError
-    when the coordinator left no profile.
+    It covers the process's whole life, waiting for its workers included. Raises ExperimentError if
+    the coordinator left no profile.
     """
     work = echo_work(tasks, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,10 +215,10 @@ def profile_coordinator(
 def sample_coordinator(
     spec: ClusterSpec, *, workers: int = 2, tasks: int = 4_000, seconds: float = 2.0, seed: int = 0
 ) -> Flame:
-    """Sample the stacks of the living coordinator while it passes on checked tasks.
+    """Sample the stacks of the running coordinator while it handles checked tasks.
 
-    Maps of `tasks` tasks follow on each other for so many seconds. Where sampling is not possible
-    the flame is empty and says why.
+    Maps of `tasks` tasks follow each other for `seconds`. If sampling is not possible the flame is
+    empty and says why.
     """
     work = echo_work(tasks, seed)
     with LocalCluster(workers, spec) as local, local.client() as client:
@@ -261,15 +235,15 @@ def sample_coordinator(
 def trace_tasks(
     spec: ClusterSpec, *, workers: int = 2, tasks: int = 300, seed: int = 0
 ) -> tuple[Waterfall, Result]:
-    """Where the time of a task goes, one in flight; and the same as a file.
+    """Where the time of a task goes, with one in flight; and the same as a file.
 
     The result's figure is the median from end to end in ms, its series are the stages. Every task
-    is traced, so what stamping costs is in the stages.
+    is traced, so the stages include the cost of stamping.
     """
     recording = Recording()
     work = echo_work(tasks, seed)
     with LocalCluster(workers, spec) as local, local.client() as client:
-        map_s(client, work.part(0, max(1, len(work) // 10)))
+        map_s(client, work.warm_up)
         futures = []
         for payload in work.payloads:
             futures.append(client.submit(work.kind, payload, traced=True))
@@ -293,14 +267,3 @@ def trace_tasks(
         },
     )
     return found, result
-
-
-def _text(figure: Interval, scale: float) -> str:
-    if figure.value is None:
-        return "unknown"
-    bounds = [
-        "unknown" if bound is None else f"{bound / scale:,.1f}"
-        for bound in (figure.low, figure.high)
-    ]
-    # No line breaks inside of the interval.
-    return f"{figure.value / scale:,.1f} ({bounds[0]}\u00a0to\u00a0{bounds[1]})"

@@ -1,9 +1,9 @@
-"""Which part of the coordinator's work an idea can touch at most: shares of a profile.
+"""Shares of a profile: how much of the coordinator's work an idea can touch at most.
 
-A profile names functions, an idea changes a part: the codec, the choice of a worker, whatever is
-done once for each message. The time of a part is what was spent below the calls that enter it
-from outside, so that its built-in functions count and its own inner calls don't count twice. The
-whole is what the coordinator does in its turns; waiting, starting and stopping are no part of it.
+A profile names functions, an idea changes a part: the codec, the choice of a worker, the work for
+each message. The time of a part is the time below the calls that enter it from outside, so that its
+built-in functions count and its inner calls don't count twice. The whole is the coordinator's
+turns, without waiting, starting and stopping.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from perfkit.profile.paths import short_path
 
 @dataclass(frozen=True)
 class Part:
-    """Functions of some files; without `functions` all that are in them. `name` is for people."""
+    """Functions of some files, by default all of them. `name` is for people."""
 
     name: str
     files: frozenset[str]
@@ -30,13 +30,13 @@ class Part:
 
 
 def part(name: str, files: str, functions: str = "") -> Part:
-    """A part from words: files as their packages see them, and functions, with spaces between."""
+    """A part from space-separated files, as their packages see them, and functions."""
     return Part(name, frozenset(files.split()), frozenset(functions.split()))
 
 
 POLICIES = "cluster/core/policy.py perfkit/optimized/policy.py perfkit/optimized/sizer.py"
 TURN = part("all that is done for a message", "cluster/shells/dispatcher.py", "turn")
-ELIGIBLE = part("finding who offers what is asked", "cluster/core/policy.py", "eligible")
+ELIGIBLE = part("finding eligible workers", "cluster/core/policy.py", "eligible")
 CHOICE = part("choosing a worker", POLICIES, "choose")
 QUEUE = part("the queue", "cluster/core/queue.py perfkit/optimized/queue.py")
 CODEC = part("the codec", "cluster/protocol/codec.py perfkit/optimized/codec.py")
@@ -44,7 +44,7 @@ SOCKETS = part("sending and receiving", "cluster/shells/transport.py", "send rec
 
 
 def share(profile: CpuProfile, wanted: Part) -> float | None:
-    """The part's time over the time of all turns, in 0..1; None where no turn was profiled."""
+    """The part's time over the time of all turns, in 0..1; None without a profiled turn."""
     inside = {function for function in profile.table if wanted.holds(function)}
     whole_s = sum(row[3] for function, row in profile.table.items() if TURN.holds(function))
     if whole_s <= 0:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
 
 from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals import cluster_runs as runs
-from perfkit.bench.goals.cluster_runs import Contest, Sizes
+from perfkit.bench.goals.cluster_runs import ClusterSizes
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.table import BASELINE, Goal, GoalTable, chosen, make_row
+from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint
-from perfkit.optimized.specs import spec_named
+from perfkit.optimized.specs import OPTIMIZED
 
-if TYPE_CHECKING:
-    pass
-
-S = TypeVar("S")
 #: Quick is for a look, about a minute on two cores; full is for a claim.
-PROFILES: Mapping[str, Sizes] = {
-    "quick": Sizes(
+PROFILES: Mapping[str, ClusterSizes] = {
+    "quick": ClusterSizes(
         rounds=8, map_tasks=200_000, baseline_tasks=4_000, submit_tasks=20_000, latency_tasks=1_000,
         mixed_rounds=6, open_tasks=500, burst_tasks=2_000, big_payloads=32, choices=200,
         codec_tasks=4_000,
     ),
-    "full": Sizes(
+    "full": ClusterSizes(
         rounds=16, map_tasks=400_000, baseline_tasks=10_000, submit_tasks=50_000,
         latency_tasks=4_000, mixed_rounds=12, open_tasks=2_000, burst_tasks=8_000, big_payloads=48,
         choices=1_000, codec_tasks=20_000,
@@ -68,9 +65,9 @@ GOALS: Sequence[Goal] = (
         note="no-ops among 1 % tasks of 100 ms, open loop, 4 workers, at least three of them free",
     ),
     Goal(
-        # A schedule that never lets a worker idle while work waits is through by Graham's bound.
-        # A tenth above it are what the quick tasks, the waking from 100 ms of sleep and a recall
-        # or two of 5 ms take; one slow task that traps another costs more than that.
+        # Graham's bound holds if no worker idles while work waits. A tenth more covers the quick
+        # tasks, waking from 100 ms of sleep and a recall or two of 5 ms; one slow task that traps
+        # another costs more.
         "mixed_idle", "mixed_burst", "s", "lower", "ratio", 1.1,
         "≤ 1.1 × Graham's bound", runs.CONSERVING,
         note="map of the same mixture: no worker idle while work waits",
@@ -84,7 +81,7 @@ GOALS: Sequence[Goal] = (
         for workers in runs.ROSTERS
     ),
     Goal(
-        # A scan would take 100 times as long and a tree three times; half more is the caches'.
+        # A scan would take 100 times as long and a tree three times; caches explain half more.
         "selection_flat", "selection_flat", "µs", "lower", "ratio", 1.5,
         "≤ 1.5 × that among 10", against=runs.FEW_WORKERS,
         note="1,000 workers against 10",
@@ -110,36 +107,28 @@ GOALS: Sequence[Goal] = (
 )  # fmt: skip
 
 
-def measure_limits(
-    profile: str | Sizes = "quick",
+def measure_cluster(
+    profile: str | ClusterSizes = "quick",
     *,
-    optimized: ClusterSpec | None = None,
+    optimized: ClusterSpec = OPTIMIZED,
     baseline: ClusterSpec = BASELINE_SPEC,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> GoalTable:
     """Measure every goal on this machine: clusters, bare brokers and their clients in turns.
 
-    `optimized` None takes the spec of that name. `progress` is called with one plain line at a
-    time. Raises ExperimentError for an unknown profile, WrongResult when anything gave a wrong
-    result, and what the cluster raises.
+    Raises ExperimentError for an unknown profile, WrongResult if any result was wrong, and what the
+    cluster raises.
     """
     name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
-    tell = progress or (lambda line: None)
-    contest = Contest(
-        optimized or spec_named("optimized"),
-        baseline,
-        sizes,
-        seed,
-        lambda line: tell(f"limits: {line}"),
-    )
-    readings = runs.throughput(contest)
+    contest = Contest(optimized, baseline, sizes, seed, prefixed(progress, "limits"))
+    samples = runs.throughput(contest)
     latencies, layout = runs.latency(contest)
-    readings |= latencies | runs.mixed(contest) | runs.payloads(contest)
-    readings |= runs.choosing(contest) | runs.headers(contest)
+    samples |= latencies | runs.mixed(contest) | runs.payloads(contest)
+    samples |= runs.choosing(contest) | runs.headers(contest)
     return GoalTable(
-        tuple(make_row(goal, readings, seed) for goal in GOALS),
+        tuple(make_row(goal, samples, seed) for goal in GOALS),
         environment,
         name,
         seed,

@@ -1,8 +1,7 @@
-"""The measurements behind the table of limits: each puts the cluster, its baseline and the bare
-thing beside each other under one kind of load, and lets them take turns.
+"""The measurements behind the cluster's goals.
 
-Every run gives back readings by figure and arm, one for each round, and nothing else: what they are
-held against is written in `perfkit.bench.goals.cluster`.
+Each puts the cluster, its baseline and a bare limit under one kind of load, in turns, and returns
+samples by figure and arm; the goals themselves are in `perfkit.bench.goals.cluster`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import TypeAlias
 
 import psutil
 
@@ -25,14 +25,22 @@ from cluster.vocabulary.task import Requirements
 from perfkit.bench.bare import Forwarder, PackedBroker, RawLink
 from perfkit.bench.counts.headers import codec_us, packing_us
 from perfkit.bench.counts.selection import measure_selection
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED
-from perfkit.bench.workloads.load import Work, echo_work, map_s, one_by_one_ms, result_of
+from perfkit.bench.workloads.load import (
+    Work,
+    echo_work,
+    map_s,
+    one_by_one_ms,
+    rate_and_cpu_us,
+    result_of,
+)
 from perfkit.bench.workloads.mixed import mixed_load, open_loop_ms
 from perfkit.bench.workloads.pinning import Layout, affinity_restored, apply, layouts
-from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.evidence.samples import percentile
 
-# The arms. The first two are clusters, the others what they are held against.
+# The arms that the clusters are compared with.
 PACKED, FORWARDER, ROUND_TRIP = "packed broker", "forwarder", "three-process round trip"
 RAW, UNCOPIED = "raw send/recv", "zero-copy forwarder"
 CONSERVING, QUEUE, PACKING = "no worker idle", "bare queue of workers", "bare packing"
@@ -44,17 +52,15 @@ MIB = 1 << 20
 #: Sockets that an echo's payload crosses: client, coordinator, worker and back.
 ECHO_HOPS = 4
 BIG_IN_FLIGHT = 16
-#: So often the bare arms send the same payloads in one block, which would be too short otherwise.
+#: The bare arms repeat their payloads, because a block of them would be too short.
 UNCOPIED_TIMES, RAW_TIMES = 3, 8
 TRIAL_TASKS = 200
 ROSTERS = (10, 100, 1_000)
 NEEDED = Requirements(min_vram_bytes=4 << 30, gpu_family="polaris")
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Sizes:
+class ClusterSizes:
     """How much is measured: rounds, and tasks, payloads, choices or repeats in one block."""
 
     rounds: int
@@ -70,75 +76,62 @@ class Sizes:
     codec_tasks: int
 
 
-@dataclass(frozen=True)
-class Contest:
-    """Who is compared: the spec under study beside its baseline; and how long, and who is told."""
-
-    optimized: ClusterSpec
-    baseline: ClusterSpec
-    sizes: Sizes
-    seed: int
-    say: Say
-
-    @property
-    def specs(self) -> Mapping[str, ClusterSpec]:
-        """The spec of each arm that is a cluster."""
-        return {OPTIMIZED: self.optimized, BASELINE: self.baseline}
-
-    def clusters(self, stack: ExitStack, workers: int) -> dict[str, tuple[LocalCluster, Client]]:
-        """A fresh cluster of each spec with a client, closed with the stack."""
-        found = {}
-        for arm, spec in self.specs.items():
-            self.say(f"starting {arm} with {workers} workers")
-            local = stack.enter_context(LocalCluster(workers, spec))
-            found[arm] = (local, local.client())
-        return found
-
-    def take_turns(self, arms: Mapping[str, Arm], unit: str, rounds: int = 0) -> Readings:
-        """A block of every arm in each round."""
-        return take_turns(arms, rounds or self.sizes.rounds, self.seed, unit, self.say)
+ClusterContest: TypeAlias = Contest[ClusterSizes]
 
 
-def throughput(contest: Contest) -> Readings:
+def _clusters(
+    contest: ClusterContest, stack: ExitStack, workers: int
+) -> dict[str, tuple[LocalCluster, Client]]:
+    """A fresh cluster of each spec with a client, closed with the stack."""
+    found = {}
+    for arm, spec in contest.specs.items():
+        contest.say(f"starting {arm} with {workers} workers")
+        local = stack.enter_context(LocalCluster(workers, spec))
+        found[arm] = (local, local.client())
+    return found
+
+
+def _arms(
+    running: Mapping[str, tuple[LocalCluster, Client]], make: Callable[[Client], Arm]
+) -> dict[str, Arm]:
+    """An arm for the client of each cluster."""
+    return {arm: make(client) for arm, (_, client) in running.items()}
+
+
+def throughput(contest: ClusterContest) -> ArmSamples:
     """Tasks per second and the coordinator's CPU per task of a map; tasks per second of submit."""
     sizes = contest.sizes
     work = echo_work(max(sizes.map_tasks, sizes.submit_tasks), contest.seed)
     amounts = {OPTIMIZED: sizes.map_tasks, BASELINE: sizes.baseline_tasks}
     with ExitStack() as stack:
-        running = contest.clusters(stack, WORKERS)
+        running = _clusters(contest, stack, WORKERS)
         packed = stack.enter_context(PackedBroker(WORKERS))
         forwarder = stack.enter_context(Forwarder(WORKERS))
-        maps: dict[str, Arm] = {
-            arm: _mapping(
-                partial(map_s, client),
-                local.coordinator_pid,
-                work.part(0, amounts[arm]),
-            )
+        maps = {
+            arm: _mapping(partial(map_s, client), local.coordinator_pid, work.part(0, amounts[arm]))
             for arm, (local, client) in running.items()
         }
         maps[PACKED] = _mapping(packed.map_s, packed.pids[0], work.part(0, sizes.map_tasks))
-        readings = contest.take_turns(maps, "tasks/s mapped")
-        submitted = {arm: min(amounts[arm], sizes.submit_tasks) for arm in running}
-        submits: dict[str, Arm] = {
-            arm: _rate(
-                "submit",
-                partial(submit_s, client),
-                work.part(0, submitted[arm]),
-            )
+        samples = contest.take_turns(maps, sizes.rounds, "tasks/s mapped")
+
+        def submitting(tasks: int, drive: Callable[[Work], float]) -> Arm:
+            part = work.part(0, tasks)
+            return lambda: {"submit": tasks / drive(part)}
+
+        submits = {
+            arm: submitting(min(amounts[arm], sizes.submit_tasks), partial(submit_s, client))
             for arm, (_, client) in running.items()
         }
-        submits[FORWARDER] = _rate(
-            "submit",
-            lambda part: forwarder.stream_s(part, IN_FLIGHT),
-            work.part(0, sizes.submit_tasks),
+        submits[FORWARDER] = submitting(
+            sizes.submit_tasks, lambda part: forwarder.stream_s(part, IN_FLIGHT)
         )
-        return readings | contest.take_turns(submits, "tasks/s submitted one by one")
+        return samples | contest.take_turns(submits, sizes.rounds, "tasks/s submitted one by one")
 
 
 def submit_s(client: Client, work: Work) -> float:
-    """The seconds that so many futures take, IN_FLIGHT of them at a time, their results checked.
+    """Seconds that a future for each task takes, IN_FLIGHT at a time; all results are checked.
 
-    Whoever keeps a window refills it when a part of it is done, here a tenth.
+    The window is refilled whenever a tenth of it is done, as clients do.
     """
     results: list[bytes] = []
     open_ones: deque[TaskFuture] = deque()
@@ -154,15 +147,15 @@ def submit_s(client: Client, work: Work) -> float:
     return took_s
 
 
-def latency(contest: Contest) -> tuple[Readings, Layout]:
+def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:
     """Percentiles in µs of one task in flight through three pinned processes.
 
-    The layout is the one in which the bare round trip is fastest here.
+    The layout is the one with the fastest bare round trip.
     """
     work = echo_work(contest.sizes.latency_tasks, contest.seed)
     with ExitStack() as stack:
         bare = stack.enter_context(Forwarder(1, messages_held=1))
-        running = contest.clusters(stack, 1)
+        running = _clusters(contest, stack, 1)
         stack.enter_context(affinity_restored())
         trial = work.part(0, TRIAL_TASKS)
         best, best_ms = layouts()[0], float("inf")
@@ -174,18 +167,15 @@ def latency(contest: Contest) -> tuple[Readings, Layout]:
                 best, best_ms = layout, took_ms
         for pids in (bare.pids, *(_pids(local) for local, _ in running.values())):
             apply(best, pids)
-        arms: dict[str, Arm] = {
-            arm: _percentiles(partial(one_by_one_ms, client, work))
-            for arm, (_, client) in running.items()
-        }
+        arms = _arms(running, lambda client: _percentiles(partial(one_by_one_ms, client, work)))
         arms[ROUND_TRIP] = _percentiles(partial(bare.one_by_one_ms, work))
-        return contest.take_turns(arms, "µs from submit to result"), best
+        return contest.take_turns(arms, contest.sizes.rounds, "µs from submit to result"), best
 
 
-def mixed(contest: Contest) -> Readings:
-    """Quick tasks among slow ones: their latencies in ms, and how long a burst of both takes.
+def mixed(contest: ClusterContest) -> ArmSamples:
+    """Quick tasks among slow ones: their latencies in ms, and seconds for a burst of both.
 
-    `mixed_p99` is that of each round, `mixed_ms` every latency of all rounds.
+    `mixed_p99` is the p99 of each round, `mixed_ms` holds the latencies of all rounds.
     """
     sizes = contest.sizes
     arriving = mixed_load(sizes.open_tasks, contest.seed)
@@ -201,26 +191,24 @@ def mixed(contest: Contest) -> Readings:
         return {"mixed_burst": map_s(client, at_once.work)}
 
     with ExitStack() as stack:
-        running = contest.clusters(stack, MIXED_WORKERS)
-        bursts: dict[str, Arm] = {
-            arm: partial(burst, client) for arm, (_, client) in running.items()
-        }
-        readings = contest.take_turns(bursts, "s for a burst", sizes.mixed_rounds)
+        running = _clusters(contest, stack, MIXED_WORKERS)
+        bursts = _arms(running, lambda client: partial(burst, client))
+        samples = contest.take_turns(bursts, sizes.mixed_rounds, "s for a burst")
         arrivals: dict[str, Arm] = {
             arm: partial(arrive, arm, client) for arm, (_, client) in running.items()
         }
-        readings |= contest.take_turns(arrivals, "ms p99 of no-ops", sizes.mixed_rounds)
+        samples |= contest.take_turns(arrivals, sizes.mixed_rounds, "ms p99 of no-ops")
     bound_s = at_once.conserving_s(MIXED_WORKERS)
-    readings["mixed_burst"][CONSERVING] = [bound_s] * sizes.mixed_rounds
+    samples["mixed_burst"][CONSERVING] = [bound_s] * sizes.mixed_rounds
     counted = {arm: list(chain(*found[-sizes.mixed_rounds :])) for arm, found in blocks.items()}
-    return readings | {"mixed_ms": counted}
+    return samples | {"mixed_ms": counted}
 
 
-def payloads(contest: Contest) -> Readings:
-    """MB per second over all sockets that payloads of 1 MiB cross: four for an echo, one raw."""
+def payloads(contest: ClusterContest) -> ArmSamples:
+    """MB per second of 1 MiB payloads over all sockets they cross: four for an echo, one raw."""
     work = echo_work(contest.sizes.big_payloads, contest.seed, MIB)
     with ExitStack() as stack:
-        running = contest.clusters(stack, WORKERS)
+        running = _clusters(contest, stack, WORKERS)
         raw = stack.enter_context(RawLink())
         uncopied = stack.enter_context(Forwarder(WORKERS, uncopied=True, messages_held=4))
         mb = len(work) * MIB / 1e6
@@ -228,41 +216,40 @@ def payloads(contest: Contest) -> Readings:
         def arm(hops: int, drive: Callable[[Work], float], times: int = 1) -> Arm:
             return lambda: {"one_mib": times * hops * mb / sum(drive(work) for _ in range(times))}
 
-        arms = {
-            name: arm(ECHO_HOPS, partial(map_s, client)) for name, (_, client) in running.items()
-        }
+        arms = _arms(running, lambda client: arm(ECHO_HOPS, partial(map_s, client)))
         arms[UNCOPIED] = arm(
             ECHO_HOPS, lambda part: uncopied.stream_s(part, BIG_IN_FLIGHT), UNCOPIED_TIMES
         )
         arms[RAW] = arm(1, raw.send_s, RAW_TIMES)
-        return contest.take_turns(arms, "MB/s with 1 MiB payloads")
+        return contest.take_turns(arms, contest.sizes.rounds, "MB/s with 1 MiB payloads")
 
 
-def choosing(contest: Contest) -> Readings:
-    """Microseconds to choose a worker for a task that needs a card, among more and more workers."""
-    readings: Readings = {}
-    choices, seed = contest.sizes.choices, contest.seed
+def choosing(contest: ClusterContest) -> ArmSamples:
+    """Microseconds to choose a worker for a task that needs a card, by number of workers."""
+    samples: ArmSamples = {}
+    sizes, seed = contest.sizes, contest.seed
 
     def choose(spec: ClusterSpec, workers: int) -> Mapping[str, float]:
         found = measure_selection(
-            spec, workers=workers, choices=choices, seed=seed, requirements=NEEDED
+            spec, workers=workers, choices=sizes.choices, seed=seed, requirements=NEEDED
         )
         return {f"selection_{workers}": found.value or 0.0}
 
     def take_next(workers: int) -> Mapping[str, float]:
-        return {f"selection_{workers}": _queue_us(workers, choices)}
+        return {f"selection_{workers}": _queue_us(workers, sizes.choices)}
 
     for workers in ROSTERS:
         arms: dict[str, Arm] = {
             arm: partial(choose, spec, workers) for arm, spec in contest.specs.items()
         }
         arms[QUEUE] = partial(take_next, workers)
-        readings |= contest.take_turns(arms, f"µs to choose among {workers:,} workers")
-    few, many = (readings[f"selection_{workers}"] for workers in (ROSTERS[0], ROSTERS[-1]))
-    return readings | {"selection_flat": {OPTIMIZED: many[OPTIMIZED], FEW_WORKERS: few[OPTIMIZED]}}
+        unit = f"µs to choose among {workers:,} workers"
+        samples |= contest.take_turns(arms, sizes.rounds, unit)
+    few, many = (samples[f"selection_{workers}"] for workers in (ROSTERS[0], ROSTERS[-1]))
+    return samples | {"selection_flat": {OPTIMIZED: many[OPTIMIZED], FEW_WORKERS: few[OPTIMIZED]}}
 
 
-def headers(contest: Contest) -> Readings:
+def headers(contest: ClusterContest) -> ArmSamples:
     """Microseconds to encode and decode a task on one hop."""
     work = echo_work(contest.sizes.codec_tasks, contest.seed)
 
@@ -271,30 +258,20 @@ def headers(contest: Contest) -> Readings:
 
     arms: dict[str, Arm] = {arm: partial(pass_on, spec) for arm, spec in contest.specs.items()}
     arms[PACKING] = lambda: {"codec": packing_us(work)}
-    return contest.take_turns(arms, "µs to encode and decode a task")
+    return contest.take_turns(arms, contest.sizes.rounds, "µs to encode and decode a task")
 
 
 def _pids(local: LocalCluster) -> Sequence[int]:
     return [local.coordinator_pid, *(worker.pid for worker in local.workers)]
 
 
-def _rate(figure: str, drive: Callable[[Work], float], work: Work) -> Arm:
-    return lambda: {figure: len(work) / drive(work)}
-
-
 def _mapping(drive: Callable[[Work], float], broker_pid: int, work: Work) -> Arm:
-    """Tasks per second, and µs of processor time that the broker takes for one."""
+    """Tasks per second, and µs of the broker's processor time for each."""
     broker = psutil.Process(broker_pid)
 
-    def used_s() -> float:
-        times = broker.cpu_times()
-        return times.user + times.system
-
     def block() -> Mapping[str, float]:
-        before_s = used_s()
-        took_s = drive(work)
-        cpu_us = (used_s() - before_s) * 1e6 / len(work)
-        return {"map": len(work) / took_s, "cpu": cpu_us}
+        rate, cpu_us = rate_and_cpu_us(drive, work, broker)
+        return {"map": rate, "cpu": cpu_us}
 
     return block
 
@@ -311,7 +288,7 @@ def _percentiles(drive: Callable[[], list[float]]) -> Arm:
 
 
 def _queue_us(workers: int, choices: int) -> float:
-    """The median of taking the worker that was free first, timed as a policy's choice is."""
+    """The median time to take the worker that was free first, timed like a policy's choice."""
     free = deque(range(workers))
     took_us = []
     for _ in range(choices):

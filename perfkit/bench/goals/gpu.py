@@ -16,7 +16,7 @@ from statistics import median
 
 from perfkit.bench.goals.table import OPTIMIZED, Goal, GoalTable, chosen, make_row
 from perfkit.bench.workloads.load import WrongResult
-from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, take_turns
 from perfkit.evidence.environment import fingerprint
 from perfkit.gpu.card import Cards, FastReader
 from perfkit.gpu.made_up import made_up_card
@@ -90,7 +90,7 @@ def measure_gpu(
     return GoalTable(rows, environment, name, seed, "", time.perf_counter() - began_s)
 
 
-def _costs(root: Path, sizes: GpuSizes, seed: int, say: Callable[[str], None]) -> Readings:
+def _costs(root: Path, sizes: GpuSizes, seed: int, say: Callable[[str], None]) -> ArmSamples:
     card = next(iter(Cards(root)))
     reader = FastReader(card, GROUPS["activity"])
     files = [card.info.device / name for name in FILES]

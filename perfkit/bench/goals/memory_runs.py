@@ -1,8 +1,8 @@
-"""The measurements behind the table of memory: real processes, read from outside.
+"""The measurements behind the memory goals: real processes, read from outside.
 
-What a process holds depends on its past, so every reading is taken in a cluster of its own, and the
-specs take turns. RSS is that of one process; PSS divides shared pages among those who share them.
-What is still moving is not read: a reading waits until the figure stays where it is.
+What a process holds depends on its past, so every sample is taken in a fresh cluster, and the specs
+take turns. RSS is that of one process; PSS divides shared pages among the processes that share
+them. A figure is read once it has settled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -19,33 +20,33 @@ from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import Busy
 from cluster.vocabulary.status import Status
-from perfkit.bench.counts.per_task import PYTHON, count_afresh
-from perfkit.bench.goals.cluster_runs import WORKERS, Say
+from perfkit.bench.counts.gate import PYTHON, count_afresh
+from perfkit.bench.goals.cluster_runs import WORKERS
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.sharing import SharingSizes
-from perfkit.bench.goals.streaming import RESULT_BYTES, stream_use
+from perfkit.bench.goals.streaming import RESULT_BYTES, stream_growth_bytes
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s, result_of
-from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.profile.watch import MemorySample, process_memory
 
 MB = 1e6
-#: The smallest model there is: what its worker holds is the runtime.
+#: The smallest model, so that its worker holds little more than the runtime.
 MODEL = "digits"
-#: A figure is read when it has moved by less than this for so long; a coordinator may trim its
-#: heap with the next timer of a worker, which comes every 0.6 s.
+#: A figure has settled when it moves by less than STILL_BYTES for STILL_S; a coordinator may trim
+#: its heap with the next timer of a worker, which comes every 0.6 s.
 STILL_BYTES, STILL_S, READ_EVERY_S, MOVING_S = 65_536, 1.5, 0.1, 20.0
 QUEUED_S = 120.0
-#: The model's and the events' tables have sizes of their own.
 FOUR_WORKERS = SharingSizes(workers=(4,))
 ALL_EVENTS = CheckSizes()
 
 
 @dataclass(frozen=True)
-class Amounts:
+class MemorySizes:
     """How much is measured: rounds, and the tasks of one block.
 
-    Where tasks come one by one the baseline is given fewer; a figure is per task, so it may be.
+    The baseline gets fewer tasks where they come one by one, which its figures per task allow.
     """
 
     rounds: int
@@ -60,98 +61,87 @@ class Amounts:
     leaks: CheckSizes = ALL_EVENTS
 
 
-@dataclass(frozen=True)
-class Subjects:
-    """Whose memory is measured, how much of it, and who is told."""
-
-    optimized: ClusterSpec
-    baseline: ClusterSpec
-    amounts: Amounts
-    seed: int
-    say: Say
-
-    def take_turns(self, unit: str, arm: Callable[[ClusterSpec, bool], Arm]) -> Readings:
-        """A block of each spec in each round; `arm` is told whether it is the baseline."""
-        arms = {OPTIMIZED: arm(self.optimized, False), BASELINE: arm(self.baseline, True)}
-        return take_turns(arms, self.amounts.rounds, self.seed, unit, self.say, warm=False)
+MemoryContest: TypeAlias = Contest[MemorySizes]
 
 
-def passing(subjects: Subjects) -> Readings:
+def passing(contest: MemoryContest) -> ArmSamples:
     """A coordinator's RSS in MB before and after many tasks of a map."""
-    amounts = subjects.amounts
+    sizes = contest.sizes
+    tasks = {OPTIMIZED: sizes.passed_tasks, BASELINE: sizes.baseline_passed_tasks}
 
-    def arm(spec: ClusterSpec, plain: bool) -> Arm:
-        tasks = amounts.baseline_passed_tasks if plain else amounts.passed_tasks
-        return partial(_pass, spec, echo_work(min(tasks, 100_000), subjects.seed), tasks)
+    def arm(name: str, spec: ClusterSpec) -> Arm:
+        work = echo_work(min(tasks[name], 100_000), contest.seed)
+        return partial(_pass, spec, work, tasks[name])
 
-    return subjects.take_turns("MB idle", arm)
-
-
-def queueing(subjects: Subjects) -> Readings:
-    """Bytes of a coordinator's RSS per task that waits, and what is left when all are done."""
-    amounts, seed = subjects.amounts, subjects.seed
-
-    def arm(alone: bool, spec: ClusterSpec, plain: bool) -> Arm:
-        tasks = amounts.baseline_queued_tasks if plain and alone else amounts.queued_tasks
-        return partial(_queue, spec, echo_work(tasks, seed), alone)
-
-    runs = subjects.take_turns("B per task in a run", partial(arm, False))
-    return runs | subjects.take_turns("B per task submitted alone", partial(arm, True))
+    return _take_turns(contest, arm, sizes.rounds, "MB idle")
 
 
-def filling(subjects: Subjects) -> Readings:
-    """A coordinator's RSS in MB with as many tasks as it takes; one more must be refused."""
-    spec, rounds = subjects.optimized, subjects.amounts.full_rounds
-    work = echo_work(spec.limits.tasks, subjects.seed)
-    arms: dict[str, Arm] = {OPTIMIZED: partial(_fill, spec, work)}
-    return take_turns(arms, rounds, subjects.seed, "MB full", subjects.say, warm=False)
+def queueing(contest: MemoryContest) -> ArmSamples:
+    """Bytes of a coordinator's RSS per waiting task, and what is left when all are done."""
+    sizes = contest.sizes
+
+    def arm(alone: bool, name: str, spec: ClusterSpec) -> Arm:
+        few = alone and name == BASELINE
+        tasks = sizes.baseline_queued_tasks if few else sizes.queued_tasks
+        return partial(_queue, spec, echo_work(tasks, contest.seed), alone)
+
+    runs = _take_turns(contest, partial(arm, False), sizes.rounds, "B per task in a run")
+    lone = _take_turns(contest, partial(arm, True), sizes.rounds, "B per task submitted alone")
+    return runs | lone
 
 
-def working(subjects: Subjects) -> Readings:
-    """A worker's RSS in MB without models, its PSS with ONNX Runtime and the smallest model."""
-
-    def arm(spec: ClusterSpec, _: bool) -> Arm:
-        return partial(_work, spec)
-
-    return subjects.take_turns("MB a worker", arm)
+def filling(contest: MemoryContest) -> ArmSamples:
+    """A coordinator's RSS in MB with a full queue; one more task must be refused."""
+    spec = contest.optimized
+    fill = partial(_fill, spec, echo_work(spec.limits.tasks, contest.seed))
+    return contest.take_turns({OPTIMIZED: fill}, contest.sizes.full_rounds, "MB full", warm=False)
 
 
-def allocating(subjects: Subjects) -> Readings:
+def working(contest: MemoryContest) -> ArmSamples:
+    """A worker's RSS in MB without models, and its PSS with ONNX Runtime and the smallest model."""
+    rounds = contest.sizes.rounds
+    return _take_turns(contest, lambda name, spec: partial(_work, spec), rounds, "MB a worker")
+
+
+def allocating(contest: MemoryContest) -> ArmSamples:
     """Allocations per task of both specs' coordinators, as memray counts them in a fresh process.
 
-    They are exact, so that one count stands for every round; empty where memray is not installed.
-    The specs are those of `perfkit.bench.counts.per_task`.
+    They are exact, so one count stands for every round; empty if memray is not installed. The specs
+    are those of `perfkit.bench.counts.per_task`.
     """
     try:
         counts = count_afresh().by_python[PYTHON].counts
     except ExperimentError as error:
-        subjects.say(f"allocations are not counted: {error}")
+        contest.say(f"allocations are not counted: {error}")
         return {}
-    rounds = subjects.amounts.rounds
     return {
         f"allocations_{load}": {
-            arm: [counts[arm][load]["allocations_per_task"]] * rounds
-            for arm in (OPTIMIZED, BASELINE)
+            arm: [counts[arm][load]["allocations_per_task"]] * contest.sizes.rounds
+            for arm in contest.specs
         }
         for load in ("stream", "single")
     }
 
 
-def streaming(subjects: Subjects) -> Readings:
-    """MB that one large result adds to each role at its worst moment."""
-    amounts = subjects.amounts
+def streaming(contest: MemoryContest) -> ArmSamples:
+    """MB that one large result adds to each role at its peak."""
+    sizes = contest.sizes
 
-    def arm(spec: ClusterSpec, plain: bool) -> Arm:
-        return partial(_stream, spec, amounts.streamed_bytes)
+    def arm(name: str, spec: ClusterSpec) -> Arm:
+        return partial(_stream, spec, sizes.streamed_bytes)
 
-    arms = {OPTIMIZED: arm(subjects.optimized, False), BASELINE: arm(subjects.baseline, True)}
-    return take_turns(
-        arms, amounts.stream_rounds, subjects.seed, "MB streamed", subjects.say, warm=False
-    )
+    return _take_turns(contest, arm, sizes.stream_rounds, "MB streamed")
 
 
-#: All of them; whoever has another figure of memory adds its maker here and its goal to the table.
-MAKERS: Sequence[Callable[[Subjects], Readings]] = (
+def _take_turns(
+    contest: MemoryContest, make: Callable[[str, ClusterSpec], Arm], rounds: int, unit: str
+) -> ArmSamples:
+    """A block of each spec in each round, without warm-up: every block is a fresh cluster."""
+    arms = {name: make(name, spec) for name, spec in contest.specs.items()}
+    return contest.take_turns(arms, rounds, unit, warm=False)
+
+
+MAKERS: Sequence[Callable[[MemoryContest], ArmSamples]] = (
     passing,
     queueing,
     filling,
@@ -197,8 +187,8 @@ def _fill(spec: ClusterSpec, work: Work) -> Mapping[str, float]:
         refusal = client.submit(work.kind, b"one more").exception(QUEUED_S)
         if not isinstance(refusal, Busy) or f"of at most {len(work)}" not in str(refusal):
             raise ExperimentError(
-                f"with {len(work):,} tasks in the queue one more was to be refused with the bound "
-                f"as the reason, and not: {refusal!r}"
+                f"with {len(work):,} queued tasks one more should be refused with the bound as the "
+                f"reason, not with {refusal!r}"
             )
         return {"full": settled(local.coordinator_pid).rss_bytes / MB}
 
@@ -212,15 +202,21 @@ def _work(spec: ClusterSpec) -> Mapping[str, float]:
     return found if pss_bytes is None else {**found, "worker_onnx": pss_bytes / MB}
 
 
+def _stream(spec: ClusterSpec, result_bytes: int) -> Mapping[str, float]:
+    growth = stream_growth_bytes(spec, result_bytes)
+    return {f"stream_{role}": size / MB for role, size in growth.items() if size is not None}
+
+
 def settled(pid: int) -> MemorySample:
-    """What a process holds once that does not change any more; raises ExperimentError when it is
-    gone or never comes to rest.
+    """The memory of a process once it has settled.
+
+    Raises ExperimentError if the process ends or never settles.
     """
     began_s = since_s = time.monotonic()
     last = _read(pid)
     while (now_s := time.monotonic()) - since_s < STILL_S:
         if now_s - began_s > MOVING_S:
-            raise ExperimentError(f"the memory of process {pid} did not come to rest")
+            raise ExperimentError(f"the memory of process {pid} did not settle")
         time.sleep(READ_EVERY_S)
         found = _read(pid)
         if abs(found.rss_bytes - last.rss_bytes) > STILL_BYTES:
@@ -229,13 +225,13 @@ def settled(pid: int) -> MemorySample:
 
 
 def await_status(client: Client, holds: Callable[[Status], bool]) -> None:
-    """Return when the cluster's status is as wanted; raises ExperimentError if it never is."""
+    """Return once `holds` is true of the cluster's status; ExperimentError if it never is."""
     until_s = time.monotonic() + QUEUED_S
     while not holds(status := client.status()):
         if time.monotonic() > until_s:
             raise ExperimentError(
-                f"the queue did not become what was waited for: {status.queued} of "
-                f"{status.runs} runs wait"
+                f"the queue did not become as expected: {status.queued} tasks of {status.runs} "
+                "runs wait"
             )
         time.sleep(READ_EVERY_S)
 
@@ -245,9 +241,3 @@ def _read(pid: int) -> MemorySample:
     if found is None:
         raise ExperimentError(f"process {pid} ended while its memory was measured")
     return found
-
-
-def _stream(spec: ClusterSpec, result_bytes: int) -> Mapping[str, float]:
-    used = stream_use(spec, result_bytes)
-    grown = {one.role: one.peak_growth_bytes for one in used}
-    return {f"stream_{role}": size / MB for role, size in grown.items() if size is not None}

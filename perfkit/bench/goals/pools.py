@@ -1,8 +1,7 @@
-"""What a pool is worth, held against doing without: the allocator, or a new connection each time.
+"""What a pool is worth compared with the allocator, or with a new connection each time.
 
-Both arms do the same work with what they get, a message filled in, a buffer read into, a task
-answered, and what they did is checked. They take turns with a second arm that does without, whose
-distance from the first is what the machine does to identical code.
+Both arms do the same checked work: fill a message, read into a buffer, answer a task. They take
+turns with a second plain arm, the A/A control.
 """
 
 from __future__ import annotations
@@ -14,27 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from resource import RUSAGE_SELF, getrusage
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
-from perfkit.bench.goals.table import ends, number
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, result_of
-from perfkit.bench.workloads.rounds import Arm, take_turns
+from perfkit.bench.workloads.rounds import Arm, Say, prefixed, take_turns
 from perfkit.evidence.environment import Environment, fingerprint
-from perfkit.evidence.results import encode_fields
-from perfkit.evidence.stats import (
-    MIN_BLOCKS,
-    Comparison,
-    Interval,
-    Verdict,
-    bootstrap_interval,
-    compare_blocks,
-    ratio_text,
-)
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Verdict, compare_blocks
+from perfkit.evidence.tables import ResultTable, data_frame, html_table
+from perfkit.evidence.text import quantity
 from perfkit.pool import BufferPool, ConnectionPool, Message, MessagePool, PoolStats
 
 if TYPE_CHECKING:
@@ -43,12 +32,12 @@ if TYPE_CHECKING:
 PLAIN, POOLED, AGAIN = "plain", "pooled", "plain again"
 US, FAULTS = "us", "minor_faults"
 
-#: So many operations; what they have to add up to is told by the case.
+#: Runs this many operations and returns their sum, which the case knows.
 Run: TypeAlias = Callable[[int], int]
 
 
 class Arms(NamedTuple):
-    """One kind of work both ways, what `n` operations of it add up to, and the pool's counts."""
+    """One kind of work plain and pooled, the sum of `n` operations, and the pool's counts."""
 
     plain: Run
     pooled: Run
@@ -58,7 +47,7 @@ class Arms(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """Something that can be pooled; so many `operations` of it make a block of 10 ms or more."""
+    """Something that can be pooled; `operations` of it make a block of 10 ms or more."""
 
     name: str
     what: str
@@ -72,7 +61,7 @@ class PoolRow:
 
     `comparison.ratio` is pooled over plain time, so below 1 the pool is faster. Faults are minor
     page faults per operation, the median of an arm's blocks. `stats` are the pool's own counts over
-    all blocks, None for what keeps none. `samples` holds each arm's blocks in µs.
+    all blocks, if it keeps any. `samples` holds each arm's blocks in µs.
     """
 
     name: str
@@ -88,47 +77,41 @@ class PoolRow:
 
     @property
     def verdict(self) -> Verdict:
-        """About the pool, seen from doing without."""
+        """Whether the pool is faster or slower than doing without."""
         return self.comparison.verdict
 
 
 @dataclass(frozen=True)
-class PoolTable:
+class PoolTable(ResultTable[PoolRow]):
     """Every case, on the machine it was measured on."""
 
-    rows: tuple[PoolRow, ...]
     environment: Environment
     rounds: int
     seed: int
     duration_s: float
 
-    def __iter__(self) -> Iterator[PoolRow]:
-        return iter(self.rows)
-
-    def of(self, name: str) -> PoolRow:
-        """The row of a case; raises KeyError that names those there are."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no case {name!r}; there are {', '.join(row.name for row in self.rows)}")
-
-    def encode(self) -> str:
-        """All of it as JSON, the blocks included."""
-        return encode_fields(
-            {
-                "seed": self.seed,
-                "rounds": self.rounds,
-                "duration_s": self.duration_s,
-                "unit": "µs",
-                "environment": self.environment,
-                "rows": [msgspec.to_builtins(row) for row in self.rows],
-            }
-        )
-
     def to_frame(self) -> pd.DataFrame:
-        """A row for each case, without the samples."""
-        rows = [_flat(row) for row in self.rows]
-        return data_frame(rows, list(rows[0]) if rows else [])
+        """A row for each case, without the samples; `ratio` is pooled over plain time."""
+        return data_frame(
+            {
+                "name": row.name,
+                "what": row.what,
+                "operations": row.operations,
+                "plain_us": row.plain,
+                "pooled_us": row.pooled,
+                "ratio": Interval(found.ratio, found.low, found.high, found.confidence, ""),
+                "aa_ratio": found.aa_ratio,
+                "aa_low": found.aa_low,
+                "aa_high": found.aa_high,
+                "verdict": str(row.verdict),
+                "reason": found.reason,
+                "plain_faults": row.plain_faults,
+                "pooled_faults": row.pooled_faults,
+                "hit_rate": row.stats.hit_rate if row.stats else None,
+            }
+            for row in self.rows
+            for found in [row.comparison]
+        )
 
     def _repr_html_(self) -> str:
         return html_table(
@@ -137,15 +120,14 @@ class PoolTable:
             [
                 (
                     row.what,
-                    _figure(row.plain),
-                    _figure(row.pooled),
-                    ratio_text(found.ratio, found.low, found.high),
-                    ratio_text(found.aa_ratio, found.aa_low, found.aa_high),
-                    f"{number(row.plain_faults)} → {number(row.pooled_faults)}",
+                    row.plain.text(),
+                    row.pooled.text(),
+                    row.comparison.ratio_text,
+                    row.comparison.control_text,
+                    f"{quantity(row.plain_faults)} → {quantity(row.pooled_faults)}",
                     str(row.verdict),
                 )
                 for row in self.rows
-                for found in [row.comparison]
             ],
             [
                 f"{self.rounds} rounds, seed {self.seed}. Below 1 the pool is faster. Faults are "
@@ -160,13 +142,13 @@ def measure_pools(
     rounds: int = 12,
     effort: float = 1.0,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> PoolTable:
-    """Measure what pooling is worth, case by case, all of CASES if none are given.
+    """Measure what pooling is worth, case by case; by default all of CASES.
 
-    Each of the rounds holds a block of each arm, in an order drawn from the seed; `effort` makes
-    blocks longer or shorter. Takes some ten seconds as it is. Raises ExperimentError for numbers
-    that give no verdict, WrongResult when an arm did not do its work.
+    Each round holds a block of each arm, in an order drawn from the seed; `effort` scales the
+    blocks. Takes some ten seconds by default. Raises ExperimentError for numbers that give no
+    verdict, WrongResult if an arm did not do its work.
     """
     if rounds < MIN_BLOCKS or effort <= 0:
         raise ExperimentError(
@@ -174,29 +156,22 @@ def measure_pools(
             f"{effort:g}"
         )
     environment, began_s = fingerprint(), time.perf_counter()
-    tell = progress or (lambda line: None)
     rows = tuple(
-        _measure(case, rounds, max(1, round(case.operations * effort)), seed, tell)
+        _measure(case, rounds, max(1, round(case.operations * effort)), seed, progress)
         for case in (CASES if cases is None else cases)
     )
     return PoolTable(rows, environment, rounds, seed, time.perf_counter() - began_s)
 
 
-def _measure(
-    case: Case, rounds: int, operations: int, seed: int, tell: Callable[[str], None]
-) -> PoolRow:
+def _measure(case: Case, rounds: int, operations: int, seed: int, progress: Say | None) -> PoolRow:
     with case.open() as arms:
         plain = _block(case, arms.plain, operations, arms.expected)
         pooled = _block(case, arms.pooled, operations, arms.expected)
-        readings = take_turns(
-            {PLAIN: plain, POOLED: pooled, AGAIN: plain},
-            rounds,
-            seed,
-            "µs",
-            lambda line: tell(f"pools: {case.name}: {line}"),
-        )
+        arms_by_name = {PLAIN: plain, POOLED: pooled, AGAIN: plain}
+        say = prefixed(progress, f"pools: {case.name}")
+        samples = take_turns(arms_by_name, rounds, seed, "µs", say)
         stats = arms.stats()
-    us, faults = readings[US], readings[FAULTS]
+    us, faults = samples[US], samples[FAULTS]
     return PoolRow(
         name=case.name,
         what=case.what,
@@ -242,7 +217,7 @@ def _messages() -> Iterator[Arms]:
 
 @contextmanager
 def _free_list() -> Iterator[Arms]:
-    """The least a pool of messages can cost: it never looks at anything."""
+    """The cheapest possible pool of messages: it checks nothing."""
     idle = [Message()]
 
     def release(message: Message) -> None:
@@ -279,7 +254,7 @@ def _triangle(operations: int) -> int:
 
 @contextmanager
 def _buffers(size_bytes: int) -> Iterator[Arms]:
-    """Bytes read into a buffer, as from a file or a socket."""
+    """Bytes are read into a buffer, as from a file or a socket."""
     content = (bytes(range(1, 256)) * (size_bytes // 255 + 1))[:size_bytes]
     source = BytesIO(content)
 
@@ -312,7 +287,7 @@ def _buffers(size_bytes: int) -> Iterator[Arms]:
 
 @contextmanager
 def _connections() -> Iterator[Arms]:
-    """A task for a cluster, by a client of its own or by one that is kept."""
+    """A task for a cluster, by a new client or by a pooled one."""
 
     def answered(client: Client, index: int) -> bool:
         payload = b"%d" % index
@@ -344,36 +319,3 @@ CASES: Sequence[Case] = (
     Case("buffers_1m", "a buffer of 1 MiB", 500, partial(_buffers, 1 << 20)),
     Case("connections", "a client of a cluster, for one task", 12, _connections),
 )
-
-
-# For people
-
-
-def _flat(row: PoolRow) -> dict[str, Any]:
-    found = row.comparison
-    return {
-        "name": row.name,
-        "what": row.what,
-        "operations": row.operations,
-        **_columns("plain_us", row.plain),
-        **_columns("pooled_us", row.pooled),
-        "ratio": found.ratio,
-        "ratio_low": found.low,
-        "ratio_high": found.high,
-        "aa_ratio": found.aa_ratio,
-        "aa_low": found.aa_low,
-        "aa_high": found.aa_high,
-        "verdict": str(row.verdict),
-        "reason": found.reason,
-        "plain_faults": row.plain_faults,
-        "pooled_faults": row.pooled_faults,
-        "hit_rate": row.stats.hit_rate if row.stats else None,
-    }
-
-
-def _columns(name: str, figure: Interval) -> dict[str, float | None]:
-    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-
-
-def _figure(figure: Interval) -> str:
-    return f"{number(figure.value)} {ends(figure.low, figure.high)}"

@@ -1,25 +1,23 @@
 """What it is worth that workers of a host share a model's weights: memory, loading, speed.
 
-The same model is served the plain way, each worker with weights of its own, and shared. Memory is
-the sum of the workers' PSS, which divides a shared page by the processes that map it; RSS would
-count it in each of them and hide all there is to see. It is taken after every worker has answered,
-because a page that nobody has touched is in nobody's memory. Loading is timed in processes of their
-own that have imported everything and opened a small model before, so that it is not the runtime's
-own start that is timed; the first load, into an empty cache, is told beside it.
-Speed is that of two sessions in one process that take turns, after their answers were compared.
+The same model is served plain, each worker with its own weights, and shared. Memory is the sum of
+the workers' PSS, which divides a shared page by the processes that map it; RSS would count it in
+each of them. It is read after every worker has answered, because an untouched page is in no
+process's memory. Loading is timed in fresh processes that have imported everything and opened a
+small model before, so that the runtime's own start is left out; a first load, into an empty cache,
+is noted separately. Speed is that of two sessions in one process that take turns, after their
+answers were compared.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
 
 from cluster.local import LocalCluster
 from cluster.models.cache import Cache
@@ -29,26 +27,24 @@ from cluster.models.tensor import unpack_tensor
 from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED
-from perfkit.bench.goals.table import Goal, GoalRow, ends, make_row, number, verdict
+from perfkit.bench.goals.table import Goal, GoalTable, make_row
+from perfkit.bench.workloads.fresh import run_module
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.bench.workloads.rounds import Arm, Readings, take_turns
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, prefixed, take_turns
+from perfkit.evidence.environment import fingerprint
+from perfkit.evidence.text import quantity
 from perfkit.optimized.specs import OPTIMIZED
 from perfkit.profile.watch import process_memory
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MODEL = "minilm"
-#: How far a component of a vector may differ between the two ways; its length is 1.
+#: How far a component of a vector of length 1 may differ between plain and shared.
 TOLERANCE = 1e-5
-
-Say = Callable[[str], None]
+LOAD_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class SharingSizes:
-    """How much is measured: rounds of clusters, of ``workers`` each, of loads and of items."""
+    """How much is measured: rounds of clusters (of each number of ``workers``), loads and items."""
 
     workers: tuple[int, ...] = (1, 2, 4)
     memory_rounds: int = 3
@@ -80,69 +76,37 @@ GOALS: Mapping[str, Goal] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SharingTable:
-    """Rows of both ways, `optimized` shared and `baseline` plain: total PSS for each number of
-    workers, load and latency. `first_load_ms` are loads into an empty cache.
-    """
-
-    rows: tuple[GoalRow, ...]
-    first_load_ms: tuple[float, ...]
-
-    def __iter__(self) -> Iterator[GoalRow]:
-        return iter(self.rows)
-
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each figure: both ways, their ratio with its interval, and the goal."""
-        named = {"plain": "baseline", "shared": "value", "shared_low": "low", "shared_high": "high"}
-        same = ("ratio", "ratio_low", "ratio_high", "goal", "met")
-        columns = {"name": "name", "unit": "unit", **named, **{it: it for it in same}}
-        rows = [{it: getattr(row, of) for it, of in columns.items()} for row in self.rows]
-        return data_frame(rows, list(columns))
-
-    def _repr_html_(self) -> str:
-        first = ", ".join(map(number, self.first_load_ms))
-        return html_table(
-            f"{MODEL} the plain way and with shared weights, in turns (95 % intervals)",
-            ("figure", "plain", "shared", "ratio", "asked", "met", "what"),
-            [
-                (
-                    row.name,
-                    f"{number(row.baseline)} {row.unit}",
-                    f"{number(row.value)} {row.unit} {ends(row.low, row.high)}",
-                    f"{number(row.ratio)} {ends(row.ratio_low, row.ratio_high)}",
-                    row.goal_text,
-                    verdict(row),
-                    row.note,
-                )
-                for row in self.rows
-            ],
-            [f"A first load, which makes the files: {first} ms."],
-        )
-
-
 def measure_sharing(
-    sizes: SharingSizes | None = None, *, seed: int = 0, progress: Say | None = None
-) -> SharingTable:
-    """Measure both ways on this machine; about a minute.
+    sizes: SharingSizes = SharingSizes(), *, seed: int = 0, progress: Say | None = None
+) -> GoalTable:
+    """Measure plain and shared weights on this machine; takes about a minute.
 
-    `progress` is called with one plain line at a time. Raises ModelError when the model cannot be
-    loaded, ExperimentError when it cannot be shared here or the system does not tell PSS,
-    WrongResult when the two ways disagree or mistake a meaning.
+    Raises ModelError if the model cannot be loaded, ExperimentError if it cannot be shared here or
+    PSS is unknown, WrongResult if plain and shared disagree or mistake a meaning.
     """
-    sizes, say = sizes or SharingSizes(), progress or (lambda line: None)
+    say = prefixed(progress, "sharing")
+    environment, began_s = fingerprint(), time.perf_counter()
     texts = sorted({text.encode() for triple in LIKE_AND_UNLIKE for text in triple})
-    readings = _item_readings(texts, sizes, seed, say)
-    readings |= _load_readings(sizes, seed, say)
-    readings |= _memory_readings(texts, sizes, say)
+    samples = _item_samples(texts, sizes, seed, say)
+    samples |= _load_samples(sizes, seed, say)
+    samples |= _memory_samples(texts, sizes, say)
     goals = [*map(_memory_goal, sizes.workers)]
     goals += [GOALS[figure] for figure in ("load", "network", "item")]
-    rows = tuple(make_row(goal, readings, seed) for goal in goals)
-    return SharingTable(rows, tuple(_first_load_ms() for _ in range(sizes.first_loads)))
+    first = [quantity(_first_load_ms()) for _ in range(sizes.first_loads)]
+    return GoalTable(
+        tuple(make_row(goal, samples, seed) for goal in goals),
+        environment,
+        "sharing",
+        seed,
+        "",
+        time.perf_counter() - began_s,
+        (f"Model {MODEL}. A first load, which fills the cache: {', '.join(first)} ms.",),
+        ("shared", "plain"),
+    )
 
 
 def _memory_goal(workers: int) -> Goal:
-    """The row of a number of workers; asked is only something of some."""
+    """The goal for a number of workers; most are for comparison."""
     figure = f"pss_{workers}"
     note = f"total PSS of {workers} worker{'s' if workers > 1 else ''} with {MODEL}"
     unasked = Goal(f"shared_{figure}", figure, "MiB", "lower", "ratio", None, "for comparison",
@@ -153,7 +117,7 @@ def _memory_goal(workers: int) -> Goal:
 # Speed
 
 
-def _item_readings(texts: Sequence[bytes], sizes: SharingSizes, seed: int, say: Say) -> Readings:
+def _item_samples(texts: Sequence[bytes], sizes: SharingSizes, seed: int, say: Say) -> ArmSamples:
     plain, shared = (ModelRepository(share=share).load(MODEL) for share in (False, True))
     if not shared.describe().shared:
         why = "; ".join(shared.describe().notes) or f"it runs on {shared.provider}"
@@ -171,13 +135,13 @@ def _item_arm(model: Model, texts: Sequence[bytes]) -> Arm:
             began_s = time.perf_counter()
             model.infer_batch([text])
             times_ms.append((time.perf_counter() - began_s) * 1e3)
-        return {"item": statistics.median(times_ms)}
+        return {"item": median(times_ms)}
 
     return ask
 
 
 def check_same(plain: Model, shared: Model, texts: Sequence[bytes]) -> None:
-    """Raises WrongResult unless both ways give the same vector for each text."""
+    """Raise WrongResult unless plain and shared give the same vector for each text."""
     answers = zip(texts, *(model.infer_batch([*texts]) for model in (plain, shared)), strict=True)
     for text, one, other in answers:
         off = float(abs(unpack_tensor(one) - unpack_tensor(other)).max())
@@ -188,7 +152,7 @@ def check_same(plain: Model, shared: Model, texts: Sequence[bytes]) -> None:
 
 
 def check_meaning(model: Model) -> None:
-    """Raises WrongResult unless texts of like meaning are nearer than those of like words."""
+    """Raise WrongResult unless texts of like meaning are nearer than those of like words."""
     for triple in LIKE_AND_UNLIKE:
         text, like, unlike = map(unpack_tensor, model.infer_batch([it.encode() for it in triple]))
         if not text @ like > text @ unlike:
@@ -198,7 +162,7 @@ def check_meaning(model: Model) -> None:
 # Loading
 
 
-def _load_readings(sizes: SharingSizes, seed: int, say: Say) -> Readings:
+def _load_samples(sizes: SharingSizes, seed: int, say: Say) -> ArmSamples:
     arms: dict[str, Arm] = {
         PLAIN: lambda: load_times(share=False),
         SHARED: lambda: load_times(share=True),
@@ -207,18 +171,15 @@ def _load_readings(sizes: SharingSizes, seed: int, say: Say) -> Readings:
 
 
 def load_times(*, share: bool, cache: Path | None = None) -> Mapping[str, float]:
-    """The milliseconds a fresh process takes to open the network and to load all of the model, from
-    the user's cache or another.
+    """Milliseconds for a fresh process to open the network, and to load the whole model.
 
-    Raises:
-        ExperimentError: it could not.
+    Without `cache` it uses the user's. Raises ExperimentError if it fails.
     """
-    command = [sys.executable, "-m", "perfkit.bench.goals.sharing", "share" if share else "plain"]
-    command += [] if cache is None else [str(cache)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        raise ExperimentError(f"{MODEL} could not be loaded: {done.stderr.strip()[-500:]}")
-    network, load = map(float, done.stdout.split())
+    arguments = ["share" if share else "plain", *([] if cache is None else [str(cache)])]
+    printed = run_module(
+        "perfkit.bench.goals.sharing", *arguments, what=f"loading {MODEL}", timeout_s=LOAD_TIMEOUT_S
+    )
+    network, load = map(float, printed.split())
     return {"network": network, "load": load}
 
 
@@ -228,7 +189,7 @@ def _first_load_ms() -> float:
 
 
 def _load_once(how: str, cache: str | None = None) -> None:
-    """Load the model and print the milliseconds; what any model costs the first time is over."""
+    """Load the model and print the milliseconds, after the first costs of any model."""
     import tokenizers as _tokenizers  # noqa: F401
 
     ModelRepository().load("digits")
@@ -240,27 +201,24 @@ def _load_once(how: str, cache: str | None = None) -> None:
 # Memory
 
 
-def _memory_readings(texts: Sequence[bytes], sizes: SharingSizes, say: Say) -> Readings:
-    """Total PSS of the workers, in MiB, as one cluster after the other grows."""
-    readings: Readings = {}
-    for number_ in range(sizes.memory_rounds):
+def _memory_samples(texts: Sequence[bytes], sizes: SharingSizes, say: Say) -> ArmSamples:
+    """Total PSS of the workers in MiB, as clusters grow one after the other."""
+    samples: ArmSamples = {}
+    for number in range(1, sizes.memory_rounds + 1):
         # One cluster at a time: two would share the runtime's code, and each look smaller.
-        for way in (PLAIN, SHARED) if number_ % 2 == 0 else (SHARED, PLAIN):
-            for workers, pss_bytes in grown(way == SHARED, sizes.workers, texts):
-                figure = readings.setdefault(f"pss_{workers}", {})
-                figure.setdefault(way, []).append(pss_bytes / MIB)
-                say(
-                    f"round {number_ + 1} of {sizes.memory_rounds}, {way}: {workers} workers "
-                    f"{pss_bytes / MIB:.0f} MiB"
-                )
-    return readings
+        for arm in (PLAIN, SHARED) if number % 2 else (SHARED, PLAIN):
+            for workers, pss_bytes in grown(arm == SHARED, sizes.workers, texts):
+                figure = samples.setdefault(f"pss_{workers}", {})
+                figure.setdefault(arm, []).append(pss_bytes / MIB)
+                pss = quantity(pss_bytes / MIB, "MiB")
+                say(f"round {number} of {sizes.memory_rounds}, {arm}: {workers} workers {pss}")
+    return samples
 
 
 def grown(share: bool, counts: Iterable[int], texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Each number of workers with their total PSS in bytes, as a cluster of this model grows.
 
-    Raises:
-        ExperimentError: the system does not tell PSS. ClusterError: a worker did not come up.
+    Raises ExperimentError if PSS is unknown, ClusterError if a worker does not come up.
     """
     with (
         LocalCluster(0, OPTIMIZED, models=(MODEL,), share_models=share) as local,
@@ -269,7 +227,7 @@ def grown(share: bool, counts: Iterable[int], texts: Sequence[bytes]) -> Iterato
         for count in counts:
             while len(local.workers) < count:
                 local.add_worker()
-            # Until each has answered as many as there are texts: then it has touched what it needs.
+            # A worker that has answered as many tasks as there are texts has touched its pages.
             while min(worker.finished for worker in client.status().workers) < len(texts):
                 list(client.map(MODEL, [*texts] * count))
             samples = [process_memory(worker.pid) for worker in local.workers]

@@ -1,17 +1,13 @@
 """What a large result costs each role in memory, in real processes.
 
-Streaming promises that the two ends hold one copy of a result and the coordinator none. The kernel
-keeps the highest RSS a process has had (VmHWM, proc(5)), and forgets it when told to
-(`/proc/<pid>/clear_refs`), so what one result adds at its worst moment can be read exactly, from
-outside.
+With streaming the two ends hold one copy of a result and the coordinator none. The kernel keeps the
+peak RSS of a process (VmHWM, proc(5)) and resets it on request (`/proc/<pid>/clear_refs`), so the
+growth at the peak can be read exactly, from outside.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -20,88 +16,51 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, decode_spec, encode_spec
 from cluster.work.workloads import PATTERN
-from perfkit.bench.workloads.load import ExperimentError, WrongResult
+from perfkit.bench.workloads.fresh import run_module
+from perfkit.bench.workloads.load import WrongResult
 
 RESULT_BYTES = 256 << 20
 TIMEOUT_S = 120.0
-CHILD_TIMEOUT_S = 2 * TIMEOUT_S
 ROLES = ("coordinator", "worker", "client")
 
 
-@dataclass(frozen=True)
-class StreamUse:
-    """What one result added to the memory of one role at its worst moment; None where the kernel
-    does not say.
+def stream_growth_bytes(
+    spec: ClusterSpec, result_bytes: int = RESULT_BYTES
+) -> dict[str, int | None]:
+    """What one result adds to the memory of each role at its peak; unknown values are None.
 
-    `copies` is that in results. `took_s` is from submission to result, the same for each role.
-    """
-
-    role: str
-    result_bytes: int
-    peak_growth_bytes: int | None
-    took_s: float
-
-    @property
-    def copies(self) -> float | None:
-        """How many times the result fits into what it added."""
-        growth = self.peak_growth_bytes
-        return None if growth is None else growth / self.result_bytes
-
-
-class Fetched(msgspec.Struct, frozen=True):
-    """What a client process says of the result it fetched."""
-
-    took_s: float
-    peak_growth_bytes: int | None
-
-
-def stream_use(spec: ClusterSpec, result_bytes: int = RESULT_BYTES) -> list[StreamUse]:
-    """Fetch one result of so many bytes from one worker, each role in a process of its own.
-
-    Raises WrongResult unless every byte is right, ExperimentError when the client fails.
+    Each role is a process. Raises WrongResult unless every byte is right, ExperimentError if the
+    client fails.
     """
     with LocalCluster(n_workers=1, spec=spec) as local:
-        with local.client() as client:  # what a first task costs is nobody's result
+        with local.client() as client:  # the first task has costs of its own
             client.submit("pattern", b"1").result(TIMEOUT_S)
         pids = local.coordinator.pid, local.workers[0].pid
-        before = [_forget_peak(pid) for pid in pids]
-        fetched = _fetch_afresh(local.endpoint, spec, result_bytes)
+        before = [_reset_peak(pid) for pid in pids]
+        at_client = _fetch_afresh(local.endpoint, spec, result_bytes)
         growth = [_growth_bytes(pid, held) for pid, held in zip(pids, before, strict=True)]
-    return [
-        StreamUse(role, result_bytes, bytes, fetched.took_s)
-        for role, bytes in zip(ROLES, [*growth, fetched.peak_growth_bytes], strict=True)
-    ]
+    return dict(zip(ROLES, [*growth, at_client], strict=True))
 
 
-def _fetch_afresh(endpoint: str, spec: ClusterSpec, result_bytes: int) -> Fetched:
-    """Fetch in a fresh process: this one may hold freed memory that hides what a result takes."""
-    command = [sys.executable, "-m", __name__, endpoint, encode_spec(spec), str(result_bytes)]
-    try:
-        child = subprocess.run(
-            command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExperimentError(f"no result within {CHILD_TIMEOUT_S} s") from error
-    if child.returncode:
-        reason = (child.stderr.strip() or "it gave no reason").splitlines()[-1]
-        raise ExperimentError(f"the client process failed: {reason}")
-    return msgspec.json.decode(child.stdout, type=Fetched)
+def _fetch_afresh(endpoint: str, spec: ClusterSpec, result_bytes: int) -> int | None:
+    """Fetch in a fresh process: freed memory of this one could hide what a result takes."""
+    arguments = (endpoint, encode_spec(spec), str(result_bytes))
+    printed = run_module(__name__, *arguments, what="the client process", timeout_s=2 * TIMEOUT_S)
+    return msgspec.json.decode(printed, type=int | None)
 
 
-def _fetch(endpoint: str, spec: ClusterSpec, result_bytes: int) -> Fetched:
+def _fetch(endpoint: str, spec: ClusterSpec, result_bytes: int) -> int | None:
     with Client(endpoint, spec=spec) as client:
         client.submit("pattern", b"1").result(TIMEOUT_S)
-        held = _forget_peak("self")
-        began = time.monotonic()
+        held = _reset_peak("self")
         result = client.submit("pattern", b"%d" % result_bytes).result(TIMEOUT_S)
-        took_s = time.monotonic() - began
         growth = _growth_bytes("self", held)
     check_pattern(result, result_bytes)
-    return Fetched(took_s, growth)
+    return growth
 
 
 def check_pattern(result: bytes, size_bytes: int) -> None:
-    """Raise WrongResult unless a result is what the workload `pattern` gives."""
+    """Raise WrongResult unless a result is that of the workload `pattern`."""
     if len(result) != size_bytes:
         raise WrongResult(f"a result of {len(result)} bytes instead of {size_bytes}")
     block = PATTERN * 4_096
@@ -110,10 +69,8 @@ def check_pattern(result: bytes, size_bytes: int) -> None:
             raise WrongResult(f"wrong bytes after byte {start}")
 
 
-def _forget_peak(pid: int | str) -> int | None:
-    """Have the kernel forget a process's highest RSS; what it holds now, None if it can't be
-    told.
-    """
+def _reset_peak(pid: int | str) -> int | None:
+    """Have the kernel reset a process's peak RSS; its RSS now, None if it is unknown."""
     try:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
     except OSError:
@@ -137,5 +94,5 @@ def _memory_bytes(pid: int | str, field: str) -> int | None:
 
 if __name__ == "__main__":
     endpoint, spec, size_bytes = sys.argv[1:]
-    fetched = _fetch(endpoint, decode_spec(spec), int(size_bytes))
-    sys.stdout.write(msgspec.json.encode(fetched).decode())
+    growth = _fetch(endpoint, decode_spec(spec), int(size_bytes))
+    sys.stdout.write(msgspec.json.encode(growth).decode())

@@ -1,45 +1,38 @@
-"""A table of goals: its rows, their verdicts, and how a row is made of readings.
+"""A table of goals: its rows, their verdicts, and how samples become a row.
 
-A goal in tasks per second says little about a machine nobody has seen; a ratio to the bare limit,
-measured in the same minutes on the same machine, says how much of what is possible is there. Each
-row's figure, its ratio and their intervals come from rounds in which all arms took turns, and a
-goal is met or missed only by a whole interval.
+A goal in tasks per second says little about an unknown machine; a ratio to the bare limit, measured
+in the same minutes on the same machine, says how much of the possible is reached. Each figure, its
+ratio and their intervals come from rounds in which all arms took turns. A goal is met or missed
+only by a whole interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
-
-import msgspec
+from typing import Literal, TypeVar
 
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import Readings
+from perfkit.bench.workloads.rounds import ArmSamples
 from perfkit.evidence.environment import Environment
-from perfkit.evidence.stats import (
-    Direction,
-    Interval,
-    bootstrap_interval,
-    compare_blocks,
-    percentile_interval,
-)
-from perfkit.evidence.tables import data_frame, html_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from perfkit.evidence.results import encode_rows
+from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.stats import Direction, compare_blocks
+from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.text import measured, quantity
 
 S = TypeVar("S")
-#: The arms of every table; a bare limit has a name of its own.
+#: The arms of every table; each bare limit has its own name.
 OPTIMIZED, BASELINE = "optimized", "baseline"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked of one figure, or of its ratio to the arm it is held `against`.
+    """The goal of one figure, or of its ratio to the arm `against`.
 
-    `limit` is the arm whose figure is the bare limit; without `against` the ratio is to that one.
-    `pooled` names readings whose p99 over all rounds is the figure.
+    `limit` names the arm of the bare limit, which is also the default of `against`. With `pooled`,
+    the figure is the p99 of those samples over all rounds.
     """
 
     name: str
@@ -55,14 +48,14 @@ class Goal:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GoalRow:
     """One goal: the cluster's figure, the bare `limit`'s, their ratio, and whether it is met.
 
-    `value` is between `low` and `high`, in `unit` as `limit` and `baseline` are; `ratio` is of
-    `value` to the arm `against` names. `met` is None where an interval holds both sides of the
-    goal, or something is unknown; `goal` is None in a row that is there for comparison. `samples`
-    holds each arm's readings, round by round.
+    `value`, between `low` and `high`, and `limit` and `baseline` are in `unit`; `ratio` is `value`
+    over the figure of the arm `against`. `goal` is None in a row for comparison. `met` is None if
+    the interval holds both sides of the goal, or something is unknown. `samples` holds each arm's
+    samples, round by round.
     """
 
     name: str
@@ -70,51 +63,43 @@ class GoalRow:
     unit: str
     low: float | None
     high: float | None
-    limit: float | None
-    ratio: float | None
+    limit: float | None = None
+    ratio: float | None = None
     goal: float | None
     met: bool | None
     goal_text: str
     note: str
-    limit_name: str | None
-    against: str | None
-    ratio_low: float | None
-    ratio_high: float | None
+    limit_name: str | None = None
+    against: str | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
     baseline: float | None
     samples: Mapping[str, Sequence[float]] = field(repr=False)
 
 
-#: what the table shows of a row, wherever it is shown
+#: The columns of the table, in the terminal and in HTML.
 COLUMNS = ("goal", "asked", "optimized", "baseline", "bare limit", "ratio", "met")
 
 
 @dataclass(frozen=True)
-class GoalTable:
-    """Every goal of a profile, on the machine it was measured on; `layout` is how latency ran, and
-    empty in a table without; `notes` say below the table what would be too long for its cells.
+class GoalTable(ResultTable[GoalRow]):
+    """Every goal of a profile, on the machine it was measured on.
+
+    `layout` says where the processes of a latency ran, `notes` stand below the table, and `arms`
+    are the headings of the two arms.
     """
 
-    rows: tuple[GoalRow, ...]
     environment: Environment
     profile: str
     seed: int
     layout: str
     duration_s: float
     notes: tuple[str, ...] = ()
-
-    def __iter__(self) -> Iterator[GoalRow]:
-        return iter(self.rows)
-
-    def of(self, name: str) -> GoalRow:
-        """The row of a goal; raises KeyError that names those there are."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no goal {name!r}; there are {', '.join(row.name for row in self.rows)}")
+    arms: tuple[str, str] = (OPTIMIZED, BASELINE)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of COLUMNS that are not empty: some tables have no bare limit, or no baseline."""
+        """COLUMNS without empty ones: some tables have no bare limit, or no baseline."""
         known = {
             "baseline": any(row.baseline is not None for row in self.rows),
             "bare limit": any(row.limit is not None for row in self.rows),
@@ -122,7 +107,7 @@ class GoalTable:
         return tuple(name for name in COLUMNS if known.get(name, True))
 
     def encode(self) -> str:
-        """The rows as a JSON list, one to a line; each says on which machine and when it was."""
+        """The rows as a JSON list, one to a line, each with its machine and time."""
         source = {
             "profile": self.profile,
             "seed": self.seed,
@@ -130,32 +115,14 @@ class GoalTable:
             "git_commit": self.environment.git_commit,
             "utc": self.environment.utc,
         }
-        rows = [msgspec.json.encode({**asdict(row), **source}).decode() for row in self.rows]
-        return "[\n  " + ",\n  ".join(rows) + "\n]\n"
-
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each goal, without the samples."""
-        rows = [{k: v for k, v in asdict(row).items() if k != "samples"} for row in self.rows]
-        return data_frame(rows, list(rows[0]) if rows else [])
+        return encode_rows({**asdict(row), **source} for row in self.rows)
 
     def _repr_html_(self) -> str:
-        def cells(row: GoalRow) -> dict[str, str]:
-            return {
-                "goal": row.name,
-                "asked": row.goal_text,
-                "optimized": f"{number(row.value)} {row.unit} {ends(row.low, row.high)}",
-                "baseline": number(row.baseline),
-                "bare limit": f"{number(row.limit)} {row.limit_name or ''}",
-                "ratio": f"{number(row.ratio)} {ends(row.ratio_low, row.ratio_high)}",
-                "met": verdict(row),
-                "what": row.note,
-            }
-
-        shown = (*self.columns, "what")
+        headings = dict(zip((OPTIMIZED, BASELINE), self.arms, strict=True))
         return html_table(
             "Goals, each beside what it is measured against, in turns (95 % intervals)",
-            shown,
-            [tuple(cells(row)[name] for name in shown) for row in self.rows],
+            [*(headings.get(name, name) for name in self.columns), "what"],
+            [(*(cells(row)[name] for name in self.columns), row.note) for row in self.rows],
             [
                 *([f"Latency: {self.layout}."] if self.layout else []),
                 *self.notes,
@@ -164,9 +131,25 @@ class GoalTable:
         )
 
 
+def cells(row: GoalRow) -> dict[str, str]:
+    """The texts of a row by column; a dash is for what the row does not have."""
+    limit = "–" if row.limit_name is None else f"{quantity(row.limit)} {row.limit_name}"
+    ratio = measured(row.ratio, "", row.ratio_low, row.ratio_high)
+    return {
+        "goal": row.name,
+        "asked": row.goal_text,
+        OPTIMIZED: measured(row.value, row.unit, row.low, row.high),
+        BASELINE: "–" if row.baseline is None else quantity(row.baseline),
+        "bare limit": limit,
+        "ratio": "–" if row.against is None else ratio,
+        "met": verdict(row),
+    }
+
+
 def chosen(profile: str | S, profiles: Mapping[str, S]) -> tuple[str, S]:
-    """A profile's name and sizes, "custom" where sizes are given; raises ExperimentError for a name
-    that there is not.
+    """A profile's name and sizes; the name of given sizes is "custom".
+
+    Raises ExperimentError for an unknown name.
     """
     if not isinstance(profile, str):
         return "custom", profile
@@ -175,13 +158,13 @@ def chosen(profile: str | S, profiles: Mapping[str, S]) -> tuple[str, S]:
     return profile, profiles[profile]
 
 
-def make_row(goal: Goal, readings: Readings, seed: int = 0) -> GoalRow:
-    """The row of a goal, from what was read; what nobody read is None."""
-    arms = readings.get(goal.figure, {})
+def make_row(goal: Goal, samples: ArmSamples, seed: int = 0) -> GoalRow:
+    """The row of a goal from its samples; without samples its figures are None."""
+    arms = samples.get(goal.figure, {})
     own = arms.get(OPTIMIZED, [])
     figure = bootstrap_interval(own, seed=seed)
     if goal.pooled is not None:
-        figure = percentile_interval(readings.get(goal.pooled, {}).get(OPTIMIZED, []), 99)
+        figure = percentile_interval(samples.get(goal.pooled, {}).get(OPTIMIZED, []), 99)
     against = goal.against or goal.limit
     ratio = _ratio(arms.get(against or "", []), own, goal.better, seed)
     judged = figure if goal.of == "value" else ratio
@@ -207,20 +190,19 @@ def make_row(goal: Goal, readings: Readings, seed: int = 0) -> GoalRow:
 
 
 def is_met(figure: Interval, goal: float | None, better: Direction) -> bool | None:
-    """Whether the whole interval is on the good side of the goal; None if it is on both.
+    """Whether the whole interval reaches the goal; None if it lies on both sides of it.
 
-    The goal itself is good enough. An end that is not known may be anywhere.
+    The goal itself is good enough. An unknown bound may lie anywhere.
     """
     if goal is None or figure.value is None:
         return None
-    low, high = figure.low, figure.high
     if better == "higher":
-        if low is not None and low >= goal:
-            return True
-        return False if high is not None and high < goal else None
-    if high is not None and high <= goal:
+        reaches, worst, best = operator.ge, figure.low, figure.high
+    else:
+        reaches, worst, best = operator.le, figure.high, figure.low
+    if worst is not None and reaches(worst, goal):
         return True
-    return False if low is not None and low > goal else None
+    return False if best is not None and not reaches(best, goal) else None
 
 
 def verdict(row: GoalRow) -> str:
@@ -230,22 +212,10 @@ def verdict(row: GoalRow) -> str:
     return {True: "met", False: "missed", None: "inconclusive"}[row.met]
 
 
-def number(value: float | None) -> str:
-    """A figure as the table shows it, to three digits."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:#.3g}".rstrip(".")
-
-
-def ends(low: float | None, high: float | None) -> str:
-    """An interval as the table shows it; an open side is a dash."""
-    return "" if low is None and high is None else f"[{number(low)} – {number(high)}]"
-
-
 def _ratio(
     below: Sequence[float], above: Sequence[float], better: Direction, seed: int
 ) -> Interval:
-    """Of neighbouring blocks, with its interval over rounds; unknown without a reading in each."""
+    """The ratio of neighbouring blocks, with its interval; unknown without a sample in each."""
     known = len(below) == len(above) and all(value > 0 for value in (*below, *above))
     if not below or not known:
         return Interval(None, None, None, 0.95, "unknown")

@@ -1,22 +1,20 @@
-"""Whether anything of what comes and goes is kept: the leak check, one kind of event at a time.
+"""The leak check: whether anything is kept of what comes and goes, one kind of event at a time.
 
-Each kind happens ten thousand times (tasks a million) to a coordinator of its own (churn.py). Now
-and then everybody is sent home, and what the process holds then must be what it held before: not an
-object, a descriptor, a thread or an entry of any container more. The first fifth does not count: it
-fills what is bounded (the stories of the last runs, say), and what comes after finds it full.
+Each kind happens ten thousand times (tasks a million times) to its own coordinator (churn.py). Now
+and then every peer leaves, and then the process must hold what it held before: no additional
+object, descriptor, thread or container entry. The first fifth is warm-up, which fills bounded
+caches such as the stories of the last runs.
 
-That the check can fail is shown by a leak planted on purpose (planted.py).
+A leak planted on purpose (planted.py) shows that the check can fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import ClassVar
 
 from cluster.shells.dispatcher import SPARE_ADDRESSES
 from cluster.spec import ClusterSpec
@@ -24,25 +22,25 @@ from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.leaks.reading import Log, Reading, growing, only_what_is_new, take_reading
 from perfkit.bench.leaks.world import ClockedCoordinator, World
 from perfkit.bench.workloads.load import ExperimentError
+from perfkit.bench.workloads.rounds import Say, prefixed
+from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.evidence.trend import MIN_READINGS, theil_sen
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The goal: fewer objects per event than this.
 OBJECTS_MOST = 0.001
-#: Blocks are read off the whole process, whose interpreter keeps some of its own now and then.
+#: Blocks are read off the whole process, whose interpreter now and then keeps some.
 BLOCKS_MOST = 0.01
-#: A coordinator forgets addresses of who is gone so many at a time, each an entry of some blocks,
-#: and a process has a few objects more at times: over few events that looks like growth.
+#: A coordinator forgets gone peers' addresses in batches, each an entry of some blocks, and a
+#: process sometimes has a few more objects: over few events that looks like growth.
 LAZY_ITEMS, LAZY_BLOCKS, LAZY_OBJECTS = SPARE_ADDRESSES, 4 * SPARE_ADDRESSES, 8
 WARM_SHARE = 0.2
 
 
 class Leak(StrEnum):
-    """What was found."""
+    """The verdict of a leak check."""
 
     FOUND = "leak"
     NONE = "no leak found"
@@ -51,8 +49,9 @@ class Leak(StrEnum):
 
 @dataclass(frozen=True)
 class CheckSizes:
-    """How many events of each kind, and how often the process is read, warm-up included: without
-    it, these are a million tasks and ten thousand of each churn.
+    """Events of each kind and readings of the process, warm-up included.
+
+    Without warm-up the defaults are a million tasks and ten thousand of each other kind.
     """
 
     tasks: int = 1_300_000
@@ -68,10 +67,10 @@ class CheckSizes:
 
 @dataclass(frozen=True)
 class LeakRow:
-    """What is left of one kind of event after warm-up, per event; what nobody knows is None.
+    """What is left of one kind of event after warm-up, per event; unknown values are None.
 
-    `growing` holds each container that never got back to its size, by path, and by how much;
-    `fds_more` and `threads_more` are how many are left. `readings` are all, warm-up included.
+    `growing` holds the growth of each container that never returned to its size, by path;
+    `fds_more` and `threads_more` count those that are left. `readings` include warm-up.
     """
 
     event: str
@@ -89,44 +88,22 @@ class LeakRow:
 
 
 @dataclass(frozen=True)
-class LeakTable:
-    """A row for each kind of event, of the coordinator of one spec; `interrupted` if some lack."""
+class LeakTable(ResultTable[LeakRow]):
+    """A row for each kind of event at the coordinator of one spec; `interrupted` if some lack."""
+
+    key: ClassVar[str] = "event"
 
     spec: str
-    rows: tuple[LeakRow, ...]
     interrupted: bool = False
-
-    def __iter__(self) -> Iterator[LeakRow]:
-        return iter(self.rows)
-
-    def of(self, event: str) -> LeakRow:
-        """The row of a kind of event; raises KeyError that names those there are."""
-        for row in self.rows:
-            if row.event == event:
-                return row
-        raise KeyError(f"no event {event!r}; there are {', '.join(row.event for row in self.rows)}")
 
     @property
     def verdict(self) -> Leak:
-        """A leak if there is one anywhere, none only if there is none everywhere."""
+        """The verdict on all kinds of events together."""
         return worst(row.verdict for row in self.rows)
 
     def encode(self) -> str:
         """The rows as a JSON list, one to a line, every reading included."""
-        rows = [msgspec.json.encode({"spec": self.spec, **asdict(row)}).decode() for row in self]
-        return "[\n  " + ",\n  ".join(rows) + "\n]\n"
-
-    def to_frame(self) -> pd.DataFrame:
-        """A row for each kind of event, the bounds of each figure in columns of their own."""
-        rows = []
-        for row in self.rows:
-            cells = {name: value for name, value in asdict(row).items() if name != "readings"}
-            for name, figure in cells.copy().items():
-                if isinstance(figure, Interval):
-                    cells |= {name: figure.value, f"{name}_low": figure.low}
-                    cells[f"{name}_high"] = figure.high
-            rows.append({**cells, "verdict": str(row.verdict)})
-        return data_frame(rows, list(rows[0]) if rows else [])
+        return encode_rows({"spec": self.spec, **asdict(row)} for row in self)
 
     def _repr_html_(self) -> str:
         return html_table(
@@ -146,30 +123,29 @@ def check_leaks(
     kinds: Sequence[str] = tuple(KINDS),
     *,
     make: Callable[[ClusterSpec], ClockedCoordinator] = ClockedCoordinator,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> LeakTable:
-    """Let each kind of event happen, and say what is left of it in this process; Ctrl-C ends it
-    early, with the kinds it got through.
+    """Let each kind of event happen and judge what is left of it in this process.
 
-    `make` makes the coordinator under test. Raises ExperimentError for an unknown kind and when the
-    coordinator did not see every event, WrongResult for a wrong result, AssertionError when a rest
-    finds an invariant broken.
+    Ctrl-C ends it early, with the kinds that are done. `make` makes the coordinator under test.
+    Raises ExperimentError for an unknown kind and if the coordinator did not see every event,
+    WrongResult for a wrong result, AssertionError for a broken invariant.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ExperimentError(f"no event {unknown[0]!r}; there are {', '.join(KINDS)}")
     rows: list[LeakRow] = []
+    say, interrupted = prefixed(progress, "leaks"), True
     with suppress(KeyboardInterrupt):
         for kind in kinds:
             rows.append(_check(spec, sizes, kind, make))
-            if progress is not None:
-                progress(f"leaks: {kind}: {rows[-1].verdict}, {rows[-1].reason}")
-        return LeakTable(spec.name, tuple(rows))
-    return LeakTable(spec.name, tuple(rows), interrupted=True)
+            say(f"{kind}: {rows[-1].verdict}, {rows[-1].reason}")
+        interrupted = False
+    return LeakTable(tuple(rows), spec.name, interrupted)
 
 
 def worst(verdicts: Iterable[Leak]) -> Leak:
-    """One verdict for several."""
+    """One verdict for several: a leak if there is any, no leak only if all say so."""
     found = set(verdicts)
     if Leak.FOUND in found:
         return Leak.FOUND
@@ -177,25 +153,15 @@ def worst(verdicts: Iterable[Leak]) -> Leak:
 
 
 def cells(row: LeakRow) -> tuple[str, ...]:
-    """A row under HEADER, as text."""
+    """The texts of a row under HEADER."""
     figures = (row.gc_objects_per_event, row.blocks_per_event, row.rss_bytes_per_event)
-    more = ("unknown" if n is None else f"{n:+}" for n in (row.fds_more, row.threads_more))
-    return (row.event, f"{row.events:,}", *map(growth_text, figures), *more, str(row.verdict))
-
-
-def growth_text(figure: Interval) -> str:
-    """Growth per event with its interval."""
-    if figure.value is None:
-        return "unknown"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:+.2g}"
-    if figure.low == figure.high:
-        return f"{figure.value:+.2g} exactly"
-    return f"{figure.value:+.2g} [{figure.low:+.2g} – {figure.high:+.2g}]"
+    growth = (figure.text() for figure in figures)
+    more = (UNKNOWN if n is None else f"{n:+}" for n in (row.fds_more, row.threads_more))
+    return (row.event, f"{row.events:,}", *growth, *more, str(row.verdict))
 
 
 def left_over(readings: Sequence[object], name: str) -> int | None:
-    """How many more fds or threads there are at least in the later half than in the earlier."""
+    """Growth of the least number of fds or threads from the earlier half to the later."""
     counts = [getattr(reading, name) for reading in readings]
     half = len(counts) // 2
     return None if None in counts or not half else min(counts[half:]) - min(counts[:half])
@@ -221,7 +187,7 @@ def _check(
 
 
 def judge(event: str, events: Sequence[int], readings: Sequence[Reading]) -> LeakRow:
-    """What readings show that were taken at rest, each after so many events."""
+    """Judge readings that were taken at rest, each after this many events."""
     warm = round(WARM_SHARE * len(readings))
     kept, x = readings[warm:], events[warm:]
     count = x[-1] - x[0] if x else 0
@@ -239,7 +205,7 @@ def judge(event: str, events: Sequence[int], readings: Sequence[Reading]) -> Lea
         *(f"{more} {name} are left" for name, more in (("fds", fds), ("threads", threads)) if more
           and more > 0),
     ]  # fmt: skip
-    # Where Python's allocator is not used, what malloc has in use is judged, over time: soak.py.
+    # Without Python's allocator, memory in use of malloc is judged instead, over time: soak.py.
     in_bounds = _is_below(blocks, blocks_most) or bool(kept and not counted)
     bounded = _is_below(objects, objects_most) and in_bounds
     verdict = Leak.FOUND if signs else Leak.NONE if bounded else Leak.UNCLEAR
@@ -267,7 +233,7 @@ def judge(event: str, events: Sequence[int], readings: Sequence[Reading]) -> Lea
 def _above(figure: Interval, most: float, what: str) -> list[str]:
     if figure.low is None or figure.low <= most:
         return []
-    return [f"{figure.value:.3g} {what} are left of each event"]
+    return [f"{quantity(figure.value)} {what} are left of each event"]
 
 
 def _is_below(figure: Interval, most: float) -> bool:

@@ -1,14 +1,14 @@
 """Everything that comes and goes at a coordinator, ten thousand times over, without a socket.
 
-Tasks, clients, workers and garbage come in any number within seconds (world.py), and what is left
-of them follows from the code alone. No process dies here: a worker that is killed is one that says
-no more, as the coordinator sees it.
+Tasks, clients, workers and garbage come by the thousand within seconds (world.py), and what is left
+of them follows from the code alone. No process dies here: to the coordinator, a killed worker is
+one that falls silent.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.protocol.client_session import Options
@@ -17,11 +17,11 @@ from cluster.vocabulary.task import Backoff, Retry
 from perfkit.bench.leaks.world import ECHO, FAIL, HOLD, VISIT, World
 from perfkit.bench.workloads.load import ExperimentError
 
-#: a kind of task that no worker offers
+#: A kind of task that no worker offers.
 NOBODYS = "nobody's"
 RUN_TASKS = 256
 PAYLOADS = [random.Random(seed).randbytes(200) for seed in range(RUN_TASKS)]
-#: so many things wait for one turn of the clock
+#: Events that share one step of the clock.
 AT_ONCE = 32
 RETRY_AFTER_S = TIMEOUT_S = 0.05
 RETRIED = Options(retry=Retry(max_attempts=2, backoff=Backoff.FIXED, base_s=RETRY_AFTER_S))
@@ -29,13 +29,9 @@ TIMED = Options(timeout_s=TIMEOUT_S)
 
 
 def run_tasks(world: World, count: int) -> None:
-    """Tasks that come and are done, in runs."""
-    while count:
-        run = PAYLOADS[:count]
-        count -= len(run)
-        # A client may put fewer into one message.
-        for payloads in _parts(run, world.burst):
-            world.deliver(world.client.submit(ECHO, payloads))
+    """Tasks that succeed, in runs."""
+    for many in _batches(count, min(RUN_TASKS, world.burst)):
+        world.deliver(world.client.submit(ECHO, PAYLOADS[:many]))
 
 
 def connect_clients(world: World, count: int) -> None:
@@ -47,7 +43,7 @@ def connect_clients(world: World, count: int) -> None:
 
 
 def cancel_tasks(world: World, count: int) -> None:
-    """Tasks that are cancelled, in turn while they wait and while a worker has them."""
+    """Tasks that are cancelled, alternately while they wait and while a worker has them."""
     for at in range(count):
         world.deliver(world.client.submit((NOBODYS, HOLD)[at % 2], [b""]))
         world.deliver(world.client.cancel())
@@ -55,7 +51,7 @@ def cancel_tasks(world: World, count: int) -> None:
 
 
 def fail_tasks(world: World, count: int) -> None:
-    """Tasks that fail, are tried again, and fail for good."""
+    """Tasks that fail, are retried, and fail for good."""
     for many in _batches(count):
         for _ in range(many):
             world.deliver(world.client.submit(FAIL, [b""], RETRIED))
@@ -63,7 +59,7 @@ def fail_tasks(world: World, count: int) -> None:
 
 
 def time_out_tasks(world: World, count: int) -> None:
-    """Tasks that are not done in time, in turn waiting and in a worker's hands."""
+    """Tasks that time out, alternately while they wait and while a worker has them."""
     for many in _batches(count):
         for at in range(many):
             kind = (NOBODYS, HOLD)[at % 2]
@@ -73,7 +69,7 @@ def time_out_tasks(world: World, count: int) -> None:
 
 
 def throw_bad_frames(world: World, count: int) -> None:
-    """What is no message: noise, nothing, half a message, a message with something behind it."""
+    """Malformed messages: noise, nothing, half a message, a message with a frame too many."""
     whole = world.client.submit(ECHO, [b"x"])[0][1:]
     world.deliver(world.client.cancel())
     rng = random.Random(0)
@@ -89,7 +85,7 @@ def throw_bad_frames(world: World, count: int) -> None:
 
 
 def lose_clients(world: World, count: int) -> None:
-    """Clients that hand in work and are never heard of again."""
+    """Clients that submit work and fall silent."""
     for many in _batches(count):
         for at in range(many):
             client = world.add_client()
@@ -100,8 +96,10 @@ def lose_clients(world: World, count: int) -> None:
 
 
 def restart_workers(world: World, count: int) -> None:
-    """Workers that are gone with work in their hands, in turn: silent, found unreachable, back
-    under the same name before anybody noticed, and leaving as asked. The next one does the work.
+    """Workers that go with work in their hands; the next worker does it.
+
+    In turn they fall silent, are unreachable, restart under the same name unnoticed, and leave as
+    asked.
     """
     visitor = world.add_worker((VISIT,))
     for at in range(count):
@@ -123,32 +121,25 @@ def restart_workers(world: World, count: int) -> None:
 
 
 def release(world: World) -> None:
-    """Let the residents finish what they keep."""
+    """Let the residents finish the tasks they hold."""
     for worker in world.workers:
         world.deliver(worker.release())
 
 
-def _batches(count: int) -> Iterator[int]:
-    for start in range(0, count, AT_ONCE):
-        yield min(AT_ONCE, count - start)
-
-
-def _parts(payloads: list[bytes], size: int) -> Iterable[list[bytes]]:
-    for start in range(0, len(payloads), size):
-        yield payloads[start : start + size]
+def _batches(count: int, size: int = AT_ONCE) -> Iterator[int]:
+    for start in range(0, count, size):
+        yield min(size, count - start)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of event: what brings so many of them about, and the counters that show as many."""
+    """One kind of event: the function that causes it, and the counters that count it."""
 
     happen: Callable[[World, int], None]
     counted: tuple[str, ...]
 
     def run(self, world: World, count: int) -> None:
-        """Bring about `count` events; raises ExperimentError if the coordinator saw another
-        number.
-        """
+        """Cause `count` events; raises ExperimentError if the coordinator saw another number."""
         before = sum(world.counters[name] for name in self.counted)
         self.happen(world, count)
         seen = sum(world.counters[name] for name in self.counted) - before

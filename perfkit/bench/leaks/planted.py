@@ -1,8 +1,7 @@
-"""A leak planted on purpose: the positive control of everything that looks for leaks.
+"""A leak planted on purpose: the positive control of the leak checks.
 
-An instrument that has never found a leak has shown nothing by finding none. This one is of the kind
-that is hard to see: bytes, which the collector does not track, a hundred of them for each task, in
-no container that belongs to the coordinator.
+It is of a kind that is hard to see: a hundred bytes for each task, which the garbage collector does
+not track, in no container of the coordinator.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 
 LEAK_BYTES = 100
-#: What has leaked; whoever plants a leak into its own process clears this afterwards.
+#: What has leaked; clear it after a check in this process.
 LEAKED: list[bytes] = []
-#: A bytes object takes 33 besides what is in it.
+#: A bytes object takes 33 bytes besides its content.
 _FILLING = LEAK_BYTES - 33
 
 
 class LeakyQueue(RunQueue):
-    """The plain queue, which keeps LEAK_BYTES for each task that ever was in it."""
+    """The plain queue, which leaks LEAK_BYTES for each task."""
 
     def __init__(self, bypasses: int) -> None:
         super().__init__(bypasses)
         self._newest = 0
 
     def push(self, run: Run) -> None:
-        """Enter a run; if it was not here before, keep something of it."""
+        """Enter a run; leak if it is new."""
         if run.id > self._newest:
             self._newest = run.id
             LEAKED.extend(bytes(_FILLING) for _ in range(run.count))
@@ -37,7 +36,7 @@ class LeakyQueue(RunQueue):
 
 
 def plant(spec: ClusterSpec) -> ClusterSpec:
-    """The spec with the leak in it; raises ClusterError if its queue is not the plain one."""
+    """The spec with the leak; raises ClusterError unless it has the plain queue."""
     plain = f"{RunQueue.__module__}:{RunQueue.__name__}"
     if spec.queue != plain:
         raise ClusterError(f"spec {spec.name!r} has a queue of its own, and the leak is in {plain}")

@@ -1,8 +1,7 @@
-"""A coordinator that can be looked into: ``python -m perfkit.bench.leaks.probe coordinator``.
+"""A coordinator that reads itself: ``python -m perfkit.bench.leaks.probe coordinator``.
 
-It serves as any other does. On SIGUSR1 it reads itself, in the thread that serves and between two
-turns of it, so that every container is as the scheduler leaves it, and prints the reading as a line
-of JSON.
+It serves like any other. On SIGUSR1 it takes a reading between two turns, in the serving thread, so
+that every container is consistent, and prints it as a line of JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ READING_TIMEOUT_S = 30.0
 
 
 class ProbedCoordinator(ClusterCoordinator):
-    """The coordinator, which prints a reading of its process when it is asked by a signal."""
+    """The coordinator, which prints a reading of its process on SIGUSR1."""
 
     def __init__(
         self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
@@ -53,12 +52,12 @@ class ProbedCoordinator(ClusterCoordinator):
 
 
 class ProbedCluster(LocalCluster):
-    """A cluster whose coordinator can be asked what its process holds."""
+    """A cluster whose coordinator tells what its process holds."""
 
     coordinator_module: ClassVar[str] = "perfkit.bench.leaks.probe"
 
     def read_coordinator(self) -> Reading:
-        """Ask it; raises ClusterError with its last words if it does not answer."""
+        """A reading of its process; raises ClusterError with its last output without an answer."""
         os.kill(self.coordinator_pid, signal.SIGUSR1)
         answer = self.coordinator.announcement(time.monotonic() + READING_TIMEOUT_S)
         return msgspec.json.decode(answer["reading"], type=Reading)

@@ -1,10 +1,10 @@
-"""What a process holds at one moment: objects, memory, descriptors, threads, and its containers.
+"""What a process holds at one moment: objects, memory, descriptors, threads, and containers.
 
-A leak shows in one of these, whatever it is made of. Objects that the collector tracks are counted
-after it has run, so the figure follows from the program alone; what it does not track (bytes,
-numbers) shows in Python's blocks if it is small and in the bytes of malloc if it is large or not
-Python's. RSS holds all of it, and what allocators keep free besides, which rises and falls by
-itself: growth that shows in RSS alone is no leak. A container that grows says where to look.
+Every leak shows in one of these. Objects that the garbage collector tracks are counted after it has
+run, so their number follows from the program alone. Untracked ones (bytes, numbers) show in
+Python's blocks if they are small, and in malloc's bytes if they are large or not Python's. RSS also
+holds the allocators' free memory, which rises and falls by itself: growth in RSS alone is no leak.
+A growing container says where to look.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from typing import Any, cast
 import msgspec
 import psutil
 
-#: Other people's packages: what their objects hold is theirs, and hardly Python.
+#: Packages of others: their objects are not followed.
 FOREIGN = frozenset({*sys.stdlib_module_names, "msgpack", "msgspec", "zmq"})
 CONTAINERS = (dict, list, deque, set, frozenset, bytearray)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One look at a process; `containers` are the lengths of all that an object holds, by path.
+    """One reading of a process; `containers` holds lengths by path below an object.
 
     `gc_objects` are those not frozen, after a full collection; `blocks` are those of Python's own
-    allocator, for what is up to 512 bytes, None where it is not used; `malloc_bytes` are in use of
-    what malloc gave out, to whomever, None without glibc 2.33. `fds` is None where the system does
-    not tell.
+    allocator, for up to 512 bytes each, None if it is not used; `malloc_bytes` are allocated by
+    malloc and in use, None without glibc 2.33. `fds` is None where the system does not tell.
     """
 
     gc_objects: int
@@ -45,26 +44,23 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """Readings as text: kept as objects they would be what grows."""
+    """Readings as text: as objects they would themselves grow."""
 
     def __init__(self) -> None:
         self._lines = bytearray()
 
     def add(self, reading: Reading) -> None:
-        """Keep one."""
+        """Keep a reading."""
         self._lines += msgspec.json.encode(reading) + b"\n"
 
     def readings(self) -> list[Reading]:
-        """All of them, in order."""
+        """All readings, in order."""
         return msgspec.json.Decoder(Reading).decode_lines(bytes(self._lines))
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
 
 
 @contextmanager
 def only_what_is_new() -> Iterator[None]:
-    """Leave out of `gc_objects` what there is already: it stays, and counting it takes long."""
+    """Leave existing objects out of `gc_objects`: they stay, and counting them takes long."""
     frozen = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
@@ -91,7 +87,7 @@ def take_reading(root: object = None) -> Reading:
 
 
 class _Mallinfo(ctypes.Structure):
-    """`struct mallinfo2` of glibc, see mallinfo(3); only two of its fields are needed."""
+    """`struct mallinfo2` of glibc, see mallinfo(3)."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -103,7 +99,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _find_mallinfo() -> Callable[[], _Mallinfo] | None:
-    """The function of this process's C library, looked up once: a look leaves something behind."""
+    """The C library's function; looked up once, because each look-up allocates."""
     try:
         found = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):
@@ -116,7 +112,7 @@ _mallinfo = _find_mallinfo()
 
 
 def malloc_bytes() -> int | None:
-    """Bytes in use of what malloc has given out in this process; None where it does not say."""
+    """Bytes that malloc has allocated in this process and that are in use; None if unknown."""
     if _mallinfo is None:
         return None
     found = _mallinfo()
@@ -124,7 +120,7 @@ def malloc_bytes() -> int | None:
 
 
 def fds_and_threads() -> tuple[int | None, int]:
-    """How many descriptors and threads this process has; the former None where nobody counts."""
+    """The number of descriptors (None if unknown) and of threads of this process."""
     process = psutil.Process()
     return process.num_fds() if hasattr(process, "num_fds") else None, process.num_threads()
 
@@ -132,8 +128,9 @@ def fds_and_threads() -> tuple[int | None, int]:
 def container_sizes(root: object) -> dict[str, int]:
     """The length of each container below an object: `scheduler.workers`, `…workers[].leases`.
 
-    Objects of the project's and its users' classes are followed; those in a container share one
-    path, and their lengths are added up. What has several paths is under the shortest.
+    Objects of the project's and its users' classes are followed; those in one container share a
+    path, and their lengths are added up. A container with several paths is listed under the
+    shortest.
     """
     sizes: Counter[str] = Counter()
     seen = {id(root)}
@@ -154,10 +151,10 @@ def container_sizes(root: object) -> dict[str, int]:
 
 
 def growing(readings: Sequence[Mapping[str, int]], allowance: int = 0) -> dict[str, int]:
-    """By how much each container is larger at its smallest of the later half than of the earlier.
+    """Growth of each container's smallest size from the earlier half to the later, if any.
 
-    What is forgotten lazily rises and falls, so only its lowest points can be compared. At most
-    `allowance` items more do not count.
+    Containers that are emptied lazily rise and fall, so only their smallest sizes are comparable.
+    Growth up to `allowance` items is ignored.
     """
     half = len(readings) // 2
     names = {name for sizes in readings for name in sizes}

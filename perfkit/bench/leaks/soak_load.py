@@ -1,9 +1,9 @@
-"""What a soaking cluster is put through, round after round: a mixed load, and churn of every kind.
+"""The rounds of a soak: a mixed load, and churn of every kind.
 
-All of it is real: clients connect over sockets, processes are killed, garbage comes in. Maps go on
+All of it is real: clients connect over sockets, processes are killed, garbage arrives. Maps run
 meanwhile, so that a lost worker has work in its hands and a cancelled task waits behind others. A
-round ends when everybody who came is gone and everything handed in is over: only then is a reading
-of the coordinator like the one before it.
+round ends when every visitor is gone and all work is over: only then are two readings of the
+coordinator comparable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +46,14 @@ from perfkit.bench.workloads.load import (
 MAP_TASKS = 5_000
 RETRY = Retry(max_attempts=2, backoff=Backoff.FIXED, base_s=0.01)
 ANSWER_TIMEOUT_S = 5.0
-#: After a round: what is silent is given up, what was killed is back.
+#: After a round silent clients are given up and killed workers are back.
 REST_TIMEOUT_S = 30.0
 LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How much of each a round has, besides maps.
+    """The events of a round, besides maps.
 
     `cut_clients` lose their connection and `killed_clients` their process, both without a goodbye.
     """
@@ -74,7 +74,7 @@ MIX = Mix()
 
 
 class SoakLoad:
-    """Load and churn of a running cluster; `events` counts what has happened, by kind."""
+    """Load and churn of a running cluster; `events` counts them by kind."""
 
     def __init__(self, local: ProbedCluster, mix: Mix, seed: int) -> None:
         self.events: Counter[str] = Counter()
@@ -86,8 +86,9 @@ class SoakLoad:
         self._n_workers = len(local.workers)
 
     def round(self, seconds: float) -> None:
-        """One round, about so long, then rest. Raises WrongResult when anything gave another
-        result than it had to, ExperimentError when the cluster does not come to rest.
+        """One round of about this length, then rest.
+
+        Raises WrongResult for a wrong result, ExperimentError if the cluster does not come to rest.
         """
         until_s = time.monotonic() + seconds
         with self._maps(until_s):
@@ -101,33 +102,25 @@ class SoakLoad:
 
     @contextmanager
     def _maps(self, until_s: float) -> Iterator[None]:
-        """Maps in a thread of their own, one after the other until it is time, at least one."""
-        errors: list[Exception] = []
-        over, mapped = threading.Event(), 0
+        """Maps in a thread, one after the other until the time is over, at least one."""
+        over = threading.Event()
 
-        def run() -> None:
-            nonlocal mapped
+        def run() -> int:
+            mapped = 0
+            while True:
+                map_s(self._client, self._work)
+                mapped += len(self._work)
+                if over.is_set() or time.monotonic() >= until_s:
+                    return mapped
+
+        with ThreadPoolExecutor(1) as pool:
+            maps = pool.submit(run)
             try:
-                while True:
-                    map_s(self._client, self._work)
-                    mapped += len(self._work)
-                    if over.is_set() or time.monotonic() >= until_s:
-                        return
-            except Exception as error:  # told in the thread that waits for this one
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="maps", daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            over.set()
-            raise
-        finally:
-            thread.join()
-            self.events["task"] += mapped
-        if errors:
-            raise errors[0]
+                yield
+            except BaseException:
+                over.set()
+                raise
+        self.events["task"] += maps.result()
 
     # Load
 
@@ -152,8 +145,7 @@ class SoakLoad:
                 raise WrongResult("a task that fails came back with a result")
 
     def _cancel(self) -> None:
-        many = range(self._mix.cancels)
-        futures = [self._client.submit("sleep", b"0.02") for _ in many]
+        futures = [self._client.submit("sleep", b"0.02") for _ in range(self._mix.cancels)]
         for future in futures:
             future.cancel()
         for future in futures:
@@ -165,17 +157,17 @@ class SoakLoad:
     def _time_out(self) -> None:
         many = range(self._mix.timeouts)
         for future in [self._client.submit("sleep", b"0.02", timeout_s=0.01) for _ in many]:
-            # A task's own timeout is a TimeoutError too, so it is looked at and not raised.
+            # Not raised: a task's own timeout is a TimeoutError too.
             if isinstance(future.exception(RESULT_TIMEOUT_S), TaskTimedOut):
                 self.events["timeout"] += 1
 
-    # Who comes and goes
+    # Peers that come and go
 
     def _connect(self) -> None:
         for payload in self._work.payloads[: self._mix.connects]:
             with Client(self._local.endpoint, spec=self._local.spec) as client:
                 if result_of(client.submit("echo", payload)) != payload:
-                    raise WrongResult("a client that came got another task's result")
+                    raise WrongResult("a new client got another task's result")
             self.events["connect"] += 1
 
     def _cut_clients(self) -> None:
@@ -216,7 +208,7 @@ class SoakLoad:
             self.events["worker restart"] += 1
 
     def _say_once(self, messages: Sequence[Sequence[Frame]]) -> None:
-        """Connect, say something, wait for an answer, and be gone without a word."""
+        """Connect, send messages, wait for an answer, and go without a goodbye."""
         with zmq.Context() as context:
             channel = Channel(context, zmq.DEALER, self._local.spec)
             channel.connect(self._local.endpoint)
@@ -230,7 +222,7 @@ class SoakLoad:
             raise ExperimentError(f"the coordinator gave no answer in {ANSWER_TIMEOUT_S:.0f} s")
 
     def _rest(self) -> None:
-        """Wait until nobody is there but the workers and one client, and nothing is kept."""
+        """Wait until only the workers and one client are there, and nothing is kept."""
         until_s = time.monotonic() + REST_TIMEOUT_S
         while unrest := self._unrest():
             if time.monotonic() > until_s:
@@ -252,7 +244,7 @@ class SoakLoad:
 
 
 def main(endpoint: str, spec: ClusterSpec) -> None:
-    """Be a client with work under way, until killed."""
+    """Be a client with work in flight, until killed."""
     client = Client(endpoint, spec=spec)
     try:
         futures = [client.submit("sleep", b"0.01") for _ in range(5)]

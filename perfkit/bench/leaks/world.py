@@ -1,7 +1,7 @@
-"""A coordinator among simulated peers, without sockets and with a clock that is set by hand.
+"""A coordinator among simulated peers, without a clock or a socket.
 
-Dispatcher, sessions and codec are the production ones; only the network and the clock are
-stand-ins. The traffic follows from the code alone.
+Dispatcher, sessions and codec are the production ones; only
+the network and the clock are stand-ins. All messages follow from the code alone.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from cluster.vocabulary.task import Failure
 from perfkit.bench.counts.lockstep import SERVICE_S, Letters, Peer, SteppedCoordinator, Wire
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 
-#: what workers offer: to give back, to raise, and to keep until told
+#: What workers offer: to echo, to raise, and to hold until told.
 ECHO, FAIL, HOLD = "echo", "fail", "hold"
-#: what only those workers offer that come to be lost; they keep it too
+#: What only workers that get lost offer; they hold it too.
 VISIT = "visit"
 WORKERS = 2
-#: a client says what it has received when it owes that for so many runs
+#: A client acknowledges results once it owes that for this many runs.
 OWED = 64
 PLAIN = Options()
 
 
 class Network(Wire):
-    """Stands in for the coordinator's socket: only peers that are present can be reached."""
+    """Stands in for the coordinator's socket; absent peers are unreachable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ClockedCoordinator(SteppedCoordinator):
 
 
 class Worker(Peer):
-    """A worker's session with handlers that take no time, or as long as they are told."""
+    """A worker's session with handlers that take no time, or hold a task until told."""
 
     def __init__(
         self, codec: Codec, route: bytes, credit: int, kinds: Sequence[str], name: str, life: int
@@ -63,7 +63,7 @@ class Worker(Peer):
         self._held: list[tuple[HeldLease, list[bytes]]] = []
 
     def receive(self, arrived: Letters) -> Letters:
-        """Take in messages and work through what can be."""
+        """Receive messages and work on what is not held."""
         actions = [action for frames in arrived for action in self.codec.actions(frames)]
         events = [event for action in actions for event in self.session.handle(action)]
         while (lease := self.session.take()) is not None:
@@ -75,16 +75,16 @@ class Worker(Peer):
         return self.pack(events)
 
     def release(self) -> Letters:
-        """Finish what it was told to keep, whether or not anybody still wants it."""
+        """Finish held tasks, wanted or not."""
         held, self._held = self._held, []
         return self.pack([event for one in held for event in self._report(*one)])
 
     def beat(self) -> Letters:
-        """Say that it is there."""
+        """Send a heartbeat."""
         return self.pack([*self.session.introduction(), *self.session.heartbeat()])
 
     def leave(self) -> Letters:
-        """Leave as on SIGTERM: give back what is not started, say goodbye."""
+        """Leave as on SIGTERM: return what is not started, say goodbye."""
         return self.pack([*self.session.drain(), *self.session.leave("stopped")])
 
     def _report(self, lease: HeldLease, payloads: list[bytes]) -> list[on.Event]:
@@ -106,16 +106,16 @@ class Client(Peer):
         self.session = ClientSession(name)
 
     def submit(self, kind: str, payloads: list[bytes], options: Options = PLAIN) -> Letters:
-        """Hand in a run."""
+        """Submit a run."""
         return self.pack([self.session.submit(kind, payloads, options, payloads, 0.0)])
 
     def cancel(self) -> Letters:
-        """Want nothing any more."""
+        """Cancel everything."""
         open_runs = self.session.open.values()
         return self.pack([self.session.cancel(submission, []) for submission in open_runs])
 
     def receive(self, arrived: Letters) -> Letters:
-        """Take in messages; raises WrongResult for a result that is not the payload."""
+        """Receive messages; raises WrongResult for a result that is not the payload."""
         for frames in arrived:
             for action in self.codec.actions(frames):
                 news = self.session.handle(action, 0.0)
@@ -128,14 +128,12 @@ class Client(Peer):
         return self.beat() if self.session.owed >= OWED else []
 
     def beat(self) -> Letters:
-        """Say that it is there, and what it has."""
+        """Send a heartbeat and acknowledge results."""
         return self.pack(self.session.heartbeat(0.0))
 
 
 class World:
-    """A coordinator and whoever is there at the moment: `open` brings residents, `rest` sends
-    everybody home.
-    """
+    """A coordinator and its current peers: `open` brings residents, `rest` removes every peer."""
 
     def __init__(
         self, spec: ClusterSpec, make: Callable[[ClusterSpec], ClockedCoordinator]
@@ -157,7 +155,7 @@ class World:
         return self.coordinator.scheduler.counters
 
     def open(self) -> None:
-        """Let the residents come: workers and a client."""
+        """Add the residents: workers and a client."""
         self.workers = [
             self.add_worker((ECHO, FAIL, HOLD), f"resident-{number}", 1 + self._came)
             for number in range(WORKERS)
@@ -165,9 +163,7 @@ class World:
         self.client = self.add_client()
 
     def rest(self) -> None:
-        """Let everybody leave and every clock run out; raises AssertionError for a broken
-        invariant.
-        """
+        """Let every peer leave and every timer expire; AssertionError for a broken invariant."""
         for peer in list(self._peers.values()):
             self.remove(peer, peer.leave() if isinstance(peer, Worker) else self._goodbye(peer))
         self.workers = []
@@ -175,7 +171,7 @@ class World:
         self.coordinator.scheduler.validate()
 
     def add_worker(self, kinds: Sequence[str], name: str = "", life: int = 1) -> Worker:
-        """A worker, taken in when this returns."""
+        """A worker, which the coordinator has admitted when this returns."""
         route = self._route()
         name = name or f"worker-{self._came}"
         worker = Worker(self._codec, route, self._credit, kinds, name, life)
@@ -200,19 +196,19 @@ class World:
         self.remove(client, self._goodbye(client))
 
     def throw(self, frames: list[Frame]) -> None:
-        """Send what is no message, from a socket that is there for that alone."""
+        """Send a malformed message, from a socket of its own."""
         route = self._route()
         self.coordinator.network.present.add(route)
         self.coordinator.step([[route, *frames]], self.now_s)
         self.coordinator.network.present.discard(route)
 
     def deliver(self, letters: Letters) -> None:
-        """Let messages travel until nobody has anything more to say."""
+        """Deliver messages and all answers to them."""
         while letters:
             letters = self._answers(self.coordinator.step(letters, self.now_s))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass; who is there is heard, and what is due happens."""
+        """Let time pass: present peers send heartbeats, and due timers fire."""
         self.now_s += seconds
         self.deliver([letter for peer in self._peers.values() for letter in peer.beat()])
         self.deliver(self._answers(self.coordinator.step([], self.now_s)))

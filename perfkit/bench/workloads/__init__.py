@@ -1,1 +1,1 @@
-"""What a cluster is given to do while it is measured, and the rounds in which it is."""
+"""The work a cluster is measured with, and the rounds in which arms take turns."""

@@ -1,9 +1,9 @@
-"""Work for a cluster, the ways to put it under load, and the proof that what was timed was right.
+"""Work for a cluster, ways to put it under load, and the check that every result was right.
 
-A fast wrong answer is the easiest way to a good figure, so nothing here hands out a time before
-every result behind it was compared with what it had to be. Payloads differ from each other, so that
-a swapped or repeated result cannot go unseen, and follow from a seed, so that a run can be repeated
-byte for byte.
+A fast wrong answer is the easiest way to a good figure, so nothing here returns a time before
+every result behind it was compared with the expected one. Payloads differ from each other, so that
+a swapped or repeated result is seen, and follow from a seed, so that a run can be repeated byte for
+byte.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from operator import eq
 from threading import Semaphore
 from typing import Any, Protocol
 
 import msgspec
+import psutil
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 
-#: Small enough that the cluster's own cost per task is what shows.
+#: Small, so that the cluster's own cost per task dominates.
 PAYLOAD_BYTES = 200
 #: A lost task must end an experiment, not hang it.
 RESULT_TIMEOUT_S = 60.0
-#: Between two heartbeats of a cluster whose messages are counted: longer than a round of it takes.
+#: Between two heartbeats while messages are counted: longer than a round takes.
 COUNTING_BEAT_S = 30.0
 COUNTED_ROUNDS = 3
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
@@ -38,7 +40,7 @@ _NUMBER_BYTES = 8
 
 
 class Submitter(Protocol):
-    """Whoever takes tasks: an engine, or a client of a cluster."""
+    """An engine, or a client of a cluster."""
 
     def submit(self, kind: str, payload: bytes = b"") -> Future[bytes]:
         """Hand in one task."""
@@ -48,20 +50,19 @@ class Submitter(Protocol):
 
 
 class ExperimentError(ClusterError):
-    """An experiment that cannot be run as asked, or did not work, in one sentence."""
+    """An experiment that cannot run as asked, or that failed; the message is one sentence."""
 
 
 class WrongResult(ExperimentError):
-    """A task came back with something other than its result, so no time of it counts."""
+    """A task came back with a wrong result, so no time of it counts."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Tasks of one kind, each with the result that it must have.
+    """Tasks of one kind, each with its expected result.
 
-    `models` are what a worker has to serve for it; `same(result, expected)` decides whether a
-    result is right; `facts` are what a saved result should say about the work, `figures` what was
-    found out about it beforehand (a model's accuracy, say).
+    A worker has to serve `models`. `same(result, expected)` decides whether a result is right.
+    A saved result quotes `facts` and, as counters, `figures` such as a model's accuracy.
     """
 
     kind: str
@@ -79,14 +80,19 @@ class Work:
         """The tasks from `start` up to `stop`."""
         return replace(self, payloads=self.payloads[start:stop], expected=self.expected[start:stop])
 
+    @property
+    def warm_up(self) -> Work:
+        """The first tenth of the tasks, at least one."""
+        return self.part(0, max(1, len(self) // 10))
+
     def blocks(self, count: int) -> Iterator[Work]:
-        """The tasks in `count` parts, as equal as can be; in fewer if there are fewer tasks."""
+        """The tasks in `count` parts of about equal size; in fewer if there are fewer tasks."""
         count = min(count, len(self))
         for start, stop in pairwise(len(self) * i // count for i in range(count + 1)):
             yield self.part(start, stop)
 
     def check(self, results: Sequence[bytes]) -> None:
-        """Raise WrongResult for a result that is missing, superfluous or not the expected one."""
+        """Raise WrongResult if a result is missing, superfluous or wrong."""
         if len(results) != len(self):
             raise WrongResult(f"{len(self):,} {self.kind} tasks gave {len(results):,} results")
         for position, (result, expected) in enumerate(zip(results, self.expected, strict=True)):
@@ -98,9 +104,9 @@ class Work:
 
 
 def echo_work(tasks: int, seed: int, payload_bytes: int = PAYLOAD_BYTES) -> Work:
-    """Distinct payloads to be given back: a number, then bytes that follow from the seed.
+    """Distinct payloads to echo: a number, then bytes that follow from the seed.
 
-    Raises ExperimentError for payloads too short to number.
+    Raises ExperimentError for payloads too short to hold the number.
     """
     if payload_bytes < _NUMBER_BYTES:
         raise ExperimentError(
@@ -115,7 +121,7 @@ def echo_work(tasks: int, seed: int, payload_bytes: int = PAYLOAD_BYTES) -> Work
 
 
 def map_s(client: Submitter, work: Work) -> float:
-    """The seconds that one map over the work takes, its results checked after the clock stopped."""
+    """Seconds that one map over the work takes; results are checked after the clock has stopped."""
     began_s = time.perf_counter()
     results = list(client.map(work.kind, work.payloads))
     took_s = time.perf_counter() - began_s
@@ -124,7 +130,7 @@ def map_s(client: Submitter, work: Work) -> float:
 
 
 def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
-    """The latency of each task in ms, each submitted when the one before it is done."""
+    """The latency of each task in ms, with one task in flight."""
     took_ms: list[float] = []
     results: list[bytes] = []
     for payload in work.payloads:
@@ -136,35 +142,56 @@ def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
 
 
 def burst_ms(client: Submitter, work: Work) -> list[float]:
-    """When the result of each task was there, in ms since the first of them was submitted.
+    """Milliseconds from the first submission to each task's result; all are submitted at once."""
+    return [end_s * 1e3 for end_s in ends_s(client, work)]
 
-    All are submitted at once, a future each; a result is there when its future's callbacks run.
+
+def ends_s(client: Submitter, work: Work, at_s: Sequence[float] = ()) -> list[float]:
+    """Seconds from the start to each task's result, a future each; all results are checked.
+
+    A task is submitted at its time in `at_s`; without `at_s`, all are submitted at once. A result
+    is there when its future's callbacks run.
     """
-    ended_s = [0.0] * len(work)
+    found_s = [0.0] * len(work)
     noted = Semaphore(0)
 
-    def note_end(position: int) -> Callable[[Future[bytes]], None]:
-        def note(_: Future[bytes]) -> None:
-            ended_s[position] = time.perf_counter()
-            noted.release()
+    def note(position: int, _: Future[bytes]) -> None:
+        found_s[position] = time.perf_counter() - began_s
+        noted.release()
 
-        return note
-
-    notes = [note_end(position) for position in range(len(work))]
+    futures = []
     began_s = time.perf_counter()
-    futures = [client.submit(work.kind, payload) for payload in work.payloads]
-    for future, note in zip(futures, notes, strict=True):
-        future.add_done_callback(note)
+    for position, payload in enumerate(work.payloads):
+        if at_s and (early_s := began_s + at_s[position] - time.perf_counter()) > 0:
+            time.sleep(early_s)
+        future = client.submit(work.kind, payload)
+        future.add_done_callback(partial(note, position))
+        futures.append(future)
     results = [result_of(future) for future in futures]
     # A future wakes its waiter before it runs its callbacks.
     for _ in futures:
         noted.acquire()
     work.check(results)
-    return [(end_s - began_s) * 1e3 for end_s in ended_s]
+    return found_s
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Processor time in seconds that a process has used so far."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def rate_and_cpu_us(
+    drive: Callable[[Work], float], work: Work, process: psutil.Process
+) -> tuple[float, float]:
+    """Tasks per second of `drive(work)`, and µs of the process's processor time for each task."""
+    before_s = cpu_s(process)
+    took_s = drive(work)
+    return len(work) / took_s, (cpu_s(process) - before_s) * 1e6 / len(work)
 
 
 def result_of(future: Future[bytes]) -> bytes:
-    """A task's result; raises ExperimentError when there is none in RESULT_TIMEOUT_S."""
+    """A task's result; raises ExperimentError without one after RESULT_TIMEOUT_S."""
     try:
         return future.result(RESULT_TIMEOUT_S)
     except NotInTime:
@@ -178,17 +205,16 @@ def traffic_per_task(
 ) -> dict[str, float | int | None]:
     """Messages and bytes through the coordinator for each task of `drive(client, work)`.
 
-    Counted on a cluster of its own, after a first round in which everybody has met, less what
-    asking for the counts costs. Heartbeats, which come by the clock, are put off, and what a busy
-    machine brings about only ever adds: the least of several rounds is the work's own, and the same
-    on every machine for parts that send a message per task. Unknown where the coordinator does not
-    count.
+    Counted on a separate cluster after a warm-up round, less the cost of asking for the counts.
+    Heartbeats are postponed. A busy machine only adds messages, so the smallest of several rounds
+    is the work's own count; it is the same on every machine for parts that send a message per task.
+    Unknown if the coordinator does not count.
     """
     beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
     slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))
     with (
         LocalCluster(workers, slow, models=work.models) as local,
-        # A name of its own would bring the length of this host's into the bytes.
+        # The default name holds the host's name, whose length would count in the bytes.
         Client(local.endpoint, spec=slow, name="traffic") as client,
     ):
         drive(client, work)
@@ -203,7 +229,7 @@ def traffic_per_task(
 
 
 def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
-    """What the coordinator's counts grew by, its first answer included."""
+    """Growth of the coordinator's counts, its first answer included."""
     before = client.status().counters
     drive()
     after = client.status().counters

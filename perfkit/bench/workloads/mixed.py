@@ -1,34 +1,30 @@
-"""A few slow tasks among many that take no time: who waits behind whom, and who idles meanwhile.
+"""A few slow tasks among many that take no time: which tasks wait behind a slow one.
 
-A cluster that hands out many tasks at once is fast until one of them is slow and the others sit
-behind it. Two loads show it: tasks that arrive by themselves, whatever the cluster does, with
-latencies from the moment each was meant to be sent; and a burst, whose end shows whether a worker
-idled while work waited.
+A cluster that hands out many tasks at once is fast until a slow one holds up the others. Two loads
+show it: an open loop, with latencies from the intended send time, and a burst, whose end shows
+whether a worker idled while work waited.
 """
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Semaphore
 
 from cluster.shells.client import Client
-from perfkit.bench.workloads.load import Work, result_of
+from perfkit.bench.workloads.load import Work, ends_s
 
 SLOW_S = 0.1
 SLOW_SHARE = 0.01
-#: With a hundredth of them slow, 0.4 of a worker is busy on average.
+#: With a hundredth of the tasks slow, 0.4 of a worker is busy on average.
 RATE_PER_S = 400.0
 
 
 @dataclass(frozen=True)
 class MixedLoad:
-    """Tasks of one kind; `slow` holds the positions of those that take SLOW_S.
+    """Tasks of one kind; those at the positions `slow` take SLOW_S.
 
-    `at_s` says when each is meant to be sent, counted from the start.
+    `at_s` holds the intended send time of each, from the start.
     """
 
     work: Work
@@ -36,20 +32,19 @@ class MixedLoad:
     at_s: tuple[float, ...]
 
     def conserving_s(self, workers: int) -> float:
-        """By when any schedule is through that never lets a worker idle while work waits.
+        """The longest a schedule takes that never lets a worker idle while work waits.
 
         Total / m + (1 − 1/m) × longest: R. L. Graham, "Bounds for Certain Multiprocessing
-        Anomalies" (Bell System Technical Journal 45, 1966). Tasks that only sleep no time at all
-        count as none.
+        Anomalies" (Bell System Technical Journal 45, 1966). The quick tasks count as nothing.
         """
         longest_s = SLOW_S if self.slow else 0.0
         return len(self.slow) * SLOW_S / workers + (1 - 1 / workers) * longest_s
 
 
 def mixed_load(tasks: int, seed: int) -> MixedLoad:
-    """So many tasks, a hundredth of them slow (rounded up), in Poisson arrivals at RATE_PER_S.
+    """Tasks of which a hundredth (rounded up) are slow, in Poisson arrivals at RATE_PER_S.
 
-    Every payload differs, and still says either no time or SLOW_S.
+    Every payload differs, and says either no time or SLOW_S.
     """
     rng = random.Random(seed)
     slow = frozenset(rng.sample(range(tasks), -(-tasks // round(1 / SLOW_SHARE))))
@@ -65,12 +60,12 @@ def mixed_load(tasks: int, seed: int) -> MixedLoad:
 
 
 def open_loop_ms(client: Client, load: MixedLoad, workers: int, free: int) -> list[float]:
-    """Latencies in ms of the quick tasks that were sent while at least `free` workers were.
+    """Latencies in ms of the quick tasks that were sent while at least `free` workers were free.
 
-    Each counts from when it was meant to be sent. A worker counts as taken from when a slow task
-    was meant to be sent until its result was there.
+    Each counts from its intended send time. A slow task occupies a worker from its intended send
+    time to its result.
     """
-    ended_s = _run(client, load)
+    ended_s = ends_s(client, load.work, load.at_s)
     taken = [(load.at_s[position], ended_s[position]) for position in load.slow]
     return [
         (ended_s[position] - sent_s) * 1e3
@@ -80,34 +75,5 @@ def open_loop_ms(client: Client, load: MixedLoad, workers: int, free: int) -> li
 
 
 def free_workers(workers: int, taken: Sequence[tuple[float, float]], at_s: float) -> int:
-    """How many of the workers no slow task has at a moment; `taken` holds their times."""
+    """Workers without a slow task at a moment; `taken` holds the slow tasks' times."""
     return max(0, workers - sum(from_s <= at_s < until_s for from_s, until_s in taken))
-
-
-def _run(client: Client, load: MixedLoad) -> list[float]:
-    """Send each task at its time; when each result was there, from the start. All are checked."""
-    work = load.work
-    ended_s = [0.0] * len(work)
-    noted = Semaphore(0)
-
-    def note_end(position: int) -> Callable[[Future[bytes]], None]:
-        def note(_: Future[bytes]) -> None:
-            ended_s[position] = time.perf_counter() - began_s
-            noted.release()
-
-        return note
-
-    futures = []
-    began_s = time.perf_counter()
-    for position, (payload, at_s) in enumerate(zip(work.payloads, load.at_s, strict=True)):
-        early_s = began_s + at_s - time.perf_counter()
-        if early_s > 0:
-            time.sleep(early_s)
-        future = client.submit(work.kind, payload)
-        future.add_done_callback(note_end(position))
-        futures.append(future)
-    results = [result_of(future) for future in futures]
-    for _ in futures:
-        noted.acquire()
-    work.check(results)
-    return ended_s

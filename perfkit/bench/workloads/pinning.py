@@ -1,8 +1,8 @@
-"""Where the processes of a round trip run, so that a latency is not the scheduler's mood.
+"""Pinned processes, so that latencies do not depend on where the system runs them.
 
-A thread that wakes another one on the same core costs half of what a wake-up across cores does, so
-unpinned latencies come in clusters. A layout says which core the coordinator (or the bare broker),
-the worker and the client get; whatever is measured side by side gets the same.
+Waking a thread on the same core costs half of a wake-up across cores, so unpinned latencies come in
+clusters. A layout gives a core to the coordinator (or the bare broker), the worker and the client;
+arms that are compared use the same layout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """A core for each role; None where this system cannot pin."""
+    """A core for each role; None if this system cannot pin."""
 
     name: str
     broker: int | None
@@ -24,7 +24,7 @@ class Layout:
 
 
 def layouts() -> list[Layout]:
-    """The layouts worth a try on the cores that this process may use."""
+    """The layouts worth trying on the cores that this process may use."""
     if not hasattr(os, "sched_setaffinity"):
         return [Layout("not pinned: this system has no way to", None, None, None)]
     first, *others = sorted(os.sched_getaffinity(0))
@@ -37,7 +37,7 @@ def layouts() -> list[Layout]:
 
 
 def apply(layout: Layout, pids: Sequence[int]) -> None:
-    """Pin the broker's process, which is the first of `pids`, its workers' and this one."""
+    """Pin the broker (the first of `pids`), its workers, and this process."""
     broker, *workers = pids
     for pid, core in (
         (broker, layout.broker),
@@ -50,7 +50,7 @@ def apply(layout: Layout, pids: Sequence[int]) -> None:
 
 @contextmanager
 def affinity_restored() -> Iterator[None]:
-    """Give this process, with every thread of it, the cores back that it had."""
+    """Afterwards, give every thread of this process its cores back."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     try:
         yield
@@ -60,7 +60,7 @@ def affinity_restored() -> Iterator[None]:
 
 
 def _pin(pid: int, cores: set[int]) -> None:
-    # The call knows threads only; a process is all of them, sockets' own among them.
+    # The call pins one thread; a process has many, those of its sockets among them.
     for thread in os.listdir(f"/proc/{pid}/task"):
         with suppress(ProcessLookupError):
             os.sched_setaffinity(int(thread), cores)

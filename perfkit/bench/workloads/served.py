@@ -1,9 +1,8 @@
-"""Real inputs for the models that a cluster serves, each with the answer it must get.
+"""Real inputs for the models that a cluster serves, each with the expected answer.
 
-A model that answers fast and wrong is no model, so before anything is timed it has to be right: its
-accuracy on inputs whose truth is known from elsewhere (held-out rows; what a file's suffix says) is
-measured in this process and has to reach a floor. The cluster's answers are then compared one by
-one with those of this process, so that a task that came back with its neighbour's answer is caught.
+Before a model is timed, its accuracy on inputs with a known truth (held-out rows; a file's suffix)
+is measured in this process and has to reach a floor. The cluster's answers are then compared one by
+one with those of this process, so that a task with its neighbour's answer is caught.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from statistics import NormalDist
 
 import msgspec
 
-from cluster.models.inference import Model, ModelRepository, file_payload
+from cluster.models.inference import ModelRepository, file_payload
 from perfkit.bench.workloads.load import ExperimentError, Work, WrongResult
 
 #: A model below this is broken, not slow.
 ACCURACY_MIN = 0.9
-#: How far scores may differ between one process's answer and another's, batched otherwise.
+#: How far scores of two processes may differ, whose batches differ.
 SCORE_TOLERANCE = 1e-3
 CONFIDENCE = 0.95
 #: What magika must call a file of the installed Python, by its suffix.
@@ -33,9 +32,9 @@ FILE_LABELS: Mapping[str, frozenset[str]] = {
     ".so": frozenset({"elf"}),
     ".h": frozenset({"c", "cpp"}),
 }
-#: Distinct files asked about; more tasks ask about them again.
+#: Distinct files; more tasks repeat them.
 FILES_MAX = 200
-#: Below this a model has little to go by, and neither would a person.
+#: A shorter file says too little about its type.
 FILE_BYTES_MIN = 256
 
 #: Payloads, and for each the labels that are right.
@@ -46,9 +45,9 @@ Inputs = tuple[list[bytes], list[frozenset[str]]]
 def model_work(name: str, tasks: int, seed: int) -> Work:
     """`tasks` real inputs for a model, in an order that follows from the seed.
 
-    Its `figures` hold the accuracy with its interval, and over how many inputs; its `facts` the
-    execution provider that really ran. Raises ExperimentError for a model without known inputs,
-    WrongResult when its accuracy is below ACCURACY_MIN, ModelError when it cannot be loaded.
+    Its `figures` hold the accuracy with its interval; its `facts` the number of distinct inputs and
+    the execution provider that really ran. Raises ExperimentError for a model without known
+    inputs, WrongResult for an accuracy below ACCURACY_MIN, ModelError if it cannot be loaded.
     """
     if name not in INPUTS:
         raise ExperimentError(f"no inputs are known for model {name!r}; take {', '.join(INPUTS)}")
@@ -63,6 +62,7 @@ def model_work(name: str, tasks: int, seed: int) -> Work:
             f"{ACCURACY_MIN:.0%}: its speed means nothing"
         )
     low, high = _proportion_interval(right, len(answers))
+    info = model.describe()
     rounds = -(-tasks // len(payloads))
     return Work(
         name,
@@ -70,18 +70,13 @@ def model_work(name: str, tasks: int, seed: int) -> Work:
         (answers * rounds)[:tasks],
         models=(name,),
         same=_same_answer,
-        facts=_facts(model, len(payloads)),
+        facts={
+            "provider": info.provider,
+            "model_sha256": info.file_sha256,
+            "distinct_inputs": len(payloads),
+        },
         figures={"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high},
     )
-
-
-def _facts(model: Model, distinct: int) -> dict[str, str | int]:
-    info = model.describe()
-    return {
-        "provider": info.provider,
-        "model_sha256": info.file_sha256,
-        "distinct_inputs": distinct,
-    }
 
 
 def _digits(tasks: int, rng: random.Random) -> Inputs:
@@ -96,7 +91,7 @@ def _digits(tasks: int, rng: random.Random) -> Inputs:
 
 
 def _magika(tasks: int, rng: random.Random) -> Inputs:
-    """Files of the installed Python, as many of each suffix as there are tasks for."""
+    """Files of the installed Python, about as many of each suffix."""
     found = python_files()
     if not found:
         raise ExperimentError("the installed Python has no files of a known type to ask about")
@@ -112,19 +107,15 @@ def _magika(tasks: int, rng: random.Random) -> Inputs:
 def python_files() -> dict[str, list[Path]]:
     """Files of the installed Python, without installed packages, by the suffixes of FILE_LABELS."""
     folders = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "include")}
-    found: dict[str, set[Path]] = {}
-    for folder in folders:
-        for suffix in FILE_LABELS:
-            found.setdefault(suffix, set()).update(folder.rglob(f"*{suffix}"))
-    usable = {
-        suffix: sorted(path for path in paths if _is_usable(path))
-        for suffix, paths in found.items()
-    }
-    return {suffix: paths for suffix, paths in usable.items() if paths}
+    found = {}
+    for suffix in FILE_LABELS:
+        paths = {path for folder in folders for path in folder.rglob(f"*{suffix}")}
+        found[suffix] = sorted(path for path in paths if _is_usable(path))
+    return {suffix: paths for suffix, paths in found.items() if paths}
 
 
 def _is_usable(path: Path) -> bool:
-    # The tests beside the library hold files that are wrong on purpose.
+    # The library's tests hold files that are wrong on purpose.
     apart = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
     return apart.isdisjoint(path.parts) and path.stat().st_size >= FILE_BYTES_MIN
 
@@ -140,7 +131,7 @@ def _label(answer: bytes) -> str:
 
 
 def _same_answer(result: bytes, expected: bytes) -> bool:
-    """Whether two answers agree in everything but the last digits of the score."""
+    """Whether two answers agree, up to the last digits of the score."""
     if result == expected:
         return True
     try:
@@ -152,12 +143,12 @@ def _same_answer(result: bytes, expected: bytes) -> bool:
 
 
 def _proportion_interval(right: int, count: int) -> tuple[float, float]:
-    """E. B. Wilson's score interval (JASA 22, 1927), which holds near 1 as well."""
+    """E. B. Wilson's score interval (JASA 22, 1927), which also holds near 1."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share = right / count
     middle = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    # Rounding must not leave the share itself outside at 0 and 1.
+    # At 0 and 1 rounding could exclude the share itself.
     low, high = (middle - half) / scale, (middle + half) / scale
     return max(0.0, min(share, low)), min(1.0, max(share, high))

@@ -16,7 +16,6 @@ from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import estimate, measured, percent, quantity
-from perfkit.evidence.trend import scaled
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Verdict
 from perfkit.report.figures.charts import Bar
@@ -117,7 +116,7 @@ class Findings:
     def bars(self) -> list[Bar]:
         """Each measured figure as a multiple of its claim, where the claim is a plain number."""
         return [
-            Bar.of(row.what, scaled(row.figure, 1 / row.claim), 1.0)
+            Bar.of(row.what, row.figure.scaled(1 / row.claim), 1.0)
             for row in self.rows
             if row.claim is not None
         ]
@@ -158,7 +157,7 @@ def about_throughput(throughput: Result) -> Findings:
     known = [count for count in counts if count is not None]
     messages = sum(known) if len(known) == len(counts) else None
     tasks_per_s = interval_of(throughput)
-    messages_per_s = bootstrap_interval([]) if messages is None else scaled(tasks_per_s, messages)
+    messages_per_s = bootstrap_interval([]) if messages is None else tasks_per_s.scaled(messages)
     load = _load(throughput)
     note = f"in and out of the coordinator, {quantity(messages)} per task, {load}"
     checked = f"{load}, {throughput.workers} workers, every result checked"
@@ -182,7 +181,7 @@ def about_latency(latency: Result) -> Findings:
 def about_selection(selection: Result) -> Findings:
     """The plan's claim about choosing a worker."""
     policy = selection.parameters.get("policy")
-    figure = scaled(interval_of(selection), 1e-3)
+    figure = interval_of(selection).scaled(1e-3)
     note = f"median, {selection.workers} workers, policy {policy}"
     return Findings((Finding("Worker selection", "< 1 ms", 1.0, "ms", "lower", figure, note),))
 
@@ -201,7 +200,7 @@ def about_memory(roles: RoleTable, served: RoleTable) -> Findings:
     for what, row, note in wanted:
         claim = CLAIMED_MB.get(row.role)
         claimed = "~500 MB + model" if claim is None else f"~{quantity(claim, 'MB')}"
-        figure = scaled(row.rss_bytes, 1 / MB)
+        figure = row.rss_bytes.scaled(1 / MB)
         rows.append(Finding(what, claimed, claim, "MB", "lower", figure, note))
     return Findings(tuple(rows))
 

@@ -17,7 +17,7 @@ from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
 from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
-from perfkit.bench.goals.cluster_runs import Sizes
+from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.evidence.results import Result
 from perfkit.evidence.stats import Comparison, Interval, Verdict, bootstrap_interval
 from perfkit.evidence.tables import html_table
@@ -60,11 +60,11 @@ def peer_amounts(counts: Mapping[str, int]) -> tuple[Amount, ...]:
     return Amount("throughput", counts["profiled"]), Amount("burst", few), Amount("latency", few)
 
 
-def goal_sizes(profile: str, tasks: int) -> Sizes:
+def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
     """How much the table of goals measures."""
     times = FULL if profile == "full" else 1
     tasks *= times
-    return Sizes(
+    return ClusterSizes(
         rounds=4 * times,
         map_tasks=max(4_000, 25 * tasks),
         baseline_tasks=max(200, tasks // 2),

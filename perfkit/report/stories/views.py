@@ -19,7 +19,6 @@ from perfkit.evidence.results import Result, save
 from perfkit.evidence.stats import Interval
 from perfkit.evidence.tables import html_list, html_table
 from perfkit.evidence.text import estimate, measured, quantity
-from perfkit.evidence.trend import scaled
 from perfkit.report.figures.charts import Bar
 from perfkit.report.page.index import machine_facts
 
@@ -130,7 +129,7 @@ def memory_bars(*tables: RoleTable) -> list[Bar]:
     """Memory of one process in MB of RSS, each role once, beside the plan's claim; unknown last."""
     found: dict[str, Bar] = {}
     for row in (row for table in tables for row in table.rows):
-        figure = scaled(row.rss_bytes, 1 / MB)
+        figure = row.rss_bytes.scaled(1 / MB)
         found.setdefault(row.role, Bar.of(row.role, figure, CLAIMED_MB.get(row.role)))
     return sorted(found.values(), key=lambda bar: bar.value is None)
 

@@ -68,9 +68,7 @@ def test_one_in_flight_has_a_latency_for_each() -> None:
     assert min(took_ms) > 0
 
 
-def test_a_broker_that_has_died_is_told_and_the_others_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_dead_broker_is_an_error_and_its_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brokers, "ANSWER_TIMEOUT_MS", 50)
     with Forwarder(1) as bare:
         running = [psutil.Process(pid) for pid in bare.pids]
@@ -80,7 +78,7 @@ def test_a_broker_that_has_died_is_told_and_the_others_end(
     assert not any(process.is_running() for process in running)
 
 
-def test_a_role_that_does_not_come_up_is_told_with_its_words(
+def test_a_role_that_does_not_start_is_an_error_with_its_output(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def with_a_wrong_option(self: Bare, role: str) -> None:
@@ -113,7 +111,7 @@ def test_the_most_urgent_go_first_and_in_order(numbers: list[list[int]]) -> None
     assert [job for bucket in buckets for job in bucket] == every[len(taken) :]
 
 
-def test_what_is_packed_is_what_is_read() -> None:
+def test_packed_messages_are_read_back() -> None:
     tasks, jobs, outcomes = [(1, 2, "echo", b"x")], [(7, "echo", b"x")], [(7, b"x")]
     assert unpack_tasks(pack(tasks)) == tasks
     assert unpack_jobs(pack(jobs)) == jobs

@@ -11,7 +11,7 @@ from typer.testing import Result
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import memory
 from perfkit.bench.goals.cluster import GOALS
-from perfkit.bench.goals.table import GoalTable, make_row
+from perfkit.bench.goals.table import COLUMNS, GoalTable, make_row
 from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.limits import show
 from perfkit.evidence.environment import fingerprint
@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         progress("limits: round 2 of 5, packed broker 512,345 tasks/s")
         return table(profile=profile, seed=seed)
 
-    monkeypatch.setattr(limits, "measure_limits", made)
+    monkeypatch.setattr(limits, "measure_cluster", made)
     return calls
 
 
@@ -88,7 +88,7 @@ def test_the_table_shows_figures_intervals_and_verdicts(
     assert lines["one_mib_same_path"].split()[-1] == "–"
     assert lines["latency"].split(maxsplit=1)[1] == "all on one core"
     assert "profile quick, seed 3, 61 s" in lines["measured"]
-    assert "[900,000 – 1,100,000]" in shown
+    assert "(900,000 to 1,100,000)" in shown
     assert "packed broker" in shown
     assert lines["machine"].split(maxsplit=1)[1] == "a machine"
 
@@ -140,7 +140,7 @@ def test_a_wrong_result_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) 
     def wrong(*_: object, **__: object) -> None:
         raise WrongResult("task 3 came back as task 4")
 
-    monkeypatch.setattr(limits, "measure_limits", wrong)
+    monkeypatch.setattr(limits, "measure_cluster", wrong)
     ended = perfkit("bench", "limits")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"
@@ -161,7 +161,7 @@ def test_a_column_that_nobody_measured_is_left_out(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     show(table(), "a machine")
-    assert table().columns == limits.COLUMNS
+    assert table().columns == COLUMNS
     assert "bare limit" in capsys.readouterr().out.splitlines()[0]
     alone = {"map": {"optimized": READINGS["map"]["optimized"]}}
     shown = table(rows=tuple(make_row(goal, alone) for goal in GOALS))

@@ -1,4 +1,4 @@
-"""The fingerprint on this machine, and on machines made of a few files."""
+"""The fingerprint of this machine, and of machines made of a few files."""
 
 import os
 import platform
@@ -14,7 +14,6 @@ import pytest
 from perfkit.evidence.environment import (
     Environment,
     checkout_state,
-    differences,
     fingerprint,
     machine_differences,
     machine_id,
@@ -52,12 +51,10 @@ def altered(environment: Environment, **facts: object) -> Environment:
 def test_a_fingerprint_describes_this_machine(here: Environment) -> None:
     assert here.python == platform.python_version()
     assert here.cores_logical == os.cpu_count()
-    assert here.memory_total_bytes == psutil.virtual_memory().total
     assert here.memory_gib == round(psutil.virtual_memory().total / 2**30)
     assert here.packages["msgspec"] == msgspec.__version__
     assert here.packages["libzmq"]
     assert here.utc.endswith("+00:00")
-    assert here.cores_available is not None
     assert 0 < here.cores_available <= (here.cores_logical or 0)
 
 
@@ -74,32 +71,15 @@ def test_a_fingerprint_holds_neither_the_hosts_name_nor_a_path(
     assert other.machine_id == here.machine_id
 
 
-def test_a_fingerprint_survives_json(here: Environment) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(here), type=Environment) == here
-
-
-def test_a_machine_without_proc_and_sys_is_unknown_and_not_guessed(
+def test_facts_that_a_machine_does_not_tell_are_unknown(
     machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
-    bare = machine({})
-    assert bare.cpu_model is None
-    assert bare.governor is None
-    assert bare.virtualisation is None
-    assert bare.memory_limit_bytes is None
-
-
-def test_a_platform_without_load_and_affinity_is_unknown(
-    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(os, "getloadavg")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)
-    found = machine({})
-    assert (found.load_1min, found.load_5min, found.load_15min) == (None, None, None)
-    assert found.cores_available is None
-    assert found.cores_physical is None
+    bare = machine({})
+    assert (bare.cpu_model, bare.governor, bare.virtualisation) == (None, None, None)
+    assert (bare.memory_limit_bytes, bare.cores_available) == (None, None)
 
 
 def test_packages_that_are_not_installed_have_no_version(
@@ -117,17 +97,8 @@ def test_bare_metal_has_a_model_a_governor_and_no_virtualisation(machine: MakeMa
     assert found.cpu_model == "Quick CPU 9"
     assert found.virtualisation == "none"
     assert found.governor == "performance"
-
-
-def test_cores_with_different_governors_are_all_named(machine: MakeMachine) -> None:
-    cpu = "sys/devices/system/cpu"
-    found = machine(
-        {
-            f"{cpu}/cpu0/cpufreq/scaling_governor": "powersave\n",
-            f"{cpu}/cpu1/cpufreq/scaling_governor": "performance\n",
-        }
-    )
-    assert found.governor == "performance/powersave"
+    mixed = machine({f"{cpu}/cpu1/cpufreq/scaling_governor": "powersave\n"})
+    assert mixed.governor == "performance/powersave"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +180,6 @@ def test_two_fingerprints_of_one_machine_agree(here: Environment) -> None:
     again = fingerprint()
     assert again.machine_id == here.machine_id
     assert machine_differences(here, again) == []
-    assert differences(here, again) == []
 
 
 @pytest.mark.parametrize(
@@ -224,7 +194,7 @@ def test_two_fingerprints_of_one_machine_agree(here: Environment) -> None:
         ({"python": "3.99.1"}, "3.99"),
     ],
 )
-def test_another_machine_has_another_id_and_the_reason_is_said(
+def test_another_machine_has_another_id_and_a_reason(
     here: Environment, facts: dict[str, object], words: str
 ) -> None:
     here = altered(here, platform="Linux", cpu_model="Quick CPU 9", kernel="6.1.0-x")
@@ -232,34 +202,24 @@ def test_another_machine_has_another_id_and_the_reason_is_said(
     assert other.machine_id != here.machine_id
     (reason,) = machine_differences(here, other)
     assert words in reason
-    assert reason in differences(here, other)
 
 
 @pytest.mark.parametrize(
-    ("facts", "words"),
+    "facts",
     [
-        ({"kernel": "6.1.9-y"}, "exact kernel release: 6.1.0-x against 6.1.9-y"),
-        ({"governor": "powersave"}, "clock governor: performance against powersave"),
-        ({"git_dirty": True}, "uncommitted changes: no against yes"),
-        ({"packages": {"pyzmq": "26.0"}}, "pyzmq: not installed against 26.0"),
+        {"kernel": "6.1.9-y"},
+        {"governor": "powersave"},
+        {"packages": {"pyzmq": "26.0"}},
+        {"memory_total_bytes": 16 * 2**30 - 200 * 2**20},  # firmware takes a varying bit
     ],
 )
-def test_lesser_differences_are_said_but_leave_the_machine_the_same(
-    here: Environment, facts: dict[str, object], words: str
+def test_lesser_differences_leave_the_machine_the_same(
+    here: Environment, facts: dict[str, object]
 ) -> None:
-    here = altered(here, kernel="6.1.0-x", governor="performance", git_dirty=False, packages={})
+    here = altered(here, kernel="6.1.0-x", governor="performance", memory_total_bytes=16 * 2**30)
     other = altered(here, **facts)
     assert other.machine_id == here.machine_id
     assert machine_differences(here, other) == []
-    assert differences(here, other) == [words]
-
-
-def test_firmware_that_takes_a_bit_of_memory_does_not_make_another_machine(
-    here: Environment,
-) -> None:
-    whole = altered(here, memory_total_bytes=16 * 2**30)
-    less = altered(here, memory_total_bytes=16 * 2**30 - 200 * 2**20)
-    assert whole.machine_id == less.machine_id
 
 
 def test_a_notebook_shows_the_environment_escaped(here: Environment) -> None:
@@ -289,16 +249,13 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_clean_checkout_has_a_commit(checkout: Path) -> None:
+def test_a_checkout_has_a_commit_and_is_dirty_after_a_change(checkout: Path) -> None:
     commit = git(checkout.parent, "rev-parse", "HEAD").strip()
     assert checkout_state(checkout) == (commit, False)
     (checkout.parent / "notes.txt").write_text("untracked files are no change")
     assert checkout_state(checkout) == (commit, False)
-
-
-def test_a_changed_file_makes_a_checkout_dirty(checkout: Path) -> None:
     checkout.write_text("2\n")
-    assert checkout_state(checkout)[1] is True
+    assert checkout_state(checkout) == (commit, True)
 
 
 def test_a_package_installed_below_someone_elses_checkout_has_no_commit(checkout: Path) -> None:

@@ -15,12 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.stats import (
-    Comparison,
-    Verdict,
-    abba,
-    compare_blocks,
-)
+from perfkit.evidence.stats import Comparison, Verdict, abba, compare_blocks
 
 CLAIMS = {Verdict.FASTER, Verdict.SLOWER}
 
@@ -84,8 +79,6 @@ def test_a_verdict_knows_which_way_is_better(
     )
     assert found.verdict is verdict
     assert found.ratio == pytest.approx(factor, rel=0.01)
-    assert found.low is not None
-    assert found.high is not None
     assert found.low <= factor <= found.high
     assert found.aa_ratio == pytest.approx(1, abs=0.01)
 
@@ -101,7 +94,6 @@ def test_a_control_that_differs_from_itself_spoils_the_verdict() -> None:
     found = compare_blocks(STEADY, scaled(1.5), scaled(1.1), direction="higher")
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "A/A control" in found.reason
-    assert found.aa_low is not None
     assert found.aa_low > 1
 
 
@@ -157,8 +149,6 @@ def test_counters_that_never_vary_are_compared_exactly() -> None:
 def test_coarse_figures_with_ties_are_still_bounded() -> None:
     found = compare_blocks([100.0] * 8, [100.0] * 5 + [130.0] * 3, direction="higher")
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert found.low is not None
-    assert found.high is not None
     assert 0.7 < found.low < 1 < found.high < 1.6
 
 
@@ -173,8 +163,6 @@ def test_many_samples_of_a_block_count_as_one() -> None:
     raw = compare_blocks(samples, samples[::-1], direction="lower")
     medians = [statistics.median(block) for block in samples]
     assert raw == compare_blocks(medians, medians[::-1], direction="lower")
-    by_mean = compare_blocks(samples, samples[::-1], direction="lower", statistic="mean")
-    assert by_mean.ratio == pytest.approx(raw.ratio)
 
 
 def test_arrays_are_taken_as_they_come() -> None:
@@ -210,16 +198,15 @@ def test_swapping_the_arms_inverts_the_verdict(pairs: list[tuple[float, float]])
     there = compare_blocks(a, b, direction="higher", resamples=100)
     back = compare_blocks(b, a, direction="higher", resamples=100)
     assert there.verdict is swap.get(back.verdict, back.verdict)
-    assert back.ratio is not None
     assert there.ratio == pytest.approx(1 / back.ratio)
 
 
 def test_a_comparison_explains_itself_to_a_terminal_a_notebook_and_a_program() -> None:
     found = compare_blocks(STEADY, scaled(1.3), STEADY[::-1], direction="higher")
     assert found.describe().startswith("faster: B/A 1.3")
-    assert "A/A control 1.0" in found.describe()
+    assert "A/A control 1 (0.99" in found.describe()
     assert "no A/A control" in compare_blocks([], [], direction="higher").describe()
-    assert "(no interval)" in compare_blocks([1.0], [2.0], direction="higher").describe()
+    assert ": B/A 2, no" in compare_blocks([1.0], [2.0], direction="higher").describe()
     assert "<td>faster</td>" in found._repr_html_()
     escaped = msgspec.structs.replace(found, reason="<b>")._repr_html_()
     assert "&lt;b&gt;" in escaped
@@ -238,10 +225,8 @@ RECORDED = json.loads(Path(__file__).with_name("recorded_throughput.json").read_
 Session = dict[str, list[list[float]]]
 
 
-def recorded_session(seed: int, pairs: int, b_over_a: float) -> Session:
-    """Blocks of A, B and the control C, all resampled from recorded runs of the same code, as they
-    might have come from a machine with a trend, a swing, and jumps up and down.
-    """
+def session(seed: int, pairs: int, b_over_a: float, block: Callable[..., list[float]]) -> Session:
+    """Blocks of A, B and the control C on a machine that drifts: a trend, a swing and jumps."""
     rng = random.Random(seed)
     order = "".join(abba(pairs, seed, "ABC"))
     trend, swing = rng.uniform(-0.3, 0.3), rng.uniform(0, 0.1)
@@ -252,80 +237,62 @@ def recorded_session(seed: int, pairs: int, b_over_a: float) -> Session:
         speed = trend * i / len(order) + swing * math.sin(i / period * 2 * math.pi + phase)
         speed += sum(size for at, size in jumps if at <= i)
         factor = math.exp(speed) * (b_over_a if arm == "B" else 1)
-        run = rng.choice(RECORDED["samples_by_run"])
-        blocks[arm].append([rate * factor for rate in rng.choices(run, k=len(run))])
+        blocks[arm].append([rate * factor for rate in block(rng)])
     return blocks
 
 
-def drifting_session(seed: int, pairs: int, b_over_a: float) -> Session:
-    """Blocks of A, B and the control C on a machine that is 26 % off, drifts, swings and jumps."""
-    rng = random.Random(seed)
-    order = "".join(abba(pairs, seed, "ABC"))
-    job, trend = rng.gauss(0, 0.26), rng.gauss(0, 0.15)
-    period, phase = rng.uniform(3, 20), rng.uniform(0, 6)
-    jumps = [(rng.randrange(len(order)), rng.gauss(0, 0.26)) for _ in range(2)]
-    blocks: Session = {"A": [], "B": [], "C": []}
-    for i, arm in enumerate(order):
-        speed = job + trend * i / len(order) + 0.05 * math.sin(i / period * 2 * math.pi + phase)
-        speed += sum(size for at, size in jumps if at <= i)
-        speed += rng.gauss(0, NOISE) + (math.log(b_over_a) if arm == "B" else 0)
-        blocks[arm].append([math.exp(speed + abs(rng.gauss(0, 0.05))) for _ in range(15)])
-    return blocks
+def recorded_block(rng: random.Random) -> list[float]:
+    """Rates resampled from one recorded run."""
+    run = rng.choice(RECORDED["samples_by_run"])
+    return rng.choices(run, k=len(run))
+
+
+def simulated_block(rng: random.Random) -> list[float]:
+    """Rates with noise of the block and of each sample."""
+    of_block = rng.gauss(0, NOISE)
+    return [math.exp(of_block + abs(rng.gauss(0, 0.05))) for _ in range(15)]
+
+
+BLOCKS = pytest.mark.parametrize("block", [recorded_block, simulated_block])
 
 
 def verdicts(
-    pairs: int,
-    b_over_a: float,
-    *,
-    control: bool,
-    draw: Callable[[int, int, float], Session] = drifting_session,
+    pairs: int, b_over_a: float, *, control: bool, block: Callable[..., list[float]]
 ) -> list[Verdict]:
     found = []
     for seed in range(100):
-        session = draw(seed, pairs, b_over_a)
-        aa_blocks = session["C"] if control else None
-        found.append(
-            compare_blocks(
-                session["A"], session["B"], aa_blocks, direction="higher", resamples=300
-            ).verdict
+        arms = session(seed, pairs, b_over_a, block)
+        aa_blocks = arms["C"] if control else None
+        compared = compare_blocks(
+            arms["A"], arms["B"], aa_blocks, direction="higher", resamples=300
         )
+        found.append(compared.verdict)
     return found
 
 
-@pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("pairs", [4, 6, 8, 12])
-def test_at_most_five_in_a_hundred_comparisons_of_a_with_a_claim_a_difference(
-    pairs: int, control: bool
-) -> None:
-    assert sum(verdict in CLAIMS for verdict in verdicts(pairs, 1.0, control=control)) <= 5
-
-
-@pytest.mark.parametrize("control", [True, False])
-def test_a_shift_of_ten_percent_is_seen_through_the_drift(control: bool) -> None:
-    found = verdicts(12, SHIFT, control=control)
-    assert found.count(Verdict.FASTER) > 80
-    assert Verdict.SLOWER not in found
-
-
+@BLOCKS
 @pytest.mark.parametrize("control", [True, False])
 @pytest.mark.parametrize("pairs", [4, 8, 12])
-def test_at_most_five_in_a_hundred_comparisons_of_recorded_blocks_claim_a_difference(
-    pairs: int, control: bool
+def test_at_most_five_in_a_hundred_comparisons_of_a_with_a_claim_a_difference(
+    pairs: int, control: bool, block: Callable[..., list[float]]
 ) -> None:
-    found = verdicts(pairs, 1.0, control=control, draw=recorded_session)
+    found = verdicts(pairs, 1.0, control=control, block=block)
     assert sum(verdict in CLAIMS for verdict in found) <= 5
 
 
+@BLOCKS
 @pytest.mark.parametrize("control", [True, False])
-def test_a_shift_of_ten_percent_of_recorded_blocks_is_seen(control: bool) -> None:
+def test_a_shift_of_ten_percent_is_seen_through_the_drift(
+    control: bool, block: Callable[..., list[float]]
+) -> None:
     for b_over_a, verdict in ((SHIFT, Verdict.FASTER), (1 / SHIFT, Verdict.SLOWER)):
-        found = verdicts(16, b_over_a, control=control, draw=recorded_session)
+        found = verdicts(16, b_over_a, control=control, block=block)
         assert found.count(verdict) > 70
         assert CLAIMS & {*found} == {verdict}
 
 
 def test_recorded_blocks_are_real_ones() -> None:
-    """Of one code on one machine, whose figure moves from run to run."""
+    """One version of the code on one machine, whose figure moves from run to run."""
     runs = RECORDED["samples_by_run"]
     assert sum(map(len, runs)) >= 200
     figures = [statistics.median(run) for run in runs]
@@ -334,11 +301,11 @@ def test_recorded_blocks_are_real_ones() -> None:
 
 
 def test_a_test_of_unpaired_samples_would_have_claimed_differences_that_are_not_there() -> None:
-    """That the simulated machine is a hard one: Welch's test on all samples is fooled by it."""
+    """The simulated machine is a hard one: it fools Welch's test on all samples."""
     alarms = 0
     for seed in range(100):
-        session = drifting_session(seed, 8, 1.0)
-        a, b = ([x for block in session[arm] for x in block] for arm in "AB")
+        arms = session(seed, 8, 1.0, simulated_block)
+        a, b = ([x for block in arms[arm] for x in block] for arm in "AB")
         error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
         alarms += abs(statistics.fmean(a) - statistics.fmean(b)) > 1.97 * error
     assert alarms > 20

@@ -10,8 +10,8 @@ from cluster.shells.coordinator import ClusterCoordinator
 from cluster.shells.worker import Worker
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.work.workloads import HANDLERS
+from perfkit.bench.counts import copies as module
 from perfkit.bench.counts.copies import CopyTrail, count_copies
-from perfkit.bench.counts.per_task import copies as module
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.optimized.specs import OPTIMIZED
 
@@ -55,12 +55,12 @@ def test_a_trail_is_a_table(optimized: CopyTrail) -> None:
     frame = optimized.to_frame()
     assert frame["copies"].sum() == optimized.copies
     assert (
-        f"{optimized.copies} copies of a tensor of 16.00 MiB, spec optimized"
+        f"{optimized.copies} copies of a tensor of 16.0 MiB, spec optimized"
         in optimized._repr_html_()
     )
 
 
-def test_a_tensor_that_does_not_arrive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_that_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_send", lambda spec, payload, seen: None)
     with pytest.raises(ExperimentError, match="spec 'optimized': the tensor did not arrive"):
         count_copies(OPTIMIZED, 1 << 20)
@@ -88,6 +88,6 @@ def buffers_allocated(spec: ClusterSpec, size_bytes: int, folder: Path) -> int:
     return sum(record.n_allocations for record in records)
 
 
-def test_an_input_is_received_twice_and_copied_by_nobody(tmp_path: Path) -> None:
+def test_an_input_is_received_twice_and_never_copied(tmp_path: Path) -> None:
     assert buffers_allocated(OPTIMIZED, 4 << 20, tmp_path) == 2
     assert buffers_allocated(BASELINE, 4 << 20, tmp_path) > 2

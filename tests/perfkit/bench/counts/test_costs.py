@@ -3,14 +3,14 @@
 import pytest
 
 from cluster.spec import BASELINE
+from perfkit.bench.counts import costs
 from perfkit.bench.counts.costs import ALLOCATIONS, SYSTEM_CALLS, measure_costs, messages_per_task
-from perfkit.bench.counts.per_task import costs
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.optimized.specs import ABLATIONS
 from perfkit.profile.system_calls import SystemCalls
 
 
-def test_what_cannot_be_counted_is_unknown_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uncounted_figure_is_unknown_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ExperimentError("memray is not installed")
 

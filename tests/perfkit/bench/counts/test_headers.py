@@ -27,9 +27,11 @@ def test_every_hop_is_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written == hops * 3
 
 
-def test_what_is_read_wrongly_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrongly_decoded_message_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DictCodec, "events", lambda self, frames: [])
-    with pytest.raises(WrongResult, match=r"'cluster\.codec:DictCodec' did not read what it wrote"):
+    with pytest.raises(
+        WrongResult, match=r"'cluster\.protocol\.codec:DictCodec' did not read what it wrote"
+    ):
         codec_us(BASELINE, WORK)
 
 

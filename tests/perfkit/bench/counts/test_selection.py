@@ -20,14 +20,14 @@ def test_the_policy_of_the_spec_is_the_one_that_is_measured(policy: str) -> None
     assert (result.experiment, result.unit, result.workers) == ("selection", "µs", 10)
     assert len(result.samples) == 200
     assert None not in (result.low, result.value, result.high)
-    assert 0 < result.low <= result.value <= result.high  # type: ignore[operator]
+    assert 0 < result.low <= result.value <= result.high
 
 
 @pytest.mark.parametrize(
     ("choose", "complaint"),
     [
         (lambda self, *_: max(self.workers, key=lambda w: w.held * (w.free > 0)), "is better"),
-        (lambda self, *_: None, "found nobody although a worker has credit"),
+        (lambda self, *_: None, "chose no worker although one has credit"),
     ],
 )
 def test_a_wrong_choice_is_not_timed(
@@ -48,7 +48,9 @@ def test_a_choice_without_credit_is_not_timed(monkeypatch: pytest.MonkeyPatch) -
         measure_selection(BASELINE, workers=20, choices=500)
 
 
-def test_what_is_required_decides_who_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_workers_that_meet_requirements_are_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     vega = Requirements(min_vram_bytes=4 << 30, gpu_family="vega")
     result = measure_selection(BASELINE, workers=6, choices=300, requirements=vega)
     assert result.parameters["requirements"] == {"min_vram_bytes": 4 << 30, "gpu_family": "vega"}

@@ -1,12 +1,12 @@
-"""What an idea is worth: Amdahl's arithmetic, arms that take turns, and who is in OPTIMIZED."""
+"""What an idea is worth: Amdahl's arithmetic, arms in turns, and the ideas in OPTIMIZED."""
 
 from collections.abc import Mapping
 
 import pytest
 
 from cluster.spec import BASELINE, ClusterSpec
+from perfkit.bench.experiments import ablation
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, amdahl, climb, predict, study
-from perfkit.bench.experiments.catalogue import ablation
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.stats import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED
@@ -27,24 +27,21 @@ def speeds(spec: ClusterSpec) -> Mapping[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("touched", "left", "factor"), [(0.5, 0.0, 2.0), (0.5, 1.0, 1.0), (0.8, 0.25, 2.5), (0, 0, 1)]
+    ("touched", "left", "factor"),
+    [(0.5, 0.0, 2.0), (0.5, 1.0, 1.0), (0.8, 0.25, 2.5), (0, 0, 1), (1.0, 0.0, None)],
 )
-def test_amdahl(touched: float, left: float, factor: float) -> None:
+def test_amdahl(touched: float, left: float, factor: float | None) -> None:
     assert amdahl(touched, left) == pytest.approx(factor)
 
 
-def test_what_leaves_nothing_has_no_factor() -> None:
-    assert amdahl(1.0, 0.0) is None
-
-
-def test_a_prediction_takes_what_is_left_from_the_counts() -> None:
+def test_a_prediction_takes_the_remaining_part_from_the_counts() -> None:
     counts = {"baseline": {ablation.CODEC_COST: 4.0}, "packed-codec": {ablation.CODEC_COST: 1.0}}
     share, left, factor = predict(BY_NAME["packed-codec"], [PROFILE], counts)
     assert (share.value, left) == (0.25, 0.25)
     assert factor.value == pytest.approx(1 / (0.75 + 0.25 * 0.25))
 
 
-def test_what_nobody_counted_is_not_predicted() -> None:
+def test_without_counts_nothing_is_predicted() -> None:
     share, left, factor = predict(BY_NAME["packed-codec"], [PROFILE], {})
     assert (share.value, left, factor.value) == (0.25, None, None)
     assert predict(BY_NAME["pipelining"], [PROFILE], {})[2].value is None
@@ -69,7 +66,7 @@ def test_arms_take_turns_and_twins_share_one() -> None:
     assert ran.count("baseline") == 8
     arms = len(LADDER) + 1
     assert ran[:arms] == ran[arms : 2 * arms][::-1]
-    assert found.figures["batch-assignment"] is found.figures["runs"]
+    assert found.figures["batch-assignment"] == found.figures["runs"]
     assert found.results[AGAIN].parameters["arm"] == AGAIN
     assert found.results["optimized"].samples == [50.0] * 4
 
@@ -87,12 +84,8 @@ def test_a_study_compares_with_the_control_beside_it() -> None:
     assert rungs[-1].figure.value == 50.0
 
 
-def test_a_block_of_a_map_is_a_real_one_on_fresh_processes() -> None:
-    block = ablation.mapping(echo_work(60, 1), workers=1, block_s=0.001)
-    found = block(BASELINE)
+def test_a_block_of_a_map_or_of_choices_is_a_rate() -> None:
+    found = ablation.mapping(echo_work(60, 1), workers=1, block_s=0.001)(BASELINE)
     assert found[FIGURE] > 0
     assert found["cpu_us"] >= 0
-
-
-def test_a_block_of_choices_is_a_rate() -> None:
     assert ablation.choosing(10, 20, seed=1)(OPTIMIZED)[FIGURE] > 0

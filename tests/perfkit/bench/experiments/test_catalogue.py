@@ -46,33 +46,24 @@ def test_an_experiment_ends_in_a_result_with_its_samples(
     assert result.environment.machine_id == fingerprint().machine_id
     assert result.samples
     assert all(sample > 0 for sample in result.samples)
-    assert result.value is not None
     assert min(result.samples) <= result.value <= max(result.samples)
     assert decode(encode(result)) == result
 
 
-def test_samples_are_blocks_tasks_bursts_and_clusters(results: dict[str, Result]) -> None:
-    counts = {name: len(result.samples) for name, result in results.items()}
-    assert counts == {"throughput": 10, "latency": 30, "burst": 7, "startup": 1}
-
-
-def test_too_few_clusters_give_no_interval_instead_of_an_invented_one(
+def test_samples_are_blocks_tasks_bursts_and_clusters_and_few_have_no_interval(
     results: dict[str, Result],
 ) -> None:
-    startup = results["startup"]
-    assert (startup.low, startup.high) == (None, None)
-    for name in ("throughput", "latency", "burst"):
-        result = results[name]
-        assert None not in (result.value, result.low, result.high)
-        assert result.low <= result.value <= result.high  # type: ignore[operator]
+    counts = {name: len(result.samples) for name, result in results.items()}
+    assert counts == {"throughput": 10, "latency": 30, "burst": 7, "startup": 1}
+    for name, result in results.items():
+        known = result.low is not None and result.high is not None
+        assert known is (name != "startup")
+        assert result.low is None or result.low <= (result.value or 0.0)
 
 
 def test_latency_has_its_tail_beside_it(results: dict[str, Result]) -> None:
     latency = results["latency"]
     p95, p99 = latency.counters["latency_ms_p95"], latency.counters["latency_ms_p99"]
-    assert latency.value is not None
-    assert p95 is not None
-    assert p99 is not None
     assert latency.value <= p95 <= p99
     assert latency.counters["latency_ms_p99_high"] is None  # 30 samples cannot bound it
 
@@ -112,8 +103,6 @@ def test_a_served_model_is_measured_with_its_accuracy() -> None:
     assert result.parameters["model"] == "digits"
     assert result.parameters["provider"].endswith("ExecutionProvider")
     low, accuracy = result.counters["accuracy_low"], result.counters["accuracy"]
-    assert low is not None
-    assert accuracy is not None
     assert 0.9 < low < accuracy < 1
     assert lines[0] == "throughput: warm-up, 3 tasks"
     assert lines[-1].startswith("throughput: block 10, ")
@@ -127,7 +116,6 @@ def test_an_experiment_on_another_engine_claims_no_spec_and_counts_nothing(name:
     result = run(name, spec=BASELINE, workers=1, tasks=TASKS[name], engine="local")
     assert (result.experiment, result.engine, result.spec) == (name, "local", NO_SPEC)
     assert (result.workers, result.tasks) == (1, TASKS[name])
-    assert result.value is not None
     assert min(result.samples) <= result.value <= max(result.samples)
     assert not [counter for counter in result.counters if counter.endswith("_per_task")]
     assert decode(encode(result)) == result
@@ -144,7 +132,6 @@ def test_a_peer_serves_the_same_model(engine: str) -> None:
     except MissingExtra as missing:
         pytest.skip(str(missing))
     assert (result.engine, result.spec, result.unit) == (engine, NO_SPEC, "items/s")
-    assert len(result.samples) == 10
     assert (result.counters["accuracy"] or 0) > 0.9
 
 
@@ -164,7 +151,7 @@ def test_a_peer_that_answers_wrongly_makes_no_figure(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every client gives a wrong result for the second task of whatever is asked of it."""
+    """Every client gives a wrong result for its second task."""
     truly_map, truly_submit = Client.map, Client.submit
     asked = iter(range(10**9))
 
@@ -197,7 +184,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
         run("startup", spec=BASELINE, workers=2, tasks=1)
 
 
-# What is refused before a cluster starts
+# Refusals before a cluster starts
 
 
 @pytest.mark.parametrize(
@@ -212,7 +199,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
         ({"model": "magica"}, "no inputs are known for model 'magica'; take digits, magika"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_sentence(
+def test_impossible_arguments_are_refused_in_one_sentence(
     arguments: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(self: LocalCluster) -> None:
@@ -225,7 +212,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda e: e.name)
-def test_each_experiment_says_what_it_measures(experiment: Any) -> None:
+def test_each_experiment_describes_itself(experiment: Any) -> None:
     function: Callable[..., Any] = experiment.function
     assert experiment.name == function.__name__
     assert experiment.direction == ("higher" if "/s" in experiment.unit else "lower")

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cluster.vocabulary.errors import ClusterError
-from perfkit.bench.experiments.catalogue import WrongResult, peers, run
+from perfkit.bench.experiments import peers
+from perfkit.bench.experiments.catalogue import WrongResult, run
 from perfkit.bench.experiments.peers import Amount, measure_peers
 
 AMOUNTS = (Amount("latency", 10),)

@@ -27,7 +27,7 @@ PROFILE = CpuProfile("made up", TABLE)
         (part("packing", "cluster/protocol/codec.py", "_pack"), 0.25),
     ],
 )
-def test_a_part_is_what_is_below_the_calls_that_enter_it(wanted: Part, expected: float) -> None:
+def test_the_time_of_a_part_is_below_the_calls_that_enter_it(wanted: Part, expected: float) -> None:
     assert share(PROFILE, wanted) == pytest.approx(expected)
 
 

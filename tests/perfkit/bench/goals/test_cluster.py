@@ -1,4 +1,4 @@
-"""The table of goals: what counts as met, what each row says, and a small one for real."""
+"""The table of goals: verdicts, rows, and a small table of real measurements."""
 
 import json
 import math
@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from cluster import BASELINE, LocalCluster
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import cluster_runs as runs
-from perfkit.bench.goals.cluster import GOALS, Sizes, measure_limits
+from perfkit.bench.goals.cluster import GOALS, ClusterSizes, measure_cluster
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.table import GoalTable, is_met, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.stats import Direction, Interval
 
-TINY = Sizes(
+TINY = ClusterSizes(
     rounds=3, map_tasks=400, baseline_tasks=100, submit_tasks=1_250, latency_tasks=30,
     mixed_rounds=3, open_tasks=40, burst_tasks=60, big_payloads=2, choices=20, codec_tasks=50,
 )  # fmt: skip
@@ -56,15 +57,8 @@ def test_a_goal_is_judged_by_the_whole_interval(
         assert verdict is None
 
 
-@given(ends, numbers)
-def test_lower_is_higher_upside_down(found: list[float], goal: float) -> None:
-    low, value, high = found
-    upside_down = interval(-value, -high, -low)
-    assert is_met(interval(value, low, high), goal, "higher") is is_met(upside_down, -goal, "lower")
-
-
 @given(ends, numbers, st.sampled_from(["higher", "lower"]))
-def test_an_end_that_is_not_known_may_be_anywhere(
+def test_an_unknown_bound_may_be_anywhere(
     found: list[float], goal: float, better: Direction
 ) -> None:
     low, value, high = found
@@ -79,7 +73,7 @@ def test_an_end_that_is_not_known_may_be_anywhere(
     assert is_met(interval(value, None, None), goal, better) is None
 
 
-def test_what_is_unknown_or_not_asked_is_neither_met_nor_missed() -> None:
+def test_an_unknown_figure_and_no_goal_are_neither_met_nor_missed() -> None:
     assert is_met(interval(None, None, None), 1.0, "higher") is None
     assert is_met(interval(5.0, 4.0, 6.0), None, "higher") is None
 
@@ -101,8 +95,6 @@ def test_a_row_is_held_against_its_limit_or_another_arm() -> None:
     assert (row.value, row.limit, row.baseline) == (800.0, 400.0, 20.0)
     assert row.ratio == pytest.approx(2.0, rel=0.02)
     assert (row.against, row.limit_name) == ("packed broker", "packed broker")
-    assert row.ratio_low is not None
-    assert row.ratio_high is not None
     assert 1.5 < row.ratio_low < 2 < row.ratio_high
     assert row.met is True
     row = make_row(GOAL_NAMES["optimized_vs_baseline"], found)
@@ -111,7 +103,7 @@ def test_a_row_is_held_against_its_limit_or_another_arm() -> None:
     assert make_row(GOAL_NAMES["map_throughput"], found).met is False
 
 
-def test_what_nobody_read_is_unknown() -> None:
+def test_a_row_without_samples_is_unknown() -> None:
     for goal in GOALS:
         row = make_row(goal, {})
         assert {row.value, row.low, row.high, row.limit, row.ratio, row.met} == {None}
@@ -127,16 +119,13 @@ def test_what_nobody_read_is_unknown() -> None:
 
 def test_a_tail_is_that_of_all_rounds_together() -> None:
     quick, slow = [1.0] * 995, [9.0] * 5
-    found = {
-        "mixed_p99": {"optimized": [1.0, 1.0, 9.0]},
-        "mixed_ms": {"optimized": quick + slow},
-    }
+    found = {"mixed_p99": {"optimized": [1.0, 1.0, 9.0]}, "mixed_ms": {"optimized": quick + slow}}
     row = make_row(GOAL_NAMES["mixed_p99"], found)
     assert (row.value, row.low) == (1.0, 1.0)
     assert row.met is (True if (row.high or 9.0) <= 5.0 else None)
 
 
-def test_every_goal_has_a_name_of_its_own_and_says_what_is_asked() -> None:
+def test_every_goal_has_its_own_name_and_a_text() -> None:
     assert len(GOAL_NAMES) == len(GOALS)
     for goal in GOALS:
         assert goal.text
@@ -153,7 +142,7 @@ def measured() -> tuple[GoalTable, list[str]]:
     lines: list[str] = []
     cores = os.sched_getaffinity(0)
     before = set(psutil.Process().children(recursive=True))
-    table = measure_limits(TINY, optimized=BURST, seed=4, progress=lines.append)
+    table = measure_cluster(TINY, optimized=BURST, seed=4, progress=lines.append)
     assert set(psutil.Process().children(recursive=True)) == before
     assert os.sched_getaffinity(0) == cores
     return table, lines
@@ -177,12 +166,11 @@ def test_every_goal_is_measured(measured: tuple[GoalTable, list[str]]) -> None:
             assert row.ratio_low is not None, row.name
 
 
-def test_the_layout_is_one_of_those_there_are(measured: tuple[GoalTable, list[str]]) -> None:
-    assert measured[0].layout in {layout.name for layout in layouts()}
-
-
-def test_the_rounds_are_told(measured: tuple[GoalTable, list[str]]) -> None:
-    _, lines = measured
+def test_the_layout_is_known_and_every_round_has_a_progress_line(
+    measured: tuple[GoalTable, list[str]],
+) -> None:
+    table, lines = measured
+    assert table.layout in {layout.name for layout in layouts()}
     assert all(line.startswith("limits: ") for line in lines)
     assert any("round 2 of 3, packed broker" in line for line in lines)
     assert any("round 3 of 3, three-process round trip" in line for line in lines)
@@ -203,15 +191,11 @@ def test_the_table_as_json_and_as_a_frame(measured: tuple[GoalTable, list[str]])
     assert all(goal.name in shown for goal in GOALS)
     assert table.layout in shown
     assert table.of("map_throughput") is table.rows[0]
-    with pytest.raises(KeyError, match="no goal 'x'; there are map_throughput, "):
+    with pytest.raises(KeyError, match="no 'x' in this table; there are map_throughput, "):
         table.of("x")
 
 
 # Wrong results and wrong words
-
-
-def contest() -> runs.Contest:
-    return runs.Contest(BURST, BASELINE, TINY, 1, lambda line: None)
 
 
 def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,17 +204,17 @@ def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(limits.runs.Work, "check", wrong)
     with pytest.raises(WrongResult, match="task 4"):
-        runs.throughput(contest())
+        runs.throughput(Contest(BURST, BASELINE, TINY, 1, lambda line: None))
 
 
-def test_a_profile_that_is_not_there_is_refused() -> None:
+def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(ExperimentError, match="no profile 'quik'; there are quick, full"):
-        measure_limits("quik")
+        measure_cluster("quik")
 
 
 def test_futures_in_a_window_are_all_collected() -> None:
     with LocalCluster(1, BURST) as local, local.client() as client:
-        for tasks in (1, 999, 1_000, 1_001, 1_234):
+        for tasks in (1, 1_000, 1_234):
             assert runs.submit_s(client, echo_work(tasks, seed=tasks)) > 0
 
 

@@ -7,18 +7,18 @@ from msgspec.structs import replace
 
 from cluster.local import LocalCluster
 from cluster.models.manifest import ModelError
-from cluster.vocabulary.limits import Limits
 from perfkit.bench.goals import memory, memory_runs
+from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.memory import GOALS, measure_memory
-from perfkit.bench.goals.memory_runs import Amounts, Subjects
+from perfkit.bench.goals.memory_runs import MemoryContest, MemorySizes
 from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import Readings
+from perfkit.bench.workloads.rounds import ArmSamples, Say
 from perfkit.optimized.specs import BASELINE, OPTIMIZED
 
-LITTLE = Amounts(
+LITTLE = MemorySizes(
     rounds=1,
     passed_tasks=2_000,
     baseline_passed_tasks=200,
@@ -35,27 +35,26 @@ SMALL = replace(OPTIMIZED, limits=replace(OPTIMIZED.limits, tasks=3_000))
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reading comes soon: these tests are about what is read, not about its last digits."""
+    """Memory settles sooner, because these tests do not need the last digits."""
     monkeypatch.setattr(memory_runs, "STILL_S", 0.7)
 
 
-def subjects(amounts: Amounts = LITTLE) -> Subjects:
-    return Subjects(SMALL, BASELINE, amounts, 1, lambda line: None)
+def contest(say: Say = lambda line: None) -> MemoryContest:
+    return Contest(SMALL, BASELINE, LITTLE, 1, say)
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_full_queue_refuses_one_more_and_says_how_much_it_holds() -> None:
-    assert 15 < memory_runs.filling(subjects())["full"]["optimized"][0] < 100
+    assert 15 < memory_runs.filling(contest())["full"]["optimized"][0] < 100
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_queue_that_is_not_full_when_it_should_be_gives_no_figure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    roomy = replace(OPTIMIZED, limits=Limits(tasks=3_000))
     monkeypatch.setattr(memory_runs, "Busy", KeyError)
-    with pytest.raises(ExperimentError, match="one more was to be refused with the bound"):
-        memory_runs.filling(Subjects(roomy, BASELINE, LITTLE, 1, lambda line: None))
+    with pytest.raises(ExperimentError, match="one more should be refused with the bound"):
+        memory_runs.filling(contest())
 
 
 @pytest.mark.slow
@@ -77,22 +76,22 @@ def test_every_goal_has_a_figure_from_real_processes() -> None:
     assert 5 < (table.of("coordinator_idle").value or 0) < 100
 
 
-def test_a_model_that_is_not_there_is_unknown_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
         raise ModelError("model 'minilm' needs its package")
 
     monkeypatch.setattr(memory, "measure_sharing", missing)
     lines: list[str] = []
-    rows = memory.sharing_a_model(Subjects(SMALL, BASELINE, LITTLE, 1, lines.append))
+    rows = memory.sharing_a_model(contest(lines.append))
     assert {row.name: row.value for row in rows}["shared_pss_4"] is None
     assert lines == ["sharing is not measured: model 'minilm' needs its package"]
 
 
-def test_what_one_maker_does_not_read_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(_: Subjects) -> Readings:
+def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(_: MemoryContest) -> ArmSamples:
         return {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
 
-    makers: list[Callable[[Subjects], Readings]] = [make]
+    makers: list[Callable[[MemoryContest], ArmSamples]] = [make]
     monkeypatch.setattr(memory, "MAKERS", makers)
     monkeypatch.setattr(memory, "ROW_MAKERS", [])
     table = measure_memory("quick")
@@ -100,7 +99,7 @@ def test_what_one_maker_does_not_read_is_unknown(monkeypatch: pytest.MonkeyPatch
     assert "Latency" not in table._repr_html_()
 
 
-def test_without_memray_allocations_are_unknown_and_it_is_said(
+def test_without_memray_allocations_are_unknown_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def none() -> None:
@@ -108,13 +107,8 @@ def test_without_memray_allocations_are_unknown_and_it_is_said(
 
     said: list[str] = []
     monkeypatch.setattr(memory_runs, "count_afresh", none)
-    assert memory_runs.allocating(Subjects(SMALL, BASELINE, LITTLE, 1, said.append)) == {}
+    assert memory_runs.allocating(contest(said.append)) == {}
     assert said == ["allocations are not counted: memray is not installed"]
-
-
-def test_an_unknown_profile_is_refused() -> None:
-    with pytest.raises(ExperimentError, match="no profile 'quik'; there are quick, full"):
-        measure_memory("quik")
 
 
 def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
@@ -123,7 +117,7 @@ def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
     with LocalCluster(0) as local:
         pid = local.coordinator_pid
         monkeypatch.setattr(memory_runs, "MOVING_S", -1.0)
-        with pytest.raises(ExperimentError, match="did not come to rest"):
+        with pytest.raises(ExperimentError, match="did not settle"):
             memory_runs.settled(pid)
     with pytest.raises(ExperimentError, match="ended while its memory was measured"):
         memory_runs.settled(pid)
@@ -131,8 +125,5 @@ def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
 
 def test_a_queue_that_never_is_as_wanted_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_runs, "QUEUED_S", -1.0)
-    with (
-        LocalCluster(0) as local,
-        pytest.raises(ExperimentError, match="the queue did not become"),
-    ):
+    with LocalCluster(0) as local, pytest.raises(ExperimentError, match="the queue did not become"):
         memory_runs.await_status(local.client(), lambda status: False)

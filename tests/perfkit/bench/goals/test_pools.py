@@ -1,13 +1,10 @@
-"""Pools held against doing without: planted differences by a clock of the test's own, then for
-real.
-"""
+"""Pools compared with doing without: planted differences with a fake clock, then real ones."""
 
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from perfkit.bench.goals import pools
@@ -20,7 +17,7 @@ Cost = Callable[[], float]
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cost, Cost], Case]:
-    """A case of which an operation takes as many µs as the test says, by the module's clock."""
+    """A case whose operations take the given µs on a fake clock."""
     clock = SimpleNamespace(now_s=0.0)
     monkeypatch.setattr(pools, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
 
@@ -41,8 +38,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cost, Cost], Case]:
 
 
 @pytest.mark.parametrize(
-    ("pooled_us", "verdict"),
-    [(1.0, Verdict.FASTER), (4.0, Verdict.SLOWER), (2.01, Verdict.SAME)],
+    ("pooled_us", "verdict"), [(1.0, Verdict.FASTER), (4.0, Verdict.SLOWER), (2.01, Verdict.SAME)]
 )
 def test_a_planted_difference_is_found(
     planted: Callable[[Cost, Cost], Case], pooled_us: float, verdict: Verdict
@@ -84,7 +80,7 @@ def test_numbers_that_give_no_verdict_are_refused(numbers: dict[str, int]) -> No
         measure_pools(**numbers)
 
 
-def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
+def test_every_case_does_its_work_and_is_shown_in_all_forms() -> None:
     lines: list[str] = []
     table = measure_pools(rounds=4, effort=0.005, progress=lines.append)
     assert [row.name for row in table] == [case.name for case in CASES]
@@ -95,10 +91,9 @@ def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
         if row.stats is not None:
             assert row.stats.hits + row.stats.misses >= operations
             assert (row.stats.misses, row.stats.in_use, row.stats.high_water) == (1, 0, 1)
-        assert row.plain.value is not None
         assert row.plain.value > 0
     assert table.of("free_list").stats is None
-    with pytest.raises(KeyError, match="no case 'ropes'; there are messages, free_list"):
+    with pytest.raises(KeyError, match="no 'ropes' in this table; there are messages, free_list"):
         table.of("ropes")
 
     frame = table.to_frame()
@@ -110,8 +105,3 @@ def test_every_case_does_its_work_and_is_told_in_all_forms() -> None:
     html = table._repr_html_()
     assert "4 rounds, seed 0" in html
     assert all(case.what in html for case in CASES)
-
-    told = msgspec.json.decode(table.encode())
-    assert told["rows"][0]["samples"]["pooled"] == table.rows[0].samples["pooled"]
-    assert told["rows"][0]["comparison"]["verdict"] == str(table.rows[0].verdict)
-    assert told["environment"]["machine_id"] == table.environment.machine_id

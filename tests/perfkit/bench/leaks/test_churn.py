@@ -1,4 +1,4 @@
-"""Churn without sockets: each kind of event does what its name says, and rest is rest."""
+"""Churn without sockets: each kind of event happens, and nothing remains at rest."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_so_many_events_happen_and_nobody_is_left(world: World, kind: str) -> None:
+def test_every_event_happens_and_nothing_is_left(world: World, kind: str) -> None:
     KINDS[kind].run(world, 37)
     world.rest()
     status = world.coordinator.scheduler.status(world.now_s)
@@ -47,19 +47,16 @@ def test_workers_are_lost_in_every_way(world: World) -> None:
     assert counts["done"] == 8
 
 
-def test_cancelled_tasks_waited_or_were_in_hand(world: World) -> None:
+def test_cancelled_tasks_waited_or_were_in_hand_and_failures_were_retried(world: World) -> None:
     KINDS["cancel"].run(world, 6)
     assert world.counters["cancelled"] == 6
-    # What a worker had is reported late, and wanted by nobody.
+    # A worker reports its three late.
     assert world.counters["late_results"] == 3
-
-
-def test_failures_were_tried_twice(world: World) -> None:
     KINDS["failure"].run(world, 5)
     assert (world.counters["retried"], world.counters["failed"]) == (5, 5)
 
 
-def test_who_comes_when_addresses_are_forgotten_still_gets_its_result(world: World) -> None:
+def test_a_newcomer_gets_its_result_while_addresses_are_forgotten(world: World) -> None:
     for _ in range(90):
         KINDS["lost client"].run(world, 1)
         newcomer = world.add_client()
@@ -68,13 +65,13 @@ def test_who_comes_when_addresses_are_forgotten_still_gets_its_result(world: Wor
         world.leave(newcomer)
 
 
-def test_an_event_that_the_coordinator_did_not_see_is_told(world: World) -> None:
+def test_an_event_unseen_by_the_coordinator_is_an_error(world: World) -> None:
     idle = Kind(lambda world, count: None, ("done",))
     with pytest.raises(ExperimentError, match="of 3 events the coordinator counted 0 \\(done\\)"):
         idle.run(world, 3)
 
 
-def test_a_mixed_up_result_is_told(world: World) -> None:
+def test_a_mixed_up_result_is_an_error(world: World) -> None:
     world.deliver(world.client.submit(HOLD, [b"right"]))
     submission = next(iter(world.client.session.open.values()))
     submission.sink[0] = b"another"
@@ -82,6 +79,6 @@ def test_a_mixed_up_result_is_told(world: World) -> None:
         release(world)
 
 
-def test_refused_work_is_told(world: World) -> None:
+def test_refused_work_is_an_error(world: World) -> None:
     with pytest.raises(ExperimentError, match="refused work: it holds no task"):
         world.deliver(world.client.submit(NOBODYS, []))

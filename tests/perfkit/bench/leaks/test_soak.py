@@ -1,4 +1,4 @@
-"""A soak: what its readings show, and short ones of real clusters, with and without a leak."""
+"""A soak: verdicts on readings, and short soaks of real clusters, with and without a leak."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from cluster.spec import BASELINE
+from perfkit.bench.leaks import soak as soaking
 from perfkit.bench.leaks.check import Leak
-from perfkit.bench.leaks.check import soak as soaking
 from perfkit.bench.leaks.planted import plant
 from perfkit.bench.leaks.probe import ProbedCluster
 from perfkit.bench.leaks.reading import Reading
@@ -22,7 +22,7 @@ from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.evidence.environment import fingerprint
 
 MIB = 1 << 20
-#: Whatever needs no process and no waiting, so that rounds are short.
+#: Events without processes and waiting, so that rounds are short.
 QUICK = Mix(
     submits=20, failures=5, cancels=2, timeouts=2, connects=2, cut_clients=0, killed_clients=0,
     bad_frames=4, killed_workers=0, stopped_workers=0,
@@ -64,7 +64,7 @@ def jitter(number: int) -> int:
     return number * 7919 % 13 * MIB // 13
 
 
-# What readings show
+# Verdicts on readings
 
 
 def test_a_process_that_stays_as_it_is_leaks_nothing() -> None:
@@ -74,7 +74,7 @@ def test_a_process_that_stays_as_it_is_leaks_nothing() -> None:
     assert "RSS" not in found.reason
 
 
-#: By what decides: what is in use where it is known, else RSS.
+#: Memory in use decides if it is known, else RSS.
 WHAT = pytest.mark.parametrize("what", ["memory in use", "RSS"])
 
 
@@ -83,7 +83,7 @@ def grown(what: str, size: Callable[[int], int]) -> SoakResult:
 
 
 @WHAT
-def test_what_grows_all_the_time_is_a_leak_and_is_projected_to_a_day(what: str) -> None:
+def test_steady_growth_is_a_leak_and_is_projected_to_a_day(what: str) -> None:
     found = grown(what, lambda n: 40 * MIB + n * MIB + jitter(n))
     assert found.verdict is Leak.FOUND
     assert found.rss_bytes_a_day.value == pytest.approx(DAY_S / 60 * MIB, rel=0.02)
@@ -93,28 +93,28 @@ def test_what_grows_all_the_time_is_a_leak_and_is_projected_to_a_day(what: str) 
 
 
 @WHAT
-def test_what_grows_at_first_and_settles_is_no_leak_yet(what: str) -> None:
+def test_growth_that_settles_is_no_leak_yet(what: str) -> None:
     found = grown(what, lambda n: 40 * MIB + min(n, 24) * MIB + jitter(n))
     assert found.verdict is Leak.UNCLEAR
     assert f"{what} grew, and may have stopped" in found.reason
 
 
 @WHAT
-def test_what_jumps_may_grow_for_all_that_is_known(what: str) -> None:
+def test_a_size_that_jumps_may_grow(what: str) -> None:
     found = grown(what, lambda n: 40 * MIB + 90 * jitter(n))
     assert found.verdict is Leak.UNCLEAR
     assert f"{what} may grow by" in found.reason
 
 
-def test_rss_that_grows_while_nothing_in_use_does_is_no_leak_but_is_told() -> None:
+def test_growth_of_rss_alone_is_no_leak_but_is_reported() -> None:
     found = summary(rounds(lambda n: 40 * MIB + n * MIB))
     assert found.verdict is Leak.NONE
-    assert "RSS grew, by what allocators keep and nobody uses" in found.reason
+    assert "RSS grew by unused memory that allocators keep" in found.reason
     assert found.rss_bytes_a_day.value == pytest.approx(DAY_S / 60 * MIB)
 
 
 @pytest.mark.parametrize("name", ["fds", "threads"])
-def test_what_is_left_in_the_clients_process_is_a_leak(name: str) -> None:
+def test_growth_in_the_clients_process_is_a_leak(name: str) -> None:
     found = summary(rounds(**{f"client_{name}": lambda n: 30 + n}))
     assert found.verdict is Leak.FOUND
     assert f"16 {name} are left in the client's process" in found.reason
@@ -189,7 +189,6 @@ def test_a_soak_finds_a_hundred_bytes_a_task_in_a_process_of_its_own() -> None:
     per_event = found.growth.blocks_per_event.value
     tasks = found.rounds[-1].tasks - found.rounds[0].tasks
     churn = found.rounds[-1].churn - found.rounds[0].churn
-    assert per_event is not None
     assert per_event == pytest.approx((tasks + churn) / churn, rel=0.2)
     assert "blocks of memory" in found.reason
     assert "soak: 0." in told[0]
@@ -218,7 +217,7 @@ def test_a_round_has_everything_and_ends_at_rest() -> None:
 
 
 @pytest.mark.usefixtures("quick_rounds")
-def test_a_cluster_that_does_not_come_to_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_come_to_rest_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perfkit.bench.leaks.soak_load.REST_TIMEOUT_S", 0.2)
     with ProbedCluster(1, BASELINE) as local, local.client() as other:
         other.submit("echo", os.urandom(8)).result(5)
@@ -228,7 +227,7 @@ def test_a_cluster_that_does_not_come_to_rest_is_told(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("quick_rounds")
-def test_what_goes_wrong_meanwhile_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_map_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
     with ProbedCluster(1, BASELINE) as local:
         load = SoakLoad(local, QUICK, seed=0)
 

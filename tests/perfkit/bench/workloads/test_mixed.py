@@ -1,17 +1,11 @@
-"""Slow tasks among quick ones: the load from its seed, and who is free meanwhile."""
+"""Slow tasks among quick ones: the load from its seed, and free workers meanwhile."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import BASELINE, LocalCluster
-from perfkit.bench.workloads.mixed import (
-    RATE_PER_S,
-    SLOW_S,
-    free_workers,
-    mixed_load,
-    open_loop_ms,
-)
+from perfkit.bench.workloads.mixed import RATE_PER_S, SLOW_S, free_workers, mixed_load, open_loop_ms
 
 
 @given(st.integers(1, 2_000), st.integers(0, 100))

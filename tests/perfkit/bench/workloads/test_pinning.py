@@ -36,7 +36,7 @@ def test_every_thread_of_every_process_is_pinned_and_this_one_let_go() -> None:
             child.communicate(b"\n")
 
 
-def test_one_core_is_said_to_be_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_core_has_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
     (layout,) = layouts()
     assert (layout.broker, layout.worker, layout.client) == (5, 5, 5)

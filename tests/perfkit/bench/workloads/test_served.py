@@ -62,7 +62,7 @@ def test_a_model_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> 
         model_work("digits", 30, 0)
 
 
-def test_a_python_without_files_of_a_known_type_is_said(
+def test_a_python_without_files_of_a_known_type_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(served.sysconfig, "get_path", lambda name: str(tmp_path))
