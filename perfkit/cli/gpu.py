@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfkit.cli.config import SettingError
-from perfkit.cli.output import errors_as_lines, note, out, size, write_json
+from perfkit.cli.output import errors_as_lines, note, out, write_json
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -21,9 +21,9 @@ from perfkit.cli.output import (
     examples,
     note,
     out,
-    size,
     write_json,
 )
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     from perfkit.profile import MemorySeries, MemoryTable

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from perfkit.cli.config import SettingError
-from perfkit.cli.output import add_command, errors_as_lines, size
+from perfkit.cli.output import add_command, errors_as_lines
 
 Call = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from perfkit.cli.config import (
     Settings,
     build_spec,
     load,
-    parse_knobs,
+    parse_pairs,
 )
 
 NOT_GIVEN = object()
@@ -206,7 +206,7 @@ def test_a_spec_without_knobs_is_the_named_one() -> None:
 
 
 def test_turned_knobs_are_in_the_spec_and_in_its_name() -> None:
-    spec = build_spec("baseline", parse_knobs(["credit=5", "limits.heartbeat_s=1"], "--set"))
+    spec = build_spec("baseline", parse_pairs(["credit=5", "limits.heartbeat_s=1"], "--set"))
     assert (spec.credit, spec.limits.heartbeat_s, spec.limits.deaths) == (5, 1.0, 3)
     assert spec.name == "baseline+credit-5+limits.heartbeat_s-1"
     assert build_spec("baseline", {"codec": "A:B"}).name == "baseline+codec-a-b"
@@ -227,7 +227,7 @@ def test_turned_knobs_are_in_the_spec_and_in_its_name() -> None:
 )
 def test_a_knob_that_cannot_be_turned_is_told(knobs, complaint) -> None:
     with pytest.raises(SettingError) as raised:
-        build_spec("baseline", parse_knobs(knobs, "--set"))
+        build_spec("baseline", parse_pairs(knobs, "--set"))
     assert complaint in str(raised.value)
 
 
@@ -238,7 +238,7 @@ def test_an_unknown_spec_is_told() -> None:
 
 def test_knobs_are_read_as_toml_reads_values_and_else_as_text() -> None:
     pairs = ["a=1", "b.c=0.5", "b.d=adaptive", "e=True", "f='x y'", "g=m:C", "h="]
-    assert parse_knobs(pairs, "--set") == {
+    assert parse_pairs(pairs, "--set") == {
         "a": 1, "b": {"c": 0.5, "d": "adaptive"}, "e": True, "f": "x y", "g": "m:C", "h": "",
     }  # fmt: skip
 
@@ -246,4 +246,4 @@ def test_knobs_are_read_as_toml_reads_values_and_else_as_text() -> None:
 @pytest.mark.parametrize("pair", ["", "=", "=1", "a", "a..b=1", ".a=1"])
 def test_what_is_no_knob_is_refused(pair) -> None:
     with pytest.raises(SettingError, match=r"--set: .* is no knob"):
-        parse_knobs([pair], "--set")
+        parse_pairs([pair], "--set")

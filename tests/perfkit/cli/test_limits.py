@@ -13,7 +13,7 @@ from perfkit.bench.goals import memory
 from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.bench.workloads.load import WrongResult
-from perfkit.cli.limits import show
+from perfkit.cli.bench import show_goals as show
 from perfkit.evidence.environment import fingerprint
 
 Call = Callable[..., Result]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.bench.leaks.check import CheckSizes, soak
-from perfkit.bench.leaks.check import check as leaks
+from perfkit.bench.leaks import check as leaks
+from perfkit.bench.leaks import soak
+from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.leaks.planted import LEAKED
 from perfkit.bench.leaks.reading import Reading

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import Result
 
 from cluster.vocabulary.errors import ClusterError
-from perfkit.cli.up import StopSignals, port_taken
+from perfkit.cli.up import stop_signals, port_taken
 
 Call = Callable[..., Result]
 
@@ -189,7 +189,7 @@ def test_a_worker_without_its_handlers_says_so(perfkit: Call) -> None:
 
 def test_the_second_ctrl_c_does_not_interrupt_the_stopping() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with StopSignals():
+    with stop_signals():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
