@@ -133,7 +133,7 @@ def _are_saved(a: str, b: str) -> bool:
     if len(saved) == 1:
         spec = b if saved == [a] else a
         raise SettingError(
-            f"{saved[0]} is a saved result and {spec} a spec: compare two specs, which are run "
+            f"{saved[0]} is a saved result and {spec} is a spec: compare two specs, which are run "
             "now, or two saved results"
         )
     return bool(saved)

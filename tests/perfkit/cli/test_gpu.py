@@ -134,4 +134,4 @@ def test_processes_are_shown_on_request(perfkit: Call, tmp_path: Path) -> None:
         }
     ]  # fmt: skip
     shown = perfkit("gpu", "--drm-root", tmp_path / "drm", "--processes").stdout
-    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT –" in shown
+    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT unknown" in shown

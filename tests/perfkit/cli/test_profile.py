@@ -86,7 +86,7 @@ def test_allocations_come_below_the_samples_or_the_reason_why_not(
 
 def test_memory_that_went_back_has_its_sign() -> None:
     assert [_growth(size) for size in (None, 0, 2_048, -3 * 2**20)] == [
-        "–", "+0 B", "+2.0 KiB", "-3.0 MiB"
+        "unknown", "+0 B", "+2.0 KiB", "-3.0 MiB"
     ]  # fmt: skip
 
 
