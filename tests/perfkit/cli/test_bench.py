@@ -1,7 +1,6 @@
 """Experiments and tables of goals from the command line: for people, for programs, and errors."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,11 +139,13 @@ def test_unknown_values_are_shown_as_unknown(capsys: pytest.CaptureFixture[str])
         fingerprint(), cpu_model=None, cores_available=None, cores_logical=None,
         memory_total_bytes=None, load_1min=None,
     )  # fmt: skip
-    show(figure(value=None, low=None, high=None, parameters={"model": "digits"}, environment=blank))
+    unknown: dict[str, Any] = {"value": None, "low": None, "high": None, "environment": blank}
+    by_dask = {"engine": "dask", "spec": catalogue.NO_SPEC, "parameters": {"model": "digits"}}
+    show(figure(**unknown, **by_dask))
     printed = capsys.readouterr().out
     assert printed.startswith("latency unknown  median of 3")
     assert "interval  none" in printed
-    assert "10 tasks of digits" in printed
+    assert "  cluster   dask, 2 workers, 10 tasks of digits, seed 3" in printed
     assert "unknown processor, unknown cores, unknown memory\n" in printed
 
 
@@ -189,39 +190,12 @@ def test_wrong_arguments_are_refused_before_anything_runs(
     assert ran == []
 
 
-def test_another_engine_runs_the_same_tasks_and_names_no_spec(perfkit: Call) -> None:
-    size = ("--workers", 1, "--tasks", 40)
-    ended = perfkit("bench", "throughput", "--engine", "local", *size, "--json", "x")
-    assert ended.exit_code == 0
-    assert "  cluster   local, 1 workers, 40 tasks, seed 0" in ended.stdout
-    assert "per_task" not in ended.stdout
-    saved = load("x")
-    assert (saved.engine, saved.spec) == ("local", catalogue.NO_SPEC)
-
-
-def test_an_engine_that_is_not_installed_says_how_to_install_it(
-    perfkit: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "perfkit.engines.dask", raising=False)
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    ended = perfkit("bench", "throughput", "--engine", "dask")
-    assert (ended.exit_code, ended.stdout) == (1, "")
-    assert "perfkit: the dask engine is not installed" in ended.stderr
-    assert "pip install 'perfkit[peers]'" in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("experiment", "module", "function"),
-    [("latency", catalogue, "run"), ("limits", cluster, "measure_limits")],
-)
-def test_a_wrong_result_ends_with_1(
-    perfkit: Call, experiment: str, module: Any, function: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
         raise catalogue.WrongResult("task 3 came back as task 4")
 
-    monkeypatch.setattr(module, function, wrong)
-    ended = perfkit("bench", experiment)
+    monkeypatch.setattr(catalogue, "run", wrong)
+    ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"
 

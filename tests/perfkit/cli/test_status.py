@@ -51,12 +51,8 @@ def test_each_worker_is_a_row_sorted_by_name() -> None:
 
 
 def test_a_worker_with_cards_shows_them_and_their_trouble() -> None:
-    load = Load(
-        vram_free_bytes=7 << 30,
-        gpu_busy_pct=37.4,
-        temperature_c=99.0,
-        gpu_trouble="c is overheated",
-    )
+    busy = {"vram_free_bytes": 7 << 30, "gpu_busy_pct": 37.4, "temperature_c": 99.0}
+    load = Load(**busy, gpu_trouble="c is overheated")
     lines = seen(status(worker("w-1", load=load), worker("w-2"))).splitlines()
     assert lines[1].endswith("37 %, 7.0 GiB free, 99 °C")
     assert lines[2].rstrip().endswith("–")
@@ -69,13 +65,11 @@ def test_a_narrow_terminal_cuts_no_number() -> None:
     assert "1,234,567" in text
 
 
-def test_tasks_are_counted_by_priority() -> None:
-    text = seen(status(queued={"urgent": 0, "high": 2, "low": 1_000}, assigned=3, delayed=4))
+def test_tasks_are_counted_by_priority_and_counters_of_zero_are_left_out() -> None:
+    queued = {"urgent": 0, "high": 2, "low": 1_000}
+    counters = {"done": 1_000, "failed": 0, "bytes_in": 2_048}
+    text = seen(status(queued=queued, assigned=3, delayed=4, counters=counters))
     assert "1,002 queued (2 high, 1,000 low) · 3 assigned · 4 waiting for a retry" in text
-
-
-def test_counters_of_zero_are_left_out() -> None:
-    text = seen(status(counters={"done": 1_000, "failed": 0, "bytes_in": 2_048}))
     assert "1,000 done · bytes in 2.0 KiB" in text
     assert "failed" not in text
     assert "so far  nothing" in seen(status())

@@ -65,7 +65,8 @@ def test_each_file_has_its_type_and_its_time(submit: Submit, script: Path) -> No
 
 
 def test_a_program_reads_results_and_every_time(submit: Submit, script: Path, running: Any) -> None:
-    done = submit("--model", "magika", script, script.parent / "none", "--repeat", 3, "--json")
+    none = script.with_name("none")
+    done = submit("--model", "magika", script, none, "--repeat", 3, "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     good, bad = found.pop("results")
@@ -73,19 +74,17 @@ def test_a_program_reads_results_and_every_time(submit: Submit, script: Path, ru
     assert (good["name"], good["ok"], good["result"]["label"]) == (str(script), True, "python")
     assert len(good["times_ms"]) == 3
     assert min(good["times_ms"]) > 0
-    assert bad == {
-        "name": f"{script.parent / 'none'}",
-        "ok": False,
-        "error": f"cannot read {script.parent / 'none'}: No such file or directory",
-    }
+    error = f"cannot read {none}: No such file or directory"
+    assert bad == {"name": str(none), "ok": False, "error": error}
 
 
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(submit: Submit, script: Path) -> None:
-    done = submit("--model", "magika", script.parent / "none", script.parent, script)
+    none = script.with_name("none")
+    done = submit("--model", "magika", none, script.parent, script)
     assert done.exit_code == 1
     assert done.stdout.count("Python source") == 1
     assert done.stderr.splitlines() == [
-        f"perfkit: cannot read {script.parent / 'none'}: No such file or directory",
+        f"perfkit: cannot read {none}: No such file or directory",
         f"perfkit: {script.parent} is a directory; name files",
     ]
 
@@ -165,15 +164,13 @@ def test_an_error_of_a_model_names_the_file(submit: Submit, tmp_path: Path) -> N
     assert "wild.csv: PayloadError: model 'digits': the numbers must lie within" in done.stderr
 
 
-def test_a_handler_gets_the_payload_and_its_result_is_shown(submit: Submit) -> None:
-    done = submit("--kind", "echo", "--payload", "hello", "--priority", "urgent")
+def test_a_handler_gets_the_payload_and_repeating_shows_the_spread(submit: Submit) -> None:
+    echo = ("--kind", "echo", "--payload", "hello")
+    done = submit(*echo, "--priority", "urgent")
     assert done.exit_code == 0
     assert re.fullmatch(r"echo +[\d.]+ ms  hello\n", done.stdout)
-
-
-def test_repeating_shows_the_median_and_the_spread(submit: Submit) -> None:
-    done = submit("--kind", "echo", "--payload", "x", "--repeat", 20)
-    numbers = re.search(r"([\d.]+) ms \(([\d.]+) to ([\d.]+)\), median of 20  x", done.stdout)
+    repeated = submit(*echo, "--repeat", 20).stdout
+    numbers = re.search(r"([\d.]+) ms \(([\d.]+) to ([\d.]+)\), median of 20  hello", repeated)
     assert numbers is not None
     middle, low, high = map(float, numbers.groups())
     assert low <= middle <= high

@@ -17,10 +17,6 @@ from perfkit.cli.up import port_taken, stop_signals
 Call = Callable[..., Result]
 
 
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid)]
-
-
 @pytest.fixture
 def jobs(tmp_path: Path) -> None:
     """Handlers in the working folder."""
@@ -31,18 +27,17 @@ def jobs(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("jobs")
 def test_settings_and_flags_reach_the_workers_and_ctrl_c_stops_them_all(
     start_up: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "perfkit.toml").write_text("[cluster]\nworkers = 1\n[cluster.set]\ncredit = 3\n")
-    up = start_up("--handlers", "jobs:HANDLERS", "--gpu")
+    up = start_up("--gpu")
     assert up.facts["spec"] == "baseline+credit-3"
     _, worker = up.pids()
     command = psutil.Process(worker).cmdline()
     assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
     assert up.stop(signal.SIGINT) == (0, "stopping the cluster …\n")
-    assert alive(up.pids()) == []
+    assert not any(map(psutil.pid_exists, up.pids()))
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(perfkit: Call, running: Any) -> None:
@@ -105,7 +100,7 @@ def test_a_dead_worker_is_reported_and_a_dead_coordinator_ends_it(start_up: Any)
     assert up.process.returncode == 1
     assert f"perfkit: the coordinator has died (pid {coordinator})" in said
     assert "Traceback" not in said
-    assert alive([other]) == []
+    assert not psutil.pid_exists(other)
 
 
 def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) -> None:
@@ -132,36 +127,27 @@ def test_without_a_terminal_it_prints_lines(start: Any) -> None:
     assert up.wait(30) == 0
 
 
-def test_the_roles_run_alone_and_find_each_other(start: Any, perfkit: Call) -> None:
+@pytest.mark.usefixtures("jobs")
+def test_the_roles_run_alone_and_find_each_other_and_handlers_in_the_folder(
+    start: Any, perfkit: Call
+) -> None:
     coordinator = start("cluster", "coordinator", "--bind", "tcp://127.0.0.1:*")
     endpoint = json.loads(coordinator.stdout.readline())["endpoint"]
-    refused = perfkit("cluster", "submit", "--kind", "echo", "--endpoint", endpoint)
+    reverse = ("cluster", "submit", "--kind", "reverse", "--payload", "abc", "--endpoint", endpoint)
+    refused = perfkit(*reverse)
     assert refused.exit_code == 1
     assert "the cluster has no workers; start one with `perfkit cluster worker`" in refused.stderr
-    worker = start(
-        "cluster", "worker", "--endpoint", endpoint, "--name", "w", "--capacity", 2, "--gpu"
-    )
+    flags = ("--name", "w", "--capacity", 2, "--gpu", "--handlers", "jobs:HANDLERS")
+    worker = start("cluster", "worker", "--endpoint", endpoint, *flags)
     assert json.loads(worker.stdout.readline()) == {"pid": worker.pid, "worker": "w"}
     asked = perfkit("cluster", "status", "--endpoint", endpoint, "--json")
     assert [w["capacity"] for w in json.loads(asked.stdout)["workers"]] == [2]
+    assert perfkit(*reverse).stdout.split()[-1] == "cba"
     for role in (worker, coordinator):
         role.send_signal(signal.SIGINT)
         _, said = role.communicate(timeout=30)
         assert (role.returncode, said.count("\n")) == (0, 1), said
         assert "Ctrl-C stops it" in said
-
-
-@pytest.mark.usefixtures("jobs")
-def test_a_worker_finds_handlers_in_the_working_folder(
-    start: Any, perfkit: Call, start_up: Any
-) -> None:
-    up = start_up("--workers", "0")
-    worker = start("cluster", "worker", "--endpoint", up.endpoint, "--handlers", "jobs:HANDLERS")
-    assert worker.stdout.readline()
-    done = perfkit(
-        "cluster", "submit", "--endpoint", up.endpoint, "--kind", "reverse", "--payload", "abc"
-    )
-    assert done.stdout.split()[-1] == "cba"
 
 
 def test_a_worker_without_its_handlers_is_an_error(perfkit: Call) -> None:
