@@ -249,27 +249,18 @@ def _check_bind(settings: Settings) -> None:
 add_command(
     app, "up", up,
     ("two workers that tell file types", "perfkit cluster up --workers 2 --model magika"),
-    (
-        "with patient heartbeats",
-        "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3",
-    ),
+    ("a slow network", "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3"),
     ("from a program, on any free port", "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json"),
 )  # fmt: skip
 add_command(
     app, "coordinator", coordinator,
     ("for workers on this machine", "perfkit cluster coordinator"),
-    (
-        "for workers on a network that is yours alone",
-        "perfkit cluster coordinator --bind tcp://0.0.0.0:5577 --insecure",
-    ),
+    ("in a private network", "perfkit cluster coordinator --bind tcp://0.0.0.0:5577 --insecure"),
 )  # fmt: skip
 add_command(
     app, "worker", worker,
     ("serve a model, two tasks at once", "perfkit cluster worker --model magika --capacity 2"),
-    (
-        "work for a coordinator on another machine",
-        "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika",
-    ),
+    ("for another machine", "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika"),
     ("offer handlers of your own, in jobs.py", "perfkit cluster worker --handlers jobs:HANDLERS"),
 )  # fmt: skip
 add_command(
@@ -281,20 +272,8 @@ add_command(
 add_command(
     app, "submit", submit,
     ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
-    (
-        "which digits? 64 numbers from 0 to 16 per line, or a .npy array",
-        "perfkit cluster submit --model digits rows.csv",
-    ),
-    (
-        "what do these texts mean, as vectors?",
-        'perfkit cluster submit --model minilm "A man is eating." letter.txt --json',
-    ),
-    (
-        "how long does an empty round trip take?",
-        "perfkit cluster submit --kind echo --payload hello --repeat 100",
-    ),
-    (
-        "before everything else, and give up after 2 seconds",
-        "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso",
-    ),
+    ("64 numbers from 0 to 16 a line, or .npy", "perfkit cluster submit --model digits rows.csv"),
+    ("texts as vectors", 'perfkit cluster submit --model minilm "A man is eating." letter.txt'),
+    ("how long is a round trip?", "perfkit cluster submit --kind echo --payload x --repeat 100"),
+    ("urgent", "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso"),
 )  # fmt: skip

@@ -46,8 +46,6 @@ SLIP_CUTOFF = 0.9
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s\[\]]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5}|\*)|ipc://\S+")
 PORT_MAX = 65_535
 
-Workers = Annotated[int, Meta(ge=0, le=4_096)]
-Capacity = Annotated[int, Meta(ge=1, le=4_096)]
 #: The place to name in an error, the setting's name, and its value.
 Given: TypeAlias = tuple[str, str, Any]
 
@@ -64,8 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     bind: str = DEFAULT_BIND
     endpoint: str | None = None
-    workers: Workers = 2
-    capacity: Capacity = 1
+    workers: Annotated[int, Meta(ge=0, le=4_096)] = 2
+    capacity: Annotated[int, Meta(ge=1, le=4_096)] = 1
     models: list[str] = []
     handlers: str = "cluster.work.workloads:HANDLERS"
     spec: str = "baseline"

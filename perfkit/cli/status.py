@@ -74,7 +74,8 @@ def status_view(status: Status) -> RenderableType:
         for worker in status.workers
         if worker.load.gpu_trouble is not None
     ]
-    return Group(*parts, _line("tasks", _tasks(status)), _line("so far", _counters(status)))
+    tasks = Text.assemble(("tasks   ", "bold"), _tasks(status))
+    return Group(*parts, tasks, Text.assemble(("so far  ", "bold"), _counters(status)))
 
 
 def _looks(client: Client) -> Iterator[Status]:
@@ -137,7 +138,3 @@ def _counters(status: Status) -> str:
         elif count:
             parts.append(f"{count:,} {words}")
     return " · ".join(parts) or "nothing"
-
-
-def _line(name: str, text: str) -> Text:
-    return Text.assemble((f"{name:<8}", "bold"), text)

@@ -274,22 +274,17 @@ TEXT_MODELS = frozenset({"minilm"})
 
 
 def _decoded(content: bytes, request: Request) -> Any:
-    """A model's result as plain values; a handler's as text, or else as hex digits."""
-    if request.model is not None:
-        try:
-            return msgspec.msgpack.decode(content)
-        except msgspec.DecodeError:
-            return _tensor(content)
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.hex()
-
-
-def _tensor(content: bytes) -> Any:
-    """A tensor with its numbers in nested lists, or hex digits for anything else."""
+    """A result as plain values or text, a tensor with its numbers in lists, or else hex digits."""
     from cluster.models.tensor import TensorError, unpack_tensor
 
+    try:
+        if request.model is None:
+            return content.decode()
+        return msgspec.msgpack.decode(content)
+    except UnicodeDecodeError:
+        return content.hex()
+    except msgspec.DecodeError:
+        pass
     try:
         array = unpack_tensor(content)
     except TensorError:

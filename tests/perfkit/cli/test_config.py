@@ -1,5 +1,6 @@
 """Settings from a file, the environment and flags: their order, and the errors."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.spec import BASELINE
 from perfkit.cli.config import (
     DEFAULT_BIND,
+    FIELDS,
     SettingError,
     Settings,
     build_spec,
@@ -41,49 +43,21 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path_factor
 
 
 def test_every_key_can_be_set_in_the_file_and_in_the_environment(write) -> None:
-    path = write(
-        """
-        [cluster]
-        bind = "tcp://127.0.0.1:5000"
-        endpoint = "ipc:///run/perfkit"
-        workers = 3
-        capacity = 4
-        models = ["magika", "digits"]
-        handlers = "jobs:HANDLERS"
-        spec = "baseline"
-        insecure = true
-        [cluster.set]
-        credit = 5
-        limits.heartbeat_s = 0.5
-        """
-    )
-    environ = {
-        "PERFKIT_BIND": "tcp://127.0.0.1:5000",
-        "PERFKIT_ENDPOINT": "ipc:///run/perfkit",
-        "PERFKIT_WORKERS": "3",
-        "PERFKIT_CAPACITY": "4",
-        "PERFKIT_MODELS": "magika, digits",
-        "PERFKIT_HANDLERS": "jobs:HANDLERS",
-        "PERFKIT_SPEC": "baseline",
-        "PERFKIT_INSECURE": "true",
-        "PERFKIT_SET": "credit=5,limits.heartbeat_s=0.5",
-    }
-    wanted = Settings(
-        bind="tcp://127.0.0.1:5000",
-        endpoint="ipc:///run/perfkit",
-        workers=3,
-        capacity=4,
-        models=["magika", "digits"],
-        handlers="jobs:HANDLERS",
-        spec="baseline",
-        set={"credit": 5, "limits.heartbeat_s": 0.5},
-        insecure=True,
-    )
-    assert load(path, {}, {}) == wanted
-    text = {"credit": "5", "limits.heartbeat_s": "0.5"}
+    keys = {
+        "bind": "tcp://127.0.0.1:5000", "endpoint": "ipc:///run/perfkit", "workers": 3,
+        "capacity": 4, "models": ["magika", "digits"], "handlers": "jobs:HANDLERS",
+        "spec": "optimized", "insecure": True,
+    }  # fmt: skip
+    wanted = Settings(**keys, set={"credit": 5, "limits.heartbeat_s": 0.5})
+    assert {*keys, "set"} == {*FIELDS}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in keys.items()]
+    knobs = ["[cluster.set]", "credit = 5", "limits.heartbeat_s = 0.5"]
+    assert load(write("\n".join(["[cluster]", *lines, *knobs])), {}, {}) == wanted
+    texts = {**keys, "models": "magika, digits", "set": "credit=5,limits.heartbeat_s=0.5"}
+    environ = {f"PERFKIT_{name.upper()}": str(text) for name, text in texts.items()}
     found = load(write(""), environ, {})
-    assert found == msgspec.structs.replace(wanted, set=text)
     assert found.cluster_spec() == wanted.cluster_spec()
+    assert msgspec.structs.replace(found, set=wanted.set) == wanted
 
 
 def test_knobs_of_all_three_places_are_joined(write) -> None:
@@ -92,19 +66,16 @@ def test_knobs_of_all_three_places_are_joined(write) -> None:
     assert found.set == {"credit": 5, "limits.heartbeat_s": "2", "limits.deaths": "4"}
 
 
-def test_the_environment_names_the_file_unless_a_flag_does(write, tmp_path, monkeypatch) -> None:
-    write("[cluster]\nworkers = 5")
-    other = tmp_path / "other.toml"
-    other.write_text("[cluster]\nworkers = 6")
-    third = tmp_path / "third.toml"
-    third.write_text("[cluster]\nworkers = 7")
+def test_the_environment_names_the_file_unless_a_flag_does(tmp_path, monkeypatch) -> None:
+    for workers, name in enumerate(["perfkit.toml", "other.toml", "third.toml"], 5):
+        (tmp_path / name).write_text(f"[cluster]\nworkers = {workers}")
+    named = {"PERFKIT_CONFIG": str(tmp_path / "other.toml")}
     monkeypatch.chdir(tmp_path)
     assert load(None, {}, {}).workers == 5
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
+    assert load(None, named, {}).workers == 6
+    assert load(tmp_path / "third.toml", named, {}).workers == 7
+    (tmp_path / "perfkit.toml").unlink()
     assert load(None, {}, {}) == Settings()
-    assert load(None, {"PERFKIT_CONFIG": str(other)}, {}).workers == 6
-    assert load(third, {"PERFKIT_CONFIG": str(other)}, {}).workers == 7
 
 
 @pytest.mark.parametrize(
