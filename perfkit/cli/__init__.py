@@ -1,7 +1,7 @@
 """The command line: ``perfkit cluster``, ``perfkit bench``, ``perfkit gpu``, ``perfkit report``.
 
-It has to be there at once, so this package and the modules it imports load neither ZeroMQ nor
-anything larger; each command brings its own. What it prints and how it ends is in `output`.
+Help must appear at once, so this package loads neither ZeroMQ nor anything larger; each command
+imports its own. `output` says how commands print and end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _print_version(wanted: bool) -> None:
         try:
             typer.echo(f"perfkit {version('perfkit')}")
         except PackageNotFoundError:
-            typer.echo("perfkit, version unknown: it runs from a folder and is not installed")
+            typer.echo("perfkit, version unknown: it is not installed but runs from a folder")
         raise typer.Exit
 
 

@@ -1,51 +1,50 @@
-"""``perfkit bench``: one experiment on a fresh engine, its figure with an interval, or JSON."""
+"""``perfkit bench``: one experiment on a fresh engine, or a table of goals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from cluster.vocabulary.errors import ClusterError
-from perfkit.cli import limits
-from perfkit.cli.config import SettingError, build_spec, parse_knobs
-from perfkit.cli.measuring import (
-    check_experiment,
-    check_target,
-    interval_text,
-    machine_text,
-    number,
-    progress,
-)
-from perfkit.cli.output import errors_as_lines, note, out
+from perfkit.cli import options as opt
+from perfkit.cli.config import check_known
+from perfkit.cli.measuring import check_experiment, deliver, machine_text, progress
+from perfkit.cli.output import errors_as_lines, out, plain_table
+from perfkit.evidence.text import duration, measured, quantity
 
 if TYPE_CHECKING:
-    from cluster.spec import ClusterSpec
+    from perfkit.bench.goals.table import GoalRow, GoalTable
     from perfkit.evidence.results import Result
 
 EXAMPLES = (
     ("tasks per second of the baseline", "perfkit bench throughput --workers 2 --tasks 20000"),
     ("one task in flight: p50, p95, p99", "perfkit bench latency --seed 7"),
-    ("real work instead of echoes", "perfkit bench throughput --model digits --tasks 2000"),
-    ("a peer, same tasks", "perfkit bench throughput --engine dask"),
-    ("a knob turned", "perfkit bench burst --set burst=100"),
+    ("a model's work instead of echoes", "perfkit bench throughput --model digits --tasks 2000"),
+    ("the same tasks on another engine", "perfkit bench throughput --engine dask"),
+    ("with a knob of the spec set", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
-    ("what watching cards costs", "perfkit bench gpu"),
+    ("the cost of watching GPUs", "perfkit bench gpu"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
 )
+#: What measures each table of goals; its module has the `PROFILES` it takes.
+TABLES = {
+    "limits": ("perfkit.bench.goals.cluster", "measure_cluster"),
+    "gpu": ("perfkit.bench.goals.gpu", "measure_gpu"),
+    "memory": ("perfkit.bench.goals.memory", "measure_memory"),
+}
+STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
 def bench(
+    context: typer.Context,
     experiment: Annotated[
         str, typer.Argument(help="throughput, latency, burst or startup; limits, gpu, memory.")
     ],
-    spec: Annotated[
-        str, typer.Option(metavar="NAME", help="The cluster's parts and knobs by name.")
-    ] = "baseline",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 2,
+    spec: opt.SpecName = "baseline",
+    workers: opt.WorkerCount = 2,
     tasks: Annotated[
         int | None,
         typer.Option(
@@ -54,43 +53,39 @@ def bench(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the payloads and of the interval.")] = 0,
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="Who runs the tasks: local, zmq, dask or ray.")
+        str, typer.Option(metavar="NAME", help="What runs the tasks: local, zmq, dask or ray.")
     ] = "zmq",
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
     ] = None,
-    knobs: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KNOB=VALUE", help="Turn a knob of the spec; repeatable."),
-    ] = None,
-    profile: Annotated[str | None, typer.Option(metavar="NAME", help="Tables: quick, full")] = None,
-    as_json: Annotated[
-        str | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Save the result with its raw samples; - prints it, alone.",
-        ),
-    ] = None,
+    knobs: opt.SpecKnobs = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Of limits, gpu, memory: quick or full.")
+    ] = "quick",
+    as_json: opt.ResultFile = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
-    Every result is checked before its time counts. The figure comes with an interval: the machine
-    is never quite the same twice. `limits` holds every goal against what bare ZeroMQ does, `gpu`
-    those of watching cards, `memory` those of memory.
+    Every result is checked before its time counts. The figure comes with an interval, because no
+    two runs are alike. `limits` compares every goal with bare ZeroMQ, `gpu` shows what watching
+    GPUs costs, and `memory` what each role and each task holds.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
-    if experiment in limits.TABLES:
-        others = (spec != "baseline", workers != 2, tasks, engine != "zmq", model, knobs)
-        _table(experiment, profile or "quick", seed, as_json, others)
-        return
-    from perfkit.evidence.results import ResultError, save
+    from perfkit.evidence.results import ResultError, encode
 
-    with errors_as_lines(ClusterError, ResultError):
-        check_experiment(experiment, tasks, engine, model, profile)
-        chosen = _chosen_spec(engine, spec, knobs or [])
-        check_target(as_json)
+    with errors_as_lines(ResultError):
+        if experiment in TABLES:
+            unused = "spec workers tasks engine model knobs"
+            opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
+            table = _measure_goals(experiment, profile, seed)
+            deliver(table.encode, lambda: show_goals(table), as_json)
+            return
+        opt.refuse(context, "profile", f"is for {', '.join(TABLES)}; use --tasks")
+        check_experiment(experiment, tasks, engine, model)
+        if engine != "zmq":
+            opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
+        chosen = opt.spec_with(spec, knobs)
         from perfkit.bench.experiments.catalogue import run
 
         with progress() as say:
@@ -104,74 +99,68 @@ def bench(
                 model=model,
                 progress=say,
             )
-        if as_json is not None:
-            save(result, as_json)
-        _print(lambda: show(result), as_json)
+        deliver(lambda: encode(result), lambda: show(result), as_json)
 
 
-def _table(
-    name: str, profile: str, seed: int, as_json: str | None, others: Sequence[object]
-) -> None:
-    """A table of goals; `others` are the options that it has no use for."""
-    from perfkit.evidence.results import ResultError, write
-
-    names = ("spec", "workers", "tasks", "engine", "model", "set")
-    with errors_as_lines(ClusterError, ResultError):
-        limits.check_words(name, profile, dict(zip(names, others, strict=True)))
-        check_target(as_json)
-        with progress() as say:
-            table = limits.measure(name, profile, seed, say)
-        if as_json is not None:
-            write(table.encode(), as_json)
-        _print(lambda: limits.show(table, machine_text(table.environment)), as_json)
-
-
-def _print(show_it: Callable[[], None], saved_to: str | None) -> None:
-    """Show a result to people, unless a program has been given it on standard output."""
-    if saved_to != "-":
-        show_it()
-        if saved_to is not None:
-            note(f"saved to {saved_to}")
+def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:
+    module_name, function = TABLES[name]
+    module = import_module(module_name)
+    check_known("profile", profile, module.PROFILES, "--profile: ")
+    with progress() as say:
+        table: GoalTable = getattr(module, function)(profile, seed=seed, progress=say)
+    return table
 
 
 def show(result: Result) -> None:
-    """The figure and its interval, what it is of, and where it was taken."""
+    """The figure and its interval, what ran, and where."""
     from perfkit.bench.experiments.catalogue import NO_SPEC
 
     console = out()
-    line = Text(f"{result.experiment} ", "bold")
-    if result.value is None:
-        line.append(f"unknown ({result.unit})")
-    else:
-        line.append(f"{number(result.value)} {result.unit}", "bold green").append(" median")
-        line.append(interval_text(result.low, result.high) or "  (no interval)")
-    console.print(line.append(f"  n = {len(result.samples):,}", "dim"))
-    console.print(f"  interval  {result.parameters.get('interval') or 'none'}", markup=False)
+    figure = measured(result.value, result.unit, result.low, result.high)
+    line = Text(f"{result.experiment} ", "bold").append(figure, "bold green")
+    console.print(line.append(f"  median of {len(result.samples):,}", "dim"))
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
-    of = f"{by}, {number(result.workers)} workers"
     model = result.parameters.get("model")
-    what = f"tasks of {model}" if model else "tasks"
-    console.print(
-        f"  cluster   {of}, {number(result.tasks)} {what}, seed {result.seed}", markup=False
-    )
-    console.print(f"  machine   {machine_text(result.environment)}", markup=False)
-    for name, value, low, high in _with_ends(result.counters):
-        ends = interval_text(low, high)
-        console.print(f"  {name:<28} {number(value):>10}{ends}", markup=False)
-
-
-def _with_ends(
-    counters: Mapping[str, float | int | None],
-) -> Iterator[tuple[str, float | int | None, float | int | None, float | int | None]]:
-    """Each counter with the ends of its interval, which stand beside it as name_low, name_high."""
+    tasks = f"{quantity(result.tasks)} tasks" + (f" of {model}" if model else "")
+    rows = {
+        "interval": result.parameters.get("interval") or "none",
+        "cluster": f"{by}, {quantity(result.workers)} workers, {tasks}, seed {result.seed}",
+        "machine": machine_text(result.environment),
+    }
+    for name, text in rows.items():
+        console.print(f"  {name:<9} {text}", markup=False)
+    counters = result.counters
     for name, value in counters.items():
+        # The ends of a counter's interval are counters too: name_low and name_high.
         base = name.removesuffix("_low").removesuffix("_high")
         if base == name or base not in counters:
-            yield name, value, counters.get(f"{name}_low"), counters.get(f"{name}_high")
+            low, high = counters.get(f"{name}_low"), counters.get(f"{name}_high")
+            console.print(f"  {name:<28} {measured(value, '', low, high)}", markup=False)
 
 
-def _chosen_spec(engine: str, spec: str, knobs: list[str]) -> ClusterSpec:
-    """The spec by name with its knobs turned; only a cluster of ours has any."""
-    if engine != "zmq" and (spec != "baseline" or knobs):
-        raise SettingError(f"--spec and --set are for the engine zmq; {engine} has no such parts")
-    return build_spec(spec, parse_knobs(knobs, "--set"))
+def show_goals(table: GoalTable) -> None:
+    """The goals as a table, then how they were measured and where."""
+    console = out()
+    shown = plain_table(*table.columns, left="goal asked met")
+    for column in shown.columns:
+        column.no_wrap = column.header in ("goal", "met")
+    for row in table.rows:
+        cells = _cells(row)
+        shown.add_row(*(cells[name] for name in table.columns))
+    console.print(shown)
+    how = f"profile {table.profile}, seed {table.seed}, {duration(table.duration_s)}"
+    if table.layout:
+        console.print(f"  latency   {table.layout}", markup=False)
+    console.print(f"  measured  {how}, in turns; 95 % intervals", markup=False)
+    console.print(f"  machine   {machine_text(table.environment)}", markup=False)
+    for note in table.notes:
+        console.print(f"\n{note}", markup=False)
+
+
+def _cells(row: GoalRow) -> dict[str, str | Text]:
+    from perfkit.bench.goals.table import cells
+
+    # The interval goes below its figure, to keep the table narrow.
+    shown = {name: text.replace(" (", "\n(") for name, text in cells(row).items()}
+    shown["bare limit"] = shown["bare limit"].replace(" ", "\n", 1)
+    return {**shown, "met": Text(shown["met"], STYLES.get(shown["met"], "dim"))}

@@ -1,7 +1,7 @@
 """``perfkit cluster``: run the cluster, look at it, give it work.
 
-The commands only read their arguments; what they do is in the modules beside this one, which bring
-ZeroMQ along and are therefore imported by the command that needs them: help is there at once.
+The commands only check their arguments. The modules that do the work load ZeroMQ, so each command
+imports its own, and help appears at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from cluster.vocabulary.errors import ClusterError, did_you_mean
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError, Settings, build_spec
-from perfkit.cli.output import add_command, errors_as_lines, examples, note
+from perfkit.cli.config import SettingError, Settings, check_known
+from perfkit.cli.output import FAILED, add_command, examples, note
 
 app = typer.Typer(
     help="Run a cluster, look at it, give it work.",
@@ -29,12 +29,12 @@ app = typer.Typer(
     ),
 )
 
-#: What makes the probe of a worker that has cards.
+#: Makes the probe of a worker that has GPUs.
 GPU_PROBE = "perfkit.gpu.probe:GpuProbe"
 
 
 class PriorityName(StrEnum):
-    """How urgent a task is, as it is typed."""
+    """The priority of a task, as it is typed."""
 
     URGENT = "urgent"
     HIGH = "high"
@@ -43,13 +43,7 @@ class PriorityName(StrEnum):
 
 
 def up(
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="How many worker processes.  [dim]\\[default: 2][/dim]",
-            rich_help_panel=opt.SETTINGS_PANEL,
-        ),
-    ] = None,
+    workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
     bind: opt.Bind = None,
     spec: opt.Spec = None,
@@ -66,26 +60,24 @@ def up(
     """Start a coordinator and workers on this machine and keep them until Ctrl-C.
 
     Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies. With
-    --gpu the workers are given no work while the cards are overheated, hang or are gone.
+    --gpu the workers get no work while a card is overheated, hangs or is gone.
     """
-    with errors_as_lines(ClusterError):
-        found = opt.settings(
-            config,
-            knobs,
-            workers=workers,
-            models=model,
-            bind=bind,
-            spec=spec,
-            capacity=capacity,
-            handlers=handlers,
-            insecure=insecure,
-        )
-        from perfkit.cli.up import run_up
+    found = opt.settings(
+        config,
+        knobs,
+        workers=workers,
+        models=model,
+        bind=bind,
+        spec=spec,
+        capacity=capacity,
+        handlers=handlers,
+        insecure=insecure,
+    )
+    from perfkit.cli.up import run_up
 
-        _check_models(found.models)
-        _check_bind(found)
-        chosen = build_spec(found.spec, found.set)
-        run_up(found, chosen, probe=GPU_PROBE if gpu else None, as_json=as_json)
+    _check_models(found.models)
+    _check_bind(found)
+    run_up(found, found.cluster_spec(), probe=GPU_PROBE if gpu else None, as_json=as_json)
 
 
 def coordinator(
@@ -99,20 +91,19 @@ def coordinator(
 
     Writes one line of JSON when it listens: its endpoint and pid.
     """
-    with errors_as_lines(ClusterError):
-        found = opt.settings(config, knobs, bind=bind, spec=spec, insecure=insecure)
-        chosen = build_spec(found.spec, found.set)
-        _check_bind(found)
-        from cluster.process import run_coordinator
-        from cluster.shells.malloc_trim import reexec_with_one_heap
-        from perfkit.cli.up import port_taken
+    found = opt.settings(config, knobs, bind=bind, spec=spec, insecure=insecure)
+    chosen = found.cluster_spec()
+    _check_bind(found)
+    from cluster.process import run_coordinator
+    from cluster.shells.malloc_trim import reexec_with_one_heap
+    from perfkit.cli.up import port_taken
 
-        # Only this command's own process may re-exec.
-        if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
-            reexec_with_one_heap()
-        note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")
-        with port_taken(found.bind):
-            run_coordinator(chosen, found.bind, insecure=found.insecure, cprofile=None, alone=True)
+    # Re-exec only a process that runs this very command.
+    if chosen.trim_bytes and sys.argv[1:3] == ["cluster", "coordinator"]:
+        reexec_with_one_heap()
+    note(f"coordinator of spec {chosen.name}; Ctrl-C stops it")
+    with port_taken(found.bind):
+        run_coordinator(chosen, found.bind, insecure=found.insecure, cprofile=None, alone=True)
 
 
 def worker(
@@ -129,39 +120,38 @@ def worker(
     knobs: opt.Knobs = None,
     config: opt.Config = None,
 ) -> None:
-    """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes what it has started.
+    """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes the tasks it has started.
 
     It waits for a coordinator that is not there yet, and for one that went away. Writes one line of
-    JSON when a coordinator has welcomed it: its name and pid. With --gpu it is given no work while
-    its cards are overheated, hang or are gone.
+    JSON when a coordinator has welcomed it: its name and pid. With --gpu it gets no work while a
+    card is overheated, hangs or is gone.
     """
-    with errors_as_lines(ClusterError):
-        found = opt.settings(
-            config,
-            knobs,
-            endpoint=endpoint,
-            models=model,
-            capacity=capacity,
-            handlers=handlers,
-            spec=spec,
-        )
-        chosen = build_spec(found.spec, found.set)
-        _check_models(found.models)
-        from cluster.process import run_worker
+    found = opt.settings(
+        config,
+        knobs,
+        endpoint=endpoint,
+        models=model,
+        capacity=capacity,
+        handlers=handlers,
+        spec=spec,
+    )
+    chosen = found.cluster_spec()
+    _check_models(found.models)
+    from cluster.process import run_worker
 
-        # An installed command does not look for modules where it is called; `python -m` does.
-        sys.path.insert(0, str(Path.cwd()))
-        note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
-        run_worker(
-            chosen,
-            found.coordinator,
-            handlers=found.handlers,
-            models=found.models,
-            name=name,
-            capacity=found.capacity,
-            alone=True,
-            probe=GPU_PROBE if gpu else None,
-        )
+    # Unlike `python -m`, an installed command does not look for modules in the working directory.
+    sys.path.insert(0, str(Path.cwd()))
+    note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
+    run_worker(
+        chosen,
+        found.coordinator,
+        handlers=found.handlers,
+        models=found.models,
+        name=name,
+        capacity=found.capacity,
+        alone=True,
+        probe=GPU_PROBE if gpu else None,
+    )
 
 
 def status(
@@ -175,19 +165,17 @@ def status(
     config: opt.Config = None,
 ) -> None:
     """Show the workers, the queues and the counters of a cluster."""
-    with errors_as_lines(ClusterError):
-        found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
-        from perfkit.cli.status import show_status
+    found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+    from perfkit.cli.status import show_status
 
-        chosen = build_spec(found.spec, found.set)
-        show_status(found.coordinator, chosen, watch=watch, as_json=as_json)
+    show_status(found.coordinator, found.cluster_spec(), watch=watch, as_json=as_json)
 
 
 def submit(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Files to ask about, a task each; for minilm also texts."
+            metavar="FILE", help="Files to ask about, one task each; for minilm also texts."
         ),
     ] = None,
     model: Annotated[
@@ -197,16 +185,16 @@ def submit(
         str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
     ] = None,
     payload: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to send to the handler, or to minilm.")
+        str | None, typer.Option(metavar="TEXT", help="Text for the handler, or for minilm.")
     ] = None,
     priority: Annotated[
-        PriorityName, typer.Option(help="What is more urgent goes first.")
+        PriorityName, typer.Option(help="More urgent tasks go first.")
     ] = PriorityName.NORMAL,
     timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds that a task may take, waiting included.")
     ] = 30.0,
     repeat: Annotated[
-        int, typer.Option(min=1, help="Submit each so often, and show the spread of its time.")
+        int, typer.Option(min=1, help="Submit each this many times, and show the spread of times.")
     ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write JSON: results and every time.")
@@ -218,39 +206,35 @@ def submit(
 ) -> None:
     """Give a running cluster work and print each result with its time.
 
-    A time is that of one task, from submit to result. As many tasks are in flight as the workers
-    can run at once, so none waits for another of this call.
+    A time is that of one task, from submit to result. No more tasks are in flight than the workers
+    can run at once, so no task waits for another of this call.
 
     Ends with 1 if a task failed, a file could not be read, or no coordinator answers.
     """
-    with errors_as_lines(ClusterError):
-        found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
-        from perfkit.cli.submit import Request, run_submit
+    found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+    from perfkit.cli.submit import Request, run_submit
 
-        request = Request(
-            model=model,
-            kind=kind,
-            files=tuple(files or ()),
-            payload=payload,
-            priority=priority.value,
-            timeout_s=timeout,
-            repeat=repeat,
-        )
-        request.check()
-        chosen = build_spec(found.spec, found.set)
-        if not run_submit(found.coordinator, chosen, request, as_json=as_json):
-            raise typer.Exit(1)
+    request = Request(
+        model=model,
+        kind=kind,
+        files=tuple(files or ()),
+        payload=payload,
+        priority=priority.value,
+        timeout_s=timeout,
+        repeat=repeat,
+    )
+    request.check()
+    if not run_submit(found.coordinator, found.cluster_spec(), request, as_json=as_json):
+        raise typer.Exit(FAILED)
 
 
 def _check_models(models: list[str]) -> None:
-    """Say that a model is unknown before anything is started for it."""
+    """Raise SettingError for an unknown model before a process is started for it."""
     from cluster.models.inference import ModelRepository
 
     known = ModelRepository().names()
     for name in models:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-            raise SettingError(f"there is no model {name!r}{hint}")
+        check_known("model", name, known)
 
 
 def _check_bind(settings: Settings) -> None:
@@ -263,80 +247,33 @@ def _check_bind(settings: Settings) -> None:
 
 
 add_command(
-    app,
-    "up",
-    up,
-    (
-        "two workers that tell what a file is; submit to them from another terminal",
-        "perfkit cluster up --workers 2 --model magika",
-    ),
-    (
-        "somewhere else, with patient heartbeats",
-        "perfkit cluster up --bind tcp://127.0.0.1:5555 --set limits.heartbeat_s=1 "
-        "--set limits.liveness_s=3",
-    ),
-    (
-        "from a program: one line of JSON when it is ready",
-        "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json",
-    ),
-)
+    app, "up", up,
+    ("two workers that tell file types", "perfkit cluster up --workers 2 --model magika"),
+    ("a slow network", "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3"),
+    ("from a program, on any free port", "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json"),
+)  # fmt: skip
 add_command(
-    app,
-    "coordinator",
-    coordinator,
+    app, "coordinator", coordinator,
     ("for workers on this machine", "perfkit cluster coordinator"),
-    (
-        "for workers on a network that is yours alone",
-        "perfkit cluster coordinator --bind tcp://0.0.0.0:5577 --insecure",
-    ),
-)
+    ("in a private network", "perfkit cluster coordinator --bind tcp://0.0.0.0:5577 --insecure"),
+)  # fmt: skip
 add_command(
-    app,
-    "worker",
-    worker,
-    (
-        "serve a model, two tasks at once",
-        "perfkit cluster worker --model magika --capacity 2",
-    ),
-    (
-        "work for a coordinator on another machine",
-        "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika",
-    ),
-    (
-        "offer handlers of your own: HANDLERS in jobs.py",
-        "perfkit cluster worker --handlers jobs:HANDLERS",
-    ),
-)
+    app, "worker", worker,
+    ("serve a model, two tasks at once", "perfkit cluster worker --model magika --capacity 2"),
+    ("for another machine", "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika"),
+    ("offer handlers of your own, in jobs.py", "perfkit cluster worker --handlers jobs:HANDLERS"),
+)  # fmt: skip
 add_command(
-    app,
-    "status",
-    status,
+    app, "status", status,
     ("once", "perfkit cluster status"),
     ("again and again, until Ctrl-C", "perfkit cluster status --watch"),
-    (
-        "how many tasks wait, for a program",
-        "perfkit cluster status --json | jq '.queued | add'",
-    ),
-)
+    ("how many tasks wait, for a program", "perfkit cluster status --json | jq '.queued | add'"),
+)  # fmt: skip
 add_command(
-    app,
-    "submit",
-    submit,
+    app, "submit", submit,
     ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
-    (
-        "which digits? 64 numbers from 0 to 16 per line, or a .npy array",
-        "perfkit cluster submit --model digits rows.csv",
-    ),
-    (
-        "what do these texts mean, as vectors?",
-        'perfkit cluster submit --model minilm "A man is eating." letter.txt --json',
-    ),
-    (
-        "how long does an empty round trip take?",
-        "perfkit cluster submit --kind echo --payload hello --repeat 100",
-    ),
-    (
-        "before everything else, and give up after 2 seconds",
-        "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso",
-    ),
-)
+    ("64 numbers from 0 to 16 a line, or .npy", "perfkit cluster submit --model digits rows.csv"),
+    ("texts as vectors", 'perfkit cluster submit --model minilm "A man is eating." letter.txt'),
+    ("how long is a round trip?", "perfkit cluster submit --kind echo --payload x --repeat 100"),
+    ("urgent", "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso"),
+)  # fmt: skip

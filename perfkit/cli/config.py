@@ -1,8 +1,6 @@
-"""Where a command's settings come from: a TOML file, the environment, flags; the later wins.
+"""Settings from a TOML file, the environment and flags; the later source wins.
 
-Somebody who starts a cluster every day writes a file, a container sets variables, and a flag is for
-this once. All three say the same few things by the same names, so they are one Struct, and whatever
-is wrong with a value is told with the place it came from.
+All three use the same names. An error names the source, the setting and the value.
 
 A file, with every key there is::
 
@@ -25,11 +23,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -42,28 +40,30 @@ DEFAULT_BIND = DEFAULT_ENDPOINT
 DEFAULT_FILE = Path("perfkit.toml")
 FILE_VARIABLE = "PERFKIT_CONFIG"
 PREFIX = "PERFKIT_"
+#: Other programs may use this prefix, so only a variable this close to a setting is an error.
+SLIP_CUTOFF = 0.9
 
-ENDPOINT = re.compile(r"tcp://([^:/\s\[\]]+|\[[0-9a-fA-F:]+\]):(\d{1,5}|\*)|ipc://\S+")
+ENDPOINT = re.compile(r"tcp://(?:[^:/\s\[\]]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5}|\*)|ipc://\S+")
 PORT_MAX = 65_535
 
-Workers = Annotated[int, Meta(ge=0, le=4_096)]
-Capacity = Annotated[int, Meta(ge=1, le=4_096)]
+#: The place to name in an error, the setting's name, and its value.
+Given: TypeAlias = tuple[str, str, Any]
 
 
 class SettingError(Exception):
-    """A setting or an argument that cannot be used: one sentence with its place and its name."""
+    """A setting or an argument is wrong; the message is one line that names it."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the commands of ``perfkit cluster`` need to know; the file's top explains the names.
+    """The settings of ``perfkit cluster``; the top of this file explains them.
 
-    ``set`` holds the knobs of the spec that are to differ, nested as in `ClusterSpec`.
+    ``set`` maps a knob of the spec, such as ``limits.heartbeat_s``, to its value.
     """
 
     bind: str = DEFAULT_BIND
     endpoint: str | None = None
-    workers: Workers = 2
-    capacity: Capacity = 1
+    workers: Annotated[int, Meta(ge=0, le=4_096)] = 2
+    capacity: Annotated[int, Meta(ge=1, le=4_096)] = 1
     models: list[str] = []
     handlers: str = "cluster.work.workloads:HANDLERS"
     spec: str = "baseline"
@@ -72,17 +72,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def coordinator(self) -> str:
-        """Where to find the coordinator: at ``endpoint``, or else where one would listen by these
-        settings.
+        """Where to find the coordinator: ``endpoint`` or, without one, where ``bind`` listens.
 
         Raises:
-            SettingError: it would listen at a port that the system chooses.
+            SettingError: ``bind`` lets the system choose the port.
         """
         if self.endpoint is not None:
             return self.endpoint
         if self.bind.startswith("tcp://") and self.bind.endswith(":*"):
             raise SettingError(f"{self.bind} names no port to connect to; use --endpoint")
         return re.sub(r"//(0\.0\.0\.0|\*)(?=:\d+$)", "//127.0.0.1", self.bind)
+
+    def cluster_spec(self) -> ClusterSpec:
+        """The chosen spec with its knobs set; see `build_spec`."""
+        return build_spec(self.spec, self.set)
 
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -93,26 +96,31 @@ def load(
 ) -> Settings:
     """The settings of one call.
 
-    ``config_path`` None means the file that the environment names, or ``perfkit.toml`` in the
-    working directory if there is one. ``flags`` are by field; None is a flag that was not given.
+    Without a ``config_path``, the file is the one that the environment names, or ``perfkit.toml``
+    in the working directory if it exists. ``flags`` maps the fields that were given to values.
 
     Raises:
         SettingError: a file that is missing or not TOML, an unknown key, a wrong type or value.
     """
-    values: dict[str, Any] = {}
-    for source, layer in (
-        _file_layer(_chosen_file(config_path, environ)),
-        ("environment", _environment_layer(environ)),
-        ("command line", {name: value for name, value in flags.items() if value is not None}),
+    values: dict[str, Any] = {"set": {}}
+    from_flags = ((f"--{name.replace('models', 'model')}", name, flags[name]) for name in flags)
+    for place, name, value in (
+        *_from_file(config_path, environ),
+        *_from_environment(environ),
+        *from_flags,
     ):
-        for name, value in layer.items():
-            checked = _checked(source, name, value)
-            values[name] = _merged(values.get(name, {}), checked) if name == "set" else checked
+        checked = _converted(value, FIELDS[name].type, place)
+        if name in ("bind", "endpoint"):
+            _check_endpoint(checked, place, any_port=name == "bind")
+        if name == "set":
+            values["set"] |= _flat(checked)
+        else:
+            values[name] = checked
     return Settings(**values)
 
 
 def build_spec(name: str, knobs: Mapping[str, Any]) -> ClusterSpec:
-    """The named spec with some of its knobs turned; its name then says which.
+    """The named spec with some of its knobs changed; the new name tells which.
 
     Raises:
         SettingError: no such spec or knob, or a value that the knob does not take.
@@ -123,177 +131,111 @@ def build_spec(name: str, knobs: Mapping[str, Any]) -> ClusterSpec:
         raise SettingError(str(error)) from None
     if not knobs:
         return spec
-    turned: ClusterSpec = _turned(spec, knobs, "")
-    marks = (f"{knob}-{value}" for knob, value in _flat(knobs))
-    label = re.sub(r"[^a-z0-9+._-]+", "-", "+".join([name, *marks]).lower())
-    return msgspec.structs.replace(turned, name=label)
+    values = msgspec.to_builtins(spec)
+    known = _flat(values)
+    del known["name"]
+    for knob, value in knobs.items():
+        part_of = [other for other in known if other.startswith(f"{knob}.")]
+        if part_of:
+            raise SettingError(f"{knob!r} is several knobs: {', '.join(part_of)}")
+        check_known("knob", knob, known)
+        *tables, last = knob.split(".")
+        reduce(getitem, tables, values)[last] = value
+    label = "+".join([name, *(f"{knob}-{value}" for knob, value in knobs.items())])
+    values["name"] = re.sub(r"[^a-z0-9+._-]+", "-", label.lower())
+    turned: ClusterSpec = _converted(values, ClusterSpec, "knob ")
+    return turned
 
 
-def parse_knobs(pairs: Iterable[str], source: str) -> dict[str, Any]:
-    """``limits.heartbeat_s=0.5`` as the nested tables that TOML would make of it.
-
-    Raises:
-        SettingError: text without a name and an equals sign.
-    """
-    found: dict[str, Any] = {}
+def parse_pairs(pairs: Iterable[str], source: str) -> dict[str, str]:
+    """The values of ``NAME=VALUE`` texts by name; SettingError for any other text."""
+    found = {}
     for pair in pairs:
-        name, equals, text = (part.strip() for part in pair.partition("="))
+        name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not all(name.split(".")):
-            raise SettingError(
-                f"{source}: {pair!r} is no knob; write it as NAME=VALUE, "
-                "for example limits.heartbeat_s=0.5"
-            )
-        *tables, last = name.split(".")
-        table: dict[str, Any] = {last: _literal(text)}
-        for outer in reversed(tables):
-            table = {outer: table}
-        found = _merged(found, table)
+            raise SettingError(f"{source}: {pair!r} is not NAME=VALUE")
+        found[name] = value
     return found
 
 
-def _chosen_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    if config_path is not None:
-        return config_path
-    if named := environ.get(FILE_VARIABLE):
-        return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+def check_known(what: str, word: str, known: Collection[str], place: str = "") -> None:
+    """Raises SettingError, with the closest known word or all of them, unless the word is known."""
+    if word not in known:
+        hint = did_you_mean(word, known) or f"; there are {', '.join(known)}"
+        raise SettingError(f"{place}there is no {what} {word!r}{hint}")
 
 
-def _file_layer(path: Path | None) -> tuple[str, dict[str, Any]]:
-    if path is None:
-        return "", {}
+def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterator[Given]:
+    named = config_path or environ.get(FILE_VARIABLE)
+    if not named and not DEFAULT_FILE.exists():
+        return
+    path = Path(named or DEFAULT_FILE)
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}") from None
-    for name, table in content.items():
-        if name != "cluster":
-            raise SettingError(
-                f"{path}: unknown key {name!r}; settings belong in the table [cluster]"
-            )
-        if not isinstance(table, dict):
-            raise SettingError(f"{path}: 'cluster' must be a table, written as [cluster]")
-    return str(path), content.get("cluster", {})
+    for key in content:
+        if key != "cluster":
+            raise SettingError(f"{path}: unknown key {key!r}; settings belong in [cluster]")
+    table = content.get("cluster", {})
+    if not isinstance(table, dict):
+        raise SettingError(f"{path}: 'cluster' must be a table, written as [cluster]")
+    for name, value in table.items():
+        check_known("key", name, FIELDS, f"{path}, [cluster]: ")
+        yield f"{path}: cluster.{name}", name, value
 
 
-def _environment_layer(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The fields that variables set; one that is nearly such a variable is taken for a slip."""
+def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
+    """The settings in variables; one that is almost such a variable is an error."""
     known = {PREFIX + name.upper(): name for name in FIELDS}
-    found: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable == FILE_VARIABLE:
-            continue
-        if variable in known:
-            found[known[variable]] = _from_text(known[variable], text, variable)
-            continue
-        suffixes = [name.upper() for name in FIELDS]
-        if close := get_close_matches(variable.removeprefix(PREFIX), suffixes, n=1, cutoff=0.8):
-            raise SettingError(
-                f"environment: {variable} is no setting; did you mean {PREFIX}{close[0]}?"
-            )
-    return found
+        place = f"environment: {variable}"
+        name = known.get(variable)
+        if name is None and variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+            if hint := did_you_mean(variable, known, SLIP_CUTOFF):
+                raise SettingError(f"{place} is not a setting{hint}")
+        elif name in ("models", "set"):
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            yield place, name, parts if name == "models" else parse_pairs(parts, place)
+        elif name is not None:
+            yield place, name, text
 
 
-def _from_text(name: str, text: str, variable: str) -> object:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if name == "set":
-        return parse_knobs(parts, f"environment: {variable}")
-    if name == "models":
-        return parts
-    # TOML's own words for numbers and switches, so that a value means the same in both places.
-    return _literal(text) if FIELDS[name].type not in (str, str | None) else text
-
-
-def _literal(text: str) -> object:
-    """A number, a switch, a list or a quoted text as TOML reads it; anything else is text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _checked(source: str, name: str, value: object) -> Any:
-    place = _place(source, name)
-    if name not in FIELDS:
-        known = ", ".join(FIELDS)
-        hint = did_you_mean(name, FIELDS) or f"; there are {known}"
-        raise SettingError(f"{source}: unknown key 'cluster.{name}'{hint}")
-    checked = _converted(value, FIELDS[name].type, place)
-    if name in ("bind", "endpoint"):
-        _check_endpoint(checked, place, port_chosen=name == "bind")
-    return checked
-
-
-def _place(source: str, name: str) -> str:
-    if source == "environment":
-        return f"environment: {PREFIX}{name.upper()}"
-    if source == "command line":
-        return f"--{'model' if name == 'models' else name}"
-    return f"{source}: cluster.{name}"
-
-
-def _check_endpoint(endpoint: str, place: str, *, port_chosen: bool) -> None:
-    fits = ENDPOINT.fullmatch(endpoint) is not None
-    if fits and endpoint.startswith("tcp://"):
-        port = endpoint.rpartition(":")[2]
-        fits = port_chosen if port == "*" else 0 < int(port) <= PORT_MAX
+def _check_endpoint(endpoint: str, place: str, *, any_port: bool) -> None:
+    match = ENDPOINT.fullmatch(endpoint)
+    port = match["port"] if match else ""
+    if port == "*":
+        fits = any_port
+    else:
+        fits = match is not None and (port is None or 0 < int(port) <= PORT_MAX)
     if not fits:
-        scheme = urlsplit(endpoint).scheme if "://" in endpoint else ""
-        hint = "" if scheme in ("tcp", "ipc") else " (tcp:// or ipc:// comes first)"
         raise SettingError(
-            f"{place}: {endpoint!r} is no endpoint{hint}; write it as {DEFAULT_BIND} or ipc://PATH"
+            f"{place}: {endpoint!r} is not an endpoint; write {DEFAULT_BIND} or ipc://PATH"
         )
 
 
-def _converted(value: object, wanted: Any, place: str) -> Any:
-    """The value as the field's type has it; a whole number will do for a float."""
+def _converted(value: Any, wanted: Any, place: str) -> Any:
+    """The value as the wanted type. Text may stand for a number, as the environment has only text.
+
+    Raises:
+        SettingError: it does not fit; the message names ``place`` and the path within the value.
+    """
     try:
-        return msgspec.convert(value, wanted)
+        return msgspec.convert(value, wanted, strict=False)
     except msgspec.ValidationError as error:
-        said = str(error).partition(" - at ")[0]
-        said = said[:1].lower() + said[1:].replace("`", "")
-        raise SettingError(f"{place}: {said} ({value!r} was given)") from None
+        said, _, path = str(error).replace("`", "").partition(" - at $")
+        names = path.split(".")[1:]
+        given = reduce(getitem, names, value)
+        said = said[:1].lower() + said[1:]
+        raise SettingError(f"{place}{'.'.join(names)}: {said} ({given!r} was given)") from None
 
 
-def _turned(part: Any, knobs: Mapping[str, Any], path: str) -> Any:
-    fields = {field.name: field for field in msgspec.structs.fields(part)}
-    changes: dict[str, Any] = {}
-    for name, value in knobs.items():
-        knob = path + name
-        if name not in fields or knob == "name":
-            known = [path + other for other in fields if other != "name"]
-            hint = did_you_mean(knob, known) or f"; there are {', '.join(known)}"
-            raise SettingError(f"the spec has no knob {knob!r}{hint}")
-        current = getattr(part, name)
-        if isinstance(current, msgspec.Struct):
-            if not isinstance(value, Mapping):
-                inner = ", ".join(
-                    f"{knob}.{field.name}" for field in msgspec.structs.fields(current)
-                )
-                raise SettingError(f"{knob!r} is not one knob but several: {inner}")
-            changes[name] = _turned(current, value, f"{knob}.")
-        else:
-            changes[name] = _converted(value, fields[name].type, f"knob {knob}")
-    return msgspec.structs.replace(part, **changes)
-
-
-def _flat(knobs: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, object]]:
-    for name, value in knobs.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{name}.")
-        else:
-            yield path + name, value
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, table by table; where they differ, ``over`` holds."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+def _flat(tables: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names: ``limits.heartbeat_s``."""
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{path}{name}.") if inner else {path + name: value}
+    return flat

@@ -1,50 +1,39 @@
-"""What the commands that measure share: progress, figures as text, and the check of arguments."""
+"""What the commands that measure share: checked arguments, progress, the machine, the result."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.vocabulary.errors import did_you_mean
-from perfkit.cli.config import SettingError
-from perfkit.cli.output import err, size
+from perfkit.cli.config import SettingError, check_known
+from perfkit.cli.output import err, note
+from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
     from perfkit.bench.experiments.catalogue import Say
     from perfkit.evidence.environment import Environment
 
 
-def machine_text(environment: Environment) -> str:
-    """The machine in one line: processor, cores, memory, and how busy it was at the start."""
-    cores = environment.cores_available or environment.cores_logical
-    parts = [environment.cpu_model or "unknown processor"]
-    parts += [f"{cores:g} cores" if cores else "cores unknown"]
-    parts += [f"{size(environment.memory_total_bytes)} memory"]
-    if environment.load_1min is not None:
-        parts.append(f"load {environment.load_1min:.1f} at the start")
-    return ", ".join(parts)
+def check_experiment(experiment: str, tasks: int | None, engine: str, model: str | None) -> None:
+    """Raise SettingError for a wrong argument before a cluster is started."""
+    from cluster.models.inference import ModelRepository
+    from perfkit.bench.experiments.catalogue import ENGINES, EXPERIMENTS
 
-
-def interval_text(low: float | None, high: float | None) -> str:
-    """An interval behind its figure; nothing where an end is unknown."""
-    return "" if low is None or high is None else f"  [{number(low)} – {number(high)}]"
-
-
-def number(value: float | int | None) -> str:
-    """A figure to three digits, with its thousands apart."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:#.3g}".rstrip(".")
+    check_known("experiment", experiment, EXPERIMENTS)
+    check_known("engine", engine, ENGINES)
+    if model is not None:
+        check_known("model", model, ModelRepository().names())
+    most = EXPERIMENTS[experiment].tasks_max
+    if tasks is not None and tasks > most:
+        raise SettingError(f"--tasks: {experiment} takes 1 to {most:,}, not {tasks:,}")
 
 
 @contextmanager
 def progress() -> Iterator[Say]:
-    """Where progress goes: one line that changes in a terminal, line after line elsewhere."""
+    """A function that shows progress: on one line in a terminal, else each time on a new line."""
     console = err()
     if not console.is_terminal:
         yield lambda line: print(line, file=sys.stderr, flush=True)
@@ -53,33 +42,30 @@ def progress() -> Iterator[Say]:
         yield status.update
 
 
-def check_experiment(
-    experiment: str,
-    tasks: int | None,
-    engine: str,
-    model: str | None,
-    profile: str | None = None,
-) -> None:
-    """Find what is wrong with the arguments before a cluster is started for them."""
-    from cluster.models.inference import ModelRepository
-    from perfkit.bench.experiments.catalogue import ENGINES, EXPERIMENTS
+def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path | None) -> None:
+    """Save a result where ``--json`` says and show it, unless it was printed as JSON.
 
-    if profile is not None:
-        raise SettingError("--profile is for limits and gpu; an experiment takes --tasks")
-    for what, word, known in (
-        ("experiment", experiment, [*EXPERIMENTS]),
-        ("engine", engine, [*ENGINES]),
-        ("model", model, ModelRepository().names()),
-    ):
-        if word is not None and word not in known:
-            hint = did_you_mean(word, known)
-            raise SettingError(f"there is no {what} {word!r}; there are {', '.join(known)}{hint}")
-    most = EXPERIMENTS[experiment].tasks_max
-    if tasks is not None and tasks > most:
-        raise SettingError(f"--tasks: {experiment} takes 1 to {most:,}, not {tasks:,}")
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    from perfkit.evidence.results import write
+
+    if target is not None:
+        write(json_text(), target)
+    if str(target) != "-":
+        show()
+        if target is not None:
+            note(f"saved to {target}")
 
 
-def check_target(target: str | None) -> None:
-    """A file that can't be written should be known before the minutes are spent."""
-    if target is not None and target != "-" and Path(target).is_dir():
-        raise SettingError(f"--json: {target} is a directory; name a file")
+def machine_text(environment: Environment) -> str:
+    """The machine in one line: processor, cores, memory, and its load at the start."""
+    cores = environment.cores_available or environment.cores_logical
+    parts = [
+        environment.cpu_model or "unknown processor",
+        f"{quantity(cores)} cores",
+        f"{size(environment.memory_total_bytes)} memory",
+    ]
+    if environment.load_1min is not None:
+        parts.append(f"load {environment.load_1min:.1f} at the start")
+    return ", ".join(parts)

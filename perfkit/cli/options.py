@@ -1,108 +1,114 @@
-"""The options that several commands share, said once, so that they mean the same everywhere."""
+"""The options that several commands share, so that they mean the same everywhere."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from perfkit.cli.config import DEFAULT_BIND, Settings, load, parse_knobs
+from cluster.spec import ClusterSpec
+from perfkit.cli.config import DEFAULT_BIND, SettingError, Settings, build_spec, load, parse_pairs
 
-SETTINGS_PANEL = "Settings (perfkit.toml, PERFKIT_… and these flags; the later wins)"
+_SPEC_HELP = "The cluster's parts and knobs, by name."
+_KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
+
+
+def setting(text: str, *names: str, default: object = None, **more: Any) -> Any:
+    """An option that the file and the environment may give too; its default is only told."""
+    told = "" if default is None else f"  [dim]\\[default: {default}][/dim]"
+    panel = "Settings (perfkit.toml, PERFKIT_… and these flags; the later wins)"
+    return typer.Option(*names, help=text + told, rich_help_panel=panel, **more)
+
 
 Config: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
+    setting(
+        "Settings as TOML; without it [bold]PERFKIT_CONFIG[/bold], then ./perfkit.toml.",
         metavar="FILE",
-        help="Settings as TOML; without it [bold]PERFKIT_CONFIG[/bold], then ./perfkit.toml.",
-        rich_help_panel=SETTINGS_PANEL,
     ),
 ]
 Endpoint: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        metavar="ENDPOINT",
-        help=f"Where the coordinator is.  [dim]\\[default: {DEFAULT_BIND}][/dim]",
-        rich_help_panel=SETTINGS_PANEL,
-    ),
+    setting("Where the coordinator is.", metavar="ENDPOINT", default=DEFAULT_BIND),
 ]
 Bind: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    setting(
+        "Where the coordinator listens; port * is any free one.",
         metavar="ENDPOINT",
-        help="Where the coordinator listens; port * is any free one.  "
-        f"[dim]\\[default: {DEFAULT_BIND}][/dim]",
-        rich_help_panel=SETTINGS_PANEL,
+        default=DEFAULT_BIND,
     ),
 ]
 Insecure: TypeAlias = Annotated[
     bool | None,
-    typer.Option(
+    setting(
+        "Listen beyond this machine. There are no keys: anyone who reaches it can submit work.",
         "--insecure",
-        help="Listen beyond this machine. There are no keys: whoever reaches it can submit work.",
-        rich_help_panel=SETTINGS_PANEL,
     ),
 ]
-Spec: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The cluster's parts and knobs by name.  [dim]\\[default: baseline][/dim]",
-        rich_help_panel=SETTINGS_PANEL,
-    ),
-]
-Knobs: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KNOB=VALUE",
-        help="Turn a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable.",
-        rich_help_panel=SETTINGS_PANEL,
-    ),
-]
+Spec: TypeAlias = Annotated[str | None, setting(_SPEC_HELP, metavar="NAME", default="baseline")]
+Knobs: TypeAlias = Annotated[list[str] | None, setting(_KNOB_HELP, "--set", metavar="KNOB=VALUE")]
 Models: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="A model to serve: magika, digits, minilm; repeatable.",
-        rich_help_panel=SETTINGS_PANEL,
-    ),
+    setting("A model to serve: magika, digits, minilm; repeatable.", "--model", metavar="NAME"),
 ]
-Capacity: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        help="Tasks at once, per worker.  [dim]\\[default: 1][/dim]",
-        rich_help_panel=SETTINGS_PANEL,
-    ),
-]
+Capacity: TypeAlias = Annotated[int | None, setting("Tasks at once, per worker.", default=1)]
 Handlers: TypeAlias = Annotated[
     str | None,
-    typer.Option(
+    setting(
+        "The registry of what a worker can do, besides models.",
         metavar="MODULE:NAME",
-        help="The registry of what a worker can do, besides models.  "
-        "[dim]\\[default: cluster.work.workloads:HANDLERS][/dim]",
-        rich_help_panel=SETTINGS_PANEL,
+        default=Settings().handlers,
     ),
 ]
 Gpu: TypeAlias = Annotated[
-    bool,
-    typer.Option("--gpu", help="Announce this machine's AMD cards and tell how they are."),
+    bool, typer.Option("--gpu", help="Report this machine's AMD cards with each heartbeat.")
+]
+
+# Commands that measure start clusters of their own and read no settings.
+SpecName: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help=_SPEC_HELP)]
+SpecKnobs: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help=_KNOB_HELP)
+]
+WorkerCount: TypeAlias = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
+ResultFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        dir_okay=False,
+        allow_dash=True,
+        help="Save the result with every raw figure; - prints it, alone.",
+    ),
 ]
 
 
 def settings(config: Path | None, knobs: list[str] | None = None, **flags: object) -> Settings:
-    """The settings of this call: the file, the environment of this process, and the flags given.
-
-    A list that is empty is a repeatable flag that was not given.
+    """The settings of this call, from the file, the environment of this process, and the flags.
 
     Raises:
         SettingError: one of them is wrong; see `perfkit.cli.config.load`.
     """
-    given = {name: value if value != [] else None for name, value in flags.items()}
-    return load(
-        config, os.environ, {**given, "set": parse_knobs(knobs, "--set") if knobs else None}
-    )
+    flags["set"] = parse_pairs(knobs or [], "--set")
+    # An empty list or mapping is a repeatable flag that was not given.
+    given = {name: value for name, value in flags.items() if value not in (None, [], {})}
+    return load(config, os.environ, given)
+
+
+def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:
+    """The named spec with the knobs of ``--set``; SettingError as in `build_spec`."""
+    return build_spec(name, parse_pairs(knobs or [], "--set"))
+
+
+def refuse(context: typer.Context, names: str, reason: str) -> None:
+    """Raise SettingError if an option was given that has no meaning here.
+
+    ``names`` are those of the command's parameters, apart by blanks.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in names.split() and source is not None and source.name == "COMMANDLINE":
+            raise SettingError(f"{parameter.opts[0]} {reason}")

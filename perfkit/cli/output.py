@@ -1,30 +1,34 @@
-"""What every command says and how it ends, in one place: people and programs rely on it.
+"""How every command prints and ends.
 
-Results go to standard output, everything else to standard error. An error is one line that begins
-with ``perfkit:``; nobody is shown a traceback for a port that is taken. Exit codes: 0 done, 1
-failed, 2 wrong arguments, 130 interrupted; ``perfkit report`` has some of its own.
+Results go to standard output, everything else to standard error. An expected error is one line that
+begins with ``perfkit:``, never a traceback. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130
+interrupted; ``perfkit report`` has more.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import cleandoc
-from typing import IO, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
+
+from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.config import SettingError
 
 FAILED = 1
 BAD_ARGUMENTS = 2
+INTERRUPTED = 130
 
 
 def out() -> Console:
-    """Standard output for people. Made when it is used, because tests replace the streams."""
+    """Standard output for people. Made on each call, because tests replace the streams."""
     return Console(highlight=False, soft_wrap=True)
 
 
@@ -34,66 +38,62 @@ def err() -> Console:
 
 
 def complain(message: str) -> None:
-    """One red line; what a child process wrote may follow it."""
+    """Print an error in red; the output of a child process may follow it."""
     err().print(Text(f"perfkit: {message}", style="red"))
 
 
 def note(message: str) -> None:
-    """A line about what is going on, out of the way of results."""
+    """Print a remark to standard error, so that it stays out of the results."""
     err().print(Text(message, style="dim"))
 
 
 @contextmanager
 def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn the errors a command expects into a line and an exit code.
+    """Turn expected errors into a line and an exit code.
 
-    A `SettingError` ends it with 2, those of ``kinds`` with their ``exit_code``, or else 1.
+    A `SettingError` ends the command with 2; a `ClusterError` or one of ``kinds`` with its
+    ``exit_code``, or else with 1.
     """
-    from perfkit.cli.config import SettingError
-
+    expected: tuple[type[Exception], ...] = (ClusterError, *kinds)
     try:
         yield
     except SettingError as error:
         complain(str(error))
         raise typer.Exit(BAD_ARGUMENTS) from None
-    except kinds as error:
+    except expected as error:
         complain(str(error))
         raise typer.Exit(int(getattr(error, "exit_code", FAILED))) from None
 
 
-def write_json(value: Any, stream: IO[str] | None = None, *, indent: int | None = 2) -> None:
-    """One JSON value and a newline, at once: whoever reads a pipe must not wait for a buffer."""
-    stream = stream or sys.stdout
-    stream.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
-    stream.flush()
+def write_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a JSON value and flush it: the reader of a pipe must not wait."""
+    print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+
+
+def plain_table(*columns: str, left: str = "") -> Table:
+    """A table without lines; the columns named in ``left`` are text, the others figures."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="left" if name in left.split() else "right")
+    return table
 
 
 def add_command(
     app: typer.Typer, name: str, function: Callable[..., None], *pairs: tuple[str, str]
 ) -> None:
-    """Make a function a command; its docstring is the help, and `examples` follow it."""
+    """Make a function a command: its docstring is the help, `examples` follow it, and its errors
+    become lines.
+    """
     # typer keeps the line breaks of a docstring, which are those of a source file.
     paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
     prose = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, help=prose, epilog=examples(*pairs))(function)
+    app.command(name, help=prose, epilog=examples(*pairs))(errors_as_lines()(function))
 
 
 def examples(*pairs: tuple[str, str]) -> str:
-    """An epilog for ``--help``: what to type, under what it is for."""
+    """An epilog for ``--help``: each command to type, below its purpose."""
     shown = [
         f"[dim]# {escape(purpose)}[/dim]\n[cyan]{escape(command)}[/cyan]"
         for purpose, command in pairs
     ]
     return "\n\n".join(["[bold]Examples[/bold]", *shown])
-
-
-def size(size_bytes: int | None) -> str:
-    """A size as people read it, ``–`` if it is not known."""
-    if size_bytes is None:
-        return "–"
-    value, unit = float(size_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"

@@ -1,7 +1,7 @@
 """``perfkit report``: run notebooks into a self-contained report.
 
-What happens is `perfkit.report.run_report`; this is how it is asked for in a terminal, in the words
-that every report stores as the command to run it again.
+`perfkit.report.run_report` does the work. Every report stores its command line, so that it can be
+run again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli.config import SettingError
+from perfkit.cli.config import SettingError, parse_pairs
 from perfkit.cli.output import complain, errors_as_lines
 
 EXAMPLES = (
@@ -32,11 +32,12 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="NOTEBOOK",
-            help="What to run, in order; else the quick ones of ./notebooks or of the package.",
+            help="Run these, in order; without any, the quick ones of ./notebooks or the package.",
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="quick|full", help="How thorough; notebooks know what it means.")
+        str,
+        typer.Option(metavar="quick|full", help="How thorough: the notebooks' sizes."),
     ] = "quick",
     parameter: Annotated[
         list[str] | None,
@@ -53,20 +54,20 @@ def report(
         bool, typer.Option("--gate", help="Let every finding decide the exit code, not only gates.")
     ] = False,
 ) -> None:
-    """Run notebooks into a report and print the path of its index.
+    """Run notebooks into a report and print the path of its index page.
 
     Exit codes: [bold]0[/bold] done · [bold]1[/bold] a cell failed · [bold]2[/bold] wrong
     arguments, nothing was run · [bold]3[/bold] a regression · [bold]4[/bold] inconclusive ·
     [bold]5[/bold] a kernel died · [bold]6[/bold] a cell took too long · [bold]130[/bold]
     interrupted
 
-    A notebook that fails still has its page, with the error on top; the others run all the same.
+    A notebook that fails still has its page, with the error on top, and the others still run.
     """
     from perfkit.report import ReportError, run_report
 
     with errors_as_lines(ReportError):
         chosen = notebooks or default_notebooks()
-        values = _parameters(parameter or [])
+        values = parse_pairs(parameter or [], "-p")
         try:
             ran = run_report(
                 chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate
@@ -84,11 +85,11 @@ def report(
 def default_notebooks(here: Path = Path()) -> list[Path]:
     """The numbered notebooks in ``here/notebooks``, or else those that were installed.
 
-    A notebook whose metadata says so (``"perfkit": {"report": "on request"}``) is left out: it
-    takes minutes of its own, and whoever wants it names it.
+    A notebook with ``"perfkit": {"report": "on request"}`` in its metadata is left out: it takes
+    minutes and runs only when it is named.
 
     Raises:
-        SettingError: there are none in either place.
+        SettingError: neither folder has one.
     """
     import perfkit
 
@@ -96,7 +97,7 @@ def default_notebooks(here: Path = Path()) -> list[Path]:
     for folder in (here / "notebooks", installed):
         if found := [path for path in sorted(folder.glob("0*.ipynb")) if not _on_request(path)]:
             return found
-    raise SettingError("there is no notebook in ./notebooks and none was installed; name one")
+    raise SettingError("there is no notebook in ./notebooks, and none is installed; name one")
 
 
 def _on_request(notebook: Path) -> bool:
@@ -104,14 +105,4 @@ def _on_request(notebook: Path) -> bool:
         metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
         return bool(metadata["perfkit"]["report"] == "on request")
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # what is wrong with it is said when it is run
-
-
-def _parameters(pairs: list[str]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise SettingError(f"-p {pair!r} is no parameter; write it as NAME=VALUE")
-        found[name.strip()] = value
-    return found
+        return False  # running it reports what is wrong

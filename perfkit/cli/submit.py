@@ -1,8 +1,7 @@
-"""Gives a running cluster work and prints what comes back, each with the time it took.
+"""Gives a running cluster work and prints each result with its time.
 
-Asked first is how the cluster is: a task for a model that nobody offers would wait for ever, and
-silence is the worst error message. A file that cannot be read is told of and does not stop the
-others.
+It asks for the status first: a task for a model that no worker offers would wait forever without a
+word. A file that cannot be read is reported and does not stop the others.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from cluster.vocabulary.task import Priority, Requirements
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import complain, out, write_json
 from perfkit.cli.status import ask_status
+from perfkit.evidence.text import measured, quantity
 
 #: How long after a task's own limit its coordinator may take to say so.
 GRACE_S = 5.0
@@ -40,9 +41,7 @@ NAME_WIDTH_MAX = 48
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to submit: files for a model or a handler, or one payload for a handler or a model of
-    texts.
-    """
+    """What to submit: files, or one payload for a handler or for a model of texts."""
 
     model: str | None
     kind: str | None
@@ -60,7 +59,7 @@ class Request:
     def check(self) -> None:
         """Raises SettingError unless the arguments go together."""
         if (self.model is None) == (self.kind is None):
-            raise SettingError("say what to run: --model NAME FILE… or --kind NAME, one of the two")
+            raise SettingError("give one of --model NAME FILE… and --kind NAME")
         if self.payload is not None and (self.files or self.model not in (None, *TEXT_MODELS)):
             texts = " or ".join(f"--model {name}" for name in sorted(TEXT_MODELS))
             raise SettingError(f"--payload goes with --kind or {texts}, and no files")
@@ -69,30 +68,31 @@ class Request:
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of one file or payload; ``times_ms`` has the time of each repetition."""
-
-    name: str
-    payload: bytes | None = None
-    result: Any = None
-    error: str | None = None
-    times_ms: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Flight:
-    """One task under way; the client's thread notes when its result arrives."""
+class _Submission:
+    """One task; the client's thread sets ``ended_s`` when its result arrives."""
 
     future: Future[bytes]
     submitted_s: float
     ended_s: float = 0.0
 
 
+@dataclass(slots=True)
+class Outcome:
+    """The result or the error of one file or payload; ``times_ms`` has one time per repetition."""
+
+    name: str
+    payload: bytes = b""
+    result: Any = None
+    error: str | None = None
+    times_ms: list[float] = field(default_factory=list)
+    submissions: list[_Submission] = field(default_factory=list)
+
+
 def run_submit(endpoint: str, spec: ClusterSpec, request: Request, *, as_json: bool) -> bool:
-    """Submit, print in the order asked for; True if nothing failed.
+    """Submit and print the results in order; True if nothing failed.
 
     Raises:
-        ClusterError: no coordinator answers, or no worker offers what is asked for.
+        ClusterError: no coordinator answers, or no worker offers the model or handler.
     """
     with Client(endpoint, spec=spec) as client:
         at_once = check_offered(ask_status(client), request)
@@ -104,14 +104,9 @@ def run_submit(endpoint: str, spec: ClusterSpec, request: Request, *, as_json: b
             if not as_json:
                 _print(outcome, width)
     if as_json:
-        write_json(
-            {
-                "endpoint": endpoint,
-                "model": request.model,
-                "kind": request.name,
-                "results": [_as_json(outcome) for outcome in outcomes],
-            }
-        )
+        results = [_as_json(outcome) for outcome in outcomes]
+        asked = {"endpoint": endpoint, "model": request.model, "kind": request.name}
+        write_json({**asked, "results": results})
     return all(outcome.error is None for outcome in outcomes)
 
 
@@ -137,25 +132,25 @@ def check_offered(status: Status, request: Request) -> int:
 
 
 def submit_all(client: Client, request: Request, at_once: int) -> Iterator[Outcome]:
-    """Each outcome in order, with at most ``at_once`` tasks in flight, so that a time is the
-    task's own and not that of those before it.
+    """Each outcome in order.
+
+    At most ``at_once`` tasks are in flight, so that no time includes waiting for another task.
     """
     free = Semaphore(at_once)
-    under_way: list[tuple[Outcome, list[_Flight]]] = []
+    under_way: deque[Outcome] = deque()
     for outcome in _read(request):
-        flights: list[_Flight] = []
-        under_way.append((outcome, flights))
-        for _ in range(request.repeat if outcome.payload is not None else 0):
+        under_way.append(outcome)
+        for _ in range(request.repeat if outcome.error is None else 0):
             if not free.acquire(timeout=request.timeout_s + GRACE_S):
                 raise ClusterError(f"the coordinator at {client.endpoint} has stopped answering")
-            flights.append(_take_off(client, request, outcome.payload or b"", free))
-        while under_way and all(flight.future.done() for flight in under_way[0][1]):
-            yield _landed(*under_way.pop(0), request)
-    for outcome, flights in under_way:
-        yield _landed(outcome, flights, request)
+            outcome.submissions.append(_submit(client, request, outcome.payload, free))
+        while under_way and all(one.future.done() for one in under_way[0].submissions):
+            yield _finished(under_way.popleft(), request)
+    for outcome in under_way:
+        yield _finished(outcome, request)
 
 
-def _take_off(client: Client, request: Request, payload: bytes, free: Semaphore) -> _Flight:
+def _submit(client: Client, request: Request, payload: bytes, free: Semaphore) -> _Submission:
     submitted_s = time.perf_counter()
     future = client.submit(
         request.name,
@@ -164,21 +159,21 @@ def _take_off(client: Client, request: Request, payload: bytes, free: Semaphore)
         requirements=Requirements(model=request.model) if request.model else None,
         timeout_s=request.timeout_s,
     )
-    flight = _Flight(future, submitted_s)
+    submission = _Submission(future, submitted_s)
 
-    def land(done: Future[bytes]) -> None:
-        flight.ended_s = time.perf_counter()
+    def end(done: Future[bytes]) -> None:
+        submission.ended_s = time.perf_counter()
         free.release()
 
-    future.add_done_callback(land)
-    return flight
+    future.add_done_callback(end)
+    return submission
 
 
-def _landed(outcome: Outcome, flights: list[_Flight], request: Request) -> Outcome:
-    """The outcome with its result and times; the first failure of several repetitions counts."""
-    for flight in flights:
+def _finished(outcome: Outcome, request: Request) -> Outcome:
+    """The outcome with its result and times, or with the first error of its repetitions."""
+    for one in outcome.submissions:
         try:
-            content = flight.future.result(timeout=request.timeout_s + GRACE_S)
+            content = one.future.result(timeout=request.timeout_s + GRACE_S)
         except TaskTimedOut:
             outcome.error = f"not done within {request.timeout_s:g} s (--timeout)"
         except TimeoutError:
@@ -187,7 +182,7 @@ def _landed(outcome: Outcome, flights: list[_Flight], request: Request) -> Outco
             outcome.error = str(error)
         else:
             outcome.result = _decoded(content, request)
-            outcome.times_ms.append((flight.ended_s - flight.submitted_s) * 1e3)
+            outcome.times_ms.append((one.ended_s - one.submitted_s) * 1e3)
         if outcome.error is not None:
             break
     return outcome
@@ -197,7 +192,7 @@ def _landed(outcome: Outcome, flights: list[_Flight], request: Request) -> Outco
 
 
 def _read(request: Request) -> Iterator[Outcome]:
-    """An outcome to be for each file: with its payload, or with the error that it can't be read."""
+    """An outcome for each file, so far with its payload or with the error of reading it."""
     if not request.files:
         yield Outcome(request.name, (request.payload or "").encode())
     read = READERS.get(request.model or "", Path.read_bytes)
@@ -211,16 +206,27 @@ def _read(request: Request) -> Iterator[Outcome]:
 
 
 def row_payload(path: Path) -> bytes:
-    """The tensor float32[64] or float32[N, 64] in a file: a .npy array, or a line of numbers for
-    each row, apart by commas or blanks; empty lines and those that begin with # are none.
+    """The tensor float32[64] or float32[N, 64] in a file: a .npy array, or text as in `_text_rows`.
 
     Raises:
         PayloadError: it holds anything else. OSError: it cannot be read.
     """
     from cluster.models.tensor import pack_tensor
 
-    if path.suffix == ".npy":
-        return pack_tensor(_npy_rows(path))
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        raise PayloadError("digits needs the extra [infer]: pip install 'perfkit[infer]'") from None
+    try:
+        rows = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _text_rows(path)
+        array = np.asarray(rows, np.float32)
+    except (ValueError, TypeError, EOFError) as error:
+        raise PayloadError(f"{path} is not a .npy array of numbers: {error}") from None
+    return pack_tensor(array[0] if array.ndim == 2 and len(array) == 1 else array)
+
+
+def _text_rows(path: Path) -> list[list[float]]:
+    """A row per line, its numbers separated by commas or blanks; # begins a comment line."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -240,73 +246,45 @@ def row_payload(path: Path) -> bytes:
             )
     if not rows:
         raise PayloadError(f"{path} holds no numbers; a line of {ROW_NUMBERS} is a digit")
-    return pack_tensor(_float32(rows))
+    return rows
 
 
 def text_payload(path: Path) -> bytes:
-    """The text in a file, or the words themselves where they are several and no file's name.
+    """The text in a file; several words that name no file are the text themselves.
 
     Raises:
-        PayloadError: it is one word, more likely a slip than a text. OSError: it cannot be read.
+        PayloadError: a single word, probably a misspelt file. OSError: the file cannot be read.
     """
     words = str(path)
-    if os.path.exists(words):  # unlike the path's own method it takes words of any length
+    if os.path.exists(words):  # Path.exists refuses very long text
         return path.read_bytes()
     if not any(map(str.isspace, words)):
         raise PayloadError(f"there is no file {words}; a text of one word goes with --payload")
     return words.encode()
 
 
-def _npy_rows(path: Path) -> Any:
-    np = _numpy()
-    try:
-        array = np.load(path, allow_pickle=False)
-        return _float32(array)
-    except (ValueError, TypeError, EOFError) as error:
-        raise PayloadError(f"{path} is no .npy array of numbers: {error}") from None
-
-
-def _float32(rows: Any) -> Any:
-    np = _numpy()
-    array = np.asarray(rows, dtype=np.float32)
-    return array[0] if array.ndim == 2 and len(array) == 1 else array
-
-
-def _numpy() -> Any:
-    try:
-        import numpy as np
-    except ModuleNotFoundError:
-        raise PayloadError("digits needs the extra [infer]: pip install 'perfkit[infer]'") from None
-    return np
-
-
-#: How a file becomes the payload of a model; any other model is sent the bytes.
+#: Makes a file the payload of a model; other models get its bytes.
 READERS: Mapping[str, Callable[[Path], bytes]] = {
     "magika": file_payload,
     "digits": row_payload,
     "minilm": text_payload,
 }
-#: Those to which a text itself can be sent.
+#: Models that take text from the command line.
 TEXT_MODELS = frozenset({"minilm"})
 
 
 def _decoded(content: bytes, request: Request) -> Any:
-    """A model's result as plain values, a handler's as text, or as hex digits if it is none."""
-    if request.model is not None:
-        try:
-            return msgspec.msgpack.decode(content)
-        except msgspec.DecodeError:
-            return _tensor(content)
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.hex()
-
-
-def _tensor(content: bytes) -> Any:
-    """A tensor with its numbers in nested lists, or hex digits if it is none."""
+    """A result as plain values or text, a tensor with its numbers in lists, or else hex digits."""
     from cluster.models.tensor import TensorError, unpack_tensor
 
+    try:
+        if request.model is None:
+            return content.decode()
+        return msgspec.msgpack.decode(content)
+    except UnicodeDecodeError:
+        return content.hex()
+    except msgspec.DecodeError:
+        pass
     try:
         array = unpack_tensor(content)
     except TensorError:
@@ -334,25 +312,23 @@ def _print(outcome: Outcome, width: int) -> None:
         name = outcome.name if len(results) == 1 else f"{outcome.name}:{number}"
         time_text = _time(outcome.times_ms) if number == 1 else ""
         line = Text(f"{name:<{width}}  ")
-        line.append(f"{time_text:>9}  ", "dim").append_text(_result(result))
+        line.append(f"{time_text:>10}  ", "dim").append_text(_result(result))
         out().print(line)
 
 
 def _time(times_ms: list[float]) -> str:
-    middle = f"{statistics.median(times_ms):.1f} ms"
+    middle = statistics.median(times_ms)
     if len(times_ms) == 1:
-        return middle
-    spread = f"{min(times_ms):.1f}–{max(times_ms):.1f}"
-    return f"{middle} (median of {len(times_ms):,}, {spread})"
+        return quantity(middle, "ms")
+    spread = measured(middle, "ms", min(times_ms), max(times_ms))
+    return f"{spread}, median of {len(times_ms):,}"
 
 
 def _result(result: Any) -> Text:
-    """A class with its score and what else is known of it, the first numbers of a vector; any other
-    value as it is.
-    """
+    """A class with its score and description, or the first numbers of a vector; else as it is."""
     if isinstance(result, dict) and len(result.get("shape", ())) == 1:
         (length,) = result["shape"]
-        numbers = " ".join(f"{value:.4f}" for value in result["values"][:NUMBERS_SHOWN])
+        numbers = " ".join(map(quantity, result["values"][:NUMBERS_SHOWN]))
         more = " …" if length > NUMBERS_SHOWN else ""
         return Text(f"{result['dtype']}[{length}]", "bold").append(f"  {numbers}{more}", "not bold")
     if not isinstance(result, dict) or "label" not in result:
@@ -360,5 +336,5 @@ def _result(result: Any) -> Text:
     line = Text(str(result.get("description", result["label"])), "bold")
     about = [str(result["label"])] if "description" in result else []
     about += [str(result["mime_type"])] if "mime_type" in result else []
-    about += [f"{result['score']:.2f}"] if "score" in result else []
+    about += [quantity(result["score"])] if "score" in result else []
     return line.append(f"  {', '.join(about)}", "not bold")

@@ -1,7 +1,6 @@
-"""A cluster in the foreground: started, shown while it runs, stopped when told to.
+"""A cluster in the foreground: started, shown while it runs, and stopped by a signal.
 
-In a terminal there is a table that keeps itself up to date; elsewhere there is a line when
-something happens, which is what a log can use.
+A terminal shows a table that is kept up to date; a log gets a line when something happens.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from rich.live import Live
 from rich.text import Text
 
-from cluster.local import LocalCluster, Process
+from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.cli.config import DEFAULT_BIND, Settings
@@ -25,43 +24,38 @@ from perfkit.cli.output import complain, err, out, write_json
 from perfkit.cli.status import ask_status, status_view
 
 LOOK_EVERY_S = 0.5
-#: What to ask a model first.
-EXAMPLES: Mapping[str, str] = {"magika": "README.md", "minilm": '"A man is eating food."'}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: A first question for a model.
+QUESTIONS: Mapping[str, str] = {"magika": "README.md", "minilm": '"A man is eating food."'}
 
 
-class StopSignals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and none after it.
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], None]]:
+    """Turn the first of `STOP_SIGNALS` into KeyboardInterrupt and ignore the rest.
 
-    Whoever presses Ctrl-C twice means it, but the second must not interrupt the stopping: that
-    would leave processes behind.
+    A second Ctrl-C must not interrupt the stopping: that would leave processes behind. The function
+    that it yields ignores all signals from then on.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    def ignore() -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
-    def __init__(self) -> None:
-        self._stopping = False
+    def stop(signum: int, frame: FrameType | None) -> None:
+        ignore()
+        raise KeyboardInterrupt
 
-    def __enter__(self) -> StopSignals:
-        self._before = {number: signal.signal(number, self._stop) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *about: object) -> None:
-        for number, handler in self._before.items():
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield ignore
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-    def ignore(self) -> None:
-        """From here on nothing is interrupted."""
-        self._stopping = True
-
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        if not self._stopping:
-            self._stopping = True
-            raise KeyboardInterrupt
 
 
 @contextmanager
 def port_taken(bind: str) -> Iterator[None]:
-    """Say of a bind that fails because of somebody else who that probably is, and the way out."""
+    """Explain a bind that fails because the port is in use, and what to do."""
     try:
         yield
     except ClusterError as error:
@@ -73,7 +67,7 @@ def port_taken(bind: str) -> Iterator[None]:
 
 
 def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json: bool) -> None:
-    """Keep a cluster until a signal stops it; its workers' probe is made by what `probe` names.
+    """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe.
 
     Raises:
         ClusterError: a process did not come up, or the coordinator died.
@@ -88,17 +82,16 @@ def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json:
         bind=settings.bind,
         insecure=settings.insecure,
     )
-    with StopSignals() as signals:
+    with stop_signals() as ignore_signals:
         try:
             with port_taken(settings.bind), err().status("starting the cluster …"):
                 local.start()
             _announce(local, settings, as_json=as_json)
             _keep(local, in_terminal=out().is_terminal and not as_json)
         except KeyboardInterrupt:
-            signals.ignore()
             err().print("stopping the cluster …", style="dim")
         finally:
-            signals.ignore()
+            ignore_signals()
             local.stop()
 
 
@@ -114,13 +107,12 @@ def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None
         write_json(facts, indent=None)
         return
     where = "" if local.endpoint == DEFAULT_BIND else f" --endpoint {local.endpoint}"
-    served = settings.models[0] if settings.models else None
     what = "--kind echo --payload hello"
-    if served is not None:
-        what = f"--model {served} {EXAMPLES.get(served, 'FILE…')}"
+    if settings.models:
+        what = f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
     text = Text.assemble(
         ("Cluster up", "bold green"), f" at {local.endpoint} (spec {local.spec.name})\n",
-        *(f"  {process.role:<12} pid {process.pid}\n" for process in _processes(local)),
+        *(f"  {p.role:<12} pid {p.pid}\n" for p in (local.coordinator, *local.workers)),
         "Give it work from another terminal:\n",
         (f"  perfkit cluster submit{where} {what}\n", "cyan"),
         "Ctrl-C stops it.",
@@ -128,22 +120,17 @@ def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None
     out().print(text)
 
 
-def _processes(local: LocalCluster) -> list[Process]:
-    return [local.coordinator, *local.workers]
-
-
 def _keep(local: LocalCluster, *, in_terminal: bool) -> None:
-    """Until a signal: tell of workers that die, and show how the cluster is."""
+    """Until a signal: report workers that die, and show the status in a terminal."""
     gone: set[str] = set()
     pause = threading.Event()
     if not in_terminal:
         while True:
-            _tell_of_the_dead(local, gone)
+            _report_deaths(local, gone)
             pause.wait(LOOK_EVERY_S)
-    console = out()
-    with local.client() as client, Live(console=console, auto_refresh=False) as live:
+    with local.client() as client, Live(console=out(), auto_refresh=False) as live:
         while True:
-            _tell_of_the_dead(local, gone)
+            _report_deaths(local, gone)
             try:
                 live.update(status_view(ask_status(client)), refresh=True)
             except Unreachable:
@@ -151,7 +138,8 @@ def _keep(local: LocalCluster, *, in_terminal: bool) -> None:
             pause.wait(LOOK_EVERY_S)
 
 
-def _tell_of_the_dead(local: LocalCluster, gone: set[str]) -> None:
+def _report_deaths(local: LocalCluster, gone: set[str]) -> None:
+    """Complain about each worker that has died, once; ClusterError if the coordinator has."""
     coordinator = local.coordinator
     if not coordinator.alive():
         raise ClusterError(f"the coordinator has died (pid {coordinator.pid}); "

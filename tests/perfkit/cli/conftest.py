@@ -1,4 +1,4 @@
-"""A cluster as a user would start it, and the command as a user would call it."""
+"""Fixtures that start a cluster and call the command as a user would."""
 
 import fcntl
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,28 @@ COMMAND = [sys.executable, "-m", "perfkit"]
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's environment without settings of perfkit, wide enough not to wrap lines."""
+    """This environment without perfkit's settings, and wide enough not to wrap lines."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PERFKIT_")}
     return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-class Up:
-    """A ``perfkit cluster up`` in the background, and what it said when it was ready."""
+def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=folder,
+        env=plain_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
-    def __init__(self, folder: Path, *flags: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, "cluster", "up", "--bind", "tcp://127.0.0.1:*", "--json", *flags],
-            cwd=folder,
-            env=plain_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+
+class Up:
+    """A ``perfkit cluster up`` in the background, and the JSON it wrote when it was ready."""
+
+    def __init__(self, folder: Path, *flags: object) -> None:
+        bind = ("--bind", "tcp://127.0.0.1:*")
+        self.process = spawn(folder, "cluster", "up", *bind, "--json", *flags)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1]
@@ -52,7 +58,7 @@ class Up:
         return [self.facts["coordinator"]["pid"], *(w["pid"] for w in self.facts["workers"])]
 
     def stop(self, signum: int = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit code, and what it wrote to standard error."""
+        """Its exit code, and its standard error."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
         _, said = self.process.communicate(timeout=30)
@@ -60,11 +66,11 @@ class Up:
 
 
 class Terminal:
-    """The command in a terminal: what it writes there, as far as it has been read."""
+    """The command in a terminal of its own."""
 
     def __init__(self, folder: Path, *arguments: object) -> None:
         self._main, inside = pty.openpty()
-        # 100 columns, or the size would be 0 and a table would have no room at all.
+        # Without a size there would be 0 columns, and no room for a table.
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
@@ -78,8 +84,7 @@ class Terminal:
         self._unread = ""
 
     def wait_for(self, text: str) -> str:
-        """What was written up to and with the next ``text``."""
-        seen = ""
+        """The output up to and with the next ``text``."""
         while text not in self._unread:
             more = self._read()
             assert more, f"{text!r} never came: {self._unread}"
@@ -87,7 +92,7 @@ class Terminal:
         return seen + text
 
     def rest(self) -> str:
-        """What is written from here to the end."""
+        """The output from here to the end."""
         while self._read():
             pass
         return self._unread
@@ -110,7 +115,7 @@ class Terminal:
     def _read(self) -> str:
         try:
             more = os.read(self._main, 65_536).decode(errors="replace")
-        except OSError:  # how Linux says that nobody writes to a terminal any more
+        except OSError:  # the last writer has closed the terminal
             return ""
         self._unread += ESCAPES.sub("", more)
         return more
@@ -119,68 +124,54 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Start the command in a terminal of its own; closed at the end."""
-    opened: list[Terminal] = []
+    with ExitStack() as stack:
 
-    def open_terminal(*arguments: object) -> Terminal:
-        opened.append(Terminal(tmp_path, *arguments))
-        return opened[-1]
+        def open_terminal(*arguments: object) -> Terminal:
+            opened = Terminal(tmp_path, *arguments)
+            stack.callback(opened.close)
+            return opened
 
-    yield open_terminal
-    for one in opened:
-        one.close()
+        yield open_terminal
 
 
 @pytest.fixture
 def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start clusters of one's own; whatever still runs at the end is stopped."""
-    started: list[Up] = []
+    """Start clusters of one's own, stopped at the end."""
+    with ExitStack() as stack:
 
-    def start(*flags: str) -> Up:
-        started.append(Up(tmp_path, *flags))
-        return started[-1]
+        def start(*flags: object) -> Up:
+            up = Up(tmp_path, *flags)
+            stack.callback(up.stop)
+            return up
 
-    yield start
-    for up in started:
-        up.stop()
+        yield start
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the command in the background; killed at the end."""
+    with ExitStack() as stack:
+
+        def start(*arguments: object) -> subprocess.Popen[str]:
+            process = stack.enter_context(spawn(tmp_path, *arguments))
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    up = Up(
-        tmp_path_factory.mktemp("up"), "--workers", "2", "--model", "magika", "--model", "digits"
-    )
+    """A cluster that tests share, so they must not change it."""
+    models = ("--model", "magika", "--model", "digits")
+    up = Up(tmp_path_factory.mktemp("up"), "--workers", 2, *models)
     yield up
     up.stop()
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command in the background; whatever still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        started.append(
-            subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
-                cwd=tmp_path,
-                env=plain_environment(),
-                text=True,
-                **pipes,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-@pytest.fixture
 def perfkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    """Call the command in this process, in an empty folder, without settings from outside."""
+    """Call the command in this process, in an empty folder, without outside settings."""
     for name in list(os.environ):
         if name.startswith("PERFKIT_"):
             monkeypatch.delenv(name)

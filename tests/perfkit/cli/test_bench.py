@@ -1,21 +1,31 @@
-"""Experiments from the command line: the figure for people, JSON for programs, and wrong words."""
+"""Experiments and tables of goals from the command line: for people, for programs, and errors."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import Result
 
 from perfkit.bench.experiments import catalogue
-from perfkit.cli.bench import show
+from perfkit.bench.goals import cluster, memory
+from perfkit.bench.goals.table import GoalTable, make_row
+from perfkit.cli.bench import show, show_goals
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
 from perfkit.evidence.results import load
 
 Call = Callable[..., Result]
+#: Two goals with figures; the others stay unknown.
+READINGS = {
+    "map": {
+        "optimized": [900_000.0, 1_000_000.0, 1_100_000.0, 1_000_000.0],
+        "baseline": [9_000.0, 10_000.0, 11_000.0, 10_000.0],
+        "packed broker": [900_000.0, 1_000_000.0, 1_100_000.0, 1_000_000.0],
+    }
+}
 
 
 def figure(**facts: Any) -> Figure:
@@ -29,34 +39,84 @@ def figure(**facts: Any) -> Figure:
     return Figure(**{**usual, **facts})
 
 
-def test_a_program_reads_nothing_but_json(perfkit: Call) -> None:
-    ran = perfkit("bench", "startup", "--workers", 1, "--tasks", 1, "--seed", 5, "--json", "-")
-    assert ran.exit_code == 0
-    found = json.loads(ran.stdout)
+def table(**facts: Any) -> GoalTable:
+    rows = tuple(make_row(goal, READINGS) for goal in cluster.GOALS)
+    usual: dict[str, Any] = {
+        "rows": rows, "environment": fingerprint(), "profile": "quick", "seed": 3,
+        "layout": "all on one core", "duration_s": 61.2,
+    }  # fmt: skip
+    return GoalTable(**{**usual, **facts})
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Calls of fake experiments and fake tables of goals: the real ones have tests elsewhere."""
+    calls: list[dict[str, Any]] = []
+
+    def run(experiment: str, **options: Any) -> Figure:
+        options.pop("progress")("latency: cluster 1 of 1")
+        calls.append({"experiment": experiment, **options})
+        return figure(spec=options["spec"].name, engine=options["engine"])
+
+    def goals(profile: str, *, seed: int, progress: Callable[[str], None]) -> GoalTable:
+        progress("limits: round 2 of 5, packed broker 512,345 tasks/s")
+        calls.append({"profile": profile, "seed": seed})
+        return table(profile=profile, seed=seed)
+
+    monkeypatch.setattr(catalogue, "run", run)
+    monkeypatch.setattr(cluster, "measure_cluster", goals)
+    monkeypatch.setattr(memory, "measure_memory", goals)
+    return calls
+
+
+@pytest.fixture
+def shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[GoalTable], str]:
+    """A table of goals as it is printed."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def print_goals(goals: GoalTable) -> str:
+        show_goals(goals)
+        return capsys.readouterr().out
+
+    return print_goals
+
+
+def test_a_real_experiment_writes_its_figure_and_samples_as_json(perfkit: Call) -> None:
+    ended = perfkit("bench", "startup", "--workers", 1, "--tasks", 1, "--seed", 5, "--json", "-")
+    assert ended.exit_code == 0
+    found = json.loads(ended.stdout)
     wanted = "experiment spec engine workers tasks value unit low high samples environment".split()
     assert set(wanted) <= found.keys()
     assert (found["experiment"], found["spec"], found["engine"]) == ("startup", "baseline", "zmq")
     assert (found["workers"], found["tasks"], found["seed"]) == (1, 1, 5)
     assert found["value"] == found["samples"][0] > 0
-    assert "startup: cluster 1 of 1" in ran.stderr
+    assert "startup: cluster 1 of 1" in ended.stderr
 
 
-def test_people_see_the_figure_and_the_file_has_the_samples(perfkit: Call, tmp_path: Path) -> None:
-    ran = perfkit(
-        "bench", "latency", "--workers", 1, "--tasks", 40, "--set", "credit=4", "--json", "x.json"
-    )
-    assert ran.exit_code == 0
-    saved = load(tmp_path / "x.json")
-    assert (saved.spec, len(saved.samples)) == ("baseline+credit-4", 40)
-    assert ran.stdout.startswith("latency ")
-    assert "baseline+credit-4 on zmq, 1 workers, 40 tasks, seed 0" in ran.stdout
-    assert "saved to x.json" in ran.stderr
+def test_the_options_reach_the_experiment_and_its_result_the_file(
+    perfkit: Call, ran: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    knobs = ("--set", "credit=4", "--set", "limits.deaths=2")
+    ended = perfkit("bench", "latency", "--workers", 1, "--tasks", 40, *knobs, "--json", "x.json")
+    assert ended.exit_code == 0
+    (call,) = ran
+    spec = call.pop("spec")
+    assert (spec.name, spec.credit) == ("baseline+credit-4+limits.deaths-2", 4)
+    assert call == {
+        "experiment": "latency", "workers": 1, "tasks": 40, "seed": 0, "engine": "zmq",
+        "model": None,
+    }  # fmt: skip
+    assert load(tmp_path / "x.json").spec == spec.name
+    assert ended.stdout.startswith("latency 1.5 ms")
+    assert "saved to x.json" in ended.stderr
 
 
 def test_progress_in_a_terminal_is_one_line_that_changes(terminal: Any) -> None:
     bench = terminal("bench", "startup", "--workers", 1, "--tasks", 1)
     bench.wait_for("startup: cluster")
-    bench.wait_for("n = 1")
+    bench.wait_for("median of 1")
     assert bench.ended() == 0
 
 
@@ -65,95 +125,72 @@ def test_a_figure_is_shown_with_its_interval_and_machine(
 ) -> None:
     show(figure())
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "latency 1.50 ms median  [1.00 – 2.00]  n = 3"
+    assert lines[0] == "latency 1.5 ms (1 to 2)  median of 3"
     assert lines[1].split(maxsplit=1) == ["interval", "order statistics"]
     assert lines[2].split(maxsplit=1)[1] == "baseline on zmq, 2 workers, 10 tasks, seed 3"
     assert lines[3].split()[0] == "machine"
-    assert lines[4].split(maxsplit=1) == ["p95", "2.50  [2.00 – 3.00]"]
+    assert lines[4].split(maxsplit=1) == ["p95", "2.5 (2 to 3)"]
     assert lines[5].split() == ["bytes_low", "12,345"]
     assert len(lines) == 6
 
 
-def test_what_is_unknown_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
-    import msgspec
-
+def test_unknown_values_are_shown_as_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     blank = msgspec.structs.replace(
         fingerprint(), cpu_model=None, cores_available=None, cores_logical=None,
         memory_total_bytes=None, load_1min=None,
     )  # fmt: skip
-    show(figure(value=None, low=None, high=None, parameters={"model": "digits"}, environment=blank))
-    shown = capsys.readouterr().out
-    assert shown.startswith("latency unknown (ms)")
-    assert "interval  none" in shown
-    assert "10 tasks of digits" in shown
-    assert "unknown processor, cores unknown, – memory\n" in shown
-    show(figure(low=None))
-    assert "(no interval)" in capsys.readouterr().out
+    unknown: dict[str, Any] = {"value": None, "low": None, "high": None, "environment": blank}
+    by_dask = {"engine": "dask", "spec": catalogue.NO_SPEC, "parameters": {"model": "digits"}}
+    show(figure(**unknown, **by_dask))
+    printed = capsys.readouterr().out
+    assert printed.startswith("latency unknown  median of 3")
+    assert "interval  none" in printed
+    assert "  cluster   dask, 2 workers, 10 tasks of digits, seed 3" in printed
+    assert "unknown processor, unknown cores, unknown memory\n" in printed
 
 
-def test_the_help_names_the_experiments_there_are(perfkit: Call) -> None:
-    shown = perfkit("bench", "--help").stdout
-    assert all(name in shown for name in catalogue.EXPERIMENTS)
-    assert "throughput, latency, burst or startup" in shown
-    assert len(catalogue.EXPERIMENTS) == 4
+def test_the_help_names_every_experiment_table_and_engine(perfkit: Call) -> None:
+    printed = perfkit("bench", "--help").stdout
+    assert "throughput, latency, burst or startup; limits, gpu, memory" in printed
+    assert [*catalogue.EXPERIMENTS] == "throughput latency burst startup".split()
+    assert "local, zmq, dask or ray" in printed
+    assert len(catalogue.ENGINES) == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["thruput"], "there is no experiment 'thruput'; there are throughput, "),
-        (["thruput"], "did you mean 'throughput'?"),
-        (["latency", "--spec", "basline"], "did you mean 'baseline'?"),
-        (["latency", "--engine", "zmk"], "no engine 'zmk'; there are local, zmq, dask, ray; did"),
-        (
-            ["latency", "--engine", "local", "--spec", "fast"],
-            "for the engine zmq; local has no",
-        ),
-        (["latency", "--engine", "dask", "--set", "credit=4"], "for the engine zmq; dask has no"),
-        (["latency", "--model", "magica"], "did you mean 'magika'?"),
-        (["startup", "--tasks", "1000000"], "--tasks: startup takes 1 to 100, not 1,000,000"),
-        (["startup", "--set", "x=1"], "the spec has no knob 'x'"),
-        (["startup", "--json", "."], "--json: . is a directory; name a file"),
-        (["startup", "--workers", "0"], "workers"),
+        ("thruput", "there is no experiment 'thruput'; did you mean 'throughput'?"),
+        ("xyz", "there is no experiment 'xyz'; there are throughput, latency, "),
+        ("latency --spec basline", "did you mean 'baseline'?"),
+        ("latency --engine zmk", "there is no engine 'zmk'; did you mean 'zmq'?"),
+        ("latency --engine local --spec fast", "--spec is for the engine zmq; local has no spec"),
+        ("latency --engine dask --set credit=4", "--set is for the engine zmq; dask has no spec"),
+        ("latency --model magica", "there is no model 'magica'; did you mean 'magika'?"),
+        ("latency --profile quick", "--profile is for limits, gpu, memory; use --tasks"),
+        ("startup --tasks 1000000", "--tasks: startup takes 1 to 100, not 1,000,000"),
+        ("startup --set x=1", "there is no knob 'x'"),
+        ("startup --json .", "Invalid value for '--json': file '.' is a directory"),
+        ("startup --workers 0", "Invalid value for '--workers'"),
+        ("limits --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
+        ("limits --tasks 5", "--tasks is not for limits"),
+        ("limits --workers 2", "--workers is not for limits"),
+        ("limits --spec optimized", "--spec is not for limits"),
+        ("limits --model digits", "--model is not for limits"),
+        ("limits --engine zmq", "--engine is not for limits"),
+        ("memory --set burst=3", "--set is not for memory"),
     ],
 )
-def test_wrong_words_are_told_before_anything_runs(
-    perfkit: Call, arguments: list[str], complaint: str
+def test_wrong_arguments_are_refused_before_anything_runs(
+    perfkit: Call, ran: list[dict[str, Any]], arguments: str, complaint: str
 ) -> None:
-    ended = perfkit("bench", *arguments)
+    ended = perfkit("bench", *arguments.split())
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert complaint in ended.stderr
+    assert ran == []
 
 
-def test_another_engine_runs_the_same_tasks_and_names_no_spec(perfkit: Call) -> None:
-    ran = perfkit(
-        "bench", "throughput", "--engine", "local", "--workers", 1, "--tasks", 40, "--json", "x"
-    )
-    assert ran.exit_code == 0
-    assert "  cluster   local, 1 workers, 40 tasks, seed 0" in ran.stdout
-    assert "per_task" not in ran.stdout
-    saved = load("x")
-    assert (saved.engine, saved.spec) == ("local", catalogue.NO_SPEC)
-
-
-def test_an_engine_that_is_not_installed_says_how_to(
-    perfkit: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "perfkit.engines.dask", raising=False)
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    ended = perfkit("bench", "throughput", "--engine", "dask")
-    assert (ended.exit_code, ended.stdout) == (1, "")
-    assert "perfkit: the dask engine is not installed" in ended.stderr
-    assert "pip install 'perfkit[peers]'" in ended.stderr
-
-
-def test_the_help_names_the_engines_there_are(perfkit: Call) -> None:
-    shown = perfkit("bench", "--help").stdout
-    assert "local, zmq, dask or ray" in shown
-    assert len(catalogue.ENGINES) == 4
-
-
-def test_an_experiment_that_fails_is_told(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
         raise catalogue.WrongResult("task 3 came back as task 4")
 
@@ -161,3 +198,52 @@ def test_an_experiment_that_fails_is_told(perfkit: Call, monkeypatch: pytest.Mon
     ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"
+
+
+@pytest.mark.parametrize("name", ["limits", "memory"])
+def test_a_table_of_goals_is_json_for_a_program_and_a_file(
+    perfkit: Call, ran: list[dict[str, Any]], name: str, tmp_path: Path
+) -> None:
+    ended = perfkit("bench", name, "--json", "-", "--seed", 5)
+    assert ended.exit_code == 0
+    rows = json.loads(ended.stdout)
+    assert [row["name"] for row in rows] == [goal.name for goal in cluster.GOALS]
+    wanted = "name value unit low high limit ratio goal met".split()
+    assert all(list(row)[: len(wanted)] == wanted for row in rows)
+    assert (rows[0]["value"], rows[0]["met"], rows[0]["seed"]) == (1e6, True, 5)
+    assert "limits: round 2 of 5, packed broker 512,345 tasks/s" in ended.stderr
+    ended = perfkit("bench", name, "--profile", "full", "--json", "x.json")
+    assert ended.stdout.startswith("goal ")
+    assert "saved to x.json" in ended.stderr
+    assert len(json.loads((tmp_path / "x.json").read_text())) == len(rows)
+    assert ran == [{"profile": "quick", "seed": 5}, {"profile": "full", "seed": 0}]
+
+
+def test_a_table_of_goals_shows_figures_intervals_and_verdicts(
+    shown: Callable[[GoalTable], str],
+) -> None:
+    printed = shown(table(notes=("growth_*: of each event.",)))
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "1,000,000 tasks/s (900,000 to 1,100,000)" in lines["map_throughput"]
+    assert "10,000" in lines["map_throughput"]
+    assert lines["map_throughput"].split()[-1] == "met"
+    assert lines["map_vs_packed"].split()[-1] == "missed"
+    assert lines["latency_p50"].split()[-1] == "inconclusive"
+    assert lines["one_mib_same_path"].split()[-1] == "–"
+    assert lines["latency"].split(maxsplit=1)[1] == "all on one core"
+    assert "profile quick, seed 3, 1 min 1 s" in lines["measured"]
+    assert "packed broker" in printed
+    assert lines["machine"]
+    assert printed.splitlines()[-1] == "growth_*: of each event."
+
+
+def test_a_column_without_a_figure_is_left_out(shown: Callable[[GoalTable], str]) -> None:
+    assert "bare limit" in shown(table()).splitlines()[0]
+    alone = {"map": {"optimized": READINGS["map"]["optimized"]}}
+    rows = tuple(make_row(goal, alone) for goal in cluster.GOALS)
+    few = table(rows=rows, layout="", notes=("of each event",))
+    head, *lines = shown(few).splitlines()
+    assert head.split() == ["goal", "asked", "optimized", "ratio", "met"]
+    assert not [line for line in lines if line.startswith("  latency")]
+    assert "bare limit</th>" not in few._repr_html_()
+    assert "<p>of each event</p>" in few._repr_html_()

@@ -1,6 +1,5 @@
-"""Reports from the command line: what is asked for, what is printed, and how it ends."""
+"""Reports from the command line: arguments, output and exit codes."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,34 +7,14 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.cli.config import SettingError
-from perfkit.cli.report import default_notebooks
 from perfkit.report import ExitCode, Failure, NotebookRun, ReportRun, Status, rerun_command
 
 Call = Callable[..., Result]
 
 
-def notebook(folder: Path, name: str, *sources: str) -> Path:
-    cells = [
-        {
-            "cell_type": "code", "execution_count": None, "id": f"c{number}", "outputs": [],
-            "metadata": {"tags": ["parameters"]} if number == 0 else {}, "source": source,
-        }
-        for number, source in enumerate(sources)
-    ]  # fmt: skip
-    content = {
-        "cells": cells, "nbformat": 4, "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
-    }  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}.ipynb"
-    path.write_text(json.dumps(content))
-    return path
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What run_report is asked for; it answers with a report whose only notebook failed."""
+    """The arguments of run_report; it returns a report whose only notebook failed."""
     heard: dict[str, Any] = {}
 
     def run_report(notebooks: Any, profile: str, parameters: Any, out: Any, **more: Any) -> Any:
@@ -50,22 +29,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr("perfkit.report.run_report", run_report)
     return heard
-
-
-def test_the_notebooks_of_the_folder_are_run_in_order(
-    perfkit: Call, asked: dict[str, Any], tmp_path: Path
-) -> None:
-    for name in ("02_b", "01_a", "scratch"):
-        notebook(tmp_path / "notebooks", name, "x = 1")
-    perfkit("report")
-    assert asked == {
-        "notebooks": [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")],
-        "profile": "quick",
-        "parameters": {},
-        "out": Path("reports"),
-        "cell_timeout_s": 600.0,
-        "gate": False,
-    }
 
 
 def test_the_index_is_the_last_line_and_the_exit_code_is_the_report_s(
@@ -84,7 +47,7 @@ def test_the_index_is_the_last_line_and_the_exit_code_is_the_report_s(
         ({}, "reports", {"cell_timeout_s": None}),
     ],
 )
-def test_the_command_that_a_report_stores_asks_for_the_same_again(
+def test_the_command_that_a_report_stores_repeats_it(
     perfkit: Call, asked: dict[str, Any], parameters: Any, out: str, options: Any
 ) -> None:
     program, *arguments = rerun_command(["a.ipynb", "b.ipynb"], "full", parameters, out, **options)
@@ -102,20 +65,22 @@ def test_the_command_that_a_report_stores_asks_for_the_same_again(
 
 
 @pytest.mark.parametrize("pair", ["tasks", "=5", " =5"])
-def test_what_is_no_parameter_is_told(perfkit: Call, asked: dict[str, Any], pair: str) -> None:
+def test_a_parameter_without_name_or_value_is_refused(
+    perfkit: Call, asked: dict[str, Any], pair: str
+) -> None:
     ended = perfkit("report", "x.ipynb", "-p", pair)
     assert (ended.exit_code, asked) == (2, {})
-    assert ended.stderr == f"perfkit: -p {pair!r} is no parameter; write it as NAME=VALUE\n"
+    assert ended.stderr == f"perfkit: -p: {pair!r} is not NAME=VALUE\n"
 
 
-def test_a_notebook_that_is_not_there_is_told(perfkit: Call) -> None:
+def test_a_missing_notebook_is_an_error(perfkit: Call) -> None:
     ended = perfkit("report", "none.ipynb")
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("perfkit: ")
     assert "none.ipynb" in ended.stderr
 
 
-def test_without_the_extra_it_is_said_what_to_install(
+def test_without_the_extra_the_error_says_what_to_install(
     perfkit: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_report(*_: object, **__: object) -> None:
@@ -128,23 +93,27 @@ def test_without_the_extra_it_is_said_what_to_install(
     assert "papermill" in ended.stderr
 
 
-def test_without_a_folder_of_notebooks_those_of_the_package_are_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_package(
+    perfkit: Call, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "site"
-    (installed / "_notebooks").mkdir(parents=True)
-    notebook(installed / "_notebooks", "01_a", "x = 1")
-    monkeypatch.setattr("perfkit.__file__", str(installed / "__init__.py"))
-    assert default_notebooks(tmp_path) == [installed / "_notebooks" / "01_a.ipynb"]
-    (installed / "_notebooks" / "01_a.ipynb").unlink()
-    with pytest.raises(SettingError, match=r"there is no notebook in \./notebooks"):
-        default_notebooks(tmp_path)
-
-
-def test_a_report_is_made(perfkit: Call, tmp_path: Path) -> None:
-    path = notebook(tmp_path, "01_tiny", "seed: int = 1", "seed * 21")
-    ended = perfkit("report", path, "-p", "seed=2", "--out", "here")
-    assert ended.exit_code == 0, ended.output
-    index = Path(ended.stdout.splitlines()[-1])
-    assert (tmp_path / index).is_file()
-    assert "42" in (tmp_path / index).with_name("01_tiny.html").read_text()
+    package = tmp_path / "package"
+    monkeypatch.setattr("perfkit.__file__", str(package / "__init__.py"))
+    assert "there is no notebook in ./notebooks" in perfkit("report").stderr
+    (package / "_notebooks").mkdir(parents=True)
+    (package / "_notebooks" / "01_a.ipynb").touch()
+    perfkit("report")
+    assert asked["notebooks"] == [package / "_notebooks" / "01_a.ipynb"]
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("02_b", "01_a", "scratch"):
+        (folder / f"{name}.ipynb").touch()
+    (folder / "03_c.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
+    perfkit("report")
+    assert asked == {
+        "notebooks": [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")],
+        "profile": "quick",
+        "parameters": {},
+        "out": Path("reports"),
+        "cell_timeout_s": 600.0,
+        "gate": False,
+    }

@@ -1,9 +1,10 @@
-"""A cluster in the foreground, and its roles one by one: started, told about, stopped, broken."""
+"""A cluster in the foreground, and its roles one by one: started, shown, stopped, broken."""
 
 import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,23 +12,35 @@ import pytest
 from typer.testing import Result
 
 from cluster.vocabulary.errors import ClusterError
-from perfkit.cli.up import StopSignals, port_taken
+from perfkit.cli.up import port_taken, stop_signals
 
 Call = Callable[..., Result]
 
 
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid)]
+@pytest.fixture
+def jobs(tmp_path: Path) -> None:
+    """Handlers in the working folder."""
+    (tmp_path / "jobs.py").write_text(
+        "from cluster.work.handlers import Handlers\n"
+        "HANDLERS = Handlers()\n"
+        "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
+    )
 
 
-def test_ctrl_c_stops_it_all_and_is_no_failure(start_up: Any) -> None:
-    up = start_up("--workers", "1")
-    assert len(up.pids()) == 2
+def test_settings_and_flags_reach_the_workers_and_ctrl_c_stops_them_all(
+    start_up: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "perfkit.toml").write_text("[cluster]\nworkers = 1\n[cluster.set]\ncredit = 3\n")
+    up = start_up("--gpu")
+    assert up.facts["spec"] == "baseline+credit-3"
+    _, worker = up.pids()
+    command = psutil.Process(worker).cmdline()
+    assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
     assert up.stop(signal.SIGINT) == (0, "stopping the cluster …\n")
-    assert alive(up.pids()) == []
+    assert not any(map(psutil.pid_exists, up.pids()))
 
 
-def test_a_port_that_is_taken_is_told_with_the_way_out(perfkit: Call, running: Any) -> None:
+def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(perfkit: Call, running: Any) -> None:
     for command in (["up", "--workers", "0"], ["coordinator"]):
         ended = perfkit("cluster", *command, "--bind", running.endpoint)
         assert ended.exit_code == 1
@@ -43,49 +56,40 @@ def test_other_errors_of_a_bind_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "complaint"),
+    ("arguments", "complaint"),
     [
-        (["--model", "magka"], "there is no model 'magka'; did you mean 'magika'?"),
-        (["--model", "xyz"], "there is no model 'xyz'; there are digits, magika, minilm"),
-        (["--bind", "tcp://0.0.0.0:5577"], "say --insecure if the network is yours alone"),
-        (["--bind", "5577"], "--bind: '5577' is no endpoint"),
-        (["--set", "limits.hartbeat_s=1"], "did you mean 'limits.heartbeat_s'?"),
-        (["--spec", "basline"], "did you mean 'baseline'?"),
-        (["--workers", "-1"], "--workers: expected int >= 0 (-1 was given)"),
-        (["--capacity", "0"], "--capacity: expected int >= 1 (0 was given)"),
-        (["--config", "none.toml"], "cannot read none.toml: No such file or directory"),
+        ("up --model magka", "there is no model 'magka'; did you mean 'magika'?"),
+        ("up --model xyz", "there is no model 'xyz'; there are digits, magika, minilm"),
+        ("up --bind tcp://0.0.0.0:5577", "say --insecure if the network is yours alone"),
+        ("up --bind 5577", "--bind: '5577' is not an endpoint"),
+        ("up --set limits.hartbeat_s=1", "did you mean 'limits.heartbeat_s'?"),
+        ("up --spec basline", "did you mean 'baseline'?"),
+        ("up --workers -1", "--workers: expected int >= 0 (-1 was given)"),
+        ("up --capacity 0", "--capacity: expected int >= 1 (0 was given)"),
+        ("up --config none.toml", "cannot read none.toml: No such file or directory"),
+        ("worker --model magka", "did you mean 'magika'?"),
+        ("worker --endpoint tcp://h:*", "--endpoint: 'tcp://h:*' is not an endpoint"),
+        ("coordinator --bind tcp://0.0.0.0:1", "say --insecure"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_starts(
-    perfkit: Call, flags: list[str], complaint: str
+def test_wrong_arguments_are_refused_before_anything_starts(
+    perfkit: Call, arguments: str, complaint: str
 ) -> None:
-    ended = perfkit("cluster", "up", *flags)
+    ended = perfkit("cluster", *arguments.split())
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith("perfkit: ")
     assert complaint in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_worker_that_does_not_come_up_ends_it_with_its_words(perfkit: Call) -> None:
+def test_a_worker_that_fails_to_start_ends_it_with_its_error(perfkit: Call) -> None:
     ended = perfkit("cluster", "up", "--bind", "tcp://127.0.0.1:*", "--handlers", "nowhere:H")
     assert ended.exit_code == 1
     assert "No module named 'nowhere'" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_settings_come_from_the_file_in_the_folder(start_up: Any, tmp_path: Any) -> None:
-    (tmp_path / "perfkit.toml").write_text("[cluster]\nworkers = 1\n[cluster.set]\ncredit = 3\n")
-    (tmp_path / "jobs.py").write_text(
-        "from cluster.work.handlers import Handlers\n"
-        "HANDLERS = Handlers()\n"
-        "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
-    )
-    up = start_up("--handlers", "jobs:HANDLERS")
-    assert len(up.facts["workers"]) == 1
-    assert up.facts["spec"] == "baseline+credit-3"
-
-
-def test_a_dead_worker_is_told_and_a_dead_coordinator_ends_it(start_up: Any) -> None:
+def test_a_dead_worker_is_reported_and_a_dead_coordinator_ends_it(start_up: Any) -> None:
     up = start_up("--workers", "2")
     coordinator, worker, other = up.pids()
     os.kill(worker, signal.SIGKILL)
@@ -96,7 +100,7 @@ def test_a_dead_worker_is_told_and_a_dead_coordinator_ends_it(start_up: Any) -> 
     assert up.process.returncode == 1
     assert f"perfkit: the coordinator has died (pid {coordinator})" in said
     assert "Traceback" not in said
-    assert alive([other]) == []
+    assert not psutil.pid_exists(other)
 
 
 def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) -> None:
@@ -110,13 +114,7 @@ def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) ->
     assert up.interrupt() == 0
 
 
-def test_up_takes_gpu_and_hands_its_workers_the_probe(start_up: Any) -> None:
-    up = start_up("--workers", "1", "--gpu")
-    command = psutil.Process(up.pids()[1]).cmdline()
-    assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
-
-
-def test_elsewhere_there_are_lines(start: Any) -> None:
+def test_without_a_terminal_it_prints_lines(start: Any) -> None:
     up = start(
         "cluster", "up", "--workers", "1", "--model", "magika", "--bind", "tcp://127.0.0.1:*"
     )
@@ -129,18 +127,22 @@ def test_elsewhere_there_are_lines(start: Any) -> None:
     assert up.wait(30) == 0
 
 
-def test_the_roles_run_alone_and_find_each_other(start: Any, perfkit: Call) -> None:
+@pytest.mark.usefixtures("jobs")
+def test_the_roles_run_alone_and_find_each_other_and_handlers_in_the_folder(
+    start: Any, perfkit: Call
+) -> None:
     coordinator = start("cluster", "coordinator", "--bind", "tcp://127.0.0.1:*")
     endpoint = json.loads(coordinator.stdout.readline())["endpoint"]
-    refused = perfkit("cluster", "submit", "--kind", "echo", "--endpoint", endpoint)
+    reverse = ("cluster", "submit", "--kind", "reverse", "--payload", "abc", "--endpoint", endpoint)
+    refused = perfkit(*reverse)
     assert refused.exit_code == 1
     assert "the cluster has no workers; start one with `perfkit cluster worker`" in refused.stderr
-    worker = start(
-        "cluster", "worker", "--endpoint", endpoint, "--name", "w", "--capacity", 2, "--gpu"
-    )
+    flags = ("--name", "w", "--capacity", 2, "--gpu", "--handlers", "jobs:HANDLERS")
+    worker = start("cluster", "worker", "--endpoint", endpoint, *flags)
     assert json.loads(worker.stdout.readline()) == {"pid": worker.pid, "worker": "w"}
     asked = perfkit("cluster", "status", "--endpoint", endpoint, "--json")
     assert [w["capacity"] for w in json.loads(asked.stdout)["workers"]] == [2]
+    assert perfkit(*reverse).stdout.split()[-1] == "cba"
     for role in (worker, coordinator):
         role.send_signal(signal.SIGINT)
         _, said = role.communicate(timeout=30)
@@ -148,40 +150,7 @@ def test_the_roles_run_alone_and_find_each_other(start: Any, perfkit: Call) -> N
         assert "Ctrl-C stops it" in said
 
 
-def test_a_worker_finds_handlers_in_the_working_folder(
-    start: Any, perfkit: Call, start_up: Any, tmp_path: Any
-) -> None:
-    (tmp_path / "jobs.py").write_text(
-        "from cluster.work.handlers import Handlers\n"
-        "HANDLERS = Handlers()\n"
-        "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
-    )
-    up = start_up("--workers", "0")
-    worker = start("cluster", "worker", "--endpoint", up.endpoint, "--handlers", "jobs:HANDLERS")
-    assert worker.stdout.readline()
-    done = perfkit(
-        "cluster", "submit", "--endpoint", up.endpoint, "--kind", "reverse", "--payload", "abc"
-    )
-    assert done.stdout.split()[-1] == "cba"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["worker", "--model", "magka"], "did you mean 'magika'?"),
-        (["worker", "--endpoint", "tcp://h:*"], "--endpoint: 'tcp://h:*' is no endpoint"),
-        (["coordinator", "--bind", "tcp://0.0.0.0:1"], "say --insecure"),
-    ],
-)
-def test_a_role_refuses_wrong_arguments(
-    perfkit: Call, arguments: list[str], complaint: str
-) -> None:
-    ended = perfkit("cluster", *arguments)
-    assert ended.exit_code == 2
-    assert complaint in ended.stderr
-
-
-def test_a_worker_without_its_handlers_says_so(perfkit: Call) -> None:
+def test_a_worker_without_its_handlers_is_an_error(perfkit: Call) -> None:
     ended = perfkit("cluster", "worker", "--handlers", "nowhere:H")
     assert ended.exit_code == 1
     assert "perfkit: part 'nowhere:H': No module named 'nowhere'" in ended.stderr
@@ -189,7 +158,7 @@ def test_a_worker_without_its_handlers_says_so(perfkit: Call) -> None:
 
 def test_the_second_ctrl_c_does_not_interrupt_the_stopping() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with StopSignals():
+    with stop_signals():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
