@@ -109,7 +109,7 @@ class Indexed:
         self._indexes: dict[object, Buckets] = {}
 
     def join(self, worker: WorkerState) -> None:
-        """Add a worker and forget who offers what."""
+        """Add a worker and drop the cached offers."""
         self._workers[worker.id] = worker
         self._scorer.join(worker)
         if self.sizer is not None:
@@ -117,7 +117,7 @@ class Indexed:
         self._forget()
 
     def leave(self, worker: WorkerState) -> None:
-        """Remove a worker and forget who offers what."""
+        """Remove a worker and drop the cached offers."""
         self._workers.pop(worker.id, None)
         self._scorer.leave(worker)
         if self.sizer is not None:

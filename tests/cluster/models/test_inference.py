@@ -80,10 +80,6 @@ def test_a_batch_of_mixed_payloads_is_answered_in_order_for_any_rows_of_a_run(
         one, *several = map(decode, model.infer_batch(payloads))
         assert one["label"] == labels[0]
         assert [len(it) for it in several] == [2, 0, 1, 16]
-        assert (
-            sum(it["label"] == label for it, label in zip(several[3], labels[4:20], strict=True))
-            >= 15
-        )
         alone = [decode(it) for it in model.infer_batch([pack_tensor(row) for row in rows[4:20]])]
         assert [it["label"] for it in several[3]] == [it["label"] for it in alone]
         assert model.handle_batch([]) == []

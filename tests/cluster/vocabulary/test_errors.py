@@ -1,4 +1,4 @@
-"""What a user catches: one root, and Python's own class where there is one."""
+"""The errors a user catches have one root, and Python's own class where there is one."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from cluster.vocabulary import errors
 @pytest.mark.parametrize(
     "name", ["ProtocolError", "Unreachable", "Busy", "TaskError", "TaskFailed"]
 )
-def test_everything_the_cluster_reports_is_a_cluster_error(name: str) -> None:
+def test_every_error_of_the_cluster_is_a_cluster_error(name: str) -> None:
     with pytest.raises(errors.ClusterError, match="why"):
         raise getattr(errors, name)("why")
 
@@ -23,7 +23,7 @@ def test_every_end_without_a_result_is_a_task_error(end: type[errors.TaskError])
     assert issubclass(end, errors.TaskError)
 
 
-def test_an_error_ends_in_what_was_probably_meant_if_anything_is_close() -> None:
+def test_did_you_mean_names_the_closest_word_if_any_is_close() -> None:
     assert errors.did_you_mean("optimised", ["baseline", "optimized"]) == (
         "; did you mean 'optimized'?"
     )

@@ -18,11 +18,11 @@ def test_every_state_has_a_row_and_every_cause_a_place() -> None:
     assert {cause for moves in TRANSITIONS.values() for cause in moves} == set(Cause)
 
 
-def test_what_is_terminal_is_what_nothing_leads_out_of() -> None:
+def test_terminal_states_are_those_without_a_move() -> None:
     assert {State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED} == TERMINAL
 
 
-def test_every_state_can_be_reached_and_every_one_comes_to_an_end() -> None:
+def test_every_state_can_be_reached_and_leads_to_an_end() -> None:
     reached, ends = {State.QUEUED}, set(TERMINAL)
     for _ in State:
         reached |= {target for state in reached for target in TRANSITIONS[state].values()}

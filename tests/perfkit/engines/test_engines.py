@@ -131,7 +131,7 @@ def test_as_many_processes_work_as_were_asked_for(engine: Engine, children: Chil
     assert len(busy) == WORKERS
 
 
-def test_nobody_listens_beyond_loopback(engine: Engine, children: Children) -> None:
+def test_no_process_listens_beyond_loopback(engine: Engine, children: Children) -> None:
     listening = [
         connection.laddr.ip.removeprefix("::ffff:")
         for process in [psutil.Process(), *children()]

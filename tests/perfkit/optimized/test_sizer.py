@@ -35,7 +35,7 @@ def measured(service_s: float, reports: int = 200, tasks: int = MAX_LEASE) -> Si
 
 
 def holding(sizer: Sizer, worker: WorkerState, needs: Needs, count: int) -> WorkerState:
-    """A worker with so many more tasks in hand, as one lease."""
+    """The worker with ``count`` more tasks in hand, as one lease."""
     if count:
         id = len(worker.leases) + 1
         leased = run(id, count, kind=needs[0])
