@@ -104,7 +104,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Start the command in a terminal of its own; closed at the end."""
+    """Start the command in a terminal, closed at the end of the test."""
     with ExitStack() as stack:
 
         def open_terminal(*arguments: object) -> Terminal:
@@ -117,7 +117,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 
 @pytest.fixture
 def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start clusters of one's own, stopped at the end."""
+    """Start clusters for one test, stopped at its end."""
     with ExitStack() as stack:
 
         def start(*flags: object) -> Up:
@@ -130,7 +130,7 @@ def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command in the background; killed at the end."""
+    """Start the command in the background, killed at the end of the test."""
     with ExitStack() as stack:
 
         def start(*arguments: object) -> subprocess.Popen[str]:
