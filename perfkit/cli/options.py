@@ -16,10 +16,10 @@ _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
 
 
 def setting(text: str, *names: str, default: object = None, **more: Any) -> Any:
-    """An option that the file and the environment may give too; its default is only told."""
-    told = "" if default is None else f"  [dim]\\[default: {default}][/dim]"
+    """An option that the file and the environment can give too; the help shows its default."""
+    shown = "" if default is None else f"  [dim]\\[default: {default}][/dim]"
     panel = "Settings (perfkit.toml, PERFKIT_… and these flags; the later wins)"
-    return typer.Option(*names, help=text + told, rich_help_panel=panel, **more)
+    return typer.Option(*names, help=text + shown, rich_help_panel=panel, **more)
 
 
 Config: TypeAlias = Annotated[

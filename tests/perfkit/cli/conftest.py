@@ -1,15 +1,12 @@
 """Fixtures that start a cluster and call the command as a user would."""
 
-import fcntl
 import json
 import os
 import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,24 +19,19 @@ from perfkit.cli import app
 
 ROOT = Path(__file__).parents[3]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-COMMAND = [sys.executable, "-m", "perfkit"]
 
 
 def plain_environment() -> dict[str, str]:
     """This environment without perfkit's settings, and wide enough not to wrap lines."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PERFKIT_")}
-    return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm"}
+    return {**inherited, **ours}
 
 
-def spawn(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        cwd=folder,
-        env=plain_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def spawn(folder: Path, *arguments: object, **streams: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "perfkit", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.Popen(command, cwd=folder, env=plain_environment(), text=True, **pipes)
 
 
 class Up:
@@ -70,16 +62,8 @@ class Terminal:
 
     def __init__(self, folder: Path, *arguments: object) -> None:
         self._main, inside = pty.openpty()
-        # Without a size there would be 0 columns, and no room for a table.
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            cwd=folder,
-            env={**plain_environment(), "TERM": "xterm", "COLUMNS": "100"},
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-        )
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), inside)
+        self.process = spawn(folder, *arguments, **streams)
         os.close(inside)
         self._unread = ""
 
@@ -100,9 +84,6 @@ class Terminal:
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.ended()
-
-    def ended(self) -> int:
         self.rest()
         return self.process.wait(30)
 
@@ -123,7 +104,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Start the command in a terminal of its own; closed at the end."""
+    """Start the command in a terminal, closed at the end of the test."""
     with ExitStack() as stack:
 
         def open_terminal(*arguments: object) -> Terminal:
@@ -136,7 +117,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
 
 @pytest.fixture
 def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start clusters of one's own, stopped at the end."""
+    """Start clusters for one test, stopped at its end."""
     with ExitStack() as stack:
 
         def start(*flags: object) -> Up:
@@ -149,7 +130,7 @@ def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command in the background; killed at the end."""
+    """Start the command in the background, killed at the end of the test."""
     with ExitStack() as stack:
 
         def start(*arguments: object) -> subprocess.Popen[str]:

@@ -54,14 +54,9 @@ def test_the_command_that_a_report_stores_repeats_it(
     perfkit(*arguments)
     assert program == "perfkit"
     assert asked == {
-        "notebooks": [Path("a.ipynb"), Path("b.ipynb")],
-        "profile": "full",
-        "parameters": parameters,
-        "out": Path(out),
-        "cell_timeout_s": 600.0,
-        "gate": False,
-        **options,
-    }
+        "notebooks": [Path("a.ipynb"), Path("b.ipynb")], "profile": "full", "out": Path(out),
+        "parameters": parameters, "cell_timeout_s": 600.0, "gate": False, **options,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("pair", ["tasks", "=5", " =5"])
@@ -111,9 +106,6 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
     perfkit("report")
     assert asked == {
         "notebooks": [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")],
-        "profile": "quick",
-        "parameters": {},
-        "out": Path("reports"),
-        "cell_timeout_s": 600.0,
+        "profile": "quick", "parameters": {}, "out": Path("reports"), "cell_timeout_s": 600.0,
         "gate": False,
-    }
+    }  # fmt: skip

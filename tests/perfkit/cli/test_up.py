@@ -115,9 +115,8 @@ def test_a_terminal_shows_how_to_submit_and_how_the_cluster_is(terminal: Any) ->
 
 
 def test_without_a_terminal_it_prints_lines(start: Any) -> None:
-    up = start(
-        "cluster", "up", "--workers", "1", "--model", "magika", "--bind", "tcp://127.0.0.1:*"
-    )
+    flags = ("--workers", 1, "--model", "magika", "--bind", "tcp://127.0.0.1:*")
+    up = start("cluster", "up", *flags)
     lines = [up.stdout.readline() for _ in range(6)]
     assert lines[0].startswith("Cluster up at tcp://127.0.0.1:")
     assert [line.split()[0] for line in lines[1:3]] == ["coordinator", "worker-0"]
