@@ -1,5 +1,4 @@
-"""Evidence: experiments, load, limits, and the statistics and files that carry their figures.
+"""Measurements of the cluster: experiments, goals, counts per task and leak checks.
 
-Nothing is imported here, so that a command line which only loads a saved result does not pay for
-the experiments, and none of these modules needs numpy or pandas to be imported.
+Nothing is imported here, so that a command that only loads a saved result starts quickly.
 """
