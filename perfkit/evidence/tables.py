@@ -118,8 +118,3 @@ def facts_html(facts: Mapping[str, object]) -> str:
         for name, value in facts.items()
     )
     return f"<table>{rows}</table>"
-
-
-def mib_text(size_bytes: int | None, sign: str = "-") -> str:
-    """A size in MiB for a table, "unknown" for None; with `sign="+"` growth carries its sign."""
-    return "unknown" if size_bytes is None else f"{size_bytes / 2**20:{sign}.2f} MiB"
