@@ -18,7 +18,11 @@ def test_the_life_cycle_picture_is_the_one_that_the_table_gives() -> None:
     assert pictures == [diagram()]
 
 
-@pytest.mark.parametrize(("number", "prints"), [(0, "PerformanceStats("), (1, "Status("), (3, "")], ids=["embedded", "local", "fast"])
+@pytest.mark.parametrize(
+    ("number", "prints"),
+    [(0, "PerformanceStats("), (1, "Status("), (3, "")],
+    ids=["embedded", "local", "fast"],
+)
 def test_a_python_example_with_a_cluster_runs_as_printed(number: int, prints: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", PYTHON[number]], capture_output=True, text=True, timeout=60

@@ -175,17 +175,6 @@ def test_the_load_is_weighted_as_documented(
     assert LeastLoaded().score(worker, ECHO) == pytest.approx(score)
 
 
-def test_an_unknown_figure_counts_half() -> None:
-    assert LeastLoaded().score(offer(), ECHO) == pytest.approx(0.1 + 0.05)
-
-
-def test_tasks_in_hand_weigh_more_than_a_busy_card() -> None:
-    idle, busy = offer("held", gpus=[Gpu("vega", GIB)]), offer("busy", gpus=[Gpu("vega", GIB)])
-    idle.held, idle.load = 1, Load(gpu_busy_pct=0.0, vram_free_bytes=GIB)
-    busy.load = Load(gpu_busy_pct=100.0, vram_free_bytes=0)
-    assert chosen(staffed(LeastLoaded(), idle, busy)) == "busy"
-
-
 def test_equals_are_taken_in_the_order_in_which_they_joined() -> None:
     assert chosen(staffed(LeastLoaded(), offer("b"), offer("a"))) == "b"
 

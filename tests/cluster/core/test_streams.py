@@ -180,19 +180,6 @@ def test_a_result_whose_worker_is_lost_midway_is_made_and_fetched_again(bench: B
     )
 
 
-def test_a_task_whose_result_is_lost_three_times_is_buried() -> None:
-    bench = Bench(deaths=3)
-    for number, name in enumerate(["u", "v", "w"], 1):
-        bench.join(name)
-        if number == 1:
-            bench.submit(b"a")
-        bench.tell(kept(bench, lease=number, worker=name))
-        last = bench.tell(on.WorkerLost(name, "gone"))
-    (end,) = last
-    assert isinstance(end, do.Deliver)
-    assert end.failures[0].state is State.DEAD_LETTERED
-
-
 def test_a_cancelled_or_overdue_stream_ends_and_its_worker_discards_it() -> None:
     bench = Bench()
     bench.join(credit=2)
@@ -287,25 +274,6 @@ def test_a_client_that_requests_and_never_reads_makes_the_coordinator_grow_by_it
         grown = highest_rss_bytes(local.coordinator.pid) - highest
         # The plain codec has a byte in its message, its payload and the message it goes on in.
         assert grown < 3 * wanted + 8 * MIB < 8 * 16 * MIB
-
-
-@pytest.mark.parametrize("goodbye", [True, False])
-def test_a_client_that_is_gone_leaves_no_result_with_a_worker(
-    serve, limited, stranger, until, goodbye
-):
-    running = serve(spec=limited(stream_bytes=100, client_liveness_s=1.0))
-    (member,) = running.crew
-    session = member.worker._session
-    peer = stranger(running.coordinator.endpoint)
-    peer.say(on.TasksSubmitted("gone", 0, "pattern", [b"101"] * 3))
-    peer.hear(do.Offer)
-    assert session.storing
-    if goodbye:
-        peer.say(on.ClientLeft("gone"))
-    until(lambda: not session.leases and running.client.status().assigned == 0)
-    assert not session.storing
-    counters = running.client.status().counters
-    assert (counters["cancelled"], counters.get("clients_lost", 0)) == (3, not goodbye)
 
 
 def test_a_worker_that_is_stopped_waits_for_a_result_while_it_is_fetched_and_no_longer(

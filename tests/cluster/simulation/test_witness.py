@@ -108,23 +108,22 @@ def busy() -> Witness:
     return one
 
 
-def test_work_that_waits_while_a_worker_has_credit_is_an_error(busy: Witness) -> None:
+@pytest.mark.parametrize(
+    ("event", "actions"),
+    [
+        (on.TasksFinished("w", 1, 1, 0, [b"x"]), [do.Deliver("c", 0, 0, [b"x"])]),
+        (on.TasksReleased("w", 1, 1, 0), []),
+        (on.WorkerJoined("w", 2, 1, 1, ["echo"]), [do.Welcome("w", 2, 2, 0.2)]),
+    ],
+)
+def test_work_that_waits_while_a_worker_has_credit_is_an_error(
+    busy: Witness, event: on.Event, actions: list[do.Action]
+) -> None:
     busy.observe(JOINED, [WELCOME], 0.1)
     busy.observe(on.TasksFinished("w", 1, 1, 0, []), [], 0.1)
+    busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # the lease ends there
     with pytest.raises(AssertionError, match=IDLE):
-        busy.observe(on.TasksFinished("w", 1, 1, 0, [b"x"]), [do.Deliver("c", 0, 0, [b"x"])], 0.1)
-
-
-def test_work_that_waits_after_a_worker_gave_work_back_is_an_error(busy: Witness) -> None:
-    busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # from there on it holds nothing
-    with pytest.raises(AssertionError, match=IDLE):
-        busy.observe(on.TasksReleased("w", 1, 1, 0), [], 0.1)
-
-
-def test_work_that_waits_after_a_worker_joined_is_an_error(busy: Witness) -> None:
-    again = on.WorkerJoined("w", 2, 1, 1, ["echo"])
-    with pytest.raises(AssertionError, match=IDLE):
-        busy.observe(again, [do.Welcome("w", 2, 2, 0.2)], 0.1)
+        busy.observe(event, actions, 0.1)
 
 
 @pytest.mark.parametrize(
