@@ -41,7 +41,7 @@ HOUSE: dict[str, str] = {
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
-    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts "
+    "perfkit.bench.experiments": "perfkit.bench.counts "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines perfkit.optimized "
     "perfkit.evidence cluster.local cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "

@@ -1,1 +1,1 @@
-"""What the graphics cards do: where they are, how busy, and which kernels they ran."""
+"""The AMD cards of a machine: found, sampled, watched; and profiles of their kernels."""

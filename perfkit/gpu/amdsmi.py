@@ -1,6 +1,6 @@
 """The `amdsmi` module that comes with ROCm, where it can be imported.
 
-Its functions raise for what a card lacks, or answer "N/A" or all ones, so each is asked on its own.
+Its functions raise for a missing sensor, or answer "N/A" or all ones, so each is asked on its own.
 Answers are parsed apart from asking.
 """
 
@@ -77,7 +77,7 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
 
 
 def parse(answers: Mapping[str, Any]) -> Found:
-    """What a card answered, by the names of `_QUESTIONS`."""
+    """The fields in a card's answers, by the names of `_QUESTIONS`."""
     found = Found()
     for name, question, key, unit in _FIELDS:
         told = answers.get(question)
@@ -100,5 +100,5 @@ def _temperature(module: Any, card: Any, sensor: str) -> Any:
 def _answer(question: Callable[..., Any], *about: Any) -> Any:
     try:
         return question(*about)
-    except Exception:  # each release raises its own for what a card can't tell
+    except Exception:  # each release raises its own for a missing sensor
         return None

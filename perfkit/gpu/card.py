@@ -80,7 +80,7 @@ class Card:
         return replace(identity, state=state, is_apu=is_apu, **_values(found))
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
-        """What the sources know of some fields, in any state of the card."""
+        """The sources' values of some fields, in any state of the card."""
         found = Found()
         parse_sysfs(record, wanted, found)
         parse_metrics(record, [name for name in wanted if name not in found.values], found)
@@ -96,7 +96,7 @@ class Card:
             try:
                 return file.read().startswith((b"suspend", b"D3"))
             except OSError:
-                self._states.remove(file)  # until the files are opened anew
+                self._states.remove(file)  # until the files are opened again
         return False
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Card:
         self._states = [self.files.held(name) for name in _STATE_FILES]
 
     def _is_there(self) -> bool:
-        """Whether the folder is; the files of a card that came back are opened anew."""
+        """Whether the folder is; a card that came back gets its files opened again."""
         try:
             inode = os.stat(self.info.device).st_ino
         except OSError:
@@ -195,7 +195,7 @@ class FastReader:
     """A few fields of a card, again and again: one read of an open file for each.
 
     The file of a field is found once. If one fails, all sources are asked; if nothing of the card
-    can be read any more, its files are closed and found anew. Raises ValueError for an unknown
+    can be read any more, its files are closed and found again. Raises ValueError for an unknown
     field.
     """
 
@@ -278,7 +278,7 @@ class Cards:
         return len(self._cards)
 
     def refresh(self) -> None:
-        """Look for cards anew; one that moved is found at its new place."""
+        """Look for cards again; one that moved is found at its new place."""
         found = discover(self.root)
         self.skipped = found.skipped
         for info in found.cards:

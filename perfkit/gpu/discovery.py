@@ -64,7 +64,7 @@ class CardInfo:
 
 @dataclass(frozen=True)
 class Discovery:
-    """The AMD cards below a root, in the order of their numbers, and why other entries are none."""
+    """The AMD cards below a root, by number, and why the other entries were skipped."""
 
     cards: tuple[CardInfo, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
 
 
 def no_card_text(root: Path, skipped: Mapping[str, str]) -> str:
-    """That there is none, where it was looked for, and what was there instead."""
+    """A sentence for a root without cards, with the other entries it has."""
     others = [f"{name} is {why}" for name, why in skipped.items() if name.startswith("card")]
     entries = [text for text in sorted(others) if not text.endswith("not a card")]
     seen = f" ({'; '.join(entries[:4])})" if entries else ""

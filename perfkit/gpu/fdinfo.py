@@ -1,6 +1,6 @@
-"""What each process uses of the cards, from the kernel's fdinfo; read on request only.
+"""The use of the cards by each process, from the kernel's fdinfo; read on request only.
 
-That takes a look at every open file of every process, and only root sees those of other users. The
+Reading it means opening every descriptor of every process; only root sees those of other users. The
 keys are those of the kernel's "DRM client usage stats". A client that several descriptors share
 counts once.
 """

@@ -239,7 +239,7 @@ def _available(value: Any, kind: Any) -> int | tuple[int | None, ...] | None:
 
 
 def interpret(table: MetricsTable, wanted: Collection[str], found: Found) -> None:
-    """Add what the table says of the fields wanted, in the schema's units."""
+    """Add the fields wanted that the table has, in the schema's units."""
     fields = _CARD if table.revision[0] == 1 else _APU if table.revision[0] == 2 else _APU_3
     if table.revision in ((1, 4), (1, 5)):
         fields = {**fields, **_ENERGY}

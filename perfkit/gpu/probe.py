@@ -1,4 +1,4 @@
-"""What a worker says of its cards with each heartbeat, and whether they are fit for work.
+"""The load of a worker's cards with each heartbeat, and whether they are fit for work.
 
 The cluster knows nothing of sysfs: a worker is handed this as its `probe`. A card that is too hot,
 hangs or is gone stays unfit until it has been well for a while: it must not get work each time it

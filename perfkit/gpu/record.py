@@ -1,7 +1,7 @@
 """A device's files in sysfs, read once into a record that every source parses.
 
 Opening a file costs several times what reading it does, so a descriptor stays open and is read at
-offset 0 again and again: the kernel makes the text anew each time.
+offset 0 again and again: the kernel writes the text afresh each time.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class DeviceFiles:
 
 
 class DeviceRecord:
-    """What a device's files say at one moment, by their names below its folder.
+    """A device's files at one moment, by their names below its folder.
 
     A file is read once, when a parser first asks for it: asking a sensor costs the card time.
     """

@@ -76,7 +76,7 @@ def energy_j(power_w: Series, from_s: float, to_s: float) -> float | None:
 
 
 class Track:
-    """What is kept of one card: a ring of samples for each group, and its energy so far."""
+    """One watched card: a ring of samples for each group, and its energy so far."""
 
     def __init__(self, card: Card, groups: Sequence[str], rows_max: int) -> None:
         self.follow(card, groups)
@@ -103,7 +103,7 @@ class Track:
                 self.energy_j = (self.energy_j or 0.0) + joules
 
     def latest(self) -> GpuSample:
-        """A full sample now, with what only watching tells: energy, the mean, PCIe traffic."""
+        """A full sample now, with the energy, the mean utilisation and the PCIe traffic."""
         sample = self.card.sample()
         recent = list(self.rows.get("activity", ()))[-MEAN_N:]
         known = [busy for row in recent if (busy := row.values[_BUSY]) is not None]

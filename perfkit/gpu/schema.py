@@ -1,4 +1,4 @@
-"""What a card can be asked, in one schema, and which values are refused.
+"""One schema for the values of every card, and the values that are refused.
 
 Cards, kernels and tools disagree about names, units and what to say when they don't know. All of it
 ends as a `GpuSample`: units are in the names, an unknown value is None and never 0, and each value
@@ -16,7 +16,7 @@ Number: TypeAlias = int | float
 
 
 class CardState(StrEnum):
-    """What a card is doing; only an active one has values."""
+    """The state of a card; only an active one has values."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -25,7 +25,7 @@ class CardState(StrEnum):
 
 
 class PowerKind(StrEnum):
-    """What a power is of: the driver's average, the moment, or the whole socket."""
+    """The kind of a power: the driver's average, the moment's, or the whole socket's."""
 
     AVERAGE = "average"
     INSTANT = "instant"

@@ -99,7 +99,7 @@ class ToolError(Exception):
 
 
 def run(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
-    """What a command prints; raises ToolError when it is missing, fails or takes too long."""
+    """The output of a command; raises ToolError if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:

@@ -191,6 +191,6 @@ def _parse_field(
 
 
 def os_error_text(source: str, error: OSError) -> str:
-    """What the kernel said, under the name that its documentation uses."""
+    """The kernel's error, with the symbol that its documentation uses."""
     symbol = errno.errorcode.get(error.errno or 0, "error")
     return f"{source}: {symbol}, {error.strerror or 'no reason given'}"

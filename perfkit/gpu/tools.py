@@ -22,8 +22,8 @@ RETRY_S = 60.0
 class Tool:
     """A tool that is asked at most once every `cache_s`.
 
-    `ask` gives what is known of each card by PCI address, or by `card0` where it tells none, and
-    raises ToolError; `clock` counts seconds.
+    `ask` gives the known fields of each card by PCI address, or by `card0` without one, and raises
+    ToolError; `clock` counts seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Tool:
         self.error: str | None = None
 
     def cards(self) -> Mapping[str, Found]:
-        """What is known of each card, at most `cache_s` old; none while the tool fails."""
+        """The known fields of each card, at most `cache_s` old; no card while the tool fails."""
         now = self._clock()
         if self._until_s is None or now >= self._until_s:
             try:

@@ -1,4 +1,4 @@
-"""The table of goals for watching cards: what a sample and a sampler cost.
+"""The table of goals for watching cards: the cost of a sample and of a sampler.
 
 No card is needed: reading one is reading files, so a made-up tree on this machine's own file system
 stands in. On a real card the driver's own time in the kernel comes on top; no reader can save it.

@@ -1,4 +1,4 @@
-"""What the notebook of cards shows and says of a run: whose card it is always comes first.
+"""The parts of the notebook of cards: each says first whose card it shows.
 
 A recorded card's figures do not change and a made-up card's were never measured, so neither makes a
 headline, and each picture and table says whose card it shows.

@@ -1,4 +1,4 @@
-"""What a card is sampled as: made-up cards with every trap, and recorded ones where they are."""
+"""Samples of made-up cards with every trap, whole and fast."""
 
 import errno
 import os
@@ -420,7 +420,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     cards.close()
     assert len(descriptors()) == len(before)
     cards.sample()
-    del cards  # who drops its cards need not close them
+    del cards  # dropped cards need not be closed
     assert len(descriptors()) == len(before)
 
 

@@ -55,7 +55,7 @@ _FDINFO = (
 
 
 def fuzz(inputs: int, seed: int = 0) -> Iterator[str]:
-    """Feed inputs to every source in turns; yields what is wrong, in words."""
+    """Feed inputs to every source in turns; yields each mistake, in words."""
     rng = random.Random(seed)
     with TemporaryDirectory(prefix="gpu-fuzz-") as folder:
         read_file = _tree(Path(folder))
@@ -204,7 +204,7 @@ def test_bad_inputs_give_no_exception_and_no_made_up_value(inputs: int, seed: in
     assert list(fuzz(inputs, seed)) == []
 
 
-# And it finds what it is for
+# The fuzz finds bad sources
 
 
 @pytest.mark.parametrize(

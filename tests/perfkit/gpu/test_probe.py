@@ -1,4 +1,4 @@
-"""What a worker hears of its cards: their load, and when they are not fit for work."""
+"""A worker's probe: the load of its cards, and when they are not fit for work."""
 
 import errno
 import threading

@@ -1,4 +1,4 @@
-"""Cards watched: groups at their rates, rings that are full, energy, and what is shown of it."""
+"""Cards watched: groups at their rates, rings that are full, energy, and tables of it."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The vendor's tools: what each release says, and what happens when one does not answer."""
+"""The vendor's tools: the answers of each release, and tools that do not answer."""
 
 import json
 import sys
@@ -159,7 +159,7 @@ def test_only_plain_figures_are_figures(told: Any, value: float | None) -> None:
 
 
 class Module:
-    """A module that answers as amdsmi does, with what a card lacks raised."""
+    """A module that answers as amdsmi does, and raises for missing sensors."""
 
     AmdSmiTemperatureType = SimpleNamespace(EDGE=0, JUNCTION=1, VRAM=2)
     AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)

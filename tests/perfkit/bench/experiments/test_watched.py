@@ -1,4 +1,4 @@
-"""Cards watched beside real tasks: whose card it is, and what is kept."""
+"""Cards watched beside real tasks: whose card it is, and the saved series."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes: a profile whose figures can be used, or the one error, and nothing else."""
+"""Any bytes give a profile with possible figures, or RocprofError, and nothing else."""
 
 import json
 import random

@@ -335,7 +335,7 @@ def test_a_profile_of_nothing_says_so() -> None:
     assert profile(HEADER).notes == ("there is no kernel and no transfer in it",)
 
 
-# What is refused
+# Refused files
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the notebook of cards says: a stand-in never passes for a card of this machine."""
+"""The notebook of cards: a stand-in never passes for a card of this machine."""
 
 from collections.abc import Mapping
 from dataclasses import replace
