@@ -12,8 +12,6 @@ import pytest
 from cluster import Client
 from cluster.process import main
 from cluster.spec import BASELINE, encode_spec
-from cluster.vocabulary.task import Gpu
-from perfkit.gpu.made_up import plant
 
 TIMEOUT_S = 20
 
@@ -110,45 +108,20 @@ def test_roles_end_when_whoever_started_them_closes_their_input(start):
         assert process.wait(TIMEOUT_S) == 0
 
 
-def test_a_service_does_without_an_input(start):
+@pytest.mark.parametrize("models", [[], ["digits"]])
+def test_a_service_does_without_an_input(start, models):
+    if models:
+        pytest.importorskip("onnxruntime")
     coordinator, announced = start("coordinator", "--alone", stdin=subprocess.DEVNULL)
-    start("worker", "--endpoint", announced["endpoint"], "--alone", stdin=subprocess.DEVNULL)
+    options = [option for model in models for option in ("--model", model)]
+    place = "--endpoint", announced["endpoint"]
+    start("worker", *place, "--alone", *options, stdin=subprocess.DEVNULL)
     with Client(announced["endpoint"]) as client:
         assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+        assert client.status().workers[0].models == models
     assert coordinator.poll() is None
     coordinator.terminate()
     assert coordinator.wait(TIMEOUT_S) == 0
-
-
-def test_a_worker_serves_a_model_by_name(start):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("magika")
-    _, announced = start("coordinator")
-    start("worker", "--endpoint", announced["endpoint"], "--model", "digits")
-    with Client(announced["endpoint"]) as client:
-        (worker,) = client.status().workers
-        assert worker.models == ["digits"]
-
-
-def test_a_worker_given_a_probe_announces_its_cards_and_tells_how_they_are(
-    start, module, tmp_path, until
-):
-    plant(tmp_path / "drm")
-    source = f"""
-        from functools import partial
-        from pathlib import Path
-        from perfkit.gpu.probe import GpuProbe
-        PROBE = partial(GpuProbe, Path({str(tmp_path / "drm")!r}))
-    """
-    probe = f"{module(source, 'probe_of_this_test')}:PROBE"
-    _, coordinator = start("coordinator")
-    start("worker", "--endpoint", coordinator["endpoint"], "--name", "w", "--probe", probe)
-    with Client(coordinator["endpoint"]) as client:
-        assert until(lambda: client.status().workers[0].load.gpu_busy_pct == 37.0)
-        (worker,) = client.status().workers
-    assert worker.gpus == [Gpu("polaris", 8 << 30)]
-    assert (worker.load.vram_free_bytes, worker.load.temperature_c) == (7 << 30, 61.0)
-    assert worker.load.gpu_trouble is None
 
 
 @pytest.mark.parametrize("trim_bytes", [0, 1 << 20])

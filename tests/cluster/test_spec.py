@@ -23,9 +23,6 @@ from cluster.vocabulary.limits import Limits
 )
 def test_a_spec_reaches_another_process_unchanged(spec):
     assert decode_spec(encode_spec(spec)) == spec
-
-
-def test_a_name_is_enough():
     assert decode_spec('{"name": "baseline"}') == BASELINE
 
 
@@ -54,6 +51,22 @@ def test_a_part_is_loaded_by_name():
     assert load_part("cluster.core.policy:POLICIES") is POLICIES
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("cluster.policy:POLICIES", "cluster.core.policy:POLICIES"),
+        ("cluster.gone.workloads:HANDLERS", "cluster.work.workloads:HANDLERS"),
+        ("perfkit.codec:PackedCodec", "perfkit.optimized.codec:PackedCodec"),
+    ],
+)
+def test_a_part_that_has_moved_is_found_for_the_error(old, new):
+    load_part(new)
+    with pytest.raises(ClusterError) as refused:
+        load_part(old)
+    module = old.partition(":")[0]
+    assert f"there is no module {module!r}; did you mean {new!r}?" in str(refused.value)
+
+
 def test_what_is_wrong_with_a_parts_name_is_said(module):
     module("from cluster import nothing_of_that_name\n", "half_a_module")
     module("def (:\n", "no_python")
@@ -63,6 +76,8 @@ def test_what_is_wrong_with_a_parts_name_is_said(module):
         ":POLICIES": "'module:attribute'",
         ".policy:POLICIES": "'module:attribute'",
         "cluster.novelty:PART": "No module named 'cluster.novelty'",
+        "cluster.policy:NOVELTY": "No module named 'cluster.policy'",
+        "novelty:PART": "No module named 'novelty'",
         "cluster.core.policy:NOVELTY": "module 'cluster.core.policy' has no 'NOVELTY'",
         "half_a_module:PART": "nothing_of_that_name",
         "no_python:PART": "invalid syntax",

@@ -51,12 +51,15 @@ def introduction(name="stranger", incarnation=1, **changes):
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: garbage[:8].hex() or "empty")
 def test_garbage_is_counted_and_answered_and_the_others_are_served(serve, stranger, garbage):
     served = serve()
-    peer = stranger(served.coordinator.endpoint)
-    peer.send(garbage)
+    peer, goer = (stranger(served.coordinator.endpoint) for _ in range(2))
+    goer.socket.linger = 1000
+    for one in (peer, goer):
+        one.send(garbage)
+    goer.socket.close()
     report = peer.hear(do.Report)
     assert report.status is None
     assert report.error.startswith("refused: ")
-    assert served.client.status().counters.get("malformed", 0) == 1
+    assert served.client.status().counters.get("malformed", 0) >= 1
     assert served.client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
@@ -73,25 +76,14 @@ def test_a_flood_of_garbage_stops_nobody(serve, stranger, until):
     served = serve()
     peers = [stranger(served.coordinator.endpoint) for _ in range(5)]
     futures = []
-    for _ in range(40):
+    for _ in range(20):
         for peer in peers:
             for garbage in GARBAGE:
                 peer.send(garbage)
         futures.append(served.client.submit("echo", b"x"))
-    assert [future.result(TIMEOUT_S) for future in futures] == [b"x"] * 40
-    sent = 40 * 5 * len(GARBAGE)
+    assert [future.result(TIMEOUT_S) for future in futures] == [b"x"] * 20
+    sent = 20 * 5 * len(GARBAGE)
     assert until(lambda: served.client.status().counters.get("malformed", 0) == sent)
-
-
-def test_peers_that_send_garbage_and_go_do_no_harm(serve, stranger, until):
-    served = serve()
-    for _ in range(50):
-        peer = stranger(served.coordinator.endpoint)
-        peer.socket.linger = 1000
-        peer.send(b"garbage")
-        peer.socket.close()
-    assert until(lambda: served.client.status().counters.get("malformed", 0) == 50)
-    assert served.client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
 def test_a_frame_over_the_bound_ends_its_senders_connection_only(serve, limited, stranger):
@@ -286,12 +278,6 @@ def test_the_port_is_free_after_stop_and_can_be_taken_again():
         coordinator.start()
 
 
-def test_a_coordinator_that_was_never_started_gives_its_port_back():
-    coordinator = ClusterCoordinator()
-    coordinator.stop()
-    assert not listens(coordinator.endpoint)
-
-
 def test_a_coordinator_serves_in_the_callers_thread_until_another_stops_it():
     coordinator = ClusterCoordinator()
     served = []
@@ -309,20 +295,26 @@ def test_a_coordinator_serves_in_the_callers_thread_until_another_stops_it():
     assert not listens(coordinator.endpoint)
 
 
-def test_nothing_is_left_open_after_stop():
-    ClusterCoordinator().start().stop()
+@pytest.mark.parametrize("start", [True, False])
+def test_nothing_is_left_open_after_stop(start):
+    def use():
+        coordinator = ClusterCoordinator()
+        if start:
+            coordinator.start()
+        coordinator.stop()
+        assert not listens(coordinator.endpoint)
+
+    use()
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
-        ClusterCoordinator().start().stop()
+    for _ in range(10):
+        use()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_taken_port_is_an_error_in_words():
-    with (
-        ClusterCoordinator() as one,
-        pytest.raises(ClusterError, match=f"cannot listen at {one.endpoint}: Address already"),
-    ):
+    with ClusterCoordinator() as one, pytest.raises(ClusterError, match="Address already") as taken:
         ClusterCoordinator(bind=one.endpoint)
+    assert f"cannot listen at {one.endpoint}" in str(taken.value)
 
 
 @pytest.mark.parametrize("bind", ["tcp://*:*", "tcp://0.0.0.0:*"])
@@ -331,13 +323,6 @@ def test_it_listens_to_other_machines_only_if_told_to(bind):
         ClusterCoordinator(bind=bind)
     with ClusterCoordinator(bind=bind, insecure=True) as coordinator:
         assert listens(coordinator.endpoint)
-
-
-def test_it_listens_on_a_path_too(tmp_path):
-    with ClusterCoordinator(bind=f"ipc://{tmp_path}/socket") as coordinator:
-        assert coordinator.endpoint == f"ipc://{tmp_path}/socket"
-        with Client(coordinator.endpoint) as client:
-            assert client.status().workers == []
 
 
 @pytest.mark.parametrize(

@@ -25,36 +25,18 @@ def test_each_way_of_ending_has_its_exception(failure, kind, words):
     assert str(error) == words
 
 
-def test_a_timed_out_task_is_a_timeout_to_who_does_not_know_the_cluster():
-    assert issubclass(TaskTimedOut, TimeoutError)
-
-
-def test_a_future_is_given_up_once_it_is_cancelled():
-    given_up = []
-    future = TaskFuture(given_up.append, lambda future, timeout: None)
-    assert future.cancel()
-    assert given_up == [future]
-    set_result(future, b"late")
-    set_exception(future, ValueError("late"))
-    assert future.cancelled()
-
-
-def test_a_future_that_is_over_can_not_be_given_up():
-    given_up = []
-    future = TaskFuture(given_up.append, lambda future, timeout: None)
-    set_result(future, b"x")
-    assert not future.cancel()
-    set_result(future, b"again")
-    set_exception(future, CancelledError())
-    assert (future.result(), given_up) == (b"x", [])
-
-
-def test_a_cancellation_from_the_cluster_cancels_the_future():
-    given_up = []
-    future = TaskFuture(given_up.append, lambda future, timeout: None)
-    set_exception(future, CancelledError("by the coordinator"))
-    assert future.cancelled()
-    assert given_up == []
+def test_the_first_end_of_a_future_counts_and_only_its_owners_cancel_is_passed_on():
+    cancelled = []
+    mine, over, theirs = (TaskFuture(cancelled.append, lambda *_: None) for _ in range(3))
+    assert mine.cancel()
+    set_result(over, b"x")
+    set_exception(theirs, CancelledError("by the coordinator"))
+    for future in (mine, over, theirs):
+        set_result(future, b"late")
+        set_exception(future, ValueError("late"))
+    assert (mine.cancelled(), theirs.cancelled(), over.result()) == (True, True, b"x")
+    assert not over.cancel()
+    assert cancelled == [mine]
 
 
 def test_a_future_knows_its_task_once_it_is_accepted(serve):
