@@ -18,19 +18,21 @@ TICK_S = 0.02
 
 _inlet, _outlet = os.pipe()
 _free = threading.Semaphore(0)
-_poller, _epoll = select.poll(), select.epoll()
+_poller = select.poll()
 _poller.register(_inlet, select.POLLIN)
-_epoll.register(_inlet, select.EPOLLIN)
 
 #: The waits of a coordinator, a worker and an idle Python. A tick of the clock ends each.
 WAITS: dict[str, Callable[[], object]] = {
     "read": lambda: os.read(_inlet, 1),
     "poll": lambda: (_poller.poll(), os.read(_inlet, 1)),
     "select": lambda: (select.select([_inlet], [], []), os.read(_inlet, 1)),
-    "epoll": lambda: (_epoll.poll(), os.read(_inlet, 1)),
     "futex": _free.acquire,
     "nanosleep": lambda: time.sleep(TICK_S),
 }
+if hasattr(select, "epoll"):
+    _epoll = select.epoll()
+    _epoll.register(_inlet, select.EPOLLIN)
+    WAITS["epoll"] = lambda: (_epoll.poll(), os.read(_inlet, 1))
 
 
 def main(wait: Callable[[], object]) -> None:
