@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.protocol import reassembly as reassembly
+from cluster.protocol import reassembly
 from cluster.protocol.reassembly import MAX_STREAMS, REPEAT_AFTER_S, WINDOW_CHUNKS, Reassemblies
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
