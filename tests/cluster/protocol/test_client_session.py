@@ -1,4 +1,4 @@
-"""What a client makes of messages and repeats."""
+"""How a client's session handles messages and repeats."""
 
 import pytest
 from hypothesis import given
@@ -108,7 +108,7 @@ def test_outcomes_of_what_nobody_submitted_are_no_news() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 8)), max_size=60))
-def test_each_task_is_settled_once_whatever_is_delivered(spans: list[tuple[int, int]]) -> None:
+def test_each_task_is_settled_once_in_any_order_of_repeats(spans: list[tuple[int, int]]) -> None:
     session, count = ClientSession("c"), 8
     submitted(session, count)
     results = [b"%d" % position for position in range(count)]
@@ -148,7 +148,7 @@ def test_an_unanswered_submission_is_sent_again_after_a_while() -> None:
     event = submitted(session)
     assert beat(session, 0.9) == on.ClientHeartbeat("c", 0)
     assert session.heartbeat(1.0) == [on.ClientHeartbeat("c", 0), event]
-    assert beat(session, 1.9) == on.ClientHeartbeat("c", 0), "the patience starts anew"
+    assert beat(session, 1.9) == on.ClientHeartbeat("c", 0), "the patience starts again"
     assert session.heartbeat(2.0) == [on.ClientHeartbeat("c", 0), event]
 
 
@@ -243,7 +243,7 @@ def test_requests_without_an_answer_are_repeated_with_a_heartbeat() -> None:
     assert session.heartbeat(2.0)[1:] == request
 
 
-def test_a_task_given_up_for_want_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_cancelled_for_lack_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise MemoryError
 

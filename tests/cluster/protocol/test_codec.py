@@ -1,6 +1,4 @@
-"""Whatever travels comes back equal, and whatever else arrives is a ProtocolError and costs little
-memory.
-"""
+"""A message comes back equal; any other input is a ProtocolError and costs little memory."""
 
 import subprocess
 import sys
@@ -149,7 +147,7 @@ def test_hostile_messagepack_is_refused(hostile):
 
 
 def decodes_or_refuses(packed):
-    """Whatever it is, it is one typed message, or a ProtocolError and nothing else."""
+    """Any input is one typed message or a ProtocolError."""
     codec = DictCodec()
     for decode, classes in ((codec.events, EVENTS), (codec.actions, ACTIONS)):
         try:

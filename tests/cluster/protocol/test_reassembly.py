@@ -1,6 +1,4 @@
-"""A large result is put together from whatever order its chunks come in, asked for a few at a
-time.
-"""
+"""A large result is put together from chunks in any order, requested a few at a time."""
 
 import pytest
 from hypothesis import given

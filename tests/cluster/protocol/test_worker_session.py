@@ -1,4 +1,4 @@
-"""What a worker makes of messages and repeats."""
+"""How a worker's session handles messages and repeats."""
 
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.vocabulary import actions as do
@@ -70,7 +70,7 @@ def test_a_disconnected_worker_drops_what_it_holds_and_joins_again() -> None:
     assert leased(session, 1).next == 0, "another coordinator counts its leases from 1 again"
 
 
-def test_goodbye_is_said_once_and_only_to_who_said_welcome() -> None:
+def test_goodbye_is_said_once_and_only_after_a_welcome() -> None:
     session = worker(2)
     leased(session)
     assert session.leave("done") == [on.WorkerLeft("w", 2, "done")]
@@ -201,7 +201,7 @@ def test_outcomes_behind_a_large_result_wait_and_large_ones_are_announced_in_tur
     assert (session.leases, session.storing) == ({}, {})
 
 
-def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
+def test_there_is_nothing_to_read_where_nothing_is_stored() -> None:
     session = worker()
     assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
     lease = leased(session)
@@ -211,7 +211,7 @@ def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
     assert session.handle(do.Read("w", 1, 1, 0, 5, 6)) == []
 
 
-def test_no_further_lease_is_begun_while_too_much_is_kept() -> None:
+def test_no_further_lease_is_taken_while_too_much_is_stored() -> None:
     session = WorkerSession("w", 5, 2, 6, ["echo"], stored_bytes_max=10)
     session.handle(do.Welcome("w", 5, 1, 0.2))
     first, second = leased(session, 1, count=1), leased(session, 2)

@@ -36,7 +36,7 @@ class Cluster:
         self.chunks[number].settle(Settled(None, 0, self.columns[number], list(failures), []))
 
 
-def test_results_come_in_order_whatever_order_they_arrive_in():
+def test_results_come_in_order_even_if_they_arrive_in_another():
     cluster = Cluster([b"%d" % n for n in range(7)], burst=3)
     cluster.reader.fill()
     assert list(map(len, cluster.columns)) == [3, 3, 1]

@@ -1,4 +1,4 @@
-"""Sockets count, refuse what is over a bound, and listen to nobody outside unless told to."""
+"""Sockets count their traffic, and listen to other machines only on request."""
 
 import signal
 from collections import deque

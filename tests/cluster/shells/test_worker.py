@@ -1,6 +1,4 @@
-"""A worker finishes what it starts, gives back what it does not, and is heard whatever its handlers
-do.
-"""
+"""A worker finishes what it has started, gives back the rest, and is heard while handlers run."""
 
 import threading
 from collections import deque

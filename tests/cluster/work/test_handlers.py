@@ -1,4 +1,4 @@
-"""Whatever a handler does, each payload has one outcome and the worker lives on."""
+"""Each payload has one outcome, for any handler, and the worker lives on."""
 
 import pytest
 

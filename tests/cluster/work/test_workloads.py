@@ -47,7 +47,7 @@ def test_a_pattern_is_as_long_as_it_is_told_and_differs_everywhere(size_bytes):
 
 
 @pytest.mark.parametrize("kind_of", [bytes, memoryview])
-def test_length_counts_whatever_it_is_given(kind_of):
+def test_length_counts_bytes_and_views(kind_of):
     assert run("length", kind_of(b"x" * 70_000)) == b"70000"
 
 
