@@ -146,7 +146,7 @@ class Reassemblies:
         self._fetch()
 
     def failure(self, submission: int, failure: Failure) -> Failure:
-        """Why a task failed: the lack of memory here if it was given up for that."""
+        """Why a task failed: the lack of memory here if it was cancelled for that."""
         reassembly = self.open.get((submission, failure.position))
         return failure if reassembly is None or reassembly.failure is None else reassembly.failure
 
@@ -163,9 +163,9 @@ class Reassemblies:
             try:
                 self.outbox += reassembly.request(self._client)
             except MemoryError:
-                self._give_up(reassembly)
+                self._cancel(reassembly)
 
-    def _give_up(self, reassembly: Reassembly) -> None:
+    def _cancel(self, reassembly: Reassembly) -> None:
         """Cancel a task whose result does not fit into memory."""
         offer = reassembly.offer
         words = f"no memory for a result of {offer.size_bytes} bytes"

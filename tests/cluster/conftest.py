@@ -92,7 +92,7 @@ def serve(spec):
 
 
 class Stranger:
-    """A bare DEALER: sends whatever frames it is given, reads whatever comes back."""
+    """A bare DEALER that sends any frames and reads the answers."""
 
     def __init__(self, context, endpoint, spec):
         self.socket = context.socket(zmq.DEALER)

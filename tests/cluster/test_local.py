@@ -329,7 +329,7 @@ def test_the_tasks_of_a_killed_worker_are_done_elsewhere_within_a_second(
     handlers = f"{module(NOTING)}:HANDLERS"
     with LocalCluster(3, spec, handlers=handlers) as local, local.client() as client:
         victim = local.workers[0]
-        # as many as the workers hold: whoever is left is free at once, so that nothing queues
+        # one for each worker, so that nothing queues
         ends, ran = {}, tmp_path / "ran"
         payloads = [f"{ran}|0.2|{number}".encode() for number in range(3)]
         futures = [client.submit("note", payload) for payload in payloads]

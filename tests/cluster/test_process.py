@@ -18,7 +18,7 @@ TIMEOUT_S = 20
 
 @pytest.fixture
 def start():
-    """Start a role as a process, for as long as the test lasts."""
+    """Start a role as a process that ends with the test."""
     started = []
 
     def run(*arguments, stdin=subprocess.PIPE):
@@ -99,7 +99,7 @@ def test_a_coordinator_and_a_worker_end_gracefully_on_a_signal(start, number):
     assert (worker.stderr.read(), coordinator.stderr.read()) == ("", "")
 
 
-def test_roles_end_when_whoever_started_them_closes_their_input(start):
+def test_roles_end_when_their_parent_closes_their_input(start):
     coordinator, announced = start("coordinator")
     worker, _ = start("worker", "--endpoint", announced["endpoint"], "--capacity", "3")
     for process in (worker, coordinator):

@@ -1,4 +1,4 @@
-"""What a client makes of messages and repeats."""
+"""How a client's session handles messages and repeats."""
 
 import pytest
 from hypothesis import given
@@ -27,23 +27,14 @@ def beat(session: ClientSession, now: float) -> on.ClientHeartbeat:
 # Clients, submitting
 
 
-def test_a_submission_says_everything_about_its_run() -> None:
+def test_a_submission_says_everything_about_its_run_and_a_traced_one_its_time() -> None:
     session = ClientSession("c")
     options = Options(Priority.HIGH, Requirements(model="m"), 2.0, Retry(3))
     event = session.submit("echo", [b"x", b"y"], options, "sink", 5.0)
-    assert event == on.TasksSubmitted(
-        "c", 0, "echo", [b"x", b"y"], Priority.HIGH, Requirements(model="m"), 2.0, Retry(3)
-    )
-    assert session.open[0].sink == "sink"
-    assert (session.open[0].count, session.open[0].missing) == (2, 2)
-
-
-def test_submissions_are_numbered_and_a_traced_one_carries_its_time() -> None:
-    session = ClientSession("c")
-    assert [submitted(session).submission for _ in range(3)] == [0, 1, 2]
+    assert event == on.TasksSubmitted("c", 0, "echo", [b"x", b"y"], *options)
+    assert (session.open[0].sink, session.open[0].count, session.open[0].missing) == ("sink", 2, 2)
     traced = session.submit("echo", [b"x"], PLAIN, None, 5.0, traced=True)
-    assert (traced.submission, traced.sent_at) == (3, 5.0)
-    assert session.open[3].sent_at == 5.0
+    assert (traced.submission, traced.sent_at, session.open[1].sent_at) == (1, 5.0, 5.0)
 
 
 def test_an_accepted_submission_knows_its_run_and_lets_its_payloads_go() -> None:
@@ -94,23 +85,18 @@ def test_outcomes_settle_their_tasks_and_the_last_one_closes_the_submission() ->
 def test_a_repeat_settles_nothing_and_part_of_one_only_what_is_new() -> None:
     session = ClientSession("c")
     submitted(session, 6)
-    session.handle(do.Deliver("c", 0, 1, [b"b"]), 1.0)
-    failures = [Failure(3, "E", "m"), Failure(5, "E", "m")]
-    everything = do.Deliver("c", 0, 0, [b"a", b"b", b"c", b"", b"e", b""], failures)
+    part = do.Deliver("c", 0, 1, [b"b"])
+    session.handle(part, 1.0)
+    assert session.handle(part, 1.0) is None
+    failures = [Failure(3, "E", "m"), Failure(5, "E", "m", State.CANCELLED)]
+    whole = do.Deliver("c", 0, 0, [b"a", b"b", b"c", b"", b"e", b""], failures)
     submission = session.open[0]
-    assert session.handle(everything, 1.0) == Settled(submission, 0, [b"a"], [], [])
-    assert session.handle(everything, 1.0) == Settled(
+    assert session.handle(whole, 1.0) == Settled(submission, 0, [b"a"], [], [])
+    assert session.handle(whole, 1.0) == Settled(
         submission, 2, [b"c", b"", b"e", b""], failures, []
     )
-    assert session.handle(everything, 1.0) is None
+    assert session.handle(whole, 1.0) is None
     assert session.owed == 1
-
-
-def test_a_repeat_of_what_is_partly_there_is_no_news() -> None:
-    session = ClientSession("c")
-    submitted(session, 2)
-    session.handle(do.Deliver("c", 0, 0, [b"a"]), 1.0)
-    assert session.handle(do.Deliver("c", 0, 0, [b"a"]), 1.0) is None
 
 
 def test_outcomes_of_what_nobody_submitted_are_no_news() -> None:
@@ -122,7 +108,7 @@ def test_outcomes_of_what_nobody_submitted_are_no_news() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 8)), max_size=60))
-def test_each_task_is_settled_once_whatever_is_delivered(spans: list[tuple[int, int]]) -> None:
+def test_each_task_is_settled_once_in_any_order_of_repeats(spans: list[tuple[int, int]]) -> None:
     session, count = ClientSession("c"), 8
     submitted(session, count)
     results = [b"%d" % position for position in range(count)]
@@ -162,7 +148,7 @@ def test_an_unanswered_submission_is_sent_again_after_a_while() -> None:
     event = submitted(session)
     assert beat(session, 0.9) == on.ClientHeartbeat("c", 0)
     assert session.heartbeat(1.0) == [on.ClientHeartbeat("c", 0), event]
-    assert beat(session, 1.9) == on.ClientHeartbeat("c", 0), "the patience starts anew"
+    assert beat(session, 1.9) == on.ClientHeartbeat("c", 0), "the patience starts again"
     assert session.heartbeat(2.0) == [on.ClientHeartbeat("c", 0), event]
 
 
@@ -183,21 +169,6 @@ def test_no_more_is_sent_again_at_once_than_the_bound(monkeypatch: pytest.Monkey
     events = [submitted(session) for _ in range(3)]
     assert session.heartbeat(1.0)[1:] == events[:2]
     assert session.heartbeat(1.1)[1:] == events[2:]
-
-
-def test_a_report_is_no_news_of_tasks() -> None:
-    session = ClientSession("c")
-    assert session.handle(do.Report("c", 1), 2.0) is None
-    assert session.heard_at == 2.0
-
-
-def test_an_end_without_a_result_keeps_its_state_on_the_way_to_the_user() -> None:
-    session = ClientSession("c")
-    submitted(session)
-    failure = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
-    news = session.handle(do.Deliver("c", 0, 0, [b""], [failure]), 0.0)
-    assert isinstance(news, Settled)
-    assert news.failures == [failure]
 
 
 def test_more_than_fits_in_one_heartbeat_is_told_in_the_next(
@@ -240,15 +211,19 @@ def test_a_large_result_is_asked_for_and_settles_its_task_when_it_is_confirmed()
     assert (session.answers(), session.open, len(session.streams.open)) == ([], {}, 0)
 
 
-def test_another_outcome_ends_the_fetching() -> None:
+def test_another_outcome_or_a_withdrawal_ends_the_fetching() -> None:
     session = ClientSession("c")
     submitted(session, 2)
-    session.handle(OFFER, 1.0)
-    session.answers()
-    session.handle(do.Deliver("c", 0, 1, [b"small"]), 1.0)
-    assert len(session.streams.open) == 0
-    session.handle(ALL, 1.0)
-    assert (session.answers(), session.streams.late_chunks) == ([], 1)
+    for lease, end in (
+        (5, do.Withdraw("c", 0, 1, 5)),
+        (6, do.Deliver("c", 0, 1, [b""], [Failure(1, "Cancelled", "", State.CANCELLED)])),
+    ):
+        session.handle(do.Offer("c", 0, 1, lease, 3), 1.0)
+        assert session.answers() == [on.ChunkRequested("c", 0, 1, lease, 0, 3)]
+        session.handle(end, 1.0)
+        session.handle(ALL, 1.0)
+        assert (session.answers(), session.streams.open) == ([], {})
+    assert session.streams.late_chunks == 2
 
 
 @pytest.mark.parametrize("offer", [do.Offer("c", 9, 0, 5, 3), do.Offer("c", 0, 2, 5, 3)])
@@ -257,16 +232,6 @@ def test_an_offer_of_what_is_not_open_is_ignored(offer: do.Offer) -> None:
     submitted(session, 2)
     session.handle(offer, 1.0)
     assert session.answers() == []
-
-
-def test_a_withdrawn_result_is_offered_anew() -> None:
-    session = ClientSession("c")
-    submitted(session, 2)
-    session.handle(OFFER, 1.0)
-    session.handle(do.Withdraw("c", 0, 1, 5), 1.0)
-    session.answers()
-    session.handle(do.Offer("c", 0, 1, 6, 3), 1.0)
-    assert session.answers() == [on.ChunkRequested("c", 0, 1, 6, 0, 3)]
 
 
 def test_requests_without_an_answer_are_repeated_with_a_heartbeat() -> None:
@@ -278,7 +243,7 @@ def test_requests_without_an_answer_are_repeated_with_a_heartbeat() -> None:
     assert session.heartbeat(2.0)[1:] == request
 
 
-def test_a_task_given_up_for_want_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_cancelled_for_lack_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise MemoryError
 

@@ -1,6 +1,4 @@
-"""Whatever travels comes back equal, and whatever else arrives is a ProtocolError and costs little
-memory.
-"""
+"""A message comes back equal; any other input is a ProtocolError and costs little memory."""
 
 import subprocess
 import sys
@@ -12,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.protocol.codec import DictCodec
-from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ProtocolError
-from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Failure, Priority, Requirements, Retry
 from tests.cluster.protocol.wire import ACTIONS, ANYTHING, EVENTS, messages
 
@@ -31,13 +27,17 @@ FIELDS["waiting"] = FIELDS["partly"] = []
 
 
 @given(messages(EVENTS))
-def test_every_event_comes_back_equal(event):
+def test_an_event_comes_back_equal_and_does_not_pass_for_an_action(event):
     assert DictCodec().events([frame(event)]) == [event]
+    with pytest.raises(ProtocolError, match="goes this way"):
+        DictCodec().actions([frame(event)])
 
 
 @given(messages(ACTIONS))
-def test_every_action_comes_back_equal(action):
+def test_an_action_comes_back_equal_and_does_not_pass_for_an_event(action):
     assert DictCodec().actions([frame(action)]) == [action]
+    with pytest.raises(ProtocolError, match="goes this way"):
+        DictCodec().events([frame(action)])
 
 
 def test_each_message_is_one_frame_of_its_own():
@@ -68,24 +68,6 @@ def test_a_message_is_a_map_of_named_fields_that_any_language_can_read():
     }
 
 
-@given(messages(EVENTS))
-def test_an_event_does_not_pass_for_an_action(event):
-    with pytest.raises(ProtocolError, match="goes this way"):
-        DictCodec().actions([frame(event)])
-
-
-@given(messages(ACTIONS))
-def test_an_action_does_not_pass_for_an_event(action):
-    with pytest.raises(ProtocolError, match="goes this way"):
-        DictCodec().events([frame(action)])
-
-
-def test_nobody_speaks_for_the_dead():
-    fields = {"v": 1, "type": "worker_lost", "worker": "w", "reason": "so I say"}
-    with pytest.raises(ProtocolError, match="worker_lost"):
-        DictCodec().events([msgpack.packb(fields)])
-
-
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -95,12 +77,15 @@ def test_nobody_speaks_for_the_dead():
         ({"type": "client_hearts"}, "'client_hearts'"),
         ({"type": None}, "'None'"),
         ({"type": ["client_left"] * 1000}, "no message type"),
+        ({"type": "worker_lost"}, "no message type 'worker_lost'"),
+        ({"type": "worker_left"}, "worker_left lacks the field 'worker'"),
         ({"client": b"c"}, "client_heartbeat"),
         ({"client": ""}, "client_heartbeat"),
         ({"client": "c" * 129}, "client_heartbeat"),
         ({"floor": -1}, "client_heartbeat"),
         ({"floor": 1.5}, "client_heartbeat"),
         ({"floor": "0"}, "client_heartbeat"),
+        ({"floor": float("nan")}, "client_heartbeat"),
         ({"received": {}}, "client_heartbeat"),
         ({"received": [[]]}, "client_heartbeat"),
         ({"waiting": [[1]]}, "client_heartbeat"),
@@ -115,13 +100,6 @@ def test_a_field_of_the_wrong_kind_or_size_is_refused(change, complaint):
     assert DictCodec().events([msgpack.packb(FIELDS)]) == [on.ClientHeartbeat("c", 0)]
     with pytest.raises(ProtocolError, match=complaint):
         DictCodec().events([msgpack.packb(FIELDS | change)])
-
-
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("v", "type")])
-def test_a_missing_field_is_named(name):
-    fields = {key: value for key, value in FIELDS.items() if key != name}
-    with pytest.raises(ProtocolError, match=f"lacks the field '{name}'"):
-        DictCodec().events([msgpack.packb(fields)])
 
 
 @pytest.mark.parametrize("frames", [[], [frame(SUBMITTED)] * 2, [b"", frame(SUBMITTED)]])
@@ -169,7 +147,7 @@ def test_hostile_messagepack_is_refused(hostile):
 
 
 def decodes_or_refuses(packed):
-    """Whatever it is, it is one typed message, or a ProtocolError and nothing else."""
+    """Any input is one typed message or a ProtocolError."""
     codec = DictCodec()
     for decode, classes in ((codec.events, EVENTS), (codec.actions, ACTIONS)):
         try:
@@ -245,9 +223,3 @@ def test_a_large_but_honest_message_passes():
     failures = [Failure(n, "ValueError", "no") for n in range(65_536)]
     event = on.TasksFinished("w", 1, 1, 0, [b""] * 65_536, failures)
     assert DictCodec().events([frame(event)]) == [event]
-
-
-def test_a_status_of_many_workers_passes():
-    status = Status("p", 1, 2, {"normal": 3}, 4, 5, 6, 7, {"done": 8}, [])
-    report = do.Report("c", 1, status)
-    assert DictCodec().actions([frame(report)]) == [report]

@@ -1,12 +1,10 @@
-"""A large result is put together from whatever order its chunks come in, asked for a few at a
-time.
-"""
+"""A large result is put together from chunks in any order, requested a few at a time."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.protocol import reassembly as reassembly
+from cluster.protocol import reassembly
 from cluster.protocol.reassembly import MAX_STREAMS, REPEAT_AFTER_S, WINDOW_CHUNKS, Reassemblies
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on

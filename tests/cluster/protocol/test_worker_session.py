@@ -1,4 +1,4 @@
-"""What a worker makes of messages and repeats."""
+"""How a worker's session handles messages and repeats."""
 
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.vocabulary import actions as do
@@ -56,15 +56,21 @@ def test_a_repeated_welcome_changes_nothing_and_a_new_epoch_drops_everything() -
 def test_a_disconnected_worker_drops_what_it_holds_and_joins_again() -> None:
     session = worker(2)
     lease = leased(session)
+    assert lease.claim(1) == [b"0"]
+    lease.store(0, LARGE)
+    session.report(lease, [b""], [], 0.0, 1.0)
     session.handle(do.Disconnect("w", 1, "old"))
     assert session.leases == {1: lease}, "that was about an epoch before"
     session.handle(do.Disconnect("w", 2, "silent"))
-    assert (session.epoch, session.leases) == (None, {})
+    assert (session.epoch, session.leases, session.storing) == (None, {}, {})
     assert len(session.introduction()) == 1
     assert session.report(lease, [b"a"], [], 0.0, 1.0) == [], "nobody waits for it"
+    assert session.give_back(lease) == []
+    session.handle(do.Welcome("w", 5, 1, 0.2))
+    assert leased(session, 1).next == 0, "another coordinator counts its leases from 1 again"
 
 
-def test_goodbye_is_said_once_and_only_to_who_said_welcome() -> None:
+def test_goodbye_is_said_once_and_only_after_a_welcome() -> None:
     session = worker(2)
     leased(session)
     assert session.leave("done") == [on.WorkerLeft("w", 2, "done")]
@@ -107,23 +113,16 @@ def test_a_lease_is_taken_in_once_however_often_it_comes() -> None:
 
 def test_a_recall_gives_back_what_is_not_started() -> None:
     session = worker()
-    lease = leased(session)
+    lease, untouched = leased(session), leased(session, 2)
     (session.take() or lease).claim(1)
-    assert session.handle(do.Recall("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 1)]
-    again = session.handle(do.Recall("w", 1, 1))
-    assert again == [on.TasksReleased("w", 1, 1, 1)], "whoever asks again has not heard"
+    for _ in range(2):  # a repeated recall has not heard the first answer
+        assert session.handle(do.Recall("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 1)]
     assert lease.claim(9) == []
     session.report(lease, [b"a"], [], 0.0, 0.0)
-    assert session.leases == {}
+    assert session.leases == {2: untouched}
     assert session.handle(do.Recall("w", 1, 1)) == [], "it is over"
-
-
-def test_a_recalled_lease_that_was_not_begun_is_over_at_once() -> None:
-    session = worker()
-    leased(session)
-    assert session.handle(do.Recall("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 0)]
-    assert session.leases == {}
-    assert session.take() is None, "it is passed over"
+    assert session.handle(do.Recall("w", 1, 2)) == [on.TasksReleased("w", 1, 2, 0)]
+    assert (session.leases, session.take()) == ({}, None)
 
 
 def test_a_cancel_marks_single_tasks_or_all_that_are_not_started() -> None:
@@ -139,40 +138,22 @@ def test_a_cancel_marks_single_tasks_or_all_that_are_not_started() -> None:
 
 def test_a_draining_worker_gives_back_what_is_not_started_and_takes_no_more() -> None:
     session = worker()
-    begun, waiting = leased(session, 1, 2), leased(session, 2, 2)
+    begun = leased(session, 1, 2)
+    leased(session, 2, 2)
     begun.claim(1)
+    draining = on.WorkerDraining("w", 1)
     assert session.drain() == [
-        on.WorkerDraining("w", 1),
+        draining,
         on.TasksReleased("w", 1, 1, 1),
         on.TasksReleased("w", 1, 2, 0),
     ]
     assert session.leases == {1: begun}
-    assert waiting.id not in session.leases
-    answer = session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"]))
-    assert on.TasksReleased("w", 1, 3, 4) in answer
+    late = session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"]))
+    assert late == [draining, on.TasksReleased("w", 1, 3, 4)]
     assert session.leases == {1: begun}
-    assert worker(None).drain() == []
-
-
-def test_a_session_has_no_answer_to_what_is_meant_for_clients() -> None:
-    assert worker().handle(do.Greet("c", 0.2)) == []
-
-
-def test_another_coordinator_counts_its_leases_from_one_again() -> None:
-    session = worker(1)
-    leased(session, 1)
-    session.handle(do.Disconnect("w", 1, "epoch 1 is over; join again"))
-    session.handle(do.Welcome("w", 5, 1, 0.2))
-    assert leased(session, 1).next == 0
-
-
-def test_who_still_sends_work_is_told_again_that_this_worker_drains() -> None:
-    session = worker(1)
-    session.drain()
-    draining, released = on.WorkerDraining("w", 1), on.TasksReleased("w", 1, 3, 4)
-    assert session.handle(do.Assign("w", 1, 3, "echo", 4, [b"x"])) == [draining, released]
     session.handle(do.Disconnect("w", 1, "silent"))
     assert session.handle(do.Welcome("w", 5, 2, 0.2)) == [on.WorkerDraining("w", 2)]
+    assert worker(None).drain() == []
 
 
 # Large results
@@ -201,33 +182,26 @@ def test_a_large_result_is_announced_in_its_turn_read_in_chunks_and_let_go() -> 
     assert (session.leases, session.storing) == ({}, {})
 
 
-def test_what_is_done_later_waits_behind_a_large_result() -> None:
+def test_outcomes_behind_a_large_result_wait_and_large_ones_are_announced_in_turn() -> None:
     session = worker()
-    lease = leased(session, count=2)
-    lease.claim(2)
+    lease = leased(session)
+    lease.claim(4)
     lease.store(0, LARGE)
+    lease.store(2, LARGE + LARGE)
+    lease.store(3, LARGE)
     assert session.report(lease, [b""], [], 0.0, 1.0) == [news(0)]
-    assert session.report(lease, [b"b"], [], 1.0, 2.0) == [news(0)]
-    first = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
-    second = on.TasksFinished("w", 1, 1, 1, [b"b"], [], 1.0, 2.0)
-    assert session.handle(do.Cancel("w", 1, 1, [0])) == [first, second]
+    assert session.report(lease, [b"b", b"", b""], [], 1.0, 4.0) == [news(0)]
+    assert session.handle(do.Cancel("w", 1, 1, [0])) == [
+        on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0),
+        on.TasksFinished("w", 1, 1, 1, [b"b"], [], 1.0, 2.0),
+        news(2, 1, 20, 2.0, 3.0),
+    ]
+    last = on.TasksFinished("w", 1, 1, 2, [b"", b""], [], 2.0, 4.0)
+    assert session.handle(do.Cancel("w", 1, 1)) == [last], "an unwanted one is not announced"
+    assert (session.leases, session.storing) == ({}, {})
 
 
-def test_of_several_large_results_one_is_announced_after_the_other() -> None:
-    session = worker()
-    lease = leased(session, count=2)
-    lease.claim(2)
-    lease.store(0, LARGE)
-    lease.store(1, LARGE + LARGE)
-    assert session.report(lease, [b"", b""], [], 0.0, 2.0) == [news(0)]
-    gone = on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)
-    following = news(1, 1, 20, 1.0, 2.0)
-    assert session.handle(do.Cancel("w", 1, 1, [0])) == [gone, following]
-    last = on.TasksFinished("w", 1, 1, 1, [b""], [], 1.0, 2.0)
-    assert session.handle(do.Cancel("w", 1, 1)) == [last]
-
-
-def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
+def test_there_is_nothing_to_read_where_nothing_is_stored() -> None:
     session = worker()
     assert session.handle(do.Read("w", 1, 1, 0, 0, 1)) == []
     lease = leased(session)
@@ -237,18 +211,7 @@ def test_there_is_nothing_to_read_where_nothing_is_kept() -> None:
     assert session.handle(do.Read("w", 1, 1, 0, 5, 6)) == []
 
 
-def test_a_result_nobody_wants_by_now_is_not_announced() -> None:
-    session = worker()
-    lease = leased(session, count=1)
-    lease.claim(1)
-    lease.cancelled.add(0)
-    lease.store(0, LARGE)
-    told = session.report(lease, [b""], [], 0.0, 1.0)
-    assert told == [on.TasksFinished("w", 1, 1, 0, [b""], [], 0.0, 1.0)]
-    assert session.storing == {}
-
-
-def test_no_further_lease_is_begun_while_too_much_is_kept() -> None:
+def test_no_further_lease_is_taken_while_too_much_is_stored() -> None:
     session = WorkerSession("w", 5, 2, 6, ["echo"], stored_bytes_max=10)
     session.handle(do.Welcome("w", 5, 1, 0.2))
     first, second = leased(session, 1, count=1), leased(session, 2)
@@ -259,14 +222,3 @@ def test_no_further_lease_is_begun_while_too_much_is_kept() -> None:
     assert session.take() is None
     session.handle(do.Cancel("w", 1, 1, [0]))
     assert session.take() is second
-
-
-def test_a_new_epoch_lets_go_of_what_was_kept() -> None:
-    session = worker()
-    lease = leased(session)
-    lease.claim(1)
-    lease.store(0, LARGE)
-    session.report(lease, [b""], [], 0.0, 1.0)
-    session.handle(do.Disconnect("w", 1, "over"))
-    assert session.storing == {}
-    assert session.give_back(lease) == []

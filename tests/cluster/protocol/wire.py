@@ -1,4 +1,4 @@
-"""Whatever may travel: strategies for every message there is, drawn from the types themselves.
+"""Strategies for every message of the protocol, drawn from the types themselves.
 
 Each codec is tested with these, so a field that is added to a message is tested with all of them.
 """
@@ -55,7 +55,7 @@ def messages(classes):
     return st.sampled_from(classes).flatmap(lambda cls: values(inspect.type_info(cls)))
 
 
-#: whatever MessagePack can say
+#: any value that MessagePack can encode
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), MAX_INT) | st.floats() | st.binary()
     | st.text(),

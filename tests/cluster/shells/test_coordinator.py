@@ -1,4 +1,4 @@
-"""The coordinator serves whoever keeps to the protocol, whatever everybody else sends it."""
+"""The coordinator serves peers that keep to the protocol, also among others that do not."""
 
 import os
 import re

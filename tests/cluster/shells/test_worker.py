@@ -1,6 +1,4 @@
-"""A worker finishes what it starts, gives back what it does not, and is heard whatever its handlers
-do.
-"""
+"""A worker finishes what it has started, gives back the rest, and is heard while handlers run."""
 
 import threading
 from collections import deque
@@ -47,7 +45,7 @@ def in_blocks(limited, monkeypatch):
     return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
 
 
-def test_slots_run_as_many_tasks_at_once_as_there_is_capacity(serve):
+def test_slots_run_as_many_tasks_at_once_as_there_is_capacity_and_stop_gracefully(serve, until):
     handlers, meeting = Handlers(), threading.Barrier(4)
 
     @handlers.register("meet")
@@ -55,9 +53,15 @@ def test_slots_run_as_many_tasks_at_once_as_there_is_capacity(serve):
         meeting.wait(TIMEOUT_S)  # ends only when four are in here at the same time
         return payload
 
-    client = serve(handlers, capacity=4).client
-    assert list(client.map("meet", [b"%d" % n for n in range(8)])) == [b"%d" % n for n in range(8)]
-    assert client.status().workers[0].capacity == 4
+    served = serve(handlers, capacity=4)
+    payloads = [b"%d" % n for n in range(8)]
+    assert list(served.client.map("meet", payloads)) == payloads
+    assert served.client.status().workers[0].capacity == 4
+    served.crew[0].worker.stop()
+    served.crew[0].thread.join(TIMEOUT_S)
+    assert not served.crew[0].thread.is_alive()
+    # Its goodbye and this question come on two connections, in no order.
+    assert until(lambda: not served.client.status().workers)
 
 
 def test_it_is_heard_while_a_handler_computes(serve, limited):
@@ -69,20 +73,14 @@ def test_it_is_heard_while_a_handler_computes(serve, limited):
     assert "workers_lost" not in served.client.status().counters
 
 
-def test_what_its_probe_says_reaches_the_status(serve, limited, until):
-    load = Load(rss_bytes=1, gpu_busy_pct=50.0, temperature_c=60.5)
-    client = serve(spec=limited(**BRISK), probe=lambda: load).client
-    assert until(lambda: client.status().workers[0].load == load)
-
-
-def test_while_its_card_is_in_trouble_it_gets_no_work_and_says_so(serve, limited, until):
-    told = [Load(gpu_trouble="0000:0a:00.0 is overheated: edge 99 °C, critical 94 °C")]
+def test_its_probe_reaches_the_status_and_a_card_in_trouble_gets_no_work(serve, limited, until):
+    told = [Load(rss_bytes=1, gpu_trouble="0000:0a:00.0 is overheated: edge 99 °C")]
     client = serve(spec=limited(**BRISK), probe=lambda: told[-1]).client
     assert until(lambda: client.status().workers[0].load == told[0])
     future = client.submit("echo", b"x")
     assert until(lambda: sum(client.status().queued.values()) == 1)
     assert not future.done()
-    told.append(Load(temperature_c=60.0))
+    told.append(Load(gpu_busy_pct=50.0, temperature_c=60.0))
     assert future.result(TIMEOUT_S) == b"x"
 
 
@@ -128,17 +126,6 @@ def test_stopping_finishes_what_is_started_and_gives_back_the_rest(serve, spec, 
     assert sorted(payload for _, payload in ran) == [b"0", b"1", b"2", b"3"]
 
 
-def test_several_slots_stop_gracefully_too(serve, until):
-    served = serve(capacity=3)
-    futures = [served.client.submit("echo", b"x") for _ in range(10)]
-    assert [future.result(TIMEOUT_S) for future in futures] == [b"x"] * 10
-    served.crew[0].worker.stop()
-    served.crew[0].thread.join(TIMEOUT_S)
-    assert not served.crew[0].thread.is_alive()
-    # Its goodbye and this question come on two connections, in no order.
-    assert until(lambda: not served.client.status().workers)
-
-
 def test_a_tail_that_waits_behind_a_slow_task_is_recalled_for_an_idle_worker(serve, in_blocks):
     handlers, started, opened = Handlers(), threading.Event(), threading.Event()
 
@@ -176,19 +163,15 @@ def test_cancelled_tasks_of_a_lease_are_skipped(serve, in_blocks, until):
         assert opened.wait(TIMEOUT_S)
         return payload
 
-    client = serve(handlers, in_blocks).client
-    results = client.map("hold", [b"%d" % n for n in range(50)])
+    served = serve(handlers, in_blocks)
+    first, *rest = served.client.submit_batch("hold", [b"%d" % n for n in range(50)])
     assert started.wait(TIMEOUT_S)
-    future = client.submit("hold", b"last")
-    with pytest.raises(TimeoutError):
-        future.result(0)
-    rest = threading.Thread(target=results.close)
-    rest.start()
-    rest.join()
-    assert next(iter(ran)) == b"0"
+    assert all(future.cancel() for future in rest)
+    until(lambda: len(next(iter(served.crew[0].worker._session.leases.values())).cancelled) == 49)
+    last = served.client.submit("hold", b"last")
     opened.set()
-    assert future.result(TIMEOUT_S) == b"last"
-    assert list(results) == []
+    assert [first.result(TIMEOUT_S), last.result(TIMEOUT_S)] == [b"0", b"last"]
+    assert ran == [b"0", b"last"]
 
 
 def test_results_too_large_for_one_message_travel_one_by_one(serve, in_blocks):

@@ -13,14 +13,9 @@ def run(kind, payload=b""):
     return outcome
 
 
-def test_the_registry_offers_them_all():
+def test_echo_gives_back_what_it_got_and_noop_nothing():
     assert HANDLERS.kinds() == "echo fail length noop pattern sleep spin".split()
-
-
-@pytest.mark.parametrize("payload", [b"", b"x", b"\x00" * 10_000])
-def test_echo_gives_back_what_it_got_and_noop_nothing(payload):
-    assert run("echo", payload) == payload
-    assert run("noop", payload) == b""
+    assert (run("echo", b"x"), run("noop", b"x")) == (b"x", b"")
 
 
 def test_sleep_lasts_and_does_not_compute():
@@ -52,7 +47,7 @@ def test_a_pattern_is_as_long_as_it_is_told_and_differs_everywhere(size_bytes):
 
 
 @pytest.mark.parametrize("kind_of", [bytes, memoryview])
-def test_length_counts_whatever_it_is_given(kind_of):
+def test_length_counts_bytes_and_views(kind_of):
     assert run("length", kind_of(b"x" * 70_000)) == b"70000"
 
 
