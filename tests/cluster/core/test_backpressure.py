@@ -4,19 +4,14 @@ from collections import Counter
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.core.backpressure import Backpressure
-from cluster.core.queue import RunQueue
-from cluster.core.run import Range, Run
 from cluster.protocol.client_session import ClientSession, Options, Settled
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Priority
-from perfkit.optimized.queue import SortedQueue
-from tests.cluster.core.scheduling import Bench, delivered, holding, run
+from tests.cluster.core.scheduling import Bench, delivered, holding
 
 
 def bench_at_its_bound() -> Bench:
@@ -87,44 +82,6 @@ def test_no_client_is_served_while_all_room_is_taken() -> None:
         delivered(b"four", b"four", b"four")
     ]
     assert bench.heard(1) == [bench.assign("w", 2, 0, b"x")]
-
-
-@pytest.mark.parametrize("kind", [RunQueue, SortedQueue])
-@settings(max_examples=100)
-@given(
-    moves=st.lists(
-        st.tuples(
-            st.sampled_from(Priority),
-            st.sampled_from("abc"),
-            st.sampled_from("cde"),
-            st.sets(st.sampled_from("cde")),
-            st.integers(0, 30),
-        ),
-        max_size=40,
-    )
-)
-def test_clients_that_may_be_served_are_in_the_order_of_a_sorted_list(
-    kind: type[RunQueue], moves: list[tuple[Priority, str, str, set[str], int]]
-) -> None:
-    queue, runs = kind(1 << 30), list[Run]()
-    for id, (priority, needs, client, late, returned) in enumerate(moves):
-        runs.append(run(id, 2, priority=priority, kind=needs))
-        runs[-1].client = client
-        queue.push(runs[-1])
-        for name in [name for name in queue.held_back if name not in late]:
-            queue.resume(name)
-        while (head := queue.head(set())) is not None and head[0].client in late:
-            queue.hold_back(*head)
-        waiting = [each for each in runs if each.waiting[False]]
-        free = [each for each in waiting if each.client not in late]
-        first = min(free, key=lambda each: (each.priority, each.id), default=None)
-        assert head == (first and (first, False))
-        assert {each.id for each in queue.runs()} == {each.id for each in waiting}
-        if first is not None:
-            first.take(2, False)
-        if returned < id and not runs[returned].waiting[False]:
-            runs[returned].put_back(Range(0, 1))
-            queue.push(runs[returned])
 
 
 def test_a_client_that_stops_reading_stays_within_the_bound_and_gets_everything_once_it_reads(

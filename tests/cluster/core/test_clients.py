@@ -93,14 +93,6 @@ def test_a_silent_client_is_lost_with_its_submissions() -> None:
     bench.counted(clients_lost=1, cancelled=1)
 
 
-def test_a_client_that_comes_back_after_it_was_lost_starts_over() -> None:
-    bench = Bench(client_liveness_s=1.0)
-    bench.submit(b"x")
-    bench.wait(1.5)
-    assert bench.heard(0, waiting=[(0, 0)]) == [do.Refuse("c", 0, "the coordinator lost it")]
-    assert bench.offer(b"y", submission=1) == [do.Accept("c", 1, 2)]
-
-
 def test_one_slow_submission_does_not_use_up_the_bound_with_later_ones() -> None:
     bench = Bench(submissions_per_client=2)
     bench.join("w", credit=2)

@@ -1,7 +1,6 @@
 """The ledger's totals, and how it cuts deliveries into messages."""
 
 from cluster.vocabulary import actions as do
-from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, State
 from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
@@ -65,20 +64,3 @@ def test_failures_are_cut_into_pieces_too_and_stay_in_their_places() -> None:
     pieces = [ended(gone[0], 3), ended(gone[3], 2)]
     assert bench.cancel() == pieces
     assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1), *pieces]
-
-
-def test_every_way_to_end_is_counted_by_its_state() -> None:
-    bench = holding(*T[:4], deaths=1)
-    bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
-    bench.cancel(2)
-    bench.tell(on.WorkerLost("w", "gone"))
-    counters = bench.scheduler.counters
-    assert {state: counters[state] for state in State} == {
-        State.QUEUED: 0,
-        State.ASSIGNED: 0,
-        State.DONE: 1,
-        State.FAILED: 1,
-        State.CANCELLED: 1,
-        State.DEAD_LETTERED: 1,
-    }
-    assert bench.scheduler.ledger.open_tasks == 0

@@ -15,7 +15,6 @@ from cluster.core.policy import (
     LeastLoaded,
     MemoryAware,
     RoundRobin,
-    ScanPolicy,
 )
 from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
@@ -120,11 +119,6 @@ def test_the_registry_names_every_policy_by_its_own_name() -> None:
     assert {*POLICIES} == {*names.split()}
     assert all(make().name == name for name, make in POLICIES.items())
     assert {make().lease_tasks(offer(), ECHO, 9) for make in POLICIES.values()} == {1}
-
-
-def test_a_policy_without_a_measure_of_its_own_says_so() -> None:
-    with pytest.raises(NotImplementedError):
-        staffed(ScanPolicy(), offer()).choose(ECHO, False)
 
 
 # Round-robin
