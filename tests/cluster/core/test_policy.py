@@ -1,15 +1,10 @@
 """Each policy's choice by its own measure, and the duties of all policies."""
 
-from collections.abc import Callable
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.core.policy import (
     POLICIES,
     Adaptive,
-    AssignmentPolicy,
     GpuMatch,
     LatencyAware,
     LeastLoaded,
@@ -17,101 +12,14 @@ from cluster.core.policy import (
     RoundRobin,
 )
 from cluster.core.run import Needs
-from cluster.core.worker import WorkerState
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
-from tests.cluster.core.scheduling import PARTS, offer
+from tests.cluster.core.scheduling import ECHO, chosen, offer, staffed
 
 GIB = 1 << 30
-ECHO: Needs = ("echo", NO_REQUIREMENTS)
 
 
 def card(min_vram_gib: int = 0, family: str | None = None) -> Needs:
     return ("echo", Requirements(min_vram_bytes=min_vram_gib * GIB, gpu_family=family))
-
-
-def staffed(policy: AssignmentPolicy, *workers: WorkerState) -> AssignmentPolicy:
-    for worker in workers:
-        policy.join(worker)
-    return policy
-
-
-def chosen(policy: AssignmentPolicy, needs: Needs = ECHO, suspect: bool = False) -> str | None:
-    worker = policy.choose(needs, suspect)
-    return None if worker is None else worker.id
-
-
-# The duties of all policies
-
-
-@st.composite
-def crews(draw: st.DrawFn) -> list[WorkerState]:
-    crew = []
-    for number in range(draw(st.integers(0, 6))):
-        gpus = draw(
-            st.lists(
-                st.builds(Gpu, st.sampled_from(["polaris", "vega"]), st.integers(0, 16 * GIB)),
-                max_size=2,
-            )
-        )
-        worker = offer(
-            f"w{number}",
-            draw(st.integers(1, 3)),
-            4,
-            kinds=draw(st.lists(st.sampled_from(["echo", "spin"]))),
-            models=draw(st.lists(st.just("m"))),
-            gpus=gpus,
-        )
-        worker.held = draw(st.integers(0, worker.credit))
-        worker.suspects = draw(st.integers(0, 1))
-        worker.draining = draw(st.booleans())
-        unknown = st.none()
-        worker.load = Load(
-            memory_free_bytes=draw(unknown | st.integers(0, 64 * GIB)),
-            vram_free_bytes=draw(unknown | st.integers(0, 16 * GIB)),
-            gpu_busy_pct=draw(unknown | st.floats(0, 100)),
-        )
-        crew.append(worker)
-    return crew
-
-
-NEEDS = st.tuples(
-    st.sampled_from(["echo", "spin"]),
-    st.builds(
-        Requirements,
-        st.sampled_from([None, "m"]),
-        st.sampled_from([0, 4 * GIB, 12 * GIB]),
-        st.sampled_from([None, "vega"]),
-    ),
-)
-
-
-@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-@settings(max_examples=30)
-@given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
-def test_an_eligible_worker_is_chosen_whenever_there_is_one(
-    make: Callable[[], AssignmentPolicy],
-    crew: list[WorkerState],
-    needs: Needs,
-    suspect: bool,
-    gone: int,
-) -> None:
-    policy = staffed(make(), *crew)
-    for worker in crew[gone : gone + 1]:
-        policy.observe(worker, needs, 3, 0.5)
-        policy.leave(worker)
-        policy.leave(worker)
-        policy.touch(worker)
-    here = [worker for place, worker in enumerate(crew) if place != gone]
-    able = [w for w in here if w.free > 0 and w.offers(*needs) and not (suspect and w.suspects)]
-    before = [(w.held, w.suspects, w.load, w.draining) for w in crew]
-    for _ in range(3):
-        choice = policy.choose(needs, suspect)
-        assert choice in able if able else choice is None
-        if choice is not None:
-            assert 1 <= policy.lease_tasks(choice, needs, 7) <= 7
-            policy.observe(choice, needs, 1, 0.01)
-            policy.touch(choice)
-    assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 
 def test_the_registry_names_every_policy_by_its_own_name() -> None:
