@@ -1,10 +1,13 @@
-"""Each policy's choice by its own measure, and the duties of all policies."""
+"""Each policy's choice by its own measure."""
+
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from cluster.core.policy import (
     POLICIES,
     Adaptive,
+    AssignmentPolicy,
     GpuMatch,
     LatencyAware,
     LeastLoaded,
@@ -13,9 +16,14 @@ from cluster.core.policy import (
 )
 from cluster.core.run import Needs
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from perfkit.optimized import policy as optimised
 from tests.cluster.core.scheduling import ECHO, chosen, offer, staffed
 
 GIB = 1 << 30
+Table = Mapping[str, Callable[[], AssignmentPolicy]]
+each_table = pytest.mark.parametrize(
+    "policies", [POLICIES, optimised.POLICIES], ids=["plain", "optimised"]
+)
 
 
 def card(min_vram_gib: int = 0, family: str | None = None) -> Needs:
@@ -84,10 +92,11 @@ def test_equals_are_taken_in_the_order_in_which_they_joined() -> None:
 # Gpu-match
 
 
-def test_the_smallest_card_that_fits_is_taken() -> None:
+@each_table
+def test_the_smallest_card_that_fits_is_taken(policies: Table) -> None:
     large = offer("large", gpus=[Gpu("polaris", 16 * GIB)])
     both = offer("both", gpus=[Gpu("polaris", 2 * GIB), Gpu("polaris", 8 * GIB)])
-    policy = staffed(GpuMatch(), large, both)
+    policy = staffed(policies["gpu-match"](), large, both)
     assert chosen(policy, card(4)) == "both"
     assert chosen(policy, card(9)) == "large"
     assert chosen(policy, card(2)) == "both"
@@ -172,11 +181,12 @@ def test_the_most_free_memory_per_task_in_hand_wins() -> None:
     assert chosen(policy) == "b"
 
 
-def test_a_task_for_a_card_looks_at_the_memory_of_the_card() -> None:
+@each_table
+def test_a_task_for_a_card_looks_at_the_memory_of_the_card(policies: Table) -> None:
     a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
     a.load = Load(memory_free_bytes=64 * GIB, vram_free_bytes=GIB)
     b.load = Load(memory_free_bytes=GIB, vram_free_bytes=4 * GIB)
-    policy = staffed(MemoryAware(), a, b)
+    policy = staffed(policies["memory-aware"](), a, b)
     assert chosen(policy) == "a"
     assert chosen(policy, card(1)) == chosen(policy, card(0, "vega")) == "b"
 

@@ -55,17 +55,6 @@ def test_ranges_partition_a_run_after_any_moves(data: st.DataObject) -> None:
             assert all(stop != start for stop, start in joints), "neighbours alike are joined"
 
 
-def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
-    whole = run(1, 4)
-    whole.take(4, False)
-    for piece in (Range(0, 1, deaths=1), Range(2, 4), Range(1, 2, deaths=1)):
-        whole.put_back(piece)
-    assert whole.waiting == ([Range(2, 4)], [Range(0, 2, deaths=1)])
-    assert whole.withdraw(1, 3) == [Range(1, 2, deaths=1), Range(2, 3)]
-    assert whole.take(1, True) == Range(0, 1, deaths=1)
-    assert whole.waiting == ([Range(3, 4)], [])
-
-
 def note(whole: Run, at_s: float, most: int) -> None:
     whole.note(State.QUEUED, Cause.ASSIGNED, 0, 1, "w", at_s, most)
 

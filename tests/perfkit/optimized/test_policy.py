@@ -4,7 +4,6 @@ their memory is bounded and forgotten in time.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,13 +15,11 @@ from cluster.core.policy import (
     GpuMatch,
     LatencyAware,
     LeastLoaded,
-    MemoryAware,
 )
 from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
-from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Load, Requirements
 from perfkit.optimized import policy as optimised
 from perfkit.optimized.index import MAX_INDEXES, MAX_NEEDS
 from perfkit.optimized.policy import (
@@ -100,7 +97,7 @@ def test_a_card_to_spare_weighs_more_than_any_load(cards: list[tuple[int, float]
     rising = sorted(min(spare, 15) * 100.0 + load for spare, load in cards)
     buckets = [optimised._by_card(each) for each in rising]
     assert buckets == sorted(buckets)
-    assert optimised._by_card(100.0) > optimised._by_card(2.0)
+    assert optimised._by_card(2.0) < optimised._by_card(100.0) < optimised._by_card(200.0)
 
 
 @pytest.mark.parametrize(
@@ -264,29 +261,3 @@ def test_a_policy_is_switched_while_work_is_held(first: str, then: str) -> None:
     assert bench.scheduler.counters["done"] == 40
     for worker in bench.scheduler.workers.values():
         assert sizer.ahead_s(worker) == 0.0
-
-
-@pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("service_s", [None, 1e-5, 4e-4, 1e-3, 0.1])
-def test_every_slot_of_a_worker_has_a_lease_of_its_own(name: str, service_s: float | None) -> None:
-    bench = Bench(POLICIES[name], policies=POLICIES)
-    bench.join("w", capacity=4, credit=4_000)
-    if service_s is not None:
-        measured = bench.submit(*[b"x"] * 4)
-        for lease in [action for action in measured if isinstance(action, do.Assign)]:
-            bench.finish("w", lease.lease, lease.start, b"x", ended_at=service_s)
-    bench.submit(*[b"x"] * 3_000, submission=1)
-    assert len(bench.scheduler.workers["w"].leases) >= 4
-
-
-def test_memory_and_cards_are_told_apart_in_buckets() -> None:
-    a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
-    a.load = Load(memory_free_bytes=64 * GIB, vram_free_bytes=GIB)
-    b.load = Load(memory_free_bytes=GIB, vram_free_bytes=4 * GIB)
-    policy = staffed(POLICIES[MemoryAware.name](), a, b)
-    assert chosen(policy) == "a"
-    assert chosen(policy, CARD) == "b"
-    tall = offer("tall", gpus=[Gpu("vega", 16 * GIB)])
-    assert chosen(staffed(POLICIES[GpuMatch.name](), tall, a), CARD) == "a"
-    buckets = [optimised._by_card(100.0 * spare) for spare in range(4)]
-    assert all(low < high for low, high in pairwise(buckets))

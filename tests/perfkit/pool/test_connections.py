@@ -284,18 +284,3 @@ def test_pooled_clients_answer_and_the_coordinator_sees_few_of_them() -> None:
         assert (pool.stats.hits, pool.stats.misses) == (19, 1)
         with pytest.raises(UseAfterRelease):
             client.submit("echo", b"late")
-
-        def ask(number: int) -> None:
-            with pool.borrow(local.endpoint) as client:
-                wanted = [b"%d.%d" % (number, task) for task in range(50)]
-                if list(client.map("echo", wanted, timeout=20)) == wanted:
-                    right.append(number)
-
-        right: list[int] = []
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(right) == [0, 1]
-        assert pool.stats.misses <= 2
