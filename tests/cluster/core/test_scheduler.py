@@ -47,15 +47,6 @@ def test_a_task_is_accepted_leased_and_delivered() -> None:
     bench.counted()
 
 
-def test_work_waits_for_a_worker_and_a_worker_for_work() -> None:
-    bench = Bench()
-    assert bench.submit(*T[:3]) == []
-    assert bench.join("w", credit=2) == [bench.assign("w", 1, 0, *T[:2])]
-    assert bench.finish("w", 1, 0, b"a") == [delivered(b"a"), bench.assign("w", 2, 2, T[2])]
-    assert bench.finish("w", 2, 2, b"c") == [delivered(b"c", start=2)]
-    assert bench.finish("w", 1, 1, b"b") == [delivered(b"b", start=1)]
-
-
 # Repeats and refusals
 
 
@@ -196,15 +187,6 @@ def test_queued_and_leased_tasks_time_out_together() -> None:
     ]
     assert bench.finish("w", 1, 0, b"a", b"b") == []
     bench.counted(failed=3, late_results=2)
-
-
-def test_a_task_that_is_done_has_no_deadline() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x", timeout_s=0.3)
-    bench.finish("w", 1, 0, b"y")
-    assert bench.wait(0.5) == []
-    bench.counted()
 
 
 # Cancels

@@ -122,21 +122,17 @@ def trusts_that_nothing_is_mislaid(
 
 
 @breaks(Roster, "skip")
-def ignores_gaps_in_results(
-    real: Real, roster: Roster, lease: Lease, position: int, now: float
-) -> None:
+def ignores_gaps_in_results(real: Real, roster: Roster, *rest: Any) -> None:
     """Forgets the tasks whose results were in a lost message."""
     with mock.patch.object(roster._ledger, "requeue"):
-        real(roster, lease, position, now)
+        real(roster, *rest)
 
 
 @breaks(Scheduler, "_released")
-def loses_recalled_tails(
-    real: Real, scheduler: Scheduler, event: on.TasksReleased, now: float
-) -> None:
+def loses_recalled_tails(real: Real, scheduler: Scheduler, *rest: Any) -> None:
     """Forgets the tasks that a worker gave back."""
     with mock.patch.object(scheduler.ledger, "requeue"):
-        real(scheduler, event, now)
+        real(scheduler, *rest)
 
 
 @breaks(Ledger, "requeue")
@@ -191,12 +187,10 @@ def buries_at_once(real: Real, ledger: Ledger, lease: Lease, *rest: Any) -> None
 
 
 @breaks(Ledger, "fail")
-def retries_for_ever(
-    real: Real, ledger: Ledger, lease: Lease, failure: Failure, now: float
-) -> None:
+def retries_for_ever(real: Real, ledger: Ledger, lease: Lease, *rest: Any) -> None:
     """Forgets how often a task has failed."""
     lease.attempts = 0 if lease.run.retry.max_attempts > 1 else lease.attempts
-    real(ledger, lease, failure, now)
+    real(ledger, lease, *rest)
 
 
 @breaks(Ledger, "fail")

@@ -190,17 +190,3 @@ def test_an_unknown_worker_and_one_that_left_hold_nothing() -> None:
     worker.leases.clear()
     sizer.join(worker)
     assert sizer.ahead_s(worker) == 0.0
-
-
-@given(st.lists(st.tuples(st.sampled_from([ECHO, SPIN]), st.integers(1, 50))))
-def test_counts_return_to_nothing(moves: list[tuple[Needs, int]]) -> None:
-    sizer, worker = Sizer(), offer()
-    sizer.join(worker)
-    for needs, count in moves:
-        sizer.hold(worker, needs, count)
-    expected = sum(count for _, count in moves) * LEASE_S
-    assert sizer.ahead_s(worker) == pytest.approx(expected)
-    for needs, count in reversed(moves):
-        sizer.hold(worker, needs, -count)
-    assert sizer.ahead_s(worker) == 0.0
-    assert sizer.has_room(worker)
