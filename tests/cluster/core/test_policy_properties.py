@@ -100,6 +100,8 @@ class PolicyMachine(RuleBasedStateMachine):
             self.policy.leave(worker)
             self.plain.leave(worker)
             self.gone.append(worker)
+            for needs in ALL_NEEDS:
+                self.choice(needs, False)
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data(), again=st.booleans())
@@ -117,8 +119,8 @@ class PolicyMachine(RuleBasedStateMachine):
         worker.load = load
         self.policy.touch(worker)
 
-    @rule(needs=NEEDS, suspect=st.booleans(), queued=st.integers(1, 100))
-    def choose(self, needs: Needs, suspect: bool, queued: int) -> None:
+    def choice(self, needs: Needs, suspect: bool) -> WorkerState | None:
+        """The policy's choice, which is an able worker of the lowest score, if there is one."""
         able = [
             worker
             for worker in self.plain.eligible(needs)
@@ -128,9 +130,16 @@ class PolicyMachine(RuleBasedStateMachine):
         choice = self.policy.choose(needs, suspect)
         if choice is None:
             assert able == []
-            return
+            return None
         assert any(choice is worker for worker in able)
         assert scores[choice.id] == min(scores.values())
+        return choice
+
+    @rule(needs=NEEDS, suspect=st.booleans(), queued=st.integers(1, 100))
+    def choose(self, needs: Needs, suspect: bool, queued: int) -> None:
+        choice = self.choice(needs, suspect)
+        if choice is None:
+            return
         count = min(self.policy.lease_tasks(choice, needs, queued), choice.free)
         assert 1 <= count <= min(queued, MAX_LEASE)
         give(self.policy, choice, needs, count)
