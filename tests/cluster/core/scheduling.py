@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
-from cluster.core.run import Run
+from cluster.core.run import Needs, Run
 from cluster.core.scheduler import Scheduler
 from cluster.core.worker import WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure
+from cluster.vocabulary.task import NO_REQUIREMENTS, Failure
 from perfkit.optimized import policy as optimised
 
+ECHO: Needs = ("echo", NO_REQUIREMENTS)
 T = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9"]
 
 
@@ -210,3 +211,23 @@ def run(id: int, count: int = 1, **attributes: Any) -> Run:
     attributes = {"kind": "echo", **attributes}
     event = on.TasksSubmitted("c", id, payloads=payloads, **attributes)
     return Run(id, event, 0.0)
+
+
+def staffed(policy: AssignmentPolicy, *workers: WorkerState) -> AssignmentPolicy:
+    """The policy, once these workers have joined."""
+    for worker in workers:
+        policy.join(worker)
+    return policy
+
+
+def chosen(policy: AssignmentPolicy, needs: Needs = ECHO, suspect: bool = False) -> str | None:
+    """The name of the worker that a policy chooses."""
+    worker = policy.choose(needs, suspect)
+    return None if worker is None else worker.id
+
+
+def give(policy: AssignmentPolicy, worker: WorkerState, needs: Needs, change: int) -> None:
+    """Change what a worker has in its hands, and tell the policy as the scheduler does."""
+    worker.held += change
+    policy.hold(worker, needs, change)
+    policy.touch(worker)

@@ -93,29 +93,6 @@ def test_a_silent_client_is_lost_with_its_submissions() -> None:
     bench.counted(clients_lost=1, cancelled=1)
 
 
-def test_a_client_that_comes_back_after_it_was_lost_starts_over() -> None:
-    bench = Bench(client_liveness_s=1.0)
-    bench.submit(b"x")
-    bench.wait(1.5)
-    assert bench.heard(0, waiting=[(0, 0)]) == [do.Refuse("c", 0, "the coordinator lost it")]
-    assert bench.offer(b"y", submission=1) == [do.Accept("c", 1, 2)]
-
-
-def test_one_slow_submission_does_not_use_up_the_bound_with_later_ones() -> None:
-    bench = Bench(submissions_per_client=2)
-    bench.join("w", credit=2)
-    bench.submit(b"slow")
-    for submission in range(1, 50):
-        (lease,) = bench.submit(b"x", submission=submission)
-        assert isinstance(lease, do.Assign)
-        bench.finish("w", lease.lease, 0, b"y")
-        bench.heard(0, submission)
-    assert [*bench.scheduler.clients.by_name["c"].over] == [(1, 50)]
-    bench.submit(b"x", submission=50)
-    reason = "2 submissions of this client are open"
-    assert bench.offer(b"x", submission=51) == [do.Refuse("c", 51, reason)]
-
-
 def test_a_late_repeat_of_a_refused_submission_is_refused_although_there_is_room() -> None:
     bench = Bench(submissions_per_client=1)
     bench.submit(b"x")

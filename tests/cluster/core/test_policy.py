@@ -1,10 +1,8 @@
-"""Each policy's choice by its own measure, and the duties of all policies."""
+"""Each policy's choice by its own measure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.core.policy import (
     POLICIES,
@@ -15,104 +13,21 @@ from cluster.core.policy import (
     LeastLoaded,
     MemoryAware,
     RoundRobin,
-    ScanPolicy,
 )
 from cluster.core.run import Needs
-from cluster.core.worker import WorkerState
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
-from tests.cluster.core.scheduling import PARTS, offer
+from perfkit.optimized import policy as optimised
+from tests.cluster.core.scheduling import ECHO, chosen, offer, staffed
 
 GIB = 1 << 30
-ECHO: Needs = ("echo", NO_REQUIREMENTS)
+Table = Mapping[str, Callable[[], AssignmentPolicy]]
+each_table = pytest.mark.parametrize(
+    "policies", [POLICIES, optimised.POLICIES], ids=["plain", "optimised"]
+)
 
 
 def card(min_vram_gib: int = 0, family: str | None = None) -> Needs:
     return ("echo", Requirements(min_vram_bytes=min_vram_gib * GIB, gpu_family=family))
-
-
-def staffed(policy: AssignmentPolicy, *workers: WorkerState) -> AssignmentPolicy:
-    for worker in workers:
-        policy.join(worker)
-    return policy
-
-
-def chosen(policy: AssignmentPolicy, needs: Needs = ECHO, suspect: bool = False) -> str | None:
-    worker = policy.choose(needs, suspect)
-    return None if worker is None else worker.id
-
-
-# The duties of all policies
-
-
-@st.composite
-def crews(draw: st.DrawFn) -> list[WorkerState]:
-    crew = []
-    for number in range(draw(st.integers(0, 6))):
-        gpus = draw(
-            st.lists(
-                st.builds(Gpu, st.sampled_from(["polaris", "vega"]), st.integers(0, 16 * GIB)),
-                max_size=2,
-            )
-        )
-        worker = offer(
-            f"w{number}",
-            draw(st.integers(1, 3)),
-            4,
-            kinds=draw(st.lists(st.sampled_from(["echo", "spin"]))),
-            models=draw(st.lists(st.just("m"))),
-            gpus=gpus,
-        )
-        worker.held = draw(st.integers(0, worker.credit))
-        worker.suspects = draw(st.integers(0, 1))
-        worker.draining = draw(st.booleans())
-        unknown = st.none()
-        worker.load = Load(
-            memory_free_bytes=draw(unknown | st.integers(0, 64 * GIB)),
-            vram_free_bytes=draw(unknown | st.integers(0, 16 * GIB)),
-            gpu_busy_pct=draw(unknown | st.floats(0, 100)),
-        )
-        crew.append(worker)
-    return crew
-
-
-NEEDS = st.tuples(
-    st.sampled_from(["echo", "spin"]),
-    st.builds(
-        Requirements,
-        st.sampled_from([None, "m"]),
-        st.sampled_from([0, 4 * GIB, 12 * GIB]),
-        st.sampled_from([None, "vega"]),
-    ),
-)
-
-
-@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-@settings(max_examples=30)
-@given(crew=crews(), needs=NEEDS, suspect=st.booleans(), gone=st.integers(0, 5))
-def test_an_eligible_worker_is_chosen_whenever_there_is_one(
-    make: Callable[[], AssignmentPolicy],
-    crew: list[WorkerState],
-    needs: Needs,
-    suspect: bool,
-    gone: int,
-) -> None:
-    policy = staffed(make(), *crew)
-    for worker in crew[gone : gone + 1]:
-        policy.observe(worker, needs, 3, 0.5)
-        policy.leave(worker)
-        policy.leave(worker)
-        policy.touch(worker)
-    here = [worker for place, worker in enumerate(crew) if place != gone]
-    able = [w for w in here if w.free > 0 and w.offers(*needs) and not (suspect and w.suspects)]
-    before = [(w.held, w.suspects, w.load, w.draining) for w in crew]
-    for _ in range(3):
-        choice = policy.choose(needs, suspect)
-        assert choice in able if able else choice is None
-        if choice is not None:
-            assert 1 <= policy.lease_tasks(choice, needs, 7) <= 7
-            policy.observe(choice, needs, 1, 0.01)
-            policy.touch(choice)
-    assert [(w.held, w.suspects, w.load, w.draining) for w in crew] == before, "it only looks"
 
 
 def test_the_registry_names_every_policy_by_its_own_name() -> None:
@@ -120,11 +35,6 @@ def test_the_registry_names_every_policy_by_its_own_name() -> None:
     assert {*POLICIES} == {*names.split()}
     assert all(make().name == name for name, make in POLICIES.items())
     assert {make().lease_tasks(offer(), ECHO, 9) for make in POLICIES.values()} == {1}
-
-
-def test_a_policy_without_a_measure_of_its_own_says_so() -> None:
-    with pytest.raises(NotImplementedError):
-        staffed(ScanPolicy(), offer()).choose(ECHO, False)
 
 
 # Round-robin
@@ -182,10 +92,11 @@ def test_equals_are_taken_in_the_order_in_which_they_joined() -> None:
 # Gpu-match
 
 
-def test_the_smallest_card_that_fits_is_taken() -> None:
+@each_table
+def test_the_smallest_card_that_fits_is_taken(policies: Table) -> None:
     large = offer("large", gpus=[Gpu("polaris", 16 * GIB)])
     both = offer("both", gpus=[Gpu("polaris", 2 * GIB), Gpu("polaris", 8 * GIB)])
-    policy = staffed(GpuMatch(), large, both)
+    policy = staffed(policies["gpu-match"](), large, both)
     assert chosen(policy, card(4)) == "both"
     assert chosen(policy, card(9)) == "large"
     assert chosen(policy, card(2)) == "both"
@@ -270,11 +181,12 @@ def test_the_most_free_memory_per_task_in_hand_wins() -> None:
     assert chosen(policy) == "b"
 
 
-def test_a_task_for_a_card_looks_at_the_memory_of_the_card() -> None:
+@each_table
+def test_a_task_for_a_card_looks_at_the_memory_of_the_card(policies: Table) -> None:
     a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
     a.load = Load(memory_free_bytes=64 * GIB, vram_free_bytes=GIB)
     b.load = Load(memory_free_bytes=GIB, vram_free_bytes=4 * GIB)
-    policy = staffed(MemoryAware(), a, b)
+    policy = staffed(policies["memory-aware"](), a, b)
     assert chosen(policy) == "a"
     assert chosen(policy, card(1)) == chosen(policy, card(0, "vega")) == "b"
 

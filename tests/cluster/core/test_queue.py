@@ -1,11 +1,13 @@
 """The order of the queue against the plainest model of it: a list, sorted."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.core.queue import Key, RunQueue
 from cluster.core.run import Range, Run
 from cluster.vocabulary.task import NO_REQUIREMENTS, Priority
+from perfkit.optimized.queue import SortedQueue
 from tests.cluster.core.scheduling import run
 
 KINDS = ["a", "b", "c"]
@@ -13,40 +15,48 @@ NOTHING: set[Key] = set()
 NEVER = 1 << 30
 
 
-@settings(max_examples=50)
+@pytest.mark.parametrize("kind", [RunQueue, SortedQueue])
+@settings(max_examples=100)
 @given(
     moves=st.lists(
         st.tuples(
             st.sampled_from(Priority),
             st.sampled_from(KINDS),
+            st.sampled_from("cde"),
+            st.sets(st.sampled_from("cde"), max_size=2),
             st.integers(0, 20),
             st.integers(0, 1),
-            st.sets(st.tuples(st.sampled_from(KINDS), st.booleans())),
+            st.sets(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=3),
         ),
-        max_size=25,
+        max_size=40,
     )
 )
-def test_the_head_is_the_oldest_of_the_most_urgent_that_are_not_blocked(
-    moves: list[tuple[Priority, str, int, int, set[tuple[str, bool]]]],
+def test_the_head_is_the_oldest_of_the_most_urgent_that_are_neither_blocked_nor_held_back(
+    kind: type[RunQueue],
+    moves: list[tuple[Priority, str, str, set[str], int, int, set[tuple[str, bool]]]],
 ) -> None:
-    queue, runs = RunQueue(NEVER), list[Run]()
-    for id, (priority, kind, changed, deaths, lines) in enumerate(moves):
-        runs.append(run(id, 2, priority=priority, kind=kind))
+    queue, runs = kind(NEVER), list[Run]()
+    for id, (priority, needs, client, late, changed, deaths, lines) in enumerate(moves):
+        runs.append(run(id, 2, priority=priority, kind=needs))
+        runs[-1].client = client
         queue.push(runs[-1])
-        if (
-            changed <= id
-        ):  # lease a waiting task, or let a leased one wait again, perhaps as a suspect
+        if changed <= id:  # lease a task, or return a leased one, perhaps as a suspect
             other = runs[changed]
             if not other.withdraw(0, 1):
                 other.put_back(Range(0, 1, deaths=deaths))
             queue.push(other)
-        blocked = {((kind, NO_REQUIREMENTS), suspect) for kind, suspect in lines}
+        for name in [name for name in queue.held_back if name not in late]:
+            queue.resume(name)
+        blocked = {((needs, NO_REQUIREMENTS), suspect) for needs, suspect in lines}
+        while (head := queue.head(blocked)) is not None and head[0].client in late:
+            queue.hold_back(*head)
         waiting = [(r, suspect) for r in runs for suspect in (True, False) if r.waiting[suspect]]
-        free = [(r, suspect) for r, suspect in waiting if (r.needs, suspect) not in blocked]
-        first = min(free, key=lambda f: (f[0].priority, f[0].id, not f[1]), default=None)
-        assert queue.head(blocked) == first
-        assert {r.id for r in queue.runs()} == {r.id for r, _ in waiting}
-        assert len(queue.runs()) == len({r.id for r, _ in waiting})
+        free = [(r, s) for r, s in waiting if r.client not in late and (r.needs, s) not in blocked]
+        assert head == min(free, key=lambda f: (f[0].priority, f[0].id, not f[1]), default=None)
+        if head is not None and deaths:
+            head[0].take(2, head[1])
+            waiting.remove(head)
+        assert sorted(r.id for r in queue.runs()) == sorted({r.id for r, _ in waiting})
 
 
 def served(queue: RunQueue, times: int) -> str:

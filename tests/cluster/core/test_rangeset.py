@@ -32,13 +32,6 @@ def test_a_set_holds_the_added_numbers_above_its_floor_in_any_order(
         assert len(some) == len(as_ranges(model))
 
 
-def test_consecutive_numbers_stay_one_range() -> None:
-    some = RangeSet(1)
-    for number in range(10_000):
-        some.add(number)
-    assert [*some] == [(0, 10_000)]
-
-
 @given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 5))
 def test_over_its_bound_a_set_gains_numbers_at_its_lower_end_and_loses_none(
     numbers: list[int], most: int

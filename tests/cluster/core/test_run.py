@@ -2,14 +2,13 @@
 
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.core.run import SMALL_BYTES, Range, Run, pack, unpack
 from cluster.core.worker import Lease
 from cluster.vocabulary.lifecycle import Cause
-from cluster.vocabulary.task import Failure, State
+from cluster.vocabulary.task import State
 from tests.cluster.core.scheduling import offer, run
 
 COUNT = 12
@@ -56,33 +55,6 @@ def test_ranges_partition_a_run_after_any_moves(data: st.DataObject) -> None:
             assert all(stop != start for stop, start in joints), "neighbours alike are joined"
 
 
-def test_a_task_that_saw_a_worker_die_waits_among_the_suspects() -> None:
-    whole = run(1, 4)
-    whole.take(4, False)
-    for piece in (Range(0, 1, deaths=1), Range(2, 4), Range(1, 2, deaths=1)):
-        whole.put_back(piece)
-    assert whole.waiting == ([Range(2, 4)], [Range(0, 2, deaths=1)])
-    assert whole.withdraw(1, 3) == [Range(1, 2, deaths=1), Range(2, 3)]
-    assert whole.take(1, True) == Range(0, 1, deaths=1)
-    assert whole.waiting == ([Range(3, 4)], [])
-
-
-def test_settling_counts_open_tasks_and_retained_bytes() -> None:
-    whole = run(1, 3)
-    failure = Failure(2, "E", "why")
-    whole.settle(0, [b"ab"], 2)
-    whole.settle(2, [failure], 3)
-    assert whole.outcomes == [b"ab", None, failure]
-    assert (whole.open, whole.retained_bytes) == (1, 5)
-
-
-def test_a_run_has_the_attributes_of_its_tasks() -> None:
-    whole = run(7, 3, timeout_s=2.0, sent_at=1.0)
-    assert (whole.id, whole.client, whole.submission, whole.count) == (7, "c", 7, 3)
-    assert (whole.payload_bytes, whole.stamps) == (3, [0.0])
-    assert (run(8).payload_bytes, run(8).stamps) == (1, None)
-
-
 def note(whole: Run, at_s: float, most: int) -> None:
     whole.note(State.QUEUED, Cause.ASSIGNED, 0, 1, "w", at_s, most)
 
@@ -110,12 +82,6 @@ def test_a_packed_run_tells_the_same_story_and_is_too_large_for_an_arena(count: 
     assert past.story == whole.story
     assert (past.id, past.client, past.count) == (whole.id, whole.client, 3)
     assert past.accepted_at == whole.accepted_at
-
-
-@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED])
-def test_nothing_moves_out_of_a_terminal_state(state: State) -> None:
-    with pytest.raises(KeyError):
-        run(1).note(state, Cause.ASSIGNED, 0, 1, "", 0.0, 9)
 
 
 @given(st.sets(st.integers(0, COUNT)), st.integers(0, COUNT), st.integers(0, COUNT))

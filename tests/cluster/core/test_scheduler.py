@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.core.policy import POLICIES, RoundRobin
+from cluster.core.policy import POLICIES
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -25,8 +25,6 @@ from cluster.vocabulary.task import (
     TaskId,
 )
 from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
-
-CANCELLED = Failure(0, "Cancelled", "cancelled", State.CANCELLED)
 
 
 def late(position: int, waited: str) -> Failure:
@@ -49,40 +47,7 @@ def test_a_task_is_accepted_leased_and_delivered() -> None:
     bench.counted()
 
 
-def test_work_waits_for_a_worker_and_a_worker_for_work() -> None:
-    bench = Bench()
-    assert bench.submit(*T[:3]) == []
-    assert bench.join("w", credit=2) == [bench.assign("w", 1, 0, *T[:2])]
-    assert bench.finish("w", 1, 0, b"a") == [delivered(b"a"), bench.assign("w", 2, 2, T[2])]
-    assert bench.finish("w", 2, 2, b"c") == [delivered(b"c", start=2)]
-    assert bench.finish("w", 1, 1, b"b") == [delivered(b"b", start=1)]
-
-
-def test_nothing_is_due_without_workers_and_clients() -> None:
-    bench = Bench()
-    assert bench.scheduler.deadline() is None
-    assert bench.scheduler.handle_timer(5.0) == []
-    bench.join()
-    assert bench.scheduler.deadline() == pytest.approx(0.6)
-
-
-def test_a_worker_never_holds_more_than_its_credit() -> None:
-    bench = Bench()
-    bench.join("a", credit=2)
-    bench.join("b", credit=3)
-    actions = bench.submit(*T)
-    assert actions == [bench.assign("a", 1, 0, *T[:2]), bench.assign("b", 2, 2, *T[2:5])]
-
-
 # Repeats and refusals
-
-
-def test_a_repeated_submission_is_acknowledged_and_starts_nothing() -> None:
-    bench = holding(b"x")
-    assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
-    bench.finish("w", 1, 0, b"y")
-    assert bench.offer(b"x") == [do.Accept("c", 0, 1)]
-    bench.counted(duplicate_submissions=2)
 
 
 def test_a_late_repeat_of_a_finished_submission_starts_nothing() -> None:
@@ -224,24 +189,6 @@ def test_queued_and_leased_tasks_time_out_together() -> None:
     bench.counted(failed=3, late_results=2)
 
 
-def test_a_task_that_is_done_has_no_deadline() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x", timeout_s=0.3)
-    bench.finish("w", 1, 0, b"y")
-    assert bench.wait(0.5) == []
-    bench.counted()
-
-
-def test_a_task_waiting_for_its_retry_times_out() -> None:
-    bench = Bench()
-    bench.join()
-    bench.submit(b"x", timeout_s=0.3, retry=Retry(5, base_s=60.0))
-    bench.fail("w", 1, 0)
-    assert bench.wait(0.3) == [ended(late(0, "0.300"))]
-    assert bench.scheduler.status(bench.now).delayed == 0
-
-
 # Cancels
 
 
@@ -287,16 +234,6 @@ def test_revoked_tasks_fill_the_credit_until_the_worker_is_through_with_them() -
     bench.counted(cancelled=1, late_results=1)
 
 
-def test_a_cancelled_task_is_not_requeued_with_its_lease() -> None:
-    bench = holding(*T[:3])
-    bench.cancel(1)
-    bench.tell(on.WorkerLost("w", "gone"))
-    assert bench.join("v", credit=3) == [bench.assign("v", 2, 0, T[0])], (
-        "a task that saw a death is alone"
-    )
-    assert bench.finish("v", 2, 0, b"a") == [delivered(b"a"), bench.assign("v", 3, 2, T[2])]
-
-
 def test_a_cancel_looks_at_the_leases_of_its_own_run_only() -> None:
     bench = Bench()
     bench.join("w", credit=50)
@@ -340,15 +277,6 @@ def test_a_run_that_no_worker_can_serve_blocks_no_other() -> None:
     assert bench.join("m", models=["m"]) == [bench.assign("m", 2, 0, b"x")]
 
 
-def test_no_priority_starves() -> None:
-    bench = Bench(RoundRobin, bypasses=3)
-    bench.submit(*[b"l"] * 3, priority=Priority.LOW)
-    bench.submit(*[b"u"] * 9, priority=Priority.URGENT, submission=1)
-    leases = bench.join("w", credit=12)
-    order = b"".join(a.payloads[0] for a in leases if isinstance(a, do.Assign))
-    assert order == b"uuuluuuluuul"
-
-
 # Workers come and go
 
 
@@ -383,16 +311,6 @@ def test_a_silent_worker_is_lost_after_its_liveness() -> None:
     assert bench.wait(0.1999) == []
     assert bench.wait(0.001) == [bench.assign("b", 2, 0, b"x")]
     assert [w.worker for w in bench.scheduler.status(bench.now).workers] == ["b"]
-    bench.counted(workers_lost=1, lost=1)
-
-
-def test_a_worker_the_transport_lost_is_gone_at_once() -> None:
-    bench = Bench()
-    bench.join("a")
-    bench.submit(b"x")
-    bench.join("b")
-    assert bench.tell(on.WorkerLost("a", "closed")) == [bench.assign("b", 2, 0, b"x")]
-    assert bench.tell(on.WorkerLost("a", "closed")) == []
     bench.counted(workers_lost=1, lost=1)
 
 
@@ -442,16 +360,6 @@ def test_late_results_are_dropped_and_counted() -> None:
     assert bench.finish("w", 1, 2) == [], "no results"
     bench.counted(late_results=5)
     assert bench.finish("w", 1, 2, b"c") == [delivered(b"c", start=2)]
-
-
-def test_tasks_whose_results_were_lost_on_the_way_are_leased_again() -> None:
-    bench = holding(*T[:4])
-    assert bench.finish("w", 1, 2, b"c", b"d") == [
-        delivered(b"c", b"d", start=2),
-        bench.assign("w", 2, 0, *T[:2]),
-    ]
-    assert bench.finish("w", 1, 0, b"a", b"b") == [], "it was only late"
-    bench.counted(returned=2, late_results=2)
 
 
 def test_a_lease_that_stays_missing_is_requeued_after_liveness_and_not_before() -> None:
@@ -587,14 +495,6 @@ def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
     ]
     assert deliver == do.Deliver("c", 0, 0, [b""], [failure])
     bench.counted(workers_lost=3, lost=3, dead_lettered=1)
-
-
-def test_suspects_are_leased_one_at_a_time_and_one_per_worker() -> None:
-    bench = holding(*T[:4])
-    bench.tell(on.WorkerLost("w", "killed"))
-    assert bench.join("a", credit=4) == [bench.assign("a", 2, 0, T[0])]
-    assert bench.join("b", credit=4) == [bench.assign("b", 3, 1, T[1])]
-    assert bench.finish("a", 2, 0, b"a") == [delivered(b"a"), bench.assign("a", 4, 2, T[2])]
 
 
 def test_suspects_that_must_wait_block_no_healthy_task() -> None:

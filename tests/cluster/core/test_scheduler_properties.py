@@ -5,6 +5,7 @@ must still have come to exactly one end.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -50,8 +51,15 @@ LIMITS = Limits(
 )
 WORKERS = st.sampled_from(["w0", "w1", "w2", "w3"])
 CLIENTS = st.sampled_from(["c0", "c1", "c2"])
-REQUIREMENTS = st.sampled_from(
-    [Requirements(), Requirements(model="m"), Requirements(gpu_family="vega", min_vram_bytes=4)]
+OPTIONS = st.fixed_dictionaries(
+    {
+        "priority": st.sampled_from(Priority),
+        "requirements": st.sampled_from(
+            [Requirements(), Requirements("m"), Requirements(gpu_family="vega", min_vram_bytes=4)]
+        ),
+        "timeout_s": st.sampled_from([None, None, 0.3, 2.0]),
+        "retry": st.sampled_from([Retry(n, Backoff.LINEAR, base_s=0.1) for n in (1, 2, 3)]),
+    }
 )
 #: no shrinking: it takes minutes, and forty steps can be read; a failure is kept and replays
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
@@ -163,30 +171,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # Clients
 
-    @rule(
-        client=CLIENTS,
-        count=st.integers(0, 12),
-        priority=st.sampled_from(Priority),
-        requirements=REQUIREMENTS,
-        timeout_s=st.sampled_from([None, None, 0.3, 2.0]),
-        attempts=st.integers(1, 3),
-        traced=st.booleans(),
-    )
-    def submit(
-        self,
-        client: str,
-        count: int,
-        priority: Priority,
-        requirements: Requirements,
-        timeout_s: float | None,
-        attempts: int,
-        traced: bool,
-    ) -> None:
+    @rule(client=CLIENTS, count=st.integers(0, 12), options=OPTIONS, traced=st.booleans())
+    def submit(self, client: str, count: int, options: dict[str, Any], traced: bool) -> None:
         payloads = [f"{client} {self.submission} {p}".encode() for p in range(count)]
-        retry = Retry(attempts, Backoff.LINEAR, base_s=0.1)
-        event = on.TasksSubmitted(
-            client, self.submission, "echo", payloads, priority, requirements, timeout_s, retry
-        )
+        event = on.TasksSubmitted(client, self.submission, "echo", payloads, **options)
         event.sent_at = self.now if traced else None
         self.submission += 1
         first, *_ = self.tell(event)

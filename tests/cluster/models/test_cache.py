@@ -152,12 +152,6 @@ def test_an_entry_larger_than_the_bound_is_kept_for_its_caller(
     assert not (tmp_path / "a").exists()
 
 
-def test_a_discarded_entry_is_built_again(cache: Cache, build: Builder) -> None:
-    cache.entry("a", build)
-    cache.discard("a")
-    assert cache.entry("a", build).reason == "it was not there yet"
-
-
 # Hashes
 
 

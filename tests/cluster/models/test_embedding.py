@@ -66,17 +66,6 @@ def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_an_answer_does_not_depend_on_its_batch(minilm: Model) -> None:
-    texts = [text for triple in LIKE_AND_UNLIKE for text in triple] + [LONG]
-    alone = np.concatenate([vectors(minilm, [text]) for text in texts])
-    assert np.abs(vectors(minilm, texts) - alone).max() < 1e-5
-
-
-def test_text_beyond_the_last_token_read_changes_nothing(minilm: Model) -> None:
-    one, other = vectors(minilm, [LONG, LONG + "Entirely different matters."])
-    assert (one == other).all()
-
-
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [

@@ -29,17 +29,6 @@ def witness() -> Witness:
     return one
 
 
-def test_a_normal_course_raises_nothing(witness: Witness) -> None:
-    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
-    finished = on.TasksFinished("w", 1, 1, 0, [b"x", b"y"])
-    witness.observe(finished, [do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
-    assert witness.open == {}
-    reminder = on.ClientHeartbeat("c", 0, [], [(0, 0)])
-    witness.observe(reminder, [ACCEPT, do.Deliver("c", 0, 0, [b"x", b"y"])], 0.0)
-    witness.observe(on.TasksCancelled("c", 0), [], 0.0)
-    witness.observe(on.TasksCancelled("c", 9), [], 0.0)
-
-
 @pytest.mark.parametrize(
     ("actions", "complaint"),
     [
@@ -126,29 +115,6 @@ def test_work_that_waits_while_a_worker_has_credit_is_an_error(
         busy.observe(event, actions, 0.1)
 
 
-@pytest.mark.parametrize(
-    ("event", "at_s"),
-    [
-        (on.WorkerDraining("w", 1), 0.1),
-        (on.WorkerLeft("w", 1), 0.1),
-        (on.WorkerLost("w", "gone"), 0.1),
-        (None, 0.6),
-    ],
-)
-def test_a_worker_that_leaves_or_may_be_gone_need_not_take_work(
-    busy: Witness, event: on.Event | None, at_s: float
-) -> None:
-    busy.observe(event, [], at_s)
-    past = on.TasksFinished("w", 1, 1, 0, [b"x"])
-    busy.observe(past, [do.Disconnect("w", 1, "over"), do.Deliver("c", 0, 0, [b"x"])], at_s)
-
-
-def test_a_worker_need_not_take_work_that_it_does_not_offer() -> None:
-    one = Witness(Limits())
-    one.observe(on.WorkerJoined("w", 1, 1, 1, ["other"]), [WELCOME], 0.0)
-    one.observe(SUBMITTED, [ACCEPT], 0.0)
-
-
 def test_service_out_of_order_is_an_error(witness: Witness) -> None:
     submit(witness, 1, Priority.NORMAL)
     with pytest.raises(AssertionError, match="run 2 went before run 1 of the same priority"):
@@ -156,11 +122,6 @@ def test_service_out_of_order_is_an_error(witness: Witness) -> None:
     submit(witness, 2, Priority.URGENT)
     with pytest.raises(AssertionError, match="run 1 went before run 3, which is more urgent"):
         witness.observe(None, [assign(2, 0, b"a")], 0.0)
-
-
-def test_a_run_that_the_worker_cannot_serve_does_not_count_for_the_order(witness: Witness) -> None:
-    submit(witness, 1, Priority.URGENT, kind="other")
-    witness.observe(None, [assign(1, 0, b"a")], 0.0)
 
 
 def test_a_starving_priority_is_an_error(witness: Witness) -> None:
@@ -171,38 +132,11 @@ def test_a_starving_priority_is_an_error(witness: Witness) -> None:
         witness.observe(None, leases[5:], 0.0)
 
 
-@pytest.mark.parametrize(
-    ("event", "at_s"),
-    [
-        (on.ClientHeartbeat("c", 1), 0.0),
-        (on.ClientHeartbeat("c", 0, [0]), 0.0),
-        (on.ClientLeft("c"), 0.0),
-        (None, 10.0),
-    ],
-)
-def test_promises_end_with_acknowledgement_and_with_their_client(
-    witness: Witness, event: on.Event | None, at_s: float
-) -> None:
-    assert len(witness.open) == 1
-    witness.observe(event, [], at_s)
-    assert witness.open == {}
-
-
 KEPT = on.ResultStored("w", 1, 1, 0, 9)
 OFFER = do.Offer("c", 0, 0, 1, 9)
 CHUNK = do.DeliverChunk("c", 0, 0, 1, 0, [b"x"])
 CONFIRM = do.Confirm("c", 0, 0, 1)
 RECEIVED = on.StreamReceived("c", 0, 0, 1)
-
-
-def test_a_streamed_result_raises_nothing(witness: Witness) -> None:
-    witness.observe(None, [assign(1, 0, b"a", b"b")], 0.0)
-    witness.observe(KEPT, [OFFER], 0.0)
-    witness.observe(on.ChunkRead("w", 1, 1, 0, 0, [b"x"]), [CHUNK], 0.0)
-    witness.observe(RECEIVED, [CONFIRM], 0.0)
-    witness.observe(RECEIVED, [CONFIRM], 0.0)
-    witness.observe(on.ClientHeartbeat("c", 0, [], [(0, 0)]), [ACCEPT, CONFIRM], 0.0)
-    assert [*witness.open] == [("c", 0)]
 
 
 @pytest.mark.parametrize(

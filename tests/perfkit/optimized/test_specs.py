@@ -14,13 +14,6 @@ from perfkit.optimized.codec import PackedCodec
 from perfkit.optimized.policy import POLICIES
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED, SPECS, spec_named
 
-each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-
-
-@each_spec
-def test_a_spec_is_found_by_its_own_name(spec: ClusterSpec) -> None:
-    assert spec_named(spec.name) is spec
-
 
 @pytest.mark.parametrize(
     ("name", "words"),
@@ -38,19 +31,16 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is(name: str, words: s
     assert ("did you mean" in str(refused.value)) == bool(name)
 
 
-@each_spec
-def test_every_part_of_a_spec_loads(spec: ClusterSpec) -> None:
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_spec_is_found_by_its_name_travels_whole_and_has_its_parts(spec: ClusterSpec) -> None:
+    assert spec_named(spec.name) is spec
+    assert decode_spec(encode_spec(spec)) == spec
     codec: Codec = load_codec(spec)
     assert codec.encode([]) == []
     assert load_part(spec.queue) is not None
     policies = load_part(spec.policies)
     assert policies[spec.policy]().name == spec.policy
     assert all(make().name == name for name, make in policies.items())
-
-
-@each_spec
-def test_a_spec_reaches_another_process_whole(spec: ClusterSpec) -> None:
-    assert decode_spec(encode_spec(spec)) == spec
 
 
 def test_the_optimised_spec_has_the_optimised_parts_and_the_same_policies_by_name() -> None:

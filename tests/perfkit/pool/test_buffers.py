@@ -1,7 +1,5 @@
 """Buffers by size class: never too small, over the bound, or lent while still in use."""
 
-import threading
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from perfkit.pool import (
     BufferPool,
-    DoubleRelease,
     ForeignRelease,
-    NotReturned,
-    PoolClosed,
     PoolExhausted,
     StillInUse,
     size_class,
@@ -46,18 +41,6 @@ def test_a_released_buffer_serves_any_size_of_its_class() -> None:
     pool.release(again)
     assert len(pool.acquire(321)) == 321
     assert (pool.stats.hits, pool.stats.misses) == (1, 2)
-
-
-def test_bytes_in_use_and_idle_are_those_of_whole_buffers() -> None:
-    pool = BufferPool(4 * KIB)
-    first, second = pool.acquire(0), pool.acquire(1_000)
-    stats = pool.stats
-    assert (stats.in_use, stats.in_use_bytes, stats.idle_bytes) == (2, 256 + 1_024, 0)
-    pool.release(first)
-    pool.release(second)
-    stats = pool.stats
-    assert (stats.in_use, stats.in_use_bytes, stats.idle, stats.idle_bytes) == (0, 0, 2, 1_280)
-    assert stats.high_water == 2
 
 
 def test_at_the_bound_a_request_is_refused_with_the_reason() -> None:
@@ -99,18 +82,12 @@ def test_a_borrowed_buffer_returns_after_an_error() -> None:
     assert (pool.stats.in_use, pool.stats.idle) == (0, 1)
 
 
-def test_a_wrong_release_is_an_error_and_changes_nothing() -> None:
+def test_another_view_of_a_lent_buffer_cannot_be_released() -> None:
     pool = BufferPool(KIB)
     buffer = pool.acquire(100)
-    for stranger in (memoryview(bytearray(256)), buffer[:100], BufferPool(KIB).acquire(100)):
-        with pytest.raises(ForeignRelease, match=r"has not lent <memory at .*>; release the very"):
-            pool.release(stranger)
-        stranger.release()
+    with pytest.raises(ForeignRelease, match=r"has not lent <memory at .*>"):
+        pool.release(buffer[:100])
     assert (pool.stats.in_use, pool.stats.idle) == (1, 0)
-    pool.release(buffer)
-    with pytest.raises(DoubleRelease, match="was released before"):
-        pool.release(buffer)
-    assert (pool.stats.in_use, pool.stats.idle, pool.stats.idle_bytes) == (0, 1, 256)
 
 
 @pytest.mark.parametrize("look", [lambda view: view[2:4], memoryview])
@@ -131,54 +108,9 @@ def test_memory_that_is_still_in_use_is_not_lent_again(look) -> None:  # type: i
     assert (len(still) > 0, strict.stats.idle, strict.stats.in_use) == (True, 0, 0)
 
 
-def test_a_closed_pool_lends_nothing_and_keeps_nothing() -> None:
-    pool = BufferPool(KIB)
-    held = [pool.acquire(10), pool.acquire(10)]
-    pool.release(held.pop())
-    pool.close()
-    with pytest.raises(PoolClosed, match="this BufferPool is closed"):
-        pool.acquire(10)
-    pool.release(held.pop())
-    assert (pool.stats.idle, pool.stats.idle_bytes, pool.stats.in_use) == (0, 0, 0)
-
-
-def test_debug_mode_complains_of_buffers_not_returned() -> None:
-    pool = BufferPool(KIB, debug=True)
-    assert [len(pool.acquire(size)) for size in (1, 2)] == [1, 2]
-    with pytest.raises(NotReturned, match=r"2 of this BufferPool were not released, such as"):
-        pool.close()
-
-
-def test_a_negative_size_and_a_pool_without_room_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_bytes must be above 0, and is 0"):
-        BufferPool(0)
+def test_a_negative_size_is_refused() -> None:
     with pytest.raises(ValueError, match="a buffer cannot have -1 bytes"):
         BufferPool(KIB).acquire(-1)
-
-
-def test_threads_never_write_into_each_others_buffers() -> None:
-    pool, torn, uses = BufferPool(8 * KIB), [], 300
-    barrier = threading.Barrier(4)
-
-    def use(number: int) -> None:
-        mark = bytes([number]) * 1_000
-        barrier.wait()
-        for _ in range(uses):
-            with pool.borrow(1_000) as buffer:
-                buffer[:] = mark
-                if buffer != mark:
-                    torn.append(number)
-
-    threads = [threading.Thread(target=use, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    stats = pool.stats
-    assert torn == []
-    assert stats.hits + stats.misses == 4 * uses
-    assert (stats.in_use, stats.in_use_bytes, stats.high_water <= 4) == (0, 0, True)
-    assert stats.idle == stats.misses
 
 
 class AnyUse(RuleBasedStateMachine):

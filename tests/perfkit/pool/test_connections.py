@@ -12,9 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cluster import BASELINE, Client, LocalCluster
 from perfkit.pool import (
     ConnectionPool,
-    DoubleRelease,
     ForeignRelease,
-    NotReturned,
     PoolClosed,
     PoolExhausted,
     UseAfterRelease,
@@ -84,17 +82,6 @@ def test_at_the_bound_the_connection_idle_longest_is_closed(pool: Lines) -> None
     assert (pool.stats.evicted, pool.stats.idle, pool.stats.in_use) == (1, 2, 1)
 
 
-def test_a_busy_connection_is_never_closed_for_another(pool: Lines) -> None:
-    busy = [pool.acquire(key) for key in "abc"]
-    with pytest.raises(PoolExhausted, match="no connection to 'd' is free, and all 3 that may be"):
-        pool.acquire("d")
-    assert not any(line.closed for line in busy)
-    assert (pool.stats.refused, pool.stats.in_use) == (1, 3)
-    pool.release(busy[1])
-    pool.acquire("d")
-    assert [line.closed for line in busy] == [False, True, False]
-
-
 def test_a_connection_idle_for_too_long_is_closed(pool: Lines, clock: Clock) -> None:
     (early,) = idle(pool, "a")
     clock.now_s += 6.0
@@ -159,11 +146,8 @@ def test_a_closed_pool_closes_idle_connections_and_busy_ones_at_their_release(po
     busy = pool.acquire("b")
     pool.close()
     assert (free.closed, busy.closed) == (True, False)
-    with pytest.raises(PoolClosed, match="this ConnectionPool is closed"):
-        pool.acquire("a")
     pool.release(busy)
     assert busy.closed
-    assert (pool.stats.dropped, pool.stats.idle, pool.stats.in_use) == (1, 0, 0)
 
 
 def test_a_pool_that_is_closed_while_one_is_being_opened_keeps_none() -> None:
@@ -201,26 +185,13 @@ def test_others_are_served_while_one_is_being_opened() -> None:
     assert (quick.closed, pool.stats.idle, pool.stats.in_use) == (False, 1, 1)
 
 
-@pytest.mark.parametrize("bounds", [{"size": 0}, {"idle_s": 0.0}])
-def test_a_pool_without_room_or_time_is_refused(bounds: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be above 0, and is 0"):
-        ConnectionPool(Line, **bounds)
-
-
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_wrong_release_is_an_error(debug: bool, clock: Clock) -> None:
-    pool = ConnectionPool(Line, clock=clock, debug=debug)
-    other = ConnectionPool(Line, clock=clock, debug=debug)
+def test_a_foreign_connection_is_neither_kept_nor_closed(debug: bool, clock: Clock) -> None:
+    pool, stranger = ConnectionPool(Line, clock=clock, debug=debug), Line("a")
     for give_back in (pool.release, pool.discard):
-        for stranger in (Line("a"), other.acquire("a")):
-            with pytest.raises(ForeignRelease, match="this pool has not lent"):
-                give_back(stranger)
-            assert not stranger.closed
-    line = pool.acquire("a")
-    pool.release(line)
-    with pytest.raises(DoubleRelease, match="was released before"):
-        pool.release(line)
-    assert (pool.stats.idle, pool.stats.in_use) == (1, 0)
+        with pytest.raises(ForeignRelease, match="this pool has not lent"):
+            give_back(stranger)
+    assert (stranger.closed, pool.stats.idle) == (False, 0)
 
 
 def test_debug_mode_lends_a_stand_in_that_ends_with_the_release(clock: Clock) -> None:
@@ -235,8 +206,6 @@ def test_debug_mode_lends_a_stand_in_that_ends_with_the_release(clock: Clock) ->
         line.note = "late"
     again = pool.acquire("a")
     assert (again.note, pool.stats.hits) == ("mine", 1)
-    with pytest.raises(NotReturned, match=r"1 of this ConnectionPool were not released, such as"):
-        pool.close()
 
 
 class AnyUse(RuleBasedStateMachine):
@@ -248,6 +217,7 @@ class AnyUse(RuleBasedStateMachine):
         self.opened: list[Line] = []
         self.pool = ConnectionPool(self.open, size=3, idle_s=10.0, clock=self.clock)
         self.held: list[Line] = []
+        self.refused = 0
 
     def open(self, key: str) -> Line:
         self.opened.append(Line(key))
@@ -256,8 +226,9 @@ class AnyUse(RuleBasedStateMachine):
     @rule(key=st.sampled_from("abcd"))
     def acquire(self, key: str) -> None:
         if len(self.held) == 3:
-            with pytest.raises(PoolExhausted):
+            with pytest.raises(PoolExhausted, match="is free, and all 3 that may be"):
                 self.pool.acquire(key)
+            self.refused += 1
             return
         line = self.pool.acquire(key)
         assert line.key == key
@@ -279,7 +250,7 @@ class AnyUse(RuleBasedStateMachine):
     def holds(self) -> None:
         stats = self.pool.stats
         assert not any(line.closed for line in self.held)
-        assert stats.in_use == len(self.held)
+        assert (stats.in_use, stats.refused) == (len(self.held), self.refused)
         assert stats.in_use + stats.idle <= 3
         closed = sum(line.closed for line in self.opened)
         assert closed == stats.evicted + stats.dropped
@@ -304,18 +275,3 @@ def test_pooled_clients_answer_and_the_coordinator_sees_few_of_them() -> None:
         assert (pool.stats.hits, pool.stats.misses) == (19, 1)
         with pytest.raises(UseAfterRelease):
             client.submit("echo", b"late")
-
-        def ask(number: int) -> None:
-            with pool.borrow(local.endpoint) as client:
-                wanted = [b"%d.%d" % (number, task) for task in range(50)]
-                if list(client.map("echo", wanted, timeout=20)) == wanted:
-                    right.append(number)
-
-        right: list[int] = []
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(right) == [0, 1]
-        assert pool.stats.misses <= 2
