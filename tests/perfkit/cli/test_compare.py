@@ -144,10 +144,8 @@ def test_different_machines_are_refused_or_labelled(perfkit: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("baseline basline", "no spec 'basline'; there are baseline"),
         ("baseline basline", "did you mean 'baseline'?"),
         ("baseline usual.json", "usual.json is a saved result and baseline is a spec"),
-        ("missing.json baseline", "missing.json is a saved result and baseline is a spec"),
         ("usual.json missing.json", "There is no result at missing.json"),
         ("broken.json usual.json", "broken.json is not JSON"),
         ("usual.json latency.json --force", "and latency in ms cannot be compared"),
@@ -156,7 +154,6 @@ def test_different_machines_are_refused_or_labelled(perfkit: Call) -> None:
         ("baseline baseline --force", "--force is for saved results"),
         ("baseline baseline --experiment latncy", "did you mean 'latency'?"),
         ("baseline baseline --blocks 3", "Invalid value for '--blocks'"),
-        ("baseline baseline --model magica", "did you mean 'magika'?"),
         ("baseline baseline --set x=1", "there is no knob 'x'"),
         ("baseline baseline --tasks 9999999", "--tasks: throughput takes 1 to"),
         ("baseline baseline --json .", "Invalid value for '--json': file '.' is a directory"),

@@ -63,9 +63,7 @@ def test_people_see_every_figure_and_the_verdict(
     assert ran.exit_code == 0
     lines = {line.split()[0]: line for line in ran.stdout.splitlines() if line.strip()}
     assert lines["soak"].startswith("soak of optimized, 3 min 0 s;")
-    assert {"events", "gc", "blocks", "RSS", "in", "fds", "threads", "containers", "verdict"} <= {
-        *lines
-    }
+    assert lines.keys() >= set("events gc blocks RSS in fds threads containers verdict".split())
     assert "no leak found" in lines["verdict"]
     assert "soak: 1.0 of 3 min" in ran.stderr
     (call,) = asked
@@ -89,7 +87,6 @@ def test_a_program_reads_nothing_but_json(perfkit: Call, asked: list[dict[str, A
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--spec optimised", "did you mean 'optimized'?"),
         ("--minutes 0", "Invalid value for '--minutes'"),
         ("--workers 0", "Invalid value for '--workers'"),
         ("--json .", "Invalid value for '--json': file '.' is a directory"),
@@ -149,7 +146,6 @@ def test_ctrl_c_ends_a_real_soak_with_what_was_measured_so_far(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     running = start("soak", "--minutes", 5, "--spec", "optimized", "--json", "soak.json")
-    assert running.stderr is not None
     assert running.stderr.readline().startswith("soak: 0.")
     running.send_signal(signal.SIGINT)
     shown, said = running.communicate(timeout=30)
@@ -159,5 +155,4 @@ def test_ctrl_c_ends_a_real_soak_with_what_was_measured_so_far(
     assert "saved to soak.json" in said
     saved = json.loads((tmp_path / "soak.json").read_text())
     assert saved["interrupted"]
-    assert saved["rounds"]
     assert saved["events"]["worker restart"] == 2 * len(saved["rounds"])

@@ -1,7 +1,5 @@
 """Profiles of real code: what they hold, what is saved, and what is refused."""
 
-from __future__ import annotations
-
 import cProfile
 import marshal
 import pstats
@@ -34,7 +32,6 @@ def branch(n: int) -> int:
 
 def calls(profile: CpuProfile | None) -> dict[str, int]:
     """Calls by function, of this file's functions only."""
-    assert profile is not None
     spots = profile.top(10_000)
     return {spot.function: spot.calls for spot in spots if spot.file.endswith("test_cpu.py")}
 
@@ -53,7 +50,6 @@ def test_a_block_is_profiled_function_by_function_and_holds_nothing_else() -> No
         branch(100)
 
     profile = run.result
-    assert profile is not None
     assert (profile.name, profile.error, profile.path) == ("block", None, None)
     spots = {spot.function: spot for spot in profile.top(100)}
     assert {name: spot.calls for name, spot in spots.items()} == {
@@ -64,7 +60,6 @@ def test_a_block_is_profiled_function_by_function_and_holds_nothing_else() -> No
     built_in = spots["<built-in method builtins.sum>"]
     assert (built_in.file, built_in.line) == ("(built-in)", None)
     assert sum(spot.own_share or 0 for spot in spots.values()) == pytest.approx(1)
-    assert profile.wall_s is not None
     assert profile.wall_s >= profile.own_s
     assert [spot.own_s for spot in profile.top(2)] == sorted(
         (spot.own_s for spot in spots.values()), reverse=True
@@ -75,7 +70,6 @@ def test_a_frame_has_every_function_and_the_html_is_escaped() -> None:
     with profile_cpu("<script>") as run:
         branch(10)
     profile = run.result
-    assert profile is not None
 
     frame = profile.to_frame()
     assert len(frame) == len(profile.table)
@@ -91,7 +85,6 @@ def test_a_saved_profile_opens_in_pstats_and_snakeviz(tmp_path: Path) -> None:
     with profile_cpu("co/ordinator: 1", out_dir=tmp_path / "new") as run:
         branch(100)
 
-    assert run.result is not None
     assert run.result.path == tmp_path / "new" / "co-ordinator-1.prof"
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["co-ordinator-1.prof"]
     stats = pstats.Stats(str(run.result.path))
@@ -155,7 +148,6 @@ def test_a_profile_that_cannot_be_written_warns_and_keeps_the_result(tmp_path: P
     run = profile_cpu("blocked", out_dir=blocked / "below")
     with pytest.warns(RuntimeWarning, match="'blocked' could not be written"):
         assert run(leaf)(10) == leaf(10)
-    assert run.result is not None
     assert run.result.path is None
 
 

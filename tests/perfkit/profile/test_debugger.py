@@ -1,7 +1,5 @@
 """The rehearsal: it catches a process that dies of a debugger, before another one does."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -32,7 +30,6 @@ STAYS_SILENT = "import time; print('ready', flush=True); time.sleep(1000)"
 )
 def test_a_process_that_dies_of_the_debugger_is_a_reason(death: str) -> None:
     reason = rehearse("read", ["-c", DIES.format(death=death)])
-    assert reason is not None
     if not reason.startswith("memray attach: "):  # no debugger here, or no permission
         assert reason.startswith("a process of our own, waiting in read, did not survive it (exit")
 
@@ -56,7 +53,6 @@ def test_one_wait_that_fails_refuses_the_process(monkeypatch: pytest.MonkeyPatch
 def test_a_stand_in_is_seen_in_its_wait_and_ends_at_a_line(wait: str) -> None:
     argv = [sys.executable, "-m", stand_in.__name__, wait]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         assert wait in waits_of(child.pid)
         child.communicate("\n", 30)

@@ -1,7 +1,5 @@
 """What both instruments owe a program: it runs as without them, measured or not."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

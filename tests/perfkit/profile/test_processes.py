@@ -1,7 +1,5 @@
 """A running coordinator or worker is found by its name, or the error says what is there."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

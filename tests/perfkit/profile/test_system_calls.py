@@ -27,7 +27,6 @@ def test_without_strace_the_counts_are_unknown_with_a_reason(
     monkeypatch.setattr(system_calls, "program", lambda name: None)
     found = count_system_calls(1, lambda: None)
     assert found.total is None
-    assert found.reason is not None
     assert "not installed" in found.reason
 
 

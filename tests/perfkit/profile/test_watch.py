@@ -1,7 +1,5 @@
 """A process's memory from outside: once, over time, and the reason where there is none."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -33,7 +31,6 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert process.stdout is not None
     process.stdout.readline()
     yield process
     process.kill()
@@ -44,7 +41,6 @@ def test_the_memory_of_another_process_is_read_until_it_is_gone(
     child: subprocess.Popen[bytes],
 ) -> None:
     sample = process_memory(child.pid)
-    assert sample is not None
     assert sample.rss_bytes > MIB
     for part in (sample.uss_bytes, sample.pss_bytes):
         assert part is None or 0 < part <= sample.rss_bytes
@@ -68,7 +64,6 @@ def test_measures_the_system_does_not_tell_are_none(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(psutil.Process, "memory_full_info", deny)
     sample = process_memory()
-    assert sample is not None
     assert (sample.uss_bytes, sample.pss_bytes) == (None, None)
     monkeypatch.setattr(psutil.Process, "memory_full_info", lambda self: Basic(5))
     assert process_memory() == MemorySample(5, None, None)
@@ -142,7 +137,6 @@ def test_a_process_that_ends_leaves_its_samples_and_a_reason(
         child.wait()
         watch.wait(30)
     assert watch.series.seen >= 2
-    assert watch.series.reason is not None
     assert watch.series.reason.startswith(f"worker-0: process {child.pid} ended after")
 
 
@@ -160,7 +154,6 @@ def test_a_watch_of_an_ended_process_is_a_reason(child: subprocess.Popen[bytes])
 def test_with_rss_alone_the_other_measures_stay_unknown() -> None:
     with watch_memory(interval_s=0.001, shared=False) as watch:
         pass
-    assert watch.series.last is not None
     assert watch.series.last.rss_bytes > MIB
     assert [row.where for row in watch.series.findings] == ["RSS"]
     assert watch.series.role == "this process"

@@ -64,8 +64,6 @@ def test_every_notebook_runs_to_its_own_end(gallery: ReportRun) -> None:
 
 def test_a_failure_says_which_cell_and_why(gallery: ReportRun) -> None:
     failing, dying = by_name(gallery)["failing"].failure, by_name(gallery)["dying"].failure
-    assert failing is not None
-    assert dying is not None
     assert failing.sentence == "in “The division”: ZeroDivisionError: division by zero"
     assert "fine / 0" in failing.traceback
     assert "\x1b" not in failing.traceback
@@ -124,7 +122,6 @@ def test_a_cell_over_its_time_is_interrupted_and_says_where_it_was(
     assert run.exit_code is ExitCode.TIMED_OUT
     (waited,) = run.notebooks
     assert (waited.status, waited.cells_run) == (Status.TIMED_OUT, 0)
-    assert waited.failure is not None
     assert "longer than 1.5 s" in waited.failure.message
     page = (run.path / waited.html).read_text()
     assert "tidied" in page

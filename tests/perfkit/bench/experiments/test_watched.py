@@ -94,5 +94,4 @@ def test_blocks_and_samples_are_on_one_clock_and_saved(tmp_path: Path) -> None:
 
     per_task = ran.energy_mj_per_task(card)
     rate = ran.result.value
-    assert rate is not None
     assert per_task.value == pytest.approx(1e3 * 83.021 / rate, rel=0.2)

@@ -65,7 +65,6 @@ def test_a_cell_that_swallows_the_interrupt_has_still_run_out_of_time(
     ended = execute(notebook, tmp_path, limit_s=1.0, progress=titles)
     assert (ended.status, ended.cells_run) == (Status.TIMED_OUT, 0)
     assert titles.seen == [("sly", 1, 2, "sly")]
-    assert ended.failure is not None
     assert "longer than 1 s" in ended.failure.message
 
 

@@ -94,7 +94,6 @@ def test_an_error_stands_on_top_without_terminal_codes(gallery: ReportRun) -> No
     assert "Stopped in “The division”" in page[alert:]
     assert "<strong>ZeroDivisionError</strong>: division by zero" in page[alert:]
     target = re.search(r'href="#(cell-\d+)">Go to the cell', page)
-    assert target is not None
     assert f'<section class="cell code failed" id="{target[1]}">' in page
     assert "Code · not run" in page
     assert "papermill-error" not in page
