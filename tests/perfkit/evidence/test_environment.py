@@ -124,7 +124,6 @@ def test_signs_of_virtualisation_are_read(
     "files",
     [
         {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "25000 50000"},
-        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"},
         {
             "proc/self/cgroup": "2:memory:/x\n1:cpu,cpuacct:/job\n",
             "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "50000",
@@ -176,17 +175,10 @@ def test_a_limit_on_memory_is_read(
 # Same machine, other machine
 
 
-def test_two_fingerprints_of_one_machine_agree(here: Environment) -> None:
-    again = fingerprint()
-    assert again.machine_id == here.machine_id
-    assert machine_differences(here, again) == []
-
-
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
         ({"cpu_model": "Slow CPU 1"}, "processor: "),
-        ({"cpu_model": None}, "against unknown"),
         ({"cores_available": 0.5}, "cores this process may use: "),
         ({"memory_total_bytes": 2**41}, "memory (GiB): "),
         ({"memory_total_bytes": None}, "against unknown"),
@@ -207,6 +199,7 @@ def test_another_machine_has_another_id_and_a_reason(
 @pytest.mark.parametrize(
     "facts",
     [
+        {},
         {"kernel": "6.1.9-y"},
         {"governor": "powersave"},
         {"packages": {"pyzmq": "26.0"}},

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfkit.evidence.environment import Environment, fingerprint, machine_id
+from perfkit.evidence.environment import fingerprint, machine_id
 from perfkit.evidence.results import (
     SCHEMA,
     Result,
@@ -50,13 +50,17 @@ FULL = result(
 # Files
 
 
-def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_result_is_read_as_it_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "new" / "folder" / "result.json"
     save(FULL, path)
     assert load(path) == FULL
-    assert os.listdir(path.parent) == ["result.json"]
+    save(FULL, "-")  # to standard output
+    assert decode(capsys.readouterr().out) == FULL
 
 
+@settings(max_examples=30)
 @given(
     st.lists(FINITE, max_size=10),
     st.none() | FINITE,
@@ -76,11 +80,6 @@ def test_each_field_is_at_the_top_level_on_a_line_of_its_own() -> None:
     assert (fields["schema"], fields["value"], fields["tasks"]) == (SCHEMA, None, None)
     assert len(lines) == 2 + len(fields)
     assert '  "samples": [1230.0,1234.5,1240.25],' in lines
-
-
-def test_a_dash_means_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    save(FULL, "-")
-    assert decode(capsys.readouterr().out) == FULL
 
 
 def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path: Path) -> None:
@@ -109,6 +108,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(
     assert os.listdir(tmp_path) == ["result.json"]
     with pytest.raises(ResultError, match="Cannot write"):
         save(FULL, path / "below a file")
+    with pytest.raises(ResultError, match="Cannot read the result"):
+        load(tmp_path)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
@@ -126,18 +127,11 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 # What is refused
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=r"There is no result at .*gone\.json"):
-        load(tmp_path / "gone.json")
-    with pytest.raises(ResultError, match="Cannot read the result"):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (None, "There is no result at "),
         (b"", "a.json is not JSON"),
-        (b"no json", "a.json is not JSON"),
         (b"\xff\xfe", "a.json is not JSON"),
         (encode(FULL)[:-40].encode(), "a.json is not JSON"),
         (b"[" * 100_000, "a.json is"),
@@ -150,9 +144,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         (b'{"schema": 1, "x": ' + b"[" * 100_000, "a.json is"),
     ],
 )
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: bytes, complaint: str) -> None:
+def test_a_file_that_is_no_result_is_refused(
+    tmp_path: Path, text: bytes | None, complaint: str
+) -> None:
     path = tmp_path / "a.json"
-    path.write_bytes(text)
+    if text is not None:
+        path.write_bytes(text)
     with pytest.raises(ResultError, match=r"a\.json") as refusal:
         load(path)
     assert complaint in str(refusal.value)
@@ -186,7 +183,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored() -> None:
         decode(json.dumps(fields))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize(
     ("field", "wrap", "place"),
     [
@@ -212,15 +209,6 @@ def test_a_parameter_that_json_lacks_is_refused() -> None:
 # Side by side
 
 
-def other_machine(**facts: Any) -> Environment:
-    changed = msgspec.structs.replace(HERE, **facts)
-    return msgspec.structs.replace(changed, machine_id=machine_id(changed))
-
-
-def test_two_specs_on_one_machine_are_comparable() -> None:
-    assert comparable(result(), result(spec="optimized", engine="local", value=2e5, high=3e5)) == []
-
-
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -236,7 +224,9 @@ def test_results_must_agree_in_what_was_measured(fields: dict[str, Any], reason:
 
 
 def test_different_machines_are_not_comparable_for_stated_reasons() -> None:
-    there = other_machine(cpu_model="Slow CPU 1", cores_available=0.25)
+    assert comparable(result(), result(spec="optimized", engine="local", value=2e5, high=3e5)) == []
+    there = msgspec.structs.replace(HERE, cpu_model="Slow CPU 1", cores_available=0.25)
+    there = msgspec.structs.replace(there, machine_id=machine_id(there))
     reasons = comparable(result(), result(environment=there))
     assert len(reasons) == 2
     assert reasons[0].endswith("against Slow CPU 1")

@@ -48,12 +48,9 @@ def test_without_two_moments_the_slope_is_unknown(x: list[float], y: list[float]
     assert theil_sen(x, y).value is None
 
 
-def test_columns_must_be_equally_long() -> None:
+def test_unequal_columns_and_an_impossible_confidence_are_refused() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         theil_sen([1, 2], [1])
-
-
-def test_confidence_must_leave_room_for_doubt() -> None:
     with pytest.raises(ValueError, match="confidence"):
         theil_sen([1, 2], [1, 2], confidence=1.0)
 
