@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -115,9 +116,7 @@ def test_progress_in_a_terminal_is_one_line_that_changes(terminal: Any) -> None:
     assert "median of 1" in bench.rest()
 
 
-def test_a_figure_is_shown_with_its_interval_and_machine(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_figure_is_shown_with_interval_and_machine(capsys: pytest.CaptureFixture[str]) -> None:
     show(figure())
     lines = capsys.readouterr().out.splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines[1:])
@@ -185,10 +184,9 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 
 
 def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: object, **__: object) -> None:
-        raise catalogue.WrongResult("task 3 came back as task 4")
-
-    monkeypatch.setattr(catalogue, "run", wrong)
+    monkeypatch.setattr(
+        catalogue, "run", Mock(side_effect=catalogue.WrongResult("task 3 came back as task 4"))
+    )
     ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"
@@ -213,9 +211,7 @@ def test_a_table_of_goals_is_json_for_a_program_and_a_file(
     assert ran == [{"profile": "quick", "seed": 5}, {"profile": "full", "seed": 0}]
 
 
-def test_a_table_of_goals_shows_figures_intervals_and_verdicts(
-    shown: Callable[[GoalTable], str],
-) -> None:
+def test_a_table_of_goals_shows_figures_and_verdicts(shown: Callable[[GoalTable], str]) -> None:
     printed = shown(table(notes=("growth_*: of each event.",)))
     lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "1,000,000 tasks/s" in lines["map_throughput"]

@@ -60,9 +60,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_the_options_reach_both_specs_and_a_program_reads_nothing_but_json(
-    perfkit: Call, ran: list[dict[str, Any]]
-) -> None:
+def test_the_options_reach_both_specs_and_json(perfkit: Call, ran: list[dict[str, Any]]) -> None:
     options = {"--experiment": "latency", "--blocks": 4, "--workers": 1, "--tasks": 9, "--seed": 3}
     flags = [word for pair in options.items() for word in pair]
     knobs = ("--set", "credit=4", "--set", "limits.deaths=2")

@@ -56,9 +56,7 @@ def small_check(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     LEAKED.clear()
 
 
-def test_people_see_every_figure_and_the_verdict(
-    perfkit: Call, asked: list[dict[str, Any]]
-) -> None:
+def test_people_see_every_figure_and_verdict(perfkit: Call, asked: list[dict[str, Any]]) -> None:
     ran = perfkit("soak", "--minutes", 3, "--spec", "optimized", "--workers", 4, "--seed", 2)
     assert ran.exit_code == 0
     lines = {line.split()[0]: line for line in ran.stdout.splitlines() if line.strip()}
@@ -111,9 +109,7 @@ def test_each_kind_of_event_has_a_row(perfkit: Call) -> None:
     assert ran.stdout.count("no leak found") == 2
 
 
-def test_a_check_that_is_interrupted_shows_the_events_it_got_through(
-    perfkit: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_check_shows_events(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = leaks.check_leaks
 
     def interrupted(spec: Any, *, progress: Callable[[str], None]) -> leaks.LeakTable:
@@ -131,9 +127,7 @@ def test_a_check_that_is_interrupted_shows_the_events_it_got_through(
 
 
 @pytest.mark.usefixtures("small_check")
-def test_a_leak_is_found_by_event_too_and_every_reading_is_in_the_file(
-    perfkit: Call, tmp_path: Path
-) -> None:
+def test_a_leak_is_found_by_event_and_every_reading_saved(perfkit: Call, tmp_path: Path) -> None:
     ran = perfkit("soak", "--by-event", "--plant-leak", "--json", "leaks.json")
     assert ran.exit_code == 1
     rows = json.loads((tmp_path / "leaks.json").read_text())

@@ -120,9 +120,7 @@ def test_a_file_without_digits_is_an_error_that_names_the_place(
     assert complaint in str(raised.value)
 
 
-def test_without_numpy_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_numpy_an_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
     (tmp_path / "a.csv").write_text(ZERO)
     with pytest.raises(PayloadError, match=r"pip install 'perfkit\[infer\]'"):
@@ -190,9 +188,7 @@ def test_a_handler_gets_files_whole(submit: Submit, tmp_path: Path) -> None:
         ("--model resnet x", "start one with `perfkit cluster worker --model resnet`"),
     ],
 )
-def test_a_task_that_cannot_be_done_is_an_error(
-    submit: Submit, arguments: str, complaint: str
-) -> None:
+def test_an_impossible_task_is_an_error(submit: Submit, arguments: str, complaint: str) -> None:
     done = submit(*arguments.split())
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("perfkit: ")
@@ -210,9 +206,7 @@ def test_a_task_that_cannot_be_done_is_an_error(
         ("--kind echo --priority hgih", "high"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(
-    perfkit: Call, arguments: str, complaint: str
-) -> None:
+def test_contradictory_arguments_are_refused(perfkit: Call, arguments: str, complaint: str) -> None:
     ended = perfkit("cluster", "submit", *arguments.split())
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert complaint in ended.stderr

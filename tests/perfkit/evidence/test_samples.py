@@ -14,9 +14,6 @@ from perfkit.evidence.samples import Interval, bootstrap_interval, percentile, p
 FINITE = st.floats(-1e9, 1e9)
 
 
-# One set of samples
-
-
 @given(st.lists(FINITE, min_size=2, max_size=30), st.integers(1, 99))
 def test_percentiles_agree_with_the_standard_library(samples: list[float], q: int) -> None:
     expected = statistics.quantiles(samples, n=100, method="inclusive")[q - 1]
@@ -34,9 +31,7 @@ def test_a_percentile_outside_of_0_to_100_is_refused(q: float) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("function", [bootstrap_interval, lambda samples: percentile(samples, 50)])
-def test_a_sample_that_is_not_finite_is_named(
-    function: Callable[[list[float]], object], bad: float
-) -> None:
+def test_samples_must_be_finite(function: Callable[[list[float]], object], bad: float) -> None:
     with pytest.raises(ValueError, match="Sample 1 is"):
         function([1.0, bad])
 
@@ -54,9 +49,6 @@ def test_an_interval_is_text_and_columns_and_has_other_units() -> None:
     assert figure.columns("took_ms") == {
         "took_ms": 1500.0, "took_ms_low": 1000.0, "took_ms_high": None
     }  # fmt: skip
-
-
-# Bootstrap intervals
 
 
 @pytest.mark.parametrize("samples", [[7.0], [7.0, 9.0]])
@@ -118,9 +110,7 @@ def test_an_interval_is_the_same_for_the_same_seed() -> None:
 
 
 @given(st.lists(FINITE, min_size=3, max_size=40))
-def test_an_interval_surrounds_its_median_and_stays_within_the_samples(
-    samples: list[float],
-) -> None:
+def test_an_interval_surrounds_its_median_within_the_samples(samples: list[float]) -> None:
     interval = bootstrap_interval(samples, resamples=200)
     assert min(samples) <= interval.low <= interval.high <= max(samples)
 
@@ -136,9 +126,6 @@ def test_an_interval_surrounds_its_median_and_stays_within_the_samples(
 def test_bad_options_of_an_interval_are_refused(options: dict[str, float], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         bootstrap_interval([1.0, 2.0, 3.0], **options)  # type: ignore[arg-type]
-
-
-# Intervals of percentiles
 
 
 def test_a_p99_has_an_upper_bound_from_368_samples_on() -> None:

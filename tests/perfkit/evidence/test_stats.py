@@ -20,9 +20,6 @@ from perfkit.evidence.stats import Comparison, Verdict, abba, compare_blocks
 CLAIMS = {Verdict.FASTER, Verdict.SLOWER}
 
 
-# The order of runs
-
-
 def test_orders_are_random_and_every_other_one_is_a_reversal() -> None:
     order = abba(200, seed=1)
     assert set(order) == {"AB", "BA"}
@@ -44,8 +41,6 @@ def test_an_order_that_makes_no_sense_is_refused(count: int, arms: str) -> None:
     with pytest.raises(ValueError, match=r"must"):
         abba(count, 1, arms)
 
-
-# Verdicts
 
 STEADY = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 100.0]
 
@@ -203,8 +198,6 @@ def test_a_comparison_explains_itself_to_a_terminal_and_a_notebook() -> None:
     assert "<td>faster</td>" in found._repr_html_()
 
 
-# Under drift
-
 NOISE = 0.02
 SHIFT = 1.1
 #: What identical code differed by between two jobs.
@@ -270,9 +263,7 @@ def test_at_most_five_in_a_hundred_comparisons_of_a_with_a_claim_a_difference(
 
 @BLOCKS
 @pytest.mark.parametrize("control", [True, False])
-def test_a_shift_of_ten_percent_is_seen_through_the_drift(
-    control: bool, block: Callable[..., list[float]]
-) -> None:
+def test_ten_percent_are_seen_in_drift(control: bool, block: Callable[..., list[float]]) -> None:
     for b_over_a, verdict in ((SHIFT, Verdict.FASTER), (1 / SHIFT, Verdict.SLOWER)):
         found = verdicts(16, b_over_a, control=control, block=block)
         assert found.count(verdict) > 70

@@ -110,9 +110,7 @@ def test_a_file_that_is_no_profile_is_refused(
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_that_cannot_be_read_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pstats, "Stats", Mock(side_effect=PermissionError(13, "Permission denied")))
     (tmp_path / "x.prof").touch()
     with pytest.raises(ProfileUnreadable, match="cannot be read: Permission denied"):
@@ -122,10 +120,7 @@ def test_a_file_that_cannot_be_read_says_why(
 def test_a_full_disk_warns_keeps_the_result_and_leaves_no_half_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     run = profile_cpu("full", out_dir=tmp_path)
     with pytest.warns(RuntimeWarning, match="'full' could not be written to .*: No space left"):
         assert run(leaf)(10) == leaf(10)

@@ -34,9 +34,7 @@ def test_a_process_that_dies_of_the_debugger_is_a_reason(death: str) -> None:
         assert reason.startswith("a process of our own, waiting in read, did not survive it (exit")
 
 
-def test_a_process_that_does_not_answer_afterwards_is_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_answers_no_more_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debugger, "ATTACH_TIMEOUT_S", 0.1)
     monkeypatch.setattr(debugger, "ANSWER_TIMEOUT_S", 0.1)
     reason = rehearse("read", ["-c", STAYS_SILENT])
@@ -59,9 +57,7 @@ def test_a_stand_in_is_seen_in_its_wait_and_ends_at_a_line(wait: str) -> None:
     assert child.returncode == 0
 
 
-def test_a_process_whose_wait_is_unknown_is_rehearsed_in_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_unknown_wait_is_rehearsed_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debugger, "LOOK_EVERY_S", 0.0)
     every = set(stand_in.WAITS)
     assert set(waits_of(2**22 + 1)) == every, "there is no such process"

@@ -102,9 +102,7 @@ def test_a_capture_holds_the_peak_and_the_lines_that_held_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("page", "said"), [("", "memray flamegraph: "), ("file/page.html", "cannot be written: ")]
 )
-def test_a_flame_graph_that_cannot_be_written_costs_no_figures(
-    tmp_path: Path, page: str, said: str
-) -> None:
+def test_an_unwritable_flame_graph_costs_no_figures(tmp_path: Path, page: str, said: str) -> None:
     (tmp_path / "file").touch()
     found = read_capture(memray, captured(tmp_path, keep_and_free), "x", tmp_path / page)
     assert found.flame_graph is None
@@ -118,9 +116,7 @@ def test_a_capture_that_cannot_be_read_is_a_reason(tmp_path: Path) -> None:
     assert "cannot be read" in found.reason
 
 
-def test_a_process_lives_on_whether_it_is_attached_to_or_refused(
-    child: Child, tmp_path: Path
-) -> None:
+def test_a_process_lives_on_whether_attached_to_or_refused(child: Child, tmp_path: Path) -> None:
     answers: list[str] = []
     page = tmp_path / "flame.html"
     found = attach_heap(
@@ -141,9 +137,7 @@ def test_a_process_lives_on_whether_it_is_attached_to_or_refused(
 
 
 @pytest.mark.parametrize("child", ["idle"], indirect=True)
-def test_a_process_that_only_waits_is_given_up_on_and_lives_on(
-    child: Child, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_only_waits_lives_on(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     attach = debugger.memray
 
     def impatient(command: str, arguments: list[str], timeout_s: float | None = None) -> str | None:
@@ -181,9 +175,7 @@ def test_an_attachment_that_fails_is_a_reason(
     assert found.reason.endswith(f"memray detach {child.pid}") is (failing == "detach")
 
 
-def test_without_memray_the_reason_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, child: Child
-) -> None:
+def test_without_memray_an_extra_is_named(monkeypatch: pytest.MonkeyPatch, child: Child) -> None:
     monkeypatch.setitem(sys.modules, "memray", None)
     found = attach_heap(child.pid, "child", lambda: pytest.fail("the work was done"))
     assert 'pip install "perfkit[profile]"' in found.reason

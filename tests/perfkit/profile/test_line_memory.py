@@ -45,9 +45,7 @@ def test_an_exception_of_the_function_passes_and_the_tracer_is_put_back() -> Non
     assert sys.gettrace() is tracer
 
 
-def test_without_memory_profiler_the_function_runs_and_a_reason_is_given(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_memory_profiler_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "memory_profiler", None)
     use = line_memory(grow, 1)
     assert (use.result, use.lines) == (1, ())

@@ -4,6 +4,7 @@ import builtins
 import threading
 import tracemalloc
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -52,9 +53,7 @@ def test_only_a_high_water_mark_that_rose_is_the_peak(
     assert ("The peak is unknown." in run.result._repr_html_()) == (peak is None)
 
 
-def test_without_a_high_water_mark_the_sampler_finds_the_peak(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_high_water_mark_sampling_finds_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [100, 110], [None, None])
     peaked = threading.Event()
     readings = iter([105, 170, 120])
@@ -73,11 +72,10 @@ def test_without_a_high_water_mark_the_sampler_finds_the_peak(
 
 
 def test_a_system_without_proc_has_no_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*args: object, **kwargs: object) -> None:
-        raise FileNotFoundError(2, "No such file or directory")
-
     with monkeypatch.context() as patch:
-        patch.setattr(builtins, "open", missing)
+        patch.setattr(
+            builtins, "open", Mock(side_effect=FileNotFoundError(2, "No such file or directory"))
+        )
         patch.setattr(memory, "process_memory", lambda: None)
         with track_memory("elsewhere") as run:
             pass

@@ -29,9 +29,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_the_memory_of_another_process_is_read_until_it_is_gone(
-    child: subprocess.Popen[bytes],
-) -> None:
+def test_memory_of_another_process_is_read_until_it_is_gone(child: subprocess.Popen[bytes]) -> None:
     sample = process_memory(child.pid)
     assert sample.rss_bytes > MIB
     for part in (sample.uss_bytes, sample.pss_bytes):
@@ -81,9 +79,7 @@ def script(monkeypatch: pytest.MonkeyPatch, readings: list[Full]) -> threading.E
 RISE_AND_FALL = [Full(100, 10, 20), Full(300, 90, 60), Full(200, 80, 70), Full(150, 40, 30)]
 
 
-def test_a_series_tells_first_last_and_the_highest_of_each_measure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_series_tells_first_last_and_highest_values(monkeypatch: pytest.MonkeyPatch) -> None:
     over = script(monkeypatch, RISE_AND_FALL)
     with watch_memory(role="worker-1", interval_s=0.001) as watch:
         assert over.wait(30)
@@ -105,9 +101,7 @@ def test_a_series_tells_first_last_and_the_highest_of_each_measure(
     assert list(frame["pss_bytes"]) == [20, 60, 70, 30]
 
 
-def test_at_the_bound_the_oldest_samples_go_and_the_peak_stays(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_at_the_bound_old_samples_go_and_the_peak_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     over = script(monkeypatch, RISE_AND_FALL)
     with watch_memory(interval_s=0.001, limit=2) as watch:
         assert over.wait(30)
@@ -119,9 +113,7 @@ def test_at_the_bound_the_oldest_samples_go_and_the_peak_stays(
     assert "oldest 2 samples are not kept" in series._repr_html_()
 
 
-def test_a_process_that_ends_leaves_its_samples_and_a_reason(
-    child: subprocess.Popen[bytes],
-) -> None:
+def test_an_ended_process_leaves_its_samples_and_a_reason(child: subprocess.Popen[bytes]) -> None:
     with watch_memory(child.pid, role="worker-0", interval_s=0.001) as watch:
         while watch.series.seen < 2:
             watch.wait(0.001)

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from perfkit.report import ExitCode, Headline, ReportError, Verdict, headlines
 
 
-def test_a_finding_comes_back_as_it_was_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finding_comes_back_as_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(headlines.NOTEBOOK_VARIABLE, "01_baseline")
     path = headlines.record(
         tmp_path / "new", "Task overhead", 0.2, "ms", 0.1, 0.3, 15, "faster", note="p50", gate=True

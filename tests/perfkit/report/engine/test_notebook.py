@@ -33,9 +33,7 @@ def test_a_notebook_has_a_title_parameters_and_a_count_of_its_code(tmp_path: Pat
     assert {name: parameter.default for name, parameter in found.parameters.items()} == {"seed": 3}
 
 
-def test_a_notebook_without_headings_and_tags_has_its_name_and_no_parameters(
-    tmp_path: Path,
-) -> None:
+def test_a_notebook_without_headings_or_tags_has_its_name_alone(tmp_path: Path) -> None:
     plain = {"cell_type": "code", "metadata": {"tags": None}, "source": "x = 1"}
     found = read_notebook(write(tmp_path / "plain.ipynb", plain))
     assert (found.title, found.parameters) == ("plain", {})
