@@ -184,9 +184,8 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 
 
 def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        catalogue, "run", Mock(side_effect=catalogue.WrongResult("task 3 came back as task 4"))
-    )
+    wrong = catalogue.WrongResult("task 3 came back as task 4")
+    monkeypatch.setattr(catalogue, "run", Mock(side_effect=wrong))
     ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "perfkit: task 3 came back as task 4\n"

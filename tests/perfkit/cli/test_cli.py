@@ -67,9 +67,7 @@ def test_the_version_is_that_of_the_package(perfkit: Call, monkeypatch: pytest.M
     shown = perfkit("--version")
     assert (shown.exit_code, shown.stdout) == (0, "perfkit 1.2 of perfkit\n")
 
-    monkeypatch.setattr(
-        metadata, "version", Mock(side_effect=metadata.PackageNotFoundError("perfkit"))
-    )
+    monkeypatch.setattr(metadata, "version", Mock(side_effect=metadata.PackageNotFoundError))
     assert "version unknown" in perfkit("--version").stdout
 
 

@@ -73,9 +73,7 @@ def test_without_a_high_water_mark_sampling_finds_the_peak(monkeypatch: pytest.M
 
 def test_a_system_without_proc_has_no_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(
-            builtins, "open", Mock(side_effect=FileNotFoundError(2, "No such file or directory"))
-        )
+        patch.setattr(builtins, "open", Mock(side_effect=FileNotFoundError))
         patch.setattr(memory, "process_memory", lambda: None)
         with track_memory("elsewhere") as run:
             pass

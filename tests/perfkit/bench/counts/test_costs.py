@@ -17,9 +17,8 @@ from perfkit.profile.system_calls import SystemCalls
 def test_an_uncounted_figure_is_unknown_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = SystemCalls(reason="not permitted")
     one = {load: {"messages_in_per_task": 2.5} for load in LOADS}
-    monkeypatch.setattr(
-        costs, "count_afresh", Mock(side_effect=ExperimentError("memray is not installed"))
-    )
+    missing = ExperimentError("memray is not installed")
+    monkeypatch.setattr(costs, "count_afresh", Mock(side_effect=missing))
     monkeypatch.setattr(costs, "count_specs", lambda: {spec.name: one for spec in COUNTED_SPECS})
     monkeypatch.setattr(costs, "count_system_calls", lambda pid, work: refused)
     found = measure_costs(workers=1, tasks=20)

@@ -176,9 +176,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
 def test_impossible_arguments_are_refused_in_one_sentence(
     arguments: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        LocalCluster, "start", Mock(side_effect=AssertionError("a cluster was started"))
-    )
+    monkeypatch.setattr(LocalCluster, "start", Mock(side_effect=AssertionError))
     with pytest.raises(ExperimentError, match=complaint) as refused:
         run(**{"name": "latency", "spec": BASELINE, **arguments})
     assert isinstance(refused.value, ClusterError)

@@ -132,9 +132,7 @@ def test_a_comparison_is_one_line_a_table_and_json(monkeypatch: pytest.MonkeyPat
 def test_bad_options_are_refused_before_a_cluster_starts(
     options: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        LocalCluster, "start", Mock(side_effect=AssertionError("a cluster was started"))
-    )
+    monkeypatch.setattr(LocalCluster, "start", Mock(side_effect=AssertionError))
     with pytest.raises(catalogue.ExperimentError, match=complaint):
         compare_specs(BASELINE, OTHER, **options)
 
