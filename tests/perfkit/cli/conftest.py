@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class Up:
     def __init__(self, folder: Path, *flags: object) -> None:
         bind = ("--bind", "tcp://127.0.0.1:*")
         self.process = spawn(folder, "cluster", "up", *bind, "--json", *flags)
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1]
         self.facts: dict[str, Any] = json.loads(line)
@@ -55,6 +54,8 @@ class Up:
             self.process.send_signal(signum)
         _, said = self.process.communicate(timeout=30)
         return self.process.returncode, said
+
+    close = stop
 
 
 class Terminal:
@@ -103,42 +104,34 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Start the command in a terminal, closed at the end of the test."""
+def stack() -> Iterator[ExitStack]:
+    """What a test starts, closed at its end."""
     with ExitStack() as stack:
-
-        def open_terminal(*arguments: object) -> Terminal:
-            opened = Terminal(tmp_path, *arguments)
-            stack.callback(opened.close)
-            return opened
-
-        yield open_terminal
+        yield stack
 
 
 @pytest.fixture
-def start_up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start clusters for one test, stopped at its end."""
-    with ExitStack() as stack:
-
-        def start(*flags: object) -> Up:
-            up = Up(tmp_path, *flags)
-            stack.callback(up.stop)
-            return up
-
-        yield start
+def terminal(tmp_path: Path, stack: ExitStack) -> Callable[..., Terminal]:
+    """Start the command in a terminal."""
+    return lambda *arguments: stack.enter_context(closing(Terminal(tmp_path, *arguments)))
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start the command in the background, killed at the end of the test."""
-    with ExitStack() as stack:
+def start_up(tmp_path: Path, stack: ExitStack) -> Callable[..., Up]:
+    """Start a cluster for one test."""
+    return lambda *flags: stack.enter_context(closing(Up(tmp_path, *flags)))
 
-        def start(*arguments: object) -> subprocess.Popen[str]:
-            process = stack.enter_context(spawn(tmp_path, *arguments))
-            stack.callback(process.kill)
-            return process
 
-        yield start
+@pytest.fixture
+def start(tmp_path: Path, stack: ExitStack) -> Callable[..., subprocess.Popen[str]]:
+    """Start the command in the background."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        process = stack.enter_context(spawn(tmp_path, *arguments))
+        stack.callback(process.kill)
+        return process
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -66,10 +67,7 @@ def test_the_version_is_that_of_the_package(perfkit: Call, monkeypatch: pytest.M
     shown = perfkit("--version")
     assert (shown.exit_code, shown.stdout) == (0, "perfkit 1.2 of perfkit\n")
 
-    def unknown(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", unknown)
+    monkeypatch.setattr(metadata, "version", Mock(side_effect=metadata.PackageNotFoundError))
     assert "version unknown" in perfkit("--version").stdout
 
 
@@ -116,9 +114,7 @@ class Refused(Exception):
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_an_expected_error_is_a_line_and_an_exit_code(
-    error: BaseException, code: int, said: str
-) -> None:
+def test_an_expected_error_is_a_line_and_a_code(error: BaseException, code: int, said: str) -> None:
     failing = typer.Typer()
 
     def fail() -> None:

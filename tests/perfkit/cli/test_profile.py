@@ -21,11 +21,16 @@ def local() -> Iterator[LocalCluster]:
         yield cluster
 
 
-def test_a_worker_is_a_row_for_each_measure(perfkit: Call, local: LocalCluster) -> None:
-    shown = perfkit(
-        "profile", "memory", "worker-0", "--endpoint", local.endpoint,
-        "--seconds", 0.1, "--interval", 0.01,
-    )  # fmt: skip
+@pytest.fixture
+def profile(perfkit: Call, local: LocalCluster) -> Call:
+    """Profile a process of the running cluster for a moment."""
+    return lambda name, *flags: perfkit(
+        "profile", "memory", name, "--endpoint", local.endpoint, "--seconds", 0.1, *flags
+    )
+
+
+def test_a_worker_is_a_row_for_each_measure(profile: Call) -> None:
+    shown = profile("worker-0", "--interval", 0.01)
     assert shown.exit_code == 0, shown.output
     head, *rows = shown.stdout.splitlines()
     assert head.split() == ["worker-0", "held", "peak", "growth", "count"]
@@ -33,11 +38,8 @@ def test_a_worker_is_a_row_for_each_measure(perfkit: Call, local: LocalCluster) 
     assert "samples" in rows[0]
 
 
-def test_a_program_reads_rows_and_samples(perfkit: Call, local: LocalCluster) -> None:
-    shown = perfkit(
-        "profile", "memory", "coordinator", "--endpoint", local.endpoint,
-        "--seconds", 0.1, "--interval", 0.01, "--json",
-    )  # fmt: skip
+def test_a_program_reads_rows_and_samples(profile: Call) -> None:
+    shown = profile("coordinator", "--interval", 0.01, "--json")
     assert shown.exit_code == 0, shown.output
     found = json.loads(shown.stdout)
     assert found["reasons"] == []
@@ -60,7 +62,7 @@ SEEN = HeapProfile("coordinator", (FOUND,), Path("page.html"))
     ids=["refused", "seen"],
 )
 def test_allocations_come_below_the_samples_or_the_reason_why_not(
-    perfkit: Call,
+    profile: Call,
     local: LocalCluster,
     monkeypatch: pytest.MonkeyPatch,
     found: HeapProfile,
@@ -74,26 +76,20 @@ def test_allocations_come_below_the_samples_or_the_reason_why_not(
         return found
 
     monkeypatch.setattr(heap, "attach_heap", attach_heap)
-    shown = perfkit(
-        "profile", "memory", "coordinator", "--endpoint", local.endpoint,
-        "--seconds", 0.1, "--attach", "--flame", "page.html",
-    )  # fmt: skip
+    shown = profile("coordinator", "--attach", "--flame", "page.html")
     assert (shown.exit_code, shown.stderr) == (code, f"{heap.RISK}\n{said}")
     assert asked == [(local.coordinator_pid, "coordinator", Path("page.html"))]
     assert "RSS" in shown.stdout
     assert ("cluster/core/run.py:9 __init__" in shown.stdout) == (found is SEEN)
 
 
-def test_nothing_is_attached_to_unless_it_is_asked_for(perfkit: Call, local: LocalCluster) -> None:
-    shown = perfkit(
-        "profile", "memory", "coordinator", "--endpoint", local.endpoint, "--flame", "page.html"
-    )
+def test_nothing_is_attached_to_unless_it_is_asked_for(profile: Call) -> None:
+    shown = profile("coordinator", "--flame", "page.html")
     assert shown.exit_code == 2
     assert "--flame draws what --attach records" in shown.stderr
 
 
-def test_nobody_of_that_name_is_one_line(perfkit: Call, local: LocalCluster) -> None:
-    shown = perfkit("profile", "memory", "worker-7", "--endpoint", local.endpoint)
-    assert shown.exit_code == 1
-    assert shown.stdout == ""
+def test_nobody_of_that_name_is_one_line(profile: Call) -> None:
+    shown = profile("worker-7")
+    assert (shown.exit_code, shown.stdout) == (1, "")
     assert "there are coordinator, worker-0; did you mean 'worker-0'?" in shown.stderr

@@ -31,9 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return heard
 
 
-def test_the_index_is_the_last_line_and_the_exit_code_is_the_report_s(
-    perfkit: Call, asked: dict[str, Any]
-) -> None:
+def test_the_last_line_is_the_index_and_codes_pass(perfkit: Call, asked: dict[str, Any]) -> None:
     ended = perfkit("report", "x.ipynb")
     assert (ended.exit_code, ended.stdout) == (1, "reports/r/index.html\n")
     assert ended.stderr == ("perfkit: 01_x failed in “Where it breaks”: ValueError: no luck\n")
@@ -59,13 +57,10 @@ def test_the_command_that_a_report_stores_repeats_it(
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("pair", ["tasks", "=5", " =5"])
-def test_a_parameter_without_name_or_value_is_refused(
-    perfkit: Call, asked: dict[str, Any], pair: str
-) -> None:
-    ended = perfkit("report", "x.ipynb", "-p", pair)
+def test_a_parameter_without_a_value_is_refused(perfkit: Call, asked: dict[str, Any]) -> None:
+    ended = perfkit("report", "x.ipynb", "-p", "tasks")
     assert (ended.exit_code, asked) == (2, {})
-    assert ended.stderr == f"perfkit: -p: {pair!r} is not NAME=VALUE\n"
+    assert ended.stderr == "perfkit: -p: 'tasks' is not NAME=VALUE\n"
 
 
 def test_a_missing_notebook_is_an_error(perfkit: Call) -> None:
@@ -75,9 +70,7 @@ def test_a_missing_notebook_is_an_error(perfkit: Call) -> None:
     assert "none.ipynb" in ended.stderr
 
 
-def test_without_the_extra_the_error_says_what_to_install(
-    perfkit: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_papermill_it_says_why(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_report(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("No module named 'papermill'", name="papermill")
 
@@ -104,8 +97,4 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
         (folder / f"{name}.ipynb").touch()
     (folder / "03_c.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
     perfkit("report")
-    assert asked == {
-        "notebooks": [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")],
-        "profile": "quick", "parameters": {}, "out": Path("reports"), "cell_timeout_s": 600.0,
-        "gate": False,
-    }  # fmt: skip
+    assert asked["notebooks"] == [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")]

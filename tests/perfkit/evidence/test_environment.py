@@ -71,9 +71,7 @@ def test_a_fingerprint_holds_neither_the_hosts_name_nor_a_path(
     assert other.machine_id == here.machine_id
 
 
-def test_facts_that_a_machine_does_not_tell_are_unknown(
-    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_facts_not_told_are_unknown(machine: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
@@ -124,7 +122,6 @@ def test_signs_of_virtualisation_are_read(
     "files",
     [
         {"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "25000 50000"},
-        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"},
         {
             "proc/self/cgroup": "2:memory:/x\n1:cpu,cpuacct:/job\n",
             "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "50000",
@@ -139,9 +136,7 @@ def test_signs_of_virtualisation_are_read(
         },
     ],
 )
-def test_a_quota_of_half_a_core_leaves_half_a_core(
-    machine: MakeMachine, files: dict[str, str]
-) -> None:
+def test_a_quota_of_half_a_core_leaves_half(machine: MakeMachine, files: dict[str, str]) -> None:
     assert machine(files).cores_available == 0.5
 
 
@@ -173,20 +168,10 @@ def test_a_limit_on_memory_is_read(
     assert machine(files).memory_limit_bytes == limit
 
 
-# Same machine, other machine
-
-
-def test_two_fingerprints_of_one_machine_agree(here: Environment) -> None:
-    again = fingerprint()
-    assert again.machine_id == here.machine_id
-    assert machine_differences(here, again) == []
-
-
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
         ({"cpu_model": "Slow CPU 1"}, "processor: "),
-        ({"cpu_model": None}, "against unknown"),
         ({"cores_available": 0.5}, "cores this process may use: "),
         ({"memory_total_bytes": 2**41}, "memory (GiB): "),
         ({"memory_total_bytes": None}, "against unknown"),
@@ -207,29 +192,24 @@ def test_another_machine_has_another_id_and_a_reason(
 @pytest.mark.parametrize(
     "facts",
     [
+        {},
         {"kernel": "6.1.9-y"},
         {"governor": "powersave"},
         {"packages": {"pyzmq": "26.0"}},
         {"memory_total_bytes": 16 * 2**30 - 200 * 2**20},  # firmware takes a varying bit
     ],
 )
-def test_lesser_differences_leave_the_machine_the_same(
-    here: Environment, facts: dict[str, object]
-) -> None:
+def test_lesser_differences_leave_it_the_same(here: Environment, facts: dict[str, object]) -> None:
     here = altered(here, kernel="6.1.0-x", governor="performance", memory_total_bytes=16 * 2**30)
     other = altered(here, **facts)
     assert other.machine_id == here.machine_id
     assert machine_differences(here, other) == []
 
 
-def test_a_notebook_shows_the_environment_escaped(here: Environment) -> None:
-    html = altered(here, cpu_model="<Quick>", governor=None)._repr_html_()
-    assert "&lt;Quick&gt;" in html
+def test_a_notebook_shows_the_environment(here: Environment) -> None:
+    html = altered(here, governor=None)._repr_html_()
     assert "<th>governor</th><td>unknown</td>" in html
     assert f"msgspec {msgspec.__version__}" in html
-
-
-# The checkout
 
 
 @pytest.fixture

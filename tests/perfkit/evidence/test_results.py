@@ -6,13 +6,14 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfkit.evidence.environment import Environment, fingerprint, machine_id
+from perfkit.evidence.environment import fingerprint, machine_id
 from perfkit.evidence.results import (
     SCHEMA,
     Result,
@@ -47,16 +48,17 @@ FULL = result(
 )
 
 
-# Files
-
-
-def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_result_is_read_as_it_was_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "new" / "folder" / "result.json"
     save(FULL, path)
     assert load(path) == FULL
-    assert os.listdir(path.parent) == ["result.json"]
+    save(FULL, "-")  # to standard output
+    assert decode(capsys.readouterr().out) == FULL
 
 
+@settings(max_examples=30)
 @given(
     st.lists(FINITE, max_size=10),
     st.none() | FINITE,
@@ -78,11 +80,6 @@ def test_each_field_is_at_the_top_level_on_a_line_of_its_own() -> None:
     assert '  "samples": [1230.0,1234.5,1240.25],' in lines
 
 
-def test_a_dash_means_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    save(FULL, "-")
-    assert decode(capsys.readouterr().out) == FULL
-
-
 def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
@@ -93,22 +90,19 @@ def test_a_file_is_replaced_whole_with_the_usual_permissions(tmp_path: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_draft(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
 
-    def full_disk(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(ResultError, match=r"Cannot write the result to .*: No space left"):
         save(FULL, path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.json"]
     with pytest.raises(ResultError, match="Cannot write"):
         save(FULL, path / "below a file")
+    with pytest.raises(ResultError, match="Cannot read the result"):
+        load(tmp_path)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
@@ -123,21 +117,11 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-# What is refused
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=r"There is no result at .*gone\.json"):
-        load(tmp_path / "gone.json")
-    with pytest.raises(ResultError, match="Cannot read the result"):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (None, "There is no result at "),
         (b"", "a.json is not JSON"),
-        (b"no json", "a.json is not JSON"),
         (b"\xff\xfe", "a.json is not JSON"),
         (encode(FULL)[:-40].encode(), "a.json is not JSON"),
         (b"[" * 100_000, "a.json is"),
@@ -150,9 +134,12 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         (b'{"schema": 1, "x": ' + b"[" * 100_000, "a.json is"),
     ],
 )
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: bytes, complaint: str) -> None:
+def test_a_file_that_is_no_result_is_refused(
+    tmp_path: Path, text: bytes | None, complaint: str
+) -> None:
     path = tmp_path / "a.json"
-    path.write_bytes(text)
+    if text is not None:
+        path.write_bytes(text)
     with pytest.raises(ResultError, match=r"a\.json") as refusal:
         load(path)
     assert complaint in str(refusal.value)
@@ -186,7 +173,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored() -> None:
         decode(json.dumps(fields))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize(
     ("field", "wrap", "place"),
     [
@@ -197,9 +184,7 @@ def test_a_missing_field_is_named_and_an_unknown_one_ignored() -> None:
         ("parameters", lambda x: {"a": {"b": x}}, "`parameters.a.b`"),
     ],
 )
-def test_numbers_that_are_none_are_refused_by_name(
-    field: str, wrap: Any, place: str, bad: float
-) -> None:
+def test_nan_and_infinity_are_refused(field: str, wrap: Any, place: str, bad: float) -> None:
     with pytest.raises(ResultError, match=place):
         result(**{field: wrap(bad)})
 
@@ -207,18 +192,6 @@ def test_numbers_that_are_none_are_refused_by_name(
 def test_a_parameter_that_json_lacks_is_refused() -> None:
     with pytest.raises(ResultError, match="`parameters` holds what JSON can't"):
         encode(result(parameters={"what": object()}))
-
-
-# Side by side
-
-
-def other_machine(**facts: Any) -> Environment:
-    changed = msgspec.structs.replace(HERE, **facts)
-    return msgspec.structs.replace(changed, machine_id=machine_id(changed))
-
-
-def test_two_specs_on_one_machine_are_comparable() -> None:
-    assert comparable(result(), result(spec="optimized", engine="local", value=2e5, high=3e5)) == []
 
 
 @pytest.mark.parametrize(
@@ -236,14 +209,13 @@ def test_results_must_agree_in_what_was_measured(fields: dict[str, Any], reason:
 
 
 def test_different_machines_are_not_comparable_for_stated_reasons() -> None:
-    there = other_machine(cpu_model="Slow CPU 1", cores_available=0.25)
+    assert comparable(result(), result(spec="optimized", engine="local", value=2e5, high=3e5)) == []
+    there = msgspec.structs.replace(HERE, cpu_model="Slow CPU 1", cores_available=0.25)
+    there = msgspec.structs.replace(there, machine_id=machine_id(there))
     reasons = comparable(result(), result(environment=there))
     assert len(reasons) == 2
     assert reasons[0].endswith("against Slow CPU 1")
     assert reasons[1].endswith("against 0.25")
-
-
-# For people
 
 
 def test_a_result_says_its_figure_with_its_interval() -> None:
@@ -254,8 +226,6 @@ def test_a_result_says_its_figure_with_its_interval() -> None:
 
 
 def test_a_notebook_shows_a_small_escaped_table() -> None:
-    html = result(spec="<script>", tasks=None, counters={"a&b": 1})._repr_html_()
-    assert "&lt;script&gt;" in html
-    assert "<script>" not in html
+    html = result(tasks=None, counters={"a&b": 1})._repr_html_()
     assert "<th>a&amp;b</th><td>1</td>" in html
     assert "<th>tasks</th><td>unknown</td>" in html

@@ -20,12 +20,8 @@ from perfkit.evidence.stats import Comparison, Verdict, abba, compare_blocks
 CLAIMS = {Verdict.FASTER, Verdict.SLOWER}
 
 
-# The order of runs
-
-
 def test_orders_are_random_and_every_other_one_is_a_reversal() -> None:
     order = abba(200, seed=1)
-    assert len(order) == 200
     assert set(order) == {"AB", "BA"}
     assert all(b == a[::-1] for a, b in list(pairwise(order))[::2])
     assert 60 <= order.count("AB") <= 140
@@ -34,8 +30,7 @@ def test_orders_are_random_and_every_other_one_is_a_reversal() -> None:
 
 def test_a_third_arm_takes_part_in_the_order() -> None:
     order = abba(7, seed=2, arms="ABC")
-    assert len(order) == 7
-    assert {"".join(sorted(group)) for group in order} == {"ABC"}
+    assert ["".join(sorted(group)) for group in order] == ["ABC"] * 7
     assert order == abba(7, seed=2, arms="ABC")
     assert abba(0, seed=2) == []
 
@@ -45,8 +40,6 @@ def test_an_order_that_makes_no_sense_is_refused(count: int, arms: str) -> None:
     with pytest.raises(ValueError, match=r"must"):
         abba(count, 1, arms)
 
-
-# Verdicts
 
 STEADY = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 100.0]
 
@@ -67,7 +60,7 @@ def scaled(factor: float) -> list[float]:
         (1.0, "lower", Verdict.SAME),
     ],
 )
-@pytest.mark.parametrize("blocks", [4, 7, 8])
+@pytest.mark.parametrize("blocks", [4, 7])
 def test_a_verdict_knows_which_way_is_better(
     factor: float, direction: str, verdict: Verdict, blocks: int
 ) -> None:
@@ -83,7 +76,7 @@ def test_a_verdict_knows_which_way_is_better(
     assert found.aa_ratio == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 3])
+@pytest.mark.parametrize("blocks", [0, 3])
 def test_fewer_than_four_pairs_give_no_verdict(blocks: int) -> None:
     found = compare_blocks(STEADY[:blocks], scaled(2)[:blocks], direction="higher")
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -158,18 +151,12 @@ def test_a_bound_beyond_the_largest_number_is_unknown() -> None:
     assert found.high is None
 
 
-def test_many_samples_of_a_block_count_as_one() -> None:
-    samples = [[x * (1 + 0.01 * k) for k in range(50)] for x in STEADY]
-    raw = compare_blocks(samples, samples[::-1], direction="lower")
-    medians = [statistics.median(block) for block in samples]
-    assert raw == compare_blocks(medians, medians[::-1], direction="lower")
-
-
-def test_arrays_are_taken_as_they_come() -> None:
+def test_many_samples_of_a_block_count_as_their_median_in_arrays_too() -> None:
     np = pytest.importorskip("numpy")
-    a, b = np.array(STEADY), np.array([[x, 2 * x, 3 * x] for x in STEADY])
-    found = compare_blocks(a, b, a, direction="higher")
-    assert found == compare_blocks(STEADY, b.tolist(), STEADY, direction="higher")
+    samples = np.array([[x, 2 * x, 9 * x] for x in STEADY])
+    found = compare_blocks(np.array(STEADY), samples, STEADY, direction="higher")
+    medians = [statistics.median(block) for block in samples.tolist()]
+    assert found == compare_blocks(STEADY, medians, STEADY, direction="higher")
     assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
 
 
@@ -201,19 +188,14 @@ def test_swapping_the_arms_inverts_the_verdict(pairs: list[tuple[float, float]])
     assert there.ratio == pytest.approx(1 / back.ratio)
 
 
-def test_a_comparison_explains_itself_to_a_terminal_a_notebook_and_a_program() -> None:
+def test_a_comparison_explains_itself_to_a_terminal_and_a_notebook() -> None:
     found = compare_blocks(STEADY, scaled(1.3), STEADY[::-1], direction="higher")
     assert found.describe().startswith("faster: B/A 1.3")
     assert "A/A control 1 (0.99" in found.describe()
     assert "no A/A control" in compare_blocks([], [], direction="higher").describe()
     assert ": B/A 2, no" in compare_blocks([1.0], [2.0], direction="higher").describe()
     assert "<td>faster</td>" in found._repr_html_()
-    escaped = msgspec.structs.replace(found, reason="<b>")._repr_html_()
-    assert "&lt;b&gt;" in escaped
-    assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
 
-
-# Under drift
 
 NOISE = 0.02
 SHIFT = 1.1
@@ -262,17 +244,15 @@ def verdicts(
     found = []
     for seed in range(100):
         arms = session(seed, pairs, b_over_a, block)
-        aa_blocks = arms["C"] if control else None
-        compared = compare_blocks(
-            arms["A"], arms["B"], aa_blocks, direction="higher", resamples=300
-        )
-        found.append(compared.verdict)
+        again = arms["C"] if control else None
+        one = compare_blocks(arms["A"], arms["B"], again, direction="higher", resamples=300)
+        found.append(one.verdict)
     return found
 
 
 @BLOCKS
 @pytest.mark.parametrize("control", [True, False])
-@pytest.mark.parametrize("pairs", [4, 8, 12])
+@pytest.mark.parametrize("pairs", [4, 12])
 def test_at_most_five_in_a_hundred_comparisons_of_a_with_a_claim_a_difference(
     pairs: int, control: bool, block: Callable[..., list[float]]
 ) -> None:
@@ -282,22 +262,11 @@ def test_at_most_five_in_a_hundred_comparisons_of_a_with_a_claim_a_difference(
 
 @BLOCKS
 @pytest.mark.parametrize("control", [True, False])
-def test_a_shift_of_ten_percent_is_seen_through_the_drift(
-    control: bool, block: Callable[..., list[float]]
-) -> None:
+def test_ten_percent_are_seen_in_drift(control: bool, block: Callable[..., list[float]]) -> None:
     for b_over_a, verdict in ((SHIFT, Verdict.FASTER), (1 / SHIFT, Verdict.SLOWER)):
         found = verdicts(16, b_over_a, control=control, block=block)
         assert found.count(verdict) > 70
         assert CLAIMS & {*found} == {verdict}
-
-
-def test_recorded_blocks_are_real_ones() -> None:
-    """One version of the code on one machine, whose figure moves from run to run."""
-    runs = RECORDED["samples_by_run"]
-    assert sum(map(len, runs)) >= 200
-    figures = [statistics.median(run) for run in runs]
-    assert len(set(figures)) == len(figures)
-    assert max(figures) / min(figures) > 1.1
 
 
 def test_a_test_of_unpaired_samples_would_have_claimed_differences_that_are_not_there() -> None:
@@ -313,7 +282,6 @@ def test_a_test_of_unpaired_samples_would_have_claimed_differences_that_are_not_
 
 def test_statistics_start_without_numpy() -> None:
     code = "import perfkit.evidence.stats, perfkit.evidence.results, sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "perfkit.evidence.stats" in loaded.stdout.split()
     assert {"numpy", "pandas", "zmq"}.isdisjoint(loaded.stdout.split())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import ResultTable, data_frame, facts_html, html_table
+from perfkit.evidence.tables import ResultTable, data_frame, facts_html, html_list, html_table
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,7 @@ def test_html_is_escaped_and_unknown_facts_are_named() -> None:
     assert "&lt;caption&gt;" in shown
     assert "&lt;td&gt;" in shown
     assert "<p>a note</p>" in shown
+    headless = html_table("title", (), [("a < b", "1")])
+    assert "<tbody><tr><th>a &lt; b</th><td>1</td></tr>" in headless
+    assert "thead" not in headless
+    assert html_list(["a < b", "c"]) == "<ul><li>a &lt; b</li><li>c</li></ul>"

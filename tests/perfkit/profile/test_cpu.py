@@ -1,7 +1,5 @@
 """Profiles of real code: what they hold, what is saved, and what is refused."""
 
-from __future__ import annotations
-
 import cProfile
 import marshal
 import pstats
@@ -11,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import snakeviz.stats
@@ -32,9 +31,8 @@ def branch(n: int) -> int:
     return leaf(n) + leaf(n)
 
 
-def calls(profile: CpuProfile | None) -> dict[str, int]:
+def calls(profile: CpuProfile) -> dict[str, int]:
     """Calls by function, of this file's functions only."""
-    assert profile is not None
     spots = profile.top(10_000)
     return {spot.function: spot.calls for spot in spots if spot.file.endswith("test_cpu.py")}
 
@@ -51,9 +49,7 @@ def test_a_block_is_profiled_function_by_function_and_holds_nothing_else() -> No
     with profile_cpu("block") as run:
         branch(100)
         branch(100)
-
     profile = run.result
-    assert profile is not None
     assert (profile.name, profile.error, profile.path) == ("block", None, None)
     spots = {spot.function: spot for spot in profile.top(100)}
     assert {name: spot.calls for name, spot in spots.items()} == {
@@ -64,34 +60,17 @@ def test_a_block_is_profiled_function_by_function_and_holds_nothing_else() -> No
     built_in = spots["<built-in method builtins.sum>"]
     assert (built_in.file, built_in.line) == ("(built-in)", None)
     assert sum(spot.own_share or 0 for spot in spots.values()) == pytest.approx(1)
-    assert profile.wall_s is not None
     assert profile.wall_s >= profile.own_s
-    assert [spot.own_s for spot in profile.top(2)] == sorted(
-        (spot.own_s for spot in spots.values()), reverse=True
-    )[:2]
-
-
-def test_a_frame_has_every_function_and_the_html_is_escaped() -> None:
-    with profile_cpu("<script>") as run:
-        branch(10)
-    profile = run.result
-    assert profile is not None
-
-    frame = profile.to_frame()
-    assert len(frame) == len(profile.table)
-    assert list(frame.columns)[:4] == ["function", "file", "line", "calls"]
-    html = profile._repr_html_()
-    assert "&lt;script&gt;" in html
-    assert "&lt;built-in method" in html
-    assert "<script>" not in html
-    assert "<built-in" not in html
+    own_s = [spot.own_s for spot in spots.values()]
+    assert [spot.own_s for spot in profile.top(2)] == sorted(own_s, reverse=True)[:2]
+    assert len(profile.to_frame()) == len(spots)
+    assert "&lt;built-in method" in profile._repr_html_()
 
 
 def test_a_saved_profile_opens_in_pstats_and_snakeviz(tmp_path: Path) -> None:
     with profile_cpu("co/ordinator: 1", out_dir=tmp_path / "new") as run:
         branch(100)
 
-    assert run.result is not None
     assert run.result.path == tmp_path / "new" / "co-ordinator-1.prof"
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["co-ordinator-1.prof"]
     stats = pstats.Stats(str(run.result.path))
@@ -111,67 +90,41 @@ def test_a_profile_of_another_process_can_be_shown(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(work)
     command = [sys.executable, "-m", "cProfile", "-o", str(path), str(tmp_path / "work.py")]
     subprocess.run(command, check=True, timeout=60)
-
     profile = load_profile(path)
-
     dumps = next(spot for spot in profile.top(10_000) if spot.function == "dumps")
     assert (dumps.file, dumps.calls) == ("json/__init__.py", 50)
     assert not [spot for spot in profile.top(10_000) if spot.file.startswith("/")]
     assert "CPU profile process" in profile._repr_html_()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not a profile", marshal.dumps({}), marshal.dumps({"a": 1})]
-)
+@pytest.mark.parametrize("content", [b"", b"not a profile", marshal.dumps({"a": 1})])
 def test_a_file_that_is_no_profile_is_refused(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bad.prof"
+    with pytest.raises(FileNotFoundError, match=r"no profile at .*bad\.prof"):
+        load_profile(path)
     path.write_bytes(content)
     with pytest.raises(ProfileUnreadable, match="not a file that cProfile wrote"):
         load_profile(path)
     assert capsys.readouterr().out == ""
 
 
-def test_a_file_that_is_missing_or_cannot_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "x.prof"
-    with pytest.raises(FileNotFoundError, match=r"no profile at .*x\.prof"):
-        load_profile(path)
-    path.write_bytes(b"x")
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(pstats, "Stats", refuse)
+def test_an_unreadable_file_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pstats, "Stats", Mock(side_effect=PermissionError(13, "Permission denied")))
+    (tmp_path / "x.prof").touch()
     with pytest.raises(ProfileUnreadable, match="cannot be read: Permission denied"):
-        load_profile(path)
+        load_profile(tmp_path / "x.prof")
 
 
-def test_a_profile_that_cannot_be_written_warns_and_keeps_the_result(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    run = profile_cpu("blocked", out_dir=blocked / "below")
-    with pytest.warns(RuntimeWarning, match="'blocked' could not be written"):
-        assert run(leaf)(10) == leaf(10)
-    assert run.result is not None
-    assert run.result.path is None
-
-
-def test_a_disk_that_fills_leaves_no_half_a_file(
+def test_a_full_disk_warns_keeps_the_result_and_leaves_no_half_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with (
-        pytest.warns(RuntimeWarning, match="No space left"),
-        profile_cpu("full", out_dir=tmp_path) as run,
-    ):
-        leaf(1)
-    assert run.result is not None
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+    run = profile_cpu("full", out_dir=tmp_path)
+    with pytest.warns(RuntimeWarning, match="'full' could not be written to .*: No space left"):
+        assert run(leaf)(10) == leaf(10)
+    assert run.result.path is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,13 +132,6 @@ def test_an_empty_block_still_gives_a_file_that_loads(tmp_path: Path) -> None:
     with profile_cpu("empty", out_dir=tmp_path):
         pass
     snakeviz.stats.json_stats(pstats.Stats(str(tmp_path / "empty.prof")))
-    assert CpuProfile("nothing", {}).top() == []
-
-
-def test_time_that_the_clock_did_not_see_has_no_shares() -> None:
-    profile = CpuProfile("instant", {("m.py", 1, "f"): (1, 1, 0.0, 0.0, {})})
-    assert profile.top()[0].own_share is None
-    assert "unknown" in profile._repr_html_()
 
 
 def test_a_decorated_call_inside_a_profile_is_part_of_it() -> None:

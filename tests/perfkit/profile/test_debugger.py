@@ -1,7 +1,5 @@
 """The rehearsal: it catches a process that dies of a debugger, before another one does."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -32,14 +30,11 @@ STAYS_SILENT = "import time; print('ready', flush=True); time.sleep(1000)"
 )
 def test_a_process_that_dies_of_the_debugger_is_a_reason(death: str) -> None:
     reason = rehearse("read", ["-c", DIES.format(death=death)])
-    assert reason is not None
     if not reason.startswith("memray attach: "):  # no debugger here, or no permission
         assert reason.startswith("a process of our own, waiting in read, did not survive it (exit")
 
 
-def test_a_process_that_does_not_answer_afterwards_is_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_answers_no_more_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debugger, "ATTACH_TIMEOUT_S", 0.1)
     monkeypatch.setattr(debugger, "ANSWER_TIMEOUT_S", 0.1)
     reason = rehearse("read", ["-c", STAYS_SILENT])
@@ -56,16 +51,13 @@ def test_one_wait_that_fails_refuses_the_process(monkeypatch: pytest.MonkeyPatch
 def test_a_stand_in_is_seen_in_its_wait_and_ends_at_a_line(wait: str) -> None:
     argv = [sys.executable, "-m", stand_in.__name__, wait]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         assert wait in waits_of(child.pid)
         child.communicate("\n", 30)
     assert child.returncode == 0
 
 
-def test_a_process_whose_wait_is_unknown_is_rehearsed_in_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_unknown_wait_is_rehearsed_in_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debugger, "LOOK_EVERY_S", 0.0)
     every = set(stand_in.WAITS)
     assert set(waits_of(2**22 + 1)) == every, "there is no such process"

@@ -1,7 +1,5 @@
 """What both instruments owe a program: it runs as without them, measured or not."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -67,9 +65,7 @@ def test_switched_off_nothing_is_measured(make: Make, monkeypatch: pytest.Monkey
     assert (run.result, block.result, never.result) == (None, None, None)
 
 
-def test_switched_off_a_decorator_costs_one_python_call_and_no_other(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_switched_off_it_costs_one_python_call(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     decorated = make("off")(lambda: None)
     monkeypatch.setattr(switch, "on", False)
     events: list[str] = []

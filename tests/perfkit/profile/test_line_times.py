@@ -1,5 +1,7 @@
 """Lines and their times: counted for the work alone, shown where they tell something."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from perfkit.profile import line_times as module
@@ -50,9 +52,6 @@ def test_a_function_that_only_passes_on_is_not_shown() -> None:
 
 
 def test_without_line_profiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(module.importlib, "import_module", missing)
+    monkeypatch.setattr(module.importlib, "import_module", Mock(side_effect=ImportError))
     with pytest.raises(LineProfilerMissing, match="perfkit\\[lab\\]"):
         line_times([loop], lambda: None, "loop", tasks=1)

@@ -1,11 +1,10 @@
 """Memory of blocks of code: what is measured, what stays unknown, what is refused."""
 
-from __future__ import annotations
-
 import builtins
 import threading
 import tracemalloc
-from typing import NamedTuple
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -17,19 +16,13 @@ from perfkit.profile.watch import MemorySample
 MIB = 2**20
 
 
-class Basic(NamedTuple):
-    rss: int
-
-
 def test_a_block_that_keeps_memory_grows_by_it() -> None:
     with track_memory("keep") as run:
         kept = bytearray(b"x") * (32 * MIB)
     use = run.result
-    assert use is not None
     assert (use.name, use.error, use.allocations) == ("keep", None, None)
     assert len(use.to_frame()) == 0
     rss, uss, _ = use.growth_bytes
-    assert rss is not None
     assert rss > 30 * MIB
     assert uss is None or uss > 30 * MIB
     assert use.wall_s > 0
@@ -46,59 +39,44 @@ def scripted(monkeypatch: pytest.MonkeyPatch, rss: list[int], high_water: list[i
     monkeypatch.setattr(memory, "_high_water_bytes", lambda: next(marks))
 
 
-def test_a_high_water_mark_that_rose_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [100, 110], [150, 190])
-    with track_memory("rose") as run:
-        pass
-    assert run.result is not None
-    assert (run.result.peak_rss_bytes, run.result.peak_source) == (190, "high-water mark")
-    assert run.result.growth_bytes == (10, None, None)
-
-
-def test_a_high_water_mark_that_did_not_rise_leaves_the_peak_unknown(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("after", "peak", "source"), [(190, 190, "high-water mark"), (150, None, None)]
+)
+def test_only_a_high_water_mark_that_rose_is_the_peak(
+    monkeypatch: pytest.MonkeyPatch, after: int, peak: int | None, source: str | None
 ) -> None:
-    scripted(monkeypatch, [100, 110], [150, 150])
-    with track_memory("below") as run:
+    scripted(monkeypatch, [100, 110], [150, after])
+    with track_memory("marked") as run:
         pass
-    assert run.result is not None
-    assert (run.result.peak_rss_bytes, run.result.peak_source) == (None, None)
-    assert run.result.high_water_bytes == 150
-    assert "The peak is unknown." in run.result._repr_html_()
-    assert "unknown" in run.result._repr_html_()
+    assert (run.result.peak_rss_bytes, run.result.peak_source) == (peak, source)
+    assert (run.result.high_water_bytes, run.result.growth_bytes) == (after, (10, None, None))
+    assert ("The peak is unknown." in run.result._repr_html_()) == (peak is None)
 
 
-def test_without_a_high_water_mark_the_sampler_finds_the_peak(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_high_water_mark_sampling_finds_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [100, 110], [None, None])
     peaked = threading.Event()
     readings = iter([105, 170, 120])
 
-    def read(self: psutil.Process) -> Basic:
+    def read(self: psutil.Process) -> SimpleNamespace:
         rss = next(readings, 115)
         if rss == 120:
             peaked.set()
-        return Basic(rss)
+        return SimpleNamespace(rss=rss)
 
     monkeypatch.setattr(psutil.Process, "memory_info", read)
     with track_memory("sampled", interval_s=0.001) as run:
         assert peaked.wait(30)
-    assert run.result is not None
     assert (run.result.peak_rss_bytes, run.result.peak_source) == (170, "samples")
     assert not [t for t in threading.enumerate() if t.name == "memory-sampler"]
 
 
 def test_a_system_without_proc_has_no_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*args: object, **kwargs: object) -> None:
-        raise FileNotFoundError(2, "No such file or directory")
-
     with monkeypatch.context() as patch:
-        patch.setattr(builtins, "open", missing)
+        patch.setattr(builtins, "open", Mock(side_effect=FileNotFoundError))
         patch.setattr(memory, "process_memory", lambda: None)
         with track_memory("elsewhere") as run:
             pass
-    assert run.result is not None
     assert run.result.high_water_bytes is None
     assert run.result.growth_bytes == (None, None, None)
 
@@ -112,20 +90,15 @@ def test_an_interval_below_a_millisecond_is_refused(interval_s: float) -> None:
 def test_the_line_that_allocates_is_named() -> None:
     with track_memory("lines", tracemalloc=True) as run:
         kept = [bytes(1000) for _ in range(1000)]
-    assert run.result is not None
-    assert run.result.allocations is not None
     first = run.result.allocations[0]
     assert first.file.endswith("test_memory.py")
     assert first.line == test_the_line_that_allocates_is_named.__code__.co_firstlineno + 2
     assert first.growth_bytes >= 1_000_000
-    assert first.growth_blocks >= 1000
-    assert run.result.traced_growth_bytes is not None
+    assert first.growth_blocks >= len(kept)
     assert run.result.traced_growth_bytes >= 1_000_000
     assert len(run.result.allocations) <= 10
     assert not tracemalloc.is_tracing()
-    assert len(kept) == 1000
-    frame = run.result.to_frame()
-    assert frame["line"].iloc[0] == first.line
+    assert run.result.to_frame()["line"].iloc[0] == first.line
     assert "blocks" in run.result._repr_html_()
 
 
@@ -136,32 +109,18 @@ def test_nested_measurements_share_tracemalloc() -> None:
         assert tracemalloc.is_tracing()
         more = bytearray(MIB)
     assert not tracemalloc.is_tracing()
-    assert inner.result is not None
-    assert outer.result is not None
-    assert inner.result.allocations is not None
-    assert outer.result.allocations is not None
     assert inner.result.allocations[0].growth_bytes == pytest.approx(2 * MIB, rel=0.01)
     growths = [line.growth_bytes for line in outer.result.allocations[:2]]
     assert growths == pytest.approx([2 * MIB, MIB], rel=0.01)
     del kept, more
 
 
-def test_tracemalloc_that_runs_already_is_left_running() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_tracemalloc_of_others_is_left_as_it_is(stopped: bool) -> None:
     tracemalloc.start()
-    try:
-        with track_memory("guest", tracemalloc=True) as run:
-            pass
-        assert tracemalloc.is_tracing()
-    finally:
-        tracemalloc.stop()
-    assert run.result is not None
-    assert run.result.allocations is not None
-
-
-def test_tracemalloc_stopped_inside_the_block_leaves_the_lines_unknown() -> None:
-    with track_memory("stopped", tracemalloc=True) as run:
-        tracemalloc.stop()
-    assert run.result is not None
-    assert run.result.allocations is None
-    assert run.result.traced_growth_bytes is None
-    assert not tracemalloc.is_tracing()
+    with track_memory("guest", tracemalloc=True) as run:
+        if stopped:
+            tracemalloc.stop()
+    assert tracemalloc.is_tracing() is not stopped
+    tracemalloc.stop()
+    assert (run.result.allocations is None) == (run.result.traced_growth_bytes is None) == stopped

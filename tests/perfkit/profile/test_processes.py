@@ -1,12 +1,10 @@
 """A running coordinator or worker is found by its name, or the error says what is there."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
 
 import msgspec
 import psutil
@@ -23,13 +21,6 @@ from perfkit.profile.processes import ProcessNotFound, find_process
 def local() -> Iterator[LocalCluster]:
     with LocalCluster(2) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def listening() -> Iterator[str]:
-    """An endpoint of this very process, which never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"tcp://localhost:{server.getsockname()[1]}"
 
 
 def test_each_role_is_the_process_that_was_started_for_it(local: LocalCluster) -> None:
@@ -60,6 +51,8 @@ def test_a_coordinator_on_a_socket_file_is_found(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "socket"))
         server.listen()
         assert find_process("coordinator", f"ipc://{tmp_path}/socket") == os.getpid()
+    with pytest.raises(ProcessNotFound, match="start a cluster with `perfkit cluster up`"):
+        find_process("coordinator", f"ipc://{tmp_path}/nobody")
 
 
 def test_a_coordinator_that_listens_at_every_address_is_found_by_any_of_ours() -> None:
@@ -70,18 +63,13 @@ def test_a_coordinator_that_listens_at_every_address_is_found_by_any_of_ours() -
             find_process("coordinator", f"tcp://192.0.2.1:{port}")
 
 
-def test_an_endpoint_where_nothing_listens_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ProcessNotFound, match="start a cluster with `perfkit cluster up`"):
-        find_process("coordinator", f"ipc://{tmp_path}/nobody")
-
-
-def test_a_coordinator_that_does_not_answer_is_unreachable(
-    listening: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_coordinator_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perfkit.profile.processes.ANSWER_WITHIN_S", 0.05)
-    assert find_process("coordinator", listening) == os.getpid()
-    with pytest.raises(Unreachable, match="no coordinator answers"):
-        find_process("worker-0", listening, spec=BASELINE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listening = f"tcp://localhost:{server.getsockname()[1]}"
+        assert find_process("coordinator", listening) == os.getpid()
+        with pytest.raises(Unreachable, match="no coordinator answers"):
+            find_process("worker-0", listening, spec=BASELINE)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +80,6 @@ def test_an_impossible_endpoint_is_refused(endpoint: str) -> None:
         find_process("coordinator", endpoint)
 
 
-class Address(NamedTuple):
-    ip: str
-    port: int
-
-
-class Listening(NamedTuple):
-    laddr: Address
-    pid: int | None
-    status: str = psutil.CONN_LISTEN
-
-
 @pytest.mark.parametrize(
     ("pids", "who"),
     [([None], "a process of another user listens"), ([7, 8], r"processes \[7, 8\] listen")],
@@ -110,9 +87,8 @@ class Listening(NamedTuple):
 def test_an_ambiguous_listener_is_not_guessed(
     monkeypatch: pytest.MonkeyPatch, pids: list[int | None], who: str
 ) -> None:
-    def connections(kind: str) -> list[Any]:
-        return [Listening(Address("127.0.0.1", 5577), pid) for pid in pids]
-
-    monkeypatch.setattr(psutil, "net_connections", connections)
+    here = SimpleNamespace(ip="127.0.0.1", port=5577)
+    found = [SimpleNamespace(laddr=here, pid=pid, status=psutil.CONN_LISTEN) for pid in pids]
+    monkeypatch.setattr(psutil, "net_connections", lambda kind: found)
     with pytest.raises(ProcessNotFound, match=who):
         find_process("coordinator")

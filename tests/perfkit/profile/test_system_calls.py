@@ -21,13 +21,10 @@ def test_a_summary_is_read_without_its_total() -> None:
     assert found.total == 2501
 
 
-def test_without_strace_the_counts_are_unknown_with_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_strace_the_counts_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_calls, "program", lambda name: None)
     found = count_system_calls(1, lambda: None)
     assert found.total is None
-    assert found.reason is not None
     assert "not installed" in found.reason
 
 

@@ -48,9 +48,7 @@ def test_a_choice_without_credit_is_not_timed(monkeypatch: pytest.MonkeyPatch) -
         measure_selection(BASELINE, workers=20, choices=500)
 
 
-def test_only_workers_that_meet_requirements_are_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_workers_that_meet_requirements_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     vega = Requirements(min_vram_bytes=4 << 30, gpu_family="vega")
     result = measure_selection(BASELINE, workers=6, choices=300, requirements=vega)
     assert result.parameters["requirements"] == {"min_vram_bytes": 4 << 30, "gpu_family": "vega"}

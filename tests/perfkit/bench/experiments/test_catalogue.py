@@ -1,8 +1,9 @@
 """The experiments on real clusters, small; and that wrong answers make no figure."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,14 +11,9 @@ from cluster import BASELINE, LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import decode_spec
 from cluster.vocabulary.errors import ClusterError
-from perfkit.bench.experiments.catalogue import (
-    EXPERIMENTS,
-    NO_SPEC,
-    ExperimentError,
-    WrongResult,
-    run,
-)
+from perfkit.bench.experiments.catalogue import EXPERIMENTS, NO_SPEC, run
 from perfkit.bench.workloads import load
+from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.engines import MissingExtra
 from perfkit.engines.base import ColumnEngine
 from perfkit.evidence.environment import fingerprint
@@ -36,9 +32,7 @@ def results() -> dict[str, Result]:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_an_experiment_ends_in_a_result_with_its_samples(
-    name: str, results: dict[str, Result]
-) -> None:
+def test_an_experiment_ends_in_a_result_with_samples(name: str, results: dict[str, Result]) -> None:
     result = results[name]
     assert (result.experiment, result.spec, result.engine) == (name, "baseline", "zmq")
     assert (result.workers, result.tasks, result.seed) == (1, TASKS[name], 5)
@@ -50,15 +44,11 @@ def test_an_experiment_ends_in_a_result_with_its_samples(
     assert decode(encode(result)) == result
 
 
-def test_samples_are_blocks_tasks_bursts_and_clusters_and_few_have_no_interval(
-    results: dict[str, Result],
-) -> None:
+def test_samples_are_blocks_tasks_bursts_or_clusters(results: dict[str, Result]) -> None:
     counts = {name: len(result.samples) for name, result in results.items()}
     assert counts == {"throughput": 10, "latency": 30, "burst": 7, "startup": 1}
-    for name, result in results.items():
-        known = result.low is not None and result.high is not None
-        assert known is (name != "startup")
-        assert result.low is None or result.low <= (result.value or 0.0)
+    unknown = [name for name, result in results.items() if None in (result.low, result.high)]
+    assert unknown == ["startup"]
 
 
 def test_latency_has_its_tail_beside_it(results: dict[str, Result]) -> None:
@@ -75,9 +65,7 @@ def test_the_last_task_of_a_burst_is_its_figure(results: dict[str, Result]) -> N
     assert [max(t for t in one if t is not None) for one in bursts] == burst.samples
 
 
-def test_the_baseline_costs_two_messages_in_and_three_out_per_task(
-    results: dict[str, Result],
-) -> None:
+def test_the_baseline_costs_2_messages_in_and_3_out_a_task(results: dict[str, Result]) -> None:
     for name in ("throughput", "latency", "burst"):
         counters = results[name].counters
         assert counters["messages_in_per_task"] == 2
@@ -85,9 +73,7 @@ def test_the_baseline_costs_two_messages_in_and_three_out_per_task(
     assert 200 < (results["throughput"].counters["bytes_in_per_task"] or 0) / 2 < 1_000
 
 
-def test_bytes_are_unknown_where_the_coordinator_does_not_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bytes_are_unknown_where_nothing_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "TRAFFIC", ("system_calls",))
     work = load.echo_work(3, seed=0)
     counted = load.traffic_per_task(BASELINE, 1, work, load.map_s)
@@ -108,9 +94,6 @@ def test_a_served_model_is_measured_with_its_accuracy() -> None:
     assert lines[-1].startswith("throughput: block 10, ")
 
 
-# The same on other engines, which have no parts to name and no messages to count
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_an_experiment_on_another_engine_claims_no_spec_and_counts_nothing(name: str) -> None:
     result = run(name, spec=BASELINE, workers=1, tasks=TASKS[name], engine="local")
@@ -123,12 +106,11 @@ def test_an_experiment_on_another_engine_claims_no_spec_and_counts_nothing(name:
         decode_spec(json.dumps({"name": NO_SPEC}))
 
 
-@pytest.mark.parametrize("engine", ["dask", "ray"])
+@pytest.mark.parametrize("engine", ["dask", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_peer_serves_the_same_model(engine: str) -> None:
+    amount = {"workers": 1, "tasks": 20, "model": "digits"}
     try:
-        result = run(
-            "throughput", spec=BASELINE, workers=1, tasks=20, engine=engine, model="digits"
-        )
+        result = run("throughput", spec=BASELINE, engine=engine, **amount)
     except MissingExtra as missing:
         pytest.skip(str(missing))
     assert (result.engine, result.spec, result.unit) == (engine, NO_SPEC, "items/s")
@@ -144,9 +126,6 @@ def test_a_peer_that_answers_wrongly_makes_no_figure(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ColumnEngine, "map", swapped)
     with pytest.raises(WrongResult, match=r"echo task 0 of .* the run counts for nothing"):
         run("throughput", spec=BASELINE, workers=1, tasks=40, engine="local")
-
-
-# A wrong answer makes no figure
 
 
 @pytest.fixture
@@ -184,17 +163,12 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
         run("startup", spec=BASELINE, workers=2, tasks=1)
 
 
-# Refusals before a cluster starts
-
-
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"name": "thruput"}, r"no experiment 'thruput'; .* did you mean 'throughput'\?"),
         ({"name": "x"}, "no experiment 'x'; there are throughput, latency, burst, startup$"),
         ({"engine": "desk"}, "no engine 'desk'; there are local, zmq, dask, ray$"),
         ({"tasks": 0}, "latency takes 1 to 200,000 tasks, not 0"),
-        ({"tasks": 200_001}, "1 to 200,000 tasks, not 200,001"),
         ({"workers": 0}, "latency takes 1 to 64 workers, not 0"),
         ({"model": "magica"}, "no inputs are known for model 'magica'; take digits, magika"),
     ],
@@ -202,19 +176,7 @@ def test_a_start_that_is_announced_too_early_is_not_timed(monkeypatch: pytest.Mo
 def test_impossible_arguments_are_refused_in_one_sentence(
     arguments: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(self: LocalCluster) -> None:
-        raise AssertionError("a cluster was started")
-
-    monkeypatch.setattr(LocalCluster, "start", never)
+    monkeypatch.setattr(LocalCluster, "start", Mock(side_effect=AssertionError))
     with pytest.raises(ExperimentError, match=complaint) as refused:
         run(**{"name": "latency", "spec": BASELINE, **arguments})
     assert isinstance(refused.value, ClusterError)
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda e: e.name)
-def test_each_experiment_describes_itself(experiment: Any) -> None:
-    function: Callable[..., Any] = experiment.function
-    assert experiment.name == function.__name__
-    assert experiment.direction == ("higher" if "/s" in experiment.unit else "lower")
-    assert 1 <= experiment.default_tasks <= experiment.tasks_max
-    assert experiment.help

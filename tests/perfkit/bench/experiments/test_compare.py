@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -31,9 +32,6 @@ def result(samples: list[float], **fields: Any) -> Result:
     return Result(**{**usual, **fields})
 
 
-# Side by side
-
-
 def test_every_run_of_three_arms_has_processes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     truly = LocalCluster.start
     pids: list[int] = []
@@ -57,8 +55,6 @@ def test_every_run_of_three_arms_has_processes_of_its_own(monkeypatch: pytest.Mo
     began = {one.started_utc: arm for arm, results in found.results.items() for one in results}
     assert "".join(began[utc] for utc in sorted(began, key=str)) == "".join(found.order)
     assert found.comparison.blocks == 4
-    assert found.comparison.aa_ratio is not None
-    assert len(lines) == 12
     assert lines[0].startswith("block 1 of 4, ")
     assert sum("A again: startup of baseline" in line for line in lines) == 4
 
@@ -100,9 +96,7 @@ def test_the_experiment_knows_which_way_is_better(
     assert found.title.startswith(f"{experiment} of other against baseline (")
 
 
-def test_a_second_a_that_differs_from_the_first_spoils_the_verdict(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_a_that_differs_from_itself_spoils_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     position = iter("".join(abba(8, 0, "ABC")))
     by_arm = {"A": 100.0, "B": 150.0, "C": 120.0}
     monkeypatch.setattr(catalogue, "run", run_with(lambda _: [by_arm[next(position)]]))
@@ -119,7 +113,6 @@ def test_a_comparison_is_one_line_a_table_and_json(monkeypatch: pytest.MonkeyPat
         "throughput of other against baseline (tasks/s, higher is better): faster: B/A 1.5 "
         "(1.5 to 1.5), A/A control 1 (1 to 1); the whole interval lies on one side of 1"
     )
-    assert "<td>faster</td>" in found._repr_html_()
     assert found._repr_html_().startswith("<p>throughput of other against baseline")
     saved = json.loads(found.encode())
     assert (saved["a"], saved["b"], saved["experiment"]) == ("baseline", "other", "throughput")
@@ -134,44 +127,36 @@ def test_a_comparison_is_one_line_a_table_and_json(monkeypatch: pytest.MonkeyPat
         ({"experiment": "thruput"}, r"no experiment 'thruput'; .* did you mean 'throughput'\?"),
         ({"blocks": 3}, "a verdict needs at least 4 blocks, not 3"),
         ({"workers": 0}, "1 to 64 workers, not 0"),
-        ({"tasks": 0}, "1 to 1,000,000 tasks, not 0"),
     ],
 )
 def test_bad_options_are_refused_before_a_cluster_starts(
     options: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(self: LocalCluster) -> None:
-        raise AssertionError("a cluster was started")
-
-    monkeypatch.setattr(LocalCluster, "start", never)
+    monkeypatch.setattr(LocalCluster, "start", Mock(side_effect=AssertionError))
     with pytest.raises(catalogue.ExperimentError, match=complaint):
         compare_specs(BASELINE, OTHER, **options)
 
 
-# As they were saved
-
-
 def test_nothing_is_claimed_of_saved_runs_of_the_same_code() -> None:
     """Recorded runs of the baseline, each on a machine that may be 26 % up or down."""
-    for seed in range(100):
+    for seed in range(50):
         rng = random.Random(seed)
         a, b = (
             result([rate * rng.choice([1 / 1.26, 1, 1.26]) for rate in run])
             for run in rng.sample(RECORDED["samples_by_run"], 2)
         )
         found = compare_saved(a, b).comparison
-        assert found.verdict is Verdict.INCONCLUSIVE
-        assert found.aa_ratio is None
+        assert (found.verdict, found.aa_ratio) == (Verdict.INCONCLUSIVE, None)
         assert "not interleaved" in found.reason
+    same = compare_saved(a, a).comparison
+    assert (same.ratio, same.verdict) == (1, Verdict.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
     ("factor", "verdict"),
     [(5.0, Verdict.FASTER), (0.2, Verdict.SLOWER), (1.5, Verdict.INCONCLUSIVE)],
 )
-def test_only_differences_beyond_a_factor_of_two_are_claimed(
-    factor: float, verdict: Verdict
-) -> None:
+def test_only_differences_beyond_a_factor_of_2_are_claimed(factor: float, verdict: Verdict) -> None:
     a, b = RECORDED["samples_by_run"][:2]
     found = compare_saved(result(a), result([factor * x for x in b], spec="other"))
     assert found.comparison.verdict is verdict
@@ -180,12 +165,6 @@ def test_only_differences_beyond_a_factor_of_two_are_claimed(
     assert found.comparison.method.endswith("within two single runs")
     assert found.order == ()
     assert found.results["C"] == []
-
-
-def test_a_result_against_itself_is_not_called_the_same() -> None:
-    one = result(RECORDED["samples_by_run"][0])
-    found = compare_saved(one, one).comparison
-    assert (found.ratio, found.verdict) == (1, Verdict.INCONCLUSIVE)
 
 
 def test_single_latencies_are_taken_in_ten_parts_and_few_samples_as_they_are() -> None:
@@ -215,9 +194,7 @@ SAMPLES = [100.0, 101.0, 99.0, 100.0]
         ({"parameters": {"model": "digits"}}, "parameter model: unknown against digits"),
     ],
 )
-def test_runs_that_were_not_measured_alike_are_refused_or_labelled(
-    fields: dict[str, Any], difference: str
-) -> None:
+def test_different_runs_are_refused_or_labelled(fields: dict[str, Any], difference: str) -> None:
     a, b = result(SAMPLES), result([9 * x for x in SAMPLES], **fields)
     with pytest.raises(NotComparable, match=r"not measured alike .*--force") as refused:
         compare_saved(a, b)
@@ -235,29 +212,18 @@ def test_runs_that_were_not_measured_alike_are_refused_or_labelled(
 @pytest.mark.parametrize(
     ("a", "b", "complaint"),
     [
-        (
-            result(SAMPLES),
-            result(SAMPLES, experiment="latency", unit="ms"),
-            "throughput in tasks/s and latency in ms cannot",
-        ),
-        (
-            result(SAMPLES),
-            result(SAMPLES, unit="items/s"),
-            "throughput in tasks/s and throughput in items/s cannot",
-        ),
-        (result(SAMPLES), result([0.0] * 4), r"no ratio: .* finite figures above 0"),
-        (
-            result(SAMPLES, experiment="mood", unit="smiles"),
-            result(SAMPLES, experiment="mood", unit="smiles"),
-            "whether more or fewer smiles are better",
-        ),
+        ({}, {"experiment": "latency", "unit": "ms"}, "in tasks/s and latency in ms cannot"),
+        ({}, {"unit": "items/s"}, "mood in tasks/s and mood in items/s cannot"),
+        ({}, {"samples": [0.0] * 4}, r"no ratio: .* finite figures above 0"),
+        ({"unit": "smiles"}, {"unit": "smiles"}, "whether more or fewer smiles are better"),
     ],
 )
 def test_results_without_a_verdict_are_refused_by_force_too(
-    a: Result, b: Result, complaint: str
+    a: dict[str, Any], b: dict[str, Any], complaint: str
 ) -> None:
+    one, other = (result(**{"samples": SAMPLES, "experiment": "mood", **it}) for it in (a, b))
     with pytest.raises(NotComparable, match=complaint):
-        compare_saved(a, b, force=True)
+        compare_saved(one, other, force=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The same tasks on every engine: results where it runs, a reason where it does not."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -39,9 +40,6 @@ def test_a_peer_that_cannot_run_is_a_row_with_a_reason(monkeypatch: pytest.Monke
 def test_a_wrong_result_and_a_broken_cluster_end_it(
     monkeypatch: pytest.MonkeyPatch, engine: str, error: Exception
 ) -> None:
-    def fail(*given: Any, **more: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(peers, "run", fail)
+    monkeypatch.setattr(peers, "run", Mock(side_effect=error))
     with pytest.raises(type(error)):
         measure_peers(AMOUNTS, workers=1, engines=[engine])

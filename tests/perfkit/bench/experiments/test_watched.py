@@ -1,5 +1,6 @@
 """Cards watched beside real tasks: whose card it is, and the saved series."""
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,7 @@ def test_cards_of_a_named_folder_are_not_taken_for_the_machines(tmp_path: Path) 
         assert (source.origin, source.is_own, source.may_change) == (Origin.GIVEN, False, True)
 
 
-def test_without_a_card_a_recorded_one_is_shown_with_the_reason(
-    no_own_card: str, tmp_path: Path
-) -> None:
+def test_without_a_card_a_recorded_one_is_shown_and_why(no_own_card: str, tmp_path: Path) -> None:
     plant(tmp_path / "recorded")
     with find_cards(no_own_card, tmp_path / "recorded") as source:
         assert (source.origin, source.may_change) == (Origin.RECORDED, False)
@@ -62,9 +61,7 @@ def test_a_named_folder_must_exist_and_hold_a_card(no_own_card: str, tmp_path: P
         pass
 
 
-def test_a_relative_path_begins_at_the_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_path_begins_at_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = module.resolved("notebooks")
     monkeypatch.chdir(tmp_path)
     assert module.resolved("notebooks") == before
@@ -82,9 +79,7 @@ def test_blocks_and_samples_are_on_one_clock_and_saved(tmp_path: Path) -> None:
     assert {value for _, value in card.series["temp_junction_c"]} == {None}
     first_s, last_s = card.series["power_w"][0][0], card.series["power_w"][-1][0]
     assert first_s <= 0 < ran.blocks[-1].ended_s < last_s
-    starts = [block.began_s for block in ran.blocks]
-    assert starts == sorted(starts)
-    assert starts[-1] < 0.2
+    assert ran.blocks[-1].began_s < 0.2
     assert ran.result.tasks == 200 * len(ran.blocks)
     assert ran.result.samples == [block.tasks_per_s for block in ran.blocks]
     assert ran.result.parameters["cards"] == "given"
@@ -92,7 +87,6 @@ def test_blocks_and_samples_are_on_one_clock_and_saved(tmp_path: Path) -> None:
     times = ran.result.series["0000:0a:00.0 gpu_busy_pct at_s"]
     assert len(times) == len(card.series["gpu_busy_pct"])
 
-    per_task = ran.energy_mj_per_task(card)
-    rate = ran.result.value
-    assert rate is not None
-    assert per_task.value == pytest.approx(1e3 * 83.021 / rate, rel=0.2)
+    per_task_mj = [1e3 * 83.021 / rate for rate in ran.result.samples]
+    found = ran.energy_mj_per_task(card).value
+    assert found == pytest.approx(statistics.median(per_task_mj), rel=0.01)

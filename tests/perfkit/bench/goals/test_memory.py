@@ -1,6 +1,6 @@
 """The table of memory: real processes, little of each, and every figure held against its goal."""
 
-from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import ArmSamples, Say
+from perfkit.bench.workloads.rounds import Say
 from perfkit.optimized.specs import BASELINE, OPTIMIZED
 
 LITTLE = MemorySizes(
@@ -49,9 +49,7 @@ def test_a_full_queue_refuses_one_more_and_says_how_much_it_holds() -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_queue_that_is_not_full_when_it_should_be_gives_no_figure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_queue_that_should_be_full_and_is_not_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_runs, "Busy", KeyError)
     with pytest.raises(ExperimentError, match="one more should be refused with the bound"):
         memory_runs.filling(contest())
@@ -77,9 +75,7 @@ def test_every_goal_has_a_figure_from_real_processes() -> None:
 
 
 def test_a_missing_model_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> None:
-        raise ModelError("model 'minilm' needs its package")
-
+    missing = Mock(side_effect=ModelError("model 'minilm' needs its package"))
     monkeypatch.setattr(memory, "measure_sharing", missing)
     lines: list[str] = []
     rows = memory.sharing_a_model(contest(lines.append))
@@ -88,32 +84,23 @@ def test_a_missing_model_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(_: MemoryContest) -> ArmSamples:
-        return {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
-
-    makers: list[Callable[[MemoryContest], ArmSamples]] = [make]
-    monkeypatch.setattr(memory, "MAKERS", makers)
+    idle = {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
+    monkeypatch.setattr(memory, "MAKERS", [lambda _: idle])
     monkeypatch.setattr(memory, "ROW_MAKERS", [])
     table = measure_memory("quick")
     assert (table.of("coordinator_idle").met, table.of("worker").value) == (True, None)
     assert "Latency" not in table._repr_html_()
 
 
-def test_without_memray_allocations_are_unknown_with_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def none() -> None:
-        raise ExperimentError("memray is not installed")
-
+def test_without_memray_allocations_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(memory_runs, "count_afresh", none)
+    missing = Mock(side_effect=ExperimentError("memray is not installed"))
+    monkeypatch.setattr(memory_runs, "count_afresh", missing)
     assert memory_runs.allocating(contest(said.append)) == {}
     assert said == ["allocations are not counted: memray is not installed"]
 
 
-def test_a_process_that_is_gone_or_never_rests_gives_no_figure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_is_gone_or_never_rests_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalCluster(0) as local:
         pid = local.coordinator_pid
         monkeypatch.setattr(memory_runs, "MOVING_S", -1.0)

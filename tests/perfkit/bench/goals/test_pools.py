@@ -49,16 +49,11 @@ def test_a_planted_difference_is_found(
     assert row.verdict is verdict
     assert row.comparison.ratio == pytest.approx(pooled_us / 2, rel=0.01)
     assert row.pooled.value == pytest.approx(pooled_us)
-    assert {arm: len(found) for arm, found in row.samples.items()} == {
-        "plain": 8,
-        "pooled": 8,
-        "plain again": 8,
-    }
+    counts = {arm: len(found) for arm, found in row.samples.items()}
+    assert counts == {"plain": 8, "pooled": 8, "plain again": 8}
 
 
-def test_a_machine_that_does_not_agree_with_itself_gives_no_verdict(
-    planted: Callable[[Cost, Cost], Case],
-) -> None:
+def test_a_machine_that_drifts_gives_no_verdict(planted: Callable[[Cost, Cost], Case]) -> None:
     noise = random.Random(2)
     moody = planted(lambda: 2.0 * noise.uniform(0.5, 2.0), lambda: 2.2 * noise.uniform(0.5, 2.0))
     (row,) = measure_pools([moody], rounds=8)
@@ -93,15 +88,9 @@ def test_every_case_does_its_work_and_is_shown_in_all_forms() -> None:
             assert (row.stats.misses, row.stats.in_use, row.stats.high_water) == (1, 0, 1)
         assert row.plain.value > 0
     assert table.of("free_list").stats is None
-    with pytest.raises(KeyError, match="no 'ropes' in this table; there are messages, free_list"):
-        table.of("ropes")
-
     frame = table.to_frame()
     assert list(frame["name"]) == [case.name for case in CASES]
-    assert set(frame["verdict"]) <= {"faster", "slower", "same", "inconclusive"}
     assert {"plain_us", "pooled_us", "ratio_low", "aa_ratio", "hit_rate"} <= {*frame.columns}
-    assert len(measure_pools([], rounds=4).to_frame()) == 0
-
     html = table._repr_html_()
     assert "4 rounds, seed 0" in html
     assert all(case.what in html for case in CASES)

@@ -67,9 +67,7 @@ def test_every_figure_has_plain_and_shared_samples_and_a_goal(known: None) -> No
     assert "A first load, which fills the cache: 30, 30 ms." in shown
 
 
-def test_a_model_that_is_not_shared_is_not_measured(
-    known: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unshared_model_is_not_measured(known: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.models.sharing.CPU", "another")
     with pytest.raises(ExperimentError, match="minilm cannot be shared here: it runs on CPU"):
         measure_sharing()

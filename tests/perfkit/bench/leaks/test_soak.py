@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import psutil
@@ -64,12 +65,13 @@ def jitter(number: int) -> int:
     return number * 7919 % 13 * MIB // 13
 
 
-# Verdicts on readings
-
-
 def test_a_process_that_stays_as_it_is_leaks_nothing() -> None:
-    found = summary(rounds(lambda n: 40 * MIB + jitter(n), lambda n: 8 * MIB + jitter(n) // 9))
+    steady = rounds(
+        lambda n: 40 * MIB + jitter(n), lambda n: 8 * MIB + jitter(n) // 9, client_fds=None
+    )
+    found = summary(steady)
     assert found.verdict is Leak.NONE
+    assert dict(found.lines())["fds"].endswith("client unknown")
     assert "back to what it was; memory in use grows by at most" in found.reason
     assert "RSS" not in found.reason
 
@@ -120,7 +122,7 @@ def test_growth_in_the_clients_process_is_a_leak(name: str) -> None:
     assert f"16 {name} are left in the client's process" in found.reason
 
 
-@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("count", [0, 4])
 def test_a_soak_too_short_to_tell_says_so(count: int) -> None:
     found = summary(rounds(count=count))
     assert found.verdict is Leak.UNCLEAR
@@ -129,19 +131,12 @@ def test_a_soak_too_short_to_tell_says_so(count: int) -> None:
     assert json.loads(found.encode())["verdict"] == "inconclusive"
 
 
-def test_unknown_descriptors_are_shown_as_unknown() -> None:
-    found = summary(rounds(client_fds=None))
-    assert found.verdict is Leak.NONE
-    assert dict(found.lines())["fds"].endswith("client unknown")
-
-
 def test_a_result_is_a_frame_a_page_and_a_file() -> None:
     pytest.importorskip("pandas")
     found = summary(rounds(lambda n: 40 * MIB + jitter(n)))
     frame = found.to_frame()
     assert len(frame) == 40
     assert {"at_s", "tasks", "churn", "rss_bytes", "fds", "kept", "client_fds"} <= set(frame)
-    assert "no leak found" in found._repr_html_()
     saved = json.loads(found.encode())
     assert saved["growth"]["verdict"] == "no leak found"
     assert len(saved["rounds"]) == 40
@@ -160,9 +155,6 @@ def test_a_result_is_a_frame_a_page_and_a_file() -> None:
 def test_a_soak_that_makes_no_sense_is_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ExperimentError, match=complaint):
         soak(BASELINE, **changes)
-
-
-# Real clusters
 
 
 @pytest.fixture
@@ -228,13 +220,9 @@ def test_a_cluster_that_does_not_come_to_rest_is_an_error(monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("quick_rounds")
 def test_a_wrong_map_ends_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Mock(side_effect=WrongResult("task 3 came back as task 4"))
     with ProbedCluster(1, BASELINE) as local:
         load = SoakLoad(local, QUICK, seed=0)
-
-        def mixed_up(*_: object) -> float:
-            raise WrongResult("task 3 came back as task 4")
-
-        with monkeypatch.context() as patch:
-            patch.setattr("perfkit.bench.leaks.soak_load.map_s", mixed_up)
-            with pytest.raises(WrongResult, match="task 3"):
-                load.round(0.01)
+        monkeypatch.setattr("perfkit.bench.leaks.soak_load.map_s", wrong)
+        with pytest.raises(WrongResult, match="task 3"):
+            load.round(0.01)

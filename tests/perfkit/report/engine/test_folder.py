@@ -2,8 +2,6 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,29 +55,20 @@ def test_a_rename_that_fails_is_told(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def abandoned(root: Path, name: str, age_s: float) -> Path:
-    path = root / f"{PREFIX}{name}"
-    path.mkdir()
-    (path / "half.html").write_text("")
-    then = path.stat().st_mtime - age_s
-    os.utime(path, (then, then))
-    return path
-
-
 def test_the_next_run_removes_only_what_a_dead_run_left(tmp_path: Path) -> None:
-    old = LEFTOVER_AFTER_S * 2
-    alive, fresh = abandoned(tmp_path, "alive", old), abandoned(tmp_path, "fresh", 0)
-    abandoned(tmp_path, "dead", old)
-    with locked(alive), run_folder(tmp_path, "run") as folder:
+    for name, age_s in (
+        ("alive", 2 * LEFTOVER_AFTER_S),
+        ("dead", 2 * LEFTOVER_AFTER_S),
+        ("new", 0),
+    ):
+        path = tmp_path / f"{PREFIX}{name}"
+        path.mkdir()
+        (path / "half.html").touch()
+        then = path.stat().st_mtime - age_s
+        os.utime(path, (then, then))
+    descriptor = os.open(tmp_path / f"{PREFIX}alive", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with run_folder(tmp_path, "run") as folder:
         folder.publish()
-    assert names(tmp_path) == sorted([alive.name, fresh.name, "run"])
+    os.close(descriptor)
+    assert names(tmp_path) == sorted([f"{PREFIX}alive", f"{PREFIX}new", "run"])

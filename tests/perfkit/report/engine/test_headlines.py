@@ -10,30 +10,18 @@ from hypothesis import strategies as st
 from perfkit.report import ExitCode, Headline, ReportError, Verdict, headlines
 
 
-def test_a_finding_comes_back_as_it_was_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finding_comes_back_as_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(headlines.NOTEBOOK_VARIABLE, "01_baseline")
     path = headlines.record(
         tmp_path / "new", "Task overhead", 0.2, "ms", 0.1, 0.3, 15, "faster", note="p50", gate=True
     )
     assert path.name == "headline-01_baseline-task-overhead.json"
-    saved = json.loads(path.read_text())
-    assert (saved["schema"], saved["verdict"], saved["high"]) == (1, "faster", 0.3)
+    assert json.loads(path.read_text())["schema"] == 1
     (found,) = headlines.load(tmp_path / "new")
     assert found == Headline(
-        title="Task overhead",
-        value=0.2,
-        unit="ms",
-        low=0.1,
-        high=0.3,
-        claim=15.0,
-        verdict=Verdict.FASTER,
-        note="p50",
-        gate=True,
-        notebook="01_baseline",
-        recorded_utc=found.recorded_utc,
-    )
+        "Task overhead", 0.2, "ms", low=0.1, high=0.3, claim=15.0, verdict=Verdict.FASTER,
+        note="p50", gate=True, notebook="01_baseline", recorded_utc=found.recorded_utc,
+    )  # fmt: skip
 
 
 def test_findings_keep_their_order_and_the_last_of_a_title_wins(tmp_path: Path) -> None:

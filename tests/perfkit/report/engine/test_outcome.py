@@ -25,6 +25,5 @@ def test_the_most_severe_code_wins_in_any_order() -> None:
 
 
 def test_a_failure_reads_as_a_sentence() -> None:
-    assert Failure(3, "Load", "ValueError", "no").sentence == "in “Load”: ValueError: no"
     assert Failure(None, "Load", "page", "too large").sentence == "page: too large"
     assert Failure(None, "Load", "KeyError", "").sentence == "KeyError"

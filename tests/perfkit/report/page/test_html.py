@@ -94,7 +94,6 @@ def test_an_error_stands_on_top_without_terminal_codes(gallery: ReportRun) -> No
     assert "Stopped in “The division”" in page[alert:]
     assert "<strong>ZeroDivisionError</strong>: division by zero" in page[alert:]
     target = re.search(r'href="#(cell-\d+)">Go to the cell', page)
-    assert target is not None
     assert f'<section class="cell code failed" id="{target[1]}">' in page
     assert "Code · not run" in page
     assert "papermill-error" not in page
@@ -127,10 +126,7 @@ def test_a_long_text_shows_its_beginning_and_end(render: Render) -> None:
 
 def test_the_largest_outputs_are_left_out_with_a_note(render: Render) -> None:
     small, large = "<b>small</b>", "<i>" + "y" * OUTPUT_BYTES_MAX + "</i>"
-    page = render(
-        shown({"text/html": small, "text/plain": "z" * 100_000}),
-        shown({"text/html": large}),
-    )
+    page = render(shown({"text/html": small, "text/plain": "z"}), shown({"text/html": large}))
     assert page.problems == ()
     assert small in page.text
     assert "An output of 293 KiB is left out here; it is in n.ipynb." in page.text

@@ -62,20 +62,12 @@ def test_parameters_that_differ_name_their_notebooks(gallery: ReportRun, plan: P
 
 
 def test_a_machine_in_words() -> None:
-    facts = dict(
-        machine_facts(
-            {
-                "cpu_model": "Some CPU",
-                "architecture": "x86_64",
-                "cores_available": 0.5,
-                "cores_logical": 8,
-                "memory_total_bytes": 8 * 2**30,
-                "memory_limit_bytes": 2**30,
-                "git_commit": "abc",
-                "git_dirty": True,
-            }
-        )
-    )
+    environment = {
+        "cpu_model": "Some CPU", "architecture": "x86_64", "cores_available": 0.5,
+        "cores_logical": 8, "memory_total_bytes": 8 * 2**30, "memory_limit_bytes": 2**30,
+        "git_commit": "abc", "git_dirty": True,
+    }  # fmt: skip
+    facts = dict(machine_facts(environment))
     assert facts["Processor"] == "Some CPU (x86_64)"
     assert facts["Cores"] == "0.5 available of 8 logical, unknown physical"
     assert facts["Memory"] == "8.0 GiB, limited to 1.0 GiB"

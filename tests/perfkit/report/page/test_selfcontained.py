@@ -55,11 +55,6 @@ def test_other_attributes_of_a_cleaned_tag_stay() -> None:
     )
 
 
-def test_references_are_listed_in_order() -> None:
-    page = "\n<a href='https://a.org/'>\n<style>p{}\n@import '//b.org/'</style>\n<img src=//c.org>"
-    assert find_external(page) == ["https://a.org/", "//b.org/", "//c.org"]
-
-
 @given(st.lists(st.sampled_from([*OUTSIDE, *INSIDE, "<p", "text", "\n", "</style>", "<!--", "é"])))
 def test_any_mixture_is_clean_afterwards(parts: list[str]) -> None:
     assert find_external(without_external("".join(parts))) == []

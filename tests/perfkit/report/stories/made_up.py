@@ -21,13 +21,6 @@ def result(
 ) -> Result:
     defaults = {"workers": 2, "tasks": 20, "samples": [10.0, 5.0]}
     return Result(
-        experiment=experiment,
-        spec="baseline",
-        engine="zmq",
-        value=value,
-        low=low,
-        high=high,
-        unit=unit,
-        environment=fingerprint(),
-        **{**defaults, **facts},
-    )
+        experiment=experiment, spec="baseline", engine="zmq", value=value, low=low, high=high,
+        unit=unit, environment=fingerprint(), **{**defaults, **facts},
+    )  # fmt: skip

@@ -123,7 +123,3 @@ def test_the_plans_targets_are_judged_by_whole_intervals() -> None:
     assert found["Task throughput, optimised"].figure.value == 150.0
     assert (found["Serialization"].figure.value or 0) > 0
     assert "targets" in table._repr_html_()
-
-
-def test_the_files_of_a_study_are_named_by_load_and_arm() -> None:
-    assert "ablation-map-baseline-again" in hot_paths.study_files(MAPS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from perfkit.bench.experiments.roles import RoleTable, RoleUse
 from perfkit.evidence.results import load
-from perfkit.profile.latency import waterfall
+from perfkit.profile.latency import STAGES, waterfall
 from perfkit.report.stories import views
 from tests.perfkit.report.stories.made_up import interval, result
 
@@ -20,8 +20,6 @@ def test_counts_are_a_row_for_each_experiment_with_gaps() -> None:
         ("throughput", "2", "3", "unknown", "unknown"),
         ("burst", "unknown", "unknown", "unknown", "unknown"),
     )
-    shown = table._repr_html_()
-    assert "<td>throughput</td><td>2</td><td>3</td><td>unknown</td><td>unknown</td>" in shown
 
 
 def test_percentiles_come_with_their_intervals() -> None:
@@ -32,7 +30,6 @@ def test_percentiles_come_with_their_intervals() -> None:
         ("p95", "20 ms (15 to unknown)"),
         ("p99", "unknown"),
     )
-    assert "<th>p95</th><td>20 ms (15 to unknown)</td>" in shown._repr_html_()
 
 
 def test_a_model_is_shown_with_what_ran_and_how_right_it_was() -> None:
@@ -89,19 +86,9 @@ def test_memory_is_in_megabytes_with_each_role_once_and_gaps_last() -> None:
 
 def test_stages_are_the_medians_of_the_waterfall() -> None:
     stamps = [(n, n + 0.25, n + 0.5, n + 1.0, n + 2.0, n + 2.5, n + 3.0) for n in range(5)]
-    stages = views.stages(waterfall(stamps))
-    assert [(stage.label, stage.value) for stage in stages] == [
-        ("submit hop", 250.0),
-        ("queue wait", 250.0),
-        ("assign hop", 500.0),
-        ("service", 1000.0),
-        ("result hop", 500.0),
-        ("deliver hop", 500.0),
-    ]
-
-
-def test_sentences_are_escaped() -> None:
-    assert views.Words(("a < b",))._repr_html_() == "<ul><li>a &lt; b</li></ul>"
+    stages = {stage.label: stage.value for stage in views.stages(waterfall(stamps))}
+    assert [*stages] == [*STAGES]
+    assert [*stages.values()] == [250.0, 250.0, 500.0, 1000.0, 500.0, 500.0]
 
 
 def test_results_are_saved_under_their_names(tmp_path: Path) -> None:
