@@ -27,7 +27,7 @@ def test_a_turn_handles_messages_at_the_time_given_and_answers_each_peer(spec):
 
     asked = on.StatusRequested("c", 1)
     ((route, welcome), (other, report)) = turn(
-        5.0, a=on.WorkerJoined("w", 1, 1, 2, ["echo"]), b=asked
+        0.0, a=on.WorkerJoined("w", 1, 1, 2, ["echo"]), b=asked
     )
     assert (route, type(welcome), other, report.request) == (b"a", do.Welcome, b"b", 1)
     assert report.status.counters["messages_in"] == 3
