@@ -8,7 +8,7 @@ false alarms. So
 * the unit of evidence is the pair of blocks, however many samples a block holds;
 * an A/A control runs beside every comparison, and a verdict may be "inconclusive".
 
-Statistics of one set of samples are in `samples`; other folders import its common names from here.
+Statistics of one set of samples are in `samples`.
 """
 
 import math
@@ -21,19 +21,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from perfkit.evidence.samples import (
-    Interval,
-    bootstrap_interval,
     check_confidence,
-    percentile_interval,
     sorted_finite,
     stdev,
     student_t,
 )
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import measured
-
-#: Names of `samples` that other folders import from here.
-__all__ = ["Interval", "bootstrap_interval", "percentile_interval"]
 
 Block = float | Sequence[float]
 Direction = Literal["higher", "lower"]

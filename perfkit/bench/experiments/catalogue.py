@@ -37,17 +37,6 @@ from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
 from perfkit.evidence.text import quantity
 
-__all__ = [
-    "ENGINES",
-    "EXPERIMENTS",
-    "NO_SPEC",
-    "Experiment",
-    "ExperimentError",
-    "Say",
-    "WrongResult",
-    "run",
-]
-
 #: The spec of a result without a cluster; no ClusterSpec can have this name.
 NO_SPEC = "-"
 WORKERS_MAX = 64

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import estimate, measured, percent, quantity
 from perfkit.report.engine import headlines

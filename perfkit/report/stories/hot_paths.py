@@ -19,7 +19,8 @@ from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Comparison, Interval, Verdict, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.stats import Comparison, Verdict
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS

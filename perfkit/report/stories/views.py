@@ -16,7 +16,7 @@ from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.bench.workloads.load import TRAFFIC
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result, save
-from perfkit.evidence.stats import Interval
+from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import html_list, html_table
 from perfkit.evidence.text import estimate, measured, quantity
 from perfkit.report.figures.charts import Bar

@@ -12,7 +12,9 @@ from typer.testing import Result
 from perfkit.bench.experiments import catalogue
 from perfkit.bench.goals import cluster, memory
 from perfkit.bench.goals.table import GoalTable, make_row
+from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.bench import show, show_goals
+from perfkit.engines import ENGINES
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
 from perfkit.evidence.results import load
@@ -153,7 +155,7 @@ def test_the_help_names_every_experiment_table_and_engine(perfkit: Call) -> None
     assert "throughput, latency, burst or startup; limits, gpu, memory" in printed
     assert [*catalogue.EXPERIMENTS] == "throughput latency burst startup".split()
     assert "local, zmq, dask or ray" in printed
-    assert len(catalogue.ENGINES) == 4
+    assert len(ENGINES) == 4
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 
 def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, **__: object) -> None:
-        raise catalogue.WrongResult("task 3 came back as task 4")
+        raise WrongResult("task 3 came back as task 4")
 
     monkeypatch.setattr(catalogue, "run", wrong)
     ended = perfkit("bench", "latency")

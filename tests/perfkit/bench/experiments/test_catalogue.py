@@ -10,14 +10,9 @@ from cluster import BASELINE, LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import decode_spec
 from cluster.vocabulary.errors import ClusterError
-from perfkit.bench.experiments.catalogue import (
-    EXPERIMENTS,
-    NO_SPEC,
-    ExperimentError,
-    WrongResult,
-    run,
-)
+from perfkit.bench.experiments.catalogue import EXPERIMENTS, NO_SPEC, run
 from perfkit.bench.workloads import load
+from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.engines import MissingExtra
 from perfkit.engines.base import ColumnEngine
 from perfkit.evidence.environment import fingerprint

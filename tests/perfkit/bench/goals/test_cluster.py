@@ -20,7 +20,8 @@ from perfkit.bench.goals.table import GoalTable, is_met, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
-from perfkit.evidence.stats import Direction, Interval
+from perfkit.evidence.samples import Interval
+from perfkit.evidence.stats import Direction
 
 TINY = ClusterSizes(
     rounds=3, map_tasks=400, baseline_tasks=100, submit_tasks=1_250, latency_tasks=30,
