@@ -25,6 +25,7 @@ from perfkit.profile.watch import (
     MemorySample,
     check_interval,
     process_memory,
+    status_bytes,
     watch_memory,
 )
 
@@ -143,7 +144,7 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
 
     def _begin(self, name: str) -> Finish:
         stop_tracing = _trace_allocations() if self.tracemalloc else None
-        before, high_before = process_memory(), _high_water_bytes()
+        before, high_before = process_memory(), status_bytes("self", "VmHWM")
         watch = None
         if self.interval_s is not None:
             watch = watch_memory(interval_s=self.interval_s, limit=1, shared=False).start()
@@ -152,7 +153,7 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
         def finish(error: BaseException | None) -> None:
             wall_s = time.perf_counter() - since_s
             series = None if watch is None else watch.stop()
-            after, high_after = process_memory(), _high_water_bytes()
+            after, high_after = process_memory(), status_bytes("self", "VmHWM")
             highest = None if series is None else series.peak
             peak, peak_source = _peak(before, after, (high_before, high_after), highest)
             growth, lines = (None, None) if stop_tracing is None else stop_tracing()
@@ -226,15 +227,3 @@ def _peak(
         # The kernel folds the present RSS into the mark only at times, so it can lag a little.
         return max(high_after, *seen), "high-water mark"
     return (None, None) if highest is None else (max(seen), "samples")
-
-
-def _high_water_bytes() -> int | None:
-    """VmHWM of this process, the highest RSS it ever had; None where there is no such file."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None

@@ -246,6 +246,15 @@ def process_memory(pid: int | None = None) -> MemorySample | None:
         return None
 
 
+def status_bytes(pid: int | str, field: str) -> int | None:
+    """A size in `/proc/<pid>/status`, such as VmHWM, the highest RSS; None if it is unknown."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            return next(int(s.split()[1]) * 1024 for s in status if s.startswith(f"{field}:"))
+    except (OSError, StopIteration):
+        return None
+
+
 def check_pid(pid: int | None) -> None:
     """Raise ValueError for an impossible process id; None stands for this process."""
     if pid is not None and (type(pid) is not int or pid < 0):

@@ -6,19 +6,24 @@ Rows, intervals and verdicts are those of the cluster's goals. A MB is a million
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cluster.models.manifest import ModelError
 from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals.contest import Contest
-from perfkit.bench.goals.memory_runs import MAKERS, MemoryContest, MemorySizes
+from perfkit.bench.goals.memory_runs import (
+    MemoryContest,
+    MemorySizes,
+    allocating,
+    in_fresh_clusters,
+)
 from perfkit.bench.goals.sharing import GOALS as SHARING_GOALS
 from perfkit.bench.goals.sharing import measure_sharing
 from perfkit.bench.goals.streaming import ROLES
 from perfkit.bench.goals.table import BASELINE, Goal, GoalRow, GoalTable, chosen, make_row
 from perfkit.bench.leaks.check import OBJECTS_MOST, Leak, LeakTable, check_leaks
-from perfkit.bench.workloads.rounds import ArmSamples, Say, prefixed
+from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint
 from perfkit.optimized.specs import OPTIMIZED
 
@@ -111,11 +116,10 @@ def measure_memory(
     name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
     contest = Contest(optimized, baseline, sizes, seed, prefixed(progress, "memory"))
-    samples: ArmSamples = {}
-    for make in MAKERS:
-        samples |= make(contest)
+    samples = in_fresh_clusters(contest) | allocating(contest)
     rows = [make_row(goal, samples, seed) for goal in GOALS]
-    rows += [row for make in ROW_MAKERS for row in make(contest)]
+    rows += sharing_a_model(contest)
+    rows += growth_rows(check_leaks(contest.optimized, sizes.leaks, progress=contest.say))
     return GoalTable(
         tuple(rows), environment, name, seed, "", time.perf_counter() - began_s, (GROWTH_NOTE,)
     )
@@ -131,16 +135,6 @@ def sharing_a_model(contest: MemoryContest) -> Sequence[GoalRow]:
     except ModelError as error:
         contest.say(f"sharing is not measured: {error}")
         return [make_row(goal, {}) for goal in SHARING_GOALS.values()]
-
-
-def growing(contest: MemoryContest) -> Sequence[GoalRow]:
-    """What is left of each kind of event."""
-    found = check_leaks(contest.optimized, contest.sizes.leaks, progress=contest.say)
-    return growth_rows(found)
-
-
-#: Makers of further rows, from tables of their own.
-ROW_MAKERS: Sequence[Callable[[MemoryContest], Sequence[GoalRow]]] = (sharing_a_model, growing)
 
 
 def growth_rows(table: LeakTable) -> list[GoalRow]:

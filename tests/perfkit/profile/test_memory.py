@@ -43,7 +43,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, rss: list[int], high_water: list[i
     """The system's answers before and after the next block."""
     answers, marks = iter(rss), iter(high_water)
     monkeypatch.setattr(memory, "process_memory", lambda: MemorySample(next(answers), None, None))
-    monkeypatch.setattr(memory, "_high_water_bytes", lambda: next(marks))
+    monkeypatch.setattr(memory, "status_bytes", lambda *_: next(marks))
 
 
 def test_a_high_water_mark_that_rose_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:

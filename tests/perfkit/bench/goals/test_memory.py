@@ -1,7 +1,5 @@
 """The table of memory: real processes, little of each, and every figure held against its goal."""
 
-from collections.abc import Callable
-
 import pytest
 from msgspec.structs import replace
 
@@ -45,7 +43,7 @@ def contest(say: Say = lambda line: None) -> MemoryContest:
 
 @pytest.mark.usefixtures("brief")
 def test_a_full_queue_refuses_one_more_and_says_how_much_it_holds() -> None:
-    assert 15 < memory_runs.filling(contest())["full"]["optimized"][0] < 100
+    assert 15 < memory_runs.filling(contest(), "optimized", SMALL)["full"] < 100
 
 
 @pytest.mark.usefixtures("brief")
@@ -54,7 +52,7 @@ def test_a_queue_that_is_not_full_when_it_should_be_gives_no_figure(
 ) -> None:
     monkeypatch.setattr(memory_runs, "Busy", KeyError)
     with pytest.raises(ExperimentError, match="one more should be refused with the bound"):
-        memory_runs.filling(contest())
+        memory_runs.filling(contest(), "optimized", SMALL)
 
 
 @pytest.mark.slow
@@ -91,9 +89,10 @@ def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) ->
     def make(_: MemoryContest) -> ArmSamples:
         return {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
 
-    makers: list[Callable[[MemoryContest], ArmSamples]] = [make]
-    monkeypatch.setattr(memory, "MAKERS", makers)
-    monkeypatch.setattr(memory, "ROW_MAKERS", [])
+    monkeypatch.setattr(memory, "in_fresh_clusters", make)
+    for empty in ("allocating", "sharing_a_model"):
+        monkeypatch.setattr(memory, empty, lambda _: {})
+    monkeypatch.setattr(memory, "check_leaks", lambda *_, **__: ())
     table = measure_memory("quick")
     assert (table.of("coordinator_idle").met, table.of("worker").value) == (True, None)
     assert "Latency" not in table._repr_html_()
