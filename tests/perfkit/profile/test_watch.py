@@ -155,30 +155,15 @@ def test_a_watch_of_an_ended_process_is_a_reason(child: subprocess.Popen[bytes])
     assert (series.samples, series.findings, series.last) == ((), (), None)
     assert series.reason == f"process {child.pid}: there is no process {child.pid}"
     assert series.reason in series._repr_html_()
-
-
-def test_with_rss_alone_the_other_measures_stay_unknown() -> None:
-    with watch_memory(interval_s=0.001, shared=False) as watch:
-        pass
-    assert watch.series.last is not None
-    assert watch.series.last.rss_bytes > MIB
-    assert [row.where for row in watch.series.findings] == ["RSS"]
-    assert watch.series.role == "this process"
-    assert watch.series.to_frame()["pss_bytes"].isna().all()
-
-
-def test_a_process_that_rss_cannot_be_read_of_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(self: psutil.Process) -> None:
-        raise psutil.NoSuchProcess(self.pid)
-
-    monkeypatch.setattr(psutil.Process, "memory_info", gone)
-    with watch_memory(os.getpid(), shared=False) as watch:
-        watch.wait(30)
-    assert watch.series.seen == 0
-    assert watch.series.reason is not None
     assert MemorySeries("nobody", 0.1).to_frame().empty
 
 
 def test_a_watch_keeps_something() -> None:
     with pytest.raises(ValueError, match="keeps at least one sample, not 0"):
         watch_memory(limit=0)
+
+
+@pytest.mark.parametrize("interval_s", [0, -1, 0.0001, float("nan")])
+def test_an_interval_below_a_millisecond_is_refused(interval_s: float) -> None:
+    with pytest.raises(ValueError, match=r"interval_s must be at least 0\.001"):
+        watch_memory(interval_s=interval_s)
