@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from perfkit.evidence.samples import (
+    Interval,
     check_confidence,
     sorted_finite,
     stdev,
@@ -66,9 +67,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     method: str
 
     @property
-    def ratio_text(self) -> str:
+    def factor(self) -> Interval:
         """B over A with its interval."""
-        return measured(self.ratio, "", self.low, self.high)
+        return Interval(self.ratio, self.low, self.high, self.confidence, self.method)
+
+    @property
+    def ratio_text(self) -> str:
+        """The factor as people write it."""
+        return self.factor.text()
 
     @property
     def control_text(self) -> str:

@@ -274,8 +274,6 @@ def _read_all(process: psutil.Process) -> MemorySample | None:
 
 def _higher(one: MemorySample, other: MemorySample) -> MemorySample:
     """The higher of each measure."""
-    uss, pss = (
-        max((known for known in pair if known is not None), default=None)
-        for pair in ((one.uss_bytes, other.uss_bytes), (one.pss_bytes, other.pss_bytes))
-    )
-    return MemorySample(max(one.rss_bytes, other.rss_bytes), uss, pss)
+    rss_bytes = max(one.rss_bytes, other.rss_bytes)
+    rest = (max(filter(None, pair), default=None) for pair in zip(one[1:], other[1:], strict=True))
+    return MemorySample(rss_bytes, *rest)

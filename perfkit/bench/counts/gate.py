@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -108,14 +109,8 @@ def complaints(counted: CountTable, wanted: CountTable) -> list[str]:
         _complaint(f"{counter} of {spec} under the {load} load", ours.get(key), theirs.get(key))
         for key in {**theirs, **ours}
         for spec, load, counter in [key]
-        if not _is_same(counter, ours.get(key), theirs.get(key))
+        if not abs(ours.get(key, inf) - theirs.get(key, inf)) <= TOLERANCES.get(counter, 0.0)
     ]
-
-
-def _is_same(counter: str, ours: float | None, theirs: float | None) -> bool:
-    if ours is None or theirs is None:
-        return False
-    return abs(ours - theirs) <= TOLERANCES.get(counter, 0.0)
 
 
 def _complaint(name: str, ours: float | None, theirs: float | None) -> str:

@@ -26,7 +26,6 @@ from perfkit.report.stories.views import (
     MB,
     Words,
     interval_of,
-    said,
 )
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ def verdict(
     )
     open_ones = (row.sentence for row in table.rows if row.verdict is not Verdict.FASTER)
     model = (
-        f"The model {served.parameters['model']} is served at {said(served)} on "
+        f"The model {served.parameters['model']} is served at {served.figure_text} on "
         f"{served.parameters['provider']}, every answer checked."
     )
     told = [*_where_time_goes(latency, trace), *_who_pays(roles, hot), model]

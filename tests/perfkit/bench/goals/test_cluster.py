@@ -205,7 +205,7 @@ def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(limits.runs.Work, "check", wrong)
     with pytest.raises(WrongResult, match="task 4"):
-        runs.throughput(Contest(BURST, BASELINE, TINY, 1, lambda line: None))
+        runs.throughput(Contest(BURST, TINY, 1, lambda line: None))
 
 
 def test_an_unknown_profile_is_refused() -> None:

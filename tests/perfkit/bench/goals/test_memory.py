@@ -14,7 +14,7 @@ from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import ArmSamples, Say
-from perfkit.optimized.specs import BASELINE, OPTIMIZED
+from perfkit.optimized.specs import OPTIMIZED
 
 LITTLE = MemorySizes(
     rounds=1,
@@ -38,7 +38,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contest(say: Say = lambda line: None) -> MemoryContest:
-    return Contest(SMALL, BASELINE, LITTLE, 1, say)
+    return Contest(SMALL, LITTLE, 1, say)
 
 
 @pytest.mark.usefixtures("brief")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfkit.profile import CpuProfile
+from perfkit.profile.cpu import CpuProfile
 from perfkit.report.stories.bottlenecks import bottlenecks
 
 
