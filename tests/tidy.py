@@ -28,9 +28,9 @@ ROOT = Path(__file__).parent.parent
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
     "perfkit.cli": "perfkit perfkit.report perfkit.bench.experiments perfkit.bench.goals "
-    "perfkit.bench.leaks perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized "
-    "perfkit.evidence cluster.process cluster.local cluster.shells cluster.spec cluster.models "
-    "cluster.vocabulary",
+    "perfkit.bench.leaks perfkit.engines perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
+    "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.shells cluster.spec "
+    "cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
@@ -67,7 +67,7 @@ HOUSE: dict[str, str] = {
     "perfkit.optimized": "cluster.shells cluster.spec cluster.core cluster.protocol "
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
-    "perfkit.evidence": "cluster.spec",
+    "perfkit.evidence": "cluster.spec cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.shells cluster.spec cluster.work cluster.models cluster.vocabulary",

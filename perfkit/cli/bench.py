@@ -11,7 +11,7 @@ from rich.text import Text
 from perfkit.cli import options as opt
 from perfkit.cli.config import check_known
 from perfkit.cli.measuring import check_experiment, deliver, machine_text, progress
-from perfkit.cli.output import errors_as_lines, out, plain_table
+from perfkit.cli.output import out, plain_table
 from perfkit.evidence.text import duration, measured, quantity
 
 if TYPE_CHECKING:
@@ -72,34 +72,33 @@ def bench(
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
-    from perfkit.evidence.results import ResultError, encode
+    from perfkit.evidence.results import encode
 
-    with errors_as_lines(ResultError):
-        if experiment in TABLES:
-            unused = "spec workers tasks engine model knobs"
-            opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
-            table = _measure_goals(experiment, profile, seed)
-            deliver(table.encode, lambda: show_goals(table), as_json)
-            return
-        opt.refuse(context, "profile", f"is for {', '.join(TABLES)}; use --tasks")
-        check_experiment(experiment, tasks, engine, model)
-        if engine != "zmq":
-            opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
-        chosen = opt.spec_with(spec, knobs)
-        from perfkit.bench.experiments.catalogue import run
+    if experiment in TABLES:
+        unused = "spec workers tasks engine model knobs"
+        opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
+        table = _measure_goals(experiment, profile, seed)
+        deliver(table.encode, lambda: show_goals(table), as_json)
+        return
+    opt.refuse(context, "profile", f"is for {', '.join(TABLES)}; use --tasks")
+    check_experiment(experiment, tasks, engine, model)
+    if engine != "zmq":
+        opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
+    chosen = opt.spec_with(spec, knobs)
+    from perfkit.bench.experiments.catalogue import run
 
-        with progress() as say:
-            result = run(
-                experiment,
-                spec=chosen,
-                workers=workers,
-                tasks=tasks,
-                seed=seed,
-                engine=engine,
-                model=model,
-                progress=say,
-            )
-        deliver(lambda: encode(result), lambda: show(result), as_json)
+    with progress() as say:
+        result = run(
+            experiment,
+            spec=chosen,
+            workers=workers,
+            tasks=tasks,
+            seed=seed,
+            engine=engine,
+            model=model,
+            progress=say,
+        )
+    deliver(lambda: encode(result), lambda: show(result), as_json)
 
 
 def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:
@@ -141,7 +140,7 @@ def show(result: Result) -> None:
 def show_goals(table: GoalTable) -> None:
     """The goals as a table, then how they were measured and where."""
     console = out()
-    shown = plain_table(*table.columns, left="goal asked met")
+    shown = plain_table(*table.columns, left=("goal", "asked", "met"))
     for column in shown.columns:
         column.no_wrap = column.header in ("goal", "met")
     for row in table.rows:

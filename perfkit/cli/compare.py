@@ -12,7 +12,7 @@ from rich.text import Text
 from perfkit.cli import options as opt
 from perfkit.cli.config import SettingError
 from perfkit.cli.measuring import check_experiment, deliver, machine_text, progress
-from perfkit.cli.output import errors_as_lines, note, out
+from perfkit.cli.output import note, out
 from perfkit.evidence.text import quantity
 
 if TYPE_CHECKING:
@@ -76,20 +76,17 @@ def compare(
     failed · [bold]2[/] wrong arguments · with [bold]--gate[/] also [bold]3[/] slower,
     [bold]4[/] inconclusive · [bold]130[/] interrupted
     """
-    from perfkit.evidence.results import ResultError
-
     live: dict[str, Any] = {
         "experiment": experiment, "blocks": blocks, "workers": workers, "tasks": tasks,
         "seed": seed, "model": model,
     }  # fmt: skip
-    with errors_as_lines(ResultError):
-        if _are_saved(a, b):
-            opt.refuse(context, f"{' '.join(live)} knobs", "is for two specs, not saved results")
-            found = _saved(a, b, force)
-        else:
-            opt.refuse(context, "force", "is for saved results; two specs run on this machine")
-            found = _live(a, b, knobs, live)
-        deliver(found.encode, lambda: show(found), as_json)
+    if _are_saved(a, b):
+        opt.refuse(context, f"{' '.join(live)} knobs", "is for two specs, not saved results")
+        found = _saved(a, b, force)
+    else:
+        opt.refuse(context, "force", "is for saved results; two specs run on this machine")
+        found = _live(a, b, knobs, live)
+    deliver(found.encode, lambda: show(found), as_json)
     if gate:
         raise typer.Exit(_gate(found.comparison.verdict))
 

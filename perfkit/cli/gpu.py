@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfkit.cli.config import SettingError
-from perfkit.cli.output import errors_as_lines, note, out, write_json
+from perfkit.cli.output import note, out, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,13 +61,12 @@ def gpu(
     from perfkit.gpu.discovery import DRM_ROOT
     from perfkit.gpu.tools import vendor_tools
 
-    with errors_as_lines():
-        if drm_root is not None and not drm_root.is_dir():
-            raise SettingError(f"--drm-root: {drm_root} is not a folder")
-        if tools and drm_root is not None:
-            raise SettingError("--tools asks this machine's cards; leave out --drm-root")
-        with closing(Cards(drm_root or DRM_ROOT, vendor_tools() if tools else ())) as cards:
-            _show(cards, as_json=as_json, watch=watch, processes=processes)
+    if drm_root is not None and not drm_root.is_dir():
+        raise SettingError(f"--drm-root: {drm_root} is not a folder")
+    if tools and drm_root is not None:
+        raise SettingError("--tools asks this machine's cards; leave out --drm-root")
+    with closing(Cards(drm_root or DRM_ROOT, vendor_tools() if tools else ())) as cards:
+        _show(cards, as_json=as_json, watch=watch, processes=processes)
 
 
 def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:

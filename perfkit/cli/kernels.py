@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from perfkit.cli.output import errors_as_lines, note, out, write_json
+from perfkit.cli.output import errors_as_lines, note, out, plain_table, write_json
 
 if TYPE_CHECKING:
     from perfkit.gpu.rocprof import KernelProfile, TopKernels
@@ -57,9 +56,7 @@ def show(profile: KernelProfile, ranked: TopKernels) -> None:
     console = out()
     if ranked.kernels:
         header, rows = ranked.texts()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in header:
-            table.add_column(name, justify="left" if name == "kernel" else "right")
+        table = plain_table(*header, left=("kernel",))
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -13,14 +13,14 @@ from perfkit.cli.output import err, note
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
-    from perfkit.bench.experiments.catalogue import Say
     from perfkit.evidence.environment import Environment
 
 
 def check_experiment(experiment: str, tasks: int | None, engine: str, model: str | None) -> None:
     """Raise SettingError for a wrong argument before a cluster is started."""
     from cluster.models.inference import ModelRepository
-    from perfkit.bench.experiments.catalogue import ENGINES, EXPERIMENTS
+    from perfkit.bench.experiments.catalogue import EXPERIMENTS
+    from perfkit.engines import ENGINES
 
     check_known("experiment", experiment, EXPERIMENTS)
     check_known("engine", engine, ENGINES)
@@ -32,7 +32,7 @@ def check_experiment(experiment: str, tasks: int | None, engine: str, model: str
 
 
 @contextmanager
-def progress() -> Iterator[Say]:
+def progress() -> Iterator[Callable[[str], None]]:
     """A function that shows progress: on one line in a terminal, else each time on a new line."""
     console = err()
     if not console.is_terminal:

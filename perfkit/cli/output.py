@@ -8,7 +8,7 @@ interrupted; ``perfkit report`` has more.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import cleandoc
 from typing import Any
@@ -70,11 +70,11 @@ def write_json(value: Any, *, indent: int | None = 2) -> None:
     print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
 
 
-def plain_table(*columns: str, left: str = "") -> Table:
+def plain_table(*columns: str, left: Sequence[str]) -> Table:
     """A table without lines; the columns named in ``left`` are text, the others figures."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(name, justify="left" if name in left.split() else "right")
+        table.add_column(name, justify="left" if name in left else "right")
     return table
 
 

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError, build_spec
+from perfkit.cli.config import SettingError
 from perfkit.cli.output import (
     FAILED,
     add_command,
     complain,
-    errors_as_lines,
     examples,
     note,
     out,
+    plain_table,
     write_json,
 )
 from perfkit.evidence.text import size
@@ -75,31 +73,30 @@ def memory(
 
     Ends with 1 if there is no such process, it ended meanwhile, or its allocations can't be seen.
     """
-    with errors_as_lines(ClusterError):
-        if flame is not None and not attach:
-            raise SettingError("--flame draws what --attach records: give both")
-        found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
-        from perfkit.profile.heap import RISK, HeapProfile, attach_heap
-        from perfkit.profile.processes import find_process
-        from perfkit.profile.watch import watch_memory
+    if flame is not None and not attach:
+        raise SettingError("--flame draws what --attach records: give both")
+    found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+    from perfkit.profile.heap import RISK, HeapProfile, attach_heap
+    from perfkit.profile.processes import find_process
+    from perfkit.profile.watch import watch_memory
 
-        pid = find_process(name, found.coordinator, spec=build_spec(found.spec, found.set))
-        heap = HeapProfile(name)
-        with watch_memory(pid, role=name, interval_s=interval) as watch:
-            if attach:
-                note(RISK)
-                heap = attach_heap(pid, name, lambda: watch.wait(seconds), flame)
-            if not attach or heap.reason:
-                watch.wait(seconds)
-        series = watch.series
-        reasons = [reason for reason in (series.reason, heap.reason) if reason]
-        _show([*series.findings, *heap.findings], series, reasons, as_json=as_json)
-        if heap.flame_graph:
-            note(f"flame graph: {heap.flame_graph}")
-        for reason in reasons:
-            complain(reason)
-        if reasons:
-            raise typer.Exit(FAILED)
+    pid = find_process(name, found.coordinator, spec=found.cluster_spec())
+    heap = HeapProfile(name)
+    with watch_memory(pid, role=name, interval_s=interval) as watch:
+        if attach:
+            note(RISK)
+            heap = attach_heap(pid, name, lambda: watch.wait(seconds), flame)
+        if not attach or heap.reason:
+            watch.wait(seconds)
+    series = watch.series
+    reasons = [reason for reason in (series.reason, heap.reason) if reason]
+    _show([*series.findings, *heap.findings], series, reasons, as_json=as_json)
+    if heap.flame_graph:
+        note(f"flame graph: {heap.flame_graph}")
+    for reason in reasons:
+        complain(reason)
+    if reasons:
+        raise typer.Exit(FAILED)
 
 
 def _show(
@@ -110,10 +107,9 @@ def _show(
         samples = [{"at_s": at_s, **sample._asdict()} for at_s, sample in pairs]
         write_json({"rows": [*map(asdict, rows)], "samples": samples, "reasons": reasons})
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column(series.role, no_wrap=True)
-    for column in ("held", "peak", "growth", "count"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    shown = plain_table(series.role, "held", "peak", "growth", "count", left=(series.role,))
+    for column in shown.columns:
+        column.no_wrap = True
     for row in rows:
         shown.add_row(
             Text(row.where),

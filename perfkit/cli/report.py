@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfkit.cli.config import SettingError, parse_pairs
-from perfkit.cli.output import complain, errors_as_lines
+from perfkit.cli.output import complain
 
 EXAMPLES = (
     ("what the cluster does here, a few minutes", "perfkit report"),
@@ -63,18 +63,17 @@ def report(
 
     A notebook that fails still has its page, with the error on top, and the others still run.
     """
-    from perfkit.report import ReportError, run_report
+    from perfkit.report import run_report
 
-    with errors_as_lines(ReportError):
-        chosen = notebooks or default_notebooks()
-        values = parse_pairs(parameter or [], "-p")
-        try:
-            ran = run_report(
-                chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate
-            )
-        except ModuleNotFoundError as error:
-            complain(f"reports need the extra [lab]: pip install 'perfkit[lab]' ({error})")
-            raise typer.Exit(1) from None
+    chosen = notebooks or default_notebooks()
+    values = parse_pairs(parameter or [], "-p")
+    try:
+        ran = run_report(
+            chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate
+        )
+    except ModuleNotFoundError as error:
+        complain(f"reports need the extra [lab]: pip install 'perfkit[lab]' ({error})")
+        raise typer.Exit(1) from None
     for notebook in ran.notebooks:
         if notebook.failure is not None:
             complain(f"{notebook.name} {notebook.status.value} {notebook.failure.sentence}")

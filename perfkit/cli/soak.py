@@ -12,7 +12,7 @@ from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
 from perfkit.cli.config import SettingError
 from perfkit.cli.measuring import deliver, machine_text, progress
-from perfkit.cli.output import FAILED, INTERRUPTED, complain, errors_as_lines, out
+from perfkit.cli.output import FAILED, INTERRUPTED, complain, out
 from perfkit.evidence.text import duration
 
 if TYPE_CHECKING:
@@ -59,23 +59,21 @@ def soak(
     """
     from perfkit.bench.leaks.check import Leak, check_leaks
     from perfkit.bench.leaks.planted import plant
-    from perfkit.evidence.results import ResultError
 
-    with errors_as_lines(ResultError):
-        chosen = opt.spec_with(spec, knobs)
-        try:
-            chosen = plant(chosen) if plant_leak else chosen
-        except ClusterError as error:
-            raise SettingError(f"--plant-leak: {error}") from None
-        found: SoakResult | LeakTable
-        with progress() as say:
-            if by_event:
-                found = check_leaks(chosen, progress=say)
-            else:
-                from perfkit.bench.leaks.soak import soak as measure
+    chosen = opt.spec_with(spec, knobs)
+    try:
+        chosen = plant(chosen) if plant_leak else chosen
+    except ClusterError as error:
+        raise SettingError(f"--plant-leak: {error}") from None
+    found: SoakResult | LeakTable
+    with progress() as say:
+        if by_event:
+            found = check_leaks(chosen, progress=say)
+        else:
+            from perfkit.bench.leaks.soak import soak as measure
 
-                found = measure(chosen, minutes, workers=workers, seed=seed, progress=say)
-        deliver(found.encode, lambda: show(found), as_json)
+            found = measure(chosen, minutes, workers=workers, seed=seed, progress=say)
+    deliver(found.encode, lambda: show(found), as_json)
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
     if found.verdict is Leak.FOUND:

@@ -87,8 +87,9 @@ def _looks(client: Client) -> Iterator[Status]:
 
 def _worker_table(status: Status) -> RenderableType:
     names = ["worker", "host", "pid", "holds", "finished", "memory", "heard", "offers"]
+    words = ("worker", "host", "offers", "card")
     cards = any(_card(worker) for worker in status.workers)
-    table = plain_table(*names, *(["card"] if cards else []), left="worker host offers card")
+    table = plain_table(*names, *(["card"] if cards else []), left=words)
     for column in table.columns[:7]:
         column.no_wrap = True
     for worker in sorted(status.workers, key=lambda worker: worker.worker)[:WORKERS_SHOWN]:

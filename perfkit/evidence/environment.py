@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -120,7 +121,7 @@ def fingerprint(root: Path = Path("/")) -> Environment:
         load_5min=load_5min,
         load_15min=load_15min,
         virtualisation=_virtualisation(root),
-        packages=_package_versions(),
+        packages=_packages(),
         git_commit=commit,
         git_dirty=dirty,
         utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -266,11 +267,17 @@ def _virtualisation(root: Path) -> str | None:
     return " in ".join(found)
 
 
-def _package_versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = dict.fromkeys((*PACKAGES, "libzmq"))
-    for name in PACKAGES:
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for name in names:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
+    return found
+
+
+def _packages() -> dict[str, str | None]:
+    found = {**dict.fromkeys((*PACKAGES, "libzmq")), **installed_versions(PACKAGES)}
     with suppress(ImportError):
         import zmq
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.vocabulary.errors import ClusterError
 from perfkit.evidence.environment import Environment, machine_differences
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import UNKNOWN, measured
@@ -24,7 +25,7 @@ from perfkit.evidence.text import UNKNOWN, measured
 SCHEMA = 1
 
 
-class ResultError(ValueError):
+class ResultError(ClusterError, ValueError):
     """A result that can't be made, read or written; the message is one sentence."""
 
 

@@ -8,7 +8,7 @@ false alarms. So
 * the unit of evidence is the pair of blocks, however many samples a block holds;
 * an A/A control runs beside every comparison, and a verdict may be "inconclusive".
 
-Statistics of one set of samples are in `samples`; other folders import its common names from here.
+Statistics of one set of samples are in `samples`.
 """
 
 import math
@@ -22,18 +22,13 @@ import msgspec
 
 from perfkit.evidence.samples import (
     Interval,
-    bootstrap_interval,
     check_confidence,
-    percentile_interval,
     sorted_finite,
     stdev,
     student_t,
 )
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import measured
-
-#: Names of `samples` that other folders import from here.
-__all__ = ["Interval", "bootstrap_interval", "percentile_interval"]
 
 Block = float | Sequence[float]
 Direction = Literal["higher", "lower"]
@@ -72,9 +67,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     method: str
 
     @property
-    def ratio_text(self) -> str:
+    def factor(self) -> Interval:
         """B over A with its interval."""
-        return measured(self.ratio, "", self.low, self.high)
+        return Interval(self.ratio, self.low, self.high, self.confidence, self.method)
+
+    @property
+    def ratio_text(self) -> str:
+        """The factor as people write it."""
+        return self.factor.text()
 
     @property
     def control_text(self) -> str:

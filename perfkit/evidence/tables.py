@@ -99,7 +99,8 @@ def html_table(
     )
     lines = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return (
-        f"<table><caption>{escape(caption)}</caption>"
+        "<table>"
+        + (f"<caption>{escape(caption)}</caption>" if caption else "")
         + (f"<thead><tr>{head}</tr></thead>" if header else "")
         + f"<tbody>{body}</tbody></table>{lines}"
     )
@@ -112,9 +113,5 @@ def html_list(lines: Iterable[str]) -> str:
 
 def facts_html(facts: Mapping[str, object]) -> str:
     """Facts for a notebook, a name and a value to a line; None is unknown."""
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>"
-        f"<td>{escape(UNKNOWN if value is None else str(value))}</td></tr>"
-        for name, value in facts.items()
-    )
-    return f"<table>{rows}</table>"
+    rows = ((name, UNKNOWN if it is None else str(it)) for name, it in facts.items())
+    return html_table("", (), rows)

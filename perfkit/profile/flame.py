@@ -7,14 +7,12 @@ the process next to nothing. Where the two disagree about many cheap calls, beli
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from perfkit.evidence.tables import html_table
-from perfkit.profile.tracer import program, trace
+from perfkit.profile.tracer import program, trace_to_file
 
 #: A prime, so that it does not keep step with anything periodic.
 RATE_HZ = 499
@@ -74,15 +72,10 @@ def sample_stacks(pid: int, name: str, work: Callable[[], object]) -> Flame:
     sampler = program("py-spy")
     if sampler is None:
         return Flame(name, reason="py-spy is not installed: pip install 'perfkit[profile]'")
-    with tempfile.TemporaryDirectory(prefix="perfkit-flame-") as folder:
-        raw = Path(folder) / "stacks.txt"
-        argv = [sampler, "record", "--pid", str(pid), "--rate", str(RATE_HZ)]
-        argv += ["--format", "raw", "--function", "--output", str(raw)]
-        reason = trace(argv, "Sampling process", work)
-        if reason is None and not raw.is_file():
-            reason = "py-spy wrote no samples"
-        stacks = () if reason else read_stacks(raw.read_text())
-    return Flame(name, stacks, reason=reason)
+    argv = [sampler, "record", "--pid", str(pid), "--rate", str(RATE_HZ)]
+    argv += ["--format", "raw", "--function"]
+    raw, reason = trace_to_file(argv, "--output", "Sampling process", work)
+    return Flame(name, read_stacks(raw), reason=reason)
 
 
 def read_stacks(text: str) -> tuple[tuple[tuple[Frame, ...], int], ...]:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from perfkit.evidence.samples import Interval
-from perfkit.evidence.stats import bootstrap_interval, percentile_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
 from perfkit.evidence.tables import data_frame, html_table
-from perfkit.evidence.text import measured
+from perfkit.evidence.text import estimate, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,12 +72,12 @@ class Waterfall:
 
     def _repr_html_(self) -> str:
         rows = [
-            (stage.stage, _text(stage.p50_ms), _text(stage.p95_ms), _text(stage.share, 100))
+            (stage.stage, estimate(stage.p50_ms), estimate(stage.p95_ms), percent(stage.share))
             for stage in (*self.stages, self.end_to_end)
         ]
         return html_table(
             f"Where the time of {self.traces:,} traced tasks went (95 % intervals)",
-            ("stage", "p50 ms", "p95 ms", "share %"),
+            ("stage", "p50 ms", "p95 ms", "share"),
             rows,
             [f"{n:,} traces left out: {why}." for why, n in sorted(self.left_out.items())],
         )
@@ -148,10 +147,3 @@ def _share(parts_ns: list[int], wholes_ns: list[int]) -> Interval:
         for part, whole in zip(parts_ns, wholes_ns, strict=True)
     ]
     return bootstrap_interval(around, "mean", resamples=RESAMPLES)
-
-
-def _text(figure: Interval, scale: float = 1) -> str:
-    value, low, high = (
-        None if end is None else end * scale for end in (figure.value, figure.low, figure.high)
-    )
-    return measured(value, "", low, high)

@@ -2,8 +2,8 @@
 
 RSS, USS and PSS and the sampling of them are in `perfkit.profile.watch`. The kernel keeps the
 highest RSS that a process ever had (VmHWM in `/proc/<pid>/status`, see proc(5)). If it rose during
-a block, it is the block's peak, exactly. Otherwise the peak lies below it, and only a sampler
-(`interval_s`) says more.
+a block, it is the block's peak, exactly. Otherwise the peak lies below it, and only the samples of
+`watch_memory` say more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from perfkit.profile.watch import (
     MEASURES,
     UNKNOWN,
     MemorySample,
-    check_interval,
     process_memory,
-    watch_memory,
+    status_bytes,
 )
 
 if TYPE_CHECKING:
@@ -59,9 +58,8 @@ class AllocationLine:
 class MemoryUse:
     """What a block of code did to its process's memory.
 
-    `peak_rss_bytes` is None when it is unknown. `peak_source` says where it is from: "high-water
-    mark" is exact, "samples" may miss what was shorter than the interval. The peak is never above
-    `high_water_bytes`, the process's so far. `allocations` are the lines that changed most, None
+    `peak_rss_bytes` is exact, or None when it is unknown; it is never above `high_water_bytes`,
+    the process's so far. `allocations` are the lines that changed most, None
     when tracemalloc was not asked for or was stopped inside the block; `traced_growth_bytes` is
     the growth of all that Python's allocator holds. `error` is the name of the exception that
     ended the block.
@@ -72,7 +70,6 @@ class MemoryUse:
     before: MemorySample | None
     after: MemorySample | None
     peak_rss_bytes: int | None = None
-    peak_source: str | None = None
     high_water_bytes: int | None = None
     allocations: tuple[AllocationLine, ...] | None = None
     traced_growth_bytes: int | None = None
@@ -101,9 +98,7 @@ class MemoryUse:
             )
             for measure, before, after, growth in zip(MEASURES, *columns, strict=True)
         ]
-        peak = f"Peak from {self.peak_source}." if self.peak_source else "The peak is unknown."
-        if self.high_water_bytes is not None:
-            peak += f" The process never held more than {size(self.high_water_bytes)}."
+        peak = f"The process never held more than {size(self.high_water_bytes)}."
         lines = [
             f"{line.file}:{line.line} {size(line.growth_bytes, sign='+')} "
             f"in {line.growth_blocks:+,} blocks"
@@ -120,11 +115,9 @@ class MemoryUse:
 class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, named as those are
     """Measure a `with` block, or each call of a function it decorates; see `result`.
 
-    `interval_s` samples RSS in a thread for a peak. `tracemalloc` finds the lines that allocated;
-    it slows allocations down several times and takes memory itself, which RSS then includes.
-
-    Memory belongs to the process: what other threads do meanwhile is in the figures. Raises
-    ValueError for an interval below a millisecond.
+    `tracemalloc` finds the lines that allocated; it slows allocations down several times and takes
+    memory itself, which RSS then includes. Memory belongs to the process: what other threads do
+    meanwhile is in the figures. `perfkit.profile.watch.watch_memory` samples it over time.
     """
 
     def __init__(
@@ -132,37 +125,26 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
         name: str | None = None,
         *,
         tracemalloc: bool = False,
-        interval_s: float | None = None,
         enabled: bool = True,
     ) -> None:
         super().__init__(name, enabled)
-        if interval_s is not None:
-            check_interval(interval_s)
         self.tracemalloc = tracemalloc
-        self.interval_s = interval_s
 
     def _begin(self, name: str) -> Finish:
         stop_tracing = _trace_allocations() if self.tracemalloc else None
-        before, high_before = process_memory(), _high_water_bytes()
-        watch = None
-        if self.interval_s is not None:
-            watch = watch_memory(interval_s=self.interval_s, limit=1, shared=False).start()
+        before, high_before = process_memory(), status_bytes("self", "VmHWM")
         since_s = time.perf_counter()
 
         def finish(error: BaseException | None) -> None:
             wall_s = time.perf_counter() - since_s
-            series = None if watch is None else watch.stop()
-            after, high_after = process_memory(), _high_water_bytes()
-            highest = None if series is None else series.peak
-            peak, peak_source = _peak(before, after, (high_before, high_after), highest)
+            after, high_after = process_memory(), status_bytes("self", "VmHWM")
             growth, lines = (None, None) if stop_tracing is None else stop_tracing()
             self.result = MemoryUse(
                 name=name,
                 wall_s=wall_s,
                 before=before,
                 after=after,
-                peak_rss_bytes=peak,
-                peak_source=peak_source,
+                peak_rss_bytes=_peak(before, after, high_before, high_after),
                 high_water_bytes=high_after,
                 allocations=lines,
                 traced_growth_bytes=growth,
@@ -216,25 +198,11 @@ def _trace_allocations() -> Callable[[], Growth]:
 def _peak(
     before: MemorySample | None,
     after: MemorySample | None,
-    high_water: tuple[int | None, int | None],
-    highest: MemorySample | None,
-) -> tuple[int | None, str | None]:
-    """The highest RSS inside a block, and where that figure comes from; None when unknown."""
-    high_before, high_after = high_water
-    seen = [sample.rss_bytes for sample in (before, after, highest) if sample is not None]
-    if high_before is not None and high_after is not None and high_after > high_before:
-        # The kernel folds the present RSS into the mark only at times, so it can lag a little.
-        return max(high_after, *seen), "high-water mark"
-    return (None, None) if highest is None else (max(seen), "samples")
-
-
-def _high_water_bytes() -> int | None:
-    """VmHWM of this process, the highest RSS it ever had; None where there is no such file."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+    high_before: int | None,
+    high_after: int | None,
+) -> int | None:
+    """The highest RSS inside a block; None when it is unknown."""
+    if high_before is None or high_after is None or high_after <= high_before:
+        return None
+    # The kernel folds the present RSS into the mark only at times, so it can lag a little.
+    return max(high_after, *(sample.rss_bytes for sample in (before, after) if sample is not None))

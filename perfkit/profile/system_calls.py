@@ -8,12 +8,10 @@ left alone.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from perfkit.profile.tracer import program, trace
+from perfkit.profile.tracer import program, trace_to_file
 
 #: A line of `strace -c`: share, seconds, µs per call, calls, perhaps errors, name.
 _LINE = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)\s*$")
@@ -40,13 +38,9 @@ def count_system_calls(pid: int, work: Callable[[], object]) -> SystemCalls:
     tracer = program("strace")
     if tracer is None:
         return SystemCalls(reason="strace is not installed: the system's packages have it")
-    with tempfile.TemporaryDirectory(prefix="perfkit-strace-") as folder:
-        summary = Path(folder) / "summary.txt"
-        argv = [tracer, "-c", "-f", "-p", str(pid), "-o", str(summary)]
-        reason = trace(argv, " attached", work)
-        if reason is None and not summary.is_file():
-            reason = "strace wrote no summary"
-        return SystemCalls(reason=reason) if reason else read_summary(summary.read_text())
+    argv = [tracer, "-c", "-f", "-p", str(pid)]
+    summary, reason = trace_to_file(argv, "-o", " attached", work)
+    return SystemCalls(reason=reason) if reason else read_summary(summary)
 
 
 def read_summary(text: str) -> SystemCalls:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def trace(argv: Sequence[str], ready: str, work: Callable[[], object]) -> str | 
     if tool.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):
         return f"{Path(argv[0]).name} failed: {reason_of([*said, *rest.splitlines()])}"
     return None
+
+
+def trace_to_file(
+    argv: Sequence[str], option: str, ready: str, work: Callable[[], object]
+) -> tuple[str, str | None]:
+    """`trace` a tool that writes a file, named after `option`: its text, or "" and the reason."""
+    name = Path(argv[0]).name
+    with tempfile.TemporaryDirectory(prefix=f"perfkit-{name}-") as folder:
+        file = Path(folder) / "written.txt"
+        reason = trace([*argv, option, str(file)], ready, work)
+        if reason is None and not file.is_file():
+            reason = f"{name} wrote nothing"
+        return ("", reason) if reason else (file.read_text(), None)
 
 
 def reason_of(said: Sequence[str]) -> str:

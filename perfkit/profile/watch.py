@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -135,10 +134,10 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
     keeps the newest `limit`; `series` may be read at any time. A late sample is not made up for:
     the next comes an interval later.
 
-    With `shared=False` only RSS is read, which costs some ten microseconds; for USS and PSS the
-    kernel walks through all pages of the process: a third of a millisecond for a small one, more
-    for a large one. If there is no such process, or it ends, `reason` of the series says so. Raises
-    ValueError for an impossible process id, an interval below a millisecond, and a limit below one.
+    For USS and PSS the kernel walks through all pages of the process: a third of a millisecond for
+    a small one, more for a large one. If there is no such process, or it ends, `reason` of the
+    series says so. Raises ValueError for an impossible process id, an interval below a millisecond,
+    and a limit below one.
     """
 
     def __init__(
@@ -148,7 +147,6 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
         role: str | None = None,
         interval_s: float = INTERVAL_S,
         limit: int = SAMPLES_LIMIT,
-        shared: bool = True,
     ) -> None:
         check_pid(pid)
         check_interval(interval_s)
@@ -163,8 +161,6 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
             self._process = psutil.Process(pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             self._reason = f"{self._role}: there is no process {pid}"
-        self._read: Callable[[psutil.Process], MemorySample | None]
-        self._read = _read_all if shared else _read_rss
         self._kept: deque[tuple[float, MemorySample]] = deque(maxlen=limit)
         self._seen = 0
         self._first: MemorySample | None = None
@@ -173,18 +169,6 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
         self._stopped = threading.Event()
         self._since_s = 0.0
         self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
-
-    def start(self) -> Self:
-        """Take the first sample at once and the others in the background; returns this watch."""
-        self._since_s = time.perf_counter()
-        self._thread.start()
-        return self
-
-    def stop(self) -> MemorySeries:
-        """Take a last sample and end; returns the series."""
-        self._stopped.set()
-        self._thread.join()
-        return self.series
 
     @property
     def series(self) -> MemorySeries:
@@ -206,10 +190,13 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
         self._thread.join(timeout_s)
 
     def __enter__(self) -> Self:
-        return self.start()
+        self._since_s = time.perf_counter()
+        self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stopped.set()
+        self._thread.join()
 
     def _run(self) -> None:
         due_s = self._since_s
@@ -221,7 +208,7 @@ class watch_memory:  # noqa: N801 -- a context manager, named as those are
 
     def _look(self, process: psutil.Process) -> bool:
         """Take one sample; False when the process is gone, even if its id was given out again."""
-        sample = self._read(process) if process.is_running() else None
+        sample = _read_all(process) if process.is_running() else None
         at_s = time.perf_counter() - self._since_s
         with self._lock:
             if sample is None:
@@ -243,6 +230,15 @@ def process_memory(pid: int | None = None) -> MemorySample | None:
     try:
         return _read_all(psutil.Process(pid))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+
+
+def status_bytes(pid: int | str, field: str) -> int | None:
+    """A size in `/proc/<pid>/status`, such as VmHWM, the highest RSS; None if it is unknown."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            return next(int(s.split()[1]) * 1024 for s in status if s.startswith(f"{field}:"))
+    except (OSError, StopIteration):
         return None
 
 
@@ -276,17 +272,8 @@ def _read_all(process: psutil.Process) -> MemorySample | None:
     )
 
 
-def _read_rss(process: psutil.Process) -> MemorySample | None:
-    try:
-        return MemorySample(rss) if (rss := process.memory_info().rss) else None
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None
-
-
 def _higher(one: MemorySample, other: MemorySample) -> MemorySample:
     """The higher of each measure."""
-    uss, pss = (
-        max((known for known in pair if known is not None), default=None)
-        for pair in ((one.uss_bytes, other.uss_bytes), (one.pss_bytes, other.pss_bytes))
-    )
-    return MemorySample(max(one.rss_bytes, other.rss_bytes), uss, pss)
+    rss_bytes = max(one.rss_bytes, other.rss_bytes)
+    rest = (max(filter(None, pair), default=None) for pair in zip(one[1:], other[1:], strict=True))
+    return MemorySample(rss_bytes, *rest)

@@ -48,7 +48,6 @@ def run_report(
     *,
     cell_timeout_s: float | None = DEFAULT_CELL_TIMEOUT_S,
     gate: bool = False,
-    command: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> ReportRun:
     """Run `notebooks` in order and publish `out_root/<utc>-<commit>-<profile>/`.
@@ -57,7 +56,7 @@ def run_report(
     `profile` and the folder for results (`out_dir`) are injected where declared. The kernels work
     in the run's folder, so `out_dir` is the relative path `results`. `cell_timeout_s` limits each
     cell; None is no limit. With `gate` every headline's verdict decides the exit code, not only
-    those recorded as gates. `command` is the argv stored for running this again; None builds it.
+    those recorded as gates.
     `progress` None draws bars in a terminal and writes lines elsewhere.
 
     Raises ReportError (ParameterError among them) before any kernel starts when an argument is
@@ -65,7 +64,7 @@ def run_report(
     `ReportRun.exit_code`. On KeyboardInterrupt or SIGTERM nothing stays under the final name.
     """
     root, paths = Path(out_root), [Path(notebook) for notebook in notebooks]
-    plan = make_plan(paths, profile, parameters or {}, root, cell_timeout_s, gate, command)
+    plan = make_plan(paths, profile, parameters or {}, root, cell_timeout_s, gate)
     listener = progress if progress is not None else progress_for()
     began = time.perf_counter()
     with _sigterm_raises(), run_folder(root, plan.run_name) as folder:

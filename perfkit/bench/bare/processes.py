@@ -7,10 +7,10 @@ processes, and without cleaning up. Garbage collection is off, because nothing h
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import zlib
+from argparse import ArgumentParser, Namespace
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ def waiting_for(socket: Socket) -> Callable[[], object]:
     return poller.poll
 
 
-def packed_broker() -> None:
+def packed_broker(options: Namespace) -> None:
     """Enter every task in a table and a priority bucket, hand batches to the worker that was free
     first, and forward packed results to their clients.
     """
@@ -115,22 +115,23 @@ def next_jobs(buckets: Sequence[deque[Job]]) -> list[Job]:
     return jobs
 
 
-def packed_worker(endpoint: str, credit: int) -> None:
+def packed_worker(options: Namespace) -> None:
     """Echo every payload of a batch."""
-    dealer = join(endpoint, credit)
+    dealer = join(options)
     receive, send, wait = dealer.recv, dealer.send, waiting_for(dealer)
     while True:
         wait()
         send(pack([(job, payload) for job, _, payload in unpack_jobs(receive(NOW))]), NOW)
 
 
-def forwarder(copy: bool, drain: int) -> None:
+def forwarder(options: Namespace) -> None:
     """Forward each message to the worker that was free first, and each result to its client.
 
-    A client's message is [client, payload], a worker's [worker, client, payload]. Without ``copy``
+    A client's message is [client, payload], a worker's [worker, client, payload]. ``uncopied``
     payloads are forwarded as the library holds them, which pays for large ones. It reads at most
     ``drain`` messages per wake-up: looking for a second one that never comes costs time.
     """
+    copy, drain = not options.uncopied, options.drain
     router = listen(zmq.ROUTER)
     receive, send, wait = router.recv_multipart, router.send, waiting_for(router)
     free: deque[bytes] = deque()
@@ -160,9 +161,10 @@ def forwarder(copy: bool, drain: int) -> None:
             pass
 
 
-def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
+def echo_worker(options: Namespace) -> None:
     """Echo each payload."""
-    dealer = join(endpoint, credit, NOTHING)
+    copy, drain = not options.uncopied, options.drain
+    dealer = join(options, NOTHING)
     receive, send, wait = dealer.recv_multipart, dealer.send, waiting_for(dealer)
     while True:
         wait()
@@ -175,17 +177,17 @@ def echo_worker(endpoint: str, credit: int, copy: bool, drain: int) -> None:
             pass
 
 
-def join(endpoint: str, credit: int, *address: bytes) -> Socket:
+def join(options: Namespace, *address: bytes) -> Socket:
     """Connect to a broker and grant it this many messages."""
     dealer = open_socket(zmq.DEALER)
-    dealer.connect(endpoint)
-    for _ in range(credit):
+    dealer.connect(options.endpoint)
+    for _ in range(options.credit):
         dealer.send_multipart([*address, NOTHING])
-    announce(endpoint=endpoint)
+    announce(endpoint=options.endpoint)
     return dealer
 
 
-def sink() -> None:
+def sink(options: Namespace) -> None:
     """Receive the announced number of messages, report the last one, then send their checksums."""
     pair = listen(zmq.PAIR)
     while True:
@@ -197,17 +199,13 @@ def sink() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one role until standard input ends."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perfkit.bench.bare.processes", description=__doc__
-    )
-    roles: dict[str, Callable[[argparse.Namespace], None]] = {
-        "packed-broker": lambda args: packed_broker(),
-        "packed-worker": lambda args: packed_worker(args.endpoint, args.credit),
-        "forwarder": lambda args: forwarder(not args.uncopied, args.drain),
-        "echo-worker": lambda args: echo_worker(
-            args.endpoint, args.credit, not args.uncopied, args.drain
-        ),
-        "sink": lambda args: sink(),
+    parser = ArgumentParser(prog="python -m perfkit.bench.bare.processes", description=__doc__)
+    roles = {
+        "packed-broker": packed_broker,
+        "packed-worker": packed_worker,
+        "forwarder": forwarder,
+        "echo-worker": echo_worker,
+        "sink": sink,
     }
     parser.add_argument("role", choices=roles)
     parser.add_argument("--endpoint", default="", help="where a worker's broker listens")

@@ -10,9 +10,10 @@ always go to new memory. A copy that a library makes and drops within a step is 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -35,6 +36,10 @@ TENSOR_BYTES = 16 << 20
 MARK_BYTES = 64
 KIND = "tensor"
 PATIENCE_S = 30.0
+#: The steps that a message is part of, as a column of payloads and as frames.
+Steps: TypeAlias = Mapping[type[Message], tuple[str, str]]
+ENCODED: Steps = {on.TasksSubmitted: ("submitted", "sent"), do.Assign: ("assigned", "leased")}
+DECODED: Steps = {on.TasksSubmitted: ("queued", "received"), do.Assign: ("held", "taken")}
 _one_at_a_time = threading.Lock()
 
 
@@ -178,31 +183,26 @@ class TracingCodec:
     def encode(self, messages: Sequence[Message]) -> list[list[Frame]]:
         """Encode, and note columns before and frames after."""
         encoded = self._codec.encode(messages)
-        for message in messages:
-            if isinstance(message, on.TasksSubmitted):
-                self._note("submitted", message.payloads, "sent", encoded)
-            elif isinstance(message, do.Assign):
-                self._note("assigned", message.payloads, "leased", encoded)
+        self._note(messages, encoded, ENCODED)
         return encoded
 
     def events(self, frames: Sequence[Frame]) -> list[on.Event]:
         """Decode, and note frames before and columns after."""
         events = self._codec.events(frames)
-        for event in events:
-            if isinstance(event, on.TasksSubmitted):
-                self._note("queued", event.payloads, "received", [frames])
+        self._note(events, [frames], DECODED)
         return events
 
     def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
         """Decode, and note frames before and columns after."""
         actions = self._codec.actions(frames)
-        for action in actions:
-            if isinstance(action, do.Assign):
-                self._note("held", action.payloads, "taken", [frames])
+        self._note(actions, [frames], DECODED)
         return actions
 
     def _note(
-        self, of_column: str, column: Iterable[Any], of_frames: str, frames: Iterable[Iterable[Any]]
+        self, messages: Sequence[Message], frames: Sequence[Sequence[Frame]], steps: Steps
     ) -> None:
-        self.way.note(of_column, column)
-        self.way.note(of_frames, (frame for message in frames for frame in message))
+        for message in messages:
+            if isinstance(message, on.TasksSubmitted | do.Assign):
+                column, framed = steps[type(message)]
+                self.way.note(column, message.payloads)
+                self.way.note(framed, chain.from_iterable(frames))

@@ -16,8 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,7 @@ import msgspec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.counts.per_task import ALLOCATIONS, TRAFFIC_PER_TASK, CountTable, count_specs
 from perfkit.bench.workloads.fresh import run_module
+from perfkit.evidence.environment import installed_versions
 from perfkit.evidence.results import ResultError, write
 
 #: Raised when a field changes its meaning or a required one is added.
@@ -109,14 +109,8 @@ def complaints(counted: CountTable, wanted: CountTable) -> list[str]:
         _complaint(f"{counter} of {spec} under the {load} load", ours.get(key), theirs.get(key))
         for key in {**theirs, **ours}
         for spec, load, counter in [key]
-        if not _is_same(counter, ours.get(key), theirs.get(key))
+        if not abs(ours.get(key, inf) - theirs.get(key, inf)) <= TOLERANCES.get(counter, 0.0)
     ]
-
-
-def _is_same(counter: str, ours: float | None, theirs: float | None) -> bool:
-    if ours is None or theirs is None:
-        return False
-    return abs(ours - theirs) <= TOLERANCES.get(counter, 0.0)
 
 
 def _complaint(name: str, ours: float | None, theirs: float | None) -> str:
@@ -152,15 +146,6 @@ def _only(table: CountTable, counters: Sequence[str]) -> CountTable:
     }
 
 
-def _installed_versions() -> dict[str, str]:
-    """The versions of Python and of PACKAGES, without those that are not installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def _as_json(counted: AllCounts) -> str:
     return msgspec.json.format(msgspec.json.encode(counted), indent=2).decode() + "\n"
 
@@ -174,10 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_baseline(count_afresh(), BASELINE_PATH)
         else:
             counted = count_specs(allocations=True)
-            here = PythonCounts(_installed_versions(), _only(counted, ALLOCATIONS))
+            versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
+            here = PythonCounts(versions, _only(counted, ALLOCATIONS))
             everywhere = _only(counted, TRAFFIC_PER_TASK)
             sys.stdout.write(_as_json(AllCounts(SCHEMA, everywhere, {PYTHON: here})))
-    except (ClusterError, ResultError) as error:
+    except ClusterError as error:
         raise SystemExit(f"perfkit.bench.counts.gate: {error}") from error
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-from cluster.protocol.client_session import ClientSession, Options, Settled
+from cluster.protocol.client_session import ClientSession, Options, Refused, Settled
 from cluster.protocol.codec import Codec, Frame, Message
-from cluster.protocol.worker_session import WorkerSession
+from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.shells.dispatcher import Dispatcher
 from cluster.shells.exchange import MAX_OWED
 from cluster.spec import ClusterSpec, load_codec
-from perfkit.bench.workloads.load import TRAFFIC, ExperimentError, Work
+from cluster.vocabulary.task import Failure
+from perfkit.bench.workloads.load import TRAFFIC, ExperimentError, Work, WrongResult
 
 #: messages, each a list of frames; on the coordinator's side a peer's route comes first
 Letters: TypeAlias = list[list[Frame]]
@@ -28,6 +29,7 @@ WORKERS = 2
 SERVICE_S = 0.5e-6
 #: ZeroMQ names a peer by five bytes, which a coordinator's counts include.
 CLIENT_ROUTE = b"clnt0"
+PLAIN = Options()
 
 
 @dataclass(frozen=True)
@@ -107,62 +109,71 @@ class Peer:
 
 
 class SteppedWorker(Peer):
-    """A worker's session that echoes and finishes every lease within a step."""
+    """A worker's session that echoes, and finishes every lease within a step."""
 
-    def __init__(self, spec: ClusterSpec, number: int) -> None:
-        super().__init__(load_codec(spec), b"work%d" % number)
-        credit = max(1, spec.credit)
-        self._session = WorkerSession(f"worker-{number}", 1, 1, credit, ["echo"])
+    def __init__(self, codec: Codec, route: bytes, session: WorkerSession) -> None:
+        super().__init__(codec, route)
+        self.session = session
 
-    def introduction(self) -> Letters:
-        """Who it is and what it offers."""
-        return self.pack(self._session.introduction())
-
-    def step(self, arrived: Letters) -> Letters:
+    def receive(self, arrived: Letters) -> Letters:
         """Take in messages and work through every lease; returns a report of each."""
         out: Letters = []
         for frames in arrived:
             for action in self.codec.actions(frames):
-                if answers := self._session.handle(action):
+                if answers := self.session.handle(action):
                     out += self.pack(answers)
-        while (lease := self._session.take()) is not None:
-            results = lease.claim(len(lease.pending))
-            busy_s = SERVICE_S * len(results)
-            out += self.pack(self._session.report(lease, results, [], 1.0, 1.0 + busy_s))
+        while (lease := self.session.take()) is not None:
+            out += self.work(lease, lease.claim(len(lease.pending)))
         return out
+
+    def work(self, lease: HeldLease, payloads: list[bytes]) -> Letters:
+        """Finish a lease; returns its report."""
+        return self.report(lease, payloads, [])
+
+    def report(self, lease: HeldLease, results: list[bytes], failures: list[Failure]) -> Letters:
+        """The report of a lease whose tasks took SERVICE_S each."""
+        ended_s = 1.0 + SERVICE_S * len(results)
+        return self.pack(self.session.report(lease, results, failures, 1.0, ended_s))
 
 
 class SteppedClient(Peer):
-    """A client's session that submits work under a load and collects the results."""
+    """A client's session that submits echoes and checks every result."""
 
-    def __init__(self, spec: ClusterSpec) -> None:
-        super().__init__(load_codec(spec), CLIENT_ROUTE)
-        self._burst = spec.burst
-        self._session = ClientSession("client")
+    owed_most: ClassVar[int] = MAX_OWED
 
-    def runs(self, work: Work, load: Load) -> Iterator[Letters]:
-        """The work in runs, each a submission as it is sent; its `sink` is the index of its first
-        result.
-        """
-        size = min(load.run_tasks, self._burst)
+    def __init__(self, codec: Codec, route: bytes = CLIENT_ROUTE, name: str = "client") -> None:
+        super().__init__(codec, route)
+        self.session = ClientSession(name)
+
+    def submit(self, kind: str, payloads: list[bytes], options: Options = PLAIN) -> Letters:
+        """Submit a run, whose `sink` is what it is expected to return."""
+        return self.pack([self.session.submit(kind, payloads, options, payloads, 0.0)])
+
+    def runs(self, work: Work, size: int) -> Iterator[Letters]:
+        """The work in runs of this size, each a submission as it is sent."""
         for start in range(0, len(work), size):
-            payloads = work.payloads[start : start + size]
-            yield self.pack([self._session.submit(work.kind, payloads, Options(), start, 0.0)])
+            yield self.submit(work.kind, work.payloads[start : start + size])
 
-    def step(self, arrived: Letters, results: list[bytes]) -> Letters:
-        """Take in messages; returns a heartbeat once it owes receipts for MAX_OWED runs."""
+    def receive(self, arrived: Letters) -> Letters:
+        """Take in messages; returns a heartbeat once it owes receipts for `owed_most` runs."""
         for frames in arrived:
             for action in self.codec.actions(frames):
-                news = self._session.handle(action, 0.0)
+                news = self.session.handle(action, 0.0)
+                if isinstance(news, Refused):
+                    raise ExperimentError(f"the coordinator refused work: {news.reason}")
                 if isinstance(news, Settled):
-                    first = news.submission.sink + news.start
-                    results[first : first + len(news.results)] = news.results
-        return self.pack(self._session.heartbeat(0.0)) if self._session.owed >= MAX_OWED else []
+                    self.check(news)
+        return self.beat() if self.session.owed >= self.owed_most else []
 
-    @property
-    def runs_open(self) -> int:
-        """The number of runs without all their results."""
-        return len(self._session.open)
+    def check(self, news: Settled) -> None:
+        """Raise WrongResult for a result that is not the payload."""
+        stop = news.start + len(news.results)
+        if news.failures or news.submission.sink[news.start : stop] != news.results:
+            raise WrongResult("a task came back as another one")
+
+    def beat(self) -> Letters:
+        """Send a heartbeat and acknowledge results."""
+        return self.pack(self.session.heartbeat(0.0))
 
 
 class Lockstep:
@@ -174,35 +185,46 @@ class Lockstep:
 
     def __init__(self, spec: ClusterSpec, coordinator: SteppedCoordinator) -> None:
         self._coordinator = coordinator
-        self._client = SteppedClient(spec)
-        self._workers = [SteppedWorker(spec, number) for number in range(WORKERS)]
+        self._burst = spec.burst
+        self._client = SteppedClient(load_codec(spec))
+        codec, credit = load_codec(spec), max(1, spec.credit)
+        self._workers = [
+            SteppedWorker(
+                codec, b"work%d" % n, WorkerSession(f"worker-{n}", 1, 1, credit, ["echo"])
+            )
+            for n in range(WORKERS)
+        ]
         self.inbox: list[Letters] = []
-        self._arriving = [frames for worker in self._workers for frames in worker.introduction()]
+        self._arriving = [
+            frames
+            for worker in self._workers
+            for frames in worker.pack(worker.session.introduction())
+        ]
 
     def drive(self, work: Work, load: Load) -> None:
         """Run the work; raises WrongResult for a wrong result, and ExperimentError when nothing
         moves any more.
         """
-        results = [b""] * len(work)
-        runs = self._client.runs(work, load)
+        runs = self._client.runs(work, min(load.run_tasks, self._burst))
+        open_runs = self._client.session.open
         while True:
-            while self._client.runs_open < load.runs_in_flight and (run := next(runs, None)):
+            while len(open_runs) < load.runs_in_flight and (run := next(runs, None)):
                 self._arriving += run
             if not self._arriving:
                 break
-            self._step(results)
-        if self._client.runs_open:
+            self._step()
+        if open_runs:
             raise ExperimentError(
-                f"{self._client.runs_open} runs have no result and nobody has anything to say: "
+                f"{len(open_runs)} runs have no result and nobody has anything to say: "
                 "does the coordinator wait for its clock, which stands still here?"
             )
-        work.check(results)
 
-    def _step(self, results: list[bytes]) -> None:
+    def _step(self) -> None:
         self.inbox.append(self._arriving)
         mail: dict[bytes, Letters] = {}
         for route, *frames in self._coordinator.step(self._arriving):
             mail.setdefault(route, []).append(frames)
-        self._arriving = self._client.step(mail.get(self._client.route, []), results)
-        for worker in self._workers:
-            self._arriving += worker.step(mail.get(worker.route, []))
+        peers: Sequence[SteppedClient | SteppedWorker] = (self._client, *self._workers)
+        self._arriving = [
+            frames for peer in peers for frames in peer.receive(mail.get(peer.route, []))
+        ]

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import BASELINE, ClusterSpec, load_codec
 from perfkit.bench.counts.lockstep import (
     LOADS,
     Letters,
@@ -114,10 +114,10 @@ def _blocks_queued(spec: ClusterSpec, load: Load) -> int:
     The first round absorbs what a process allocates once. The collector empties the free lists
     before each reading.
     """
-    client, work = SteppedClient(spec), echo_work(load.tasks, seed=0)
+    client, work = SteppedClient(load_codec(spec)), echo_work(load.tasks, seed=0)
     held = 0
     for _ in range(2):
-        runs = [*client.runs(work, load)]
+        runs = [*client.runs(work, min(load.run_tasks, spec.burst))]
         coordinator = SteppedCoordinator(spec)
         with _uncollected():
             before = sys.getallocatedblocks()

@@ -15,8 +15,8 @@ from itertools import zip_longest
 from types import FunctionType, ModuleType
 from typing import Any
 
-from cluster.spec import ClusterSpec
-from perfkit.bench.counts.lockstep import Letters, Load, SteppedClient, SteppedCoordinator
+from cluster.spec import ClusterSpec, load_codec
+from perfkit.bench.counts.lockstep import SteppedClient, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import quantity
@@ -69,8 +69,8 @@ def queued_bytes(
     """
     if tasks < 1:
         raise ValueError(f"at least one task has to wait, not {tasks}")
-    load = Load(tasks, run_tasks, tasks)
-    runs: list[Letters] = [*SteppedClient(spec).runs(echo_work(tasks, seed), load)]
+    client = SteppedClient(load_codec(spec))
+    runs = [*client.runs(echo_work(tasks, seed), min(run_tasks, spec.burst))]
     coordinator = SteppedCoordinator(spec)
     before = _reached(coordinator.scheduler)
     with track_memory("queued", tracemalloc=True) as tracked:

@@ -22,7 +22,7 @@ from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.evidence.recording import Recording
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import percentile_interval
+from perfkit.evidence.samples import percentile_interval
 
 KIND = "echo"
 #: The workers' cards, in turn.

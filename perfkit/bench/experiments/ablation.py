@@ -81,12 +81,12 @@ class Idea:
     @property
     def kept(self) -> bool:
         """Whether OPTIMIZED has it, in this form or, for a number, at least as much of it."""
-        return all(
-            name == "policies"
-            or ours == theirs
-            or (isinstance(ours, int) and isinstance(theirs, int) and theirs >= ours)
-            for name, ours, theirs in _changes(self.spec)
-        )
+        for name in self.spec.__struct_fields__:
+            plain, ours, theirs = (getattr(it, name) for it in (BASELINE, self.spec, OPTIMIZED))
+            more = isinstance(ours, int) and isinstance(theirs, int) and theirs >= ours
+            if ours not in (plain, theirs) and not more and name not in ("name", "policies"):
+                return False
+        return True
 
 
 MESSAGES, CODEC_COST = "messages per task", "codec µs per task"
@@ -316,15 +316,6 @@ def count_for_ideas(seed: int) -> dict[str, dict[str, float | None]]:
 def study_specs() -> list[ClusterSpec]:
     """The specs of a study of the ideas: the baseline, each idea alone, and the ladder."""
     return [BASELINE, *(idea.spec for idea in IDEAS), *LADDER[1:]]
-
-
-def _changes(spec: ClusterSpec) -> list[tuple[str, object, object]]:
-    """The fields that a spec changes of the baseline, each with its value and OPTIMIZED's."""
-    return [
-        (name, ours, getattr(OPTIMIZED, name))
-        for name in spec.__struct_fields__
-        if name != "name" and (ours := getattr(spec, name)) != getattr(BASELINE, name)
-    ]
 
 
 def _twins(arms: Mapping[str, ClusterSpec]) -> dict[str, str]:

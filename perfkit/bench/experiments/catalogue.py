@@ -37,17 +37,6 @@ from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
 from perfkit.evidence.text import quantity
 
-__all__ = [
-    "ENGINES",
-    "EXPERIMENTS",
-    "NO_SPEC",
-    "Experiment",
-    "ExperimentError",
-    "Say",
-    "WrongResult",
-    "run",
-]
-
 #: The spec of a result without a cluster; no ClusterSpec can have this name.
 NO_SPEC = "-"
 WORKERS_MAX = 64
@@ -144,7 +133,10 @@ def run(
     MissingExtra for an engine that is not installed, WrongResult if any task gave a wrong result,
     and what the engine raises.
     """
-    experiment = _named(name)
+    if name not in EXPERIMENTS:
+        hint = did_you_mean(name, EXPERIMENTS)
+        raise ExperimentError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}{hint}")
+    experiment = EXPERIMENTS[name]
     if engine not in ENGINES:
         raise ExperimentError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
     tasks = experiment.default_tasks if tasks is None else tasks
@@ -246,18 +238,10 @@ def startup(setting: Setting) -> Measurement:
         with engine:
             took_s.append(time.perf_counter() - began_s)
             map_s(engine, work)
-            if isinstance(engine, ZmqEngine):
-                _check_registered(engine)
+            if isinstance(engine, ZmqEngine) and (n := len(engine.status().workers)) != len(work):
+                raise WrongResult(f"a cluster of {len(work)} workers said it was ready with {n}")
         setting.say(f"cluster {number} of {setting.tasks}, {quantity(took_s[-1], 's')}")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
-
-
-def _check_registered(engine: ZmqEngine) -> None:
-    registered = len(engine.status().workers)
-    if registered != engine.workers:
-        raise WrongResult(
-            f"a cluster of {engine.workers} workers said it was ready with {registered}"
-        )
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -281,13 +265,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         ),
     )
 }  # fmt: skip
-
-
-def _named(name: str) -> Experiment:
-    if name in EXPERIMENTS:
-        return EXPERIMENTS[name]
-    hint = did_you_mean(name, EXPERIMENTS)
-    raise ExperimentError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}{hint}")
 
 
 def _check_range(what: str, value: int, most: int, name: str) -> None:

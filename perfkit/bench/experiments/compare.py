@@ -21,6 +21,7 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from perfkit.bench.experiments import catalogue
+from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.results import Result, ResultError, comparable, encode_fields
 from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Direction, Verdict, abba, compare_blocks
@@ -120,9 +121,7 @@ def compare_specs(
     wrong task ends the comparison.
     """
     if blocks < MIN_BLOCKS:
-        raise catalogue.ExperimentError(
-            f"a verdict needs at least {MIN_BLOCKS} blocks, not {blocks}"
-        )
+        raise ExperimentError(f"a verdict needs at least {MIN_BLOCKS} blocks, not {blocks}")
     specs = dict(zip(ARMS, (a, b, a), strict=True))
     results: dict[str, list[Result]] = {arm: [] for arm in ARMS}
     order = abba(blocks, seed, ARMS)

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.errors import ClusterError
-from perfkit.bench.experiments.catalogue import ExperimentError, run
+from perfkit.bench.experiments.catalogue import run
+from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.engines import ENGINES
 from perfkit.evidence.results import Result

@@ -107,11 +107,14 @@ def throughput(contest: ClusterContest) -> ArmSamples:
         running = _clusters(contest, stack, WORKERS)
         packed = stack.enter_context(PackedBroker(WORKERS))
         forwarder = stack.enter_context(Forwarder(WORKERS))
-        maps = {
-            arm: _mapping(partial(map_s, client), local.coordinator_pid, work.part(0, amounts[arm]))
+        brokers = {
+            arm: (partial(map_s, client), local.coordinator_pid, amounts[arm])
             for arm, (local, client) in running.items()
+        } | {PACKED: (packed.map_s, packed.pids[0], sizes.map_tasks)}
+        maps = {
+            arm: partial(_mapping, drive, psutil.Process(pid), work.part(0, tasks))
+            for arm, (drive, pid, tasks) in brokers.items()
         }
-        maps[PACKED] = _mapping(packed.map_s, packed.pids[0], work.part(0, sizes.map_tasks))
         samples = contest.take_turns(maps, sizes.rounds, "tasks/s mapped")
 
         def submitting(tasks: int, drive: Callable[[Work], float]) -> Arm:
@@ -158,17 +161,19 @@ def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:
         running = _clusters(contest, stack, 1)
         stack.enter_context(affinity_restored())
         trial = work.part(0, TRIAL_TASKS)
-        best, best_ms = layouts()[0], float("inf")
-        for layout in layouts():
+
+        def trial_ms(layout: Layout) -> float:
             apply(layout, bare.pids)
             bare.one_by_one_ms(trial)
-            took_ms = percentile(bare.one_by_one_ms(trial), 50) or 0.0
-            if took_ms < best_ms:
-                best, best_ms = layout, took_ms
+            return percentile(bare.one_by_one_ms(trial), 50) or 0.0
+
+        best = min(layouts(), key=trial_ms)
         for pids in (bare.pids, *(_pids(local) for local, _ in running.values())):
             apply(best, pids)
-        arms = _arms(running, lambda client: _percentiles(partial(one_by_one_ms, client, work)))
-        arms[ROUND_TRIP] = _percentiles(partial(bare.one_by_one_ms, work))
+        arms = _arms(
+            running, lambda client: partial(_percentiles, partial(one_by_one_ms, client), work)
+        )
+        arms[ROUND_TRIP] = partial(_percentiles, bare.one_by_one_ms, work)
         return contest.take_turns(arms, contest.sizes.rounds, "µs from submit to result"), best
 
 
@@ -265,26 +270,17 @@ def _pids(local: LocalCluster) -> Sequence[int]:
     return [local.coordinator_pid, *(worker.pid for worker in local.workers)]
 
 
-def _mapping(drive: Callable[[Work], float], broker_pid: int, work: Work) -> Arm:
+def _mapping(
+    drive: Callable[[Work], float], broker: psutil.Process, work: Work
+) -> Mapping[str, float]:
     """Tasks per second, and µs of the broker's processor time for each."""
-    broker = psutil.Process(broker_pid)
-
-    def block() -> Mapping[str, float]:
-        rate, cpu_us = rate_and_cpu_us(drive, work, broker)
-        return {"map": rate, "cpu": cpu_us}
-
-    return block
+    rate, cpu_us = rate_and_cpu_us(drive, work, broker)
+    return {"map": rate, "cpu": cpu_us}
 
 
-def _percentiles(drive: Callable[[], list[float]]) -> Arm:
-    def block() -> Mapping[str, float]:
-        took_us = [took_ms * 1e3 for took_ms in drive()]
-        return {
-            "latency_p50": percentile(took_us, 50) or 0.0,
-            "latency_p99": percentile(took_us, 99) or 0.0,
-        }
-
-    return block
+def _percentiles(drive: Callable[[Work], list[float]], work: Work) -> Mapping[str, float]:
+    took_us = [took_ms * 1e3 for took_ms in drive(work)]
+    return {f"latency_p{q}": percentile(took_us, q) or 0.0 for q in (50, 99)}
 
 
 def _queue_us(workers: int, choices: int) -> float:

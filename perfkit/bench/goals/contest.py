@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED
 from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, take_turns
@@ -15,10 +16,9 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Contest(Generic[S]):
-    """Two specs to compare, the sizes of each block, and a listener for progress lines."""
+    """The spec to compare, the sizes of each block, and a listener for progress lines."""
 
     optimized: ClusterSpec
-    baseline: ClusterSpec
     sizes: S
     seed: int
     say: Say
@@ -26,7 +26,7 @@ class Contest(Generic[S]):
     @property
     def specs(self) -> Mapping[str, ClusterSpec]:
         """The spec of each arm that is a cluster."""
-        return {OPTIMIZED: self.optimized, BASELINE: self.baseline}
+        return {OPTIMIZED: self.optimized, BASELINE: BASELINE_SPEC}
 
     def take_turns(
         self, arms: Mapping[str, Arm], rounds: int, unit: str, *, warm: bool = True

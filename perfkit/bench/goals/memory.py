@@ -6,19 +6,23 @@ Rows, intervals and verdicts are those of the cluster's goals. A MB is a million
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cluster.models.manifest import ModelError
-from cluster.spec import BASELINE as BASELINE_SPEC
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals.contest import Contest
-from perfkit.bench.goals.memory_runs import MAKERS, MemoryContest, MemorySizes
+from perfkit.bench.goals.memory_runs import (
+    MemoryContest,
+    MemorySizes,
+    allocating,
+    in_fresh_clusters,
+)
 from perfkit.bench.goals.sharing import GOALS as SHARING_GOALS
 from perfkit.bench.goals.sharing import measure_sharing
 from perfkit.bench.goals.streaming import ROLES
-from perfkit.bench.goals.table import BASELINE, Goal, GoalRow, GoalTable, chosen, make_row
+from perfkit.bench.goals.table import BASELINE, Goal, GoalRow, GoalTable, at_most, chosen, make_row
 from perfkit.bench.leaks.check import OBJECTS_MOST, Leak, LeakTable, check_leaks
-from perfkit.bench.workloads.rounds import ArmSamples, Say, prefixed
+from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint
 from perfkit.optimized.specs import OPTIMIZED
 
@@ -40,40 +44,35 @@ PROFILES: Mapping[str, MemorySizes] = {
 }  # fmt: skip
 
 GOALS: Sequence[Goal] = (
-    Goal(
-        "coordinator_idle", "idle", "MB", "lower", "value", 28.0, "≤ 28 MB",
-        note="RSS with two workers and a client, all idle",
+    at_most("coordinator_idle", "idle", "MB", 28, "RSS with two workers and a client, all idle"),
+    at_most(
+        "coordinator_after_1m_tasks", "passed", "MB", 40,
+        "RSS after a map of 1,000,000 tasks; the baseline after fewer",
     ),
-    Goal(
-        "coordinator_after_1m_tasks", "passed", "MB", "lower", "value", 40.0, "≤ 40 MB",
-        note="RSS after a map of 1,000,000 tasks; the baseline after fewer",
+    at_most(
+        "drained_run", "run_drained", "× idle", 1.1,
+        "RSS after 100,000 queued tasks, submitted in runs, have drained",
     ),
-    Goal(
-        "drained_run", "run_drained", "× idle", "lower", "value", 1.1, "≤ 1.1 × idle",
-        note="RSS after 100,000 queued tasks, submitted in runs, have drained",
+    at_most(
+        "drained_alone", "alone_drained", "× idle", 1.1,
+        "the same after tasks submitted one by one",
     ),
-    Goal(
-        "drained_alone", "alone_drained", "× idle", "lower", "value", 1.1, "≤ 1.1 × idle",
-        note="the same after tasks submitted one by one",
+    at_most(
+        "queued_in_a_run", "run_per_task", "B", 300,
+        "growth of RSS per queued task of 200 B; the baseline's runs are of one task",
     ),
-    Goal(
-        "queued_in_a_run", "run_per_task", "B", "lower", "value", 300.0, "≤ 300 B",
-        note="growth of RSS per queued task of 200 B; the baseline's runs are of one task",
+    at_most(
+        "queued_alone", "alone_per_task", "B", 900,
+        "growth of RSS per queued task of 200 B, each submitted by itself",
     ),
-    Goal(
-        "queued_alone", "alone_per_task", "B", "lower", "value", 900.0, "≤ 900 B",
-        note="growth of RSS per queued task of 200 B, each submitted by itself",
+    at_most(
+        "queue_of_1m", "full", "MB", 350,
+        "RSS with 1,000,000 queued tasks; one more was refused with a reason",
     ),
-    Goal(
-        "queue_of_1m", "full", "MB", "lower", "value", 350.0, "≤ 350 MB",
-        note="RSS with 1,000,000 queued tasks; one more was refused with a reason",
-    ),
-    Goal(
-        "worker", "worker", "MB", "lower", "value", 35.0, "≤ 35 MB", note="RSS without models"
-    ),
-    Goal(
-        "worker_onnxruntime", "worker_onnx", "MB", "lower", "value", 60.0, "≤ 60 MB",
-        note="PSS with ONNX Runtime and the digits model loaded",
+    at_most("worker", "worker", "MB", 35, "RSS without models"),
+    at_most(
+        "worker_onnxruntime", "worker_onnx", "MB", 60,
+        "PSS with ONNX Runtime and the digits model loaded",
     ),
     Goal(
         "allocations_stream", "allocations_stream", "allocations", "lower", "ratio", 0.5,
@@ -99,7 +98,6 @@ def measure_memory(
     profile: str | MemorySizes = "quick",
     *,
     optimized: ClusterSpec = OPTIMIZED,
-    baseline: ClusterSpec = BASELINE_SPEC,
     seed: int = 0,
     progress: Say | None = None,
 ) -> GoalTable:
@@ -110,12 +108,11 @@ def measure_memory(
     """
     name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
-    contest = Contest(optimized, baseline, sizes, seed, prefixed(progress, "memory"))
-    samples: ArmSamples = {}
-    for make in MAKERS:
-        samples |= make(contest)
+    contest = Contest(optimized, sizes, seed, prefixed(progress, "memory"))
+    samples = in_fresh_clusters(contest) | allocating(contest)
     rows = [make_row(goal, samples, seed) for goal in GOALS]
-    rows += [row for make in ROW_MAKERS for row in make(contest)]
+    rows += sharing_a_model(contest)
+    rows += growth_rows(check_leaks(contest.optimized, sizes.leaks, progress=contest.say))
     return GoalTable(
         tuple(rows), environment, name, seed, "", time.perf_counter() - began_s, (GROWTH_NOTE,)
     )
@@ -131,16 +128,6 @@ def sharing_a_model(contest: MemoryContest) -> Sequence[GoalRow]:
     except ModelError as error:
         contest.say(f"sharing is not measured: {error}")
         return [make_row(goal, {}) for goal in SHARING_GOALS.values()]
-
-
-def growing(contest: MemoryContest) -> Sequence[GoalRow]:
-    """What is left of each kind of event."""
-    found = check_leaks(contest.optimized, contest.sizes.leaks, progress=contest.say)
-    return growth_rows(found)
-
-
-#: Makers of further rows, from tables of their own.
-ROW_MAKERS: Sequence[Callable[[MemoryContest], Sequence[GoalRow]]] = (sharing_a_model, growing)
 
 
 def growth_rows(table: LeakTable) -> list[GoalRow]:

@@ -8,7 +8,7 @@ them. A figure is read once it has settled.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -27,8 +27,8 @@ from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.goals.streaming import RESULT_BYTES, stream_growth_bytes
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED
 from perfkit.bench.leaks.check import CheckSizes
-from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s, result_of
-from perfkit.bench.workloads.rounds import Arm, ArmSamples
+from perfkit.bench.workloads.load import ExperimentError, echo_work, map_s, result_of
+from perfkit.bench.workloads.rounds import ArmSamples
 from perfkit.profile.watch import MemorySample, process_memory
 
 MB = 1e6
@@ -64,43 +64,94 @@ class MemorySizes:
 MemoryContest: TypeAlias = Contest[MemorySizes]
 
 
-def passing(contest: MemoryContest) -> ArmSamples:
+def passing(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str, float]:
     """A coordinator's RSS in MB before and after many tasks of a map."""
-    sizes = contest.sizes
-    tasks = {OPTIMIZED: sizes.passed_tasks, BASELINE: sizes.baseline_passed_tasks}
-
-    def arm(name: str, spec: ClusterSpec) -> Arm:
-        work = echo_work(min(tasks[name], 100_000), contest.seed)
-        return partial(_pass, spec, work, tasks[name])
-
-    return _take_turns(contest, arm, sizes.rounds, "MB idle")
-
-
-def queueing(contest: MemoryContest) -> ArmSamples:
-    """Bytes of a coordinator's RSS per waiting task, and what is left when all are done."""
-    sizes = contest.sizes
-
-    def arm(alone: bool, name: str, spec: ClusterSpec) -> Arm:
-        few = alone and name == BASELINE
-        tasks = sizes.baseline_queued_tasks if few else sizes.queued_tasks
-        return partial(_queue, spec, echo_work(tasks, contest.seed), alone)
-
-    runs = _take_turns(contest, partial(arm, False), sizes.rounds, "B per task in a run")
-    lone = _take_turns(contest, partial(arm, True), sizes.rounds, "B per task submitted alone")
-    return runs | lone
+    few = contest.sizes.baseline_passed_tasks
+    tasks = few if name == BASELINE else contest.sizes.passed_tasks
+    work = echo_work(min(tasks, 100_000), contest.seed)
+    with LocalCluster(WORKERS, spec) as local, local.client() as client:
+        client.status()
+        idle = settled(local.coordinator_pid).rss_bytes
+        for start in range(0, tasks, len(work)):
+            map_s(client, work.part(0, min(len(work), tasks - start)))
+        passed = settled(local.coordinator_pid).rss_bytes
+    return {"idle": idle / MB, "passed": passed / MB}
 
 
-def filling(contest: MemoryContest) -> ArmSamples:
+def queueing(
+    alone: bool, contest: MemoryContest, name: str, spec: ClusterSpec
+) -> Mapping[str, float]:
+    """Bytes of a coordinator's RSS per waiting task, and what is left when all are done.
+
+    The tasks are submitted in runs or each `alone`.
+    """
+    few = alone and name == BASELINE
+    tasks = contest.sizes.baseline_queued_tasks if few else contest.sizes.queued_tasks
+    work = echo_work(tasks, contest.seed)
+    how, told = ("alone", replace(spec, burst=1)) if alone else ("run", spec)
+    with LocalCluster(0, spec) as local, Client(local.endpoint, spec=told) as client:
+        client.status()
+        idle = settled(local.coordinator_pid).rss_bytes
+        if alone:
+            futures = [client.submit(work.kind, payload) for payload in work.payloads]
+        else:
+            futures = client.submit_batch(work.kind, work.payloads)
+        await_status(client, lambda status: sum(status.queued.values()) == tasks)
+        queued = settled(local.coordinator_pid).rss_bytes
+        for _ in range(WORKERS):
+            local.add_worker()
+        work.check([result_of(future) for future in futures])
+        await_status(client, lambda status: status.runs == 0)
+        drained = settled(local.coordinator_pid).rss_bytes
+    return {f"{how}_per_task": (queued - idle) / tasks, f"{how}_drained": drained / idle}
+
+
+def filling(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str, float]:
     """A coordinator's RSS in MB with a full queue; one more task must be refused."""
-    spec = contest.optimized
-    fill = partial(_fill, spec, echo_work(spec.limits.tasks, contest.seed))
-    return contest.take_turns({OPTIMIZED: fill}, contest.sizes.full_rounds, "MB full", warm=False)
+    work = echo_work(spec.limits.tasks, contest.seed)
+    with LocalCluster(0, spec) as local, local.client() as client:
+        client.submit_batch(work.kind, work.payloads)
+        await_status(client, lambda status: sum(status.queued.values()) == len(work))
+        refusal = client.submit(work.kind, b"one more").exception(QUEUED_S)
+        if not isinstance(refusal, Busy) or f"of at most {len(work)}" not in str(refusal):
+            raise ExperimentError(
+                f"with {len(work):,} queued tasks one more should be refused with the bound as the "
+                f"reason, not with {refusal!r}"
+            )
+        return {"full": settled(local.coordinator_pid).rss_bytes / MB}
 
 
-def working(contest: MemoryContest) -> ArmSamples:
+def working(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str, float]:
     """A worker's RSS in MB without models, and its PSS with ONNX Runtime and the smallest model."""
-    rounds = contest.sizes.rounds
-    return _take_turns(contest, lambda name, spec: partial(_work, spec), rounds, "MB a worker")
+    with LocalCluster(1, spec) as local:
+        bare = settled(local.workers[0].pid).rss_bytes
+    with LocalCluster(1, spec, models=(MODEL,)) as local:
+        pss_bytes = settled(local.workers[0].pid).pss_bytes
+    found = {"worker": bare / MB}
+    return found if pss_bytes is None else {**found, "worker_onnx": pss_bytes / MB}
+
+
+def streaming(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str, float]:
+    """MB that one large result adds to each role at its peak."""
+    growth = stream_growth_bytes(spec, contest.sizes.streamed_bytes)
+    return {f"stream_{role}": size / MB for role, size in growth.items() if size is not None}
+
+
+def in_fresh_clusters(contest: MemoryContest) -> ArmSamples:
+    """All figures of real processes; specs take turns, each time in a fresh cluster."""
+    sizes, specs = contest.sizes, contest.specs
+    samples: ArmSamples = {}
+    for measure, rounds, unit, compared in (
+        (passing, sizes.rounds, "MB idle", specs),
+        (partial(queueing, False), sizes.rounds, "B per task in a run", specs),
+        (partial(queueing, True), sizes.rounds, "B per task submitted alone", specs),
+        (filling, sizes.full_rounds, "MB full", {OPTIMIZED: contest.optimized}),
+        (working, sizes.rounds, "MB a worker", specs),
+        (streaming, sizes.stream_rounds, "MB streamed", specs),
+    ):
+        arms = {name: partial(measure, contest, name, spec) for name, spec in compared.items()}
+        samples |= contest.take_turns(arms, rounds, unit, warm=False)
+    return samples
 
 
 def allocating(contest: MemoryContest) -> ArmSamples:
@@ -121,90 +172,6 @@ def allocating(contest: MemoryContest) -> ArmSamples:
         }
         for load in ("stream", "single")
     }
-
-
-def streaming(contest: MemoryContest) -> ArmSamples:
-    """MB that one large result adds to each role at its peak."""
-    sizes = contest.sizes
-
-    def arm(name: str, spec: ClusterSpec) -> Arm:
-        return partial(_stream, spec, sizes.streamed_bytes)
-
-    return _take_turns(contest, arm, sizes.stream_rounds, "MB streamed")
-
-
-def _take_turns(
-    contest: MemoryContest, make: Callable[[str, ClusterSpec], Arm], rounds: int, unit: str
-) -> ArmSamples:
-    """A block of each spec in each round, without warm-up: every block is a fresh cluster."""
-    arms = {name: make(name, spec) for name, spec in contest.specs.items()}
-    return contest.take_turns(arms, rounds, unit, warm=False)
-
-
-MAKERS: Sequence[Callable[[MemoryContest], ArmSamples]] = (
-    passing,
-    queueing,
-    filling,
-    working,
-    allocating,
-    streaming,
-)
-
-
-def _pass(spec: ClusterSpec, work: Work, tasks: int) -> Mapping[str, float]:
-    with LocalCluster(WORKERS, spec) as local, local.client() as client:
-        client.status()
-        idle = settled(local.coordinator_pid).rss_bytes
-        for start in range(0, tasks, len(work)):
-            map_s(client, work.part(0, min(len(work), tasks - start)))
-        passed = settled(local.coordinator_pid).rss_bytes
-    return {"idle": idle / MB, "passed": passed / MB}
-
-
-def _queue(spec: ClusterSpec, work: Work, alone: bool) -> Mapping[str, float]:
-    name, told = ("alone", replace(spec, burst=1)) if alone else ("run", spec)
-    with LocalCluster(0, spec) as local, Client(local.endpoint, spec=told) as client:
-        client.status()
-        idle = settled(local.coordinator_pid).rss_bytes
-        if alone:
-            futures = [client.submit(work.kind, payload) for payload in work.payloads]
-        else:
-            futures = client.submit_batch(work.kind, work.payloads)
-        await_status(client, lambda status: sum(status.queued.values()) == len(work))
-        queued = settled(local.coordinator_pid).rss_bytes
-        for _ in range(WORKERS):
-            local.add_worker()
-        work.check([result_of(future) for future in futures])
-        await_status(client, lambda status: status.runs == 0)
-        drained = settled(local.coordinator_pid).rss_bytes
-    return {f"{name}_per_task": (queued - idle) / len(work), f"{name}_drained": drained / idle}
-
-
-def _fill(spec: ClusterSpec, work: Work) -> Mapping[str, float]:
-    with LocalCluster(0, spec) as local, local.client() as client:
-        client.submit_batch(work.kind, work.payloads)
-        await_status(client, lambda status: sum(status.queued.values()) == len(work))
-        refusal = client.submit(work.kind, b"one more").exception(QUEUED_S)
-        if not isinstance(refusal, Busy) or f"of at most {len(work)}" not in str(refusal):
-            raise ExperimentError(
-                f"with {len(work):,} queued tasks one more should be refused with the bound as the "
-                f"reason, not with {refusal!r}"
-            )
-        return {"full": settled(local.coordinator_pid).rss_bytes / MB}
-
-
-def _work(spec: ClusterSpec) -> Mapping[str, float]:
-    with LocalCluster(1, spec) as local:
-        bare = settled(local.workers[0].pid).rss_bytes
-    with LocalCluster(1, spec, models=(MODEL,)) as local:
-        pss_bytes = settled(local.workers[0].pid).pss_bytes
-    found = {"worker": bare / MB}
-    return found if pss_bytes is None else {**found, "worker_onnx": pss_bytes / MB}
-
-
-def _stream(spec: ClusterSpec, result_bytes: int) -> Mapping[str, float]:
-    growth = stream_growth_bytes(spec, result_bytes)
-    return {f"stream_{role}": size / MB for role, size in growth.items() if size is not None}
 
 
 def settled(pid: int) -> MemorySample:

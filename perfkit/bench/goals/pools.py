@@ -99,7 +99,7 @@ class PoolTable(ResultTable[PoolRow]):
                 "operations": row.operations,
                 "plain_us": row.plain,
                 "pooled_us": row.pooled,
-                "ratio": Interval(found.ratio, found.low, found.high, found.confidence, ""),
+                "ratio": found.factor,
                 "aa_ratio": found.aa_ratio,
                 "aa_low": found.aa_low,
                 "aa_high": found.aa_high,

@@ -18,6 +18,7 @@ from cluster.spec import ClusterSpec, decode_spec, encode_spec
 from cluster.work.workloads import PATTERN
 from perfkit.bench.workloads.fresh import run_module
 from perfkit.bench.workloads.load import WrongResult
+from perfkit.profile.watch import status_bytes
 
 RESULT_BYTES = 256 << 20
 TIMEOUT_S = 120.0
@@ -75,21 +76,12 @@ def _reset_peak(pid: int | str) -> int | None:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
     except OSError:
         return None
-    return _memory_bytes(pid, "VmRSS")
+    return status_bytes(pid, "VmRSS")
 
 
 def _growth_bytes(pid: int | str, held_bytes: int | None) -> int | None:
-    highest = _memory_bytes(pid, "VmHWM")
+    highest = status_bytes(pid, "VmHWM")
     return None if held_bytes is None or highest is None else max(0, highest - held_bytes)
-
-
-def _memory_bytes(pid: int | str, field: str) -> int | None:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line.split() for line in lines if line.startswith(f"{field}:")), None)
-    return None if found is None else int(found[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ class Goal:
     note: str = ""
 
 
+def at_most(
+    name: str, figure: str, unit: str, goal: float, note: str, limit: str | None = None
+) -> Goal:
+    """The goal that a figure, not a ratio, is at most this."""
+    text = f"≤ {quantity(goal)} {unit}"
+    return Goal(name, figure, unit, "lower", "value", goal, text, limit, note=note)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GoalRow:
     """One goal: the cluster's figure, the bare `limit`'s, their ratio, and whether it is met.
@@ -219,5 +227,4 @@ def _ratio(
     known = len(below) == len(above) and all(value > 0 for value in (*below, *above))
     if not below or not known:
         return Interval(None, None, None, 0.95, "unknown")
-    found = compare_blocks(below, above, direction=better, seed=seed)
-    return Interval(found.ratio, found.low, found.high, found.confidence, found.method)
+    return compare_blocks(below, above, direction=better, seed=seed).factor

@@ -39,7 +39,7 @@ def connect_clients(world: World, count: int) -> None:
     for at in range(count):
         client = world.add_client()
         world.deliver(client.submit(ECHO, [PAYLOADS[at % RUN_TASKS]]))
-        world.leave(client)
+        world.remove(client, client.leave())
 
 
 def cancel_tasks(world: World, count: int) -> None:

@@ -23,9 +23,7 @@ _FILLING = LEAK_BYTES - 33
 class LeakyQueue(RunQueue):
     """The plain queue, which leaks LEAK_BYTES for each task."""
 
-    def __init__(self, bypasses: int) -> None:
-        super().__init__(bypasses)
-        self._newest = 0
+    _newest = 0
 
     def push(self, run: Run) -> None:
         """Enter a run; leak if it is new."""

@@ -18,8 +18,7 @@ import msgspec
 from cluster.local import LocalCluster
 from cluster.process import announce, main
 from cluster.protocol.codec import Frame
-from cluster.shells.coordinator import LOCAL_ONLY, ClusterCoordinator
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.shells.coordinator import ClusterCoordinator
 from perfkit.bench.leaks.reading import Reading, take_reading
 
 READING_TIMEOUT_S = 30.0
@@ -28,11 +27,7 @@ READING_TIMEOUT_S = 30.0
 class ProbedCoordinator(ClusterCoordinator):
     """The coordinator, which prints a reading of its process on SIGUSR1."""
 
-    def __init__(
-        self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
-    ) -> None:
-        super().__init__(spec, bind, insecure=insecure)
-        self._asked = False
+    _asked = False
 
     def stop_on_signals(self) -> None:
         """Answer SIGUSR1 too."""

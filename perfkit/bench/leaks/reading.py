@@ -43,21 +43,6 @@ class Reading(msgspec.Struct, frozen=True):
     containers: dict[str, int] = {}
 
 
-class Log:
-    """Readings as text: as objects they would themselves grow."""
-
-    def __init__(self) -> None:
-        self._lines = bytearray()
-
-    def add(self, reading: Reading) -> None:
-        """Keep a reading."""
-        self._lines += msgspec.json.encode(reading) + b"\n"
-
-    def readings(self) -> list[Reading]:
-        """All readings, in order."""
-        return msgspec.json.Decoder(Reading).decode_lines(bytes(self._lines))
-
-
 @contextmanager
 def only_what_is_new() -> Iterator[None]:
     """Leave existing objects out of `gc_objects`: they stay, and counting them takes long."""

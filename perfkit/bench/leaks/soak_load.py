@@ -245,14 +245,11 @@ class SoakLoad:
 
 def main(endpoint: str, spec: ClusterSpec) -> None:
     """Be a client with work in flight, until killed."""
-    client = Client(endpoint, spec=spec)
-    try:
+    with Client(endpoint, spec=spec) as client:
         futures = [client.submit("sleep", b"0.01") for _ in range(5)]
         futures[0].result(REST_TIMEOUT_S)
         announce(client=client.name)
         os.read(0, 1)
-    finally:
-        client.close()
 
 
 if __name__ == "__main__":

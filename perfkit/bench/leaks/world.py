@@ -1,7 +1,7 @@
 """A coordinator among simulated peers, without a clock or a socket.
 
-Dispatcher, sessions and codec are the production ones; only
-the network and the clock are stand-ins. All messages follow from the code alone.
+Dispatcher, sessions and codec are the production ones; only the network and the clock are
+stand-ins. All messages follow from the code alone.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-from cluster.protocol.client_session import ClientSession, Options, Refused, Settled
+from cluster.protocol.client_session import Settled
 from cluster.protocol.codec import Codec, Frame
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure
-from perfkit.bench.counts.lockstep import SERVICE_S, Letters, Peer, SteppedCoordinator, Wire
-from perfkit.bench.workloads.load import ExperimentError, WrongResult
+from perfkit.bench.counts.lockstep import (
+    Letters,
+    SteppedClient,
+    SteppedCoordinator,
+    SteppedWorker,
+    Wire,
+)
 
 #: What workers offer: to echo, to raise, and to hold until told.
 ECHO, FAIL, HOLD = "echo", "fail", "hold"
 #: What only workers that get lost offer; they hold it too.
 VISIT = "visit"
 WORKERS = 2
-#: A client acknowledges results once it owes that for this many runs.
-OWED = 64
-PLAIN = Options()
 
 
 class Network(Wire):
@@ -52,32 +54,28 @@ class ClockedCoordinator(SteppedCoordinator):
         super().__init__(spec, self.network)
 
 
-class Worker(Peer):
-    """A worker's session with handlers that take no time, or hold a task until told."""
+class Worker(SteppedWorker):
+    """A worker whose handlers take no time, fail, or hold a task until told."""
 
-    def __init__(
-        self, codec: Codec, route: bytes, credit: int, kinds: Sequence[str], name: str, life: int
-    ) -> None:
-        super().__init__(codec, route)
-        self.session = WorkerSession(name, life, 1, credit, kinds)
+    def __init__(self, codec: Codec, route: bytes, session: WorkerSession) -> None:
+        super().__init__(codec, route, session)
         self._held: list[tuple[HeldLease, list[bytes]]] = []
 
-    def receive(self, arrived: Letters) -> Letters:
-        """Receive messages and work on what is not held."""
-        actions = [action for frames in arrived for action in self.codec.actions(frames)]
-        events = [event for action in actions for event in self.session.handle(action)]
-        while (lease := self.session.take()) is not None:
-            payloads = lease.claim(len(lease.pending))
-            if lease.kind in (HOLD, VISIT):
-                self._held.append((lease, payloads))
-            else:
-                events += self._report(lease, payloads)
-        return self.pack(events)
+    def work(self, lease: HeldLease, payloads: list[bytes]) -> Letters:
+        """Finish a lease, or hold it."""
+        if lease.kind in (HOLD, VISIT):
+            self._held.append((lease, payloads))
+            return []
+        if lease.kind != FAIL:
+            return self.report(lease, payloads, [])
+        positions = range(lease.reported, lease.reported + len(payloads))
+        failures = [Failure(at, "Raised", "told to fail") for at in positions]
+        return self.report(lease, [b""] * len(payloads), failures)
 
     def release(self) -> Letters:
         """Finish held tasks, wanted or not."""
         held, self._held = self._held, []
-        return self.pack([event for one in held for event in self._report(*one)])
+        return [letter for one in held for letter in self.report(*one, [])]
 
     def beat(self) -> Letters:
         """Send a heartbeat."""
@@ -87,49 +85,26 @@ class Worker(Peer):
         """Leave as on SIGTERM: return what is not started, say goodbye."""
         return self.pack([*self.session.drain(), *self.session.leave("stopped")])
 
-    def _report(self, lease: HeldLease, payloads: list[bytes]) -> list[on.Event]:
-        failures = [
-            Failure(lease.reported + at, "Raised", "told to fail")
-            for at in range(len(payloads))
-            if lease.kind == FAIL
-        ]
-        outcomes = [b""] * len(payloads) if failures else payloads
-        ended_s = 1.0 + SERVICE_S * len(payloads)
-        return self.session.report(lease, outcomes, failures, 1.0, ended_s)
 
+class Client(SteppedClient):
+    """A client that can give up and go, and whose tasks may fail."""
 
-class Client(Peer):
-    """A client's session that checks every result."""
+    #: Fewer, so that a reading at rest does not see receipts that are owed.
+    owed_most = 64
 
-    def __init__(self, codec: Codec, route: bytes, name: str) -> None:
-        super().__init__(codec, route)
-        self.session = ClientSession(name)
-
-    def submit(self, kind: str, payloads: list[bytes], options: Options = PLAIN) -> Letters:
-        """Submit a run."""
-        return self.pack([self.session.submit(kind, payloads, options, payloads, 0.0)])
+    def check(self, news: Settled) -> None:
+        """Raise WrongResult for a result that is not the payload."""
+        if not news.failures:
+            super().check(news)
 
     def cancel(self) -> Letters:
         """Cancel everything."""
         open_runs = self.session.open.values()
         return self.pack([self.session.cancel(submission, []) for submission in open_runs])
 
-    def receive(self, arrived: Letters) -> Letters:
-        """Receive messages; raises WrongResult for a result that is not the payload."""
-        for frames in arrived:
-            for action in self.codec.actions(frames):
-                news = self.session.handle(action, 0.0)
-                if isinstance(news, Refused):
-                    raise ExperimentError(f"the coordinator refused work: {news.reason}")
-                if isinstance(news, Settled) and not news.failures:
-                    stop = news.start + len(news.results)
-                    if news.submission.sink[news.start : stop] != news.results:
-                        raise WrongResult("a task came back as another one")
-        return self.beat() if self.session.owed >= OWED else []
-
-    def beat(self) -> Letters:
-        """Send a heartbeat and acknowledge results."""
-        return self.pack(self.session.heartbeat(0.0))
+    def leave(self) -> Letters:
+        """Say goodbye."""
+        return self.pack([on.ClientLeft(self.session.name)])
 
 
 class World:
@@ -165,7 +140,7 @@ class World:
     def rest(self) -> None:
         """Let every peer leave and every timer expire; AssertionError for a broken invariant."""
         for peer in list(self._peers.values()):
-            self.remove(peer, peer.leave() if isinstance(peer, Worker) else self._goodbye(peer))
+            self.remove(peer, peer.leave())
         self.workers = []
         self.wait(2.0 * self.limits.client_liveness_s)
         self.coordinator.scheduler.validate()
@@ -174,7 +149,7 @@ class World:
         """A worker, which the coordinator has admitted when this returns."""
         route = self._route()
         name = name or f"worker-{self._came}"
-        worker = Worker(self._codec, route, self._credit, kinds, name, life)
+        worker = Worker(self._codec, route, WorkerSession(name, life, 1, self._credit, kinds))
         self._enter(worker)
         self.deliver(worker.beat())
         return worker
@@ -190,10 +165,6 @@ class World:
         self.deliver(last_words or [])
         del self._peers[peer.route]
         self.coordinator.network.present.discard(peer.route)
-
-    def leave(self, client: Client) -> None:
-        """Let a client close."""
-        self.remove(client, self._goodbye(client))
 
     def throw(self, frames: list[Frame]) -> None:
         """Send a malformed message, from a socket of its own."""
@@ -220,9 +191,6 @@ class World:
             mail.setdefault(bytes(route), []).append(frames)
         there = [(self._peers[route], arrived) for route, arrived in mail.items()]
         return [letter for peer, arrived in there for letter in peer.receive(arrived)]
-
-    def _goodbye(self, client: Client) -> Letters:
-        return client.pack([on.ClientLeft(client.session.name)])
 
     def _route(self) -> bytes:
         self._came += 1

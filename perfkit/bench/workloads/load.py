@@ -208,7 +208,6 @@ def traffic_per_task(
     Counted on a separate cluster after a warm-up round, less the cost of asking for the counts.
     Heartbeats are postponed. A busy machine only adds messages, so the smallest of several rounds
     is the work's own count; it is the same on every machine for parts that send a message per task.
-    Unknown if the coordinator does not count.
     """
     beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
     slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))
@@ -220,12 +219,8 @@ def traffic_per_task(
         drive(client, work)
         asking = [_traffic_of(client, lambda: None) for _ in range(COUNTED_ROUNDS)]
         working = [_traffic_of(client, lambda: drive(client, work)) for _ in range(COUNTED_ROUNDS)]
-    per_task: dict[str, float | int | None] = {}
-    for name in TRAFFIC:
-        own = [counts[name] for counts in working if name in counts]
-        least = min((counts[name] for counts in asking if name in counts), default=0)
-        per_task[f"{name}_per_task"] = (min(own) - least) / len(work) if own else None
-    return per_task
+    least, most = ({n: min(c[n] for c in counts) for n in TRAFFIC} for counts in (asking, working))
+    return {f"{name}_per_task": (most[name] - least[name]) / len(work) for name in TRAFFIC}
 
 
 def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
@@ -233,7 +228,7 @@ def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
     before = client.status().counters
     drive()
     after = client.status().counters
-    return {name: after[name] - before[name] for name in TRAFFIC if name in after}
+    return {name: after[name] - before[name] for name in TRAFFIC}
 
 
 def _shown(value: bytes) -> str:

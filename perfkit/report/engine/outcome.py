@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from cluster.vocabulary.errors import ClusterError
+
 
 class ExitCode(IntEnum):
     """The exit code of `perfkit report`, also stored in `run.json`.
@@ -54,7 +56,7 @@ def most_severe(codes: Iterable[ExitCode]) -> ExitCode:
     return min(codes, key=SEVERITY.index, default=ExitCode.DONE)
 
 
-class ReportError(Exception):
+class ReportError(ClusterError):
     """Why a report could not start, in one sentence that says what to change.
 
     `exit_code` is for a command-line program to end with.

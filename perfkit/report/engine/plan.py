@@ -58,7 +58,6 @@ def make_plan(
     out_root: Path,
     cell_timeout_s: float | None,
     gate: bool,
-    command: Sequence[str] | None,
 ) -> Plan:
     """The checked plan of a run, for the arguments of `run_report`; raises ReportError."""
     _check_arguments(paths, profile, cell_timeout_s)
@@ -69,14 +68,12 @@ def make_plan(
     seeds = {found["seed"].default for found in declared.values() if "seed" in found}
     if len(seeds) == 1:
         pinned.setdefault("seed", seeds.pop())
-    again = command or rerun_command(
+    again = rerun_command(
         paths, profile, pinned, out_root, cell_timeout_s=cell_timeout_s, gate=gate
     )
     environment = msgspec.to_builtins(fingerprint())
     started = datetime.now(UTC)
-    return Plan(
-        notebooks, injected, profile, cell_timeout_s, gate, tuple(again), environment, started
-    )
+    return Plan(notebooks, injected, profile, cell_timeout_s, gate, again, environment, started)
 
 
 def rerun_command(

@@ -25,8 +25,7 @@ _IN_CSS = re.compile(
 
 def find_external(page: str) -> list[str]:
     """The addresses of other hosts that `page` refers to, in the order they appear."""
-    scan = _Scan(page)
-    return [address for _, _, _, found in scan.pieces for address in found]
+    return [address for _, _, _, found in _Scan(page).pieces for address in found]
 
 
 def without_external(page: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import estimate, measured, percent, quantity
 from perfkit.report.engine import headlines
@@ -26,7 +26,6 @@ from perfkit.report.stories.views import (
     MB,
     Words,
     interval_of,
-    said,
 )
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ def verdict(
     )
     open_ones = (row.sentence for row in table.rows if row.verdict is not Verdict.FASTER)
     model = (
-        f"The model {served.parameters['model']} is served at {said(served)} on "
+        f"The model {served.parameters['model']} is served at {served.figure_text} on "
         f"{served.parameters['provider']}, every answer checked."
     )
     told = [*_where_time_goes(latency, trace), *_who_pays(roles, hot), model]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import estimate, percent, quantity
 from perfkit.report.figures.charts import Bar

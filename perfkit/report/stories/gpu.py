@@ -21,7 +21,7 @@ from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
 from perfkit.report.stories.goals import goal_words, record_goals
 from perfkit.report.stories.hot_paths import MIB
-from perfkit.report.stories.views import FULL, Words, said
+from perfkit.report.stories.views import FULL, Words
 
 TOP = 10
 TEMPERATURES = {"edge": "temp_edge_c", "junction": "temp_junction_c", "memory": "temp_memory_c"}
@@ -186,8 +186,8 @@ def verdict(watched: Watched, goals: GoalTable) -> Words:
     """What the cards and the tasks did, and which goals are met."""
     result = watched.result
     told = [
-        f"The model {result.parameters['model']} was served at {said(result)} while the cards "
-        "were watched, every answer checked."
+        f"The model {result.parameters['model']} was served at {result.figure_text} while the "
+        "cards were watched, every answer checked."
     ]
     if watched.source.is_own:
         told += [_card_words(watched, card) for card in watched.cards]

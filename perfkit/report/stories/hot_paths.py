@@ -19,7 +19,8 @@ from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Comparison, Interval, Verdict, bootstrap_interval
+from perfkit.evidence.samples import bootstrap_interval
+from perfkit.evidence.stats import Comparison, Verdict
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
 from perfkit.optimized.specs import OPTIMIZED, SPECS
@@ -135,13 +136,13 @@ class Ideas:
     def bars(self) -> list[Bar]:
         """Each measured factor with its interval, beside the predicted one, and the A/A arm."""
         found = [
-            Bar.of(row.idea.name, _factor(row.measured), row.predicted.value) for row in self.rows
+            Bar.of(row.idea.name, row.measured.factor, row.predicted.value) for row in self.rows
         ]
         return [*found, self.control]
 
     def special_bars(self) -> list[Bar]:
         """The factors on the loads that ideas are meant for."""
-        return [Bar.of(f"{row.name}, {row.load}", _factor(row.measured)) for row in self.special]
+        return [Bar.of(f"{row.name}, {row.load}", row.measured.factor) for row in self.special]
 
     @property
     def words(self) -> Words:
@@ -264,12 +265,8 @@ def study_files(*studies: Study) -> dict[str, Result]:
     }
 
 
-def _factor(found: Comparison) -> Interval:
-    return Interval(found.ratio, found.low, found.high, found.confidence, found.method)
-
-
 def _times(found: Comparison) -> str:
-    return estimate(_factor(found), "×")
+    return found.factor.text("×")
 
 
 def _share(row: IdeaResult) -> str:

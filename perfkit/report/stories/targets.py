@@ -10,7 +10,7 @@ from perfkit.bench.counts.headers import HOPS, codec_us
 from perfkit.bench.experiments.ablation import FIGURE, Study
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.text import quantity
 from perfkit.optimized.specs import OPTIMIZED
 from perfkit.profile.latency import STAGES, Waterfall

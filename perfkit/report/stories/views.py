@@ -16,7 +16,7 @@ from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.bench.workloads.load import TRAFFIC
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result, save
-from perfkit.evidence.stats import Interval
+from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import html_list, html_table
 from perfkit.evidence.text import estimate, measured, quantity
 from perfkit.report.figures.charts import Bar
@@ -80,8 +80,8 @@ def model_facts(throughput: Result, latency: Result) -> Table:
         ("model", str(parameters["model"])),
         ("ran on", str(parameters["provider"])),
         ("accuracy", f"{right}, on {parameters['distinct_inputs']} inputs"),
-        ("items per second", said(throughput)),
-        ("latency of one item, p50", said(latency)),
+        ("items per second", throughput.figure_text),
+        ("latency of one item, p50", latency.figure_text),
         ("latency of one item, p95", estimate(tail(latency, "p95"), "ms")),
     )
     title = "A real model, served by the cluster (95 % intervals)"
@@ -92,13 +92,13 @@ def percentiles(latency: Result) -> Table:
     """p50, p95 and p99 of the latency, each with its interval."""
     tails = ((q, estimate(tail(latency, q), "ms")) for q in ("p95", "p99"))
     title = f"Latency of {quantity(len(latency.samples))} tasks (95 % intervals)"
-    return Table(title, (("p50", said(latency)), *tails))
+    return Table(title, (("p50", latency.figure_text), *tails))
 
 
 def experiments(results: Iterable[Result]) -> Table:
     """The figure of each result with its interval and the number of its samples."""
     rows = tuple(
-        (result.experiment, f"{said(result)}, from {quantity(len(result.samples))} samples")
+        (result.experiment, f"{result.figure_text}, from {quantity(len(result.samples))} samples")
         for result in results
     )
     return Table("Median, 95 % interval", rows)
@@ -139,11 +139,6 @@ def save_results(out_dir: str | Path, results: Mapping[str, Result]) -> list[str
     for name, result in results.items():
         save(result, Path(out_dir) / f"{name}.json")
     return [f"{name}.json" for name in results]
-
-
-def said(result: Result) -> str:
-    """A result's figure in words, with its interval."""
-    return estimate(result, result.unit)
 
 
 def interval_of(result: Result) -> Interval:

@@ -13,7 +13,9 @@ from typer.testing import Result
 from perfkit.bench.experiments import catalogue
 from perfkit.bench.goals import cluster, memory
 from perfkit.bench.goals.table import GoalTable, make_row
+from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.bench import show, show_goals
+from perfkit.engines import ENGINES
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
 from perfkit.evidence.results import load
@@ -150,7 +152,7 @@ def test_the_help_names_every_experiment_table_and_engine(perfkit: Call) -> None
     assert "throughput, latency, burst or startup; limits, gpu, memory" in printed
     assert [*catalogue.EXPERIMENTS] == "throughput latency burst startup".split()
     assert "local, zmq, dask or ray" in printed
-    assert len(catalogue.ENGINES) == 4
+    assert len(ENGINES) == 4
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(
 
 
 def test_a_wrong_result_ends_with_1(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = catalogue.WrongResult("task 3 came back as task 4")
+    wrong = WrongResult("task 3 came back as task 4")
     monkeypatch.setattr(catalogue, "run", Mock(side_effect=wrong))
     ended = perfkit("bench", "latency")
     assert (ended.exit_code, ended.stdout) == (1, "")

@@ -1,12 +1,9 @@
 """Memory of blocks of code: what is measured, what stays unknown, what is refused."""
 
 import builtins
-import threading
 import tracemalloc
-from types import SimpleNamespace
 from unittest.mock import Mock
 
-import psutil
 import pytest
 
 from perfkit.profile import memory
@@ -36,39 +33,19 @@ def scripted(monkeypatch: pytest.MonkeyPatch, rss: list[int], high_water: list[i
     """The system's answers before and after the next block."""
     answers, marks = iter(rss), iter(high_water)
     monkeypatch.setattr(memory, "process_memory", lambda: MemorySample(next(answers), None, None))
-    monkeypatch.setattr(memory, "_high_water_bytes", lambda: next(marks))
+    monkeypatch.setattr(memory, "status_bytes", lambda *_: next(marks))
 
 
-@pytest.mark.parametrize(
-    ("after", "peak", "source"), [(190, 190, "high-water mark"), (150, None, None)]
-)
+@pytest.mark.parametrize(("after", "peak"), [(190, 190), (150, None)])
 def test_only_a_high_water_mark_that_rose_is_the_peak(
-    monkeypatch: pytest.MonkeyPatch, after: int, peak: int | None, source: str | None
+    monkeypatch: pytest.MonkeyPatch, after: int, peak: int | None
 ) -> None:
     scripted(monkeypatch, [100, 110], [150, after])
     with track_memory("marked") as run:
         pass
-    assert (run.result.peak_rss_bytes, run.result.peak_source) == (peak, source)
+    assert run.result.peak_rss_bytes == peak
     assert (run.result.high_water_bytes, run.result.growth_bytes) == (after, (10, None, None))
     assert ("The peak is unknown." in run.result._repr_html_()) == (peak is None)
-
-
-def test_without_a_high_water_mark_sampling_finds_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [100, 110], [None, None])
-    peaked = threading.Event()
-    readings = iter([105, 170, 120])
-
-    def read(self: psutil.Process) -> SimpleNamespace:
-        rss = next(readings, 115)
-        if rss == 120:
-            peaked.set()
-        return SimpleNamespace(rss=rss)
-
-    monkeypatch.setattr(psutil.Process, "memory_info", read)
-    with track_memory("sampled", interval_s=0.001) as run:
-        assert peaked.wait(30)
-    assert (run.result.peak_rss_bytes, run.result.peak_source) == (170, "samples")
-    assert not [t for t in threading.enumerate() if t.name == "memory-sampler"]
 
 
 def test_a_system_without_proc_has_no_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +56,6 @@ def test_a_system_without_proc_has_no_high_water_mark(monkeypatch: pytest.Monkey
             pass
     assert run.result.high_water_bytes is None
     assert run.result.growth_bytes == (None, None, None)
-
-
-@pytest.mark.parametrize("interval_s", [0, -1, 0.0001, float("nan")])
-def test_an_interval_below_a_millisecond_is_refused(interval_s: float) -> None:
-    with pytest.raises(ValueError, match=r"interval_s must be at least 0\.001"):
-        track_memory("often", interval_s=interval_s)
 
 
 def test_the_line_that_allocates_is_named() -> None:

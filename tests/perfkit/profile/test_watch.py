@@ -146,3 +146,9 @@ def test_a_watch_keeps_something() -> None:
     with pytest.raises(ValueError, match="keeps at least one sample, not 0"):
         watch_memory(limit=0)
     assert MemorySeries("nobody", 0.1).to_frame().empty
+
+
+@pytest.mark.parametrize("interval_s", [0, -1, 0.0001, float("nan")])
+def test_an_interval_below_a_millisecond_is_refused(interval_s: float) -> None:
+    with pytest.raises(ValueError, match=r"interval_s must be at least 0\.001"):
+        watch_memory(interval_s=interval_s)

@@ -190,7 +190,7 @@ def test_a_lone_task_takes_a_message_each_way_to_each_peer() -> None:
 @pytest.mark.parametrize(
     ("spec", "load", "complaint"),
     [
-        (worse(codec=part("Garbling")), "stream", "instead of"),
+        (worse(codec=part("Garbling")), "stream", "came back as another one"),
         (worse(policies=part("UNWILLING")), "single", "1 runs have no result and nobody has any"),
         (OPTIMIZED, "heavy", "no load 'heavy'; there are single, stream"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from cluster import BASELINE, LocalCluster
 from perfkit.bench.experiments import catalogue
 from perfkit.bench.experiments.compare import BLOCKS, NotComparable, compare_saved, compare_specs
+from perfkit.bench.workloads.load import ExperimentError
 from perfkit.evidence.environment import fingerprint, machine_id
 from perfkit.evidence.results import Result, ResultError
 from perfkit.evidence.stats import Verdict, abba
@@ -133,7 +134,7 @@ def test_bad_options_are_refused_before_a_cluster_starts(
     options: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalCluster, "start", Mock(side_effect=AssertionError))
-    with pytest.raises(catalogue.ExperimentError, match=complaint):
+    with pytest.raises(ExperimentError, match=complaint):
         compare_specs(BASELINE, OTHER, **options)
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.experiments import peers
-from perfkit.bench.experiments.catalogue import WrongResult, run
+from perfkit.bench.experiments.catalogue import run
 from perfkit.bench.experiments.peers import Amount, measure_peers
+from perfkit.bench.workloads.load import WrongResult
 
 AMOUNTS = (Amount("latency", 10),)
 

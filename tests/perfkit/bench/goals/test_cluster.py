@@ -20,7 +20,8 @@ from perfkit.bench.goals.table import GoalTable, is_met, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
-from perfkit.evidence.stats import Direction, Interval
+from perfkit.evidence.samples import Interval
+from perfkit.evidence.stats import Direction
 
 TINY = ClusterSizes(
     rounds=3, map_tasks=400, baseline_tasks=100, submit_tasks=1_250, latency_tasks=30,
@@ -150,7 +151,7 @@ def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Mock(side_effect=WrongResult("task 3 came back as task 4"))
     monkeypatch.setattr(limits.runs.Work, "check", wrong)
     with pytest.raises(WrongResult, match="task 4"):
-        runs.throughput(Contest(BURST, BASELINE, TINY, 1, lambda line: None))
+        runs.throughput(Contest(BURST, TINY, 1, lambda line: None))
 
 
 def test_futures_in_a_window_are_all_collected() -> None:

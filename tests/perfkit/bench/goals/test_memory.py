@@ -15,8 +15,8 @@ from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import Say
-from perfkit.optimized.specs import BASELINE, OPTIMIZED
+from perfkit.bench.workloads.rounds import ArmSamples, Say
+from perfkit.optimized.specs import OPTIMIZED
 
 LITTLE = MemorySizes(
     rounds=1,
@@ -40,19 +40,19 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contest(say: Say = lambda line: None) -> MemoryContest:
-    return Contest(SMALL, BASELINE, LITTLE, 1, say)
+    return Contest(SMALL, LITTLE, 1, say)
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_full_queue_refuses_one_more_and_says_how_much_it_holds() -> None:
-    assert 15 < memory_runs.filling(contest())["full"]["optimized"][0] < 100
+    assert 15 < memory_runs.filling(contest(), "optimized", SMALL)["full"] < 100
 
 
 @pytest.mark.usefixtures("brief")
 def test_a_queue_that_should_be_full_and_is_not_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_runs, "Busy", KeyError)
     with pytest.raises(ExperimentError, match="one more should be refused with the bound"):
-        memory_runs.filling(contest())
+        memory_runs.filling(contest(), "optimized", SMALL)
 
 
 @pytest.mark.slow
@@ -84,9 +84,13 @@ def test_a_missing_model_is_unknown_with_a_reason(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
-    monkeypatch.setattr(memory, "MAKERS", [lambda _: idle])
-    monkeypatch.setattr(memory, "ROW_MAKERS", [])
+    def make(_: MemoryContest) -> ArmSamples:
+        return {"idle": {"optimized": [27.0, 27.0, 27.5, 26.0], "baseline": [25.0] * 4}}
+
+    monkeypatch.setattr(memory, "in_fresh_clusters", make)
+    for empty in ("allocating", "sharing_a_model"):
+        monkeypatch.setattr(memory, empty, lambda _: {})
+    monkeypatch.setattr(memory, "check_leaks", lambda *_, **__: ())
     table = measure_memory("quick")
     assert (table.of("coordinator_idle").met, table.of("worker").value) == (True, None)
     assert "Latency" not in table._repr_html_()

@@ -62,7 +62,7 @@ def test_a_newcomer_gets_its_result_while_addresses_are_forgotten(world: World) 
         newcomer = world.add_client()
         world.deliver(newcomer.submit(ECHO, [b"x"]))
         assert not newcomer.session.open, "the result went somewhere else"
-        world.leave(newcomer)
+        world.remove(newcomer, newcomer.leave())
 
 
 def test_an_event_unseen_by_the_coordinator_is_an_error(world: World) -> None:

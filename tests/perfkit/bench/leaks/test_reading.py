@@ -9,7 +9,6 @@ import pytest
 
 from perfkit.bench.leaks import reading
 from perfkit.bench.leaks.reading import (
-    Log,
     container_sizes,
     growing,
     only_what_is_new,
@@ -104,16 +103,6 @@ def test_uncounted_descriptors_are_unknown(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(reading.psutil, "Process", Elsewhere)
     assert take_reading().fds is None
-
-
-def test_a_log_keeps_readings_without_an_object_for_each() -> None:
-    log = Log()
-    first, second = take_reading(), take_reading(Box(kept=[1]))
-    log.add(first)
-    log.add(second)
-    assert log.readings() == [first, second]
-    assert second.containers == {"kept": 1}
-    assert second.rss_bytes > 1 << 20
 
 
 def test_only_new_objects_count_and_only_earlier_frozen_ones_stay_frozen() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
-from perfkit.evidence.stats import Interval
+from perfkit.evidence.samples import Interval
 
 
 def interval(value: float | None, low: float | None = None, high: float | None = None) -> Interval:

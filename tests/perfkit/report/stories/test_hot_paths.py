@@ -8,7 +8,7 @@ import pytest
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, IdeaResult, Study, climb, study
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
-from perfkit.evidence.stats import Interval, bootstrap_interval
+from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.optimized.specs import ABLATIONS, LADDER
 from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
