@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.models.manifest import needs_extra
-from cluster.models.train_digits import FOLDER
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+DIGITS = Path(__file__).parent / "digits"
 
 
 def held_out_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -22,7 +24,7 @@ def held_out_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         import numpy as np
     except ImportError as error:
         raise needs_extra("digits") from error
-    with np.load(FOLDER / "held_out.npz", allow_pickle=False) as held_out:
+    with np.load(DIGITS / "held_out.npz", allow_pickle=False) as held_out:
         return held_out["rows"].astype(np.float32), held_out["labels"].astype(np.int64)
 
 

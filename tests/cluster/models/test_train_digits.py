@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from cluster.models.manifest import ModelError
-from cluster.models.samples import held_out_digits
-from cluster.models.train_digits import (
+from cluster.models.samples import DIGITS, held_out_digits
+from tests.cluster.models.train_digits import (
     ACCURACY_MIN,
-    FOLDER,
     measure_accuracy,
     split_digits,
     train_digits,
@@ -33,14 +32,14 @@ def test_the_held_out_rows_are_those_of_the_split_and_no_others() -> None:
 def test_training_again_gives_an_equally_good_model(tmp_path: Path) -> None:
     write_digits(tmp_path)
     again = (tmp_path / "model.onnx").read_bytes()
-    committed = (FOLDER / "model.onnx").read_bytes()
+    committed = (DIGITS / "model.onnx").read_bytes()
     rows, labels = held_out_digits()
     accuracy = measure_accuracy(committed, rows, labels)
     assert accuracy >= ACCURACY_MIN
     # Another processor's arithmetic may tip a row or two.
     assert abs(measure_accuracy(again, rows, labels) - accuracy) < 0.02
     assert len(again) == len(committed)
-    assert (tmp_path / "held_out.npz").read_bytes() == (FOLDER / "held_out.npz").read_bytes()
+    assert (tmp_path / "held_out.npz").read_bytes() == (DIGITS / "held_out.npz").read_bytes()
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

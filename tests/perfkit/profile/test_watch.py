@@ -133,15 +133,6 @@ def test_a_watch_of_an_ended_process_is_a_reason() -> None:
     assert series.reason in series._repr_html_()
 
 
-def test_with_rss_alone_the_other_measures_stay_unknown() -> None:
-    with watch_memory(interval_s=0.001, shared=False) as watch:
-        pass
-    assert watch.series.last.rss_bytes > MIB
-    assert [row.where for row in watch.series.findings] == ["RSS"]
-    assert watch.series.role == "this process"
-    assert watch.series.to_frame()["pss_bytes"].isna().all()
-
-
 def test_a_watch_keeps_something() -> None:
     with pytest.raises(ValueError, match="keeps at least one sample, not 0"):
         watch_memory(limit=0)

@@ -1,4 +1,4 @@
-"""Trains and writes ``digits``: ``python -m cluster.models.train_digits [FOLDER]``.
+"""Trains and writes ``digits``: ``python -m tests.cluster.models.train_digits [FOLDER]``.
 
 The data are the 1,797 handwritten digits bundled with scikit-learn (Alpaydin and Kaynak, *Optical
 Recognition of Handwritten Digits*, UCI Machine Learning Repository, CC BY 4.0): 8 × 8 pixels, each
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.models.manifest import ModelError
+from cluster.models.samples import DIGITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FOLDER = Path(__file__).parent / "digits"
+
 SEED = 7
 HELD_OUT_ROWS = 360
 ACCURACY_MIN = 0.95
@@ -109,7 +110,7 @@ def measure_accuracy(model: bytes, rows: NDArray[Any], labels: NDArray[Any]) -> 
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
-def write_digits(folder: Path = FOLDER, epochs_max: int = EPOCHS_MAX) -> float:
+def write_digits(folder: Path = DIGITS, epochs_max: int = EPOCHS_MAX) -> float:
     """Train, and write ``model.onnx`` and ``held_out.npz``; the held-out accuracy.
 
     Raises:
@@ -135,5 +136,5 @@ def write_digits(folder: Path = FOLDER, epochs_max: int = EPOCHS_MAX) -> float:
 
 
 if __name__ == "__main__":
-    chosen = Path(sys.argv[1]) if sys.argv[1:] else FOLDER
+    chosen = Path(sys.argv[1]) if sys.argv[1:] else DIGITS
     print(f"held-out accuracy {write_digits(chosen):.4f}")
