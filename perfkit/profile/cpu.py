@@ -146,10 +146,8 @@ class profile_cpu(Instrument[CpuProfile]):  # noqa: N801 -- a context manager, n
     Raises ProfilerBusy when it has to begin while another profiler is active.
     """
 
-    def __init__(
-        self, name: str | None = None, *, enabled: bool = True, out_dir: str | Path | None = None
-    ) -> None:
-        super().__init__(name, enabled)
+    def __init__(self, name: str | None = None, *, out_dir: str | Path | None = None) -> None:
+        super().__init__(name)
         self.out_dir = None if out_dir is None else Path(out_dir)
 
     def _is_covered(self) -> bool:

@@ -43,19 +43,15 @@ def ends_early(func: object) -> bool:
 
 
 class Instrument(ABC, Generic[R]):
-    """Measures a `with` block, or each call of a function it decorates; `result` is the last one.
+    """Measures a `with` block, or each call of a function it decorates; `result` is the last one."""
 
-    A decorated function that is not `enabled` is returned as it is.
-    """
-
-    def __init__(self, name: str | None, enabled: bool) -> None:
+    def __init__(self, name: str | None) -> None:
         kind = type(self).__name__
         if not isinstance(name, str | None):
             raise TypeError(f"{kind} takes a name, not {name!r}; to decorate, write @{kind}().")
         if name is not None and not name.strip():
             raise ValueError(f"The name of a {kind} must not be empty.")
         self.name = name
-        self.enabled = enabled
         self.result: R | None = None
         # A tuple, because changing it calls no function that a profiler would see.
         self._blocks: tuple[Finish | None, ...] = ()
@@ -69,8 +65,7 @@ class Instrument(ABC, Generic[R]):
         return False
 
     def __enter__(self) -> Self:
-        on = switch.on and self.enabled
-        finish = self._begin(self.name or type(self).__name__) if on else None
+        finish = self._begin(self.name or type(self).__name__) if switch.on else None
         self._blocks = (*self._blocks, finish)
         return self
 
@@ -93,21 +88,19 @@ class Instrument(ABC, Generic[R]):
                 f"{kind} cannot decorate {func.__qualname__}, whose call ends before its work: "
                 "put a `with` block around the work."
             )
-        if not self.enabled:
-            return func
         name = self.name or str(getattr(func, "__qualname__", type(func).__name__))
 
         @functools.wraps(func)
         def measured(*args: Any, **kwargs: Any) -> Any:
             if not switch.on or self._is_covered():
                 return func(*args, **kwargs)
-            finish = self._begin(name)
+            finish, ended_by = self._begin(name), None
             try:
-                result = func(*args, **kwargs)
+                return func(*args, **kwargs)
             except BaseException as error:
-                finish(error)
+                ended_by = error
                 raise
-            finish(None)
-            return result
+            finally:
+                finish(ended_by)
 
         return cast(F, measured)

@@ -125,9 +125,8 @@ class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, n
         name: str | None = None,
         *,
         tracemalloc: bool = False,
-        enabled: bool = True,
     ) -> None:
-        super().__init__(name, enabled)
+        super().__init__(name)
         self.tracemalloc = tracemalloc
 
     def _begin(self, name: str) -> Finish:

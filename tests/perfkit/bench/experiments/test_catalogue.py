@@ -12,7 +12,6 @@ from cluster.shells.client import Client
 from cluster.spec import decode_spec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.experiments.catalogue import EXPERIMENTS, NO_SPEC, run
-from perfkit.bench.workloads import load
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.engines import MissingExtra
 from perfkit.engines.base import ColumnEngine
@@ -71,13 +70,6 @@ def test_the_baseline_costs_2_messages_in_and_3_out_a_task(results: dict[str, Re
         assert counters["messages_in_per_task"] == 2
         assert counters["messages_out_per_task"] == 3
     assert 200 < (results["throughput"].counters["bytes_in_per_task"] or 0) / 2 < 1_000
-
-
-def test_bytes_are_unknown_where_nothing_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "TRAFFIC", ("system_calls",))
-    work = load.echo_work(3, seed=0)
-    counted = load.traffic_per_task(BASELINE, 1, work, load.map_s)
-    assert counted == {"system_calls_per_task": None}
 
 
 def test_a_served_model_is_measured_with_its_accuracy() -> None:
