@@ -15,8 +15,9 @@ from perfkit.cli.report import default_notebooks
 from perfkit.evidence.results import load
 from perfkit.gpu.made_up import plant
 from perfkit.optimized.specs import ABLATIONS
-from perfkit.report import ExitCode, ParameterError, Progress, ReportRun, run_report
+from perfkit.report import ExitCode, Progress, ReportRun, run_report
 from perfkit.report.engine.notebook import read_notebook
+from perfkit.report.engine.parameters import ParameterError
 from perfkit.report.page.selfcontained import find_external
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

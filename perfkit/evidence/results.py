@@ -9,15 +9,19 @@ the time.
 import math
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
-from perfkit.evidence.environment import Environment, machine_differences
+from perfkit.evidence.environment import Environment, fingerprint, machine_differences
+from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import UNKNOWN, measured
 
@@ -86,6 +90,50 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
                 "started": self.started_utc,
                 **self.counters,
             }
+        )
+
+
+class Recording:
+    """A measurement that begins when this is made; `result` ends it.
+
+    The machine's state is read first: afterwards its load is our own.
+    """
+
+    def __init__(self) -> None:
+        self._environment = fingerprint()
+        self._started = datetime.now(UTC)
+        self._began_s = time.perf_counter()
+
+    def result(
+        self,
+        experiment: str,
+        spec: ClusterSpec,
+        figure: Interval,
+        unit: str,
+        samples: list[float],
+        *,
+        parameters: dict[str, Any] | None = None,
+        engine: str = "zmq",
+        **facts: Any,
+    ) -> Result:
+        """The result with this figure; `facts` are further fields of Result.
+
+        Its parameters name the method of the interval.
+        """
+        return Result(
+            experiment=experiment,
+            spec=spec.name,
+            engine=engine,
+            value=figure.value,
+            unit=unit,
+            low=figure.low,
+            high=figure.high,
+            samples=samples,
+            environment=self._environment,
+            parameters={**(parameters or {}), "interval": figure.method},
+            started_utc=self._started.isoformat(),
+            duration_s=time.perf_counter() - self._began_s,
+            **facts,
         )
 
 

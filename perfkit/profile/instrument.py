@@ -43,7 +43,7 @@ def ends_early(func: object) -> bool:
 
 
 class Instrument(ABC, Generic[R]):
-    """Measures a `with` block, or each call of a function it decorates; `result` is the last one."""
+    """Measures a `with` block, or each call of a decorated function; `result` is the last one."""
 
     def __init__(self, name: str | None) -> None:
         kind = type(self).__name__

@@ -10,25 +10,20 @@ Pictures are in `perfkit.report.figures`, headline findings in `headlines`; note
 
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Headline, Verdict
-from perfkit.report.engine.outcome import ExitCode, Failure, ReportError, Status
-from perfkit.report.engine.parameters import ParameterError
-from perfkit.report.engine.plan import rerun_command
+from perfkit.report.engine.outcome import ExitCode, ReportError, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun, ReportRun
 from perfkit.report.run import run_report
 
 __all__ = [
     "ExitCode",
-    "Failure",
     "Headline",
     "NotebookRun",
-    "ParameterError",
     "Progress",
     "ReportError",
     "ReportRun",
     "Status",
     "Verdict",
     "headlines",
-    "rerun_command",
     "run_report",
 ]

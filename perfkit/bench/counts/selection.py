@@ -20,8 +20,7 @@ from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.events import WorkerJoined
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.evidence.recording import Recording
-from perfkit.evidence.results import Result
+from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import percentile_interval
 
 KIND = "echo"

@@ -38,8 +38,7 @@ from perfkit.bench.experiments.shares import (
 )
 from perfkit.bench.workloads.load import Work, echo_work, map_s, rate_and_cpu_us
 from perfkit.bench.workloads.rounds import Say, prefixed, take_turns
-from perfkit.evidence.recording import Recording
-from perfkit.evidence.results import Result
+from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.stats import Comparison, compare_blocks
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED, SPECS

@@ -32,8 +32,7 @@ from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import ENGINES, Engine, make_engine
 from perfkit.engines.zmq import ZmqEngine
-from perfkit.evidence.recording import Recording
-from perfkit.evidence.results import Result
+from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
 from perfkit.evidence.text import quantity
 

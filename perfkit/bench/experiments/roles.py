@@ -19,8 +19,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.workloads.load import ExperimentError, cpu_s, echo_work, map_s, result_of
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
-from perfkit.evidence.recording import Recording
-from perfkit.evidence.results import Result
+from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import ResultTable, data_frame, html_table
 from perfkit.profile.cpu import load_profile

@@ -17,8 +17,7 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.workloads.load import ExperimentError, Submitter, Work, map_s
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import make_engine
-from perfkit.evidence.recording import Recording
-from perfkit.evidence.results import Result
+from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.gpu.discovery import DRM_ROOT, discover, no_card_text
 from perfkit.gpu.made_up import made_up_card

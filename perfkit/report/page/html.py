@@ -13,18 +13,21 @@ import html
 import itertools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.text import size
+from perfkit.evidence.text import duration, interval, quantity, size
 from perfkit.report.engine.notebook import INJECTED, headings, tags
 from perfkit.report.engine.plan import Plan
 from perfkit.report.engine.result import NotebookRun
-from perfkit.report.page.render import FILTERS, TEMPLATES, render
 from perfkit.report.page.selfcontained import find_external, without_external
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+TEMPLATES = Path(__file__).parent / "template"
+#: Filters for templates, nbconvert's among them.
+FILTERS = {"quantity": quantity, "duration": duration}
 #: The size limit of a page, and how much of it outputs may use.
 PAGE_BYTES_MAX = 400_000
 OUTPUT_BYTES_MAX = 300_000
@@ -178,3 +181,15 @@ def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:
         return f'<h{level} id="{html.escape(anchor)}">{inner}</h{level}>'
 
     return re.sub(r"<h([23])>(.*?)</h\1>", anchored, cells, flags=re.DOTALL), found
+
+
+def render(template: str, **facts: object) -> str:
+    """The page that `template` (a file name) makes of `facts`; every text is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters.update(FILTERS)
+    templates.globals.update(interval=interval)
+    return str(templates.get_template(template).render(**facts))

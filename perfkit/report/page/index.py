@@ -14,7 +14,7 @@ from perfkit.evidence.text import UNKNOWN, quantity, size
 from perfkit.report.engine.outcome import MEANING
 from perfkit.report.engine.plan import RESULTS, Plan
 from perfkit.report.engine.result import NotebookRun, ReportRun
-from perfkit.report.page.render import render
+from perfkit.report.page.html import render
 
 
 def render_index(report: ReportRun, plan: Plan) -> str:

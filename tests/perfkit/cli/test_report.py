@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.report import ExitCode, Failure, NotebookRun, ReportRun, Status, rerun_command
+from perfkit.report import ExitCode, NotebookRun, ReportRun, Status
+from perfkit.report.engine.outcome import Failure
+from perfkit.report.engine.plan import rerun_command
 
 Call = Callable[..., Result]
 
