@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -56,13 +57,19 @@ LOADS = st.builds(
     vram_free_bytes=st.none() | st.integers(0, 32 * GIB),
     gpu_busy_pct=st.none() | st.floats(0, 100) | st.sampled_from([math.nan, math.inf, -math.inf]),
 )
+#: no shrinking: it takes minutes
+BRIEFLY = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 NAMES = st.sampled_from(["w0", "w1", "w2", "w3", "w4", "w5"])
 NEWCOMERS = st.builds(
     offer,
     NAMES,
     st.integers(1, 3),
-    st.integers(1, 40),
-    kinds=st.sampled_from([["echo"], ["spin"], ["echo", "spin"]]),
+    st.integers(1, 3) | st.just(40),
+    kinds=st.sampled_from([["echo", "spin"], ["echo"], ["spin"]]),
     models=st.sampled_from([[], ["m"]]),
     gpus=st.lists(st.builds(Gpu, st.sampled_from(["vega", "polaris"]), st.integers(0, 9 * GIB))),
 )
@@ -83,6 +90,11 @@ class PolicyMachine(RuleBasedStateMachine):
         self.here: dict[str, WorkerState] = {}
         self.gone: list[WorkerState] = []
         self.held: list[tuple[WorkerState, Needs, int]] = []
+
+    @initialize(crew=st.lists(NEWCOMERS, min_size=2, max_size=5))
+    def start(self, crew: list[WorkerState]) -> None:
+        for number, worker in enumerate(crew):
+            self.join(worker, number % 2)
 
     @rule(worker=NEWCOMERS, suspects=st.integers(0, 1))
     def join(self, worker: WorkerState, suspects: int) -> None:
@@ -135,15 +147,16 @@ class PolicyMachine(RuleBasedStateMachine):
         assert scores[choice.id] == min(scores.values())
         return choice
 
-    @rule(needs=NEEDS, suspect=st.booleans(), queued=st.integers(1, 100))
-    def choose(self, needs: Needs, suspect: bool, queued: int) -> None:
-        choice = self.choice(needs, suspect)
-        if choice is None:
-            return
-        count = min(self.policy.lease_tasks(choice, needs, queued), choice.free)
-        assert 1 <= count <= min(queued, MAX_LEASE)
-        give(self.policy, choice, needs, count)
-        self.held.append((choice, needs, count))
+    @rule(needs=NEEDS, suspect=st.booleans(), queued=st.integers(1, 100), leases=st.integers(1, 8))
+    def choose(self, needs: Needs, suspect: bool, queued: int, leases: int) -> None:
+        for _ in range(leases):
+            choice = self.choice(needs, suspect)
+            if choice is None:
+                return
+            count = min(self.policy.lease_tasks(choice, needs, queued), choice.free)
+            assert 1 <= count <= min(queued, MAX_LEASE)
+            give(self.policy, choice, needs, count)
+            self.held.append((choice, needs, count))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), service_s=st.sampled_from([0.0, 5e-324, 1e-6, 1e-4, 1e-2, 1e9]))
@@ -192,6 +205,4 @@ class PolicyMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
 def test_an_eligible_worker_of_the_lowest_score_is_chosen_after_any_history(make: Maker) -> None:
     with untraced():
-        run_state_machine_as_test(
-            lambda: PolicyMachine(make), settings=settings(max_examples=40, stateful_step_count=40)
-        )
+        run_state_machine_as_test(lambda: PolicyMachine(make), settings=BRIEFLY)
