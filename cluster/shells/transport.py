@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -205,12 +206,21 @@ class WakeableChannel(Channel):
         super().__init__(self._context, kind, spec)
         self.waker = Waker()
         self.listener = Listener(self, self.waker)
+        # The collector may finalize the context before its socket, and would wait for ever.
+        self._release = weakref.finalize(self, _release, self.socket, self._context, self.waker)
+        self._release.atexit = False
 
     def close(self) -> None:
         """Close the socket, its context and the waker."""
-        super().close()
-        self._context.term()
-        self.waker.close()
+        self._release()
+
+
+def _release(
+    socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], waker: Waker
+) -> None:
+    socket.close()
+    context.term()
+    waker.close()
 
 
 def is_loopback(endpoint: str) -> bool:

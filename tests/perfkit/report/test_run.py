@@ -19,9 +19,9 @@ from perfkit.report import (
     ReportError,
     ReportRun,
     Status,
-    rerun_command,
     run_report,
 )
+from perfkit.report.engine.plan import rerun_command
 
 Writer = Callable[..., Path]
 QUIET = Progress()
