@@ -19,7 +19,7 @@ import zmq
 from cluster.local import Process
 from cluster.shells.transport import NOW
 from cluster.vocabulary.task import Priority
-from perfkit.bench.bare.packing import TASKS_PER_FRAME, pack, unpack_outcomes
+from perfkit.bench.bare.processes import TASKS_PER_FRAME, pack, unpack_outcomes
 from perfkit.bench.workloads.load import ExperimentError, Work
 
 READY_TIMEOUT_S = 30.0

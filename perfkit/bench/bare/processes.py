@@ -13,24 +13,30 @@ import zlib
 from argparse import ArgumentParser, Namespace
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import zmq
 
 from cluster.process import announce, stop_with_parent
 from cluster.shells.transport import MORE, NOW
-from perfkit.bench.bare.packing import (
-    TASKS_PER_FRAME,
-    Job,
-    Outcome,
-    pack,
-    unpack_jobs,
-    unpack_outcomes,
-    unpack_tasks,
-)
 
 Socket = zmq.Socket[bytes]
+# Payloads are inline, because frames and sends cost more than bytes.
+#: Tasks in a frame, from a client to the broker and from the broker to a worker.
+TASKS_PER_FRAME = 100
+
+#: The client's own number of a task, its priority, its kind and its payload.
+Task: TypeAlias = tuple[int, int, str, bytes]
+#: The broker's number of a task, its kind and its payload.
+Job: TypeAlias = tuple[int, str, bytes]
+#: A task's number (the client's or the broker's) and its result.
+Outcome: TypeAlias = tuple[int, bytes]
+
+pack = msgspec.msgpack.Encoder().encode
+unpack_tasks = msgspec.msgpack.Decoder(list[Task]).decode
+unpack_jobs = msgspec.msgpack.Decoder(list[Job]).decode
+unpack_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
 PRIORITIES = 4
 #: Messages that a busy process reads before it waits again.

@@ -23,7 +23,7 @@ import msgspec
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.counts.per_task import ALLOCATIONS, TRAFFIC_PER_TASK, CountTable, count_specs
-from perfkit.bench.workloads.fresh import run_module
+from perfkit.bench.workloads.rounds import run_module
 from perfkit.evidence.environment import installed_versions
 from perfkit.evidence.results import ResultError, write
 

@@ -14,7 +14,7 @@ from cluster.protocol.codec import Codec
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.actions import Assign, Deliver
 from cluster.vocabulary.events import TasksFinished, TasksSubmitted
-from perfkit.bench.bare.packing import TASKS_PER_FRAME, pack, unpack_jobs
+from perfkit.bench.bare.processes import TASKS_PER_FRAME, pack, unpack_jobs
 from perfkit.bench.workloads.load import Work, WrongResult
 
 HOPS = 4

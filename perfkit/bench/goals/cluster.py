@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster_runs import ClusterSizes
-from perfkit.bench.goals.contest import Contest
-from perfkit.bench.goals.table import BASELINE, Goal, GoalTable, at_most, chosen, make_row
+from perfkit.bench.goals.table import BASELINE, Contest, Goal, GoalTable, at_most, chosen, make_row
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint
 from perfkit.optimized.specs import OPTIMIZED

@@ -25,8 +25,7 @@ from cluster.vocabulary.task import Requirements
 from perfkit.bench.bare import Forwarder, PackedBroker, RawLink
 from perfkit.bench.counts.headers import codec_us, packing_us
 from perfkit.bench.counts.selection import measure_selection
-from perfkit.bench.goals.contest import Contest
-from perfkit.bench.goals.table import BASELINE, OPTIMIZED
+from perfkit.bench.goals.table import BASELINE, OPTIMIZED, Contest
 from perfkit.bench.workloads.load import (
     Work,
     echo_work,

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from cluster.models.manifest import ModelError
 from cluster.spec import ClusterSpec
-from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.memory_runs import (
     MemoryContest,
     MemorySizes,
@@ -20,7 +19,16 @@ from perfkit.bench.goals.memory_runs import (
 from perfkit.bench.goals.sharing import GOALS as SHARING_GOALS
 from perfkit.bench.goals.sharing import measure_sharing
 from perfkit.bench.goals.streaming import ROLES
-from perfkit.bench.goals.table import BASELINE, Goal, GoalRow, GoalTable, at_most, chosen, make_row
+from perfkit.bench.goals.table import (
+    BASELINE,
+    Contest,
+    Goal,
+    GoalRow,
+    GoalTable,
+    at_most,
+    chosen,
+    make_row,
+)
 from perfkit.bench.leaks.check import OBJECTS_MOST, Leak, LeakTable, check_leaks
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint

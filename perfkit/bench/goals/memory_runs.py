@@ -22,10 +22,9 @@ from cluster.vocabulary.errors import Busy
 from cluster.vocabulary.status import Status
 from perfkit.bench.counts.gate import PYTHON, count_afresh
 from perfkit.bench.goals.cluster_runs import WORKERS
-from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.goals.streaming import RESULT_BYTES, stream_growth_bytes
-from perfkit.bench.goals.table import BASELINE, OPTIMIZED
+from perfkit.bench.goals.table import BASELINE, OPTIMIZED, Contest
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.workloads.load import ExperimentError, echo_work, map_s, result_of
 from perfkit.bench.workloads.rounds import ArmSamples

@@ -28,9 +28,8 @@ from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED
 from perfkit.bench.goals.table import Goal, GoalTable, make_row
-from perfkit.bench.workloads.fresh import run_module
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, prefixed, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, prefixed, run_module, take_turns
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.text import quantity
 from perfkit.optimized.specs import OPTIMIZED

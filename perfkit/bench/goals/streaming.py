@@ -16,8 +16,8 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, decode_spec, encode_spec
 from cluster.work.workloads import PATTERN
-from perfkit.bench.workloads.fresh import run_module
 from perfkit.bench.workloads.load import WrongResult
+from perfkit.bench.workloads.rounds import run_module
 from perfkit.profile.watch import status_bytes
 
 RESULT_BYTES = 256 << 20

@@ -11,10 +11,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
+from cluster.spec import BASELINE as BASELINE_SPEC
+from cluster.spec import ClusterSpec
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.bench.workloads.rounds import ArmSamples
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, take_turns
 from perfkit.evidence.environment import Environment
 from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
@@ -228,3 +230,24 @@ def _ratio(
     if not below or not known:
         return Interval(None, None, None, 0.95, "unknown")
     return compare_blocks(below, above, direction=better, seed=seed).factor
+
+
+@dataclass(frozen=True)
+class Contest(Generic[S]):
+    """The spec to compare, the sizes of each block, and a listener for progress lines."""
+
+    optimized: ClusterSpec
+    sizes: S
+    seed: int
+    say: Say
+
+    @property
+    def specs(self) -> Mapping[str, ClusterSpec]:
+        """The spec of each arm that is a cluster."""
+        return {OPTIMIZED: self.optimized, BASELINE: BASELINE_SPEC}
+
+    def take_turns(
+        self, arms: Mapping[str, Arm], rounds: int, unit: str, *, warm: bool = True
+    ) -> ArmSamples:
+        """Run a block of every arm in each round."""
+        return take_turns(arms, rounds, self.seed, unit, self.say, warm=warm)

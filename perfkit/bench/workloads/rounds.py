@@ -1,15 +1,19 @@
 """Arms that take turns, so that a drifting machine drifts for all of them.
 
 A round is one block of every arm, in an order that is drawn and then reversed for the next round.
-All arms stay alive throughout: a waiting process costs nothing.
+All arms stay alive throughout: a waiting process costs nothing. What must not inherit this
+process's past runs in a fresh one.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from string import ascii_letters
 from typing import TypeAlias
 
+from perfkit.bench.workloads.load import ExperimentError
 from perfkit.evidence.stats import abba
 from perfkit.evidence.text import quantity
 
@@ -47,3 +51,32 @@ def take_turns(
             first = next(iter(found.values()))
             say(f"round {number} of {rounds}, {name} {quantity(first, unit)}")
     return samples
+
+
+def run_module(
+    module: str,
+    *arguments: str,
+    what: str,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """The standard output of ``python -m module arguments``.
+
+    Raises ExperimentError, which calls the run `what` and quotes the last line of its errors, if it
+    fails or takes longer than `timeout_s`.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            env=None if environment is None else {**environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExperimentError(f"{what} took longer than {timeout_s:.0f} s") from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise ExperimentError(f"{what} failed: {reason}")
+    return done.stdout

@@ -20,13 +20,14 @@ from perfkit.report.figures.plotting import (
     BLUE,
     ORANGE,
     PALETTE,
+    QUIET,
     canvas,
     limit_x,
     row_canvas,
     scale_x,
+    to_svg,
     whisker,
 )
-from perfkit.report.figures.svg import QUIET, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,9 @@ from perfkit.report.figures.plotting import (
     VERMILION,
     log_x,
     row_canvas,
+    to_svg,
     whisker,
 )
-from perfkit.report.figures.svg import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.charts import Figure
-from perfkit.report.figures.plotting import PALETTE, stacked_canvas
-from perfkit.report.figures.svg import to_svg
+from perfkit.report.figures.plotting import PALETTE, stacked_canvas, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.bare import Forwarder, PackedBroker, RawLink, brokers
 from perfkit.bench.bare.brokers import Bare
-from perfkit.bench.bare.packing import (
+from perfkit.bench.bare.processes import (
+    PRIORITIES,
     TASKS_PER_FRAME,
+    next_jobs,
     pack,
     unpack_jobs,
     unpack_outcomes,
     unpack_tasks,
 )
-from perfkit.bench.bare.processes import PRIORITIES, next_jobs
 from perfkit.bench.workloads.load import ExperimentError, Work, WrongResult, echo_work
 
 WORK = echo_work(1_050, seed=3)

@@ -15,8 +15,7 @@ from cluster import BASELINE, LocalCluster
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS, ClusterSizes, measure_cluster
-from perfkit.bench.goals.contest import Contest
-from perfkit.bench.goals.table import GoalTable, is_met, make_row
+from perfkit.bench.goals.table import Contest, GoalTable, is_met, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint

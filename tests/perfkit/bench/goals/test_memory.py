@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from cluster.local import LocalCluster
 from cluster.models.manifest import ModelError
 from perfkit.bench.goals import memory, memory_runs
-from perfkit.bench.goals.contest import Contest
 from perfkit.bench.goals.memory import GOALS, measure_memory
 from perfkit.bench.goals.memory_runs import MemoryContest, MemorySizes
 from perfkit.bench.goals.sharing import SharingSizes
+from perfkit.bench.goals.table import Contest
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.workloads.load import ExperimentError

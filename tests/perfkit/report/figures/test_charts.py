@@ -20,7 +20,7 @@ from perfkit.report.figures.charts import (
 )
 from perfkit.report.figures.climb import climb
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.figures.svg import INK, QUIET
+from perfkit.report.figures.plotting import INK, QUIET
 
 RNG = random.Random(7)
 SAMPLES = [RNG.lognormvariate(0, 0.4) for _ in range(5_000)]
