@@ -50,7 +50,13 @@ def children() -> Children:
     return started
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+# Ray takes half a minute of both cores to start.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name == "ray" else ()) for name in ENGINES
+    ],
+)
 def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; at its end it waits little for running tasks."""
     # A short name, since Ray puts its sockets there.
