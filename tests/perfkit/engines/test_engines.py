@@ -50,13 +50,11 @@ def children() -> Children:
     return started
 
 
-# Ray takes half a minute of both cores to start.
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.slow if name == "ray" else ()) for name in ENGINES
-    ],
-)
+#: Ray takes half a minute of both cores to start.
+RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in ENGINES]
+
+
+@pytest.fixture(scope="module", params=RUN)
 def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; at its end it waits little for running tasks."""
     # A short name, since Ray puts its sockets there.
