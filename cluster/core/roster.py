@@ -93,11 +93,17 @@ class Roster:
         if worker is not None:
             self._drop(worker, event.reason or "left", now, died=False)
 
-    def lost(self, event: on.WorkerLost, now: float) -> None:
+    def reported(self, event: on.HostReported, now: float) -> None:
+        """Take in what a supervisor sees of its workers' processes."""
+
+    def host_left(self, event: on.HostLeft, now: float) -> None:
+        """Forget a supervisor."""
+
+    def unreachable(self, event: on.WorkerUnreachable, now: float) -> None:
         """Requeue the tasks of a worker that died; each has lost one worker more."""
         worker = self.workers.get(event.worker)
         if worker is not None:
-            self._drop(worker, event.reason, now, died=True)
+            self._drop(worker, "unreachable", now, died=True)
 
     def due(self, name: str, now: float) -> None:
         """Drop a worker if it has been silent for too long."""

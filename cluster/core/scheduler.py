@@ -67,7 +67,9 @@ class Scheduler:
             on.WorkerLeft: self.roster.left,
             on.ResultStored: self.streams.stored,
             on.ChunkRead: self.streams.read,
-            on.WorkerLost: self.roster.lost,
+            on.HostReported: self.roster.reported,
+            on.HostLeft: self.roster.host_left,
+            on.WorkerUnreachable: self.roster.unreachable,
         }
         self._timers: dict[str, Callable[[Any, float], None]] = {
             "run": self.ledger.run_due,

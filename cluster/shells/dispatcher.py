@@ -107,7 +107,7 @@ class Dispatcher:
             lost = self._send_all(outgoing)
             outgoing = {}
             for name in lost:
-                gone = on.WorkerLost(name, "unreachable")
+                gone = on.WorkerUnreachable(name, [])
                 self._address(self.scheduler.handle(gone, now), b"", outgoing)
 
     def _meet(self, event: on.Event, sender: bytes) -> None:

@@ -202,7 +202,7 @@ class Simulation:
             if self.rng.random() < self.faults.crash:
                 worker.restart()
                 if self.rng.random() < 0.5:
-                    self.tell(on.WorkerLost(worker.name, "connection closed"))
+                    self.tell(on.WorkerUnreachable(worker.name, []))
             if self.rng.random() < self.faults.leave:
                 worker.retire()
             if self.rng.random() < self.faults.pause:

@@ -67,7 +67,7 @@ class Presence:
             for silent in [*self._workers.values()]:
                 if silent.last_seen + self._liveness_s <= now:
                     self._gone(silent.id)
-        elif isinstance(event, on.WorkerLost):
+        elif isinstance(event, on.WorkerUnreachable):
             self._gone(event.worker)
         elif isinstance(event, FROM_WORKER):
             worker = self._workers.get(event.worker)

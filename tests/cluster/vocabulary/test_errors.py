@@ -18,7 +18,9 @@ def test_a_task_that_timed_out_is_caught_as_a_timeout_too() -> None:
         raise errors.TaskTimedOut("late")
 
 
-@pytest.mark.parametrize("end", [errors.TaskFailed, errors.TaskTimedOut, errors.TaskDeadLettered])
+@pytest.mark.parametrize(
+    "end", [errors.TaskFailed, errors.TaskTimedOut, errors.NoWorker, errors.TaskDeadLettered]
+)
 def test_every_end_without_a_result_is_a_task_error(end: type[errors.TaskError]) -> None:
     assert issubclass(end, errors.TaskError)
 
