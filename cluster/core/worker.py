@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cluster.core.run import Range, Run
@@ -27,6 +28,12 @@ class WorkerState:
         self.host = event.host
         self.pid = event.pid
         self.last_seen = now
+        #: the supervisor of its process, and when it last said that the process runs
+        self.supervisor: str | None = None
+        self.vouched_at = -math.inf
+        #: why it gets nothing more, although it is here, and since when
+        self.barred = ""
+        self.barred_at = now
         self.held = 0
         self.finished = 0
         #: leases whose results wait to be fetched: they take neither credit nor a slot
@@ -40,9 +47,14 @@ class WorkerState:
     @property
     def free(self) -> int:
         """How many more tasks it may be given: none while its cards are in trouble."""
-        if self.draining or self.load.gpu_trouble is not None:
+        if self.draining or self.barred or self.load.gpu_trouble is not None:
             return 0
         return self.credit - self.held
+
+    @property
+    def alive_at(self) -> float:
+        """When it was last known to live: heard, or vouched for unless it is barred."""
+        return self.last_seen if self.barred else max(self.last_seen, self.vouched_at)
 
     @property
     def slots_taken(self) -> int:
