@@ -32,6 +32,8 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
+#: a story in a failure's message, which is a Text
+MAX_STORY_CHARS = 16_000
 #: at this many interned values all are forgotten
 MAX_INTERNED = 4_096
 
@@ -231,11 +233,22 @@ class Ledger:
             run.put_back(piece._replace(deaths=piece.deaths + 1))
         self.queue.push(run)
 
+    def give_up(self, run: Run, failure: Failure, now: float) -> None:
+        """End the waiting tasks of a run that no worker serves: suspects with their story."""
+        for piece in run.withdraw(0, run.count):
+            if piece.deaths:
+                self.bury(run, QUEUED, piece, failure.message, now)
+            else:
+                self._end_piece(run, QUEUED, Cause.UNSERVED, piece[:2], failure, now)
+
     def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
         """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
         story = self.story(TaskId(run.id, piece.start))
         lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
         message = "\n".join([*lines, f"{now:.3f} {last}"])
+        if len(message) > MAX_STORY_CHARS:
+            half = MAX_STORY_CHARS // 2
+            message = f"{message[:half]}\n…\n{message[-half:]}"
         buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
         self._end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
@@ -273,17 +286,31 @@ class Ledger:
         waited_s = now - run.accepted_at
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
+        for lease in [self.leases[id] for id in run.leases or ()]:
+            overrun = ("overrun", (lease.id, lease.next))
+            self.timers.set(overrun, now + self.limits.heartbeat_s)
 
-    def redeliver(self, run: Run) -> None:
-        """Deliver every outcome again that the client has not acknowledged."""
+    def redeliver(self, run: Run, most_bytes: int) -> int:
+        """Deliver the outcomes again that the client has not acknowledged, from the first on, until
+        ``most_bytes`` are reached; returns how many bytes that were.
+        """
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
-        streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
-        settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
+        size_bytes, settled = 0, list[int]()
+        for position, outcome in enumerate(run.outcomes):
+            if outcome is None or isinstance(outcome, Received):
+                continue
+            if isinstance(outcome, Streamed):
+                self.confirm(run, position, outcome.lease)
+                size_bytes += OUTCOME_FRAME_BYTES
+            else:
+                settled.append(position)
+                size_bytes += weight(outcome)
+            if size_bytes >= most_bytes:
+                break
         for start, stop in as_ranges(settled):
             self._deliver(run, start, stop)
-        for position, (lease,) in streamed.items():
-            self.confirm(run, position, lease)
+        return size_bytes
 
     def forget(self, run: Run, now: float) -> None:
         """Drop a run that its client needs no more, silently ending its open tasks.

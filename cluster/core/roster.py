@@ -13,14 +13,12 @@ from cluster.core.ledger import Ledger
 from cluster.core.lost import LostWorkers
 from cluster.core.policy import AssignmentPolicy
 from cluster.core.run import Needs
-from cluster.core.worker import Lease, WorkerState
+from cluster.core.worker import NO_ROUTE, OVERRUN, Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.task import ProcessState
 
-#: why a worker is barred that the transport can't reach
-NO_ROUTE = "no route"
 FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
 
 
@@ -144,6 +142,22 @@ class Roster:
             worker.barred, worker.barred_at = reason, now
             self.touch(worker)
 
+    def overrun_due(self, place: tuple[int, int], now: float) -> None:
+        """Have a worker killed that still runs a task whose time limit has passed."""
+        id, position = place
+        lease = self._ledger.leases.get(id)
+        if lease is None:
+            return
+        worker, wait_s = lease.worker, self.limits.heartbeat_s
+        if lease.next == position and worker.runs(lease) and worker.supervisor is not None:
+            wait_s = self.limits.liveness_s  # the order may get lost
+            self.bar(worker, OVERRUN, now)
+            self._ledger.counters["kills"] += 1
+            reason = f"task {position} of run {lease.run.id} did not end in time"
+            kill = do.Kill(worker.supervisor, worker.id, worker.pid, reason)
+            self._ledger.out.append(kill)
+        self._ledger.timers.set(("overrun", (id, lease.next)), now + wait_s)
+
     def due(self, name: str, now: float) -> None:
         """Drop a worker if it has been silent for too long and nobody vouches for it."""
         worker = self.workers[name]
@@ -152,7 +166,8 @@ class Roster:
             self._ledger.timers.set(("worker", name), due)
         else:
             self._ledger.counters["workers_lost"] += 1
-            self._lost.add(worker)
+            if not worker.is_doomed:
+                self._lost.add(worker)
             self._drop(worker, f"silent for {now - worker.last_seen:.3f} s", now, Cause.LOST)
 
     def grant(self, pause_s: float) -> None:
@@ -263,6 +278,9 @@ class Roster:
         self._drop(worker, reason, now, Cause.RETURNED)
 
     def _died(self, worker: WorkerState, reason: str, now: float) -> None:
+        if worker.is_doomed:
+            self._left(worker, "killed", now)
+            return
         self._ledger.counters["workers_lost"] += 1
         self._ledger.counters["worker_deaths"] += 1
         self._drop(worker, reason, now, Cause.LOST, died=True)

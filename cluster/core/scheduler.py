@@ -21,6 +21,7 @@ from cluster.core.queue import Key, RunQueue
 from cluster.core.roster import Roster
 from cluster.core.run import Entry, Streamed
 from cluster.core.streams import Streams
+from cluster.core.unserved import ROUND, Unserved
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -53,6 +54,7 @@ class Scheduler:
         self.clients = Clients(self.ledger)
         self.roster = Roster(self.ledger, policy)
         self.hosts = Hosts(self.ledger, self.roster)
+        self.unserved = Unserved(self.ledger, self.roster)
         self.streams = Streams(self.ledger, self.roster, self.clients)
         self.workers = self.roster.workers
         self._policies = policies
@@ -69,7 +71,7 @@ class Scheduler:
             on.PolicyChanged: self._policy_changed,
             on.ChunkRequested: self.streams.requested,
             on.StreamReceived: self.streams.received,
-            on.WorkerJoined: self.roster.joined,
+            on.WorkerJoined: self._joined,
             on.WorkerHeartbeat: self.roster.heartbeat,
             on.TasksFinished: self._finished,
             on.TasksReleased: self._released,
@@ -88,6 +90,8 @@ class Scheduler:
             "worker": self.roster.due,
             "host": self.hosts.due,
             "recall": self._recall_due,
+            "overrun": self.roster.overrun_due,
+            "unserved": self.unserved.due,
         }
 
     @property
@@ -203,6 +207,8 @@ class Scheduler:
             lease = self.ledger.lease(run, most, suspect, worker, now)
             roster.hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
+        if queue.waits() and ROUND not in self.ledger.timers:
+            self.ledger.timers.set(ROUND, now + self.unserved.period_s)
 
     def _balance(self, now: float) -> None:
         """Set a timer if a worker is idle while tasks wait behind another one."""
@@ -221,6 +227,12 @@ class Scheduler:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1
                 self.ledger.out.append(do.Recall(victim.id, victim.epoch, lease.id))
+
+    def _joined(self, event: on.WorkerJoined, now: float) -> None:
+        self.roster.joined(event, now)
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self.unserved.offered(worker)
 
     def _finished(self, event: on.TasksFinished, now: float) -> None:
         lease = self.roster.live(event, now)
