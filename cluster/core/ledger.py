@@ -199,24 +199,18 @@ class Ledger:
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
-    def requeue(
-        self, lease: Lease, span: Span, cause: Cause, detail: str, now: float, *, died: bool = False
-    ) -> None:
-        """Queue a range of a lease again; if its worker ``died``, count that, and bury tasks that
-        were on too many workers that died.
-        """
+    def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
+        """Queue a range of a lease again."""
         run, detail = lease.run, f"{lease.worker.id}: {detail}"
         self.counters[cause.value] += span[1] - span[0]
         for piece in lease.pieces(*span):
-            if died and piece.deaths + 1 >= self.limits.deaths:
-                self.bury(run, ASSIGNED, piece, f"lost again: {detail}", now)
-            else:
-                run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
-                run.put_back(piece._replace(deaths=piece.deaths + died))
+            run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
+            run.put_back(piece)
         self.queue.push(run)
 
     def count_death(self, id: RunId, span: Span, detail: str, now: float) -> None:
-        """Count the death of a worker that was lost before for the open tasks of a range.
+        """Count the death of a lost worker for the open tasks of a range that it held; bury those
+        that were on too many workers that died.
 
         Those that are on another worker by now are taken from it: a suspect must be alone.
         """
@@ -224,13 +218,14 @@ class Ledger:
         if run is None:
             return
         for state, piece in self._withdraw(run, span):
-            if piece.deaths + 1 >= self.limits.deaths:
-                self.bury(run, state, piece, f"lost before: {detail}", now)
+            deaths = piece.deaths + 1
+            if deaths >= self.limits.deaths:
+                self.bury(run, state, piece, f"death {deaths}, the last: {detail}", now)
                 continue
             if state is ASSIGNED:
-                place, detail_now = piece[:2], f"suspect, {detail}"
-                run.note(state, Cause.RETURNED, *place, detail_now, now, self._entries)
-            run.put_back(piece._replace(deaths=piece.deaths + 1))
+                why = f"a suspect since the death of {detail}"
+                run.note(state, Cause.RETURNED, *piece[:2], why, now, self._entries)
+            run.put_back(piece._replace(deaths=deaths))
         self.queue.push(run)
 
     def give_up(self, run: Run, failure: Failure, now: float) -> None:
