@@ -20,7 +20,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, RunId, State, TaskId
+from cluster.vocabulary.task import Failure, Priority, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
 #: positions ``start <= p < stop`` of a run
@@ -63,8 +63,9 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         #: finished and received runs, packed, for their stories
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
-        #: tasks that are not terminal, and the payload bytes of their runs
-        self.open_tasks = 0
+        #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
+        self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
+        #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
         #: bound of one delivery: a character of a failure may take four bytes
@@ -74,6 +75,19 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
+
+    @property
+    def open_tasks(self) -> int:
+        """How many tasks are not terminal."""
+        return sum(self.open)
+
+    def queued(self) -> list[int]:
+        """By priority, how many tasks wait for a worker; O(leases)."""
+        queued = [open - delayed for open, delayed in zip(self.open, self.delayed, strict=True)]
+        for lease in self.leases.values():
+            pieces = lease.pieces(lease.next, lease.stop)
+            queued[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
+        return queued
 
     @property
     def leases_granted(self) -> int:
@@ -103,7 +117,7 @@ class Ledger:
         run.needs, run.retry = self._intern(run.needs), self._intern(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
-        self.open_tasks += run.count
+        self.open[run.priority] += run.count
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
@@ -187,6 +201,7 @@ class Ledger:
             return
         self.counters["retried"] += 1
         run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
+        self.delayed[run.priority] += 1
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -196,6 +211,7 @@ class Ledger:
         """Queue a failed task again."""
         run = self.runs[task[0]]
         assert run.delayed is not None
+        self.delayed[run.priority] -= 1
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
@@ -263,6 +279,7 @@ class Ledger:
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
             self.timers.clear(("retry", (run.id, position)))
+            self.delayed[run.priority] -= 1
             yield QUEUED, run.delayed.pop(position)
         for lease in [self.leases[id] for id in sorted(run.leases or ())]:
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
@@ -347,7 +364,7 @@ class Ledger:
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
-        self.open_tasks -= len(outcomes)
+        self.open[run.priority] -= len(outcomes)
         self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes
