@@ -287,6 +287,8 @@ class Ledger:
             if not positions:
                 continue
             lease.revoked = (lease.revoked or set()).union(positions)
+            if (due := self.timers.due(("run", run.id))) is not None:
+                self._watch(lease, due)  # it may never end
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
@@ -299,8 +301,12 @@ class Ledger:
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
         for lease in [self.leases[id] for id in run.leases or ()]:
-            overrun = ("overrun", (lease.id, lease.next))
-            self.timers.set(overrun, now + self.limits.heartbeat_s)
+            self._watch(lease, now)
+
+    def _watch(self, lease: Lease, due: float) -> None:
+        """See a little after a time limit whether a worker still runs the task that it is about."""
+        overrun = ("overrun", (lease.id, lease.next))
+        self.timers.set(overrun, due + self.limits.heartbeat_s)
 
     def redeliver(self, run: Run, most_bytes: int) -> int:
         """Deliver the outcomes again that the client has not acknowledged, from the first on, until

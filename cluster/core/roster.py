@@ -153,7 +153,8 @@ class Roster:
         if lease is None:
             return
         worker, wait_s = lease.worker, self.limits.heartbeat_s
-        if lease.next == position and worker.runs(lease) and worker.supervisor is not None:
+        is_stuck = lease.next == position and position in (lease.revoked or ())
+        if is_stuck and worker.runs(lease) and worker.supervisor is not None:
             wait_s = self.limits.liveness_s  # the order may get lost
             self.bar(worker, OVERRUN, now)
             self._ledger.counters["kills"] += 1

@@ -208,3 +208,11 @@ def test_a_doomed_worker_that_falls_silent_or_restarts_has_not_died() -> None:
         bench.join("w", incarnation=2, credit=2, pid=7)
         (worker,) = bench.scheduler.workers.values()
         assert [lease.deaths for lease in worker.leases.values()] == [0], end
+
+
+def test_a_cancelled_task_that_runs_on_after_its_time_ends_its_worker_too() -> None:
+    bench = Bench()
+    bench.join("w", pid=7)
+    bench.submit(b"x", timeout_s=1.0)
+    bench.cancel()
+    assert overrun(bench) == [do.Kill("h", "w", 7, "task 0 of run 1 did not end in time")]
