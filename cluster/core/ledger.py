@@ -13,7 +13,18 @@ from typing import Any, TypeAlias, TypeVar
 from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
 from cluster.core.rangeset import as_ranges
-from cluster.core.run import Entry, Outcome, Past, Range, Received, Run, Streamed, pack, unpack
+from cluster.core.run import (
+    NOTHING,
+    Entry,
+    Outcome,
+    Past,
+    Range,
+    Received,
+    Run,
+    Streamed,
+    pack,
+    unpack,
+)
 from cluster.core.timers import Timers
 from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
@@ -65,6 +76,7 @@ class Ledger:
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
         #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
         self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
+        self.open_tasks = 0
         #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
@@ -75,11 +87,6 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
-
-    @property
-    def open_tasks(self) -> int:
-        """How many tasks are not terminal."""
-        return sum(self.open)
 
     def queued(self) -> list[int]:
         """By priority, how many tasks wait for a worker; O(leases)."""
@@ -118,6 +125,7 @@ class Ledger:
         self._next_run += 1
         self.runs[run.id] = run
         self.open[run.priority] += run.count
+        self.open_tasks += run.count
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
@@ -335,13 +343,25 @@ class Ledger:
 
         Only its story is kept.
         """
-        if run.open:
+        if run.open == run.count and not run.leases and not run.delayed:
+            self._drop_waiting(run)
+        elif run.open:
             mark = len(self.out)
             self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
             self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.backpressure.add(run.client, -run.retained_bytes)
         del self.runs[run.id]
-        self.history.append(pack(run))
+        if run.has_story:
+            self.history.append(pack(run))
+
+    def _drop_waiting(self, run: Run) -> None:
+        """End a run that has only waited: a client may have left hundreds of thousands of them."""
+        run.waiting = NOTHING
+        self.open[run.priority] -= run.count
+        self.open_tasks -= run.count
+        self.counters[State.CANCELLED.value] += run.count
+        self.payload_bytes -= run.payload_bytes
+        self.timers.clear(("run", run.id))
 
     def shrink(self) -> None:
         """Release the memory of tables that are empty now."""
@@ -371,6 +391,7 @@ class Ledger:
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
         self.open[run.priority] -= len(outcomes)
+        self.open_tasks -= len(outcomes)
         self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes

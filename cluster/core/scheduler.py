@@ -191,7 +191,7 @@ class Scheduler:
             run, suspect = head
             full = backpressure.total_bytes >= backpressure.half_bytes
             if full and backpressure.is_over(run.client):
-                queue.hold_back(run, suspect)
+                queue.hold_back(run.client)
                 self.counters["held_back"] += 1
                 continue
             policy = roster.policy
@@ -207,7 +207,7 @@ class Scheduler:
             lease = self.ledger.lease(run, most, suspect, worker, now)
             roster.hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
-        if queue.waits() and ROUND not in self.ledger.timers:
+        if queue.order and ROUND not in self.ledger.timers:
             self.ledger.timers.set(ROUND, now + self.unserved.period_s)
 
     def _balance(self, now: float) -> None:

@@ -384,7 +384,15 @@ def forgets_deadlines(real: Real, ledger: Ledger, *rest: Any) -> Any:
 def serves_low_before_high(real: Real, queue: RunQueue) -> None:
     """Takes the priorities the wrong way round."""
     real(queue)
-    queue._order = sorted(queue._order, reverse=True)
+    queue.order = sorted(queue.order, reverse=True)
+
+
+@breaks(RunQueue, "granted")
+def lets_one_client_take_all(real: Real, queue: RunQueue, run: Run) -> None:
+    """Serves the client that came first until it has no more."""
+    turn = queue._turns[run.priority][run.client]
+    real(queue, run)
+    queue._turns[run.priority][run.client] = turn
 
 
 @breaks(RunQueue, "__init__")
