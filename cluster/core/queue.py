@@ -240,6 +240,9 @@ class RunQueue:
         """Drop all runs of a client that is gone."""
         self.hold_back(client)
         del self.held_back[client]
+        for lane in self._spare:
+            if lane is not None:
+                lane.remove(client)
         for turns in self._turns:
             turns.pop(client, None)
 

@@ -89,6 +89,7 @@ class Scheduler:
             "client": self.clients.due,
             "worker": self.roster.due,
             "host": self.hosts.due,
+            "lost": self.roster.lost.forget,
             "recall": self._recall_due,
             "overrun": self.roster.overrun_due,
             "unserved": self.unserved.due,

@@ -154,6 +154,17 @@ def test_a_client_that_is_gone_is_skipped_at_once() -> None:
     assert len(queue.fifos()) == 1
 
 
+def test_an_empty_lane_that_is_used_again_knows_no_client_that_is_gone() -> None:
+    queue, first = RunQueue(NEVER), of("a", 0, 1)
+    queue.push(first)
+    first.take(1, False)
+    assert queue.head(NOTHING) is None
+    queue.forget("a")
+    queue.push(of("b", 1, 1))
+    queue.push(of("c", 2, 1))
+    assert [run.client for run in queue.runs()] == ["b", "c"]
+
+
 def test_a_client_that_is_held_back_often_does_not_grow_the_queue() -> None:
     queue = RunQueue(NEVER)
     queue.push(of("a", 0, 1))
