@@ -205,7 +205,7 @@ class Ledger:
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
-            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
+            self.end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
             return
         self.counters["retried"] += 1
         run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
@@ -232,34 +232,6 @@ class Ledger:
             run.put_back(piece)
         self.queue.push(run)
 
-    def count_death(self, id: RunId, span: Span, detail: str, now: float) -> None:
-        """Count the death of a lost worker for the open tasks of a range that it held; bury those
-        that were on too many workers that died.
-
-        Those that are on another worker by now are taken from it: a suspect must be alone.
-        """
-        run = self.runs.get(id)
-        if run is None:
-            return
-        for state, piece in self._withdraw(run, span):
-            deaths = piece.deaths + 1
-            if deaths >= self.limits.deaths:
-                self.bury(run, state, piece, f"death {deaths}, the last: {detail}", now)
-                continue
-            if state is ASSIGNED:
-                why = f"a suspect since the death of {detail}"
-                run.note(state, Cause.RETURNED, *piece[:2], why, now, self._entries)
-            run.put_back(piece._replace(deaths=deaths))
-        self.queue.push(run)
-
-    def give_up(self, run: Run, failure: Failure, now: float) -> None:
-        """End the waiting tasks of a run that no worker serves: suspects with their story."""
-        for piece in run.withdraw(0, run.count):
-            if piece.deaths:
-                self.bury(run, QUEUED, piece, failure.message, now)
-            else:
-                self._end_piece(run, QUEUED, Cause.UNSERVED, piece[:2], failure, now)
-
     def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
         """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
         story = self.story(TaskId(run.id, piece.start))
@@ -269,14 +241,14 @@ class Ledger:
             half = MAX_STORY_CHARS // 2
             message = f"{message[:half]}\n…\n{message[-half:]}"
         buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-        self._end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
+        self.end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
     def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
         """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
-        for state, piece in self._withdraw(run, span):
-            self._end_piece(run, state, cause, piece[:2], failure, now)
+        for state, piece in self.withdraw(run, span):
+            self.end_piece(run, state, cause, piece[:2], failure, now)
 
-    def _withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
+    def withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
         """Take the open tasks of positions ``span`` from where they are, and yield their state and
         range: from the queue, from the wait for a retry, from their workers.
         """
@@ -378,9 +350,10 @@ class Ledger:
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
-    def _end_piece(
+    def end_piece(
         self, run: Run, state: State, cause: Cause, span: Sequence[int], why: Failure, now: float
     ) -> None:
+        """Settle a range of open tasks, which is taken from where it was, as ``why``."""
         start, stop = span
         run.note(state, cause, start, stop, why.error, now, self._entries)
         failures = [Failure(p, why.error, why.message, why.state) for p in range(start, stop)]

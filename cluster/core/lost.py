@@ -12,7 +12,8 @@ from typing import NamedTuple
 from cluster.core.ledger import Ledger, Span
 from cluster.core.rangeset import as_ranges
 from cluster.core.worker import WorkerState
-from cluster.vocabulary.task import RunId
+from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.task import RunId, State
 
 
 class LostWorker(NamedTuple):
@@ -59,4 +60,25 @@ class LostWorkers:
             self.forget(name)
             self._ledger.counters["worker_deaths"] += 1
             for run, span in lost.held:
-                self._ledger.count_death(run, span, f"{name}: {reason}", now)
+                self._count(run, span, f"{name}: {reason}", now)
+
+    def _count(self, id: RunId, span: Span, detail: str, now: float) -> None:
+        """Count a death for the open tasks of a range; bury those that saw too many.
+
+        Those that are on another worker by now are taken from it: a suspect must be alone.
+        """
+        ledger = self._ledger
+        run = ledger.runs.get(id)
+        if run is None:
+            return
+        for state, piece in ledger.withdraw(run, span):
+            deaths = piece.deaths + 1
+            if deaths >= ledger.limits.deaths:
+                ledger.bury(run, state, piece, f"death {deaths}, the last: {detail}", now)
+                continue
+            if state is State.ASSIGNED:
+                why = f"a suspect since the death of {detail}"
+                most = ledger.limits.story_entries
+                run.note(state, Cause.RETURNED, piece.start, piece.stop, why, now, most)
+            run.put_back(piece._replace(deaths=deaths))
+        ledger.queue.push(run)

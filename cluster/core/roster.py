@@ -107,6 +107,9 @@ class Roster:
 
     def left(self, event: on.WorkerLeft, now: float) -> None:
         """Requeue the tasks of a worker that left in order."""
+        lost = self.lost.find(event.worker)
+        if lost is not None and lost.epoch == event.epoch:
+            self.lost.forget(event.worker)
         worker = self._speaker(event.worker, event.epoch, now)
         if worker is not None:
             self._left(worker, event.reason or "left", now)

@@ -60,6 +60,8 @@ class Witness:
         self._refused: set[tuple[str, int]] = set()
         #: those with open tasks
         self.open: dict[tuple[str, int], Promise] = {}
+        #: the time limits of all runs, also of clients that are gone
+        self._dues: dict[int, float] = {}
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
@@ -143,12 +145,9 @@ class Witness:
 
     def _killed(self, action: do.Kill) -> None:
         """Check that a worker is killed only if a task of it is overdue."""
-        held, latest = self._verdicts.runs(action.worker, action.pid), self._now
-        overdue = latest - self._limits.heartbeat_s
-        is_late = any(
-            p.run in held and p.due is not None and p.due <= overdue + 1e-9
-            for p in self._promises.values()
-        )
+        latest = self._now - self._limits.heartbeat_s + 1e-9
+        held = self._verdicts.runs(action.worker, action.pid)
+        is_late = any(self._dues.get(run, math.inf) <= latest for run in held)
         assert is_late, f"{action.worker} is killed although no task of it is overdue"
 
     def _check_resent(self, actions: Sequence[do.Action]) -> None:
@@ -173,7 +172,8 @@ class Witness:
                     promise.retained.clear()
                     self.open.pop((name, submission), None)
             for submission, start, stop in event.partly:
-                retained = self._promises[event.client, submission].retained
+                told = self._promises.get((event.client, submission))
+                retained = told.retained if told is not None else {}
                 for position in range(start, stop):
                     retained.pop(position, None)
         gone = {event.client} if isinstance(event, on.ClientLeft) else set()
@@ -212,6 +212,8 @@ class Witness:
         assert key not in self._refused, f"{key} was accepted after it had been refused"
         promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
+        if promise.due is not None:
+            self._dues[promise.run] = promise.due
         self._turns.setdefault((promise.priority, promise.client), promise.place)
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}
 

@@ -233,11 +233,12 @@ def never_buries(real: Real, ledger: Ledger, limits: Limits, *rest: Any) -> None
     real(ledger, replace(limits, deaths=1 << 30), *rest)
 
 
-@breaks(Ledger, "count_death")
-def buries_at_once(real: Real, ledger: Ledger, *rest: Any) -> None:
+@breaks(LostWorkers, "_count")
+def buries_at_once(real: Real, lost: LostWorkers, *rest: Any) -> None:
     """Gives a task up when the first worker that held it dies."""
+    ledger = lost._ledger
     limits, ledger.limits = ledger.limits, replace(ledger.limits, deaths=1)
-    real(ledger, *rest)
+    real(lost, *rest)
     ledger.limits = limits
 
 
