@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from cluster import Client, ClusterCoordinator, ClusterSpec, Handlers, Priority, Worker
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError, TaskFailed
+from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut
+from cluster.vocabulary.task import ProcessState
 from cluster.work.workloads import HANDLERS
 
 TIMEOUT_S = 10
@@ -215,6 +216,29 @@ def test_what_can_not_be_sent_to_a_worker_that_vanished_goes_to_another(
     other.say(introduction("other"))
     assert other.hear(do.Assign).payloads == [b"x"]
     assert "workers_lost" not in served.client.status().counters, "it may have said goodbye"
+
+
+def test_a_supervisor_vouches_for_a_silent_worker_and_is_told_to_kill_one_that_overran(
+    serve, limited, stranger
+):
+    served = serve(spec=limited(client_liveness_s=60.0))
+    worker, host = (stranger(served.coordinator.endpoint) for _ in range(2))
+    worker.say(introduction(pid=7))
+    worker.hear(do.Welcome)
+    future = served.client.submit("odd", b"x", timeout_s=1.0)
+    worker.hear(do.Assign)
+    report = on.HostReported("h", [("stranger", 7, ProcessState.RUNNING)])
+    while not host.socket.poll(200):
+        host.say(report)
+    kill = host.hear(do.Kill)
+    assert (kill.host, kill.worker, kill.pid) == ("h", "stranger", 7)
+    assert isinstance(future.exception(1.0), TaskTimedOut)
+    assert "workers_lost" not in served.client.status().counters
+    host.say(on.HostReported("h", [("stranger", 7, ProcessState.KILLED)]))
+    host.say(on.StatusRequested("h", 1))
+    status = host.hear(do.Report).status
+    assert (status.counters["kills"], status.counters["workers_left"]) == (1, 1)
+    assert [shown.host for shown in status.hosts] == ["h"]
 
 
 # Answers that wait for company
