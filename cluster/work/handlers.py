@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from concurrent.futures import CancelledError
+from itertools import islice
 from typing import Any, TypeAlias
 
 from cluster.vocabulary.task import Failure
@@ -14,11 +15,16 @@ Handler: TypeAlias = Callable[[Any], Result]
 BatchHandler: TypeAlias = Callable[[list[bytes]], Sequence[Result | BaseException]]
 
 NOT_STARTED = "cancelled before it was started"
+NAME_LENGTH_MAX = 100
+MESSAGE_LENGTH_MAX = 2_000
+
+#: a class's own name, whatever its metaclass says
+_class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 
 
 class Handlers:
-    """A registry of handlers by name. A batch handler takes and returns a column; an exception in
-    it fails its task.
+    """A registry of handlers by name. A batch handler takes a list of payloads and returns a
+    sequence of outcomes in the same order; an exception among them fails its task.
 
     A result may be any bytes-like object. A large one (``limits.stream_bytes``) is not copied, so
     the handler must not change it later.
@@ -97,14 +103,12 @@ def _view(buffer: Any) -> memoryview:
 def try_one(
     handler: Handler, payload: bytes, position: int = 0, cancelled: Collection[int] = ()
 ) -> Result | BaseException:
-    """A handler's outcome for one payload, or the exception it raised."""
+    """A handler's outcome for one payload, or whatever it raised."""
     if cancelled and position in cancelled:
         return CancelledError(NOT_STARTED)
     try:
         return handler(payload)
-    # Any exception is that task's outcome: a handler that exits must not end its worker, and after
-    # a retry the next one.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         return error
 
 
@@ -131,51 +135,76 @@ def sort_out(
     inline_bytes: int = sys.maxsize,
     store: Callable[[int, Any], None] | None = None,
 ) -> None:
-    """Append to the outcomes the results found, and to the failures those not bytes or too large.
+    """Append to the outcomes the results found, and to the failures those that can't be sent.
 
-    ``store`` takes the position and value of a result over ``inline_bytes``, whose outcome is then
-    ``b""``.
+    ``store`` takes the position and value of a result over ``inline_bytes`` (at most
+    ``most_bytes``), whose outcome is then ``b""``.
     """
     for position, outcome in enumerate(found, first):
-        size = _size_bytes(outcome)
-        if size is not None and inline_bytes < size <= most_bytes and store is not None:
-            store(position, outcome)
-            outcomes.append(b"")
-        elif size is not None and size <= most_bytes:
-            outcomes.append(outcome if type(outcome) is bytes else bytes(outcome))
-        else:
-            wrong = outcome
-            if size is not None:
-                wrong = ValueError(f"the result has {size} bytes; at most {most_bytes} can be sent")
-            elif not isinstance(outcome, BaseException):
-                wrong = TypeError(f"the handler gave {type(outcome).__name__}, not bytes")
-            # The failure first: another thread may collect both at any moment.
-            failures.append(Failure(position, type(wrong).__name__[:100], _words(wrong)))
-            outcomes.append(b"")
+        if type(outcome) is bytes and len(outcome) <= inline_bytes:
+            outcomes.append(outcome)
+            continue
+        result = b""
+        try:
+            if isinstance(outcome, BaseException):
+                failures.append(_failure(position, outcome))
+            elif _size_bytes(outcome, most_bytes) > inline_bytes and store is not None:
+                store(position, outcome)
+            else:
+                result = bytes(memoryview(outcome))
+        except BaseException as error:
+            failures.append(_failure(position, error))
+        # After its failure: another thread may collect both at any moment.
+        outcomes.append(result)
 
 
-def _size_bytes(outcome: object) -> int | None:
-    """The size of a result; None if it is not bytes-like."""
-    if isinstance(outcome, memoryview):
-        return outcome.nbytes
-    return len(outcome) if type(outcome) is bytes or isinstance(outcome, bytearray) else None
+def _size_bytes(outcome: object, most_bytes: int) -> int:
+    """The size of a result; raises TypeError or ValueError if it cannot be sent."""
+    if type(outcome) is not bytes and not isinstance(outcome, bytearray | memoryview):
+        raise TypeError(f"the handler gave {_class_name(type(outcome))}, not bytes")
+    view = memoryview(outcome)
+    if "O" in view.format:
+        raise TypeError("the handler gave an array of Python objects, which are only addresses")
+    if view.nbytes > most_bytes:
+        raise ValueError(f"the result has {view.nbytes} bytes; at most {most_bytes} can be sent")
+    return view.nbytes
 
 
 def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
     """A handler's outcomes; if it raises or miscounts, that error for each payload."""
+    count = len(payloads)
     try:
-        outcomes = handler(payloads)
-        if len(outcomes) == len(payloads):
+        found: Any = handler(payloads)
+        outcomes = found if type(found) is list else _in_order(found, count)
+        if len(outcomes) == count:
             return outcomes
-        gave = f"{len(outcomes)} outcomes"
-    except (Exception, SystemExit) as error:
-        return [error] * len(payloads)
-    return [TypeError(f"the handler gave {gave} for {len(payloads)} payloads")] * len(payloads)
+        raise TypeError(f"the handler gave {len(outcomes)} outcomes for {count} payloads")
+    except BaseException as error:
+        return [error] * count
 
 
-def _words(error: object) -> str:
-    """The error's message in encodable characters, at most 2,000."""
+def _in_order(found: Any, count: int) -> Sequence[Any]:
+    """A sequence of outcomes, as a list if it has the right length. Raises TypeError for what has
+    no order or length, and for text and bytes.
+    """
+    kind = type(found)
+    is_sequence = hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+    if not is_sequence or isinstance(found, str | bytes | bytearray | memoryview | Set | Mapping):
+        name = _class_name(kind)
+        raise TypeError(f"a batch handler returns a list of outcomes in order, not {name}")
+    return list(islice(found, count + 1)) if len(found) == count else found
+
+
+def _failure(position: int, error: BaseException) -> Failure:
+    """What the client is told, in characters that can be encoded."""
     try:
-        return str(error)[:2000].encode(errors="replace").decode()
-    except Exception as broken:
-        return f"its message can't be had: {type(broken).__name__}"
+        message = _clean(str(error), MESSAGE_LENGTH_MAX)
+    except BaseException as broken:
+        message = f"its message can't be had: {_class_name(type(broken))}"
+    name = _clean(_class_name(type(error)), NAME_LENGTH_MAX)
+    return Failure(position, name or "Unnamed", message)
+
+
+def _clean(text: str, most: int) -> str:
+    # A subclass of str may override its methods.
+    return str.__getitem__(text, slice(most)).encode(errors="replace").decode()

@@ -33,7 +33,7 @@ class LeaseRunner:
     def __init__(self, lease: HeldLease, handlers: Handlers, step: int, limits: Limits) -> None:
         self.lease = lease
         self.step = step
-        self._inline_bytes = limits.most_inline_bytes
+        self._inline_bytes = min(limits.most_inline_bytes, limits.result_bytes)
         self._result_bytes = limits.result_bytes
         self._single = handlers.single(lease.kind)
         self._batch = handlers[lease.kind]
@@ -77,11 +77,10 @@ class LeaseRunner:
                 payload: Any = claim()
             except IndexError:
                 return ran
-            if type(payload) is not bytes:
-                payload = self._converted(payload)
             position = lease.next
             lease.next = position + 1
-            outcome = try_one(handler, payload, position, lease.cancelled)
+            run = handler if type(payload) is bytes else self._run_single
+            outcome = try_one(run, payload, position, lease.cancelled)
             if type(outcome) is bytes and len(outcome) <= self._inline_bytes:
                 done(outcome)
             else:
@@ -94,10 +93,17 @@ class LeaseRunner:
         lease, first = self.lease, self.lease.next
         payloads = lease.claim(self.step)
         if payloads:
-            given: list[Any] = [p if type(p) is bytes else self._converted(p) for p in payloads]
-            found = try_some(self._batch, given, first, lease.cancelled)
+            found = try_some(self._run_batch, payloads, first, lease.cancelled)
             self._sort_out(found, first)
         return len(payloads)
+
+    def _run_single(self, payload: Any) -> Any:
+        assert self._single is not None
+        return self._single(self._converted(payload))
+
+    def _run_batch(self, payloads: list[Any]) -> Sequence[Any]:
+        given: list[Any] = [p if type(p) is bytes else self._converted(p) for p in payloads]
+        return self._batch(given)
 
     def _sort_out(self, found: Sequence[Any], first: int) -> None:
         most = self._result_bytes, self._inline_bytes

@@ -1,5 +1,6 @@
 """Whatever a handler does, each payload has one outcome and the worker lives on."""
 
+import asyncio
 import sys
 
 import pytest
@@ -46,7 +47,26 @@ def test_a_registry_offers_what_was_registered():
     assert handlers["reverse"]([b"ab"]) == handlers["mapped"]([b"ab"]) == [b"ba"]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit("no")])
+class PanicException(BaseException):
+    """What a Rust extension raises."""
+
+
+def panic(*_):
+    raise PanicException("panicked")
+
+
+EVERY_KIND = [
+    ValueError("no"),
+    SystemExit("no"),
+    KeyboardInterrupt("no"),
+    GeneratorExit("no"),
+    asyncio.CancelledError("no"),
+    PanicException("no"),
+    StopIteration("no"),
+]
+
+
+@pytest.mark.parametrize("error", EVERY_KIND, ids=repr)
 def test_a_handler_that_raises_fails_that_payload_alone(error):
     handlers = Handlers()
 
@@ -60,7 +80,7 @@ def test_a_handler_that_raises_fails_that_payload_alone(error):
     assert found == ([b"a", b"", b"c"], [(11, type(error).__name__, "no")])
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit("no")])
+@pytest.mark.parametrize("error", EVERY_KIND, ids=repr)
 def test_a_batch_handler_that_raises_fails_every_payload(error):
     def broken(payloads):
         raise error
@@ -87,11 +107,50 @@ def test_a_column_of_the_wrong_length_fails_every_payload():
     )
 
 
-@pytest.mark.parametrize("column", [None, 7, (letter for letter in [b"A"])])
-def test_what_is_no_column_fails_every_payload(column):
-    outcomes, failures = outcomes_of(lambda payloads: column, [b"a"])
-    assert outcomes == [b""]
-    assert [failure[:2] for failure in failures] == [(10, "TypeError")]
+@pytest.mark.parametrize(
+    "column",
+    [
+        None,
+        7,
+        (letter for letter in [b"A"]),
+        {b"A"},
+        {b"a": b"A"},
+        {b"a": b"A"}.values(),
+        "A",
+        b"A",
+        memoryview(b"A"),
+    ],
+    ids=lambda column: type(column).__name__,
+)
+def test_what_is_no_sequence_in_order_fails_every_payload(column):
+    message = f"a batch handler returns a list of outcomes in order, not {type(column).__name__}"
+    assert outcomes_of(lambda payloads: column, [b"a"]) == ([b""], [(10, "TypeError", message)])
+
+
+class Lazy:
+    """A sequence that is computed when it is read, and does not keep its word."""
+
+    def __init__(self, read, length=2):
+        self.read, self.length = read, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, at):
+        return self.read(at)
+
+
+def test_a_lazy_sequence_is_read_once_and_no_further_than_it_may():
+    assert outcomes_of(lambda payloads: Lazy([b"A", b"B"].__getitem__), [b"a", b"b"]) == (
+        [b"A", b"B"],
+        [],
+    )
+    failed = outcomes_of(lambda payloads: Lazy(panic), [b"a", b"b"])[1]
+    assert failed == [(10, "PanicException", "panicked"), (11, "PanicException", "panicked")]
+    endless = outcomes_of(lambda payloads: Lazy(lambda at: b"A"), [b"a", b"b"])[1]
+    assert endless[0][2] == "the handler gave 3 outcomes for 2 payloads"
+    uncountable = outcomes_of(lambda payloads: Lazy([b"A"].__getitem__, -1), [b"a"])[1]
+    assert uncountable[0][1] == "ValueError"
 
 
 @pytest.mark.parametrize(("wrong", "name"), [("text", "str"), (None, "NoneType"), (7, "int")])
@@ -129,9 +188,62 @@ def test_what_was_cancelled_before_it_was_started_is_not_run():
     assert ran == [b"a", b"c"]
 
 
+class Panicking(bytearray):
+    __len__ = __bytes__ = __buffer__ = panic
+
+
+class Liar:
+    __class__ = property(panic)
+
+
+def released():
+    view = memoryview(b"x")
+    view.release()
+    return view
+
+
+def objects():
+    return memoryview(pytest.importorskip("numpy").array([[], {}], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("make", "error"), [(released, "ValueError"), (objects, "TypeError"), (Liar, "PanicException")]
+)
+def test_a_result_that_cannot_be_read_fails_its_task_alone(make, error):
+    outcomes, failures = outcomes_of(lambda payloads: [b"A", make(), b"C"], [b""] * 3)
+    assert outcomes == [b"A", b"", b"C"]
+    assert [failure[:2] for failure in failures] == [(11, error)]
+
+
+def test_a_result_is_read_from_its_buffer_and_not_by_its_methods():
+    given = [Panicking(b"ab"), memoryview(b"abcd").cast("H")[::-1]]
+    assert outcomes_of(lambda payloads: given, [b""] * 2) == ([b"ab", b"cdab"], [])
+
+
 class Mute(Exception):
     def __str__(self):
         raise RuntimeError
+
+
+class Silent(Exception):
+    __str__ = panic
+
+
+class Text(str):
+    __getitem__ = encode = panic
+
+
+class Shouting(Exception):
+    def __str__(self):
+        return Text("caf\udce9")
+
+
+class Nameless(type):
+    __name__ = property(panic)
+
+
+class Meta(Exception, metaclass=Nameless):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -141,7 +253,13 @@ class Mute(Exception):
         (Mute(), "its message can't be had: RuntimeError"),
         (ValueError("x" * 5000), "x" * 2000),
         (type("E" * 300, (Exception,), {})("long"), "long"),
+        (type("", (Exception,), {})("of no name"), "of no name"),
+        (Silent(), "its message can't be had: PanicException"),
+        (Meta("its class has no name"), "its class has no name"),
+        (Shouting(), "caf?"),
+        (PanicException("\x00\x1b[31m"), "\x00\x1b[31m"),
     ],
+    ids=lambda value: ascii(value)[:30] if isinstance(value, str) else "",
 )
 def test_any_exception_gives_words_that_can_travel(serve, error, message):
     handlers = Handlers()
@@ -153,7 +271,8 @@ def test_any_exception_gives_words_that_can_travel(serve, error, message):
     future = serve(handlers).client.submit("raise")
     failure = future.exception(timeout=10)
     assert isinstance(failure, TaskFailed)
-    assert str(failure) == f"{type(error).__name__[:100]}: {message}"
+    name = type.__dict__["__name__"].__get__(type(error))[:100] or "Unnamed"
+    assert str(failure) == f"{name}: {message}"
 
 
 def test_a_handler_that_exits_does_not_take_the_worker_along(serve):
