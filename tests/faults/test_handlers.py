@@ -1,7 +1,9 @@
-"""Whatever handler code does, its task ends with a clear error, and the same worker runs the next."""
+"""Whatever handler code does, its task ends with a clear error, and its worker runs the next."""
 
 import os
+import textwrap
 import threading
+from functools import partial
 
 import pytest
 
@@ -103,22 +105,22 @@ BATCH = [*SINGLE, "lazy", "set", "dict", "text", "bytes", "generator"]
 @pytest.mark.parametrize("capacity", [1, 2])
 def test_every_outcome_ends_its_task_and_the_worker_goes_on(spec, module, capacity):
     handlers = f"{module(NASTY)}:HANDLERS"
-    with LocalCluster(1, spec, capacity=capacity, handlers=handlers) as local:
-        with local.client() as client:
-            pid = client.submit("pid").result(TIMEOUT_S)
-            for kind, names in ("single", SINGLE), ("batch", BATCH):
-                for name in names:
-                    error = client.submit(kind, name.encode()).exception(TIMEOUT_S)
-                    assert isinstance(error, TaskFailed), (kind, name)
-                    assert str(error).partition(":")[0], (kind, name)
-                mixed = [b"ok", *map(str.encode, SINGLE), b"ok"]
-                futures = [client.submit(kind, payload) for payload in mixed]
-                errors = [future.exception(TIMEOUT_S) for future in futures]
-                assert [error is None for error in errors] == [p == b"ok" for p in mixed]
-            assert client.submit("pid").result(TIMEOUT_S) == pid
-            counters = client.status().counters
-            assert "malformed" not in counters
-            assert "workers_lost" not in counters
+    options = {"capacity": capacity, "handlers": handlers}
+    with LocalCluster(1, spec, **options) as local, local.client() as client:
+        pid = client.submit("pid").result(TIMEOUT_S)
+        for kind, names in ("single", SINGLE), ("batch", BATCH):
+            for name in names:
+                error = client.submit(kind, name.encode()).exception(TIMEOUT_S)
+                assert isinstance(error, TaskFailed), (kind, name)
+                assert str(error).partition(":")[0], (kind, name)
+        mixed = [b"ok", *map(str.encode, SINGLE), b"ok"]
+        futures = [client.submit("single", payload) for payload in mixed]
+        errors = [future.exception(TIMEOUT_S) for future in futures]
+        assert [error is None for error in errors] == [p == b"ok" for p in mixed]
+        assert client.submit("pid").result(TIMEOUT_S) == pid
+        counters = client.status().counters
+        assert "malformed" not in counters
+        assert "workers_lost" not in counters
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_a_forked_copy_ends_and_only_the_worker_answers(local_nasty, payload, st
 def local_nasty(spec, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("nasty")
-    (folder / "nasty.py").write_text(__import__("textwrap").dedent(NASTY))
+    (folder / "nasty.py").write_text(textwrap.dedent(NASTY))
     patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     with LocalCluster(1, spec, handlers="nasty:HANDLERS") as running:
         yield running
@@ -185,11 +187,15 @@ def test_a_probe_that_lies_does_not_silence_its_worker(serve, limited, until):
         raise Panic
 
     for probe in (lambda: Load(rss_bytes=-1), lambda: "load", panic):
-        served = serve(HANDLERS, limited(heartbeat_s=0.02, liveness_s=0.3), probe=probe)
-        before = served.client.status().counters["messages_in"]
-        until(lambda: served.client.status().counters["messages_in"] > before + 60)
-        assert served.client.status().workers[0].load == Load()
-        assert "malformed" not in served.client.status().counters
+        client = serve(HANDLERS, limited(heartbeat_s=0.02, liveness_s=0.3), probe=probe).client
+        enough = client.status().counters["messages_in"] + 60
+        until(partial(hears, client, enough))
+        assert client.status().workers[0].load == Load()
+        assert "malformed" not in client.status().counters
+
+
+def hears(client, messages):
+    return client.status().counters["messages_in"] > messages
 
 
 def test_objects_are_refused_where_they_are_packed():

@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 import zmq
 
-from cluster.process import announce, stop_with_parent
+from cluster.process import announce
 from cluster.shells.transport import MORE, NOW
+from cluster.supervision.ending import stop_with_parent
 from perfkit.bench.bare.packing import (
     TASKS_PER_FRAME,
     Job,

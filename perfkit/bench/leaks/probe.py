@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from types import FrameType
 from typing import ClassVar
@@ -16,7 +15,7 @@ from typing import ClassVar
 import msgspec
 
 from cluster.local import LocalCluster
-from cluster.process import announce, main
+from cluster.process import announce, run_main
 from cluster.protocol.codec import Frame
 from cluster.shells.coordinator import LOCAL_ONLY, ClusterCoordinator
 from cluster.spec import BASELINE, ClusterSpec
@@ -64,4 +63,4 @@ class ProbedCluster(LocalCluster):
 
 
 if __name__ == "__main__":
-    sys.exit(main(kind=ProbedCoordinator))
+    run_main(ProbedCoordinator)
