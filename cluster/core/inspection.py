@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cluster.core.clients import Clients
+from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger
 from cluster.core.rangeset import as_ranges
 from cluster.core.roster import Roster
-from cluster.vocabulary.status import Status, WorkerStatus
+from cluster.vocabulary.status import HostStatus, Status, WorkerStatus
 from cluster.vocabulary.task import Priority, State
 
 
-def status(ledger: Ledger, roster: Roster, clients: Clients, now: float) -> Status:
+def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: float) -> Status:
     """Counts by state and priority, totals, and every worker."""
     queued = {priority.name.lower(): 0 for priority in Priority}
     for run in ledger.queue.runs():
@@ -48,6 +49,16 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, now: float) -> Stat
                 load=worker.load,
             )
             for worker in workers
+        ],
+        hosts=[
+            HostStatus(
+                host=name,
+                workers=len(host.report.workers),
+                restarts=host.report.restarts,
+                silent_s=now - host.last_seen,
+                trouble=host.report.trouble,
+            )
+            for name, host in hosts.by_name.items()
         ],
     )
 

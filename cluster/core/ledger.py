@@ -7,7 +7,7 @@ gets a lease.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from cluster.core.backpressure import Backpressure
@@ -32,6 +32,8 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
+#: a story in a failure's message, which is a Text
+MAX_STORY_CHARS = 16_000
 #: at this many interned values all are forgotten
 MAX_INTERNED = 4_096
 
@@ -197,35 +199,76 @@ class Ledger:
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
-    def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
-        """Queue a range of a lease again; bury tasks that have lost too many workers."""
-        run, died = lease.run, cause is Cause.LOST
+    def requeue(
+        self, lease: Lease, span: Span, cause: Cause, detail: str, now: float, *, died: bool = False
+    ) -> None:
+        """Queue a range of a lease again; if its worker ``died``, count that, and bury tasks that
+        were on too many workers that died.
+        """
+        run, detail = lease.run, f"{lease.worker.id}: {detail}"
         self.counters[cause.value] += span[1] - span[0]
         for piece in lease.pieces(*span):
-            start, stop, attempts, deaths = piece
-            if deaths + died >= self.limits.deaths:
-                story = self.story(TaskId(run.id, start))
-                lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
-                message = "\n".join([*lines, f"{now:.3f} lost again: {detail}"])
-                buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-                self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
+            if died and piece.deaths + 1 >= self.limits.deaths:
+                self.bury(run, ASSIGNED, piece, f"lost again: {detail}", now)
             else:
-                by = f"{lease.worker.id}: {detail}"
-                run.note(ASSIGNED, cause, start, stop, by, now, self._entries)
-                run.put_back(Range(start, stop, attempts, deaths + died))
+                run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
+                run.put_back(piece._replace(deaths=piece.deaths + died))
         self.queue.push(run)
+
+    def count_death(self, id: RunId, span: Span, detail: str, now: float) -> None:
+        """Count the death of a worker that was lost before for the open tasks of a range.
+
+        Those that are on another worker by now are taken from it: a suspect must be alone.
+        """
+        run = self.runs.get(id)
+        if run is None:
+            return
+        for state, piece in self._withdraw(run, span):
+            if piece.deaths + 1 >= self.limits.deaths:
+                self.bury(run, state, piece, f"lost before: {detail}", now)
+                continue
+            if state is ASSIGNED:
+                place, detail_now = piece[:2], f"suspect, {detail}"
+                run.note(state, Cause.RETURNED, *place, detail_now, now, self._entries)
+            run.put_back(piece._replace(deaths=piece.deaths + 1))
+        self.queue.push(run)
+
+    def give_up(self, run: Run, failure: Failure, now: float) -> None:
+        """End the waiting tasks of a run that no worker serves: suspects with their story."""
+        for piece in run.withdraw(0, run.count):
+            if piece.deaths:
+                self.bury(run, QUEUED, piece, failure.message, now)
+            else:
+                self._end_piece(run, QUEUED, Cause.UNSERVED, piece[:2], failure, now)
+
+    def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
+        """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
+        story = self.story(TaskId(run.id, piece.start))
+        lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+        message = "\n".join([*lines, f"{now:.3f} {last}"])
+        if len(message) > MAX_STORY_CHARS:
+            half = MAX_STORY_CHARS // 2
+            message = f"{message[:half]}\n…\n{message[-half:]}"
+        buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
+        self._end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
     def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
         """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
+        for state, piece in self._withdraw(run, span):
+            self._end_piece(run, state, cause, piece[:2], failure, now)
+
+    def _withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
+        """Take the open tasks of positions ``span`` from where they are, and yield their state and
+        range: from the queue, from the wait for a retry, from their workers.
+        """
         if not run.open:
             return
         for piece in run.withdraw(*span):
-            self._end_piece(run, QUEUED, cause, piece[:2], failure, now)
+            yield QUEUED, piece
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
-            del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
-            self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
+            yield QUEUED, run.delayed.pop(position)
         for lease in [self.leases[id] for id in sorted(run.leases or ())]:
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
@@ -235,7 +278,7 @@ class Ledger:
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
-                self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
+                yield ASSIGNED, piece
 
     def run_due(self, id: RunId, now: float) -> None:
         """Fail the open tasks of a run whose time limit has passed."""
@@ -243,17 +286,31 @@ class Ledger:
         waited_s = now - run.accepted_at
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
+        for lease in [self.leases[id] for id in run.leases or ()]:
+            overrun = ("overrun", (lease.id, lease.next))
+            self.timers.set(overrun, now + self.limits.heartbeat_s)
 
-    def redeliver(self, run: Run) -> None:
-        """Deliver every outcome again that the client has not acknowledged."""
+    def redeliver(self, run: Run, most_bytes: int) -> int:
+        """Deliver the outcomes again that the client has not acknowledged, from the first on, until
+        ``most_bytes`` are reached; returns how many bytes that were.
+        """
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
-        streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
-        settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
+        size_bytes, settled = 0, list[int]()
+        for position, outcome in enumerate(run.outcomes):
+            if outcome is None or isinstance(outcome, Received):
+                continue
+            if isinstance(outcome, Streamed):
+                self.confirm(run, position, outcome.lease)
+                size_bytes += OUTCOME_FRAME_BYTES
+            else:
+                settled.append(position)
+                size_bytes += weight(outcome)
+            if size_bytes >= most_bytes:
+                break
         for start, stop in as_ranges(settled):
             self._deliver(run, start, stop)
-        for position, (lease,) in streamed.items():
-            self.confirm(run, position, lease)
+        return size_bytes
 
     def forget(self, run: Run, now: float) -> None:
         """Drop a run that its client needs no more, silently ending its open tasks.

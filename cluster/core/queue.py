@@ -164,9 +164,17 @@ class RunQueue:
             self._fifos[level][*key, client] = fifo
         self._reorder()
 
+    def waits(self) -> bool:
+        """Whether anything may wait that is not held back."""
+        return bool(self._order)
+
+    def fifos(self) -> list[Fifo]:
+        """All FIFOs but those held back."""
+        return [fifo for fifos in self._fifos for fifo in fifos.values()]
+
     def runs(self) -> list[Run]:
         """Every run with waiting tasks, once."""
-        everywhere = [fifo for fifos in self._fifos for fifo in fifos.values()]
+        everywhere = self.fifos()
         everywhere += [fifo for fifos in self.held_back.values() for fifo in fifos.values()]
         entries = [entry for fifo in everywhere for entry in fifo.heap]
         found = {run.id: run for _, healthy, run in entries if run.waiting[not healthy]}

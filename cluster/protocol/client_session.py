@@ -38,6 +38,7 @@ class Options(NamedTuple):
     requirements: Requirements = NO_REQUIREMENTS
     timeout_s: float | None = None
     retry: Retry = NO_RETRY
+    wait_for_worker: bool = False
 
 
 class Submission:
@@ -136,8 +137,10 @@ class ClientSession:
         traced: bool = False,
     ) -> on.TasksSubmitted:
         """Open a submission; returns the event to send."""
+        *shared, wait_for_worker = options
+        sent_at = now if traced else None
         event = on.TasksSubmitted(
-            self.name, self._next, kind, payloads, *options, sent_at=now if traced else None
+            self.name, self._next, kind, payloads, *shared, sent_at, wait_for_worker
         )
         self.open[self._next] = Submission(event, sink, now)
         self._next += 1
