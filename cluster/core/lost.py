@@ -30,8 +30,11 @@ class LostWorkers:
 
     def add(self, worker: WorkerState) -> None:
         """Remember a worker that is about to be dropped, with what it holds."""
-        leases = worker.leases.values()
-        held = [(lease.run.id, (lease.next, lease.stop)) for lease in leases]
+        held = [
+            (lease.run.id, (piece.start, piece.stop))
+            for lease in worker.leases.values()
+            for piece in lease.pieces(lease.next, lease.stop)
+        ]
         if len(self._by_name) >= self._ledger.limits.workers:
             del self._by_name[next(iter(self._by_name))]
         self._by_name[worker.id] = LostWorker(worker, held)

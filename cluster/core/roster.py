@@ -63,6 +63,9 @@ class Roster:
             self.policy.join(worker)
             self.touch(worker)
             self._ledger.timers.set(("worker", worker.id), now + self.limits.liveness_s)
+        if worker.barred == NO_ROUTE:  # this message shows a new one
+            worker.barred = ""
+            self.touch(worker)
         worker.last_seen = now
         period_s = self.limits.heartbeat_s
         self._ledger.out.append(do.Welcome(worker.id, worker.incarnation, worker.epoch, period_s))
@@ -80,6 +83,7 @@ class Roster:
             self._drop(worker, NO_ROUTE, now, Cause.RETURNED)
             self._disconnect(worker.id, worker.epoch, "there is no route to you; join again")
             return
+        worker.said_held = event.held
         held = set(event.held)
         for id in held - worker.leases.keys():
             self._ledger.out.append(do.Cancel(worker.id, worker.epoch, id))

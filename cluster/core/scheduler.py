@@ -30,8 +30,8 @@ from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import TaskId
 
-#: the timers that end in a verdict about a peer
-VERDICTS = frozenset({"worker", "client", "host", "overrun"})
+#: the timers that end in a verdict about peers that may have spoken
+VERDICTS = frozenset({"worker", "client", "host", "overrun", "unserved"})
 
 
 class Scheduler:
@@ -141,8 +141,8 @@ class Scheduler:
         due = self.deadline()
         if due is not None and now - due > self._pause_s:
             self.counters["pauses"] += 1
-            for peers in (self.roster, self.clients, self.hosts):
-                peers.grant(now - self._called_at)
+            for part in (self.roster, self.clients, self.hosts, self.unserved):
+                part.grant(now - self._called_at)
 
     def _may_judge(self, now: float, *, behind: bool) -> bool:
         if not behind:

@@ -65,6 +65,11 @@ class Unserved:
             for needs in [needs for needs in since if worker.offers(*needs)]:
                 del since[needs]
 
+    def grant(self, pause_s: float) -> None:
+        """Move forward what was seen before a pause of this process: workers may have come."""
+        for since in (self._since, self._found):
+            since.update({needs: at_s + pause_s for needs, at_s in since.items()})
+
     def _next(self) -> None:
         self._fifos.pop()
         self._at = 0

@@ -47,6 +47,8 @@ class WorkerState:
         self.draining = False
         self.load: Load = NO_LOAD
         self.leases: dict[int, Lease] = {}
+        #: the ids in its last heartbeat, in order of arrival
+        self.said_held: list[int] = []
 
     @property
     def free(self) -> int:
@@ -76,8 +78,9 @@ class WorkerState:
         return min(self.capacity, len(self.leases) - self.streaming)
 
     def runs(self, lease: Lease) -> bool:
-        """Whether it seems to run the next task of a lease: the oldest leases have its slots."""
-        open_leases = (one for one in self.leases.values() if one.stream is None)
+        """Whether it seems to run the next task of a lease: those it got first have its slots."""
+        ids = [id for id in {**dict.fromkeys(self.said_held), **self.leases} if id in self.leases]
+        open_leases = (self.leases[id] for id in ids if self.leases[id].stream is None)
         return lease in islice(open_leases, self.capacity) and lease.missing_since is None
 
     def offers(self, kind: str, requirements: Requirements) -> bool:

@@ -137,10 +137,14 @@ class ClientSession:
         traced: bool = False,
     ) -> on.TasksSubmitted:
         """Open a submission; returns the event to send."""
-        *shared, wait_for_worker = options
-        sent_at = now if traced else None
         event = on.TasksSubmitted(
-            self.name, self._next, kind, payloads, *shared, sent_at, wait_for_worker
+            self.name,
+            self._next,
+            kind,
+            payloads,
+            *options[:4],
+            sent_at=now if traced else None,
+            wait_for_worker=options.wait_for_worker,
         )
         self.open[self._next] = Submission(event, sink, now)
         self._next += 1

@@ -6,7 +6,7 @@ from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, Priority, State
+from cluster.vocabulary.task import Failure, Priority, ProcessState, State
 
 SUBMITTED = on.TasksSubmitted("c", 0, "echo", [b"a", b"b"])
 ACCEPT = do.Accept("c", 0, 1)
@@ -131,7 +131,8 @@ def test_work_that_waits_while_a_worker_has_credit_is_an_error(
     [
         (on.WorkerDraining("w", 1), 0.1),
         (on.WorkerLeft("w", 1), 0.1),
-        (on.WorkerLost("w", "gone"), 0.1),
+        (on.WorkerUnreachable("w", []), 0.1),
+        (on.HostReported("h", [("w", 0, ProcessState.GONE)]), 0.1),
         (None, 0.6),
     ],
 )
