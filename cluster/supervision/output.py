@@ -64,8 +64,11 @@ class CrewLog:
         """Show what waits, as far as its reader takes it."""
         try:
             while self._unshown:
-                os.write(self._shown, self._unshown[0])
+                line = self._unshown[0]
+                written = os.write(self._shown, line)
                 self._unshown.popleft()
+                if written < len(line):
+                    self._unshown.appendleft(line[written:])
             if self._dropped:
                 where = f"; all are in {self._path}" if self._file is not None else ""
                 os.write(self._shown, f"… {self._dropped} lines were not shown{where}\n".encode())

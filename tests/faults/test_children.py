@@ -157,4 +157,3 @@ def test_modules_of_the_working_folder_shadow_nothing_and_its_handlers_are_found
     monkeypatch.chdir(tmp_path)
     with LocalCluster(1, handlers="jobs:HANDLERS") as local, local.client() as client:
         assert client.submit("reverse", b"ab").result(TIMEOUT_S) == b"ba"
-

@@ -6,8 +6,6 @@ import signal
 import pytest
 
 from cluster import LocalCluster
-from cluster.supervision.member import Member
-from cluster.supervision.output import CrewLog
 from cluster.vocabulary.errors import TaskTimedOut
 
 TIMEOUT_S = 30
@@ -86,13 +84,6 @@ def test_a_worker_that_leaves_in_order_is_not_started_again(spec, handlers, unti
         assert [worker.alive() for worker in local.workers] == [False, True]
         assert local.crew.restarts == 0
         assert client.status().counters["workers_left"] == 1
-
-
-def test_restarts_wait_longer_each_time_and_are_at_most_ten_a_minute():
-    member = Member("w", CrewLog(None, "off", 2))
-    waits = [member.restart_after_s(tenth / 10) for tenth in range(12)]
-    assert waits[:8] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    assert waits[10] > 50
 
 
 @pytest.mark.parametrize("how", [b"in C", b"in Python"])
