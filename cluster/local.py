@@ -138,9 +138,11 @@ class LocalCluster:
         """A new process for a worker's name, ready when this returns: the one that has replaced a
         dead one already, or another.
         """
-        crew = self.crew
-        crew.tell(restart=worker.role, pid=worker.pid)
-        return crew.ready(worker.role, time.monotonic() + READY_TIMEOUT_S, worker.pid)
+        self._running()
+        (newest,) = (w for w in self.workers if w.role == worker.role)
+        pid = worker.pid if newest.alive() else newest.pid
+        self.crew.tell(restart=worker.role, pid=pid)
+        return self.crew.ready(worker.role, time.monotonic() + READY_TIMEOUT_S, pid)
 
     def client(self) -> Client:
         """A client of this cluster, closed with it."""

@@ -41,12 +41,14 @@ class Stream:
         self._level = level
         self._lines = Lines()
 
-    def read(self) -> int:
-        """Take in what has been written, at most READ_BYTES; returns how much."""
+    def read(self) -> int | None:
+        """Take in what has been written, at most READ_BYTES; returns how much, 0 at the end, None
+        if there is nothing yet.
+        """
         try:
             chunk = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
-            return 0
+            return None
         for line in self._lines.split(chunk) if chunk else self._lines.end():
             self._member.hear(self._level, line)
         return len(chunk)
@@ -72,6 +74,8 @@ class Member:
         self.code = 0
         #: the end of what the process has printed
         self.tail = ""
+        #: why it is not started again, or not soon
+        self.trouble = ""
         self.start_at: float | None = None
         self.kill_at: float | None = None
         #: whether the end of the process was asked for, and another is wanted then
@@ -118,7 +122,7 @@ class Member:
     def hear(self, level: str, line: bytes) -> None:
         """Take in a line of output: it is ready, or has printed something."""
         if self.state == "starting" and read_announcement(line, self.pid) is not None:
-            self.state = "ready"
+            self.state, self.trouble = "ready", ""
             return
         text = line.decode(errors="replace")
         self.tail = f"{self.tail}{text}\n"[-LOG_TAIL_BYTES:]
@@ -150,7 +154,7 @@ class Member:
             stream.close()
         assert self._pipe is not None
         self._pipe.close()
-        self.streams = []
+        self.streams, self.kill_at = [], None
         return True
 
     def seen_state(self) -> ProcessState:

@@ -39,6 +39,7 @@ STOP_TIMEOUT_S = 5.0
 ENDED_MAX = 64
 #: the processes whose last words the parent can still have
 WORDS_MAX = 8
+TROUBLES_MAX = 16
 #: the exit code of a worker whose arguments are wrong: it would never start
 CANNOT_START = 2
 
@@ -68,7 +69,6 @@ class Supervisor:
         self._crew: dict[str, Member] = {}
         self._ended: deque[Ended] = deque(maxlen=ENDED_MAX)
         self._restarts = 0
-        self._trouble = ""
         self._link: HostLink | None = None
         self._beat_at = 0.0
         self._stop_at: float | None = None
@@ -140,8 +140,11 @@ class Supervisor:
             str(e.pid): {"code": e.code, "words": e.words if e.pid in newest else ""}
             for e in self._ended
         }
-        facts = {"restarts": self._restarts, "trouble": self._trouble}
+        facts = {"restarts": self._restarts, "trouble": self._trouble()}
         return {"workers": workers, "ended": ended, **facts}
+
+    def _trouble(self) -> str:
+        return "; ".join([m.trouble for m in self._crew.values() if m.trouble][:TROUBLES_MAX])
 
     # Workers
 
@@ -154,7 +157,7 @@ class Supervisor:
     def _reader(self, member: Member, stream: Stream) -> Callable[[], None]:
         def read() -> None:
             state = member.state
-            if not stream.read():
+            if stream.read() == 0:
                 self._selector.unregister(stream.fd)
             if member.state != state:
                 self._changed()
@@ -189,14 +192,14 @@ class Supervisor:
         if member.is_wanted:
             member.start_at = now
         elif not was_ready and member.code == CANNOT_START:
-            self._trouble = f"{member.name} can't start"
+            member.trouble = f"{member.name} can't start"
         elif not in_order:
             wait_s = member.restart_after_s(now)
             member.start_at = now + wait_s
             self._log.note(f"{member.name} (pid {member.pid}) has died with code {member.code}; "
                            f"it is started again in {wait_s:.1f} s")  # fmt: skip
             if wait_s > BACKOFF_MAX_S:
-                self._trouble = f"{member.name} has died {RESTARTS_PER_MINUTE} times in a minute"
+                member.trouble = f"{member.name} has died {RESTARTS_PER_MINUTE} times in a minute"
 
     # The coordinator
 
@@ -210,7 +213,7 @@ class Supervisor:
         self._beat_at = now + self._spec.limits.heartbeat_s
         seen = [(m.name, m.pid, m.seen_state()) for m in self._crew.values() if m.runs]
         seen += [(e.name, e.pid, e.state) for e in self._ended if now < e.until]
-        self._link.report(seen, self._restarts, self._trouble)
+        self._link.report(seen, self._restarts, self._trouble())
 
     def _hear_coordinator(self) -> None:
         for order in self._link.orders() if self._link is not None else ():

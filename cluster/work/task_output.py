@@ -36,14 +36,14 @@ class TaskOutput(io.TextIOWrapper):
         return len(text)
 
 
+def own_output() -> None:
+    """Make sys.stdout and sys.stderr streams that `mark_output` can mark."""
+    sys.stdout = TaskOutput(open(1, "wb", closefd=False))
+    sys.stderr = TaskOutput(open(2, "wb", closefd=False))
+
+
 def mark_output(task: Callable[[], str]) -> None:
-    """Mark what this process prints from now on."""
+    """Mark what this process prints from now on, if `own_output` was called."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TaskOutput):
             stream.task = task
-
-
-def own_output() -> None:
-    """Make sys.stdout and sys.stderr streams that `mark_output` can mark."""
-    sys.stdout = TaskOutput(sys.stdout.detach())  # type: ignore[union-attr]
-    sys.stderr = TaskOutput(sys.stderr.detach())  # type: ignore[union-attr]

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from cluster import LocalCluster
+from cluster.spec import encode_spec
 from cluster.vocabulary.errors import TaskTimedOut
 
 TIMEOUT_S = 30
@@ -84,6 +87,23 @@ def test_a_worker_that_leaves_in_order_is_not_started_again(spec, handlers, unti
         assert [worker.alive() for worker in local.workers] == [False, True]
         assert local.crew.restarts == 0
         assert client.status().counters["workers_left"] == 1
+
+
+def test_the_second_worker_of_a_name_ends_with_the_reason(spec):
+    with LocalCluster(1, spec) as local, local.client() as client:
+        options = ["--name", "worker-0", "--spec", encode_spec(spec), "--endpoint", local.endpoint]
+        second = subprocess.run(
+            [sys.executable, "-m", "cluster.process", "worker", "--alone", *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert second.returncode == 2
+        assert "refuses worker 'worker-0'" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+        assert "workers_lost" not in client.status().counters
 
 
 @pytest.mark.parametrize("how", [b"in C", b"in Python"])
