@@ -20,7 +20,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, RunId, State, TaskId
+from cluster.vocabulary.task import Failure, Priority, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
 #: positions ``start <= p < stop`` of a run
@@ -63,8 +63,9 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         #: finished and received runs, packed, for their stories
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
-        #: tasks that are not terminal, and the payload bytes of their runs
-        self.open_tasks = 0
+        #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
+        self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
+        #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
         #: bound of one delivery: a character of a failure may take four bytes
@@ -74,6 +75,19 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
+
+    @property
+    def open_tasks(self) -> int:
+        """How many tasks are not terminal."""
+        return sum(self.open)
+
+    def queued(self) -> list[int]:
+        """By priority, how many tasks wait for a worker; O(leases)."""
+        queued = [open - delayed for open, delayed in zip(self.open, self.delayed, strict=True)]
+        for lease in self.leases.values():
+            pieces = lease.pieces(lease.next, lease.stop)
+            queued[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
+        return queued
 
     @property
     def leases_granted(self) -> int:
@@ -103,7 +117,7 @@ class Ledger:
         run.needs, run.retry = self._intern(run.needs), self._intern(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
-        self.open_tasks += run.count
+        self.open[run.priority] += run.count
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
@@ -187,6 +201,7 @@ class Ledger:
             return
         self.counters["retried"] += 1
         run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
+        self.delayed[run.priority] += 1
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -196,27 +211,22 @@ class Ledger:
         """Queue a failed task again."""
         run = self.runs[task[0]]
         assert run.delayed is not None
+        self.delayed[run.priority] -= 1
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
-    def requeue(
-        self, lease: Lease, span: Span, cause: Cause, detail: str, now: float, *, died: bool = False
-    ) -> None:
-        """Queue a range of a lease again; if its worker ``died``, count that, and bury tasks that
-        were on too many workers that died.
-        """
+    def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
+        """Queue a range of a lease again."""
         run, detail = lease.run, f"{lease.worker.id}: {detail}"
         self.counters[cause.value] += span[1] - span[0]
         for piece in lease.pieces(*span):
-            if died and piece.deaths + 1 >= self.limits.deaths:
-                self.bury(run, ASSIGNED, piece, f"lost again: {detail}", now)
-            else:
-                run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
-                run.put_back(piece._replace(deaths=piece.deaths + died))
+            run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
+            run.put_back(piece)
         self.queue.push(run)
 
     def count_death(self, id: RunId, span: Span, detail: str, now: float) -> None:
-        """Count the death of a worker that was lost before for the open tasks of a range.
+        """Count the death of a lost worker for the open tasks of a range that it held; bury those
+        that were on too many workers that died.
 
         Those that are on another worker by now are taken from it: a suspect must be alone.
         """
@@ -224,13 +234,14 @@ class Ledger:
         if run is None:
             return
         for state, piece in self._withdraw(run, span):
-            if piece.deaths + 1 >= self.limits.deaths:
-                self.bury(run, state, piece, f"lost before: {detail}", now)
+            deaths = piece.deaths + 1
+            if deaths >= self.limits.deaths:
+                self.bury(run, state, piece, f"death {deaths}, the last: {detail}", now)
                 continue
             if state is ASSIGNED:
-                place, detail_now = piece[:2], f"suspect, {detail}"
-                run.note(state, Cause.RETURNED, *place, detail_now, now, self._entries)
-            run.put_back(piece._replace(deaths=piece.deaths + 1))
+                why = f"a suspect since the death of {detail}"
+                run.note(state, Cause.RETURNED, *piece[:2], why, now, self._entries)
+            run.put_back(piece._replace(deaths=deaths))
         self.queue.push(run)
 
     def give_up(self, run: Run, failure: Failure, now: float) -> None:
@@ -268,6 +279,7 @@ class Ledger:
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
             self.timers.clear(("retry", (run.id, position)))
+            self.delayed[run.priority] -= 1
             yield QUEUED, run.delayed.pop(position)
         for lease in [self.leases[id] for id in sorted(run.leases or ())]:
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
@@ -275,6 +287,8 @@ class Ledger:
             if not positions:
                 continue
             lease.revoked = (lease.revoked or set()).union(positions)
+            if (due := self.timers.due(("run", run.id))) is not None:
+                self._watch(lease, due)  # it may never end
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
@@ -287,8 +301,12 @@ class Ledger:
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
         for lease in [self.leases[id] for id in run.leases or ()]:
-            overrun = ("overrun", (lease.id, lease.next))
-            self.timers.set(overrun, now + self.limits.heartbeat_s)
+            self._watch(lease, now)
+
+    def _watch(self, lease: Lease, due: float) -> None:
+        """See a little after a time limit whether a worker still runs the task that it is about."""
+        overrun = ("overrun", (lease.id, lease.next))
+        self.timers.set(overrun, due + self.limits.heartbeat_s)
 
     def redeliver(self, run: Run, most_bytes: int) -> int:
         """Deliver the outcomes again that the client has not acknowledged, from the first on, until
@@ -352,7 +370,7 @@ class Ledger:
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
-        self.open_tasks -= len(outcomes)
+        self.open[run.priority] -= len(outcomes)
         self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes

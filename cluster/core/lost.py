@@ -1,4 +1,4 @@
-"""Workers that fell silent, remembered until it is known whether their processes have died.
+"""Workers that are lost, remembered until it is known whether their processes have died.
 
 Silence is not death: the tasks of a silent worker are queued again and have lost no worker. If its
 supervisor says later that the process has ended, or a newer process takes its name, that death is
@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.core.ledger import Ledger, Span
+from cluster.core.rangeset import as_ranges
 from cluster.core.worker import WorkerState
 from cluster.vocabulary.task import RunId
 
 
 class LostWorker(NamedTuple):
-    """A process that fell silent, and the tasks that it held."""
+    """A lost worker, and the tasks that it held."""
 
     worker: WorkerState
     held: list[tuple[RunId, Span]]
@@ -30,17 +31,17 @@ class LostWorkers:
 
     def add(self, worker: WorkerState) -> None:
         """Remember a worker that is about to be dropped, with what it holds."""
-        held = [
-            (lease.run.id, (piece.start, piece.stop))
-            for lease in worker.leases.values()
-            for piece in lease.pieces(lease.next, lease.stop)
-        ]
+        positions: dict[RunId, set[int]] = {}
+        for lease in worker.leases.values():
+            # A suspect that was taken from it may be what kills it.
+            positions.setdefault(lease.run.id, set()).update(range(lease.next, lease.stop))
+        held = [(run, span) for run, some in positions.items() for span in as_ranges(some)]
         if len(self._by_name) >= self._ledger.limits.workers:
             del self._by_name[next(iter(self._by_name))]
         self._by_name[worker.id] = LostWorker(worker, held)
 
     def find(self, name: str) -> WorkerState | None:
-        """The worker of this name that fell silent last."""
+        """The worker of this name that was lost last."""
         lost = self._by_name.get(name)
         return lost.worker if lost is not None else None
 

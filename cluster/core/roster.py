@@ -153,7 +153,8 @@ class Roster:
         if lease is None:
             return
         worker, wait_s = lease.worker, self.limits.heartbeat_s
-        if lease.next == position and worker.runs(lease) and worker.supervisor is not None:
+        is_stuck = lease.next == position and position in (lease.revoked or ())
+        if is_stuck and worker.runs(lease) and worker.supervisor is not None:
             wait_s = self.limits.liveness_s  # the order may get lost
             self.bar(worker, OVERRUN, now)
             self._ledger.counters["kills"] += 1
@@ -169,10 +170,7 @@ class Roster:
         if due > now:
             self._ledger.timers.set(("worker", name), due)
         else:
-            self._ledger.counters["workers_lost"] += 1
-            if not worker.is_doomed:
-                self._lost.add(worker)
-            self._drop(worker, f"silent for {now - worker.last_seen:.3f} s", now, Cause.LOST)
+            self._lose(worker, f"silent for {now - worker.last_seen:.3f} s", now)
 
     def grant(self, pause_s: float) -> None:
         """Move forward what was seen before a pause of this process: it was not their silence."""
@@ -222,11 +220,9 @@ class Roster:
         lease.next = position
         self.hold(lease.worker, lease.run.needs, 0 if lease.stream else span[0] - position)
 
-    def give_back(
-        self, lease: Lease, start: int, cause: Cause, detail: str, now: float, *, died: bool = False
-    ) -> None:
+    def give_back(self, lease: Lease, start: int, cause: Cause, detail: str, now: float) -> None:
         """Requeue the tail of a lease, from ``start`` on."""
-        self._ledger.requeue(lease, (start, lease.stop), cause, detail, now, died=died)
+        self._ledger.requeue(lease, (start, lease.stop), cause, detail, now)
         change, lease.stop = start - lease.stop, start
         if lease.next == lease.stop:
             self._ledger.close(lease)
@@ -285,16 +281,20 @@ class Roster:
         if worker.is_doomed:
             self._left(worker, "killed", now)
             return
-        self._ledger.counters["workers_lost"] += 1
-        self._ledger.counters["worker_deaths"] += 1
-        self._drop(worker, reason, now, Cause.LOST, died=True)
+        self._lose(worker, reason, now)
+        self._lost.died(worker.id, reason, now)
 
-    def _drop(
-        self, worker: WorkerState, reason: str, now: float, cause: Cause, *, died: bool = False
-    ) -> None:
+    def _lose(self, worker: WorkerState, reason: str, now: float) -> None:
+        """Queue the tasks of a worker again, and remember which they were."""
+        self._ledger.counters["workers_lost"] += 1
+        if not worker.is_doomed:
+            self._lost.add(worker)
+        self._drop(worker, reason, now, Cause.LOST)
+
+    def _drop(self, worker: WorkerState, reason: str, now: float, cause: Cause) -> None:
         self._ledger.timers.clear(("worker", worker.id))
         for lease in list(worker.leases.values()):
-            self.give_back(lease, lease.next, cause, reason, now, died=died)
+            self.give_back(lease, lease.next, cause, reason, now)
         if not worker.draining:
             self.policy.leave(worker)
         del self.workers[worker.id]

@@ -234,6 +234,7 @@ class Simulation:
 
     def turn(self) -> None:
         """Read some messages, as the coordinator's loop does, and do what is due."""
+        self.witness.stalled(0.0, self.now)
         for _ in range(min(TURN_EVENTS, len(self.inbox))):
             event = self.inbox.popleft()
             self.called_at = self.now

@@ -158,7 +158,7 @@ class Bench:
         """Check every counter except the ordinary ones."""
         ordinary = {"accepted", "done", "workers_joined"}
         odd = {k: v for k, v in self.scheduler.counters.items() if v and k not in ordinary}
-        assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}
+        assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}, odd
 
 
 def holding(*payloads: bytes, **limits: Any) -> Bench:

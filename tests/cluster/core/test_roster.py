@@ -127,7 +127,7 @@ def test_a_death_told_late_takes_the_suspects_from_their_next_worker() -> None:
     assert bench.die("w") == [do.Cancel("b", 2, 2, [0])]
     bench.join("c")
     assert [e.detail for e in bench.scheduler.story(TaskId(1, 0))[-2:]] == [
-        "suspect, w: its process ended",
+        "a suspect since the death of w: its process ended",
         "c",
     ]
     assert deaths(bench) == 1
@@ -148,7 +148,7 @@ def test_deaths_told_late_bury_a_task_wherever_it_is() -> None:
     (deliver,) = bench.die("b")
     assert isinstance(deliver, do.Deliver)
     assert deliver.failures[0].state is State.DEAD_LETTERED
-    assert deliver.failures[0].message.endswith("lost before: b: its process ended")
+    assert deliver.failures[0].message.endswith("death 2, the last: b: its process ended")
     bench.counted(workers_lost=2, lost=2, worker_deaths=2, dead_lettered=1)
 
 

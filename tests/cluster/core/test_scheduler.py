@@ -573,7 +573,8 @@ def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
         "0.250 assigned → assigned: w1",
         "0.500 lost → queued: w1: its process ended",
         "0.500 assigned → assigned: w2",
-        "0.750 lost again: w2: its process ended",
+        "0.750 lost → queued: w2: its process ended",
+        "0.750 death 3, the last: w2: its process ended",
     ]
     assert deliver == do.Deliver("c", 0, 0, [b""], [failure])
     bench.counted(workers_lost=3, worker_deaths=3, lost=3, dead_lettered=1)

@@ -170,7 +170,7 @@ def test_a_worker_that_goes_on_with_a_task_after_its_time_is_killed_without_a_de
     bench.join("b", credit=2)
     assert bench.report("w", "gone", 7) == [bench.assign("b", 4, 0, b"y")]
     assert bench.scheduler.ledger.leases[4].deaths == 0
-    bench.counted(failed=1, kills=3, workers_left=1, returned=2, recalls=1)
+    bench.counted(failed=1, kills=4, workers_left=1, returned=2)
 
 
 def test_a_worker_that_waits_behind_another_task_is_not_killed() -> None:
@@ -208,3 +208,11 @@ def test_a_doomed_worker_that_falls_silent_or_restarts_has_not_died() -> None:
         bench.join("w", incarnation=2, credit=2, pid=7)
         (worker,) = bench.scheduler.workers.values()
         assert [lease.deaths for lease in worker.leases.values()] == [0], end
+
+
+def test_a_cancelled_task_that_runs_on_after_its_time_ends_its_worker_too() -> None:
+    bench = Bench()
+    bench.join("w", pid=7)
+    bench.submit(b"x", timeout_s=1.0)
+    bench.cancel()
+    assert overrun(bench) == [do.Kill("h", "w", 7, "task 0 of run 1 did not end in time")]

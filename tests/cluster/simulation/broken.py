@@ -138,20 +138,20 @@ def loses_recalled_tails(
 
 @breaks(Ledger, "requeue")
 def requeues_twice(
-    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any, **died: Any
+    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any
 ) -> None:
     """Queues the tasks of a lost worker twice."""
     for _ in range(1 + (cause is Cause.LOST)):
-        real(ledger, lease, span, cause, *rest, **died)
+        real(ledger, lease, span, cause, *rest)
 
 
 @breaks(Ledger, "requeue")
 def leases_the_lost_to_nobody(
-    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any, **died: Any
+    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any
 ) -> None:
     """Forgets the tasks of a lost worker."""
     if cause is not Cause.LOST:
-        real(ledger, lease, span, cause, *rest, **died)
+        real(ledger, lease, span, cause, *rest)
 
 
 # Who is dead
@@ -233,12 +233,12 @@ def never_buries(real: Real, ledger: Ledger, limits: Limits, *rest: Any) -> None
     real(ledger, replace(limits, deaths=1 << 30), *rest)
 
 
-@breaks(Ledger, "requeue")
-def buries_at_once(real: Real, ledger: Ledger, lease: Lease, *rest: Any, **died: Any) -> None:
+@breaks(Ledger, "count_death")
+def buries_at_once(real: Real, ledger: Ledger, *rest: Any) -> None:
     """Gives a task up when the first worker that held it dies."""
-    deaths, lease.deaths = lease.deaths, ledger.limits.deaths - 1
-    real(ledger, lease, *rest, **died)
-    lease.deaths = deaths
+    limits, ledger.limits = ledger.limits, replace(ledger.limits, deaths=1)
+    real(ledger, *rest)
+    ledger.limits = limits
 
 
 @breaks(Ledger, "fail")
