@@ -38,8 +38,8 @@ class TaskOutput(io.TextIOWrapper):
 
 def own_output() -> None:
     """Make sys.stdout and sys.stderr streams that `mark_output` can mark."""
-    sys.stdout = TaskOutput(open(1, "wb", closefd=False))
-    sys.stderr = TaskOutput(open(2, "wb", closefd=False))
+    sys.stdout = TaskOutput(io.BufferedWriter(io.FileIO(1, "wb", closefd=False)))
+    sys.stderr = TaskOutput(io.BufferedWriter(io.FileIO(2, "wb", closefd=False)))
 
 
 def mark_output(task: Callable[[], str]) -> None:
