@@ -31,10 +31,12 @@ def python_command(module: str, arguments: Sequence[str]) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """This environment, in which a child finds this package wherever it was imported from."""
-    root = str(Path(__file__).parents[2])
+    """This environment, in which a child finds this package even if it is not installed."""
+    root = Path(__file__).parents[2]
+    if root.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, root])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, str(root)])}
 
 
 class ParentPipe:
