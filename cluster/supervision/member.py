@@ -72,6 +72,8 @@ class Member:
         #: waiting, starting, ready or ended
         self.state = "waiting"
         self.code = 0
+        #: whether any process of it has been ready
+        self.has_worked = False
         #: the end of what the process has printed
         self.tail = ""
         #: why it is not started again, or not soon
@@ -122,7 +124,7 @@ class Member:
     def hear(self, level: str, line: bytes) -> None:
         """Take in a line of output: it is ready, or has printed something."""
         if self.state == "starting" and read_announcement(line, self.pid) is not None:
-            self.state, self.trouble = "ready", ""
+            self.state, self.trouble, self.has_worked = "ready", "", True
             return
         text = line.decode(errors="replace")
         self.tail = f"{self.tail}{text}\n"[-LOG_TAIL_BYTES:]

@@ -181,7 +181,7 @@ class Supervisor:
 
     def _bury(self, member: Member, now: float) -> None:
         """Take note of the end of a worker's process, and decide whether to start another."""
-        was_ready, member.state = member.state == "ready", "ended"
+        member.state = "ended"
         in_order = member.is_asked or member.code == 0
         state = ProcessState.KILLED if in_order else ProcessState.GONE
         facts = member.name, member.pid, member.code, state, member.tail
@@ -191,7 +191,7 @@ class Supervisor:
             return
         if member.is_wanted:
             member.start_at = now
-        elif not was_ready and member.code == CANNOT_START:
+        elif not member.has_worked and member.code == CANNOT_START:
             member.trouble = f"{member.name} can't start"
         elif not in_order:
             wait_s = member.restart_after_s(now)
