@@ -147,8 +147,9 @@ class Clients:
         if client is None:
             return
         self._ledger.timers.clear(("client", client.id))
-        for submission in list(client.submissions):
-            self._received(client, submission, now)
+        self._ledger.queue.forget(client.id)
+        for run in client.submissions.values():
+            self._ledger.forget(run, now)
         self._ledger.backpressure.forget(client.id)
 
     def shrink(self) -> None:

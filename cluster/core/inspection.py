@@ -142,7 +142,7 @@ def _check_workers(roster: Roster) -> None:
 def _check_totals(ledger: Ledger) -> None:
     """Totals equal what they total, and stay within their bounds."""
     runs, counts = ledger.runs.values(), ledger.counters
-    assert ledger.open_tasks <= ledger.limits.tasks, "open tasks"
+    assert ledger.open_tasks == sum(ledger.open) <= ledger.limits.tasks, "open tasks"
     for priority in Priority:
         level = [run for run in runs if run.priority == priority]
         waiting = [piece for run in level for pieces in run.waiting for piece in pieces]

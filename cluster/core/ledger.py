@@ -13,7 +13,18 @@ from typing import Any, TypeAlias, TypeVar
 from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
 from cluster.core.rangeset import as_ranges
-from cluster.core.run import Entry, Outcome, Past, Range, Received, Run, Streamed, pack, unpack
+from cluster.core.run import (
+    NOTHING,
+    Entry,
+    Outcome,
+    Past,
+    Range,
+    Received,
+    Run,
+    Streamed,
+    pack,
+    unpack,
+)
 from cluster.core.timers import Timers
 from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
@@ -65,6 +76,7 @@ class Ledger:
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
         #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
         self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
+        self.open_tasks = 0
         #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
@@ -75,11 +87,6 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
-
-    @property
-    def open_tasks(self) -> int:
-        """How many tasks are not terminal."""
-        return sum(self.open)
 
     def queued(self) -> list[int]:
         """By priority, how many tasks wait for a worker; O(leases)."""
@@ -118,6 +125,7 @@ class Ledger:
         self._next_run += 1
         self.runs[run.id] = run
         self.open[run.priority] += run.count
+        self.open_tasks += run.count
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
@@ -197,7 +205,7 @@ class Ledger:
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
-            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
+            self.end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
             return
         self.counters["retried"] += 1
         run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
@@ -224,34 +232,6 @@ class Ledger:
             run.put_back(piece)
         self.queue.push(run)
 
-    def count_death(self, id: RunId, span: Span, detail: str, now: float) -> None:
-        """Count the death of a lost worker for the open tasks of a range that it held; bury those
-        that were on too many workers that died.
-
-        Those that are on another worker by now are taken from it: a suspect must be alone.
-        """
-        run = self.runs.get(id)
-        if run is None:
-            return
-        for state, piece in self._withdraw(run, span):
-            deaths = piece.deaths + 1
-            if deaths >= self.limits.deaths:
-                self.bury(run, state, piece, f"death {deaths}, the last: {detail}", now)
-                continue
-            if state is ASSIGNED:
-                why = f"a suspect since the death of {detail}"
-                run.note(state, Cause.RETURNED, *piece[:2], why, now, self._entries)
-            run.put_back(piece._replace(deaths=deaths))
-        self.queue.push(run)
-
-    def give_up(self, run: Run, failure: Failure, now: float) -> None:
-        """End the waiting tasks of a run that no worker serves: suspects with their story."""
-        for piece in run.withdraw(0, run.count):
-            if piece.deaths:
-                self.bury(run, QUEUED, piece, failure.message, now)
-            else:
-                self._end_piece(run, QUEUED, Cause.UNSERVED, piece[:2], failure, now)
-
     def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
         """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
         story = self.story(TaskId(run.id, piece.start))
@@ -261,14 +241,14 @@ class Ledger:
             half = MAX_STORY_CHARS // 2
             message = f"{message[:half]}\n…\n{message[-half:]}"
         buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-        self._end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
+        self.end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
     def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
         """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
-        for state, piece in self._withdraw(run, span):
-            self._end_piece(run, state, cause, piece[:2], failure, now)
+        for state, piece in self.withdraw(run, span):
+            self.end_piece(run, state, cause, piece[:2], failure, now)
 
-    def _withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
+    def withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
         """Take the open tasks of positions ``span`` from where they are, and yield their state and
         range: from the queue, from the wait for a retry, from their workers.
         """
@@ -335,13 +315,25 @@ class Ledger:
 
         Only its story is kept.
         """
-        if run.open:
+        if run.open == run.count and not run.leases and not run.delayed:
+            self._drop_waiting(run)
+        elif run.open:
             mark = len(self.out)
             self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
             self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.backpressure.add(run.client, -run.retained_bytes)
         del self.runs[run.id]
-        self.history.append(pack(run))
+        if run.has_story:
+            self.history.append(pack(run))
+
+    def _drop_waiting(self, run: Run) -> None:
+        """End a run that has only waited: a client may have left hundreds of thousands of them."""
+        run.waiting = NOTHING
+        self.open[run.priority] -= run.count
+        self.open_tasks -= run.count
+        self.counters[State.CANCELLED.value] += run.count
+        self.payload_bytes -= run.payload_bytes
+        self.timers.clear(("run", run.id))
 
     def shrink(self) -> None:
         """Release the memory of tables that are empty now."""
@@ -358,9 +350,10 @@ class Ledger:
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
-    def _end_piece(
+    def end_piece(
         self, run: Run, state: State, cause: Cause, span: Sequence[int], why: Failure, now: float
     ) -> None:
+        """Settle a range of open tasks, which is taken from where it was, as ``why``."""
         start, stop = span
         run.note(state, cause, start, stop, why.error, now, self._entries)
         failures = [Failure(p, why.error, why.message, why.state) for p in range(start, stop)]
@@ -371,6 +364,7 @@ class Ledger:
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
         self.open[run.priority] -= len(outcomes)
+        self.open_tasks -= len(outcomes)
         self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes

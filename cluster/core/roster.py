@@ -37,7 +37,7 @@ class Roster:
         #: workers with tasks that wait for a slot
         self.backlogged: dict[str, WorkerState] = {}
         self._ledger = ledger
-        self._lost = LostWorkers(ledger)
+        self.lost = LostWorkers(ledger)
         self.limits = ledger.limits
         self._next_epoch = 1
 
@@ -107,6 +107,9 @@ class Roster:
 
     def left(self, event: on.WorkerLeft, now: float) -> None:
         """Requeue the tasks of a worker that left in order."""
+        lost = self.lost.find(event.worker)
+        if lost is not None and lost.epoch == event.epoch:
+            self.lost.forget(event.worker)
         worker = self._speaker(event.worker, event.epoch, now)
         if worker is not None:
             self._left(worker, event.reason or "left", now)
@@ -135,10 +138,10 @@ class Roster:
                 self._left(worker, "killed", now)
             else:
                 self._died(worker, "its process ended", now)
-        elif is_over and (lost := self._lost.find(name)) is not None and lost.pid == pid:
+        elif is_over and (lost := self.lost.find(name)) is not None and lost.pid == pid:
             if state is ProcessState.GONE:
-                self._lost.died(name, "its process ended", now)
-            self._lost.forget(name)
+                self.lost.died(name, "its process ended", now)
+            self.lost.forget(name)
 
     def bar(self, worker: WorkerState, reason: str, now: float) -> None:
         """Give a worker nothing more."""
@@ -268,10 +271,10 @@ class Roster:
 
     def _meet_again(self, event: on.WorkerJoined, now: float) -> None:
         """A lost worker has come back, or has died if a newer process has its name."""
-        lost = self._lost.find(event.worker)
+        lost = self.lost.find(event.worker)
         if lost is not None and event.incarnation > lost.incarnation:
-            self._lost.died(event.worker, "restarted", now)
-        self._lost.forget(event.worker)
+            self.lost.died(event.worker, "restarted", now)
+        self.lost.forget(event.worker)
 
     def _left(self, worker: WorkerState, reason: str, now: float) -> None:
         self._ledger.counters["workers_left"] += 1
@@ -282,13 +285,13 @@ class Roster:
             self._left(worker, "killed", now)
             return
         self._lose(worker, reason, now)
-        self._lost.died(worker.id, reason, now)
+        self.lost.died(worker.id, reason, now)
 
     def _lose(self, worker: WorkerState, reason: str, now: float) -> None:
         """Queue the tasks of a worker again, and remember which they were."""
         self._ledger.counters["workers_lost"] += 1
         if not worker.is_doomed:
-            self._lost.add(worker)
+            self.lost.add(worker, now)
         self._drop(worker, reason, now, Cause.LOST)
 
     def _drop(self, worker: WorkerState, reason: str, now: float, cause: Cause) -> None:

@@ -228,6 +228,11 @@ class Run:
         """The entries in order, without the ``omitted`` ones of the middle."""
         return [Entry(*entry) for entry in self.raw_story()]
 
+    @property
+    def has_story(self) -> bool:
+        """Whether anything has happened to its tasks."""
+        return self._story is not None
+
     def raw_story(self) -> list[RawEntry]:
         """The story as plain tuples."""
         entries = self._story or []

@@ -89,6 +89,7 @@ class Scheduler:
             "client": self.clients.due,
             "worker": self.roster.due,
             "host": self.hosts.due,
+            "lost": self.roster.lost.forget,
             "recall": self._recall_due,
             "overrun": self.roster.overrun_due,
             "unserved": self.unserved.due,
@@ -191,7 +192,7 @@ class Scheduler:
             run, suspect = head
             full = backpressure.total_bytes >= backpressure.half_bytes
             if full and backpressure.is_over(run.client):
-                queue.hold_back(run, suspect)
+                queue.hold_back(run.client)
                 self.counters["held_back"] += 1
                 continue
             policy = roster.policy
@@ -207,7 +208,7 @@ class Scheduler:
             lease = self.ledger.lease(run, most, suspect, worker, now)
             roster.hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
-        if queue.waits() and ROUND not in self.ledger.timers:
+        if queue.order and ROUND not in self.ledger.timers:
             self.ledger.timers.set(ROUND, now + self.unserved.period_s)
 
     def _balance(self, now: float) -> None:

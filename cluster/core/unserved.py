@@ -15,7 +15,8 @@ from cluster.core.roster import Roster
 from cluster.core.run import Needs, Run
 from cluster.core.worker import WorkerState
 from cluster.vocabulary.errors import did_you_mean
-from cluster.vocabulary.task import Failure
+from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.task import Failure, State
 
 #: a look at a run costs one step, an end a few
 STEPS, STEPS_OF_AN_END = 4_096, 32
@@ -88,13 +89,22 @@ class Unserved:
             self._at += 1
             if not run.is_patient and run.accepted_at <= too_young and _waits(run):
                 failure = failure or self._failure(run.needs)
-                self._ledger.give_up(run, failure, now)
+                self._give_up(run, failure, now)
                 steps += STEPS_OF_AN_END
                 if steps >= most:
                     return steps
         if self._at >= len(fifo.heap):
             self._next()
         return steps
+
+    def _give_up(self, run: Run, failure: Failure, now: float) -> None:
+        """End the waiting tasks of a run: suspects with their story."""
+        for piece in run.withdraw(0, run.count):
+            if piece.deaths:
+                self._ledger.bury(run, State.QUEUED, piece, failure.message, now)
+            else:
+                span = piece[:2]
+                self._ledger.end_piece(run, State.QUEUED, Cause.UNSERVED, span, failure, now)
 
     def _present(self) -> Iterable[WorkerState]:
         return (w for w in self._roster.workers.values() if w.is_taking)

@@ -53,7 +53,9 @@ class WorkerState:
     @property
     def free(self) -> int:
         """How many more tasks it may be given: none while its cards are in trouble."""
-        return self.credit - self.held if self.is_taking and not self.barred else 0
+        if self.draining or self.barred or self.load.gpu_trouble is not None:
+            return 0
+        return self.credit - self.held
 
     @property
     def is_taking(self) -> bool:

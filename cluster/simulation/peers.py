@@ -222,6 +222,7 @@ class SimulatedHost:
         self.world = world
         self.name = name
         self.is_absent = is_absent
+        self.suspended_until = 0.0
         self.workers: dict[str, SimulatedWorker] = {}
         self._ended: dict[tuple[str, int], tuple[ProcessState, float]] = {}
 
@@ -232,7 +233,7 @@ class SimulatedHost:
 
     def beat(self) -> None:
         """Say what it sees."""
-        if self.is_absent:
+        if self.is_absent or self.suspended_until > self.world.now:
             return
         now = self.world.now
         self._ended = {p: seen for p, seen in self._ended.items() if seen[1] + REPEAT_S > now}

@@ -50,8 +50,10 @@ LIMITS = Limits(
     resent_bytes=600,
     chunk_bytes=CHUNK_BYTES,
 )
+#: the longest time that messages wait although the coordinator runs: less than ``liveness_s``
+LAG_S = 0.45
 #: messages that the coordinator reads in one turn after a stall, and the time it takes
-TURN_EVENTS, TURN_S = 2, 0.006
+TURN_EVENTS, TURN_S = 8, 0.006
 #: bounds that hold the results of some tasks only
 NARROW_BYTES = (60, 400)
 
@@ -218,11 +220,21 @@ class Simulation:
         self.called_at = self.now
         self.route(None, self.scheduler.handle_timer(self.now, behind=behind))
 
-    def stall(self, seconds: float) -> None:
-        """Pause the coordinator; the messages to it wait."""
-        if not self.inbox and self.stalled_until <= self.now:
-            self.stalled_until = self.now + seconds
-            self.after(seconds, self.wake)
+    def stall(self, seconds: float, *, of_all: bool) -> None:
+        """Pause the coordinator, or its whole host; the messages to it wait."""
+        self.stalled_until = self.now + seconds
+        self.after(seconds, self.wake)
+        if of_all:
+            self.host.suspended_until = self.now + seconds
+            for worker in self.workers.values():
+                worker.pause(seconds, is_suspended=True)
+
+    def lag(self) -> None:
+        """Let messages wait unread while the coordinator's timers go on."""
+        self.stalled_until = self.now + LAG_S
+        for tick in range(1, round(LAG_S / TURN_S)):
+            self.after(tick * TURN_S, lambda: self.do_due(behind=True))
+        self.after(LAG_S, self.turn)
 
     def wake(self) -> None:
         """End a stall; the witness learns of one that the scheduler can notice."""
@@ -239,11 +251,15 @@ class Simulation:
             event = self.inbox.popleft()
             self.called_at = self.now
             self.route(event, self.scheduler.handle(event, self.now))
-        deadline = self.scheduler.deadline()
-        if deadline is not None and deadline <= self.now:
-            self.time_out(behind=bool(self.inbox))
+        self.do_due(behind=bool(self.inbox))
         if self.inbox:
             self.after(TURN_S, self.turn)
+
+    def do_due(self, *, behind: bool) -> None:
+        """Let the scheduler do what is due, if anything is."""
+        deadline = self.scheduler.deadline()
+        if deadline is not None and deadline <= self.now:
+            self.time_out(behind=behind)
 
     def killed(self, name: str, pid: int, payload: bytes) -> None:
         """A task has killed a worker's process."""
@@ -270,8 +286,12 @@ class Simulation:
         """Now and then crash, retire, pause or cut off a worker, stall the coordinator, replace a
         client, change the policy.
         """
-        if not self.healed and self.rng.random() < self.faults.stall:
-            self.stall(self.rng.uniform(0.1, 1.5))
+        is_calm = not self.inbox and self.stalled_until <= self.now
+        if not self.healed and is_calm and self.rng.random() < self.faults.stall:
+            if self.rng.random() < 0.3:
+                self.lag()
+            else:
+                self.stall(self.rng.uniform(0.1, 1.5), of_all=self.rng.random() < 0.5)
         for worker in self.workers.values():
             if self.healed:
                 return

@@ -60,6 +60,8 @@ class Witness:
         self._refused: set[tuple[str, int]] = set()
         #: those with open tasks
         self.open: dict[tuple[str, int], Promise] = {}
+        #: the time limits of all runs, also of clients that are gone
+        self._dues: dict[int, float] = {}
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
@@ -69,6 +71,8 @@ class Witness:
         #: when each client last sent a message
         self._heard: dict[str, float] = {}
         self._leases: set[int] = set()
+        #: by level and client, when it was last leased work, or first accepted before that
+        self._turns: dict[tuple[int, str], int] = {}
         #: leases granted to more urgent levels since a level's last one: all of them, and those
         #: that a waiting task of the level with the same needs could have taken
         self._above = [0] * len(Priority)
@@ -141,12 +145,9 @@ class Witness:
 
     def _killed(self, action: do.Kill) -> None:
         """Check that a worker is killed only if a task of it is overdue."""
-        held, latest = self._verdicts.runs(action.worker, action.pid), self._now
-        overdue = latest - self._limits.heartbeat_s
-        is_late = any(
-            p.run in held and p.due is not None and p.due <= overdue + 1e-9
-            for p in self._promises.values()
-        )
+        latest = self._now - self._limits.heartbeat_s + 1e-9
+        held = self._verdicts.runs(action.worker, action.pid)
+        is_late = any(self._dues.get(run, math.inf) <= latest for run in held)
         assert is_late, f"{action.worker} is killed although no task of it is overdue"
 
     def _check_resent(self, actions: Sequence[do.Action]) -> None:
@@ -171,7 +172,8 @@ class Witness:
                     promise.retained.clear()
                     self.open.pop((name, submission), None)
             for submission, start, stop in event.partly:
-                retained = self._promises[event.client, submission].retained
+                told = self._promises.get((event.client, submission))
+                retained = told.retained if told is not None else {}
                 for position in range(start, stop):
                     retained.pop(position, None)
         gone = {event.client} if isinstance(event, on.ClientLeft) else set()
@@ -180,6 +182,7 @@ class Witness:
             gone = {name for name, at in self._heard.items() if at + liveness_s <= now}
         for name in gone:
             self._heard.pop(name, None)
+            self._turns = {k: v for k, v in self._turns.items() if k[1] != name}
             self._promises = {k: v for k, v in self._promises.items() if k[0] != name}
             self._refused = {key for key in self._refused if key[0] != name}
             self.open = {k: v for k, v in self.open.items() if k[0] != name}
@@ -209,6 +212,9 @@ class Witness:
         assert key not in self._refused, f"{key} was accepted after it had been refused"
         promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
+        if promise.due is not None:
+            self._dues[promise.run] = promise.due
+        self._turns.setdefault((promise.priority, promise.client), promise.place)
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}
 
     def _assigned(self, action: do.Assign) -> None:
@@ -237,10 +243,14 @@ class Witness:
         alike = [p for p in waiting if p.needs == served.needs]
         for other in alike:
             names = f"run {served.run} went before run {other.run}"
-            if other.priority == level:
+            if other.priority == level and other.client == served.client:
                 assert other.place >= served.place, f"{names} of the same priority"
+            elif other.priority == level:
+                turns = [self._turns[level, promise.client] for promise in (served, other)]
+                assert turns[0] <= turns[1], f"{names}, whose client has waited for longer"
             elif other.priority < level:
                 assert self._above[level] >= bypasses, f"{names}, which is more urgent"
+        self._turns[level, served.client] = next(self._places)
         self._above[level] = self._passed[level] = 0
         for below in range(level + 1, len(Priority)):
             self._above[below] += 1

@@ -152,7 +152,7 @@ def test_deaths_told_late_bury_a_task_wherever_it_is() -> None:
     bench.counted(workers_lost=2, lost=2, worker_deaths=2, dead_lettered=1)
 
 
-@pytest.mark.parametrize("end", ["rejoined", "killed", "forgotten", "finished"])
+@pytest.mark.parametrize("end", ["rejoined", "killed", "left", "forgotten", "finished"])
 def test_a_lost_worker_is_no_suspicion_once_it_is_known_to_live_or_too_old(end: str) -> None:
     bench = holding(b"x", workers=1)
     bench.wait(0.7)
@@ -161,6 +161,8 @@ def test_a_lost_worker_is_no_suspicion_once_it_is_known_to_live_or_too_old(end: 
         bench.report("w", "killed")
     elif end == "killed":
         bench.report("w", "killed")
+    elif end == "left":
+        bench.tell(on.WorkerLeft("w", 1))
     elif end == "forgotten":
         bench.join("v", kinds=["other"])
         bench.wait(0.7)

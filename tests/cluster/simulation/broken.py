@@ -233,11 +233,12 @@ def never_buries(real: Real, ledger: Ledger, limits: Limits, *rest: Any) -> None
     real(ledger, replace(limits, deaths=1 << 30), *rest)
 
 
-@breaks(Ledger, "count_death")
-def buries_at_once(real: Real, ledger: Ledger, *rest: Any) -> None:
+@breaks(LostWorkers, "_count")
+def buries_at_once(real: Real, lost: LostWorkers, *rest: Any) -> None:
     """Gives a task up when the first worker that held it dies."""
+    ledger = lost._ledger
     limits, ledger.limits = ledger.limits, replace(ledger.limits, deaths=1)
-    real(ledger, *rest)
+    real(lost, *rest)
     ledger.limits = limits
 
 
@@ -384,7 +385,15 @@ def forgets_deadlines(real: Real, ledger: Ledger, *rest: Any) -> Any:
 def serves_low_before_high(real: Real, queue: RunQueue) -> None:
     """Takes the priorities the wrong way round."""
     real(queue)
-    queue._order = sorted(queue._order, reverse=True)
+    queue.order = sorted(queue.order, reverse=True)
+
+
+@breaks(RunQueue, "granted")
+def lets_one_client_take_all(real: Real, queue: RunQueue, run: Run) -> None:
+    """Serves the client that came first until it has no more."""
+    turn = queue._turns[run.priority][run.client]
+    real(queue, run)
+    queue._turns[run.priority][run.client] = turn
 
 
 @breaks(RunQueue, "__init__")
