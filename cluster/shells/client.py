@@ -16,6 +16,7 @@ import msgspec
 
 from cluster.protocol.client_session import Options
 from cluster.protocol.codec import in_words
+from cluster.shells import interrupts
 from cluster.shells.client_loop import ClientLoop
 from cluster.shells.futures import TaskFuture
 from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, run_bytes
@@ -41,7 +42,11 @@ class Client:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._checked: tuple[str, Options] | None = None
-        self._loop = ClientLoop(endpoint, spec, self.name)
+        interrupts.hold()  # half a client could not be closed
+        try:
+            self._loop = ClientLoop(endpoint, spec, self.name)
+        finally:
+            interrupts.let_go()
 
     def submit(
         self,
@@ -113,7 +118,7 @@ class Client:
             self.spec.limits.message_bytes,
             submit,
             self._loop.exchange.cancel_chunks,
-            self._loop.check_not_leading,
+            self._loop.check_not_own,
             timeout,
         )
         reader.fill()
@@ -174,7 +179,7 @@ class Client:
 
     def _question(self, timeout: float | None, event: Any, *args: Any) -> Status:
         self._check_open()
-        self._loop.check_not_leading()
+        self._loop.check_not_own()
         try:
             return self._loop.exchange.ask(event, *args).result(timeout)
         except TimeoutError:

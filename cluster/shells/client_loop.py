@@ -11,8 +11,10 @@ import threading
 import time
 
 from cluster.protocol.client_session import Options
+from cluster.shells import interrupts
 from cluster.shells.exchange import Exchange
 from cluster.shells.futures import TaskFuture
+from cluster.shells.interrupts import Latch
 from cluster.shells.leadership import Leadership
 from cluster.spec import ClusterSpec
 
@@ -27,28 +29,31 @@ class ClientLoop:
         self.closing = False
         self.exchange = Exchange(endpoint, spec, name, self._wake)
         self._wake_leader = self.exchange.channel.waker.wake
-        self._leadership = Leadership(self._wake_leader)
-        self.check_not_leading = self._leadership.check_not_mine
+        self._leadership = Leadership(self._wake_leader, spec.limits.heartbeat_s)
+        self.check_not_own = self._leadership.check_not_own
         #: the leader will look at what was handed over before it waits again
         self._is_awake = False
+        self._is_over = Latch()
         self._thread = threading.Thread(target=self._run, name="client", daemon=True)
         self._thread.start()
 
     def submit(self, kind: str, payload: bytes, options: Options, traced: bool) -> TaskFuture:
         """Hand in one task: at once if it is the only one, else with others like it."""
-        future = TaskFuture(self.exchange.cancel, self.wait_for)
+        future = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)
         alone = self.exchange.add_task((kind, payload, options, traced, future))
-        # A callback runs inside a turn, which sends what it hands in together with the rest.
-        if not alone or self._leadership.is_mine() or not self.exchange.send_now() or self.closing:
+        if not alone or not self.exchange.send_now() or self.closing:
             self._wake()
         return future
 
     def submit_batch(self, kind: str, payloads: list[bytes], options: Options) -> list[TaskFuture]:
         """Hand in many like tasks at once, a future each."""
-        futures = [TaskFuture(self.exchange.cancel, self.wait_for) for _ in payloads]
+        own = self.exchange.cancel, self.wait_for, self._leadership.defer
+        futures = [TaskFuture(*own) for _ in payloads]
         self.exchange.submit_batch(
-            (kind, payload, options, False, future)
-            for payload, future in zip(payloads, futures, strict=True)
+            [
+                (kind, payload, options, False, f)
+                for payload, f in zip(payloads, futures, strict=True)
+            ]
         )
         return futures
 
@@ -57,14 +62,14 @@ class ClientLoop:
 
         Returns when it is done, the time is up, or another thread leads better.
         """
-        self.check_not_leading()
+        self.check_not_own()
         end = math.inf if timeout is None else time.monotonic() + timeout
 
         def step() -> bool:
             if future.done() or self.closing or time.monotonic() >= end:
                 return False
             self._wait(end)
-            if self.exchange.turn():
+            if self.exchange.turn() or self._leadership.deferred:
                 self._leadership.call_own()
                 return False
             return True
@@ -72,21 +77,28 @@ class ClientLoop:
         self._leadership.visit(step, ask=not self.exchange.is_crowded())
 
     def close(self) -> None:
-        """Say goodbye and cancel what is not done. Returns when all resources are free."""
-        if self.closing and self._leadership.is_mine():
-            return  # a callback of a task that closing has cancelled
-        self.check_not_leading()
+        """Say goodbye and fail what is not done. Returns when all resources are free; if it is
+        interrupted it can be called again.
+        """
+        if self.closing and self._leadership.is_own():
+            return  # a callback of a task that closing has ended
+        self.check_not_own()
         self.closing = True
         self._wake_leader()
         self._leadership.call_own()
+        # An interrupted join takes a thread that runs for one that has ended: hence the latch.
+        while not self._is_over.wait(0.1):
+            pass
         self._thread.join()
 
     def _wake(self) -> None:
         """Have the leader look at what was handed over; the own thread if no other leads."""
         if not self._is_awake:
+            interrupts.hold()  # else the flag might stand without the wake-up
             self._is_awake = True
             self._wake_leader()
             self._leadership.call_own()
+            interrupts.let_go()
         if self.exchange.is_closed:  # since the caller checked
             self.exchange.fail_waiting()
 
@@ -94,8 +106,11 @@ class ClientLoop:
         try:
             self._leadership.reside(self._step)
         finally:
-            with self._leadership.hold():
-                self.exchange.close()
+            self.closing = True
+            try:
+                self._leadership.retire(self.exchange.close)
+            finally:
+                self._is_over.set()
 
     def _step(self) -> bool:
         if self.closing:

@@ -1,18 +1,16 @@
 """What a client exchanges with its coordinator: one session, one socket, and what waits to be sent.
 
 Invariant: session, codec, socket and ``_unsent`` are touched only under ``_io``, which is held for
-moments and never while waiting. Other threads append to ``_tasks`` and ``_calls``; the holder of
-``_io`` empties them. So an interrupted wait leaves nothing half done. ``turn`` and ``send_now`` are
-the only places where an interrupt could.
+moments and never while waiting; meanwhile no signal handler runs. Other threads append to
+``_tasks`` and ``_calls``, each in one step, and the holder of ``_io`` empties them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -20,7 +18,8 @@ import zmq
 
 from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
-from cluster.shells.futures import TaskFuture, set_exception, settle_futures
+from cluster.shells.futures import GuardedFuture, TaskFuture, set_exception, settle_futures
+from cluster.shells.interrupts import GuardedLock
 from cluster.shells.mapping import Chunk, run_bytes
 from cluster.shells.transport import READABLE, WRITABLE, WakeableChannel
 from cluster.spec import ClusterSpec, load_codec
@@ -72,9 +71,9 @@ class Exchange:
         self._tasks: deque[Task] = deque()
         #: what takes an error if the client closes first, and the method to call until then
         self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
-        self._questions: dict[int, Future[Status]] = {}
+        self._questions: dict[int, GuardedFuture[Status]] = {}
         self._asked = 0
-        self._io = threading.RLock()
+        self._io = GuardedLock()
 
     # From any thread
 
@@ -100,24 +99,21 @@ class Exchange:
         """Cancel parts of a map."""
         self._call(_ignore, self._cancel_chunks, chunks)
 
-    def ask(self, event: Any, *args: Any) -> Future[Status]:
+    def ask(self, event: Any, *args: Any) -> GuardedFuture[Status]:
         """Send a question; a Report answers it."""
-        answer: Future[Status] = Future()
+        answer: GuardedFuture[Status] = GuardedFuture()
         self._call(answer.set_exception, self._ask, event, args, answer)
         return answer
 
     def send_now(self) -> bool:
         """Send the tasks that wait, in the caller's thread; false if the leader has to look."""
+        if not self._io.acquire(blocking=False):
+            return False
         try:
-            if not self._io.acquire(blocking=False):
-                return False
             self._send_tasks()
             return not (self.channel.readable() or self._unsent)
-        finally:  # as in Leadership.visit
-            try:  # noqa: SIM105
-                self._io.release()
-            except RuntimeError:
-                pass
+        finally:
+            self._io.release()
 
     def is_crowded(self) -> bool:
         """Whether more than one submission is open."""
@@ -248,7 +244,7 @@ class Exchange:
             if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
                 self._send([self._session.cancel(submission, [])])
 
-    def _ask(self, event: Any, args: tuple[Any, ...], answer: Future[Status]) -> None:
+    def _ask(self, event: Any, args: tuple[Any, ...], answer: GuardedFuture[Status]) -> None:
         self._asked += 1
         self._questions.pop(self._asked - MAX_QUESTIONS, None)
         self._questions[self._asked] = answer
