@@ -16,6 +16,7 @@ Only signals are held back, not an exception that another thread sets (PyThreadS
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -85,6 +86,14 @@ def _hold_back(number: int, frame: Any) -> None:
         _held.append(number)
         if _wake is not None:
             _wake()
+
+
+def _begin_anew() -> None:
+    global _main, _depth
+    _main, _depth = get_ident(), 0
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class Latch:
