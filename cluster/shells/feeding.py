@@ -8,15 +8,32 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cluster.shells.interrupts import GuardedLock
-from cluster.shells.mapping import WINDOW_BYTES, WINDOW_TASKS, MapReader, as_payload, run_bytes
+from cluster.shells.mapping import WINDOW_BYTES, MapReader, Payload
 
 #: how long a payload waits for company while results are awaited
 COMPANY_S = 0.005
-#: how often a source that is far ahead looks whether there is room
+#: how far the source is read beyond the window, and how often the reader looks for room then
+AHEAD_TASKS = 4_096
 ROOM_S = 0.002
+
+
+class _Drain:
+    """Gives what a deque holds, and goes on when there is more."""
+
+    def __init__(self, waiting: deque[Payload]) -> None:
+        self._waiting = waiting
+
+    def __iter__(self) -> Iterator[Payload]:
+        return self
+
+    def __next__(self) -> Payload:
+        if not self._waiting:
+            raise StopIteration
+        return self._waiting.popleft()
 
 
 class FedMapReader(MapReader):
@@ -27,10 +44,11 @@ class FedMapReader(MapReader):
     for company leaves after ``COMPANY_S`` if a result is awaited.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, payloads: Iterable[Payload], *args: Any) -> None:
+        self._source = iter(payloads)
+        self._waiting: deque[Payload] = deque()
+        super().__init__(_Drain(self._waiting), *args)
         self._lock = GuardedLock()
-        self._waiting: deque[bytes] = deque()
         self._is_feeding = True
         self._is_over = False
         self._error: BaseException | None = None
@@ -42,10 +60,8 @@ class FedMapReader(MapReader):
     def fill(self) -> None:
         """Hand in what waits, if there is room for it."""
         with self._lock:
-            if self._has_room() and not self._is_over:
-                payloads = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                if payloads:
-                    self._hand_in(payloads)
+            if not self._is_over:
+                super().fill()
 
     def stop(self) -> None:
         """Cancel what is in flight, and take no more from the source."""
@@ -70,32 +86,28 @@ class FedMapReader(MapReader):
         self.fill()
         super()._wait(COMPANY_S if self._is_feeding else most_s)
 
-    def _has_room(self) -> bool:
-        return self._in_flight_tasks < WINDOW_TASKS and self._in_flight_bytes < WINDOW_BYTES
-
     def _feed(self) -> None:
         try:
             self._read_source()
         except BaseException as error:
             self._error = error
         self._is_feeding = False
-        if self._error is None:
-            self.fill()
         self._done.put(None)
 
     def _read_source(self) -> None:
-        waiting, most_bytes = self._waiting, run_bytes(self._message_bytes)
-        size, company = 0, 1
-        for payload in self._payloads:
-            if type(payload) is not bytes or len(payload) >= most_bytes:
-                payload = as_payload(payload, self._message_bytes)
+        waiting, company = self._waiting, 1
+        for payload in self._source:
             waiting.append(payload)
-            size += len(payload)
-            if len(waiting) >= company or size >= most_bytes or not self._chunks:
-                company, size = min(2 * company, self._burst), 0
+            if len(waiting) >= company or not self._chunks:
+                company = min(2 * company, self._burst)
                 self.fill()
-                while waiting and not self._is_over:
+                while self._is_far_ahead():
                     time.sleep(ROOM_S)
                     self.fill()
             if self._is_over:
                 return
+        self.fill()
+
+    def _is_far_ahead(self) -> bool:
+        is_full = self._in_flight_bytes >= WINDOW_BYTES
+        return len(self._waiting) >= (1 if is_full else AHEAD_TASKS) and not self._is_over

@@ -43,7 +43,7 @@ def _lose(submission: Submission, endpoint: str) -> None:
 
     tasks = [TaskId(run, p) for p in range(submission.count) if not submission.seen[p]]
     if isinstance(sink, Chunk):
-        fail(submission, lost(f"{len(tasks)} tasks from {run}:{tasks[0].position} on", tasks))
+        fail(submission, lost(f"tasks {run}:{tasks[0].position} to {tasks[-1].position}", tasks))
         return
     for task in tasks:
         set_exception(sink[task.position], lost(f"task {run}:{task.position}", [task]))

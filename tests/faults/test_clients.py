@@ -257,7 +257,7 @@ def test_what_a_restarted_coordinator_lost_is_told_at_once_and_handed_in_again(s
             with pytest.raises(CoordinatorLost, match="lost task") as error:
                 future.result(TIMEOUT_S)
             assert error.value.tasks == (future.task_id,)
-        with pytest.raises(CoordinatorLost, match="2 tasks"):
+        with pytest.raises(CoordinatorLost, match="lost tasks"):
             next(lost)
         assert time.monotonic() - began < 4.0
         worker = Worker(endpoint, HANDLERS, name="w", spec=spec)
@@ -324,8 +324,8 @@ def test_a_timeout_is_heard_while_the_source_waits(client):
 
 
 def test_a_fast_generator_keeps_its_order(client, monkeypatch):
-    monkeypatch.setattr(mapping, "WINDOW_TASKS", 5_000)
-    payloads = [b"%d" % n for n in range(20_000)]
+    monkeypatch.setattr(mapping, "WINDOW_TASKS", 500)
+    payloads = [b"%d" % n for n in range(2_000)]
     assert list(client.map("echo", iter(payloads))) == payloads
 
 
@@ -348,8 +348,7 @@ def test_running_out_of_descriptors_is_an_error(local, spec):
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 60, hard))
     try:
         with pytest.raises(ClusterError, match="no descriptors are left"):
-            while True:
-                clients.append(Client(local.endpoint, spec=spec))
+            clients.extend(iter(lambda: Client(local.endpoint, spec=spec), None))
         assert len(clients) > 2
         assert clients[0].submit("echo", b"x").result(TIMEOUT_S) == b"x"
     finally:
