@@ -30,7 +30,9 @@ RESEND_AFTER_S = 1.0
 REMIND_AFTER_S = 5.0
 #: the coordinator ends a task at its time limit; if it says nothing for so long, the client does
 EXPIRY_MARGIN_S = 2.0
+#: submissions that a heartbeat repeats, and all that it asks for; a coordinator answers as many
 MAX_RESENT = 256
+MAX_ASKED = 1_024
 MAX_RECENT = 4_096
 
 
@@ -245,9 +247,9 @@ class ClientSession:
         """The heartbeat, with receipts, and repeats of what seems to have got lost."""
         self._told += self._owed
         self._owed = []
-        quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_RECENT))
+        quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_ASKED))
         waiting = [(s.id, s.count - s.missing) for s in quiet if s.event is None]
-        self.is_hurried = self.is_hurried and len(quiet) == MAX_RECENT
+        self.is_hurried = self.is_hurried and len(quiet) == MAX_ASKED
         floor = next(iter(self.open), self._next)
         partly = [part for part in self._partly if part[0] in self.open]
         self._partly = partly[MAX_RECENT:]

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cluster.shells import mapping
 from cluster.shells.interrupts import GuardedLock
-from cluster.shells.mapping import WINDOW_BYTES, MapReader, Payload
+from cluster.shells.mapping import MapReader, Payload
 
 #: how long a payload waits for company while results are awaited
 COMPANY_S = 0.005
-#: how far the source is read beyond the window, and how often the reader looks for room then
-AHEAD_TASKS = 4_096
+#: which part of a full window is read ahead of it, and how often its reader looks for room
+AHEAD_PART = 32
 ROOM_S = 0.002
 
 
@@ -109,5 +110,6 @@ class FedMapReader(MapReader):
         self.fill()
 
     def _is_far_ahead(self) -> bool:
-        is_full = self._in_flight_bytes >= WINDOW_BYTES
-        return len(self._waiting) >= (1 if is_full else AHEAD_TASKS) and not self._is_over
+        is_full = self._in_flight_bytes >= mapping.WINDOW_BYTES
+        most = 1 if is_full else mapping.WINDOW_TASKS // AHEAD_PART
+        return len(self._waiting) >= most and not self._is_over
