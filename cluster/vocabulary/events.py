@@ -1,7 +1,7 @@
 """Events: everything the scheduler is told, in the past tense.
 
-All but WorkerUnreachable are also the messages to the coordinator: a codec turns frames into these and
-nothing else. Times are seconds on the sender's monotonic clock.
+All but WorkerUnreachable are also the messages to the coordinator: a codec turns frames into these
+and nothing else. Times are seconds on the sender's monotonic clock.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
         Cause.CANCELLED: State.CANCELLED,
         Cause.TIMED_OUT: State.FAILED,
         Cause.UNSERVED: State.FAILED,
+        Cause.BURIED: State.DEAD_LETTERED,
     },
     State.ASSIGNED: {
         Cause.FINISHED: State.DONE,

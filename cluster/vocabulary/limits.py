@@ -28,8 +28,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     does a message for each task that ends without a worker. So the coordinator keeps at most
     ``retained_bytes``, one result for each task within the workers' credit, and those messages. If
     workers hold more than half of the bound at once, a client that does not read may stop the
-    others; if it is gone, for ``client_liveness_s``. Results that a client has missed are sent again
-    at most ``resent_bytes`` per ``heartbeat_s``.
+    others; if it is gone, for ``client_liveness_s``. Results that a client missed are sent again,
+    at most ``resent_bytes`` of them per ``heartbeat_s``.
 
     A worker stores a result over ``stream_bytes`` until the client has fetched it in chunks of
     ``chunk_bytes``; a result over ``result_bytes`` is a failure. A worker that stores

@@ -49,8 +49,8 @@ class State(StrEnum):
 class ProcessState(StrEnum):
     """What a supervisor sees of a worker's process.
 
-    ``stopped`` is suspended (SIGSTOP); ``killed`` has ended on the supervisor's or an operator's
-    order; ``gone`` has ended otherwise, which is a death.
+    ``stopped`` is suspended (SIGSTOP). ``killed`` has ended on the supervisor's order, or of itself
+    in good order (exit code 0). ``gone`` has ended otherwise, which is a death.
     """
 
     RUNNING = "running"

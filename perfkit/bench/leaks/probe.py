@@ -43,9 +43,9 @@ class ProbedCoordinator(ClusterCoordinator):
 
         signal.signal(signal.SIGUSR1, ask)
 
-    def turn(self, messages: list[list[Frame]], now: float) -> None:
+    def turn(self, messages: list[list[Frame]], now: float, behind: bool = False) -> None:
         """Take a turn, then the reading that was asked for."""
-        super().turn(messages, now)
+        super().turn(messages, now, behind)
         if self._asked:
             self._asked = False
             announce(reading=msgspec.json.encode(take_reading(self)).decode())

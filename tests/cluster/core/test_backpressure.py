@@ -103,21 +103,24 @@ def test_no_client_is_served_while_all_room_is_taken() -> None:
         max_size=40,
     )
 )
-def test_clients_that_may_be_served_are_in_the_order_of_a_sorted_list(
+def test_clients_that_may_be_served_are_in_the_order_of_their_coming(
     kind: type[RunQueue], moves: list[tuple[Priority, str, str, set[str], int]]
 ) -> None:
     queue, runs = kind(1 << 30), list[Run]()
+    came: dict[tuple[Priority, str], int] = {}
     for id, (priority, needs, client, late, returned) in enumerate(moves):
         runs.append(run(id, 2, priority=priority, kind=needs))
         runs[-1].client = client
         queue.push(runs[-1])
+        came.setdefault((priority, client), id)
         for name in [name for name in queue.held_back if name not in late]:
             queue.resume(name)
         while (head := queue.head(set())) is not None and head[0].client in late:
-            queue.hold_back(*head)
+            queue.hold_back(head[0].client)
         waiting = [each for each in runs if each.waiting[False]]
         free = [each for each in waiting if each.client not in late]
-        first = min(free, key=lambda each: (each.priority, each.id), default=None)
+        places = [(each.priority, came[each.priority, each.client], each.id) for each in free]
+        first = free[places.index(min(places))] if free else None
         assert head == (first and (first, False))
         assert {each.id for each in queue.runs()} == {each.id for each in waiting}
         if first is not None:

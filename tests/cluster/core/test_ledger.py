@@ -1,7 +1,6 @@
 """The ledger's totals, and how it cuts deliveries into messages."""
 
 from cluster.vocabulary import actions as do
-from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, State
 from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
@@ -71,7 +70,7 @@ def test_every_way_to_end_is_counted_by_its_state() -> None:
     bench = holding(*T[:4], deaths=1)
     bench.finish("w", 1, 0, b"a", b"", failures=[Failure(1, "E", "m")])
     bench.cancel(2)
-    bench.tell(on.WorkerLost("w", "gone"))
+    bench.die("w")
     counters = bench.scheduler.counters
     assert {state: counters[state] for state in State} == {
         State.QUEUED: 0,

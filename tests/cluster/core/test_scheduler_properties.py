@@ -30,6 +30,7 @@ from cluster.vocabulary.task import (
     Gpu,
     Load,
     Priority,
+    ProcessState,
     Requirements,
     Retry,
     TaskId,
@@ -43,6 +44,9 @@ LIMITS = Limits(
     submissions_per_client=8,
     clients=2,
     workers=3,
+    hosts=2,
+    unserved_s=2.0,
+    resent_bytes=200,
     history_runs=4,
     story_entries=12,
     bypasses=3,
@@ -103,13 +107,20 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(worker=WORKERS, credit=st.integers(1, 6), gpu=st.booleans(), again=st.integers(-1, 1))
-    def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
-        """A newcomer, a repeat, a restart, or an older process of the same name."""
+    @rule(
+        worker=WORKERS,
+        credit=st.integers(1, 6),
+        gpu=st.booleans(),
+        again=st.integers(-1, 1),
+        has_pid=st.booleans(),
+    )
+    def join(self, worker: str, credit: int, gpu: bool, again: int, has_pid: bool) -> None:
+        """A newcomer, a repeat, a restart, an older or another process of the same name."""
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
-        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, ["echo"], models, gpus))
+        offers, pid = (["echo"], models, gpus), incarnation if has_pid else 0
+        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, "h", pid))
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -152,14 +163,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         epoch = self.epochs[worker] - stale
         self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpu_busy_pct=load)))
 
-    @rule(worker=WORKERS, how=st.sampled_from(["lost", "left", "draining"]))
+    @rule(worker=WORKERS, how=st.sampled_from(["unreachable", "left", "draining"]))
     def go(self, worker: str, how: str) -> None:
         epoch = self.epochs.get(worker, 0)
-        if how == "lost":
-            self.tell(on.WorkerLost(worker, "gone"))
+        if how == "unreachable":
+            ids = [lease.id for lease in self.leases if lease.worker == worker][-2:]
+            self.tell(on.WorkerUnreachable(worker, ids))
         else:
             farewell = on.WorkerLeft if how == "left" else on.WorkerDraining
             self.tell(farewell(worker, epoch))
+
+    @rule(
+        host=st.sampled_from(["h", "i", "j"]),
+        worker=WORKERS,
+        state=st.sampled_from(ProcessState),
+        older=st.integers(0, 1),
+        has_pid=st.booleans(),
+    )
+    def report(
+        self, host: str, worker: str, state: ProcessState, older: int, has_pid: bool
+    ) -> None:
+        """A supervisor says what it sees, perhaps of a worker that is another's."""
+        pid = max(0, self.incarnations.get(worker, 1) - older) if has_pid else 0
+        self.tell(on.HostReported(host, [(worker, pid, state)]))
+
+    @rule(host=st.sampled_from(["h", "i", "j"]))
+    def host_leaves(self, host: str) -> None:
+        self.tell(on.HostLeft(host))
 
     # Clients
 
@@ -171,6 +201,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         timeout_s=st.sampled_from([None, None, 0.3, 2.0]),
         attempts=st.integers(1, 3),
         traced=st.booleans(),
+        is_patient=st.booleans(),
     )
     def submit(
         self,
@@ -181,6 +212,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         timeout_s: float | None,
         attempts: int,
         traced: bool,
+        is_patient: bool,
     ) -> None:
         payloads = [f"{client} {self.submission} {p}".encode() for p in range(count)]
         retry = Retry(attempts, Backoff.LINEAR, base_s=0.1)
@@ -188,6 +220,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             client, self.submission, "echo", payloads, priority, requirements, timeout_s, retry
         )
         event.sent_at = self.now if traced else None
+        event.wait_for_worker = is_patient
         self.submission += 1
         first = next(action for action in self.tell(event) if not isinstance(action, do.Meet))
         if isinstance(first, do.Accept):

@@ -169,14 +169,20 @@ def test_a_result_whose_worker_is_lost_midway_is_made_and_fetched_again(bench: B
     bench.tell(wanted())
     stale = chunk(bench)
     bench.join("v")
-    assert bench.tell(on.WorkerLost("w", "gone")) == [bench.assign("v", 2, 0, b"a")]
+    assert bench.die("w") == [bench.assign("v", 2, 0, b"a")]
     assert bench.tell(stale) == [do.Disconnect("w", 1, "epoch 1 is over; join again")]
     assert bench.tell(wanted()) == bench.tell(RECEIVED) == [WITHDRAW]
     assert bench.tell(kept(bench, lease=2, worker="v")) == [do.Offer("c", 0, 0, 2, SIZE)]
     confirm, _ = bench.tell(on.StreamReceived("c", 0, 0, 2))
     assert confirm == do.Confirm("c", 0, 0, 2)
     bench.counted(
-        streams=2, late_chunks=1, late_requests=2, lost=1, workers_lost=1, stale_messages=1
+        streams=2,
+        late_chunks=1,
+        late_requests=2,
+        lost=1,
+        workers_lost=1,
+        worker_deaths=1,
+        stale_messages=1,
     )
 
 
