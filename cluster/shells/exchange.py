@@ -183,10 +183,9 @@ class Exchange:
             _, method, args = self._calls.popleft()
             method(*args)
         self._send_tasks()
-        count = 0
-        if self.channel.readable():
+        self._has_more = self.channel.readable()
+        if self._has_more:
             for frames in self.channel.receive(self.spec.drain):
-                count += 1
                 try:
                     actions = self._codec.actions(frames)
                 except ProtocolError:
@@ -195,9 +194,9 @@ class Exchange:
                 now = time.monotonic()
                 for action in actions:
                     self._take_in(action, now)
+            self._has_more = self.channel.has_more
         if self._session.streams.outbox:
             self._send(self._session.answers())
-        self._has_more = count == self.spec.drain
 
     def _send_tasks(self) -> None:
         while self._tasks and not self._unsent:
