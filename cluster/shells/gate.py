@@ -33,6 +33,7 @@ PER_CLIENT = PER_WORKER = 2
 SWEEP_S = 0.2
 SUSPICIOUS_BYTES = 1 << 20
 CALM_BYTES = 32 << 20
+NO_LINGER = struct.pack("ii", 1, 0)
 #: where struct tcp_info (linux/tcp.h) holds tcpi_bytes_received
 TCP_INFO_BYTES, RECEIVED_AT = 136, 128
 
@@ -145,6 +146,8 @@ class Gate:
         with suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
             if os.fstat(connection.fileno()).st_ino == visitor.inode:
                 self.cuts[cause] += 1
+                # The other side hears of it at once, however much of its data is unread.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, fd: int) -> None:
