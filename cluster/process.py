@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cluster.shells.malloc_trim import MallocTrim, reexec_with_one_heap
-from cluster.spec import ClusterSpec, decode_spec, load_part
+from cluster.spec import BASELINE, ClusterSpec, decode_spec, load_part
 from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run_coordinator(
 
 
 def run_worker(
-    spec: ClusterSpec,
+    spec: ClusterSpec | None,
     endpoint: str,
     *,
     handlers: str,
@@ -96,8 +96,9 @@ def run_worker(
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
-    Workers of this host share large models' weights unless ``share`` is false. ``probe`` names a
-    function that makes the worker's probe, which may have a method ``gpus`` for its cards.
+    Without a ``spec`` it adopts the coordinator's. Workers of this host share large models' weights
+    unless ``share`` is false. ``probe`` names a function that makes the worker's probe, which may
+    have a method ``gpus`` for its cards.
     """
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
@@ -131,7 +132,7 @@ def run_worker(
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     worker.on_welcome = ready
-    settle(spec)
+    settle(worker.spec)
     worker.stop_on_signals()
     if not alone:
         stop_with_parent(worker.stop)
@@ -167,15 +168,17 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
     for role in (coordinator, worker):
-        role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
+        role.add_argument("--spec", help="the cluster spec as JSON")
         role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
     options = vars(parser.parse_args(argv))
     name = options.pop("role")
     try:
-        spec = decode_spec(options.pop("spec"))
+        text = options.pop("spec")
+        spec = decode_spec(text) if text else None
         if name == "worker":
             run_worker(spec, **options)
         else:
+            spec = spec or BASELINE
             if spec.trim_bytes and argv is None:
                 reexec_with_one_heap()
             run_coordinator(spec, **options, kind=kind)

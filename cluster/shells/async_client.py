@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Self
 
 from cluster.shells.client import Client
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import ClusterSpec
 from cluster.vocabulary.status import Status
 
 AHEAD_TASKS = 256
@@ -19,7 +19,7 @@ class AsyncClient:
     """The client for asyncio: the plain client's calls, awaited."""
 
     def __init__(
-        self, endpoint: str, *, spec: ClusterSpec = BASELINE, name: str | None = None
+        self, endpoint: str, *, spec: ClusterSpec | None = None, name: str | None = None
     ) -> None:
         self._client = Client(endpoint, spec=spec, name=name)
 

@@ -19,9 +19,10 @@ from cluster.protocol.codec import in_words
 from cluster.shells.client_loop import ClientLoop
 from cluster.shells.futures import TaskFuture
 from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, run_bytes
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.shells.questions import ask, learn_spec
+from cluster.spec import ClusterSpec
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
+from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
 
@@ -29,15 +30,18 @@ from cluster.vocabulary.task import NO_REQUIREMENTS, NO_RETRY, Priority, Require
 class Client:
     """Talk to the coordinator at ``endpoint``. Methods may be called from any thread.
 
+    Without a ``spec`` it adopts the coordinator's, which must be there then: raises Unreachable. A
+    coordinator with another codec or other limits than ``spec`` fails every call: ProtocolError.
+
     Errors reach the caller through the future: Busy (the coordinator is at a bound, which it
     names), TaskFailed, TaskTimedOut, TaskDeadLettered, or CancelledError.
     """
 
     def __init__(
-        self, endpoint: str, *, spec: ClusterSpec = BASELINE, name: str | None = None
+        self, endpoint: str, *, spec: ClusterSpec | None = None, name: str | None = None
     ) -> None:
         self.endpoint = endpoint
-        self.spec = spec
+        self.spec = spec = spec or learn_spec(endpoint)
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._checked: tuple[str, Options] | None = None
@@ -148,6 +152,8 @@ class Client:
     def _check_open(self) -> None:
         if self._loop.closing:
             raise ClusterError("this client is closed")
+        if self._loop.exchange.refusal is not None:
+            raise self._loop.exchange.refusal
 
     def _options(
         self,
@@ -175,14 +181,5 @@ class Client:
     def _question(self, timeout: float | None, event: Any, *args: Any) -> Status:
         self._check_open()
         self._loop.check_not_leading()
-        try:
-            return self._loop.exchange.ask(event, *args).result(timeout)
-        except TimeoutError:
-            if self._loop.exchange.misunderstood:
-                raise ProtocolError(
-                    f"the coordinator at {self.endpoint} answers in another codec than that of "
-                    f"spec {self.spec.name!r}; name the spec it was started with"
-                ) from None
-            raise Unreachable(
-                f"no coordinator answers at {self.endpoint} within {timeout} s; is it running?"
-            ) from None
+        question = event(self.name, 0, *args)
+        return ask(self.endpoint, self.spec, question, timeout, lambda: self._loop.closing)

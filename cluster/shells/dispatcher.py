@@ -135,11 +135,11 @@ class Dispatcher:
             worker = self.scheduler.workers.get(event.worker)
             if worker is not None and worker.epoch == event.epoch:
                 self._controls[event.worker] = sender
-        elif isinstance(event, on.ClientHeartbeat | on.StatusRequested):
+        elif isinstance(event, on.ClientHeartbeat):
             self._forget_gone()
             self._clients[event.client] = sender
-            if isinstance(event, on.StatusRequested):
-                self._publish()
+        elif isinstance(event, on.StatusRequested):
+            self._publish()
         elif isinstance(event, on.HostReported):
             self._forget_gone()
             self._hosts[event.host] = sender
@@ -157,6 +157,8 @@ class Dispatcher:
             piles = outgoing
             if isinstance(action, do.Assign):
                 route = self._workers.get(action.worker, b"")
+            elif isinstance(action, do.Report):
+                route = sender  # a question comes on a connection of its own
             elif isinstance(action, do.ToClient):
                 route = self._clients.get(action.client, sender)
                 if type(action) is do.Accept and self.spec.answer_after_s:

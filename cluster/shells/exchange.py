@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -21,16 +21,15 @@ import zmq
 from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
 from cluster.shells.futures import TaskFuture, set_exception, settle_futures
+from cluster.shells.hello import check_heard
 from cluster.shells.mapping import Chunk, run_bytes
 from cluster.shells.transport import READABLE, WRITABLE, WakeableChannel
 from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import Busy, ClusterError, ProtocolError
-from cluster.vocabulary.status import Status
 
 MAX_OWED = 256
-MAX_QUESTIONS = 1_000
 
 #: kind, payload, options, whether it is traced, future
 Task: TypeAlias = tuple[str, bytes, Options, bool, TaskFuture]
@@ -60,8 +59,9 @@ class Exchange:
         self.channel.connect(endpoint)
         self._wake = wake
         self.beat_at = time.monotonic()
-        #: how many messages made no sense in this spec's codec
-        self.misunderstood = 0
+        #: why the coordinator can't be talked to
+        self.refusal: ClusterError | None = None
+        self._endpoint = endpoint
         self.is_closed = False
         self._session = ClientSession(name, spec.limits.most_chunk_bytes)
         self._codec = load_codec(spec)
@@ -72,8 +72,6 @@ class Exchange:
         self._tasks: deque[Task] = deque()
         #: what takes an error if the client closes first, and the method to call until then
         self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
-        self._questions: dict[int, Future[Status]] = {}
-        self._asked = 0
         self._io = threading.RLock()
 
     # From any thread
@@ -100,12 +98,6 @@ class Exchange:
         """Cancel parts of a map."""
         self._call(_ignore, self._cancel_chunks, chunks)
 
-    def ask(self, event: Any, *args: Any) -> Future[Status]:
-        """Send a question; a Report answers it."""
-        answer: Future[Status] = Future()
-        self._call(answer.set_exception, self._ask, event, args, answer)
-        return answer
-
     def send_now(self) -> bool:
         """Send the tasks that wait, in the caller's thread; false if the leader has to look."""
         try:
@@ -123,9 +115,9 @@ class Exchange:
         """Whether more than one submission is open."""
         return len(self._session.open) > 1
 
-    def fail_waiting(self) -> None:
+    def fail_waiting(self, error: Exception | None = None) -> None:
         """Fail what was taken and will never be sent."""
-        closed = Closed()
+        closed = error or Closed()
         with suppress(IndexError):
             while True:
                 set_exception(self._tasks.popleft()[4], closed)
@@ -150,6 +142,7 @@ class Exchange:
                 # An absent coordinator needs no heartbeat.
                 if not self._unsent:
                     self._send(self._session.heartbeat(now))
+                self.channel.tend(now)
                 self.beat_at = now + self.spec.limits.heartbeat_s
                 self._has_more = self._has_more or self.channel.readable()
             if self._unsent:
@@ -160,14 +153,22 @@ class Exchange:
         """Leave: the coordinator forgets what is open, and everybody who waits gets an error."""
         with self._io:
             self._send([on.ClientLeft(self.name)])
-            closed = Closed()
             self.is_closed = True
-            for submission in self._session.open.values():
-                _fail(submission.sink, closed)
-            for question in self._questions.values():
-                question.set_exception(closed)
-            self.fail_waiting()
+            self._fail_all(Closed())
             self.channel.close()
+
+    def _hear(self, frames: list[Frame]) -> None:
+        """Fail everything if the coordinator announces another spec, or refuses this client."""
+        try:
+            check_heard(frames, self.spec, self._endpoint)
+        except ClusterError as error:
+            self.refusal = error
+            self._fail_all(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        for submission in self._session.open.values():
+            _fail(submission.sink, error)
+        self.fail_waiting(error)
 
     def _call(self, fail: Fail, method: Callable[..., None], *args: Any) -> None:
         """Have the leader call a method."""
@@ -189,7 +190,7 @@ class Exchange:
                 try:
                     actions = self._codec.actions(frames)
                 except ProtocolError:
-                    self.misunderstood += 1
+                    self._hear(frames)
                     continue
                 now = time.monotonic()
                 for action in actions:
@@ -247,12 +248,6 @@ class Exchange:
             if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
                 self._send([self._session.cancel(submission, [])])
 
-    def _ask(self, event: Any, args: tuple[Any, ...], answer: Future[Status]) -> None:
-        self._asked += 1
-        self._questions.pop(self._asked - MAX_QUESTIONS, None)
-        self._questions[self._asked] = answer
-        self._send([event(self.name, self._asked, *args)])
-
     def _send(self, events: list[Any]) -> None:
         """Send, or keep what can't leave before the coordinator is there or has caught up; nothing
         else is sent before that.
@@ -266,13 +261,6 @@ class Exchange:
             return
 
     def _take_in(self, action: do.Action, now: float) -> None:
-        if isinstance(action, do.Report):
-            answer = self._questions.pop(action.request, None)
-            if answer is not None and action.status is not None:
-                answer.set_result(action.status)
-            elif answer is not None:
-                answer.set_exception(ClusterError(action.error))
-            return
         news = self._session.handle(action, now)
         if news is None:
             return

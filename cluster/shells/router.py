@@ -65,7 +65,9 @@ class RouterChannel(WakeableChannel):
         if visitor is not None and visitor.is_refused:
             with suppress(zmq.ZMQError):
                 reason = f"{self.gate.most} connections are here already: no descriptor is left"
-                self.send([route, announce(self._spec, f"refused: {reason}")])
+                self.send(
+                    [route, announce(self._spec, f"refuses this peer: {reason}", is_final=True)]
+                )
         return super()._read([route, frame.bytes])
 
     def _reject(self, frame: zmq.Frame) -> None:

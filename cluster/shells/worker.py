@@ -22,8 +22,10 @@ import zmq
 from cluster.protocol.codec import in_words
 from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.shells.hello import check_heard
+from cluster.shells.questions import learn_spec
 from cluster.shells.transport import Channel, Listener, Waker
-from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
 from cluster.vocabulary.task import NO_LOAD, Gpu, Load
@@ -37,8 +39,10 @@ REPORT_AFTER_S = 0.001
 class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
-    ``probe`` returns the host's load for each heartbeat; unknown values are None. Raises
-    ClusterError for an invalid capacity, name or kind.
+    Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
+    load for each heartbeat; unknown values are None. Raises ClusterError for an invalid capacity,
+    name or kind; so does ``run`` if the coordinator has another codec or other limits than
+    ``spec``, or refuses this worker.
     """
 
     def __init__(
@@ -48,11 +52,12 @@ class Worker:
         *,
         name: str | None = None,
         capacity: int = 1,
-        spec: ClusterSpec = BASELINE,
+        spec: ClusterSpec | None = None,
         models: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
     ) -> None:
+        spec = spec or learn_spec(endpoint, None)
         self.endpoint = endpoint
         self.handlers = handlers
         self.capacity = capacity
@@ -92,11 +97,15 @@ class Worker:
         #: when a client last fetched a part of a large result
         self._read_at = 0.0
         self._done = threading.Event()
+        #: the error that ends this worker
+        self._error: BaseException | None = None
+        #: the connections of slots
+        self._slots: list[Connection] = []
 
     def run(self) -> None:
         """Work until stop; then finish started tasks, give back the rest, and say goodbye."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        connection = Connection(context, self)
+        connection = Connection(context, self, is_work_line=True)
         threads = [threading.Thread(target=self._control, args=(context,), name="control")]
         if self.capacity > 1:
             threads += [
@@ -139,6 +148,8 @@ class Worker:
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
         drained, patience_s = False, self.spec.limits.liveness_s
         while True:
+            if self._error is not None:
+                raise self._error
             if self._session.epoch is None and time.monotonic() >= introduce_at:
                 connection.channel.socket.poll(
                     round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT
@@ -165,11 +176,12 @@ class Worker:
                     self._run_lease(lease, connection)
                     continue
             listener.wait(beat_ms)
-            connection.receive()
+            connection.tend()
 
     def _slot(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Run leases in one of several slots, with a connection of its own."""
         connection = Connection(context, self)
+        self._slots.append(connection)
         while True:
             with self._work:
                 while (lease := self._session.take()) is None and not self._done.is_set():
@@ -178,7 +190,9 @@ class Worker:
                 break
             self._run_lease(lease, connection)
             self._waker.wake()
-        connection.close()
+        with connection.lock:
+            self._slots.remove(connection)
+            connection.close()
 
     def _run_lease(self, lease: HeldLease, connection: Connection) -> None:
         """Run a lease step by step, so that results don't wait long."""
@@ -196,7 +210,8 @@ class Worker:
         if lease.stored is not None:
             with self._lock:
                 events = self._session.give_back(lease)
-            connection.send(events)
+            with connection.lock:
+                connection.send(events)
 
     def _report(self, runner: LeaseRunner, connection: Connection) -> None:
         """Report the outcomes so far; the caller holds the connection's lock."""
@@ -204,15 +219,20 @@ class Worker:
         if finished.outcomes:
             connection.send(self._reports(runner.lease, finished))
 
-    def _report_held_up(self) -> None:
-        """Report outcomes that slow handlers hold up."""
-        for connection, runner in list(self._runners.items()):
+    def _care_for_slots(self) -> None:
+        """Report outcomes that slow handlers hold up, and tend the lines of busy and idle slots."""
+        for connection in self._slots or list(self._runners):
             # A taken lock means that its slot is reporting, so nothing is held up.
-            if connection.lock.acquire(blocking=False):
-                try:
+            if not connection.lock.acquire(blocking=False):
+                continue
+            try:
+                runner = self._runners.get(connection)
+                if runner is not None:
                     self._report(runner, connection)
-                finally:
-                    connection.lock.release()
+                if runner is not None or connection in self._slots:
+                    connection.tend()
+            finally:
+                connection.lock.release()
 
     def _reports(self, lease: HeldLease, finished: FinishedTasks) -> list[on.Event]:
         """Events that report outcomes: one for all, or one for each if they are too large for one
@@ -245,8 +265,8 @@ class Worker:
                 connection.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
-            connection.receive()
-            self._report_held_up()
+            connection.tend()
+            self._care_for_slots()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
         connection.close()
@@ -257,13 +277,19 @@ class Connection:
     session.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        worker: Worker,
+        is_work_line: bool = False,
+    ) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
         self.channel.connect(worker.endpoint)
         #: held from collecting outcomes until they are sent, which keeps them in order
         self.lock = threading.Lock()
         self._codec = load_codec(worker.spec)
         self._worker = worker
+        self._is_work_line = is_work_line
 
     def send(self, events: Sequence[on.Event]) -> None:
         """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
@@ -280,6 +306,7 @@ class Connection:
             try:
                 actions = self._codec.actions(frames)
             except ProtocolError:
+                self._hear(frames)
                 continue
             with worker._work:
                 epoch, is_storing = worker._session.epoch, bool(worker._session.storing)
@@ -292,6 +319,23 @@ class Connection:
             if any(isinstance(answer, on.ChunkRead) for answer in answers):
                 worker._read_at = time.monotonic()
             self.send(answers)
+
+    def _hear(self, frames: list[bytes]) -> None:
+        """Take in what is in no codec. An announcement means that the connection is new, so the
+        worker tells on it where its work is to go.
+        """
+        worker = self._worker
+        try:
+            if check_heard(frames, worker.spec, worker.endpoint) and self._is_work_line:
+                self.send(worker._session.introduction(again=True))
+        except ClusterError as error:
+            worker._error = error
+            worker._waker.wake()
+
+    def tend(self) -> None:
+        """Receive, and see to it that the connection is alive."""
+        self.receive()
+        self.channel.tend(time.monotonic())
 
     def close(self) -> None:
         """Close the connection."""

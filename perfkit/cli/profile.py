@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError, build_spec
+from perfkit.cli.config import SettingError
 from perfkit.cli.output import (
     FAILED,
     add_command,
@@ -83,7 +83,7 @@ def memory(
         from perfkit.profile.processes import find_process
         from perfkit.profile.watch import watch_memory
 
-        pid = find_process(name, found.coordinator, spec=build_spec(found.spec, found.set))
+        pid = find_process(name, found.coordinator, spec=found.peer_spec())
         heap = HeapProfile(name)
         with watch_memory(pid, role=name, interval_s=interval) as watch:
             if attach:

@@ -76,17 +76,11 @@ class Coordinator:
 def coordinator(spec, descriptors=None, bind="tcp://127.0.0.1:*"):
     """A coordinator in a process of its own, which may be allowed few descriptors."""
 
-    def limit():
-        if descriptors is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cluster.process", "coordinator"]
-        + ["--spec", encode_spec(spec), "--bind", bind],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        preexec_fn=limit,
-    )
+    command = [sys.executable, "-m", "cluster.process", "coordinator"]
+    command += ["--spec", encode_spec(spec), "--bind", bind]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Coordinator(process, json.loads(process.stdout.readline())["endpoint"])
     finally:
