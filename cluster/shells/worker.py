@@ -25,7 +25,7 @@ from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.shells.hello import check_heard
 from cluster.shells.questions import learn_spec
 from cluster.shells.transport import Channel, Listener, Waker
-from cluster.spec import ClusterSpec, load_codec
+from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
 from cluster.vocabulary.task import NO_LOAD, Gpu, Load
@@ -57,34 +57,38 @@ class Worker:
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
     ) -> None:
-        spec = spec or learn_spec(endpoint, None)
         self.endpoint = endpoint
         self.handlers = handlers
         self.capacity = capacity
-        self.spec = spec
         #: called once, in the main thread, after the coordinator's welcome
         self.on_welcome: Callable[[], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
-        self._session = WorkerSession(
-            self.name,
-            incarnation=time.time_ns(),
-            capacity=capacity,
-            credit=max(1, capacity * spec.credit),
-            kinds=handlers.kinds(),
-            models=models,
-            gpus=gpus,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            stored_bytes_max=spec.limits.stored_result_bytes,
-        )
+        incarnation = time.time_ns()
+
+        def session(spec: ClusterSpec) -> WorkerSession:
+            return WorkerSession(
+                self.name,
+                incarnation=incarnation,
+                capacity=capacity,
+                credit=max(1, capacity * spec.credit),
+                kinds=handlers.kinds(),
+                models=models,
+                gpus=gpus,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                stored_bytes_max=spec.limits.stored_result_bytes,
+            )
+
         try:
-            for event in self._session.introduction():
+            for event in session(spec or BASELINE).introduction():
                 msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
         except msgspec.ValidationError as error:
             raise ClusterError(
                 f"worker {self.name!r} with capacity {capacity}: {in_words(error, on.WorkerJoined)}"
             ) from error
+        self.spec = spec or learn_spec(endpoint, None)
+        self._session = session(self.spec)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         #: how many tasks of a kind to run between two looks at the clock

@@ -62,7 +62,7 @@ class Proxy:
 
 @pytest.fixture
 def through(spec):
-    """A coordinator behind a proxy: ``through(client=…, workers=…)`` starts either behind it too."""
+    """A coordinator behind a proxy, and a worker or a client that goes through it."""
     with ExitStack() as stack:
 
         def start(spec=spec, capacity=1, is_client_behind=False):
