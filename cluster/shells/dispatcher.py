@@ -157,7 +157,7 @@ class Dispatcher:
             piles = outgoing
             if isinstance(action, do.Assign):
                 route = self._workers.get(action.worker, b"")
-            elif isinstance(action, do.Report):
+            elif type(action) is do.Report:
                 route = sender  # a question comes on a connection of its own
             elif isinstance(action, do.ToClient):
                 route = self._clients.get(action.client, sender)

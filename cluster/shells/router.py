@@ -10,6 +10,7 @@ import zmq
 
 from cluster.shells.gate import Gate
 from cluster.shells.hello import announce
+from cluster.shells.ipc_path import IpcPath
 from cluster.shells.transport import NOW, WakeableChannel
 from cluster.spec import ClusterSpec
 
@@ -28,9 +29,13 @@ class RouterChannel(WakeableChannel):
         self._spec = spec
         self._endpoint = ""
         self._listens_at: float | None = None
+        self._path: IpcPath | None = None
 
     def bind(self, endpoint: str) -> str:
         """Listen at an endpoint; returns it with its port. Raises ClusterError."""
+        path = endpoint.removeprefix("ipc://")
+        if path != endpoint and not path.startswith(("@", "*")):
+            self._path = IpcPath(path)
         self._endpoint = super().bind(endpoint)
         return self._endpoint
 
@@ -53,6 +58,9 @@ class RouterChannel(WakeableChannel):
         """Close the socket, its context and the waker."""
         self.gate.close()
         super().close()
+        if self._path is not None:
+            self._path.close()
+            self._path = None
 
     def _read(self, frames: list[Any]) -> list[bytes] | None:
         route = self.socket.recv(NOW, True)

@@ -31,6 +31,8 @@ EVENTS = int(zmq.EVENTS)
 RCVMORE = int(zmq.RCVMORE)
 READABLE = int(zmq.POLLIN)
 WRITABLE = int(zmq.POLLOUT)
+#: the longest route in front of a message
+ROUTE_BYTES = 255
 LINGER_MS = 500
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1_000
@@ -97,7 +99,7 @@ class Channel:
         self._copied = bytes if kind == zmq.ROUTER else None
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         self._frames_max = spec.limits.message_frames
-        self._bytes_max = 2 * spec.limits.message_bytes
+        self._bytes_max = 2 * spec.limits.message_bytes + ROUTE_BYTES
         self._is_discarding = False
         #: whether the last ``receive`` left something unread
         self.has_more = False
@@ -222,7 +224,7 @@ class Channel:
         """
         receive, option, uncopied = self.socket.recv, self._option, self._zero_copy_bytes
         copy = uncopied == sys.maxsize
-        size = sum(map(len, frames))
+        size = 0
         while not frames or option(RCVMORE):
             if len(frames) >= self._frames_max or size > self._bytes_max:
                 self._is_discarding = True
@@ -233,7 +235,7 @@ class Channel:
             size += len(frame)
             frames.append(frame if copy or len(frame) >= uncopied else frame.bytes)
         self.messages_in += 1
-        self.bytes_in += size
+        self.bytes_in += sum(map(len, frames))
         return frames
 
     def _reject(self, frame: zmq.Frame) -> None:

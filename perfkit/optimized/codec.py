@@ -164,7 +164,8 @@ class PackedCodec:
         """Whether the receiver will accept these frames."""
         size = len(frames[0])
         return (
-            sum(map(len, frames)) <= self._message_bytes
+            size <= self._message_bytes
+            and (len(frames) == 1 or sum(map(len, frames)) <= 2 * self._message_bytes)
             and len(messages) <= MAX_MESSAGES
             and len(frames) <= MAX_FRAMES
             and (size < COUNTED_BYTES or sum(map(_values, messages)) <= MAX_VALUES)
