@@ -10,7 +10,7 @@ from cluster.vocabulary.task import NO_REQUIREMENTS, Priority
 from perfkit.optimized.queue import SortedQueue
 from tests.cluster.core.scheduling import run
 
-KINDS = ["a", "b", "c"]
+KINDS = ["a", "b"]
 NOTHING: set[Key] = set()
 NEVER = 1 << 30
 
@@ -20,14 +20,15 @@ NEVER = 1 << 30
 @given(
     moves=st.lists(
         st.tuples(
-            st.sampled_from(Priority),
+            st.sampled_from([Priority.HIGH, Priority.LOW]),
             st.sampled_from(KINDS),
-            st.sampled_from("cde"),
-            st.sets(st.sampled_from("cde"), max_size=2),
-            st.integers(0, 20),
+            st.sampled_from("cd"),
+            st.sets(st.sampled_from("cd"), max_size=1),
+            st.integers(0, 9),
             st.integers(0, 1),
-            st.sets(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=3),
+            st.sets(st.tuples(st.sampled_from(KINDS), st.booleans()), max_size=1),
         ),
+        min_size=10,
         max_size=40,
     )
 )
@@ -53,7 +54,7 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_neither_blocked_nor_
         waiting = [(r, suspect) for r in runs for suspect in (True, False) if r.waiting[suspect]]
         free = [(r, s) for r, s in waiting if r.client not in late and (r.needs, s) not in blocked]
         assert head == min(free, key=lambda f: (f[0].priority, f[0].id, not f[1]), default=None)
-        if head is not None and deaths:
+        if head is not None and changed % 4:
             head[0].take(2, head[1])
             waiting.remove(head)
         assert sorted(r.id for r in queue.runs()) == sorted({r.id for r, _ in waiting})
