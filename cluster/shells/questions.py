@@ -39,8 +39,9 @@ def ask(
     channel = WakeableChannel(zmq.DEALER, spec)
     channel.connect(endpoint)
     (question,) = codec.encode([event])
+    refusal: ClusterError | None = None
+    is_sent = False
     try:
-        is_sent = False
         for frames in _listen(channel, endpoint, timeout_s, is_closing):
             if not frames:  # a look
                 if not is_sent and channel.ready(zmq.POLLOUT):
@@ -50,13 +51,20 @@ def ask(
             try:
                 actions = codec.actions(frames)
             except ProtocolError:
-                check_heard(frames, spec, endpoint)
+                try:
+                    check_heard(frames, spec, endpoint)
+                except ProtocolError:
+                    raise
+                except ClusterError as error:  # a full coordinator may answer yet
+                    refusal = error
                 continue
             for action in actions:
                 if isinstance(action, do.Report):
                     if action.status is None:
                         raise ClusterError(action.error)
                     return action.status
+    except Unreachable as error:
+        raise refusal or error from None
     finally:
         channel.close()
     raise AssertionError("listening ends by an error")
