@@ -84,8 +84,8 @@ class Exchange:
         return not self._session.open and len(self._tasks) == 1
 
     def submit_batch(self, tasks: Iterable[Task]) -> None:
-        """Send tasks."""
-        self._tasks.extend(tasks)
+        """Send tasks; those of equal attributes stay one run, because they are added in one step."""
+        self._tasks.extend([*tasks])
         self._wake()
 
     def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:

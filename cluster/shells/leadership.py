@@ -56,12 +56,12 @@ class Leadership:
         """Lead in the caller's thread until ``step`` returns false. Return at once if another
         thread leads, or soon if the own thread is asked for the place and does not make room.
         """
-        me = threading.get_ident()
+        me, has_asked = threading.get_ident(), False
         try:
             if not self._place.acquire(blocking=False):
                 if not ask:
                     return
-                self._is_wanted = True
+                has_asked = self._is_wanted = True
                 self._wake()
                 # Not for long: another thread may lead, and bring about what is waited for.
                 if not self._place.acquire(timeout=PATIENCE_S):
@@ -70,7 +70,8 @@ class Leadership:
             while step():
                 pass
         finally:
-            self._is_wanted = False
+            if has_asked:  # the wish of another visitor stays
+                self._is_wanted = False
             if self._leader == me:
                 self._was_visited = True
                 self._leader = None

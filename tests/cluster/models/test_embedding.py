@@ -58,6 +58,11 @@ def test_a_vector_is_what_bert_computes_for_the_tokens(minilm: Model, package: P
         assert np.abs(vector - expected).max() < 1e-5, text
 
 
+def test_a_vector_does_not_depend_on_the_rest_of_its_batch(minilm: Model) -> None:
+    alone = np.concatenate([vectors(minilm, [text]) for text in TEXTS])
+    assert np.abs(vectors(minilm, TEXTS) - alone).max() < 1e-5
+
+
 def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
     found = vectors(minilm, TEXTS)
     first, view = minilm.handle_batch([b"a text", memoryview(b"a text")])  # type: ignore[list-item]

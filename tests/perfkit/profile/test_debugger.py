@@ -30,8 +30,9 @@ STAYS_SILENT = "import time; print('ready', flush=True); time.sleep(1000)"
 )
 def test_a_process_that_dies_of_the_debugger_is_a_reason(death: str) -> None:
     reason = rehearse("read", ["-c", DIES.format(death=death)])
-    if not reason.startswith("memray attach: "):  # no debugger here, or no permission
-        assert reason.startswith("a process of our own, waiting in read, did not survive it (exit")
+    if reason.startswith("memray attach: "):
+        pytest.skip(f"no debugger gets into a process here: {reason}")
+    assert reason.startswith("a process of our own, waiting in read, did not survive it (exit")
 
 
 def test_a_process_that_answers_no_more_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
