@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cluster.spec import ClusterSpec as ClusterSpec
     from cluster.vocabulary.errors import Busy as Busy
     from cluster.vocabulary.errors import ClusterError as ClusterError
+    from cluster.vocabulary.errors import NoWorker as NoWorker
     from cluster.vocabulary.errors import TaskDeadLettered as TaskDeadLettered
     from cluster.vocabulary.errors import TaskError as TaskError
     from cluster.vocabulary.errors import TaskFailed as TaskFailed
@@ -40,6 +41,7 @@ else:  # a type checker that saw this __getattr__ would accept any name
         "ClusterSpec": "cluster.spec",
         "Handlers": "cluster.work.handlers",
         "LocalCluster": "cluster.local",
+        "NoWorker": "cluster.vocabulary.errors",
         "Priority": "cluster.vocabulary.task",
         "Requirements": "cluster.vocabulary.task",
         "Retry": "cluster.vocabulary.task",

@@ -1,107 +1,27 @@
 """A whole cluster on this machine during a with block: a coordinator and workers as processes.
 
-Children have a pipe as their standard input and stop when it closes, so they outlive neither the
-block nor the program, however either ends. Each child is a fresh interpreter, because a process
-with a ZeroMQ context must not fork.
+The workers belong to a supervisor, which starts one again that has died. All of them die with the
+program, however it ends.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from cluster.shells.async_client import AsyncClient
 from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec, encode_spec
+from cluster.supervision.children import Process as Process
+from cluster.supervision.crew import Crew, WorkerProcess, host_options, worker_options
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
-LOG_TAIL_BYTES = 4_000
-
-
-class Process(subprocess.Popen[bytes]):
-    """One child process, and the signals that a fault test sends it."""
-
-    def __init__(self, role: str, module: str, arguments: Sequence[str], folder: Path) -> None:
-        self.role = role
-        self._log = folder / f"{role}.log"
-        with self._log.open("wb") as log:
-            super().__init__(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL: no goodbye, no clean-up. Returns when it is gone."""
-        super().kill()
-        self.wait()
-
-    def suspend(self) -> None:
-        """SIGSTOP: silent, but not dead."""
-        self.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self.send_signal(signal.SIGCONT)
-
-    def announcement(self, until_s: float) -> dict[str, str]:
-        """The line that a child prints when it is ready; other output of a handler's module is
-        skipped. Raises ClusterError with the child's last words.
-        """
-        assert self.stdout is not None
-        while select.select([self.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
-            line = self.stdout.readline()
-            if not line:
-                code = self.wait()
-                raise ClusterError(
-                    f"{self.role} ended with code {code} before it was ready{self.last_words()}"
-                )
-            with contextlib.suppress(ValueError):
-                announced = json.loads(line)
-                if isinstance(announced, dict) and announced.get("pid") == self.pid:
-                    return announced
-        raise ClusterError(f"{self.role} was not ready in time{self.last_words()}")
-
-    def last_words(self) -> str:
-        """The end of what it wrote to standard error, for an error message."""
-        with contextlib.suppress(OSError):
-            text = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
-            return f":\n{text}" if text else ""
-        return ""
-
-    def stop(self, until_s: float) -> None:
-        """Ask it to end by closing its input; SIGKILL if it has not by then."""
-        assert self.stdin is not None
-        assert self.stdout is not None
-        with contextlib.suppress(OSError):
-            self.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.send_signal(signal.SIGCONT)
-        try:
-            self.wait(max(0.01, until_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self.stdout.close()
 
 
 class LocalCluster:
@@ -112,8 +32,9 @@ class LocalCluster:
     share the weights of large ones unless ``share_models`` is false. ``probe`` names what makes
     each worker's probe (default: of the host alone). The coordinator writes cProfile statistics to
     the file ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the
-    spec's ``transport``, a socket file), beyond this machine only if ``insecure``. Raises
-    ClusterError, with the child's output, if one does not come up.
+    spec's ``transport``, a socket file), beyond this machine only if ``insecure``. What workers
+    print is appended to the file ``log``; from the level ``show`` up it is to be read from
+    ``output``. Raises ClusterError, with the child's output, if one does not come up.
     """
 
     #: the module that the coordinator's process runs
@@ -132,18 +53,21 @@ class LocalCluster:
         cprofile: Path | None = None,
         bind: str | None = None,
         insecure: bool = False,
+        log: Path | None = None,
+        show: Literal["info", "warning", "off"] = "off",
     ) -> None:
         if n_workers < 0:
             raise ClusterError(f"a cluster can't have {n_workers} workers")
         if capacity < 1:
             raise ClusterError(f"a worker can't run {capacity} tasks at once")
         self.spec = spec
-        self.workers: list[Process] = []
         self._n_workers = n_workers
-        self._worker_options = ["--capacity", str(capacity), "--handlers", handlers]
-        self._worker_options += [option for model in models for option in ("--model", model)]
-        self._worker_options += [] if share_models else ["--no-share"]
-        self._worker_options += [] if probe is None else ["--probe", probe]
+        self._named = 0
+        options = worker_options(capacity, handlers, models, probe)
+        options += [] if share_models else ["--no-share"]
+        self._host_options = host_options(spec, options, log, show)
+        self._shows_output = show != "off"
+        self._crew: Crew | None = None
         self._cprofile = cprofile
         self._bind = bind
         self._insecure = insecure
@@ -164,6 +88,21 @@ class LocalCluster:
         """The coordinator's process id."""
         return self.coordinator.pid
 
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        """The newest process of each worker."""
+        return self._crew.workers() if self._crew is not None else []
+
+    @property
+    def crew(self) -> Crew:
+        """The workers' supervisor; raises ClusterError unless the cluster runs."""
+        self._running()
+        if self._crew is None:
+            assert self._folder is not None
+            folder = Path(self._folder.name)
+            self._crew = Crew(self._host_options, folder, shows_output=self._shows_output)
+        return self._crew
+
     def start(self) -> Self:
         """Start every process; returns when every worker is registered."""
         if self._coordinator is not None:
@@ -178,33 +117,32 @@ class LocalCluster:
             if self._cprofile is not None:
                 options += ["--cprofile", str(self._cprofile)]
             self._coordinator = Process(
-                "coordinator", self.coordinator_module, ["coordinator", *options], folder
-            )
+                "coordinator", self.coordinator_module, ["coordinator", *options], folder,
+                guarded=True,
+            )  # fmt: skip
+            if self._n_workers:
+                _ = self.crew  # gets ready while the coordinator does
             self.endpoint = self._coordinator.announcement(until_s)["endpoint"]
-            started = [self._start_worker() for _ in range(self._n_workers)]
-            for worker in started:
-                worker.announcement(until_s)
+            self._start_workers(self._n_workers, until_s)
         except BaseException:
             self.stop()
             raise
         return self
 
-    def add_worker(self) -> Process:
+    def add_worker(self) -> WorkerProcess:
         """One more worker process, ready when this returns."""
         self._running()
-        worker = self._start_worker()
-        worker.announcement(time.monotonic() + READY_TIMEOUT_S)
-        return worker
+        return self._start_workers(1, time.monotonic() + READY_TIMEOUT_S)[0]
 
-    def restart_worker(self, worker: Process) -> Process:
-        """Replace a worker by a new process of the same name, ready when this returns."""
+    def restart_worker(self, worker: WorkerProcess) -> WorkerProcess:
+        """A new process for a worker's name, ready when this returns: the one that has replaced a
+        dead one already, or another.
+        """
         self._running()
-        until_s = time.monotonic() + READY_TIMEOUT_S
-        worker.stop(time.monotonic() + STOP_TIMEOUT_S)
-        again = self._launch(worker.role)
-        self.workers[self.workers.index(worker)] = again
-        again.announcement(until_s)
-        return again
+        (newest,) = (w for w in self.workers if w.role == worker.role)
+        pid = worker.pid if newest.alive() else newest.pid
+        self.crew.tell(restart=worker.role, pid=pid)
+        return self.crew.ready(worker.role, time.monotonic() + READY_TIMEOUT_S, pid)
 
     def client(self) -> Client:
         """A client of this cluster, closed with it."""
@@ -227,14 +165,14 @@ class LocalCluster:
             client.close()
         self._clients.clear()
         until_s = time.monotonic() + STOP_TIMEOUT_S
-        processes = [*self.workers, *([self._coordinator] if self._coordinator else [])]
-        for process in processes:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGTERM) if process.alive() else None
-        for process in processes:
-            process.stop(until_s)
-        self.workers.clear()
-        self._coordinator = None
+        if self._crew is not None:
+            self._crew.tell(stop=STOP_TIMEOUT_S)
+        if self._coordinator is not None:
+            self._coordinator.terminate()
+        for process in (self._crew, self._coordinator):
+            if process is not None:
+                process.stop(until_s)
+        self._crew = self._coordinator = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -250,12 +188,9 @@ class LocalCluster:
         _ = self.coordinator
         return self.endpoint
 
-    def _start_worker(self) -> Process:
-        self.workers.append(self._launch(f"worker-{len(self.workers)}"))
-        return self.workers[-1]
-
-    def _launch(self, role: str) -> Process:
-        assert self._folder is not None
-        options = ["--spec", encode_spec(self.spec), "--endpoint", self.endpoint, "--name", role]
-        folder = Path(self._folder.name)
-        return Process(role, "cluster.process", ["worker", *options, *self._worker_options], folder)
+    def _start_workers(self, count: int, until_s: float) -> list[WorkerProcess]:
+        names = [f"worker-{self._named + number}" for number in range(count)]
+        self._named += count
+        if names:
+            self.crew.tell(endpoint=self.endpoint, start=names)
+        return [self.crew.ready(name, until_s) for name in names]

@@ -1,8 +1,9 @@
-"""A coordinator or a worker as a process of its own: ``python -m cluster.process
-coordinator|worker``.
+"""A coordinator, a worker or a host's supervisor as a process of its own: ``python -m
+cluster.process coordinator|worker|host``.
 
-It prints one line of JSON when it is ready. SIGTERM, SIGINT or the end of its standard input stop
-it gracefully; with ``--alone``, for a service manager, only signals do.
+A coordinator and a worker print one line of JSON when they are ready. SIGTERM, SIGINT or the end of
+standard input stop them gracefully; with ``--alone``, for a service manager, only signals do. With
+``--parent FD`` the process and its children die at once when the pipe at that descriptor closes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import gc
 import json
 import os
 import sys
-import threading
+import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from cluster.shells.malloc_trim import MallocTrim, reexec_with_one_heap
 from cluster.spec import ClusterSpec, decode_spec, load_part
+from cluster.supervision.ending import (
+    die_with_parent,
+    empty_input,
+    end_process,
+    stop_with_parent,
+)
 from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -43,15 +51,14 @@ def settle(spec: ClusterSpec) -> None:
     gc.set_threshold(YOUNG_OBJECTS)
 
 
-def stop_with_parent(stop: Callable[[], None]) -> None:
-    """Call ``stop`` when standard input ends: the parent has closed it or died."""
-
-    def wait() -> None:
-        while os.read(0, 4096):
-            pass
-        stop()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+def follow_parent(stop: Callable[[], None], alone: bool, parent: int | None) -> None:
+    """Call ``stop`` at the end of standard input unless ``alone``, or die with the pipe
+    ``parent``.
+    """
+    if parent is not None:
+        die_with_parent(parent)
+    if not alone:
+        stop_with_parent(stop)
 
 
 def run_coordinator(
@@ -61,6 +68,7 @@ def run_coordinator(
     insecure: bool,
     cprofile: str | None,
     alone: bool,
+    parent: int | None = None,
     kind: type[ClusterCoordinator] | None = None,
 ) -> None:
     """Serve until told to stop, by a coordinator of class ``kind``, perhaps under cProfile."""
@@ -68,8 +76,7 @@ def run_coordinator(
 
     coordinator = (kind or ClusterCoordinator)(spec, bind, insecure=insecure)
     coordinator.stop_on_signals()
-    if not alone:
-        stop_with_parent(coordinator.stop)
+    follow_parent(coordinator.stop, alone, parent)
     settle(spec)
     announce(endpoint=coordinator.endpoint)
     if cprofile is None:
@@ -91,18 +98,25 @@ def run_worker(
     name: str | None,
     capacity: int,
     alone: bool,
+    parent: int | None = None,
     share: bool = True,
     probe: str | None = None,
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
-    Workers of this host share large models' weights unless ``share`` is false. ``probe`` names a
-    function that makes the worker's probe, which may have a method ``gpus`` for its cards.
+    Handlers are looked for in the working folder too, after everything that is installed. Workers
+    of this host share large models' weights unless ``share`` is false. ``probe`` names a function
+    that makes the worker's probe, which may have a method ``gpus`` for its cards.
     """
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
     from cluster.work.host import host_load
+    from cluster.work.task_output import mark_output, own_output
 
+    if parent is not None:
+        die_with_parent(parent)
+        own_output()
+    sys.path.append(str(Path.cwd()))
     offered = Handlers()
     registry = load_part(handlers)
     if not isinstance(registry, Handlers):
@@ -126,16 +140,38 @@ def run_worker(
 
     def ready() -> None:
         announce(worker=worker.name)
-        # Nobody reads after that line: a handler that prints would fill the pipe and hang.
-        if not alone:
+        # Only a supervisor reads after that line: a handler that prints would fill the pipe.
+        if parent is None and not alone:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     worker.on_welcome = ready
+    worker.on_failure = fail
     settle(spec)
     worker.stop_on_signals()
-    if not alone:
+    mark_output(worker.current_task)
+    if alone:
+        empty_input()
+    elif parent is None:
         stop_with_parent(worker.stop)
     worker.run()
+
+
+def fail(error: BaseException) -> NoReturn:
+    """End this process because of an error in one of its threads, without a goodbye."""
+    traceback.print_exception(error)
+    end_process(1)
+
+
+def run_host(
+    spec: ClusterSpec, *, options: str, log: Path | None, show: str, parent: int | None, **_: object
+) -> None:
+    """Look after workers until told to stop; their ``options`` are a list in JSON."""
+    from cluster.supervision.output import CrewLog
+    from cluster.supervision.supervisor import Supervisor
+
+    if parent is not None:
+        die_with_parent(parent)
+    Supervisor(spec, json.loads(options), CrewLog(log, show, sys.stderr.fileno())).run()
 
 
 def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | None = None) -> int:
@@ -166,15 +202,27 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
-    for role in (coordinator, worker):
+    host = roles.add_parser("host", help="look after workers, named on standard input")
+    host.add_argument("--options", default="[]", help="the workers' options, a list as JSON")
+    host.add_argument("--log", type=Path, help="append the workers' output to this file")
+    host.add_argument(
+        "--show",
+        default="off",
+        choices=["info", "warning", "off"],
+        help="show output from this level",
+    )
+    for role in (coordinator, worker, host):
         role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
         role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
+        role.add_argument("--parent", type=int, metavar="FD", help="die when this pipe closes")
     options = vars(parser.parse_args(argv))
     name = options.pop("role")
     try:
         spec = decode_spec(options.pop("spec"))
         if name == "worker":
             run_worker(spec, **options)
+        elif name == "host":
+            run_host(spec, **options)
         else:
             if spec.trim_bytes and argv is None:
                 reexec_with_one_heap()
@@ -185,5 +233,17 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     return 0
 
 
+def run_main(kind: type[ClusterCoordinator] | None = None) -> NoReturn:
+    """Run `main` as this process, which ends with it whatever threads its handlers have left."""
+    code = 1
+    try:
+        code = main(kind=kind)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    end_process(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main()

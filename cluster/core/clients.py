@@ -7,22 +7,62 @@ like a received one: a late repeat must not start it, even if there is room by t
 
 from __future__ import annotations
 
+import math
+from itertools import islice
+
 from cluster.core.ledger import CANCELLED, Ledger
 from cluster.core.rangeset import RangeSet, as_ranges
 from cluster.core.run import Run
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.limits import Limits
 
+#: the longest while between two answers to a client that acknowledges nothing
+MAX_WAIT_S = 600.0
+#: reminders that one heartbeat is answered
+MAX_REMINDERS = 1_024
 OVER = "it was refused, or is over"
+
+
+class Reminders:
+    """When a client's reminders are answered with outcomes: twice per heartbeat, until
+    ``resent_bytes`` were sent again that it has not acknowledged; then after a wait that doubles.
+
+    So a peer that reminds and never reads can't make the coordinator hold much.
+    """
+
+    __slots__ = ("again_at", "left_bytes", "wait_s")
+
+    def __init__(self, limits: Limits) -> None:
+        self.again_at = -math.inf
+        self.left_bytes = limits.resent_bytes
+        self.wait_s = 0.0
+
+    def answered(self, size_bytes: int, limits: Limits, now: float) -> None:
+        """Reminders were answered with ``size_bytes`` of outcomes."""
+        if not size_bytes:
+            return
+        self.left_bytes -= size_bytes
+        self.again_at = now + limits.heartbeat_s / 2
+        if self.left_bytes <= 0:
+            self.left_bytes = limits.resent_bytes
+            self.wait_s = min(max(limits.heartbeat_s, 2 * self.wait_s), MAX_WAIT_S)
+            self.again_at = now + self.wait_s
+
+    def acknowledged(self, size_bytes: int, limits: Limits) -> None:
+        """The client has ``size_bytes`` of outcomes."""
+        if size_bytes:
+            self.left_bytes = min(self.left_bytes + size_bytes, limits.resent_bytes)
+            self.again_at, self.wait_s = -math.inf, 0.0
 
 
 class ClientState:
     """One client and the submissions that it has not acknowledged."""
 
-    __slots__ = ("floor", "id", "last_seen", "over", "submissions")
+    __slots__ = ("floor", "id", "last_seen", "over", "reminders", "submissions")
 
-    def __init__(self, id: str, most_open: int, now: float) -> None:
+    def __init__(self, id: str, limits: Limits, now: float) -> None:
         self.id = id
         self.last_seen = now
         #: all submissions below this number are over
@@ -30,7 +70,8 @@ class ClientState:
         self.submissions: dict[int, Run] = {}
         #: submissions from the floor on that are over. A client that leaves no number out never
         #: reaches the bound; for another, the numbers it left out may count as over.
-        self.over = RangeSet(most_open + 1)
+        self.over = RangeSet(limits.submissions_per_client + 1)
+        self.reminders = Reminders(limits)
 
 
 class Clients:
@@ -83,6 +124,7 @@ class Clients:
             return
         heartbeat_s = self._limits.heartbeat_s
         self._ledger.out.append(do.Greet(client.id, heartbeat_s, event.received))
+        retained_bytes = self._ledger.retained_bytes
         for submission in event.received:
             self._received(client, submission, now)
         if event.floor > client.floor:
@@ -94,8 +136,10 @@ class Clients:
             run = client.submissions.get(submission)
             if run is not None:
                 self._ledger.backpressure.add(client.id, -run.discard(start, stop))
-        for submission, count in event.waiting:
-            self._remind(client, submission, count)
+        freed_bytes = retained_bytes - self._ledger.retained_bytes
+        client.reminders.acknowledged(freed_bytes, self._limits)
+        if event.waiting:
+            self._reminded(client, dict(event.waiting), now)
 
     def left(self, event: on.ClientLeft, now: float) -> None:
         """Forget a client and its submissions."""
@@ -103,14 +147,20 @@ class Clients:
         if client is None:
             return
         self._ledger.timers.clear(("client", client.id))
-        for submission in list(client.submissions):
-            self._received(client, submission, now)
+        self._ledger.queue.forget(client.id)
+        for run in client.submissions.values():
+            self._ledger.forget(run, now)
         self._ledger.backpressure.forget(client.id)
 
     def shrink(self) -> None:
         """Release the memory of tables that are empty now."""
         for client in self.by_name.values():
             client.submissions.clear()
+
+    def grant(self, pause_s: float) -> None:
+        """Move forward what was seen before a pause of this process."""
+        for client in self.by_name.values():
+            client.last_seen += pause_s
 
     def due(self, name: str, now: float) -> None:
         """Drop a client if it has been silent for too long."""
@@ -126,8 +176,7 @@ class Clients:
         if client is None:
             if len(self.by_name) >= self._limits.clients:
                 return None
-            most_open = self._limits.submissions_per_client
-            client = self.by_name[name] = ClientState(name, most_open, now)
+            client = self.by_name[name] = ClientState(name, self._limits, now)
             self._ledger.timers.set(("client", name), now + self._limits.client_liveness_s)
         client.last_seen = now
         return client
@@ -153,13 +202,25 @@ class Clients:
             client.over.add(submission)
         self._ledger.forget(run, now)
 
-    def _remind(self, client: ClientState, submission: int, count: int) -> None:
+    def _reminded(self, client: ClientState, waiting: dict[int, int], now: float) -> None:
+        """Answer reminders, within the bounds; the client repeats those that are not answered."""
+        size_bytes, reminders = 0, client.reminders
+        if now < reminders.again_at:
+            self._ledger.counters["reminders_put_off"] += 1
+            return
+        for submission, count in islice(waiting.items(), MAX_REMINDERS):
+            if (room := reminders.left_bytes - size_bytes) > 0:
+                size_bytes += self._remind(client, submission, count, room)
+        reminders.answered(size_bytes, self._limits, now)
+
+    def _remind(self, client: ClientState, submission: int, count: int, most_bytes: int) -> int:
         run = client.submissions.get(submission)
         if run is not None:
             self._ledger.out.append(do.Accept(client.id, submission, run.id))
             if count < run.count - run.open:
-                self._ledger.redeliver(run)
+                return self._ledger.redeliver(run, most_bytes)
         elif submission >= client.floor:
             reason = OVER if submission in client.over else "the coordinator lost it"
             client.over.add(submission)
             self._ledger.out.append(do.Refuse(client.id, submission, reason))
+        return 0

@@ -5,19 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cluster.core.clients import Clients
+from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger
 from cluster.core.rangeset import as_ranges
 from cluster.core.roster import Roster
-from cluster.vocabulary.status import Status, WorkerStatus
+from cluster.vocabulary.status import HostStatus, Status, WorkerStatus
 from cluster.vocabulary.task import Priority, State
 
 
-def status(ledger: Ledger, roster: Roster, clients: Clients, now: float) -> Status:
+def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: float) -> Status:
     """Counts by state and priority, totals, and every worker."""
-    queued = {priority.name.lower(): 0 for priority in Priority}
-    for run in ledger.queue.runs():
-        waiting = [piece for pieces in run.waiting for piece in pieces]
-        queued[run.priority.name.lower()] += sum(p.stop - p.start for p in waiting)
+    queued = dict(zip((p.name.lower() for p in Priority), ledger.queued(), strict=True))
     workers = roster.workers.values()
     return Status(
         policy=roster.policy.name,
@@ -25,7 +23,7 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, now: float) -> Stat
         runs=len(ledger.runs),
         queued=queued,
         assigned=sum(worker.held for worker in workers),
-        delayed=sum(len(run.delayed or ()) for run in ledger.runs.values()),
+        delayed=sum(ledger.delayed),
         payload_bytes=ledger.payload_bytes,
         retained_bytes=ledger.retained_bytes,
         counters=dict(ledger.counters),
@@ -48,6 +46,16 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, now: float) -> Stat
                 load=worker.load,
             )
             for worker in workers
+        ],
+        hosts=[
+            HostStatus(
+                host=name,
+                workers=len(host.report.workers),
+                restarts=host.report.restarts,
+                silent_s=now - host.last_seen,
+                trouble=host.report.trouble,
+            )
+            for name, host in hosts.by_name.items()
         ],
     )
 
@@ -134,7 +142,14 @@ def _check_workers(roster: Roster) -> None:
 def _check_totals(ledger: Ledger) -> None:
     """Totals equal what they total, and stay within their bounds."""
     runs, counts = ledger.runs.values(), ledger.counters
-    assert ledger.open_tasks == sum(run.open for run in runs) <= ledger.limits.tasks, "open tasks"
+    assert ledger.open_tasks == sum(ledger.open) <= ledger.limits.tasks, "open tasks"
+    for priority in Priority:
+        level = [run for run in runs if run.priority == priority]
+        waiting = [piece for run in level for pieces in run.waiting for piece in pieces]
+        queued = sum(piece.stop - piece.start for piece in waiting)
+        assert ledger.open[priority] == sum(run.open for run in level), "open tasks"
+        assert ledger.queued()[priority] == queued, "queued tasks"
+        assert ledger.delayed[priority] == sum(len(run.delayed or ()) for run in level), "delayed"
     payload = sum(run.payload_bytes for run in runs)
     assert ledger.payload_bytes == payload <= ledger.limits.payload_bytes, "payload bytes"
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"

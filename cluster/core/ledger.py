@@ -7,20 +7,31 @@ gets a lease.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from cluster.core.backpressure import Backpressure
 from cluster.core.queue import RunQueue
 from cluster.core.rangeset import as_ranges
-from cluster.core.run import Entry, Outcome, Past, Range, Received, Run, Streamed, pack, unpack
+from cluster.core.run import (
+    NOTHING,
+    Entry,
+    Outcome,
+    Past,
+    Range,
+    Received,
+    Run,
+    Streamed,
+    pack,
+    unpack,
+)
 from cluster.core.timers import Timers
 from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, RunId, State, TaskId
+from cluster.vocabulary.task import Failure, Priority, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
 #: positions ``start <= p < stop`` of a run
@@ -32,6 +43,8 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
+#: a story in a failure's message, which is a Text
+MAX_STORY_CHARS = 16_000
 #: at this many interned values all are forgotten
 MAX_INTERNED = 4_096
 
@@ -61,8 +74,10 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         #: finished and received runs, packed, for their stories
         self.history: deque[bytes] = deque(maxlen=limits.history_runs)
-        #: tasks that are not terminal, and the payload bytes of their runs
+        #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
+        self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
         self.open_tasks = 0
+        #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
         #: bound of one delivery: a character of a failure may take four bytes
@@ -72,6 +87,14 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
+
+    def queued(self) -> list[int]:
+        """By priority, how many tasks wait for a worker; O(leases)."""
+        queued = [open - delayed for open, delayed in zip(self.open, self.delayed, strict=True)]
+        for lease in self.leases.values():
+            pieces = lease.pieces(lease.next, lease.stop)
+            queued[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
+        return queued
 
     @property
     def leases_granted(self) -> int:
@@ -101,6 +124,7 @@ class Ledger:
         run.needs, run.retry = self._intern(run.needs), self._intern(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
+        self.open[run.priority] += run.count
         self.open_tasks += run.count
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
@@ -181,10 +205,11 @@ class Ledger:
         failure = Failure(position, failure.error, failure.message)  # its state is not the worker's
         detail = f"{failure.error} on {lease.worker.id}"
         if attempts >= run.retry.max_attempts:
-            self._end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
+            self.end_piece(run, ASSIGNED, Cause.FAILED, (position, position + 1), failure, now)
             return
         self.counters["retried"] += 1
         run.note(ASSIGNED, Cause.RETRIED, position, position + 1, detail, now, self._entries)
+        self.delayed[run.priority] += 1
         run.delayed = run.delayed or {}
         run.delayed[position] = Range(position, position + 1, attempts, lease.deaths)
         due = now + run.retry.wait_s(attempts, self._chance())
@@ -194,48 +219,60 @@ class Ledger:
         """Queue a failed task again."""
         run = self.runs[task[0]]
         assert run.delayed is not None
+        self.delayed[run.priority] -= 1
         run.put_back(run.delayed.pop(task[1]))
         self.queue.push(run)
 
     def requeue(self, lease: Lease, span: Span, cause: Cause, detail: str, now: float) -> None:
-        """Queue a range of a lease again; bury tasks that have lost too many workers."""
-        run, died = lease.run, cause is Cause.LOST
+        """Queue a range of a lease again."""
+        run, detail = lease.run, f"{lease.worker.id}: {detail}"
         self.counters[cause.value] += span[1] - span[0]
         for piece in lease.pieces(*span):
-            start, stop, attempts, deaths = piece
-            if deaths + died >= self.limits.deaths:
-                story = self.story(TaskId(run.id, start))
-                lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
-                message = "\n".join([*lines, f"{now:.3f} lost again: {detail}"])
-                buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
-                self._end_piece(run, ASSIGNED, Cause.BURIED, (start, stop), buried, now)
-            else:
-                by = f"{lease.worker.id}: {detail}"
-                run.note(ASSIGNED, cause, start, stop, by, now, self._entries)
-                run.put_back(Range(start, stop, attempts, deaths + died))
+            run.note(ASSIGNED, cause, piece.start, piece.stop, detail, now, self._entries)
+            run.put_back(piece)
         self.queue.push(run)
+
+    def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
+        """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
+        story = self.story(TaskId(run.id, piece.start))
+        lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+        message = "\n".join([*lines, f"{now:.3f} {last}"])
+        if len(message) > MAX_STORY_CHARS:
+            half = MAX_STORY_CHARS // 2
+            message = f"{message[:half]}\n…\n{message[-half:]}"
+        buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
+        self.end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
     def end(self, run: Run, span: Span, cause: Cause, failure: Failure, now: float) -> None:
         """Settle the open tasks of positions ``span`` as ``failure``, and tell their workers."""
+        for state, piece in self.withdraw(run, span):
+            self.end_piece(run, state, cause, piece[:2], failure, now)
+
+    def withdraw(self, run: Run, span: Span) -> Iterator[tuple[State, Range]]:
+        """Take the open tasks of positions ``span`` from where they are, and yield their state and
+        range: from the queue, from the wait for a retry, from their workers.
+        """
         if not run.open:
             return
         for piece in run.withdraw(*span):
-            self._end_piece(run, QUEUED, cause, piece[:2], failure, now)
+            yield QUEUED, piece
         for position in [p for p in run.delayed or () if span[0] <= p < span[1]]:
             assert run.delayed is not None
-            del run.delayed[position]
             self.timers.clear(("retry", (run.id, position)))
-            self._end_piece(run, QUEUED, cause, (position, position + 1), failure, now)
+            self.delayed[run.priority] -= 1
+            yield QUEUED, run.delayed.pop(position)
         for lease in [self.leases[id] for id in sorted(run.leases or ())]:
             pieces = lease.pieces(max(span[0], lease.next), min(span[1], lease.stop))
             positions = [p for piece in pieces for p in range(piece.start, piece.stop)]
             if not positions:
                 continue
             lease.revoked = (lease.revoked or set()).union(positions)
+            if (due := self.timers.due(("run", run.id))) is not None:
+                self._watch(lease, due)  # it may never end
             worker = lease.worker
             self.out.append(do.Cancel(worker.id, worker.epoch, lease.id, positions))
             for piece in pieces:
-                self._end_piece(run, ASSIGNED, cause, piece[:2], failure, now)
+                yield ASSIGNED, piece
 
     def run_due(self, id: RunId, now: float) -> None:
         """Fail the open tasks of a run whose time limit has passed."""
@@ -243,30 +280,60 @@ class Ledger:
         waited_s = now - run.accepted_at
         late = Failure(0, "TimedOut", f"no result within {waited_s:.3f} s", State.FAILED)
         self.end(run, (0, run.count), Cause.TIMED_OUT, late, now)
+        for lease in [self.leases[id] for id in run.leases or ()]:
+            self._watch(lease, now)
 
-    def redeliver(self, run: Run) -> None:
-        """Deliver every outcome again that the client has not acknowledged."""
+    def _watch(self, lease: Lease, due: float) -> None:
+        """See a little after a time limit whether a worker still runs the task that it is about."""
+        overrun = ("overrun", (lease.id, lease.next))
+        self.timers.set(overrun, due + self.limits.heartbeat_s)
+
+    def redeliver(self, run: Run, most_bytes: int) -> int:
+        """Deliver the outcomes again that the client has not acknowledged, from the first on, until
+        ``most_bytes`` are reached; returns how many bytes that were.
+        """
         assert run.outcomes is not None
         self.counters["redelivered"] += 1
-        streamed = {p: o for p, o in enumerate(run.outcomes) if isinstance(o, Streamed)}
-        settled = (p for p, o in enumerate(run.outcomes) if isinstance(o, bytes | Failure))
+        size_bytes, settled = 0, list[int]()
+        for position, outcome in enumerate(run.outcomes):
+            if outcome is None or isinstance(outcome, Received):
+                continue
+            if isinstance(outcome, Streamed):
+                self.confirm(run, position, outcome.lease)
+                size_bytes += OUTCOME_FRAME_BYTES
+            else:
+                settled.append(position)
+                size_bytes += weight(outcome)
+            if size_bytes >= most_bytes:
+                break
         for start, stop in as_ranges(settled):
             self._deliver(run, start, stop)
-        for position, (lease,) in streamed.items():
-            self.confirm(run, position, lease)
+        return size_bytes
 
     def forget(self, run: Run, now: float) -> None:
         """Drop a run that its client needs no more, silently ending its open tasks.
 
         Only its story is kept.
         """
-        if run.open:
+        if run.open == run.count and not run.leases and not run.delayed:
+            self._drop_waiting(run)
+        elif run.open:
             mark = len(self.out)
             self.end(run, (0, run.count), Cause.CANCELLED, CANCELLED, now)
             self.out[mark:] = [a for a in self.out[mark:] if not isinstance(a, do.Deliver)]
         self.backpressure.add(run.client, -run.retained_bytes)
         del self.runs[run.id]
-        self.history.append(pack(run))
+        if run.has_story:
+            self.history.append(pack(run))
+
+    def _drop_waiting(self, run: Run) -> None:
+        """End a run that has only waited: a client may have left hundreds of thousands of them."""
+        run.waiting = NOTHING
+        self.open[run.priority] -= run.count
+        self.open_tasks -= run.count
+        self.counters[State.CANCELLED.value] += run.count
+        self.payload_bytes -= run.payload_bytes
+        self.timers.clear(("run", run.id))
 
     def shrink(self) -> None:
         """Release the memory of tables that are empty now."""
@@ -283,9 +350,10 @@ class Ledger:
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
         return [first, *(e for e in run.story if e.start <= task.position < e.stop)]
 
-    def _end_piece(
+    def end_piece(
         self, run: Run, state: State, cause: Cause, span: Sequence[int], why: Failure, now: float
     ) -> None:
+        """Settle a range of open tasks, which is taken from where it was, as ``why``."""
         start, stop = span
         run.note(state, cause, start, stop, why.error, now, self._entries)
         failures = [Failure(p, why.error, why.message, why.state) for p in range(start, stop)]
@@ -295,6 +363,7 @@ class Ledger:
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
+        self.open[run.priority] -= len(outcomes)
         self.open_tasks -= len(outcomes)
         self.backpressure.add(run.client, size_bytes)
         if not run.open:

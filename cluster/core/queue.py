@@ -1,16 +1,18 @@
-"""The waiting runs in the order of service: by priority, first come first served, no starvation.
+"""The waiting runs in the order of service: by priority, clients in turn, each first come first
+served, no starvation.
 
-Each set of needs has a FIFO of its own, so a run that no worker can serve now blocks no other; so
-do suspects (tasks that were on a worker when it died), because they are leased one by one. The
-plain version keeps a heap per FIFO and looks at every FIFO for the oldest run: its cost grows with
-the number of different needs, not with the number of tasks.
+Each set of needs has a lane of its own, so a run that no worker can serve now blocks no other; so
+do suspects (tasks that were on a worker when it died), because they are leased one by one. In a
+lane each client has a FIFO. The plain version keeps a heap per FIFO and looks at every lane for the
+client whose turn it is: its cost grows with the number of different needs, not with the number of
+tasks or clients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar, TypeAlias
 
 from cluster.core.run import Needs, Run
@@ -25,15 +27,10 @@ ORDERS = [
 
 #: the needs of a FIFO's runs, and whether it is for their suspects
 Key: TypeAlias = tuple[Needs, bool]
-#: a FIFO's key within its level: shared by all clients, or of one that was held back
-Place: TypeAlias = Key | tuple[Needs, bool, str]
 
 
 class Fifo:
-    """Runs of one level with the same needs: a heap of (id, whether healthy, run).
-
-    The smallest head of several FIFOs is the one to serve.
-    """
+    """Runs of one level and client with the same needs: a heap of (id, whether healthy, run)."""
 
     __slots__ = ("full", "heap", "key", "suspect")
 
@@ -75,49 +72,133 @@ class Fifo:
         heappop(self.heap)[2].queued_bits &= ~(1 << self.suspect)
 
 
+class Lane(dict[str, Fifo]):
+    """The FIFOs of one level with the same needs by client, and the clients' order if there are
+    several. A lone client keeps its FIFO when that is empty.
+    """
+
+    __slots__ = ("key", "lone", "order")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        #: the FIFO of the only client
+        self.lone: Fifo | None = None
+        #: a heap of (turn, client); an entry with a past turn, or without a FIFO, is out of date
+        self.order: list[tuple[int, str]] | None = None
+
+    def add(self, client: str, fifo: Fifo, turns: dict[str, int]) -> None:
+        """Enter the FIFO of a client that has none here."""
+        self[client] = fifo
+        self.lone = fifo if len(self) == 1 and self.order is None else None
+        order = self.order
+        if order is not None and len(order) <= 2 * len(self) + MIN_FULL:
+            heappush(order, (turns[client], client))
+        elif len(self) > 1:
+            self.order = [(turns[name], name) for name in self]
+            heapify(self.order)
+
+    def first(self, turns: dict[str, int]) -> tuple[int, bool, Run] | None:
+        """The first entry of the client that was not served for longest."""
+        if self.lone is not None:
+            return self.lone.first()
+        return self._first_of_several(self.order, turns) if self.order is not None else None
+
+    def remove(self, client: str) -> Fifo | None:
+        """Remove the FIFO of a client, if it has one."""
+        fifo = self.pop(client, None)
+        if fifo is self.lone:
+            self.lone = None
+        return fifo
+
+    def _first_of_several(
+        self, order: list[tuple[int, str]], turns: dict[str, int]
+    ) -> tuple[int, bool, Run] | None:
+        while order:
+            turn, client = order[0]
+            fifo = self.get(client)
+            first = fifo.first() if fifo is not None else None
+            if first is None:
+                heappop(order)
+                self.pop(client, None)
+            elif turn != turns[client]:
+                heapreplace(order, (turns[client], client))
+            else:
+                return first
+        self.order = None
+        return None
+
+
 class RunQueue:
     """The runs with waiting tasks, in four priority levels.
 
-    A level that was bypassed by ``bypasses`` leases goes first, once.
+    A level that was bypassed by ``bypasses`` leases goes first, once. Within a level clients take
+    turns, lease by lease, so that a long queue of one does not hold up the others.
     """
 
     fifo: ClassVar[type[Fifo]] = Fifo
 
     def __init__(self, bypasses: int) -> None:
         self._bypasses = bypasses
-        self._fifos: list[dict[Place, Fifo]] = [{} for _ in Priority]
+        self._lanes: list[dict[Key, Lane]] = [{} for _ in Priority]
+        #: by level, the last lane that became empty: under light load it is used again at once
+        self._spare: list[Lane | None] = [None] * len(Priority)
+        #: by level and client, the number of its last lease, or of its first run before that
+        self._turns: list[dict[str, int]] = [{} for _ in Priority]
+        self._turn = 0
         #: FIFOs of clients that are not served now, by client, level and key
         self.held_back: dict[str, dict[tuple[int, Key], Fifo]] = {}
         self._passed = [0] * len(Priority)
-        #: the levels with a FIFO in their present order of service; and the least urgent of them
-        self._order: Sequence[int] = ()
+        #: the levels where anything may wait, in their order of service; and the least urgent
+        self.order: Sequence[int] = ()
         self._lowest = 0
 
     def push(self, run: Run) -> None:
         """Enter a run with waiting tasks unless it is in already; its id decides its place."""
         for suspect in (False, True):
             if run.waiting[suspect] and not run.queued_bits >> suspect & 1:
-                fifos = self._fifos[run.priority]
-                key = (run.needs, suspect)
-                fifo = fifos.get(key)
-                if fifo is None:
-                    fifo = fifos[key] = self.fifo(key)
-                    self._reorder()
-                fifo.push(run)
+                self._fifo(run.client, run.priority, (run.needs, suspect)).push(run)
+
+    def _fifo(self, client: str, level: int, key: Key) -> Fifo:
+        """The FIFO of a client; a new one if it has none."""
+        turns = self._turns[level]
+        if client not in turns:
+            self._turn += 1
+            turns[client] = self._turn
+        aside = self.held_back.get(client) if self.held_back else None
+        if aside is not None:
+            return aside.setdefault((level, key), self.fifo(key))
+        lane = self._lane(level, key)
+        fifo = lane.get(client)
+        if fifo is None:
+            fifo = self.fifo(key)
+            lane.add(client, fifo, turns)
+        return fifo
+
+    def _lane(self, level: int, key: Key) -> Lane:
+        lanes = self._lanes[level]
+        lane = lanes.get(key)
+        if lane is None:
+            spare = self._spare[level]
+            lane = lanes[key] = Lane(key) if spare is None or spare.key != key else spare
+            self._reorder()
+        return lane
 
     def head(self, blocked: AbstractSet[Key]) -> tuple[Run, bool] | None:
-        """The run to serve next, and whether with a suspect, among the FIFOs not ``blocked``.
+        """The run to serve next, and whether with a suspect, among the lanes not ``blocked``.
 
-        The older run goes first, and the suspects of one run before its healthy tasks.
+        The client that was not served for longest goes first, then its older run, and the suspects
+        of one run before its healthy tasks.
         """
-        for level in self._order:
+        for level in self.order:
             best: tuple[int, bool, Run] | None = None
-            ended = False
-            for fifo in self._fifos[level].values():
-                first = fifo.first()
+            ended, turns = False, self._turns[level]
+            for lane in self._lanes[level].values():
+                first = lane.first(turns)
                 if first is None:
                     ended = True
-                elif (best is None or first < best) and not (blocked and fifo.key in blocked):
+                elif blocked and lane.key in blocked:
+                    continue
+                elif best is None or _is_before(first, best, turns):
                     best = first
             if ended:
                 self._drop_empty(level)
@@ -128,71 +209,84 @@ class RunQueue:
     def granted(self, run: Run) -> None:
         """Count a lease granted to ``run`` as a bypass of the waiting levels below."""
         passed, level = self._passed, run.priority
+        self._turn += 1
+        self._turns[level][run.client] = self._turn
         changed = passed[level] >= self._bypasses
         passed[level] = 0
         if self._lowest > level:
             for below in range(level + 1, self._lowest + 1):
-                if self._fifos[below]:
+                if self._lanes[below]:
                     passed[below] += 1
                     changed |= passed[below] >= self._bypasses
         if changed:
             self._reorder()
 
-    def hold_back(self, run: Run, suspect: bool) -> None:
-        """Set aside the run that `head` has found, until its client may `resume`.
-
-        A FIFO that the client has of its own is set aside as a whole, so each run is moved once.
-        """
-        level, key = run.priority, (run.needs, suspect)
-        fifos = self._fifos[level]
-        aside = self.held_back.setdefault(run.client, {})
-        own = fifos.pop((*key, run.client), None)
-        fifo = aside.get((level, key)) or own or self.fifo(key)
-        aside[level, key] = fifo
-        common = fifos.get(key)
-        first = common.first() if common is not None else None
-        if common is not None and first is not None and first[2] is run:
-            common.pop()
-            fifo.push(run)
-        if not fifos:
-            self._passed[level] = 0
-            self._reorder()
+    def hold_back(self, client: str) -> None:
+        """Set a client's runs aside until it may `resume`."""
+        aside = self.held_back.setdefault(client, {})
+        for level, lanes in enumerate(self._lanes):
+            for key, lane in lanes.items():
+                fifo = lane.remove(client)
+                if fifo is not None:
+                    aside[level, key] = fifo
+            self._drop_empty(level)
 
     def resume(self, client: str) -> None:
         """Serve a client again, its runs in their old order."""
         for (level, key), fifo in self.held_back.pop(client).items():
-            self._fifos[level][*key, client] = fifo
-        self._reorder()
+            self._lane(level, key).add(client, fifo, self._turns[level])
+
+    def forget(self, client: str) -> None:
+        """Drop all runs of a client that is gone."""
+        self.hold_back(client)
+        del self.held_back[client]
+        for lane in self._spare:
+            if lane is not None:
+                lane.remove(client)
+        for turns in self._turns:
+            turns.pop(client, None)
+
+    def fifos(self) -> list[Fifo]:
+        """All FIFOs but those held back."""
+        lanes = (lane for level in self._lanes for lane in level.values())
+        return [fifo for lane in lanes for fifo in lane.values()]
 
     def runs(self) -> list[Run]:
         """Every run with waiting tasks, once."""
-        everywhere = [fifo for fifos in self._fifos for fifo in fifos.values()]
+        everywhere = self.fifos()
         everywhere += [fifo for fifos in self.held_back.values() for fifo in fifos.values()]
         entries = [entry for fifo in everywhere for entry in fifo.heap]
         found = {run.id: run for _, healthy, run in entries if run.waiting[not healthy]}
         return [*found.values()]
 
     def _drop_empty(self, level: int) -> None:
-        """Drop the empty FIFOs of a level; a level without a FIFO can't starve."""
-        fifos = self._fifos[level]
-        if len(fifos) == 1:
-            fifos.clear()
-        else:
-            self._fifos[level] = {key: fifo for key, fifo in fifos.items() if fifo.heap}
-        if not self._fifos[level]:
+        """Drop the empty lanes of a level; a level without a lane can't starve."""
+        lanes, turns = self._lanes[level], self._turns[level]
+        for lane in [*lanes.values()]:
+            if lane.first(turns) is None:
+                self._spare[level] = lanes.pop(lane.key)
+        if not lanes:
             self._passed[level] = 0
             self._reorder()
 
     def _reorder(self) -> None:
         """Put starving levels before the others, the longest bypassed first."""
         passed = self._passed
-        urgent, high, normal, low = self._fifos
+        urgent, high, normal, low = self._lanes
         bits = bool(urgent) | bool(high) << 1 | bool(normal) << 2 | bool(low) << 3
         waiting = ORDERS[bits]
         self._lowest = waiting[-1] if waiting else 0
         if max(passed) < self._bypasses:
-            self._order = waiting
+            self.order = waiting
             return
         starved = [level for level in waiting if passed[level] >= self._bypasses]
         starved.sort(key=passed.__getitem__, reverse=True)
-        self._order = [*starved, *(level for level in waiting if level not in starved)]
+        self.order = [*starved, *(level for level in waiting if level not in starved)]
+
+
+def _is_before(
+    one: tuple[int, bool, Run], other: tuple[int, bool, Run], turns: dict[str, int]
+) -> bool:
+    """Whether an entry goes first: by its client's turn, then the older run, its suspects first."""
+    turn, other_turn = turns[one[2].client], turns[other[2].client]
+    return turn < other_turn or (turn == other_turn and one < other)

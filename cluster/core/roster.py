@@ -6,21 +6,28 @@ to date.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 from cluster.core.ledger import Ledger
+from cluster.core.lost import LostWorkers
 from cluster.core.policy import AssignmentPolicy
 from cluster.core.run import Needs
-from cluster.core.worker import Lease, WorkerState
+from cluster.core.worker import NO_ROUTE, OVERRUN, Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.task import ProcessState
 
 FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
 
 
 class Roster:
-    """All workers, by name. A worker that stays silent too long is lost, and its tasks requeued."""
+    """All workers, by name.
+
+    A worker that stays silent too long is lost, and its tasks are queued again. It has died only if
+    its supervisor says that its process ended, or if a newer process has its name.
+    """
 
     def __init__(self, ledger: Ledger, policy: AssignmentPolicy) -> None:
         self.policy = policy
@@ -30,20 +37,22 @@ class Roster:
         #: workers with tasks that wait for a slot
         self.backlogged: dict[str, WorkerState] = {}
         self._ledger = ledger
+        self.lost = LostWorkers(ledger)
         self.limits = ledger.limits
         self._next_epoch = 1
 
     def joined(self, event: on.WorkerJoined, now: float) -> None:
         """Admit a worker under a new epoch, recognise a repeat, or send it away with a reason."""
         worker = self.workers.get(event.worker)
-        if worker is not None and event.incarnation < worker.incarnation:
-            self._ledger.counters["stale_joins"] += 1
-            self._disconnect(event.worker, 0, "a newer worker has this name")
-            return
-        if worker is not None and event.incarnation > worker.incarnation:
-            self._drop(worker, "restarted", now, died=True)
+        if worker is not None and event.incarnation != worker.incarnation:
+            if reason := self._why_refused(worker, event, now):
+                self._ledger.counters["stale_joins"] += 1
+                self._disconnect(event.worker, 0, reason)
+                return
+            self._died(worker, "restarted", now)
             worker = None
         if worker is None:
+            self._meet_again(event, now)
             if len(self.workers) >= self.limits.workers:
                 reason = f"{self.limits.workers} workers are here already"
                 self._disconnect(event.worker, 0, reason)
@@ -54,6 +63,9 @@ class Roster:
             self.policy.join(worker)
             self.touch(worker)
             self._ledger.timers.set(("worker", worker.id), now + self.limits.liveness_s)
+        if worker.barred == NO_ROUTE:  # this message shows a new one
+            worker.barred = ""
+            self.touch(worker)
         worker.last_seen = now
         period_s = self.limits.heartbeat_s
         self._ledger.out.append(do.Welcome(worker.id, worker.incarnation, worker.epoch, period_s))
@@ -66,6 +78,12 @@ class Roster:
         if event.load != worker.load:
             worker.load = event.load
             self.touch(worker)
+        if worker.barred == NO_ROUTE and now - worker.barred_at > self.limits.heartbeat_s:
+            # It lives, so its way to work is broken: it finds another one by joining again.
+            self._drop(worker, NO_ROUTE, now, Cause.RETURNED)
+            self._disconnect(worker.id, worker.epoch, "there is no route to you; join again")
+            return
+        worker.said_held = event.held
         held = set(event.held)
         for id in held - worker.leases.keys():
             self._ledger.out.append(do.Cancel(worker.id, worker.epoch, id))
@@ -89,24 +107,82 @@ class Roster:
 
     def left(self, event: on.WorkerLeft, now: float) -> None:
         """Requeue the tasks of a worker that left in order."""
+        lost = self.lost.find(event.worker)
+        if lost is not None and lost.epoch == event.epoch:
+            self.lost.forget(event.worker)
         worker = self._speaker(event.worker, event.epoch, now)
         if worker is not None:
-            self._drop(worker, event.reason or "left", now, died=False)
+            self._left(worker, event.reason or "left", now)
 
-    def lost(self, event: on.WorkerLost, now: float) -> None:
-        """Requeue the tasks of a worker that died; each has lost one worker more."""
+    def unreachable(self, event: on.WorkerUnreachable, now: float) -> None:
+        """Take back the leases that could not be sent to a worker, and give it nothing more.
+
+        It may have said goodbye in a message that is not read yet, so this is no verdict.
+        """
         worker = self.workers.get(event.worker)
-        if worker is not None:
-            self._drop(worker, event.reason, now, died=True)
+        if worker is None:
+            return
+        self.bar(worker, NO_ROUTE, now)
+        for lease in [worker.leases[id] for id in event.leases if id in worker.leases]:
+            self.give_back(lease, lease.next, Cause.RETURNED, "it was not sent", now)
+
+    def seen(self, host: str, name: str, pid: int, state: ProcessState, now: float) -> None:
+        """Take in what the supervisor ``host`` sees of a worker's process."""
+        is_over = state in (ProcessState.KILLED, ProcessState.GONE)
+        worker = self.workers.get(name)
+        if worker is not None and worker.pid == pid and worker.supervisor in (None, host):
+            if not is_over:
+                worker.supervisor = host
+                worker.vouched_at = now if state is ProcessState.RUNNING else -math.inf
+            elif state is ProcessState.KILLED:
+                self._left(worker, "killed", now)
+            else:
+                self._died(worker, "its process ended", now)
+        elif is_over and (lost := self.lost.find(name)) is not None and lost.pid == pid:
+            if state is ProcessState.GONE:
+                self.lost.died(name, "its process ended", now)
+            self.lost.forget(name)
+
+    def bar(self, worker: WorkerState, reason: str, now: float) -> None:
+        """Give a worker nothing more."""
+        if not worker.barred:
+            worker.barred, worker.barred_at = reason, now
+            self.touch(worker)
+
+    def overrun_due(self, place: tuple[int, int], now: float) -> None:
+        """Have a worker killed that still runs a task whose time limit has passed."""
+        id, position = place
+        lease = self._ledger.leases.get(id)
+        if lease is None:
+            return
+        worker, wait_s = lease.worker, self.limits.heartbeat_s
+        is_stuck = lease.next == position and position in (lease.revoked or ())
+        if is_stuck and worker.runs(lease) and worker.supervisor is not None:
+            wait_s = self.limits.liveness_s  # the order may get lost
+            self.bar(worker, OVERRUN, now)
+            self._ledger.counters["kills"] += 1
+            reason = f"task {position} of run {lease.run.id} did not end in time"
+            kill = do.Kill(worker.supervisor, worker.id, worker.pid, reason)
+            self._ledger.out.append(kill)
+        self._ledger.timers.set(("overrun", (id, lease.next)), now + wait_s)
 
     def due(self, name: str, now: float) -> None:
-        """Drop a worker if it has been silent for too long."""
+        """Drop a worker if it has been silent for too long and nobody vouches for it."""
         worker = self.workers[name]
-        due = worker.last_seen + self.limits.liveness_s
+        due = worker.alive_at + self.limits.liveness_s
         if due > now:
             self._ledger.timers.set(("worker", name), due)
         else:
-            self._drop(worker, f"silent for {now - worker.last_seen:.3f} s", now, died=True)
+            self._lose(worker, f"silent for {now - worker.last_seen:.3f} s", now)
+
+    def grant(self, pause_s: float) -> None:
+        """Move forward what was seen before a pause of this process: it was not their silence."""
+        for worker in self.workers.values():
+            worker.last_seen += pause_s
+            worker.vouched_at += pause_s
+            for lease in worker.leases.values():
+                if lease.missing_since is not None:
+                    lease.missing_since += pause_s
 
     def live(self, event: FromHolder, now: float) -> Lease | None:
         """The lease that a worker's message is about, if the worker still holds it."""
@@ -185,10 +261,41 @@ class Roster:
                 return lease
         return None
 
-    def _drop(self, worker: WorkerState, reason: str, now: float, *, died: bool) -> None:
-        self._ledger.counters["workers_lost" if died else "workers_left"] += 1
+    def _why_refused(self, here: WorkerState, event: on.WorkerJoined, now: float) -> str:
+        """Why a process may not take the name of a worker that is here; "" if it may."""
+        is_other = (here.host, here.pid) != (event.host, event.pid)
+        if is_other and now - here.alive_at < self.limits.liveness_s:
+            place = f"process {here.pid} on {here.host}"
+            return f"another worker of this name is alive: {place}; choose another name"
+        return "a newer worker has this name" if event.incarnation < here.incarnation else ""
+
+    def _meet_again(self, event: on.WorkerJoined, now: float) -> None:
+        """A lost worker has come back, or has died if a newer process has its name."""
+        lost = self.lost.find(event.worker)
+        if lost is not None and event.incarnation > lost.incarnation:
+            self.lost.died(event.worker, "restarted", now)
+        self.lost.forget(event.worker)
+
+    def _left(self, worker: WorkerState, reason: str, now: float) -> None:
+        self._ledger.counters["workers_left"] += 1
+        self._drop(worker, reason, now, Cause.RETURNED)
+
+    def _died(self, worker: WorkerState, reason: str, now: float) -> None:
+        if worker.is_doomed:
+            self._left(worker, "killed", now)
+            return
+        self._lose(worker, reason, now)
+        self.lost.died(worker.id, reason, now)
+
+    def _lose(self, worker: WorkerState, reason: str, now: float) -> None:
+        """Queue the tasks of a worker again, and remember which they were."""
+        self._ledger.counters["workers_lost"] += 1
+        if not worker.is_doomed:
+            self.lost.add(worker, now)
+        self._drop(worker, reason, now, Cause.LOST)
+
+    def _drop(self, worker: WorkerState, reason: str, now: float, cause: Cause) -> None:
         self._ledger.timers.clear(("worker", worker.id))
-        cause = Cause.LOST if died else Cause.RETURNED
         for lease in list(worker.leases.values()):
             self.give_back(lease, lease.next, cause, reason, now)
         if not worker.draining:

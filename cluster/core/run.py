@@ -79,6 +79,7 @@ class Run:
         "count",
         "delayed",
         "id",
+        "is_patient",
         "leases",
         "needs",
         "omitted",
@@ -123,6 +124,8 @@ class Run:
         #: at its bound the later half is a ring
         self._story: list[RawEntry] | None = None
         self.omitted = 0
+        #: whether it waits for ever if no worker offers what it needs
+        self.is_patient = event.wait_for_worker
         self.stamps: list[float] | None = None if event.sent_at is None else [now]
 
     @property
@@ -224,6 +227,11 @@ class Run:
     def story(self) -> list[Entry]:
         """The entries in order, without the ``omitted`` ones of the middle."""
         return [Entry(*entry) for entry in self.raw_story()]
+
+    @property
+    def has_story(self) -> bool:
+        """Whether anything has happened to its tasks."""
+        return self._story is not None
 
     def raw_story(self) -> list[RawEntry]:
         """The story as plain tuples."""

@@ -7,18 +7,21 @@ message; only a failure, a cancel or a death of one task splits a range.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.core import inspection
 from cluster.core.clients import Clients
-from cluster.core.ledger import Ledger
+from cluster.core.hosts import Hosts
+from cluster.core.ledger import Ledger, Timer
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.queue import Key, RunQueue
 from cluster.core.roster import Roster
 from cluster.core.run import Entry, Streamed
 from cluster.core.streams import Streams
+from cluster.core.unserved import ROUND, Unserved
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -26,6 +29,9 @@ from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import TaskId
+
+#: the timers that end in a verdict about peers that may have spoken
+VERDICTS = frozenset({"worker", "client", "host", "overrun", "unserved"})
 
 
 class Scheduler:
@@ -47,9 +53,15 @@ class Scheduler:
         self.ledger = Ledger(limits, chance, queue)
         self.clients = Clients(self.ledger)
         self.roster = Roster(self.ledger, policy)
+        self.hosts = Hosts(self.ledger, self.roster)
+        self.unserved = Unserved(self.ledger, self.roster)
         self.streams = Streams(self.ledger, self.roster, self.clients)
         self.workers = self.roster.workers
         self._policies = policies
+        #: when this was called last, and how late a call must be to count as a pause
+        self._called_at = math.inf
+        self._pause_s = limits.liveness_s / 4
+        self._behind_since: float | None = None
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             on.TasksSubmitted: self.clients.submitted,
             on.TasksCancelled: self.clients.cancelled,
@@ -59,7 +71,7 @@ class Scheduler:
             on.PolicyChanged: self._policy_changed,
             on.ChunkRequested: self.streams.requested,
             on.StreamReceived: self.streams.received,
-            on.WorkerJoined: self.roster.joined,
+            on.WorkerJoined: self._joined,
             on.WorkerHeartbeat: self.roster.heartbeat,
             on.TasksFinished: self._finished,
             on.TasksReleased: self._released,
@@ -67,14 +79,20 @@ class Scheduler:
             on.WorkerLeft: self.roster.left,
             on.ResultStored: self.streams.stored,
             on.ChunkRead: self.streams.read,
-            on.WorkerLost: self.roster.lost,
+            on.HostReported: self.hosts.reported,
+            on.HostLeft: self.hosts.left,
+            on.WorkerUnreachable: self.roster.unreachable,
         }
         self._timers: dict[str, Callable[[Any, float], None]] = {
             "run": self.ledger.run_due,
             "retry": self.ledger.retry_due,
             "client": self.clients.due,
             "worker": self.roster.due,
+            "host": self.hosts.due,
+            "lost": self.roster.lost.forget,
             "recall": self._recall_due,
+            "overrun": self.roster.overrun_due,
+            "unserved": self.unserved.due,
         }
 
     @property
@@ -89,6 +107,9 @@ class Scheduler:
 
     def handle(self, event: on.Event, now: float) -> list[do.Action]:
         """Take in one event; return what to do about it, in order."""
+        if now - self._called_at > self._pause_s:
+            self._forgive(now)
+        self._called_at = now
         self._handlers[type(event)](event, now)
         return self._act(now)
 
@@ -96,11 +117,41 @@ class Scheduler:
         """When `handle_timer` wants to run next; None while no timer is set."""
         return self.ledger.timers.next_due()
 
-    def handle_timer(self, now: float) -> list[do.Action]:
-        """Do what is due at ``now``."""
-        while (timer := self.ledger.timers.pop(now)) is not None:
-            self._timers[timer[0]](timer[1], now)
+    def handle_timer(self, now: float, *, behind: bool = False) -> list[do.Action]:
+        """Do what is due at ``now``.
+
+        ``behind`` says that messages wait unread: a peer that seems silent may have spoken, so it
+        is judged later, but not later than after ``liveness_s`` of being behind.
+        """
+        if now - self._called_at > self._pause_s:
+            self._forgive(now)
+        self._called_at = now
+        may_judge, timers = self._may_judge(now, behind=behind), self.ledger.timers
+        put_off: list[Timer] = []
+        while (timer := timers.pop(now)) is not None:
+            if may_judge or timer[0] not in VERDICTS:
+                self._timers[timer[0]](timer[1], now)
+            else:
+                put_off.append(timer)
+        for timer in put_off:
+            timers.set(timer, now + self.limits.heartbeat_s / 4)
         return self._act(now)
+
+    def _forgive(self, now: float) -> None:
+        """Grant a pause of this process to all peers: nothing they sent meanwhile was heard."""
+        due = self.deadline()
+        if due is not None and now - due > self._pause_s:
+            self.counters["pauses"] += 1
+            for part in (self.roster, self.clients, self.hosts, self.unserved):
+                part.grant(now - self._called_at)
+
+    def _may_judge(self, now: float, *, behind: bool) -> bool:
+        if not behind:
+            self._behind_since = None
+            return True
+        if self._behind_since is None:
+            self._behind_since = now
+        return now - self._behind_since > self.limits.liveness_s
 
     def shrink(self) -> bool:
         """Release the memory that tables have grown to; False while there is any task.
@@ -119,7 +170,7 @@ class Scheduler:
 
     def status(self, now: float) -> Status:
         """How the cluster is, as plain data."""
-        return inspection.status(self.ledger, self.roster, self.clients, now)
+        return inspection.status(self.ledger, self.roster, self.clients, self.hosts, now)
 
     def validate(self) -> None:
         """Check every invariant; raises AssertionError that names the one that is broken."""
@@ -141,7 +192,7 @@ class Scheduler:
             run, suspect = head
             full = backpressure.total_bytes >= backpressure.half_bytes
             if full and backpressure.is_over(run.client):
-                queue.hold_back(run, suspect)
+                queue.hold_back(run.client)
                 self.counters["held_back"] += 1
                 continue
             policy = roster.policy
@@ -157,6 +208,8 @@ class Scheduler:
             lease = self.ledger.lease(run, most, suspect, worker, now)
             roster.hold(worker, run.needs, lease.stop - lease.next)
             queue.granted(run)
+        if queue.order and ROUND not in self.ledger.timers:
+            self.ledger.timers.set(ROUND, now + self.unserved.period_s)
 
     def _balance(self, now: float) -> None:
         """Set a timer if a worker is idle while tasks wait behind another one."""
@@ -175,6 +228,12 @@ class Scheduler:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1
                 self.ledger.out.append(do.Recall(victim.id, victim.epoch, lease.id))
+
+    def _joined(self, event: on.WorkerJoined, now: float) -> None:
+        self.roster.joined(event, now)
+        worker = self.workers.get(event.worker)
+        if worker is not None:
+            self.unserved.offered(worker)
 
     def _finished(self, event: on.TasksFinished, now: float) -> None:
         lease = self.roster.live(event, now)

@@ -23,6 +23,11 @@ class Timers(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._due
 
+    def due(self, key: K) -> float | None:
+        """When ``key`` is due; None if it is not set."""
+        entry = self._due.get(key)
+        return entry[0] if entry is not None else None
+
     def set(self, key: K, due: float) -> None:
         """Make ``key`` due at ``due``, replacing its earlier time."""
         self._sequence += 1

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import islice
 
 from cluster.core.run import Range, Run
 from cluster.vocabulary.events import WorkerJoined
 from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Load, Requirements
+
+#: why a worker is barred: the transport can't reach it; a task of it didn't end in time
+NO_ROUTE, OVERRUN = "no route", "overrun"
 
 
 class WorkerState:
@@ -27,6 +32,12 @@ class WorkerState:
         self.host = event.host
         self.pid = event.pid
         self.last_seen = now
+        #: the supervisor of its process, and when it last said that the process runs
+        self.supervisor: str | None = None
+        self.vouched_at = -math.inf
+        #: why it gets nothing more, although it is here, and since when
+        self.barred = ""
+        self.barred_at = now
         self.held = 0
         self.finished = 0
         #: leases whose results wait to be fetched: they take neither credit nor a slot
@@ -36,18 +47,43 @@ class WorkerState:
         self.draining = False
         self.load: Load = NO_LOAD
         self.leases: dict[int, Lease] = {}
+        #: the ids in its last heartbeat, in order of arrival
+        self.said_held: list[int] = []
 
     @property
     def free(self) -> int:
         """How many more tasks it may be given: none while its cards are in trouble."""
-        if self.draining or self.load.gpu_trouble is not None:
+        if self.draining or self.barred or self.load.gpu_trouble is not None:
             return 0
         return self.credit - self.held
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether it takes work, at once or when it has room."""
+        return not self.draining and self.load.gpu_trouble is None
+
+    @property
+    def is_doomed(self) -> bool:
+        """Whether its supervisor was asked to kill it."""
+        return self.barred == OVERRUN
+
+    @property
+    def alive_at(self) -> float:
+        """When it was last known to live: heard, or vouched for if there is a route to it."""
+        if self.barred == NO_ROUTE:
+            return self.last_seen
+        return max(self.last_seen, self.vouched_at)
 
     @property
     def slots_taken(self) -> int:
         """How many of its tasks may be running: a lease is one slot's work."""
         return min(self.capacity, len(self.leases) - self.streaming)
+
+    def runs(self, lease: Lease) -> bool:
+        """Whether it seems to run the next task of a lease: those it got first have its slots."""
+        ids = [id for id in {**dict.fromkeys(self.said_held), **self.leases} if id in self.leases]
+        open_leases = (self.leases[id] for id in ids if self.leases[id].stream is None)
+        return lease in islice(open_leases, self.capacity) and lease.missing_since is None
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
         """Whether it has the handler, the model and the card that a task asks for."""

@@ -38,6 +38,7 @@ class Options(NamedTuple):
     requirements: Requirements = NO_REQUIREMENTS
     timeout_s: float | None = None
     retry: Retry = NO_RETRY
+    wait_for_worker: bool = False
 
 
 class Submission:
@@ -137,7 +138,13 @@ class ClientSession:
     ) -> on.TasksSubmitted:
         """Open a submission; returns the event to send."""
         event = on.TasksSubmitted(
-            self.name, self._next, kind, payloads, *options, sent_at=now if traced else None
+            self.name,
+            self._next,
+            kind,
+            payloads,
+            *options[:4],
+            sent_at=now if traced else None,
+            wait_for_worker=options.wait_for_worker,
         )
         self.open[self._next] = Submission(event, sink, now)
         self._next += 1

@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.vocabulary.actions import Action
 from cluster.vocabulary.errors import ProtocolError
-from cluster.vocabulary.events import MAX_TASKS_PER_MESSAGE, Event, WorkerLost
+from cluster.vocabulary.events import MAX_TASKS_PER_MESSAGE, Event, WorkerUnreachable
 from cluster.vocabulary.limits import Limits
 
 VERSION = 1
@@ -64,7 +64,7 @@ class DictCodec:
     """
 
     _EVENTS: ClassVar[dict[str, type[Any]]] = {
-        _snake(cls.__name__): cls for cls in get_args(Event) if cls is not WorkerLost
+        _snake(cls.__name__): cls for cls in get_args(Event) if cls is not WorkerUnreachable
     }
     _ACTIONS: ClassVar[dict[str, type[Any]]] = {
         _snake(cls.__name__): cls for cls in get_args(Action)

@@ -162,7 +162,7 @@ class Client:
         """
         options = Options(Priority(priority), requirements or NO_REQUIREMENTS, timeout_s, retry)
         if self._checked != (kind, options):
-            event = on.TasksSubmitted(self.name, 0, kind, [], *options)
+            event = on.TasksSubmitted(self.name, 0, kind, [], *options[:4])
             try:
                 msgspec.convert(msgspec.to_builtins(event), on.TasksSubmitted)
             except msgspec.ValidationError as error:

@@ -61,7 +61,8 @@ class ClusterCoordinator(Dispatcher):
         try:
             while not self._stopping:
                 self._router.listener.wait(self._patience_ms())
-                self.turn([*self._router.receive(self.spec.drain)], time.monotonic())
+                messages = [*self._router.receive(self.spec.drain)]
+                self.turn(messages, time.monotonic(), len(messages) == self.spec.drain)
         finally:
             self._router.close()
 

@@ -66,6 +66,7 @@ class Dispatcher:
         self._clients: dict[str, bytes] = {}
         self._workers: dict[str, bytes] = {}
         self._controls: dict[str, bytes] = {}
+        self._hosts: dict[str, bytes] = {}
         #: acceptances that wait for another message to their client, and until when they may wait
         self._answers: dict[bytes, list[do.Action]] = {}
         self._answers_due = math.inf
@@ -75,11 +76,12 @@ class Dispatcher:
         deadline = self.scheduler.deadline()
         return self._answers_due if deadline is None else min(deadline, self._answers_due)
 
-    def turn(self, messages: list[list[Frame]], now: float) -> None:
+    def turn(self, messages: list[list[Frame]], now: float, behind: bool = False) -> None:
         """Handle messages, each its sender's route and then its frames, and all that is due at
         ``now``; then send every peer its answers.
 
-        ``messages`` is emptied on the way, so that no message outlives its handling.
+        ``messages`` is emptied on the way, so that no message outlives its handling. ``behind``
+        says that more may wait, so no peer is judged by its silence.
         """
         outgoing: dict[bytes, list[do.Action]] = {}
         messages.reverse()
@@ -97,7 +99,7 @@ class Dispatcher:
                 self._meet(event, sender)
                 self._address(self.scheduler.handle(event, now), sender, outgoing)
         if self.deadline() <= now:
-            self._address(self.scheduler.handle_timer(now), b"", outgoing)
+            self._address(self.scheduler.handle_timer(now, behind=behind), b"", outgoing)
             passed_bytes = self._channel.bytes_in
             if self._heap.is_due(passed_bytes) and self.scheduler.shrink():
                 self._heap.trim(passed_bytes)
@@ -106,9 +108,8 @@ class Dispatcher:
         while outgoing:
             lost = self._send_all(outgoing)
             outgoing = {}
-            for name in lost:
-                gone = on.WorkerLost(name, "unreachable")
-                self._address(self.scheduler.handle(gone, now), b"", outgoing)
+            for event in lost:
+                self._address(self.scheduler.handle(event, now), b"", outgoing)
 
     def _meet(self, event: on.Event, sender: bytes) -> None:
         """Learn where a peer can be reached."""
@@ -127,6 +128,9 @@ class Dispatcher:
             self._clients[event.client] = sender
             if isinstance(event, on.StatusRequested):
                 self._publish()
+        elif isinstance(event, on.HostReported):
+            self._forget_gone()
+            self._hosts[event.host] = sender
         elif isinstance(event, on.ClientLeft):
             route = self._clients.pop(event.client, b"")
             self._answers.pop(route, None)
@@ -145,6 +149,8 @@ class Dispatcher:
                 route = self._clients.get(action.client, sender)
                 if type(action) is do.Accept and self.spec.answer_after_s:
                     piles = self._answers
+            elif isinstance(action, do.ToHost):
+                route = self._hosts.get(action.host, b"")
             elif isinstance(action, TO_CONTROL):
                 route = self._controls.get(action.worker) or self._workers.get(action.worker, b"")
             else:
@@ -177,29 +183,29 @@ class Dispatcher:
             answers.clear()
             self._answers_due = math.inf
 
-    def _send_all(self, outgoing: dict[bytes, list[do.Action]]) -> list[str]:
-        """Send every pile; returns the names of unreachable workers."""
-        lost: list[str] = []
+    def _send_all(self, outgoing: dict[bytes, list[do.Action]]) -> list[on.WorkerUnreachable]:
+        """Send every pile; returns an event for each unreachable worker."""
+        lost: list[on.WorkerUnreachable] = []
         routes: Iterable[bytes] = outgoing
         if len(outgoing) > 1:
             # Workers first: they begin to work, while a client only learns about it.
             routes = sorted(outgoing, key=lambda route: type(outgoing[route][0]) in TO_CLIENTS)
         for route in routes:
-            name = self._send(route, outgoing[route])
-            if name is not None:
-                lost.append(name)
+            event = self._send(route, outgoing[route])
+            if event is not None:
+                lost.append(event)
         return lost
 
-    def _send(self, route: bytes, actions: list[do.Action]) -> str | None:
-        """Send a pile; returns its worker's name if that proves unreachable."""
+    def _send(self, route: bytes, actions: list[do.Action]) -> on.WorkerUnreachable | None:
+        """Send a pile; returns its worker and the leases in it if that proves unreachable."""
         try:
             for frames in self._codec.encode(actions):
                 self._channel.send([route, *frames])
         except zmq.ZMQError as error:
             self.scheduler.counters["undelivered"] += len(actions)
-            name = next((a.worker for a in actions if isinstance(a, do.Assign)), None)
-            if name is not None and error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                return name
+            leases = [a for a in actions if isinstance(a, do.Assign)]
+            if leases and error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return on.WorkerUnreachable(leases[0].worker, [a.lease for a in leases])
         return None
 
     def _publish(self) -> None:
@@ -213,8 +219,11 @@ class Dispatcher:
         is entered after that.
         """
         clients, workers = self.scheduler.clients.by_name, self.scheduler.workers
+        hosts = self.scheduler.hosts.by_name
         if len(self._clients) > 2 * len(clients) + SPARE_ADDRESSES:
             self._clients = {n: route for n, route in self._clients.items() if n in clients}
         if len(self._workers) > 2 * len(workers) + SPARE_ADDRESSES:
             self._workers = {n: route for n, route in self._workers.items() if n in workers}
             self._controls = {n: route for n, route in self._controls.items() if n in workers}
+        if len(self._hosts) > 2 * len(hosts) + SPARE_ADDRESSES:
+            self._hosts = {n: route for n, route in self._hosts.items() if n in hosts}

@@ -84,7 +84,7 @@ class Exchange:
         return not self._session.open and len(self._tasks) == 1
 
     def submit_batch(self, tasks: Iterable[Task]) -> None:
-        """Send tasks; those of equal attributes stay one run, because they are added in one step."""
+        """Send tasks; those of equal attributes stay one run, since they are added in one step."""
         self._tasks.extend([*tasks])
         self._wake()
 

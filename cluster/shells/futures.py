@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 
 from cluster.protocol.client_session import Settled, Submission
-from cluster.vocabulary.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
+from cluster.vocabulary.errors import NoWorker, TaskDeadLettered, TaskFailed, TaskTimedOut
 from cluster.vocabulary.task import Failure, State, TaskId
 
 
@@ -68,6 +68,8 @@ def as_exception(failure: Failure) -> Exception:
         return TaskDeadLettered(failure.message)
     if failure.error == "TimedOut":
         return TaskTimedOut(failure.message)
+    if failure.error == "NoWorker":
+        return NoWorker(failure.message)
     return TaskFailed(f"{failure.error}: {failure.message}")
 
 

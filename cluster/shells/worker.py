@@ -5,6 +5,9 @@ thread; with more, each slot is a thread with a connection of its own for result
 sends heartbeats and hears of recalls and cancellations while handlers compute. It also sends
 outcomes that a slow handler holds up, on the connection of that handler's slot, so that results
 stay in order.
+
+An error of any of these threads ends the worker, and without a goodbye: that would promise that
+nothing of its work was lost.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 import zmq
@@ -24,14 +28,18 @@ from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.shells.transport import Channel, Listener, Waker
 from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
 from cluster.vocabulary.task import NO_LOAD, Gpu, Load
+from cluster.work.forks import default_signals, end_copy, note_worker
 from cluster.work.handlers import Handlers
 from cluster.work.host import host_load
 from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
+
+Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 
 class Worker:
@@ -59,6 +67,8 @@ class Worker:
         self.spec = spec
         #: called once, in the main thread, after the coordinator's welcome
         self.on_welcome: Callable[[], None] | None = None
+        #: called with the error that ends a thread, in that thread
+        self.on_failure: Callable[[BaseException], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
         self._session = WorkerSession(
@@ -92,35 +102,48 @@ class Worker:
         #: when a client last fetched a part of a large result
         self._read_at = 0.0
         self._done = threading.Event()
+        #: the error that ends this worker
+        self._error: BaseException | None = None
+        #: when the coordinator first refused to admit this worker
+        self._refused_at: float | None = None
+        self._hears_signals = False
+        #: whether this is the copy in a forked child of a handler
+        self._is_copy = False
+        note_worker(self)
 
     def run(self) -> None:
-        """Work until stop; then finish started tasks, give back the rest, and say goodbye."""
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        """Work until stop; then finish started tasks, give back the rest, and say goodbye.
+
+        Raises whatever ended one of the worker's threads, without a goodbye, and ClusterError if
+        the coordinator goes on refusing this worker.
+        """
+        context: Context = zmq.Context()
         connection = Connection(context, self)
-        threads = [threading.Thread(target=self._control, args=(context,), name="control")]
-        if self.capacity > 1:
-            threads += [
-                threading.Thread(target=self._slot, args=(context,), name=f"slot-{i}")
-                for i in range(self.capacity)
-            ]
+        slots = self.capacity if self.capacity > 1 else 0
+        threads = [
+            threading.Thread(target=self._guard, args=(part, context), daemon=True)
+            for part in [self._control, *[self._slot] * slots]
+        ]
         for thread in threads:
             thread.start()
         try:
             self._loop(connection)
-        finally:
-            self._done.set()
-            self._control_waker.wake()
-            with self._work:
-                self._work.notify_all()
-            for thread in threads:
-                thread.join()
+        except BaseException:
             with self._lock:
-                events = self._session.leave("stopped")
-            connection.send(events)
+                self._session.leave()  # unsaid; nothing more is begun or reported
+            self._end_threads()
             connection.close()
-            context.term()
-            self._waker.close()
-            self._control_waker.close()
+            raise
+        self._end_threads()
+        for thread in threads:
+            thread.join()
+        with self._lock:
+            events = self._session.leave("stopped")
+        connection.send(events)
+        connection.close()
+        context.term()
+        self._waker.close()
+        self._control_waker.close()
 
     def stop(self) -> None:
         """Ask run to end gracefully; safe from a signal handler."""
@@ -130,8 +153,44 @@ class Worker:
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT stop this worker; call it from the main thread."""
+        self._hears_signals = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+
+    def become_copy(self) -> None:
+        """In a forked child: give signals their default effect, and run no more tasks."""
+        self._is_copy = True
+        for runner in self._runners.values():
+            runner.lease.pending.clear()
+        if self._hears_signals:
+            default_signals()
+
+    def current_task(self) -> str:
+        """The task that the calling thread runs, as lease.position; "" in a thread without one."""
+        thread = threading.get_ident()
+        for connection, runner in list(self._runners.items()):
+            if connection.thread == thread:
+                return f"{runner.lease.id}.{runner.lease.next - 1}"
+        return ""
+
+    def _guard(self, part: Callable[[Connection], None], context: Context) -> None:
+        """Run a thread with a connection of its own; its error ends the worker."""
+        connection = Connection(context, self)
+        try:
+            part(connection)
+        except BaseException as error:
+            if self.on_failure is not None:
+                self.on_failure(error)
+            self._error = error
+            self._waker.wake()
+        finally:
+            connection.close()
+
+    def _end_threads(self) -> None:
+        self._done.set()
+        self._control_waker.wake()
+        with self._work:
+            self._work.notify_all()
 
     def _loop(self, connection: Connection) -> None:
         listener = Listener(connection.channel, self._waker)
@@ -139,6 +198,8 @@ class Worker:
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
         drained, patience_s = False, self.spec.limits.liveness_s
         while True:
+            if self._error is not None:
+                raise self._error
             if self._session.epoch is None and time.monotonic() >= introduce_at:
                 connection.channel.socket.poll(
                     round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT
@@ -167,18 +228,17 @@ class Worker:
             listener.wait(beat_ms)
             connection.receive()
 
-    def _slot(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Run leases in one of several slots, with a connection of its own."""
-        connection = Connection(context, self)
+    def _slot(self, connection: Connection) -> None:
+        """Run leases in one of several slots."""
         while True:
+            lease = None
             with self._work:
-                while (lease := self._session.take()) is None and not self._done.is_set():
+                while not self._done.is_set() and (lease := self._session.take()) is None:
                     self._work.wait()
             if lease is None:
-                break
+                return
             self._run_lease(lease, connection)
             self._waker.wake()
-        connection.close()
 
     def _run_lease(self, lease: HeldLease, connection: Connection) -> None:
         """Run a lease step by step, so that results don't wait long."""
@@ -189,6 +249,8 @@ class Worker:
             if runner.waits_s() > REPORT_AFTER_S:
                 with connection.lock:
                     self._report(runner, connection)
+        if self._is_copy:
+            end_copy(runner)
         del self._runners[connection]
         self._steps[lease.kind] = runner.step
         with connection.lock:
@@ -228,18 +290,14 @@ class Worker:
                 events += self._session.report(lease, *first)
             return events + self._session.report(lease, *finished)
 
-    def _control(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def _control(self, connection: Connection) -> None:
         """Send heartbeats and hear of recalls and cancellations while the slots compute."""
-        connection = Connection(context, self)
         listener = Listener(connection.channel, self._control_waker)
         next_at = time.monotonic()
         while not self._done.is_set():
             now = time.monotonic()
             if now >= next_at:
-                try:
-                    load = self._probe()
-                except Exception:  # an unreadable card must not silence the worker
-                    load = NO_LOAD
+                load = self._ask_probe()
                 with self._lock:
                     events = self._session.heartbeat(load)
                 connection.send(events)
@@ -249,7 +307,25 @@ class Worker:
             self._report_held_up()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
-        connection.close()
+
+    def _hear_refusal(self, actions: Sequence[do.Action]) -> None:
+        """Give up if the coordinator has refused to admit this worker for 2 * ``liveness_s``."""
+        now = time.monotonic()
+        for action in actions:
+            if isinstance(action, do.Welcome):
+                self._refused_at = None
+            elif isinstance(action, do.Disconnect) and action.epoch == 0:
+                self._refused_at = self._refused_at or now
+                if now - self._refused_at > 2 * self.spec.limits.liveness_s:
+                    reason = f"the coordinator refuses worker {self.name!r}: {action.reason}"
+                    self._error = ClusterError(reason)
+
+    def _ask_probe(self) -> Load:
+        """The host's load; unknown if the probe raises or gives what can't be sent."""
+        try:
+            return msgspec.convert(msgspec.to_builtins(self._probe()), Load)
+        except BaseException:  # an unreadable card must not silence the worker
+            return NO_LOAD
 
 
 class Connection:
@@ -257,9 +333,10 @@ class Connection:
     session.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], worker: Worker) -> None:
+    def __init__(self, context: Context, worker: Worker) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
         self.channel.connect(worker.endpoint)
+        self.thread = threading.get_ident()
         #: held from collecting outcomes until they are sent, which keeps them in order
         self.lock = threading.Lock()
         self._codec = load_codec(worker.spec)
@@ -286,6 +363,8 @@ class Connection:
                 answers = [e for action in actions for e in worker._session.handle(action)]
                 if worker._session.epoch != epoch:
                     worker._control_waker.wake()
+                if epoch is None:
+                    worker._hear_refusal(actions)
                 if is_storing:  # there may be room for another large result
                     worker._waker.wake()
                 worker._work.notify_all()

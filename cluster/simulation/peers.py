@@ -1,14 +1,14 @@
-"""The peers of a simulated world: workers with virtual handlers, clients that submit at random.
+"""The peers of a simulated world: workers with virtual handlers, the supervisor that sees their
+processes, clients that submit at random.
 
-Both wrap a production session in a simulated process, which crashes and restarts and checks every
-message it receives. simulator.py has the world.
+Workers and clients wrap a production session in a simulated process, which crashes and restarts and
+checks every message it receives. simulator.py has the world.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,14 +16,26 @@ from cluster.protocol.client_session import ClientSession, Options, Settled
 from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.task import Backoff, Failure, Priority, Requirements, Retry, State
+from cluster.vocabulary.task import (
+    Backoff,
+    Failure,
+    Priority,
+    ProcessState,
+    Requirements,
+    Retry,
+    State,
+)
 
 KINDS = ("fast", "slow")
 CREDIT = 6
 #: small, so that a large result takes a handful of chunks
 CHUNK_BYTES = 3
-#: prefixes of payloads that kill their worker, and of those that always fail
-POISON, DOOMED = b"poison ", b"doomed "
+#: a kind that no worker offers, and one that a worker offers only after the world has healed
+NOBODYS, LATE = "nobody's", "late"
+#: prefixes of payloads that kill their worker, that always fail, and that never end
+POISON, DOOMED, ENDLESS = b"poison ", b"doomed ", b"endless "
+#: how long a supervisor repeats that a process has ended
+REPEAT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,11 @@ class Faults:
     large: float = 0.1
     vanish: float = 0.0
     narrow: float = 0.5
+    unserved: float = 0.1
+    endless: float = 0.2
+    cut: float = 0.01
+    stall: float = 0.05
+    alone: float = 0.3
 
 
 class World(Protocol):
@@ -56,8 +73,10 @@ class World(Protocol):
     healed: bool
     #: whether submissions may be refused for want of room
     is_narrow: bool
-    #: how many workers each poisonous payload has killed
-    poisoned: Counter[bytes]
+    host: SimulatedHost
+
+    def killed(self, name: str, pid: int, payload: bytes) -> None:
+        """A task has killed a worker's process."""
 
     def after(self, wait_s: float, happen: Callable[[], None]) -> None:
         """Call ``happen`` in ``wait_s`` seconds."""
@@ -72,12 +91,16 @@ class World(Protocol):
 class SimulatedWorker:
     """A worker session with virtual handlers: it runs its leases one chunk at a time."""
 
-    def __init__(self, world: World, name: str, gpu: bool) -> None:
+    def __init__(self, world: World, name: str, gpu: bool, kinds: Sequence[str] = KINDS) -> None:
+        self.host = world.host
         self.world = world
         self.name = name
         self.models = ["m"] if gpu else []
+        self.kinds = kinds
         self.incarnation = 0
-        self.paused_until = 0.0
+        self.paused_until = self.cut_until = 0.0
+        #: paused by a signal, not by a handler that lets no other thread run
+        self.is_suspended = False
         self.session: WorkerSession
         self.restart()
 
@@ -85,7 +108,23 @@ class SimulatedWorker:
         """Become a new process under the old name."""
         self.incarnation += 1
         self.busy: HeldLease | None = None
-        self.session = WorkerSession(self.name, self.incarnation, 1, CREDIT, KINDS, self.models)
+        self.is_endless = False
+        offers = self.kinds, self.models, ()
+        self.session = WorkerSession(
+            self.name, self.incarnation, 1, CREDIT, *offers, self.host.name, self.incarnation
+        )
+
+    def end(self, state: ProcessState) -> None:
+        """End this process; its supervisor sees that, and a new one follows."""
+        pid = self.incarnation
+        self.restart()
+        self.cut_until = self.world.now + self.world.rng.uniform(0.0, 0.3)
+        self.host.saw(self.name, pid, state)
+
+    def pause(self, seconds: float, *, is_suspended: bool) -> None:
+        """Do and hear nothing for a while."""
+        self.paused_until = self.world.now + seconds
+        self.is_suspended = is_suspended
 
     def beat(self) -> None:
         """Send a heartbeat, and go on with work."""
@@ -101,6 +140,12 @@ class SimulatedWorker:
             held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
+            if self.is_stuck() and self.session.epoch is None:
+                self.end(ProcessState.KILLED)  # it can't join again: its operator steps in
+
+    def is_stuck(self) -> bool:
+        """Whether it is in a task that never ends."""
+        return self.busy is not None and self.is_endless
 
     def retire(self) -> None:
         """Drain, and leave a little later with unfinished leases; a new process follows."""
@@ -112,12 +157,12 @@ class SimulatedWorker:
         """Say goodbye, unless the process died meanwhile."""
         if born == self.incarnation:
             self.world.to_scheduler(*self.session.leave("retired"))
-            self.restart()
+            self.end(ProcessState.KILLED)
 
     def work(self) -> None:
         """Begin the next chunk unless one is running."""
         if self.busy is None and (lease := self.session.take()) is not None:
-            self.busy = lease
+            self.busy, self.is_endless = lease, False
             self.chunk(lease)
 
     def chunk(self, lease: HeldLease) -> None:
@@ -128,10 +173,13 @@ class SimulatedWorker:
             self.busy = None
             self.work()
             return
-        for payload in payloads:
+        for position, payload in enumerate(payloads, lease.next - len(payloads)):
             if payload.startswith(POISON):
-                self.world.poisoned[payload] += 1
-                self.restart()
+                self.world.killed(self.name, self.incarnation, payload)
+                self.end(ProcessState.GONE)
+                return
+            if payload.startswith(ENDLESS) and position not in lease.cancelled:
+                self.is_endless = True
                 return
         mean_s = 0.002 if lease.kind == "fast" else 0.05
         busy_s = sum(rng.expovariate(1 / mean_s) for _ in payloads)
@@ -164,6 +212,46 @@ class SimulatedWorker:
         self.chunk(lease)
 
 
+class SimulatedHost:
+    """The supervisor of all workers: it says what it sees of their processes, and kills them.
+
+    One that is absent sees and says nothing.
+    """
+
+    def __init__(self, world: World, name: str, *, is_absent: bool) -> None:
+        self.world = world
+        self.name = name
+        self.is_absent = is_absent
+        self.suspended_until = 0.0
+        self.workers: dict[str, SimulatedWorker] = {}
+        self._ended: dict[tuple[str, int], tuple[ProcessState, float]] = {}
+
+    def saw(self, name: str, pid: int, state: ProcessState) -> None:
+        """A process has ended."""
+        self._ended[name, pid] = (state, self.world.now)
+        self.beat()
+
+    def beat(self) -> None:
+        """Say what it sees."""
+        if self.is_absent or self.suspended_until > self.world.now:
+            return
+        now = self.world.now
+        self._ended = {p: seen for p, seen in self._ended.items() if seen[1] + REPEAT_S > now}
+        seen = [(*process, state) for process, (state, _) in self._ended.items()]
+        for worker in self.workers.values():
+            stopped = worker.is_suspended and worker.paused_until > now
+            state = ProcessState.STOPPED if stopped else ProcessState.RUNNING
+            seen.append((worker.name, worker.incarnation, state))
+        self.world.to_scheduler(on.HostReported(self.name, seen))
+
+    def receive(self, action: do.Action) -> None:
+        """Kill a process, unless it has ended."""
+        assert isinstance(action, do.Kill), f"{action} is sent to a supervisor"
+        worker = self.workers[action.worker]
+        if worker.incarnation == action.pid:
+            worker.end(ProcessState.KILLED)
+
+
 class SimulatedClient:
     """A client session that submits at random and checks that each task has one right outcome."""
 
@@ -193,9 +281,15 @@ class SimulatedClient:
                 retry=Retry(rng.choice((1, 3)), rng.choice(list(Backoff)), base_s=0.05),
             )
             count, kind = rng.choice((1, 1, 3, 20)), rng.choice(KINDS)
+            if rng.random() < self.world.faults.unserved:
+                kind, is_patient = rng.choice(((NOBODYS, False), (LATE, False), (LATE, True)))
+                options = options._replace(wait_for_worker=is_patient)
             payloads = [f"{self.name} {self.left} {p}".encode() for p in range(count)]
             if rng.random() < self.world.faults.poison:
                 payloads[-1] = rng.choice((POISON, DOOMED)) + payloads[-1]
+            is_endless = rng.random() < self.world.faults.endless
+            if is_endless and options.timeout_s and not self.world.host.is_absent:
+                payloads[0] = ENDLESS + payloads[0]
             event = self.session.submit(kind, payloads, options, None, self.world.now)
             self.payloads[event.submission] = payloads
             self.world.to_scheduler(event)

@@ -1,8 +1,10 @@
 """The production scheduler and sessions under a virtual clock, with faults drawn from a seed.
 
 Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart,
-drain and are paused; handlers fail or kill their worker; clients cancel (peers.py). Every step is
-followed by a check of the scheduler's invariants, and a witness checks its promises from outside.
+drain, are paused and cut off; handlers fail, kill their worker or never end; clients cancel
+(peers.py). A supervisor tells deaths, or there is none. The coordinator itself stalls, and then
+finds its messages unread. Every step is followed by a check of the scheduler's invariants, and a
+witness checks its promises from outside.
 At ``heal_at_s`` the faults end, and every accepted task must come to exactly one end. The same seed
 gives the same run: ``python -m cluster.simulation.simulator --seed N`` replays it.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -23,16 +25,35 @@ from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
 from cluster.core.run import Needs
 from cluster.core.scheduler import Scheduler
 from cluster.core.worker import WorkerState
-from cluster.simulation.peers import CHUNK_BYTES, Faults, SimulatedClient, SimulatedWorker
+from cluster.simulation.peers import (
+    CHUNK_BYTES,
+    KINDS,
+    LATE,
+    Faults,
+    SimulatedClient,
+    SimulatedHost,
+    SimulatedWorker,
+)
 from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import ProcessState
 
 FAULTS = Faults()
 LIMITS = Limits(
-    heartbeat_s=0.2, liveness_s=0.6, client_liveness_s=30.0, bypasses=4, chunk_bytes=CHUNK_BYTES
+    heartbeat_s=0.2,
+    liveness_s=0.6,
+    client_liveness_s=30.0,
+    unserved_s=1.0,
+    bypasses=4,
+    resent_bytes=600,
+    chunk_bytes=CHUNK_BYTES,
 )
+#: the longest time that messages wait although the coordinator runs: less than ``liveness_s``
+LAG_S = 0.45
+#: messages that the coordinator reads in one turn after a stall, and the time it takes
+TURN_EVENTS, TURN_S = 8, 0.006
 #: bounds that hold the results of some tasks only
 NARROW_BYTES = (60, 400)
 
@@ -91,11 +112,15 @@ class Simulation:
         limits = narrow if self.is_narrow else LIMITS
         self.scheduler = scheduler(policy, limits, self.rng.random, self.policies)
         self.witness = Witness(limits)
-        self.poisoned: Counter[bytes] = Counter()
+        #: messages that wait for the coordinator while it stalls, and until it has read them
+        self.inbox: deque[on.Event] = deque()
+        self.stalled_until = self.called_at = 0.0
+        self.host = SimulatedHost(self, "h", is_absent=room.random() < faults.alone)
         n_workers, n_clients = self.rng.randint(1, 5), self.rng.randint(1, 3)
         self.workers = {
             f"w{i}": SimulatedWorker(self, f"w{i}", gpu=i == 0) for i in range(n_workers)
         }
+        self.host.workers = self.workers
         self.clients = {f"c{i}": SimulatedClient(self, f"c{i}", 8) for i in range(n_clients)}
 
     def run(self, most_steps: int = 60_000) -> Outcome:
@@ -107,6 +132,7 @@ class Simulation:
         try:
             for worker in self.workers.values():
                 self.every(0.2, worker.beat)
+            self.every(0.2, self.host.beat)
             for client in self.clients.values():
                 self.every(0.1, client.submit)
                 self.every(0.2, client.beat)
@@ -130,15 +156,14 @@ class Simulation:
         self.steps += 1
         deadline = self.scheduler.deadline()
         due = self._heap[0][0]
-        if deadline is not None and deadline <= due:
+        stalls = self.stalled_until > due or self.inbox
+        if deadline is not None and deadline <= due and not stalls:
             self.now = max(self.now, deadline)
-            self.route(None, self.scheduler.handle_timer(self.now))
+            self.time_out(behind=False)
         else:
             self.now, _, happen = heappop(self._heap)
             happen()
         self.scheduler.validate()
-        killed = max(self.poisoned.values(), default=0)
-        assert killed <= LIMITS.deaths, f"a task killed {killed} workers"
 
     def over(self) -> bool:
         """Whether the world is healed and no client waits."""
@@ -182,31 +207,102 @@ class Simulation:
             self.send(self.tell, event)
 
     def tell(self, event: on.Event) -> None:
-        """Give the scheduler an event at once."""
-        self.route(event, self.scheduler.handle(event, self.now))
+        """Give the scheduler an event at once, or when it reads its messages again."""
+        self.witness.arrived(event, self.now)
+        if self.inbox or self.stalled_until > self.now:
+            self.inbox.append(event)
+        else:
+            self.called_at = self.now
+            self.route(event, self.scheduler.handle(event, self.now))
+
+    def time_out(self, *, behind: bool) -> None:
+        """Let the scheduler do what is due."""
+        self.called_at = self.now
+        self.route(None, self.scheduler.handle_timer(self.now, behind=behind))
+
+    def stall(self, seconds: float, *, of_all: bool) -> None:
+        """Pause the coordinator, or its whole host; the messages to it wait."""
+        self.stalled_until = self.now + seconds
+        self.after(seconds, self.wake)
+        if of_all:
+            self.host.suspended_until = self.now + seconds
+            for worker in self.workers.values():
+                worker.pause(seconds, is_suspended=True)
+
+    def lag(self) -> None:
+        """Let messages wait unread while the coordinator's timers go on."""
+        self.stalled_until = self.now + LAG_S
+        for tick in range(1, round(LAG_S / TURN_S)):
+            self.after(tick * TURN_S, lambda: self.do_due(behind=True))
+        self.after(LAG_S, self.turn)
+
+    def wake(self) -> None:
+        """End a stall; the witness learns of one that the scheduler can notice."""
+        deadline = self.scheduler.deadline()
+        late_s = 0.0 if deadline is None else self.now - deadline
+        is_noticed = late_s > LIMITS.liveness_s / 4
+        self.witness.stalled(self.now - self.called_at if is_noticed else 0.0, self.now)
+        self.turn()
+
+    def turn(self) -> None:
+        """Read some messages, as the coordinator's loop does, and do what is due."""
+        self.witness.stalled(0.0, self.now)
+        for _ in range(min(TURN_EVENTS, len(self.inbox))):
+            event = self.inbox.popleft()
+            self.called_at = self.now
+            self.route(event, self.scheduler.handle(event, self.now))
+        self.do_due(behind=bool(self.inbox))
+        if self.inbox:
+            self.after(TURN_S, self.turn)
+
+    def do_due(self, *, behind: bool) -> None:
+        """Let the scheduler do what is due, if anything is."""
+        deadline = self.scheduler.deadline()
+        if deadline is not None and deadline <= self.now:
+            self.time_out(behind=behind)
+
+    def killed(self, name: str, pid: int, payload: bytes) -> None:
+        """A task has killed a worker's process."""
+        self.witness.killed(name, pid, payload)
 
     def route(self, event: on.Event | None, actions: Sequence[do.Action]) -> None:
         """Send actions over the network to the peers that they name."""
         self.witness.observe(event, actions, self.now)
+        unsent: dict[str, list[int]] = {}
         for action in actions:
+            if isinstance(action, do.ToHost):
+                self.send(self.host.receive, action)
+                continue
             name = str(getattr(action, "worker", None) or getattr(action, "client", ""))
-            peer = self.workers.get(name) or self.clients.get(name)
-            if peer is not None:
+            worker = self.workers.get(name)
+            if isinstance(action, do.Assign) and worker and worker.cut_until > self.now:
+                unsent.setdefault(name, []).append(action.lease)
+            elif peer := worker or self.clients.get(name):
                 self.send(peer.receive, action)
+        for name, leases in unsent.items():
+            self.tell(on.WorkerUnreachable(name, leases))
 
     def misbehave(self) -> None:
-        """Now and then crash, retire or pause a worker, replace a client, change the policy."""
+        """Now and then crash, retire, pause or cut off a worker, stall the coordinator, replace a
+        client, change the policy.
+        """
+        is_calm = not self.inbox and self.stalled_until <= self.now
+        if not self.healed and is_calm and self.rng.random() < self.faults.stall:
+            if self.rng.random() < 0.3:
+                self.lag()
+            else:
+                self.stall(self.rng.uniform(0.1, 1.5), of_all=self.rng.random() < 0.5)
         for worker in self.workers.values():
             if self.healed:
                 return
             if self.rng.random() < self.faults.crash:
-                worker.restart()
-                if self.rng.random() < 0.5:
-                    self.tell(on.WorkerLost(worker.name, "connection closed"))
+                worker.end(ProcessState.GONE)
+            if self.rng.random() < self.faults.cut:
+                worker.cut_until = self.now + self.rng.uniform(0.1, 1.0)
             if self.rng.random() < self.faults.leave:
                 worker.retire()
             if self.rng.random() < self.faults.pause:
-                worker.paused_until = self.now + self.rng.uniform(0.1, 1.5)
+                worker.pause(self.rng.uniform(0.1, 1.5), is_suspended=self.rng.random() < 0.5)
         for client in [*self.clients.values()]:
             if self.rng.random() < self.faults.vanish:
                 self.replace(client)
@@ -223,10 +319,13 @@ class Simulation:
         self.clients[client.name] = client
 
     def heal(self) -> None:
-        """End the faults."""
+        """End the faults, and let a worker come that offers what none did."""
         self.healed = True
         for worker in self.workers.values():
-            worker.paused_until = 0.0
+            worker.paused_until = worker.cut_until = 0.0
+        last = SimulatedWorker(self, "w-late", gpu=True, kinds=(*KINDS, LATE))
+        self.workers[last.name] = last
+        self.every(0.2, last.beat)
 
 
 def main() -> None:

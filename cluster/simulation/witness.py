@@ -7,21 +7,19 @@ recognises tasks by their payloads, which must be unique.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
-from typing import TypeAlias, get_args
 
-from cluster.core.roster import FromHolder
+from cluster.core.ledger import weight
 from cluster.core.run import Needs, Outcome, Streamed
-from cluster.core.worker import WorkerState
+from cluster.simulation.presence import Presence
+from cluster.simulation.verdicts import FROM_WORKER, Verdicts
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, Priority, State
-
-FromWorker: TypeAlias = FromHolder | on.WorkerHeartbeat | on.WorkerDraining | on.WorkerLeft
-FROM_WORKER = get_args(FromWorker)
+from cluster.vocabulary.task import Failure, Priority, State, TaskId
 
 
 class Promise:
@@ -36,6 +34,10 @@ class Promise:
         self.needs: Needs = (event.kind, event.requirements)
         self.priority = event.priority
         self.due = None if event.timeout_s is None else now + event.timeout_s
+        self.is_patient = event.wait_for_worker
+        #: when a worker last certainly offered what it needs
+        self.served_at = -math.inf
+        self.accepted_at = now
         #: positions that certainly wait: never leased and not settled
         self.fresh = set(range(self.count))
         #: how often each position was leased
@@ -49,86 +51,6 @@ class Promise:
         self.retained: dict[int, int] = {}
 
 
-class Presence:
-    """Workers as seen from outside.
-
-    In doubt a worker holds more tasks than it really does, and is gone earlier.
-    """
-
-    def __init__(self, liveness_s: float) -> None:
-        self._liveness_s = liveness_s
-        self._workers: dict[str, WorkerState] = {}
-        #: the open range of each lease, by worker and id
-        self._open: dict[tuple[str, int], tuple[int, int]] = {}
-
-    def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
-        """Take in the messages from and to workers."""
-        if event is None:
-            for silent in [*self._workers.values()]:
-                if silent.last_seen + self._liveness_s <= now:
-                    self._gone(silent.id)
-        elif isinstance(event, on.WorkerLost):
-            self._gone(event.worker)
-        elif isinstance(event, FROM_WORKER):
-            worker = self._workers.get(event.worker)
-            if worker is not None and worker.epoch == event.epoch:
-                worker.last_seen = now
-                self._said(worker, event)
-        for action in actions:
-            if isinstance(action, do.Welcome):
-                assert isinstance(event, on.WorkerJoined), f"{action.worker} is welcome unasked"
-                self._welcomed(event, action.epoch, now)
-            elif isinstance(action, do.Assign):
-                stop = action.start + len(action.payloads)
-                self._set(action.worker, action.lease, action.start, stop)
-            elif isinstance(action, do.Offer) and isinstance(event, on.ResultStored):
-                # A result that waits to be fetched takes no credit.
-                self._set(event.worker, event.lease, 0, 0)
-
-    def idle(self, needs: Needs) -> WorkerState | None:
-        """A worker that meets the needs and certainly has a slot without work.
-
-        The policy decides how many tasks a busy worker gets ahead.
-        """
-        idle = (w for w in self._workers.values() if w.free > 0 and w.held < w.capacity)
-        return next((worker for worker in idle if worker.offers(*needs)), None)
-
-    def _welcomed(self, event: on.WorkerJoined, epoch: int, now: float) -> None:
-        worker = self._workers.get(event.worker)
-        if worker is None or worker.epoch != epoch:
-            self._gone(event.worker)
-            self._workers[event.worker] = WorkerState(event, epoch, now)
-        else:
-            worker.last_seen = now
-
-    def _said(self, worker: WorkerState, event: FromWorker) -> None:
-        if isinstance(event, on.WorkerLeft):
-            self._gone(worker.id)
-        elif isinstance(event, on.WorkerDraining):
-            worker.draining = True
-        elif isinstance(event, on.WorkerHeartbeat):
-            worker.load = event.load
-        elif isinstance(event, on.TasksFinished | on.TasksReleased):
-            start, stop = self._open.get((worker.id, event.lease), (0, 0))
-            if isinstance(event, on.TasksReleased):
-                if start <= event.start < stop:
-                    self._set(worker.id, event.lease, start, event.start)
-            elif event.outcomes and start <= event.start <= stop - len(event.outcomes):
-                self._set(worker.id, event.lease, event.start + len(event.outcomes), stop)
-
-    def _set(self, name: str, lease: int, start: int, stop: int) -> None:
-        before = self._open.pop((name, lease), (0, 0))
-        worker = self._workers.get(name)
-        if worker is not None:
-            worker.held += (stop - start) - (before[1] - before[0])
-        if start < stop:
-            self._open[name, lease] = (start, stop)
-
-    def _gone(self, name: str) -> None:
-        self._workers.pop(name, None)
-        self._open = {key: span for key, span in self._open.items() if key[0] != name}
-
-
 class Witness:
     """Raises AssertionError when a scheduler is seen to break a promise."""
 
@@ -138,13 +60,19 @@ class Witness:
         self._refused: set[tuple[str, int]] = set()
         #: those with open tasks
         self.open: dict[tuple[str, int], Promise] = {}
+        #: the time limits of all runs, also of clients that are gone
+        self._dues: dict[int, float] = {}
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
         self._presence = Presence(limits.liveness_s)
+        self._verdicts = Verdicts(limits)
+        self._now = 0.0
         #: when each client last sent a message
         self._heard: dict[str, float] = {}
         self._leases: set[int] = set()
+        #: by level and client, when it was last leased work, or first accepted before that
+        self._turns: dict[tuple[int, str], int] = {}
         #: leases granted to more urgent levels since a level's last one: all of them, and those
         #: that a waiting task of the level with the same needs could have taken
         self._above = [0] * len(Priority)
@@ -152,7 +80,11 @@ class Witness:
 
     def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
         """Take in an event, or None for a timer, and what the scheduler did about it."""
+        self._now = now
+        self._verdicts.observe(event, actions, now)
         self._forget(event, now)
+        if isinstance(event, on.ClientHeartbeat):
+            self._check_resent(actions)
         for action in actions:
             if isinstance(action, do.Assign):
                 self._assigned(action)
@@ -168,6 +100,8 @@ class Witness:
                 self._refused.add((action.client, action.submission))
             elif isinstance(action, do.Welcome):
                 self._epochs[action.worker] = action.epoch
+            elif isinstance(action, do.Kill):
+                self._killed(action)
         if isinstance(event, on.TasksCancelled):
             self._cancelled(event)
         elif isinstance(event, FROM_WORKER):
@@ -180,9 +114,54 @@ class Witness:
         waiting = self._waiting()
         for level in {*Priority} - {promise.priority for promise in waiting}:
             self._passed[level] = 0
+        served = {p.needs for p in self.open.values() if self._presence.offers(p.needs)}
+        for promise in self.open.values():
+            if promise.needs in served:
+                promise.served_at = now
         for needs in {promise.needs for promise in waiting}:
             idle = self._presence.idle(needs)
             assert idle is None, f"{needs[0]!r} waits although {idle.id} has credit for it"
+
+    def arrived(self, event: on.Event, now: float) -> None:
+        """A message has come, which the scheduler may read later."""
+        self._verdicts.arrived(event, now)
+
+    def stalled(self, pause_s: float, now: float) -> None:
+        """The scheduler was not called for a while: nothing it should have done is late.
+
+        It can notice ``pause_s`` of that, and must grant it to all.
+        """
+        self._verdicts.stalled(pause_s, now)
+        self._heard = {client: at + pause_s for client, at in self._heard.items()}
+        for promise in self.open.values():
+            promise.served_at = min(now, promise.served_at + pause_s)
+            promise.due = None if promise.due is None else max(promise.due, now)
+
+    def killed(self, name: str, pid: int, payload: bytes) -> None:
+        """A task has killed the process that ran it."""
+        promise, position = self._tasks[payload]
+        task = TaskId(promise.run, position)
+        self._verdicts.killed(name, pid, task, promise.leases[position])
+
+    def _killed(self, action: do.Kill) -> None:
+        """Check that a worker is killed only if a task of it is overdue."""
+        latest = self._now - self._limits.heartbeat_s + 1e-9
+        held = self._verdicts.runs(action.worker, action.pid)
+        is_late = any(self._dues.get(run, math.inf) <= latest for run in held)
+        assert is_late, f"{action.worker} is killed although no task of it is overdue"
+
+    def _check_resent(self, actions: Sequence[do.Action]) -> None:
+        """Check that one heartbeat brings each outcome once, and not too many of them."""
+        weights: dict[tuple[int, int], int] = {}
+        for action in actions:
+            if isinstance(action, do.Deliver):
+                failures = {f.position: f for f in action.failures}
+                for position, outcome in enumerate(action.outcomes, action.start):
+                    place = (action.submission, position)
+                    assert place not in weights, f"{place} was sent again twice for one heartbeat"
+                    weights[place] = weight(failures.get(position, outcome))
+        size_bytes = sum(weights.values()) - max(weights.values(), default=0)
+        assert size_bytes < self._limits.resent_bytes, f"{size_bytes} bytes were sent again at once"
 
     def _forget(self, event: on.Event | None, now: float) -> None:
         """Drop the promises about acknowledged results, and those to clients that are gone."""
@@ -193,7 +172,8 @@ class Witness:
                     promise.retained.clear()
                     self.open.pop((name, submission), None)
             for submission, start, stop in event.partly:
-                retained = self._promises[event.client, submission].retained
+                told = self._promises.get((event.client, submission))
+                retained = told.retained if told is not None else {}
                 for position in range(start, stop):
                     retained.pop(position, None)
         gone = {event.client} if isinstance(event, on.ClientLeft) else set()
@@ -202,6 +182,7 @@ class Witness:
             gone = {name for name, at in self._heard.items() if at + liveness_s <= now}
         for name in gone:
             self._heard.pop(name, None)
+            self._turns = {k: v for k, v in self._turns.items() if k[1] != name}
             self._promises = {k: v for k, v in self._promises.items() if k[0] != name}
             self._refused = {key for key in self._refused if key[0] != name}
             self.open = {k: v for k, v in self.open.items() if k[0] != name}
@@ -231,6 +212,9 @@ class Witness:
         assert key not in self._refused, f"{key} was accepted after it had been refused"
         promise = Promise(event, action.run, next(self._places), now)
         self._promises[key] = self.open[key] = promise
+        if promise.due is not None:
+            self._dues[promise.run] = promise.due
+        self._turns.setdefault((promise.priority, promise.client), promise.place)
         self._tasks |= {payload: (promise, p) for p, payload in enumerate(event.payloads)}
 
     def _assigned(self, action: do.Assign) -> None:
@@ -243,6 +227,7 @@ class Witness:
         held_back = promise.client in self._held_back()
         assert not held_back, f"run {promise.run} of {promise.client}, held back, was leased"
         self._check_order(promise)
+        self._verdicts.assigned(action, promise.run)
         for position, payload in enumerate(action.payloads, action.start):
             assert self._tasks[payload] == (promise, position), "a lease names the wrong tasks"
             task = f"task {position} of run {promise.run}"
@@ -258,10 +243,14 @@ class Witness:
         alike = [p for p in waiting if p.needs == served.needs]
         for other in alike:
             names = f"run {served.run} went before run {other.run}"
-            if other.priority == level:
+            if other.priority == level and other.client == served.client:
                 assert other.place >= served.place, f"{names} of the same priority"
+            elif other.priority == level:
+                turns = [self._turns[level, promise.client] for promise in (served, other)]
+                assert turns[0] <= turns[1], f"{names}, whose client has waited for longer"
             elif other.priority < level:
                 assert self._above[level] >= bypasses, f"{names}, which is more urgent"
+        self._turns[level, served.client] = next(self._places)
         self._above[level] = self._passed[level] = 0
         for below in range(level + 1, len(Priority)):
             self._above[below] += 1
@@ -302,15 +291,26 @@ class Witness:
             first = promise.outcomes.setdefault(position, outcome)
             assert first == outcome, f"{key} has two outcomes at {position}: {first!r}, {outcome!r}"
             assert again or not known, f"{key} was delivered twice at {position}"
-            if isinstance(outcome, Failure) and outcome.state is State.DEAD_LETTERED:
-                lost = promise.leased[position] >= self._limits.deaths
-                assert lost, f"{key} was buried at {position} before it had lost its workers"
+            if isinstance(outcome, Failure) and not known:
+                self._failed(promise, position, outcome)
             promise.fresh.discard(position)
             if not known and not isinstance(outcome, Streamed):
                 text = outcome.message if isinstance(outcome, Failure) else outcome
                 promise.retained[position] = len(text)
         if len(promise.outcomes) == promise.count:
             self.open.pop(key, None)
+
+    def _failed(self, promise: Promise, position: int, failure: Failure) -> None:
+        """Check that a task may end without a result."""
+        task = f"task {position} of run {promise.run}"
+        waited_s = self._now - max(promise.accepted_at, promise.served_at)
+        is_unserved = not promise.is_patient and waited_s >= self._limits.unserved_s - 1e-9
+        if failure.state is State.DEAD_LETTERED:
+            deaths = self._verdicts.deaths[TaskId(promise.run, position)]
+            enough = 1 if is_unserved else self._limits.deaths
+            assert deaths >= enough, f"{task} was buried before it had lost its workers"
+        elif failure.error == "NoWorker":
+            assert is_unserved, f"{task} was given up although it was served {waited_s:.3f} s ago"
 
     def _cancelled(self, event: on.TasksCancelled) -> None:
         promise = self.open.get((event.client, event.submission))

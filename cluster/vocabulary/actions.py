@@ -28,6 +28,12 @@ class ToWorker(msgspec.Struct, array_like=True):
     worker: Name
 
 
+class ToHost(msgspec.Struct, array_like=True):
+    """An action for the supervisor of a host."""
+
+    host: Name
+
+
 class Accept(ToClient, array_like=True, tag=40):
     """Tell a client that a submission is accepted as ``run``: each task will have one outcome."""
 
@@ -159,6 +165,14 @@ class Read(ToWorker, array_like=True, tag=55):
     size_bytes: Count
 
 
+class Kill(ToHost, array_like=True, tag=60):
+    """Ask a supervisor to kill a worker's process, because a task of it doesn't end."""
+
+    worker: Name
+    pid: Count
+    reason: Text
+
+
 Action: TypeAlias = (
     Accept
     | Refuse
@@ -175,4 +189,5 @@ Action: TypeAlias = (
     | Cancel
     | Disconnect
     | Read
+    | Kill
 )

@@ -33,6 +33,10 @@ class TaskTimedOut(TaskError, TimeoutError):
     """The task's ``timeout_s`` passed before it had a result."""
 
 
+class NoWorker(TaskError):
+    """No worker offered what the task needs; the message names what is missing."""
+
+
 class TaskDeadLettered(TaskError):
     """The task was on three workers when they died; the message carries its story."""
 

@@ -1,7 +1,7 @@
 """Events: everything the scheduler is told, in the past tense.
 
-All but the last are also the messages to the coordinator: a codec turns frames into these and
-nothing else. Times are seconds on the sender's monotonic clock.
+All but WorkerUnreachable are also the messages to the coordinator: a codec turns frames into these
+and nothing else. Times are seconds on the sender's monotonic clock.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cluster.vocabulary.task import (
     Load,
     Name,
     Priority,
+    ProcessState,
     Requirements,
     Retry,
     Seconds,
@@ -28,19 +29,25 @@ from cluster.vocabulary.task import (
 )
 
 MAX_TASKS_PER_MESSAGE = 65_536
+MAX_PROCESSES_PER_HOST = 4_096
 
 Payloads: TypeAlias = Annotated[list[bytes], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
 Failures: TypeAlias = Annotated[list[Failure], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Numbers: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
+#: a worker's name, its process id, and what its supervisor sees of it
+Processes: TypeAlias = Annotated[
+    list[tuple[Name, Count, ProcessState]], Meta(max_length=MAX_PROCESSES_PER_HOST)
+]
 
 
 class TasksSubmitted(msgspec.Struct, array_like=True, tag=1):
     """A client submitted a run: tasks of one kind with equal attributes, payloads as a column.
 
     ``submission`` counts up per client, so that a repeated message is harmless. ``sent_at`` asks
-    for a trace.
+    for a trace. ``wait_for_worker``: wait for ever if no worker offers what the tasks need, instead
+    of failing after ``Limits.unserved_s``.
     """
 
     client: Name
@@ -52,6 +59,7 @@ class TasksSubmitted(msgspec.Struct, array_like=True, tag=1):
     timeout_s: Seconds | None = None
     retry: Retry = NO_RETRY
     sent_at: float | None = None
+    wait_for_worker: bool = False
 
 
 class TasksCancelled(msgspec.Struct, array_like=True, tag=2):
@@ -205,11 +213,34 @@ class ChunkRead(msgspec.Struct, array_like=True, tag=17):
     chunk: OneChunk
 
 
-class WorkerLost(msgspec.Struct):
-    """The transport found a worker unreachable. Never on the wire, or a peer could claim it."""
+class HostReported(msgspec.Struct, array_like=True, tag=20):
+    """A supervisor saw its workers' processes. It says so each ``heartbeat_s`` and at once after a
+    change; it names a process that has ended for 10 s.
+
+    ``host`` is the name that the supervisor is reached by; ``restarts`` counts the workers that it
+    started again, and ``trouble`` says what it gave up.
+    """
+
+    host: Name
+    workers: Processes
+    restarts: Count = 0
+    trouble: Text = ""
+
+
+class HostLeft(msgspec.Struct, array_like=True, tag=21):
+    """A supervisor ends, after its workers."""
+
+    host: Name
+
+
+class WorkerUnreachable(msgspec.Struct):
+    """The transport has no route to a worker, and these leases were not sent.
+
+    Never on the wire, or a peer could claim it.
+    """
 
     worker: Name
-    reason: Text
+    leases: Numbers
 
 
 Event: TypeAlias = (
@@ -229,5 +260,7 @@ Event: TypeAlias = (
     | WorkerLeft
     | ResultStored
     | ChunkRead
-    | WorkerLost
+    | HostReported
+    | HostLeft
+    | WorkerUnreachable
 )

@@ -23,6 +23,7 @@ class Cause(StrEnum):
     BURIED = "buried"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed out"
+    UNSERVED = "unserved"
 
 
 TRANSITIONS: dict[State, dict[Cause, State]] = {
@@ -30,6 +31,8 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
         Cause.ASSIGNED: State.ASSIGNED,
         Cause.CANCELLED: State.CANCELLED,
         Cause.TIMED_OUT: State.FAILED,
+        Cause.UNSERVED: State.FAILED,
+        Cause.BURIED: State.DEAD_LETTERED,
     },
     State.ASSIGNED: {
         Cause.FINISHED: State.DONE,

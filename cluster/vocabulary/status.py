@@ -27,6 +27,18 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     load: Load = NO_LOAD
 
 
+class HostStatus(msgspec.Struct, frozen=True):
+    """One host's supervisor; ``silent_s`` is the time since its last message, and ``trouble`` says
+    what it gave up.
+    """
+
+    host: str
+    workers: int
+    restarts: int
+    silent_s: float
+    trouble: str = ""
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole cluster: tasks by state, bytes held, counters and workers."""
 
@@ -40,3 +52,4 @@ class Status(msgspec.Struct, frozen=True):
     retained_bytes: int
     counters: dict[str, int]
     workers: list[WorkerStatus]
+    hosts: list[HostStatus] = []

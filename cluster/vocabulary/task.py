@@ -46,6 +46,19 @@ class State(StrEnum):
     DEAD_LETTERED = "dead-lettered"
 
 
+class ProcessState(StrEnum):
+    """What a supervisor sees of a worker's process.
+
+    ``stopped`` is suspended (SIGSTOP). ``killed`` has ended on the supervisor's order, or of itself
+    in good order (exit code 0). ``gone`` has ended otherwise, which is a death.
+    """
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    GONE = "gone"
+
+
 class Backoff(StrEnum):
     """How the wait before the next attempt grows with the attempts made."""
 

@@ -175,7 +175,8 @@ def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
     count = len(payloads)
     try:
         found: Any = handler(payloads)
-        outcomes = found if type(found) is list else _in_order(found, count)
+        # A copy: a thread of the handler may still change its list.
+        outcomes = found[:] if type(found) is list else _in_order(found, count)
         if len(outcomes) == count:
             return outcomes
         raise TypeError(f"the handler gave {len(outcomes)} outcomes for {count} payloads")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -42,6 +42,29 @@ class PriorityName(StrEnum):
     LOW = "low"
 
 
+class OutputLevel(StrEnum):
+    """What of the workers' output is shown."""
+
+    INFO = "info"
+    WARNING = "warning"
+    OFF = "off"
+
+
+LogLevel: TypeAlias = Annotated[
+    OutputLevel,
+    typer.Option(help="Workers' output to show: all, standard error alone, or none."),
+]
+LogFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        help="Append the workers' output here.  "
+        "[dim]\\[default: ~/.local/state/perfkit/workers.log][/dim]",
+    ),
+]
+
+
 def up(
     workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
@@ -53,11 +76,16 @@ def up(
     gpu: opt.Gpu = False,
     insecure: opt.Insecure = None,
     config: opt.Config = None,
+    log_level: LogLevel = OutputLevel.INFO,
+    log_file: LogFile = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one line of JSON when ready: endpoint and pids.")
     ] = False,
 ) -> None:
     """Start a coordinator and workers on this machine and keep them until Ctrl-C.
+
+    A worker that dies is started again. What handlers print is shown with the worker and the task,
+    as lease.position.
 
     Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies. With
     --gpu the workers get no work while a card is overheated, hangs or is gone.
@@ -73,11 +101,19 @@ def up(
         handlers=handlers,
         insecure=insecure,
     )
+    from perfkit.cli.crew import find_log
     from perfkit.cli.up import run_up
 
     _check_models(found.models)
     _check_bind(found)
-    run_up(found, found.cluster_spec(), probe=GPU_PROBE if gpu else None, as_json=as_json)
+    run_up(
+        found,
+        found.cluster_spec(),
+        probe=GPU_PROBE if gpu else None,
+        log=find_log(log_file),
+        show=log_level.value,
+        as_json=as_json,
+    )
 
 
 def coordinator(
@@ -119,12 +155,22 @@ def worker(
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Run this many as processes of their own, and start again what dies."
+        ),
+    ] = None,
+    log_level: LogLevel = OutputLevel.INFO,
+    log_file: LogFile = None,
 ) -> None:
     """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes the tasks it has started.
 
-    It waits for a coordinator that is not there yet, and for one that went away. Writes one line of
-    JSON when a coordinator has welcomed it: its name and pid. With --gpu it gets no work while a
-    card is overheated, hangs or is gone.
+    With --workers a supervisor runs several, each a process, and starts one again that has died.
+
+    A worker waits for a coordinator that is not there yet, and for one that went away. Writes one
+    line of JSON when a coordinator has welcomed it: its name and pid. With --gpu it gets no work
+    while a card is overheated, hangs or is gone.
     """
     found = opt.settings(
         config,
@@ -137,10 +183,23 @@ def worker(
     )
     chosen = found.cluster_spec()
     _check_models(found.models)
+    if workers is not None:
+        if name is not None:
+            raise SettingError("--name is for a single worker; --workers names them itself")
+        from cluster.supervision.crew import worker_options
+        from perfkit.cli.crew import find_log, run_workers
+        from perfkit.cli.up import stop_signals
+
+        note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
+        probe = GPU_PROBE if gpu else None
+        options = worker_options(found.capacity, found.handlers, found.models, probe)
+        with stop_signals():
+            run_workers(
+                workers, found.coordinator, chosen, options, find_log(log_file), log_level.value
+            )
+        return
     from cluster.process import run_worker
 
-    # Unlike `python -m`, an installed command does not look for modules in the working directory.
-    sys.path.insert(0, str(Path.cwd()))
     note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
     run_worker(
         chosen,
@@ -260,6 +319,7 @@ add_command(
 add_command(
     app, "worker", worker,
     ("serve a model, two tasks at once", "perfkit cluster worker --model magika --capacity 2"),
+    ("four on this machine, started again when they die", "perfkit cluster worker --workers 4"),
     ("for another machine", "perfkit cluster worker --endpoint tcp://10.0.0.5:5577 --model magika"),
     ("offer handlers of your own, in jobs.py", "perfkit cluster worker --handlers jobs:HANDLERS"),
 )  # fmt: skip

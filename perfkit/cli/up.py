@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.live import Live
@@ -20,7 +21,8 @@ from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.cli.config import DEFAULT_BIND, Settings
-from perfkit.cli.output import complain, err, out, write_json
+from perfkit.cli.crew import Deaths, Level, print_output
+from perfkit.cli.output import err, out, write_json
 from perfkit.cli.status import ask_status, status_view
 
 LOOK_EVERY_S = 0.5
@@ -66,8 +68,17 @@ def port_taken(bind: str) -> Iterator[None]:
         ) from None
 
 
-def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json: bool) -> None:
-    """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe.
+def run_up(
+    settings: Settings,
+    spec: ClusterSpec,
+    *,
+    probe: str | None,
+    log: Path,
+    show: Level,
+    as_json: bool,
+) -> None:
+    """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe. What
+    workers print is appended to the file `log` and shown from the level `show` up.
 
     Raises:
         ClusterError: a process did not come up, or the coordinator died.
@@ -81,12 +92,14 @@ def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json:
         probe=probe,
         bind=settings.bind,
         insecure=settings.insecure,
+        log=log,
+        show=show,
     )
     with stop_signals() as ignore_signals:
         try:
             with port_taken(settings.bind), err().status("starting the cluster …"):
                 local.start()
-            _announce(local, settings, as_json=as_json)
+            _announce(local, settings, log, as_json=as_json)
             _keep(local, in_terminal=out().is_terminal and not as_json)
         except KeyboardInterrupt:
             err().print("stopping the cluster …", style="dim")
@@ -95,7 +108,7 @@ def run_up(settings: Settings, spec: ClusterSpec, *, probe: str | None, as_json:
             local.stop()
 
 
-def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None:
+def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: bool) -> None:
     if as_json:
         facts = {
             "endpoint": local.endpoint,
@@ -103,6 +116,7 @@ def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None
             "models": settings.models,
             "coordinator": {"pid": local.coordinator_pid},
             "workers": [{"name": w.role, "pid": w.pid} for w in local.workers],
+            "log": str(log),
         }
         write_json(facts, indent=None)
         return
@@ -112,25 +126,31 @@ def _announce(local: LocalCluster, settings: Settings, *, as_json: bool) -> None
         what = f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
     text = Text.assemble(
         ("Cluster up", "bold green"), f" at {local.endpoint} (spec {local.spec.name})\n",
-        *(f"  {p.role:<12} pid {p.pid}\n" for p in (local.coordinator, *local.workers)),
+        f"  {'coordinator':<12} pid {local.coordinator_pid}\n",
+        *(f"  {worker.role:<12} pid {worker.pid}\n" for worker in local.workers),
         "Give it work from another terminal:\n",
         (f"  perfkit cluster submit{where} {what}\n", "cyan"),
-        "Ctrl-C stops it.",
+        "Ctrl-C stops it.\n",
+        (f"Workers' output: {log}", "dim"),
     )  # fmt: skip
     out().print(text)
 
 
 def _keep(local: LocalCluster, *, in_terminal: bool) -> None:
     """Until a signal: report workers that die, and show the status in a terminal."""
-    gone: set[str] = set()
+    deaths = Deaths(local.crew)
     pause = threading.Event()
     if not in_terminal:
+        print_output(local.crew, err())
         while True:
-            _report_deaths(local, gone)
+            _check_coordinator(local)
+            deaths.report()
             pause.wait(LOOK_EVERY_S)
     with local.client() as client, Live(console=out(), auto_refresh=False) as live:
+        print_output(local.crew, live.console)
         while True:
-            _report_deaths(local, gone)
+            _check_coordinator(local)
+            deaths.report()
             try:
                 live.update(status_view(ask_status(client)), refresh=True)
             except Unreachable:
@@ -138,17 +158,8 @@ def _keep(local: LocalCluster, *, in_terminal: bool) -> None:
             pause.wait(LOOK_EVERY_S)
 
 
-def _report_deaths(local: LocalCluster, gone: set[str]) -> None:
-    """Complain about each worker that has died, once; ClusterError if the coordinator has."""
+def _check_coordinator(local: LocalCluster) -> None:
     coordinator = local.coordinator
     if not coordinator.alive():
         raise ClusterError(f"the coordinator has died (pid {coordinator.pid}); "
                            f"the cluster is stopped{coordinator.last_words()}")  # fmt: skip
-    for worker in local.workers:
-        if worker.role not in gone and not worker.alive():
-            gone.add(worker.role)
-            left = len(local.workers) - len(gone)
-            complain(
-                f"{worker.role} (pid {worker.pid}) has died; {left} of {len(local.workers)} "
-                f"workers left{worker.last_words()}"
-            )

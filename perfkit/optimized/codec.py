@@ -59,6 +59,8 @@ FromPeer: TypeAlias = (
     | on.WorkerLeft
     | on.ResultStored
     | on.ChunkRead
+    | on.HostReported
+    | on.HostLeft
 )
 Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
 

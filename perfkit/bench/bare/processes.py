@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 import msgspec
 import zmq
 
-from cluster.process import announce, stop_with_parent
+from cluster.process import announce
 from cluster.shells.transport import MORE, NOW
+from cluster.supervision.ending import stop_with_parent
 
 Socket = zmq.Socket[bytes]
 # Payloads are inline, because frames and sends cost more than bytes.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from types import FrameType
 from typing import ClassVar
@@ -16,7 +15,7 @@ from typing import ClassVar
 import msgspec
 
 from cluster.local import LocalCluster
-from cluster.process import announce, main
+from cluster.process import announce, run_main
 from cluster.protocol.codec import Frame
 from cluster.shells.coordinator import ClusterCoordinator
 from perfkit.bench.leaks.reading import Reading, take_reading
@@ -38,9 +37,9 @@ class ProbedCoordinator(ClusterCoordinator):
 
         signal.signal(signal.SIGUSR1, ask)
 
-    def turn(self, messages: list[list[Frame]], now: float) -> None:
+    def turn(self, messages: list[list[Frame]], now: float, behind: bool = False) -> None:
         """Take a turn, then the reading that was asked for."""
-        super().turn(messages, now)
+        super().turn(messages, now, behind)
         if self._asked:
             self._asked = False
             announce(reading=msgspec.json.encode(take_reading(self)).decode())
@@ -59,4 +58,4 @@ class ProbedCluster(LocalCluster):
 
 
 if __name__ == "__main__":
-    sys.exit(main(kind=ProbedCoordinator))
+    run_main(ProbedCoordinator)

@@ -16,7 +16,7 @@ from cluster.core.worker import WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import NO_REQUIREMENTS, Failure
+from cluster.vocabulary.task import NO_REQUIREMENTS, Failure, ProcessState
 from perfkit.optimized import policy as optimised
 
 ECHO: Needs = ("echo", NO_REQUIREMENTS)
@@ -50,6 +50,10 @@ class Bench:
     def tell(self, event: on.Event) -> list[do.Action]:
         """The scheduler's answer to an event."""
         return self._checked(self.scheduler.handle(event, self.now))
+
+    def checked_timer(self, *, behind: bool = False) -> list[do.Action]:
+        """The actions of the timers that are due now."""
+        return self._checked(self.scheduler.handle_timer(self.now, behind=behind))
 
     def wait(self, seconds: float) -> list[do.Action]:
         """The actions of all timers that are due in the next ``seconds``."""
@@ -87,6 +91,14 @@ class Bench:
     def beat(self, worker: str = "w", *held: int, **rest: Any) -> list[do.Action]:
         """A worker says that it holds these leases."""
         return self.tell(on.WorkerHeartbeat(worker, self.epochs[worker], list(held), **rest))
+
+    def report(self, worker: str, state: str, pid: int = 0, host: str = "h") -> list[do.Action]:
+        """A supervisor says what it sees of a worker's process."""
+        return self.tell(on.HostReported(host, [(worker, pid, ProcessState(state))]))
+
+    def die(self, worker: str) -> list[do.Action]:
+        """A worker's process ends, and its supervisor says so."""
+        return self.report(worker, "gone")
 
     def finish(
         self, worker: str, lease: int, start: int, *outcomes: bytes, **rest: Any
@@ -147,7 +159,7 @@ class Bench:
         """Check every counter except the ordinary ones."""
         ordinary = {"accepted", "done", "workers_joined"}
         odd = {k: v for k, v in self.scheduler.counters.items() if v and k not in ordinary}
-        assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}
+        assert odd == {name.replace("dead_", "dead-"): v for name, v in counters.items()}, odd
 
 
 def holding(*payloads: bytes, **limits: Any) -> Bench:

@@ -149,3 +149,35 @@ def test_acknowledging_unknown_submissions_takes_no_room() -> None:
     for first in range(1, 1_000, 10):
         bench.heard(0, *range(first, first + 10))
     assert not bench.scheduler.clients.by_name["c"].over
+
+
+# Reminders
+
+
+def test_a_reminder_is_answered_once_and_within_a_bound() -> None:
+    bench = Bench(resent_bytes=400, message_bytes=400)
+    bench.join(credit=8)
+    bench.submit(*T[:8])
+    bench.finish("w", 1, 0, *[b"r" * 36] * 8)
+    first = bench.heard(0, waiting=[(0, 0)] * 1_000)
+    accept, *pieces = first
+    assert accept == do.Accept("c", 0, 1)
+    sent = [len(piece.outcomes) for piece in pieces if isinstance(piece, do.Deliver)]
+    assert sent == [1, 1, 1, 1], "400 bytes, at 64 around each"
+    assert bench.heard(0, waiting=[(0, 0)]) == []
+    bench.now = 0.25
+    assert len(bench.heard(0, waiting=[(0, 0)])) == 5
+    bench.now = 0.5
+    assert bench.heard(0, waiting=[(0, 0)]) == [], "the wait doubles"
+    bench.counted(redelivered=2, reminders_put_off=2)
+
+
+def test_a_client_that_acknowledges_gets_the_rest_at_once() -> None:
+    bench = Bench(resent_bytes=400, message_bytes=400)
+    bench.join(credit=8)
+    bench.submit(*T[:8])
+    bench.finish("w", 1, 0, *[b"r" * 36] * 8)
+    bench.heard(0, waiting=[(0, 0)])
+    _, *pieces = bench.heard(0, waiting=[(0, 4)], partly=[(0, 0, 4)])
+    assert [p.start for p in pieces if isinstance(p, do.Deliver)] == [4, 5, 6, 7]
+    bench.counted(redelivered=2)

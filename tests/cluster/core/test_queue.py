@@ -100,7 +100,7 @@ def test_finished_runs_leave_a_fifo_whose_head_is_stuck() -> None:
         over = run(id)
         queue.push(over)
         over.withdraw(0, 1)
-    entries = sum(len(fifo.heap) for fifos in queue._fifos for fifo in fifos.values())
+    entries = sum(len(fifo.heap) for fifo in queue.fifos())
     assert entries <= 2 * 64 + 2
     assert queue.runs() == [head]
     over.put_back(Range(0, 1))
@@ -118,3 +118,69 @@ def test_a_level_that_was_empty_has_forgotten_how_long_it_starved() -> None:
     low.put_back(piece)
     queue.push(low)
     assert served(queue, 4) == "UUUL"
+
+
+def shared(kind: type[RunQueue], times: int, *runs: Run) -> str:
+    """The clients whose tasks are leased, one at a time."""
+    queue, names = kind(NEVER), ""
+    for each in runs:
+        queue.push(each)
+    for _ in range(times):
+        head = queue.head(NOTHING)
+        assert head is not None
+        head[0].take(1, head[1])
+        queue.granted(head[0])
+        names += head[0].client
+    return names
+
+
+def of(client: str, id: int, count: int, **attributes: object) -> Run:
+    found = run(id, count, **attributes)
+    found.client = client
+    return found
+
+
+@pytest.mark.parametrize("kind", [RunQueue, SortedQueue])
+def test_clients_take_turns_whatever_they_need_and_however_much_they_queue(
+    kind: type[RunQueue],
+) -> None:
+    crowd = [of("a", id, 100) for id in range(3)]
+    assert shared(kind, 9, *crowd, of("b", 3, 2), of("c", 4, 9)) == "abcabcaca"
+    assert shared(kind, 6, *[of("a", id, 100, kind=KINDS[id]) for id in range(3)]) == "aaaaaa"
+    assert shared(kind, 6, of("a", 5, 9, kind="a"), of("a", 6, 9), of("b", 7, 9)) == "ababab"
+
+
+def test_a_client_that_is_gone_is_skipped_at_once() -> None:
+    queue = RunQueue(NEVER)
+    for id in range(1_000):
+        queue.push(of("a", id, 1, kind=KINDS[id % 3]))
+    queue.push(last := of("b", 1_000, 1))
+    queue.hold_back("a")
+    queue.forget("a")
+    queue.forget("nobody")
+    assert queue.head(NOTHING) == (last, False)
+    assert queue.runs() == [last]
+    assert len(queue.fifos()) == 1
+
+
+def test_an_empty_lane_that_is_used_again_knows_no_client_that_is_gone() -> None:
+    queue, first = RunQueue(NEVER), of("a", 0, 1)
+    queue.push(first)
+    first.take(1, False)
+    assert queue.head(NOTHING) is None
+    queue.forget("a")
+    queue.push(of("b", 1, 1))
+    queue.push(of("c", 2, 1))
+    assert [run.client for run in queue.runs()] == ["b", "c"]
+
+
+def test_a_client_that_is_held_back_often_does_not_grow_the_queue() -> None:
+    queue = RunQueue(NEVER)
+    queue.push(of("a", 0, 1))
+    queue.push(of("b", 1, 1))
+    for id in range(2, 1_000):
+        queue.hold_back("a")
+        queue.push(of("a", id, 1))
+        queue.resume("a")
+    assert max(len(lane.order or ()) for lanes in queue._lanes for lane in lanes.values()) < 200
+    assert len(queue.runs()) == 1_000

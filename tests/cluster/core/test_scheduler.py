@@ -291,7 +291,7 @@ def test_a_restarted_worker_has_lost_its_tasks() -> None:
     bench = holding(b"x")
     actions = bench.tell(on.WorkerJoined("w", 2, 1, 1, ["echo"]))
     assert actions == [do.Welcome("w", 2, 2, 0.2), bench.assign("w", 2, 0, b"x")]
-    bench.counted(workers_lost=1, lost=1)
+    bench.counted(workers_lost=1, worker_deaths=1, lost=1)
 
 
 def test_an_older_process_of_the_same_name_is_sent_away() -> None:
@@ -340,12 +340,12 @@ def test_a_draining_worker_gets_no_more_and_finishes_its_tasks() -> None:
 @pytest.mark.parametrize("rejoined", [False, True])
 def test_a_worker_under_a_past_epoch_is_told_to_join_again(event: on.Event, rejoined: bool) -> None:
     bench = holding(b"x")
-    bench.tell(on.WorkerLost("w", "gone"))
+    bench.die("w")
     if rejoined:
         assert bench.join() == [bench.assign("w", 2, 0, b"x")]
     assert bench.tell(event) == [do.Disconnect("w", 1, "epoch 1 is over; join again")]
     results = {"late_results": 1} if isinstance(event, on.TasksFinished) else {}
-    bench.counted(stale_messages=1, workers_lost=1, lost=1, **results)
+    bench.counted(stale_messages=1, workers_lost=1, worker_deaths=1, lost=1, **results)
 
 
 # Leases
@@ -474,7 +474,7 @@ def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
     for n in range(3):
         assert bench.join(f"w{n}") == [bench.assign(f"w{n}", n + 1, 0, b"x")]
         bench.now += 0.25
-        answers.append(bench.tell(on.WorkerLost(f"w{n}", "killed")))
+        answers.append(bench.die(f"w{n}"))
     first, second, (deliver,) = answers
     assert first == second == []
     assert isinstance(deliver, do.Deliver)
@@ -487,21 +487,22 @@ def test_a_task_that_saw_three_workers_die_is_buried_with_its_story() -> None:
     assert failure.message.splitlines() == [
         "0.000 accepted → queued: from c",
         "0.000 assigned → assigned: w0",
-        "0.250 lost → queued: w0: killed",
+        "0.250 lost → queued: w0: its process ended",
         "0.250 assigned → assigned: w1",
-        "0.500 lost → queued: w1: killed",
+        "0.500 lost → queued: w1: its process ended",
         "0.500 assigned → assigned: w2",
-        "0.750 lost again: killed",
+        "0.750 lost → queued: w2: its process ended",
+        "0.750 death 3, the last: w2: its process ended",
     ]
     assert deliver == do.Deliver("c", 0, 0, [b""], [failure])
-    bench.counted(workers_lost=3, lost=3, dead_lettered=1)
+    bench.counted(workers_lost=3, worker_deaths=3, lost=3, dead_lettered=1)
 
 
 def test_suspects_that_must_wait_block_no_healthy_task() -> None:
     bench = Bench()
     bench.join("w", credit=2)
     bench.submit(*T[:3])
-    bench.tell(on.WorkerLost("w", "killed"))  # 0 and 1 are suspects now, 2 is healthy
+    bench.die("w")  # 0 and 1 are suspects now, 2 is healthy
     assert bench.join("a", credit=4) == [
         bench.assign("a", 2, 0, T[0]),
         bench.assign("a", 3, 2, T[2]),

@@ -31,6 +31,7 @@ from cluster.vocabulary.task import (
     Gpu,
     Load,
     Priority,
+    ProcessState,
     Requirements,
     Retry,
     TaskId,
@@ -44,6 +45,9 @@ LIMITS = Limits(
     submissions_per_client=8,
     clients=2,
     workers=3,
+    hosts=2,
+    unserved_s=2.0,
+    resent_bytes=200,
     history_runs=4,
     story_entries=12,
     bypasses=3,
@@ -59,6 +63,7 @@ OPTIONS = st.fixed_dictionaries(
         ),
         "timeout_s": st.sampled_from([None, None, 0.3, 2.0]),
         "retry": st.sampled_from([Retry(n, Backoff.LINEAR, base_s=0.1) for n in (1, 2, 3)]),
+        "wait_for_worker": st.booleans(),
     }
 )
 #: no shrinking: it takes minutes, and forty steps can be read; a failure is kept and replays
@@ -111,13 +116,20 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(worker=WORKERS, credit=st.integers(1, 6), gpu=st.booleans(), again=st.integers(-1, 1))
-    def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
-        """A newcomer, a repeat, a restart, or an older process of the same name."""
+    @rule(
+        worker=WORKERS,
+        credit=st.integers(1, 6),
+        gpu=st.booleans(),
+        again=st.integers(-1, 1),
+        has_pid=st.booleans(),
+    )
+    def join(self, worker: str, credit: int, gpu: bool, again: int, has_pid: bool) -> None:
+        """A newcomer, a repeat, a restart, an older or another process of the same name."""
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
-        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, ["echo"], models, gpus))
+        offers, pid = (["echo"], models, gpus), incarnation if has_pid else 0
+        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, "h", pid))
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -160,14 +172,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         epoch = self.epochs[worker] - stale
         self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpu_busy_pct=load)))
 
-    @rule(worker=WORKERS, how=st.sampled_from(["lost", "left", "draining"]))
+    @rule(worker=WORKERS, how=st.sampled_from(["unreachable", "left", "draining"]))
     def go(self, worker: str, how: str) -> None:
         epoch = self.epochs.get(worker, 0)
-        if how == "lost":
-            self.tell(on.WorkerLost(worker, "gone"))
+        if how == "unreachable":
+            ids = [lease.id for lease in self.leases if lease.worker == worker][-2:]
+            self.tell(on.WorkerUnreachable(worker, ids))
         else:
             farewell = on.WorkerLeft if how == "left" else on.WorkerDraining
             self.tell(farewell(worker, epoch))
+
+    @rule(
+        host=st.sampled_from(["h", "i", "j"]),
+        worker=WORKERS,
+        state=st.sampled_from(ProcessState),
+        older=st.integers(0, 1),
+        has_pid=st.booleans(),
+    )
+    def report(
+        self, host: str, worker: str, state: ProcessState, older: int, has_pid: bool
+    ) -> None:
+        """A supervisor says what it sees, perhaps of a worker that is another's."""
+        pid = max(0, self.incarnations.get(worker, 1) - older) if has_pid else 0
+        self.tell(on.HostReported(host, [(worker, pid, state)]))
+
+    @rule(host=st.sampled_from(["h", "i", "j"]))
+    def host_leaves(self, host: str) -> None:
+        self.tell(on.HostLeft(host))
 
     # Clients
 

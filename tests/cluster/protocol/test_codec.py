@@ -65,7 +65,14 @@ def test_a_message_is_a_map_of_named_fields_that_any_language_can_read():
         "timeout_s": 2.5,
         "retry": {"max_attempts": 3},
         "sent_at": None,
+        "wait_for_worker": False,
     }
+
+
+def test_nobody_speaks_for_the_dead():
+    fields = {"v": 1, "type": "worker_unreachable", "worker": "w", "leases": []}
+    with pytest.raises(ProtocolError, match="worker_unreachable"):
+        DictCodec().events([msgpack.packb(fields)])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from msgspec import inspect
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 
-EVENTS = [cls for cls in get_args(on.Event) if cls is not on.WorkerLost]
+EVENTS = [cls for cls in get_args(on.Event) if cls is not on.WorkerUnreachable]
 ACTIONS = list(get_args(do.Action))
 MAX_INT = 2**64 - 1
 

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from cluster import Client, ClusterCoordinator, ClusterSpec, Handlers, Priority, Worker
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError, TaskFailed
+from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut
+from cluster.vocabulary.task import ProcessState
 from cluster.work.workloads import HANDLERS
 
 TIMEOUT_S = 10
@@ -197,7 +198,7 @@ def test_late_results_of_a_worker_that_was_given_up_are_dropped(serve, limited, 
     assert (counters["late_results"], counters["done"], counters["workers_lost"]) == (2, 1, 1)
 
 
-def test_a_worker_that_vanished_is_noticed_when_it_can_not_be_reached(
+def test_what_can_not_be_sent_to_a_worker_that_vanished_goes_to_another(
     serve, limited, stranger, until
 ):
     served = serve(spec=limited(liveness_s=60.0))
@@ -206,14 +207,38 @@ def test_a_worker_that_vanished_is_noticed_when_it_can_not_be_reached(
     peer.hear(do.Welcome)
     peer.socket.close()
 
-    def lost():
+    def returned():
         served.client.submit("odd", b"x")
-        return served.client.status().counters.get("workers_lost")
+        return served.client.status().counters.get("returned")
 
-    assert until(lost) == 1
+    assert until(returned) == 1
     other = stranger(served.coordinator.endpoint)
     other.say(introduction("other"))
     assert other.hear(do.Assign).payloads == [b"x"]
+    assert "workers_lost" not in served.client.status().counters, "it may have said goodbye"
+
+
+def test_a_supervisor_vouches_for_a_silent_worker_and_is_told_to_kill_one_that_overran(
+    serve, limited, stranger
+):
+    served = serve(spec=limited(client_liveness_s=60.0))
+    worker, host = (stranger(served.coordinator.endpoint) for _ in range(2))
+    worker.say(introduction(pid=7))
+    worker.hear(do.Welcome)
+    future = served.client.submit("odd", b"x", timeout_s=1.0)
+    worker.hear(do.Assign)
+    report = on.HostReported("h", [("stranger", 7, ProcessState.RUNNING)])
+    while not host.socket.poll(200):
+        host.say(report)
+    kill = host.hear(do.Kill)
+    assert (kill.host, kill.worker, kill.pid) == ("h", "stranger", 7)
+    assert isinstance(future.exception(1.0), TaskTimedOut)
+    assert "workers_lost" not in served.client.status().counters
+    host.say(on.HostReported("h", [("stranger", 7, ProcessState.KILLED)]))
+    host.say(on.StatusRequested("h", 1))
+    status = host.hear(do.Report).status
+    assert (status.counters["kills"], status.counters["workers_left"]) == (1, 1)
+    assert [shown.host for shown in status.hosts] == ["h"]
 
 
 # Answers that wait for company

@@ -16,13 +16,16 @@ from msgspec.structs import replace
 
 from cluster.core.backpressure import Backpressure
 from cluster.core.clients import Clients, ClientState
-from cluster.core.ledger import Ledger
+from cluster.core.hosts import Hosts
+from cluster.core.ledger import Ledger, Span
+from cluster.core.lost import LostWorkers
 from cluster.core.queue import Key, RunQueue
 from cluster.core.rangeset import RangeSet
 from cluster.core.roster import Roster
 from cluster.core.run import Needs, Range, Run
 from cluster.core.scheduler import Scheduler
 from cluster.core.streams import Streams
+from cluster.core.unserved import Unserved
 from cluster.core.worker import Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -137,7 +140,7 @@ def loses_recalled_tails(real: Real, scheduler: Scheduler, *rest: Any) -> None:
 
 @breaks(Ledger, "requeue")
 def requeues_twice(
-    real: Real, ledger: Ledger, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any
+    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any
 ) -> None:
     """Queues the tasks of a lost worker twice."""
     for _ in range(1 + (cause is Cause.LOST)):
@@ -146,11 +149,65 @@ def requeues_twice(
 
 @breaks(Ledger, "requeue")
 def leases_the_lost_to_nobody(
-    real: Real, ledger: Ledger, lease: Lease, span: tuple[int, int], cause: Cause, *rest: Any
+    real: Real, ledger: Ledger, lease: Lease, span: Span, cause: Cause, *rest: Any
 ) -> None:
     """Forgets the tasks of a lost worker."""
     if cause is not Cause.LOST:
         real(ledger, lease, span, cause, *rest)
+
+
+# Who is dead
+
+
+@breaks(Roster, "due")
+def takes_silence_for_death(real: Real, roster: Roster, name: str, now: float) -> None:
+    """Counts a death for each task of a silent worker."""
+    worker = roster.workers[name]
+    if worker.alive_at + roster.limits.liveness_s > now:
+        real(roster, name, now)
+    else:
+        roster._died(worker, "silent", now)
+
+
+@breaks(LostWorkers, "died")
+def forgets_deaths_that_are_told_late(
+    real: Real, lost: LostWorkers, name: str, reason: str, now: float
+) -> None:
+    """Counts a death only if it is told before the silence."""
+    lost.forget(name)
+
+
+@breaks(Roster, "unreachable")
+def gives_up_workers_that_cannot_be_reached(
+    real: Real, roster: Roster, event: on.WorkerUnreachable, now: float
+) -> None:
+    """Drops a worker at once when a message can't be sent to it."""
+    worker = roster.workers.get(event.worker)
+    if worker is not None:
+        roster._died(worker, "unreachable", now)
+
+
+@breaks(Hosts, "reported")
+def hears_no_supervisor(real: Real, hosts: Hosts, event: on.HostReported, now: float) -> None:
+    """Trusts in heartbeats alone."""
+
+
+@breaks(Roster, "overrun_due")
+def lets_overrun_tasks_run(real: Real, roster: Roster, place: tuple[int, int], now: float) -> None:
+    """Waits for a task that never ends."""
+
+
+@breaks(Scheduler, "_forgive")
+def forgives_no_pause(real: Real, scheduler: Scheduler, now: float) -> None:
+    """Takes its own pause for everybody's silence."""
+
+
+@breaks(Scheduler, "_may_judge")
+def judges_while_messages_wait(
+    real: Real, scheduler: Scheduler, now: float, *, behind: bool
+) -> bool:
+    """Takes a worker for silent whose messages it has not read."""
+    return True
 
 
 # Credit and deaths
@@ -178,12 +235,13 @@ def never_buries(real: Real, ledger: Ledger, limits: Limits, *rest: Any) -> None
     real(ledger, replace(limits, deaths=1 << 30), *rest)
 
 
-@breaks(Ledger, "requeue")
-def buries_at_once(real: Real, ledger: Ledger, lease: Lease, *rest: Any) -> None:
+@breaks(LostWorkers, "_count")
+def buries_at_once(real: Real, lost: LostWorkers, *rest: Any) -> None:
     """Gives a task up when the first worker that held it dies."""
-    deaths, lease.deaths = lease.deaths, ledger.limits.deaths - 1
-    real(ledger, lease, *rest)
-    lease.deaths = deaths
+    ledger = lost._ledger
+    limits, ledger.limits = ledger.limits, replace(ledger.limits, deaths=1)
+    real(lost, *rest)
+    ledger.limits = limits
 
 
 @breaks(Ledger, "fail")
@@ -260,6 +318,34 @@ def delivers_late_results(
             scheduler.ledger.out.append(do.Deliver(*place, [result]))
 
 
+@breaks(Ledger, "redeliver")
+def redelivers_without_a_bound(real: Real, ledger: Ledger, run: Run, most_bytes: int) -> int:
+    """Sends everything again for one reminder."""
+    sent: int = real(ledger, run, 1 << 30)
+    return sent
+
+
+@breaks(Unserved, "due")
+def leaves_the_unserved_waiting(real: Real, unserved: Unserved, _: Any, now: float) -> None:
+    """Says nothing to a client whose tasks nobody serves."""
+
+
+@breaks(Unserved, "_unserved_since")
+def takes_busy_workers_for_absent(
+    real: Real, unserved: Unserved, needs: Needs, now: float
+) -> float | None:
+    """Gives tasks up that wait for a busy worker."""
+    return unserved._found.setdefault(needs, unserved._since.get(needs, now))
+
+
+@breaks(Ledger, "accept")
+def forgets_patience(real: Real, ledger: Ledger, *rest: Any) -> Any:
+    """Gives tasks up whose client wants to wait for a worker."""
+    run = real(ledger, *rest)
+    run.is_patient = False
+    return run
+
+
 @breaks(Ledger, "finish")
 def mixes_up_results(
     real: Real, ledger: Ledger, lease: Lease, start: int, outcomes: list[bytes], now: float
@@ -283,7 +369,15 @@ def forgets_deadlines(real: Real, ledger: Ledger, *rest: Any) -> Any:
 def serves_low_before_high(real: Real, queue: RunQueue) -> None:
     """Takes the priorities the wrong way round."""
     real(queue)
-    queue._order = sorted(queue._order, reverse=True)
+    queue.order = sorted(queue.order, reverse=True)
+
+
+@breaks(RunQueue, "granted")
+def lets_one_client_take_all(real: Real, queue: RunQueue, run: Run) -> None:
+    """Serves the client that came first until it has no more."""
+    turn = queue._turns[run.priority][run.client]
+    real(queue, run)
+    queue._turns[run.priority][run.client] = turn
 
 
 @breaks(RunQueue, "__init__")

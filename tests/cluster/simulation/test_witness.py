@@ -6,7 +6,7 @@ from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure, Priority, State
+from cluster.vocabulary.task import Failure, Priority, ProcessState, State
 
 SUBMITTED = on.TasksSubmitted("c", 0, "echo", [b"a", b"b"])
 ACCEPT = do.Accept("c", 0, 1)
@@ -43,7 +43,7 @@ def witness() -> Witness:
         ([do.Deliver("c", 0, 0, [b"x"]), do.Deliver("c", 0, 0, [b"y"])], "two outcomes"),
         (
             [do.Deliver("c", 0, 0, [b""], [Failure(0, "", "", State.DEAD_LETTERED)])],
-            "buried at 0 before",
+            "was buried before it had lost its workers",
         ),
     ],
 )
@@ -113,6 +113,67 @@ def test_work_that_waits_while_a_worker_has_credit_is_an_error(
     busy.observe(on.TasksReleased("w", 1, 1, 1), [], 0.1)  # the lease ends there
     with pytest.raises(AssertionError, match=IDLE):
         busy.observe(event, actions, 0.1)
+
+
+@pytest.mark.parametrize("event", [on.WorkerDraining("w", 1), on.WorkerUnreachable("w", [])])
+def test_a_worker_that_drains_or_has_no_route_need_not_take_work_but_is_not_given_up(
+    busy: Witness, event: on.Event
+) -> None:
+    busy.observe(event, [], 0.1)
+    done = on.TasksFinished("w", 1, 1, 0, [b"x"])
+    busy.observe(done, [do.Deliver("c", 0, 0, [b"x"])], 0.1)
+    with pytest.raises(AssertionError, match="given up although it spoke in time"):
+        busy.observe(on.WorkerHeartbeat("w", 1, []), [do.Disconnect("w", 1, "over")], 0.2)
+
+
+def test_a_pause_of_the_scheduler_is_not_the_silence_of_a_worker(busy: Witness) -> None:
+    busy.arrived(on.WorkerHeartbeat("w", 1, []), 0.5)
+    busy.stalled(2.0, 2.5)
+    with pytest.raises(AssertionError, match="given up although it spoke in time"):
+        busy.observe(on.WorkerHeartbeat("w", 1, []), [do.Disconnect("w", 1, "over")], 2.6)
+
+
+def test_a_death_that_was_not_told_may_bury_nothing(busy: Witness) -> None:
+    dead = [do.Deliver("c", 0, 0, [b""], [Failure(0, "DeadLettered", "", State.DEAD_LETTERED)])]
+    one = Witness(Limits(deaths=1))
+    one.observe(JOINED, [WELCOME], 0.0)
+    one.observe(SUBMITTED, [ACCEPT, assign(1)], 0.0)
+    one.observe(on.HostReported("h", [("w", 0, ProcessState.GONE)]), dead, 0.0)
+    with pytest.raises(AssertionError, match="was buried before it had lost its workers"):
+        busy.observe(None, dead, 0.7)
+
+
+def test_a_worker_is_killed_only_for_an_overdue_task_of_its_own(busy: Witness) -> None:
+    kill = do.Kill("h", "w", 0, "late")
+    for name, pid, complaint in (("v", 0, "v is not here"), ("w", 7, "is not the process 7")):
+        with pytest.raises(AssertionError, match=complaint):
+            busy.observe(None, [do.Kill("h", name, pid, "late")], 0.0)
+    with pytest.raises(AssertionError, match="no task of it is overdue"):
+        busy.observe(None, [kill], 0.1)
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_a_task_that_is_served_or_wants_to_wait_is_not_given_up(is_patient: bool) -> None:
+    one = Witness(Limits(unserved_s=1.0))
+    odd = on.TasksSubmitted("c", 0, "odd", [b"a"], wait_for_worker=is_patient)
+    one.observe(odd, [ACCEPT], 0.0)
+    given_up = [do.Deliver("c", 0, 0, [b""], [Failure(0, "NoWorker", "")])]
+    with pytest.raises(AssertionError, match="was given up although it was served"):
+        one.observe(None, given_up, 2.0 if is_patient else 0.9)
+
+
+@pytest.mark.parametrize(
+    ("again", "complaint"),
+    [
+        ([do.Deliver("c", 0, 0, [b"A"])] * 2, "was sent again twice"),
+        ([do.Deliver("c", 0, 0, [b"A" * 90, b"B" * 90])], "154 bytes were sent again"),
+    ],
+)
+def test_what_one_reminder_brings_has_a_bound(again: list[do.Action], complaint: str) -> None:
+    one = Witness(Limits(resent_bytes=100))
+    one.observe(SUBMITTED, [ACCEPT], 0.0)
+    with pytest.raises(AssertionError, match=complaint):
+        one.observe(on.ClientHeartbeat("c", 0, [], [(0, 0)]), again, 0.0)
 
 
 def test_service_out_of_order_is_an_error(witness: Witness) -> None:

@@ -21,17 +21,17 @@ ROOT = Path(__file__).parents[3]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
-def plain_environment() -> dict[str, str]:
+def plain_environment(folder: Path) -> dict[str, str]:
     """This environment without perfkit's settings, and wide enough not to wrap lines."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PERFKIT_")}
     ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm"}
-    return {**inherited, **ours}
+    return {**inherited, **ours, "XDG_STATE_HOME": str(folder / "state")}
 
 
 def spawn(folder: Path, *arguments: object, **streams: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "perfkit", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen(command, cwd=folder, env=plain_environment(), text=True, **pipes)
+    return subprocess.Popen(command, cwd=folder, env=plain_environment(folder), text=True, **pipes)
 
 
 class Up:
@@ -150,6 +150,7 @@ def perfkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Re
         if name.startswith("PERFKIT_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
 

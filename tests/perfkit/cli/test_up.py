@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ def jobs(tmp_path: Path) -> None:
         "from cluster.work.handlers import Handlers\n"
         "HANDLERS = Handlers()\n"
         "HANDLERS.register('reverse')(lambda payload: payload[::-1])\n"
+        "HANDLERS.register('print')(lambda payload: print('of a handler') or payload)\n"
     )
 
 
@@ -83,12 +85,16 @@ def test_missing_handlers_end_it_with_their_error(perfkit: Call, role: str) -> N
     assert "Traceback" not in ended.stderr
 
 
-def test_a_dead_worker_is_reported_and_a_dead_coordinator_ends_it(start_up: Any) -> None:
+def test_a_dead_worker_is_reported_and_comes_back_and_a_dead_coordinator_ends_it(
+    start_up: Any,
+) -> None:
     up = start_up("--workers", "2")
     coordinator, worker, other = up.pids()
     os.kill(worker, signal.SIGKILL)
     line = up.process.stderr.readline()
     assert line == f"perfkit: worker-0 (pid {worker}) has died; 1 of 2 workers left\n"
+    back = up.process.stderr.readline()
+    assert re.fullmatch(r"worker-0 is started again \(pid \d+\); 1 restarts so far\n", back)
     os.kill(coordinator, signal.SIGKILL)
     _, said = up.process.communicate(timeout=30)
     assert up.process.returncode == 1
@@ -139,6 +145,44 @@ def test_the_roles_run_alone_and_find_each_other_and_handlers(start: Any, perfki
         _, said = role.communicate(timeout=30)
         assert (role.returncode, said.count("\n")) == (0, 1), said
         assert "Ctrl-C stops it" in said
+
+
+@pytest.mark.usefixtures("jobs")
+def test_what_handlers_print_is_shown_and_kept(start_up: Any, perfkit: Call) -> None:
+    up = start_up("--workers", "1", "--handlers", "jobs:HANDLERS")
+    ask = ("cluster", "submit", "--kind", "print", "--payload", "x", "--endpoint", up.endpoint)
+    assert perfkit(*ask).exit_code == 0
+    assert re.fullmatch(r"worker-0 \[\d+\.0\] of a handler\n", up.process.stderr.readline())
+    assert "of a handler" in Path(up.facts["log"]).read_text()
+
+
+@pytest.mark.usefixtures("jobs")
+def test_workers_of_a_host_are_supervised(start: Any, perfkit: Call, tmp_path: Path) -> None:
+    coordinator = start("cluster", "coordinator", "--bind", "tcp://127.0.0.1:*")
+    endpoint = json.loads(coordinator.stdout.readline())["endpoint"]
+    flags = ("--workers", 2, "--handlers", "jobs:HANDLERS", "--log-file", tmp_path / "log")
+    crew = start("cluster", "worker", "--endpoint", endpoint, *flags)
+    told = [json.loads(crew.stdout.readline()) for _ in range(2)]
+    assert (
+        crew.stderr.readline()
+        == f"2 workers for the coordinator at {endpoint}; Ctrl-C stops them\n"
+    )
+    os.kill(told[0]["pid"], signal.SIGKILL)
+    assert "has died; 1 of 2 workers left" in crew.stderr.readline()
+    assert "is started again" in crew.stderr.readline()
+    crew.send_signal(signal.SIGINT)
+    _, said = crew.communicate(timeout=30)
+    assert (crew.returncode, said) == (0, "stopping the workers …\n")
+    assert not psutil.pid_exists(told[1]["pid"])
+    assert "has died with code -9" in (tmp_path / "log").read_text()
+    failed = perfkit(
+        "cluster", "worker", "--endpoint", endpoint, "--workers", 1, "--handlers", "no:H"
+    )
+    assert failed.exit_code == 1
+    assert "ended with code 2 before it was ready" in failed.stderr
+    assert "No module named 'no'" in failed.stderr
+    refused = perfkit("cluster", "worker", "--workers", 2, "--name", "w")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
 
 
 def test_the_second_ctrl_c_does_not_interrupt_the_stopping() -> None:

@@ -118,7 +118,7 @@ def test_events_and_actions_are_not_mistaken_for_each_other(event, action):
 
 def test_a_peer_cannot_declare_a_worker_lost():
     with pytest.raises(ProtocolError):
-        PackedCodec().events([envelope(on.WorkerLost("w", "so I say"))])
+        PackedCodec().events([envelope(on.WorkerUnreachable("w", []))])
 
 
 # Large payloads

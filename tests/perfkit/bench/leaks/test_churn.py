@@ -43,7 +43,7 @@ def test_workers_are_lost_in_every_way(world: World) -> None:
     # Of four ways one is a goodbye; whatever was in their hands was done by the next.
     assert (counts["workers_lost"], counts["workers_left"]) == (6, 2)
     assert counts["undelivered"] == 2
-    assert counts["lost"] == 6
+    assert (counts["lost"], counts["returned"]) == (4, 4)
     assert counts["done"] == 8
 
 
