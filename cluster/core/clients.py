@@ -23,6 +23,8 @@ MAX_WAIT_S = 600.0
 #: reminders that one heartbeat is answered
 MAX_REMINDERS = 1_024
 OVER = "it was refused, or is over"
+LOST = "the coordinator lost it"
+NEWER = "a newer client of the same name has taken its place"
 
 
 class Reminders:
@@ -75,17 +77,24 @@ class ClientState:
 
 
 class Clients:
-    """All clients, by name. A client that stays silent too long is dropped with its submissions."""
+    """All clients, by name. A client that stays silent too long is dropped with its submissions.
+
+    A name may end with "#" and an incarnation: the highest takes the place of those below.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.by_name: dict[str, ClientState] = {}
+        #: the newest incarnation of each name that has any
+        self._incarnations: dict[str, str] = {}
         self._ledger = ledger
         self._limits = ledger.limits
 
     def submitted(self, event: on.TasksSubmitted, now: float) -> None:
         """Accept a run, refuse it with a reason, or recognise it as a repeat."""
-        client = self._seen(event.client, now)
+        client = self._seen(event.client, now, event.submission == 0)
         if client is None:
+            if self._is_outdated(event.client):
+                return self._refuse(event, NEWER, "Superseded")
             return self._refuse(event, f"{self._limits.clients} clients are served already")
         known = client.submissions.get(event.submission)
         if known is not None:
@@ -121,6 +130,9 @@ class Clients:
         """Forget what the client acknowledges, and send again what it seems to have missed."""
         client = self._seen(event.client, now)
         if client is None:
+            if self._is_outdated(event.client):
+                for submission, _ in event.waiting:
+                    self._ledger.out.append(_superseded(event.client, submission))
             return
         heartbeat_s = self._limits.heartbeat_s
         self._ledger.out.append(do.Greet(client.id, heartbeat_s, event.received))
@@ -146,6 +158,9 @@ class Clients:
         client = self.by_name.pop(event.client, None)
         if client is None:
             return
+        plain, _, incarnation = client.id.rpartition("#")
+        if self._incarnations.get(plain) == incarnation:
+            del self._incarnations[plain]
         self._ledger.timers.clear(("client", client.id))
         self._ledger.queue.forget(client.id)
         for run in client.submissions.values():
@@ -171,15 +186,40 @@ class Clients:
             self._ledger.counters["clients_lost"] += 1
             self.left(on.ClientLeft(name), now)
 
-    def _seen(self, name: str, now: float) -> ClientState | None:
+    def _seen(self, name: str, now: float, is_first: bool = False) -> ClientState | None:
+        """The client of this name; None if it is outdated, or one too many. A newcomer that has
+        spoken to another coordinator, or in vain to this one, is told so, unless it ``is_first``.
+        """
         client = self.by_name.get(name)
         if client is None:
+            if self._is_outdated(name):
+                return None
+            self._supersede(name, now)
             if len(self.by_name) >= self._limits.clients:
                 return None
             client = self.by_name[name] = ClientState(name, self._limits, now)
             self._ledger.timers.set(("client", name), now + self._limits.client_liveness_s)
+            if not is_first:
+                self._ledger.out.append(do.Meet(name))
         client.last_seen = now
         return client
+
+    def _is_outdated(self, name: str) -> bool:
+        plain, _, incarnation = name.rpartition("#")
+        return incarnation < self._incarnations.get(plain, "")
+
+    def _supersede(self, name: str, now: float) -> None:
+        """Drop the older client of the same name, and tell it."""
+        plain, mark, incarnation = name.rpartition("#")
+        if not mark:
+            return
+        older = self.by_name.get(f"{plain}#{self._incarnations.get(plain, '')}")
+        if older is not None:
+            told = [_superseded(older.id, submission) for submission in older.submissions]
+            self.left(on.ClientLeft(older.id), now)
+            self._ledger.out += told
+            self._ledger.counters["clients_superseded"] += 1
+        self._incarnations[plain] = incarnation
 
     def _full(self, client: ClientState, tasks: int, payload_bytes: int) -> str | None:
         """Why a submission must be refused, in words; None when it need not be."""
@@ -190,9 +230,9 @@ class Clients:
             return f"{most} submissions of this client are open"
         return self._ledger.full(tasks, payload_bytes)
 
-    def _refuse(self, event: on.TasksSubmitted, reason: str) -> None:
+    def _refuse(self, event: on.TasksSubmitted, reason: str, error: str = "Busy") -> None:
         self._ledger.counters["refused"] += len(event.payloads)
-        self._ledger.out.append(do.Refuse(event.client, event.submission, reason))
+        self._ledger.out.append(do.Refuse(event.client, event.submission, reason, error))
 
     def _received(self, client: ClientState, submission: int, now: float) -> None:
         run = client.submissions.pop(submission, None)
@@ -220,7 +260,11 @@ class Clients:
             if count < run.count - run.open:
                 return self._ledger.redeliver(run, most_bytes)
         elif submission >= client.floor:
-            reason = OVER if submission in client.over else "the coordinator lost it"
+            why = (OVER,) if submission in client.over else (LOST, "CoordinatorLost")
             client.over.add(submission)
-            self._ledger.out.append(do.Refuse(client.id, submission, reason))
+            self._ledger.out.append(do.Refuse(client.id, submission, *why))
         return 0
+
+
+def _superseded(client: str, submission: int) -> do.Refuse:
+    return do.Refuse(client, submission, NEWER, "Superseded")

@@ -6,6 +6,7 @@ takes no lock; its callers do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -27,7 +28,11 @@ from cluster.vocabulary.task import (
 
 RESEND_AFTER_S = 1.0
 REMIND_AFTER_S = 5.0
+#: the coordinator ends a task at its time limit; if it says nothing for so long, the client does
+EXPIRY_MARGIN_S = 2.0
+#: submissions that a heartbeat repeats, and all that it asks for; a coordinator answers as many
 MAX_RESENT = 256
+MAX_ASKED = 1_024
 MAX_RECENT = 4_096
 
 
@@ -39,6 +44,22 @@ class Options(NamedTuple):
     timeout_s: float | None = None
     retry: Retry = NO_RETRY
     wait_for_worker: bool = False
+    #: it may run twice, so it is handed in again if the coordinator loses it
+    idempotent: bool = False
+
+
+def as_event(
+    client: str,
+    submission: int,
+    kind: str,
+    payloads: list[bytes],
+    options: Options,
+    sent_at: float | None = None,
+) -> on.TasksSubmitted:
+    """The message that hands in a run."""
+    priority, requirements, timeout_s, retry, wait_for_worker, _ = options
+    attributes = priority, requirements, timeout_s, retry, sent_at, wait_for_worker
+    return on.TasksSubmitted(client, submission, kind, payloads, *attributes)
 
 
 class Submission:
@@ -47,23 +68,32 @@ class Submission:
     __slots__ = (
         "count",
         "event",
+        "expires_at",
         "heard_at",
         "id",
         "missing",
+        "options",
         "run",
         "seen",
         "sent_at",
         "sink",
+        "work",
     )
 
-    def __init__(self, event: on.TasksSubmitted, sink: Any, now: float) -> None:
+    def __init__(self, event: on.TasksSubmitted, options: Options, sink: Any, now: float) -> None:
         self.id = event.submission
         self.sink = sink
         self.count = self.missing = len(event.payloads)
         #: for repeats, until the coordinator has it
         self.event: on.TasksSubmitted | None = event
+        #: for a coordinator that was restarted, until the last outcome
+        self.work = event
+        self.options = options
         self.run: int | None = None
         self.heard_at = now
+        self.expires_at = math.inf
+        if options.timeout_s is not None:
+            self.expires_at = now + options.timeout_s + EXPIRY_MARGIN_S
         self.sent_at = event.sent_at
         #: one byte per task, 1 once its outcome is in
         self.seen = bytearray(self.count)
@@ -97,11 +127,15 @@ class Settled(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A submission that was refused as a whole, and why."""
+    """A submission that was refused as a whole, why, and the name of the exception for that."""
 
     submission: Submission
     reason: str
+    error: str
 
+
+#: stands for what was submitted once that is over
+NOTHING = on.TasksSubmitted("", 0, "", [])
 
 News: TypeAlias = Settled | Refused | None
 
@@ -113,6 +147,9 @@ class ClientSession:
         self.name = name
         self.open: dict[int, Submission] = {}
         self.heard_at: float | None = None
+        #: accepted submissions are in doubt, so the next heartbeat should not wait
+        self.is_hurried = False
+        self._expires_at = math.inf
         self._next = 0
         #: finished submissions that the coordinator has to be told of, and those it was told of
         #: without an answer yet
@@ -137,18 +174,35 @@ class ClientSession:
         traced: bool = False,
     ) -> on.TasksSubmitted:
         """Open a submission; returns the event to send."""
-        event = on.TasksSubmitted(
-            self.name,
-            self._next,
-            kind,
-            payloads,
-            *options[:4],
-            sent_at=now if traced else None,
-            wait_for_worker=options.wait_for_worker,
-        )
-        self.open[self._next] = Submission(event, sink, now)
-        self._next += 1
+        sent_at = now if traced else None
+        event = as_event(self.name, self._next, kind, payloads, options, sent_at)
+        self._open(Submission(event, options, sink, now))
         return event
+
+    def resubmit(self, submission: Submission, now: float) -> list[on.Event]:
+        """The events that hand in a lost submission again, without the tasks that have outcomes."""
+        event = msgspec.structs.replace(submission.work, submission=self._next)
+        submission.id, submission.event, submission.work = self._next, event, event
+        submission.heard_at, submission.run = now, None
+        self._open(submission)
+        positions = [p for start, stop in submission.received() for p in range(start, stop)]
+        return [event, self.cancel(submission, positions)] if positions else [event]
+
+    def drop(self, submission: Submission) -> None:
+        """Forget a submission; the coordinator will hear that it is over."""
+        if self.open.pop(submission.id, None) is not None:
+            self._owed.append(submission.id)
+            self.streams.settled(submission.id, 0, submission.count)
+
+    def expired(self, now: float) -> list[Submission]:
+        """The open submissions that should have been ended by the coordinator, and are dropped."""
+        if now < self._expires_at:
+            return []
+        expired = [one for one in self.open.values() if one.expires_at <= now]
+        for submission in expired:
+            self.drop(submission)
+        self._expires_at = min((one.expires_at for one in self.open.values()), default=math.inf)
+        return expired
 
     def handle(self, action: do.Action, now: float) -> News:
         """Take in one message from the coordinator; returns the news for the user."""
@@ -164,7 +218,7 @@ class ClientSession:
         elif isinstance(action, do.Refuse):
             submission = self.open.pop(action.submission, None)
             if submission is not None:
-                return Refused(submission, action.reason)
+                return Refused(submission, action.reason, action.error)
         elif isinstance(action, do.DeliverChunk):
             self.streams.arrived(action, now)
         elif isinstance(action, do.Offer):
@@ -176,6 +230,8 @@ class ClientSession:
         elif isinstance(action, do.Greet):
             answered = set(action.received)
             self._told = [id for id in self._told if id not in answered]
+        elif isinstance(action, do.Meet):
+            self._doubt()
         return None
 
     def answers(self) -> list[on.Event]:
@@ -191,8 +247,9 @@ class ClientSession:
         """The heartbeat, with receipts, and repeats of what seems to have got lost."""
         self._told += self._owed
         self._owed = []
-        quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_RESENT))
+        quiet = list(islice((s for s in self.open.values() if s.is_quiet(now)), MAX_ASKED))
         waiting = [(s.id, s.count - s.missing) for s in quiet if s.event is None]
+        self.is_hurried = self.is_hurried and len(quiet) == MAX_ASKED
         floor = next(iter(self.open), self._next)
         partly = [part for part in self._partly if part[0] in self.open]
         self._partly = partly[MAX_RECENT:]
@@ -200,15 +257,31 @@ class ClientSession:
         events: list[on.Event] = [
             on.ClientHeartbeat(self.name, floor, told, waiting, partly[:MAX_RECENT])
         ]
+        repeats = 0
         for submission in quiet:
+            if submission.event is not None:
+                repeats += 1
+                if repeats > MAX_RESENT:
+                    continue
+                events.append(submission.event)
             submission.heard_at = now
             # A lost receipt may be what holds it back: the coordinator still retains the results.
             if len(self._partly) < MAX_RECENT:
                 self._partly += [(submission.id, *part) for part in submission.received()]
-            if submission.event is not None:
-                events.append(submission.event)
         self.streams.repeat(now)
         return events + self.answers()
+
+    def _open(self, submission: Submission) -> None:
+        self.open[self._next] = submission
+        self._next += 1
+        self._expires_at = min(self._expires_at, submission.expires_at)
+
+    def _doubt(self) -> None:
+        """Ask for each submission that was accepted, perhaps by another coordinator."""
+        for submission in self.open.values():
+            if submission.event is None:
+                submission.heard_at = -math.inf
+                self.is_hurried = True
 
     def _offered(self, action: do.Offer, now: float) -> None:
         submission = self.open.get(action.submission)
@@ -263,6 +336,7 @@ class ClientSession:
         if not submission.missing:
             del self.open[submission.id]
             self._owed.append(submission.id)
+            submission.work = NOTHING  # a future may outlive its payload
         elif self._partly and self._partly[-1][::2] == (submission.id, start):
             self._partly[-1] = (submission.id, self._partly[-1][1], stop)
         else:

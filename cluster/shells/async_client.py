@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Self
 
 from cluster.shells.client import Client
+from cluster.shells.mapping import refuse_single
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.status import Status
 
@@ -16,12 +17,10 @@ AHEAD_TASKS = 256
 
 
 class AsyncClient:
-    """The client for asyncio: the plain client's calls, awaited."""
+    """The client for asyncio: the plain client's calls, awaited. ``settings`` as for Client."""
 
-    def __init__(
-        self, endpoint: str, *, spec: ClusterSpec = BASELINE, name: str | None = None
-    ) -> None:
-        self._client = Client(endpoint, spec=spec, name=name)
+    def __init__(self, endpoint: str, *, spec: ClusterSpec = BASELINE, **settings: Any) -> None:
+        self._client = Client(endpoint, spec=spec, **settings)
 
     async def submit(self, kind: str, payload: bytes = b"", **options: Any) -> bytes:
         """The result of one task; cancelling the await cancels it. Options as for
@@ -35,6 +34,7 @@ class AsyncClient:
         """The results of many like tasks, in order, a bounded window ahead. Options as for
         Client.submit.
         """
+        refuse_single(payloads)
         waiting: deque[asyncio.Future[bytes]] = deque()
         source = iter(payloads)
         try:
@@ -58,7 +58,7 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.change_policy, policy)
 
     async def close(self) -> None:
-        """Say goodbye and cancel what is not done."""
+        """Say goodbye; what is not done fails with ClientClosed."""
         await asyncio.to_thread(self._client.close)
 
     async def __aenter__(self) -> Self:

@@ -7,14 +7,30 @@ the leader. leadership.py says who leads, exchange.py what is exchanged.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
+from weakref import WeakSet
 
 from cluster.protocol.client_session import Options
-from cluster.shells.exchange import Exchange
+from cluster.shells import interrupts
+from cluster.shells.exchange import CLOSED, Exchange, Task
 from cluster.shells.futures import TaskFuture
+from cluster.shells.interrupts import Latch
 from cluster.shells.leadership import Leadership
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.errors import ClientClosed, ClusterError, CoordinatorLost
+
+#: those of this process that are not collected
+LOOPS: WeakSet[ClientLoop] = WeakSet()
+
+
+def _disown_all() -> None:
+    for loop in list(LOOPS):
+        loop.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
 
 
 class ClientLoop:
@@ -23,33 +39,75 @@ class ClientLoop:
     Raises ClusterError for an invalid endpoint.
     """
 
-    def __init__(self, endpoint: str, spec: ClusterSpec, name: str) -> None:
+    def __init__(
+        self, endpoint: str, spec: ClusterSpec, name: str, give_up_s: float | None
+    ) -> None:
         self.closing = False
-        self.exchange = Exchange(endpoint, spec, name, self._wake)
+        self._is_forked = self._is_abandoned = False
+        self.exchange = Exchange(endpoint, spec, name, self._wake, give_up_s)
         self._wake_leader = self.exchange.channel.waker.wake
-        self._leadership = Leadership(self._wake_leader)
-        self.check_not_leading = self._leadership.check_not_mine
+        self._leadership = Leadership(self._wake_leader, spec.limits.heartbeat_s)
         #: the leader will look at what was handed over before it waits again
         self._is_awake = False
+        self._is_over = Latch()
         self._thread = threading.Thread(target=self._run, name="client", daemon=True)
-        self._thread.start()
+        LOOPS.add(self)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.exchange.close()
+            raise ClusterError(f"no thread is left for a client: {error}") from error
+
+    def check_open(self) -> None:
+        """Raise ClientClosed in a forked child, and after close."""
+        if self._is_forked:
+            raise ClientClosed(
+                f"this client belongs to the process that forked this one ({os.getppid()}); make "
+                "a new client here, or start processes with the method 'spawn'"
+            )
+        if self.closing:
+            raise ClientClosed("this client is closed")
+
+    def check_may_wait(self) -> None:
+        """Raise ClusterError where a wait for this client could never end."""
+        if self._is_forked:
+            self.check_open()
+        self._leadership.check_not_own()
 
     def submit(self, kind: str, payload: bytes, options: Options, traced: bool) -> TaskFuture:
         """Hand in one task: at once if it is the only one, else with others like it."""
-        future = TaskFuture(self.exchange.cancel, self.wait_for)
+        future = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)
         alone = self.exchange.add_task((kind, payload, options, traced, future))
-        # A callback runs inside a turn, which sends what it hands in together with the rest.
-        if not alone or self._leadership.is_mine() or not self.exchange.send_now() or self.closing:
+        if not alone or not self.exchange.send_now() or self.closing:
             self._wake()
         return future
 
     def submit_batch(self, kind: str, payloads: list[bytes], options: Options) -> list[TaskFuture]:
         """Hand in many like tasks at once, a future each."""
-        futures = [TaskFuture(self.exchange.cancel, self.wait_for) for _ in payloads]
+        own = self.exchange.cancel, self.wait_for, self._leadership.defer
+        futures = [TaskFuture(*own) for _ in payloads]
         self.exchange.submit_batch(
-            (kind, payload, options, False, future)
-            for payload, future in zip(payloads, futures, strict=True)
+            [
+                (kind, payload, options, False, f)
+                for payload, f in zip(payloads, futures, strict=True)
+            ]
         )
+        return futures
+
+    def resubmit(self, futures: list[TaskFuture]) -> list[TaskFuture]:
+        """Hand in again the tasks that were lost with their coordinator."""
+        tasks: list[Task] = []
+        for place, lost in enumerate(futures):
+            submission = lost.submission
+            if submission is None or not lost.done() or lost.cancelled():
+                continue
+            if not isinstance(lost.exception(), CoordinatorLost):
+                continue
+            futures[place] = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)
+            event, options = submission.work, submission.options
+            task = event.kind, event.payloads[lost.position], options, False, futures[place]
+            tasks.append(task)
+        self.exchange.submit_batch(tasks)
         return futures
 
     def wait_for(self, future: TaskFuture, timeout: float | None) -> None:
@@ -57,14 +115,14 @@ class ClientLoop:
 
         Returns when it is done, the time is up, or another thread leads better.
         """
-        self.check_not_leading()
+        self.check_may_wait()
         end = math.inf if timeout is None else time.monotonic() + timeout
 
         def step() -> bool:
             if future.done() or self.closing or time.monotonic() >= end:
                 return False
             self._wait(end)
-            if self.exchange.turn():
+            if self.exchange.turn() or self._leadership.deferred:
                 self._leadership.call_own()
                 return False
             return True
@@ -72,33 +130,56 @@ class ClientLoop:
         self._leadership.visit(step, ask=not self.exchange.is_crowded())
 
     def close(self) -> None:
-        """Say goodbye and cancel what is not done. Returns when all resources are free."""
-        if self.closing and self._leadership.is_mine():
-            return  # a callback of a task that closing has cancelled
-        self.check_not_leading()
+        """Say goodbye and fail what is not done. Returns when all resources are free; if it is
+        interrupted it can be called again.
+        """
+        if self._is_forked:
+            return  # the sockets are the parent's
+        if self.closing and self._leadership.is_own():
+            return  # a callback of a task that closing has ended
+        self.check_may_wait()
         self.closing = True
         self._wake_leader()
         self._leadership.call_own()
+        # An interrupted join takes a thread that runs for one that has ended: hence the latch.
+        while not self._is_over.wait(0.1):
+            pass
         self._thread.join()
+
+    def abandon(self) -> None:
+        """Close once nothing is open: nobody can submit any more."""
+        self._is_abandoned = True
+        if not self._is_forked:
+            self._wake_leader()
+            self._leadership.call_own()
+
+    def disown(self) -> None:
+        """Touch nothing any more: this is a forked child, and the threads are the parent's."""
+        self.closing = self._is_forked = self._is_awake = True
 
     def _wake(self) -> None:
         """Have the leader look at what was handed over; the own thread if no other leads."""
         if not self._is_awake:
+            interrupts.hold()  # else the flag might stand without the wake-up
             self._is_awake = True
             self._wake_leader()
             self._leadership.call_own()
+            interrupts.let_go()
         if self.exchange.is_closed:  # since the caller checked
-            self.exchange.fail_waiting()
+            self.exchange.fail_waiting(ClientClosed(CLOSED))
 
     def _run(self) -> None:
         try:
             self._leadership.reside(self._step)
         finally:
-            with self._leadership.hold():
-                self.exchange.close()
+            self.closing = True
+            try:
+                self._leadership.retire(self.exchange.close)
+            finally:
+                self._is_over.set()
 
     def _step(self) -> bool:
-        if self.closing:
+        if self.closing or (self._is_abandoned and not self.exchange.is_busy()):
             return False
         self._wait(math.inf)
         self.exchange.turn()

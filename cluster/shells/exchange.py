@@ -1,18 +1,16 @@
 """What a client exchanges with its coordinator: one session, one socket, and what waits to be sent.
 
 Invariant: session, codec, socket and ``_unsent`` are touched only under ``_io``, which is held for
-moments and never while waiting. Other threads append to ``_tasks`` and ``_calls``; the holder of
-``_io`` empties them. So an interrupted wait leaves nothing half done. ``turn`` and ``send_now`` are
-the only places where an interrupt could.
+moments and never while waiting; meanwhile no signal handler runs. Other threads append to
+``_tasks`` and ``_calls``, each in one step, and the holder of ``_io`` empties them.
 """
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -20,13 +18,22 @@ import zmq
 
 from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
-from cluster.shells.futures import TaskFuture, set_exception, settle_futures
+from cluster.shells.futures import GuardedFuture, TaskFuture, set_exception, settle_futures
+from cluster.shells.interrupts import GuardedLock
 from cluster.shells.mapping import Chunk, run_bytes
+from cluster.shells.refusals import fail, refuse
 from cluster.shells.transport import READABLE, WRITABLE, WakeableChannel
 from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import Busy, ClusterError, ProtocolError
+from cluster.vocabulary.errors import (
+    ClientClosed,
+    ClusterError,
+    CoordinatorLost,
+    ProtocolError,
+    TaskTimedOut,
+    Unreachable,
+)
 from cluster.vocabulary.status import Status
 
 MAX_OWED = 256
@@ -36,27 +43,32 @@ MAX_QUESTIONS = 1_000
 Task: TypeAlias = tuple[str, bytes, Options, bool, TaskFuture]
 Fail: TypeAlias = Callable[[Exception], None]
 
-
-class Closed(ClusterError, CancelledError):
-    """What a client that closes tells of everything that is not done."""
-
-    def __init__(self) -> None:
-        super().__init__("the client was closed before this was done")
+CLOSED = "the client was closed before this was done"
 
 
 class Exchange:
     """Send a client's tasks and questions, and settle what comes back. ``wake`` has the leader look
-    at what was handed in.
+    at what was handed in. After ``give_up_s`` without a word from the coordinator all that waits
+    for it fails.
 
     Raises ClusterError for an invalid endpoint.
     """
 
     def __init__(
-        self, endpoint: str, spec: ClusterSpec, name: str, wake: Callable[[], None]
+        self,
+        endpoint: str,
+        spec: ClusterSpec,
+        name: str,
+        wake: Callable[[], None],
+        give_up_s: float | None = None,
     ) -> None:
+        self.endpoint = endpoint
         self.spec = spec
         self.name = name
-        self.channel = WakeableChannel(zmq.DEALER, spec)
+        self._give_up_s = math.inf if give_up_s is None else give_up_s
+        self._silent_s = 0.0
+        self._heard_at: float | None = None
+        self.channel = WakeableChannel(zmq.DEALER, spec, shared=True)
         self.channel.connect(endpoint)
         self._wake = wake
         self.beat_at = time.monotonic()
@@ -72,9 +84,9 @@ class Exchange:
         self._tasks: deque[Task] = deque()
         #: what takes an error if the client closes first, and the method to call until then
         self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
-        self._questions: dict[int, Future[Status]] = {}
+        self._questions: dict[int, GuardedFuture[Status]] = {}
         self._asked = 0
-        self._io = threading.RLock()
+        self._io = GuardedLock()
 
     # From any thread
 
@@ -100,38 +112,38 @@ class Exchange:
         """Cancel parts of a map."""
         self._call(_ignore, self._cancel_chunks, chunks)
 
-    def ask(self, event: Any, *args: Any) -> Future[Status]:
+    def ask(self, event: Any, *args: Any) -> GuardedFuture[Status]:
         """Send a question; a Report answers it."""
-        answer: Future[Status] = Future()
+        answer: GuardedFuture[Status] = GuardedFuture()
         self._call(answer.set_exception, self._ask, event, args, answer)
         return answer
 
     def send_now(self) -> bool:
         """Send the tasks that wait, in the caller's thread; false if the leader has to look."""
+        if not self._io.acquire(blocking=False):
+            return False
         try:
-            if not self._io.acquire(blocking=False):
-                return False
             self._send_tasks()
             return not (self.channel.readable() or self._unsent)
-        finally:  # as in Leadership.visit
-            try:  # noqa: SIM105
-                self._io.release()
-            except RuntimeError:
-                pass
+        finally:
+            self._io.release()
 
     def is_crowded(self) -> bool:
         """Whether more than one submission is open."""
         return len(self._session.open) > 1
 
-    def fail_waiting(self) -> None:
+    def is_busy(self) -> bool:
+        """Whether anything waits for the coordinator."""
+        return bool(self._session.open or self._tasks or self._calls)
+
+    def fail_waiting(self, error: Exception) -> None:
         """Fail what was taken and will never be sent."""
-        closed = Closed()
         with suppress(IndexError):
             while True:
-                set_exception(self._tasks.popleft()[4], closed)
+                set_exception(self._tasks.popleft()[4], error)
         with suppress(IndexError):
             while True:
-                self._calls.popleft()[0](closed)
+                self._calls.popleft()[0](error)
 
     # From the thread that leads
 
@@ -146,27 +158,20 @@ class Exchange:
         with self._io:
             self._exchange()
             now = time.monotonic()
-            if now >= self.beat_at or self._session.owed >= MAX_OWED:
-                # An absent coordinator needs no heartbeat.
-                if not self._unsent:
-                    self._send(self._session.heartbeat(now))
-                self.beat_at = now + self.spec.limits.heartbeat_s
+            session = self._session
+            if now >= self.beat_at or session.owed >= MAX_OWED or session.is_hurried:
+                self._beat(now)
                 self._has_more = self._has_more or self.channel.readable()
             if self._unsent:
                 self._has_more = self._has_more or self.channel.ready(READABLE | WRITABLE)
-            return self._has_more or len(self._session.open) > 1
+            return self._has_more or len(session.open) > 1
 
     def close(self) -> None:
         """Leave: the coordinator forgets what is open, and everybody who waits gets an error."""
         with self._io:
             self._send([on.ClientLeft(self.name)])
-            closed = Closed()
             self.is_closed = True
-            for submission in self._session.open.values():
-                _fail(submission.sink, closed)
-            for question in self._questions.values():
-                question.set_exception(closed)
-            self.fail_waiting()
+            self._fail_all(ClientClosed(CLOSED))
             self.channel.close()
 
     def _call(self, fail: Fail, method: Callable[..., None], *args: Any) -> None:
@@ -178,11 +183,8 @@ class Exchange:
 
     def _exchange(self) -> None:
         if self._unsent:
-            self._send([])
-        while self._calls and not self._unsent:
-            _, method, args = self._calls.popleft()
-            method(*args)
-        self._send_tasks()
+            self._flush()
+        self._take_waiting()
         count = 0
         if self.channel.readable():
             for frames in self.channel.receive(self.spec.drain):
@@ -199,12 +201,77 @@ class Exchange:
             self._send(self._session.answers())
         self._has_more = count == self.spec.drain
 
-    def _send_tasks(self) -> None:
-        while self._tasks and not self._unsent:
+    def _beat(self, now: float) -> None:
+        """Send a heartbeat, and fail what has waited for too long."""
+        heartbeat_s, is_due = self.spec.limits.heartbeat_s, now >= self.beat_at
+        # After a pause of this process the news may just not have been read.
+        is_late = now - self.beat_at > 5 * heartbeat_s
+        self.beat_at = now + heartbeat_s
+        if self._unsent:  # an absent coordinator needs no heartbeat
+            self._take_waiting(even_if_full=True)  # so that time limits hold
+        else:
+            self._send(self._session.heartbeat(now))
+        if is_due and not (is_late or self._has_more):
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        """Fail what is overdue, and everything if the coordinator has been silent for too long."""
+        for submission in self._session.expired(now):
+            limit = f"no result within timeout_s = {submission.options.timeout_s:g} s"
+            words = f"{limit}, and no word about it from the coordinator at {self.endpoint}"
+            fail(submission, TaskTimedOut(words))
+        heard, self._heard_at = self._session.heard_at != self._heard_at, self._session.heard_at
+        if heard or not (self._session.open or self._questions):
+            self._silent_s = 0.0
+            return
+        self._silent_s += self.spec.limits.heartbeat_s
+        if self._silent_s > self._give_up_s:
+            self._unsent.clear()
+            self._fail_all(
+                Unreachable(
+                    f"given up: the coordinator at {self.endpoint} has been silent for "
+                    f"{self._silent_s:.1f} s (give_up_s = {self._give_up_s:g}), although the "
+                    "client kept connecting and sending heartbeats; is it running?"
+                )
+            )
+            self._silent_s = 0.0
+
+    def _fail_all(self, error: Exception) -> None:
+        """Fail everything that waits."""
+        for submission in list(self._session.open.values()):
+            self._session.drop(submission)
+            fail(submission, error)
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            question.set_exception(error)
+        self.fail_waiting(error)
+
+    def _take_waiting(self, even_if_full: bool = False) -> None:
+        while self._calls and (even_if_full or not self._unsent):
+            _, method, args = self._calls.popleft()
+            method(*args)
+        self._send_tasks(even_if_full)
+
+    def _send_tasks(self, even_if_full: bool = False) -> None:
+        while self._tasks and (even_if_full or not self._unsent):
             if self._tasks[0][4].cancelled():
                 self._tasks.popleft()
             else:
-                self._send([self._join_tasks()])
+                self._hand_in(self._join_tasks())
+
+    def _hand_in(self, event: on.TasksSubmitted) -> None:
+        """Send a submission; one that can't be encoded fails alone."""
+        try:
+            frames = self._codec.encode([event])
+        except Exception as error:
+            submission = self._session.open[event.submission]
+            self._session.drop(submission)
+            fail(
+                submission, ClusterError(f"a task of kind {event.kind!r} can't be sent: {error!r}")
+            )
+            return
+        self._unsent += frames
+        self._flush()
 
     def _join_tasks(self) -> on.TasksSubmitted:
         """Make one run of the tasks at the head of the queue that share their attributes."""
@@ -235,7 +302,7 @@ class Exchange:
     def _submit_chunk(
         self, kind: str, payloads: list[bytes], options: Options, chunk: Chunk
     ) -> None:
-        self._send([self._session.submit(kind, payloads, options, chunk, time.monotonic())])
+        self._hand_in(self._session.submit(kind, payloads, options, chunk, time.monotonic()))
 
     def _cancel(self, future: TaskFuture) -> None:
         submission = future.submission
@@ -248,7 +315,7 @@ class Exchange:
             if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
                 self._send([self._session.cancel(submission, [])])
 
-    def _ask(self, event: Any, args: tuple[Any, ...], answer: Future[Status]) -> None:
+    def _ask(self, event: Any, args: tuple[Any, ...], answer: GuardedFuture[Status]) -> None:
         self._asked += 1
         self._questions.pop(self._asked - MAX_QUESTIONS, None)
         self._questions[self._asked] = answer
@@ -259,6 +326,9 @@ class Exchange:
         else is sent before that.
         """
         self._unsent += self._codec.encode(events)
+        self._flush()
+
+    def _flush(self) -> None:
         try:
             while self._unsent:
                 self.channel.send(self._unsent[0])
@@ -279,19 +349,17 @@ class Exchange:
             return
         sink = news.submission.sink
         if isinstance(news, Refused):
-            _fail(sink, Busy(f"the coordinator refused: {news.reason}"))
+            self._refused(news, now)
         elif isinstance(sink, Chunk):
             sink.settle(news)
         else:
             settle_futures(sink, news, now)
 
-
-def _fail(sink: Chunk | list[TaskFuture], error: Exception) -> None:
-    if isinstance(sink, Chunk):
-        sink.fail(error)
-    else:
-        for future in sink:
-            set_exception(future, error)
+    def _refused(self, news: Refused, now: float) -> None:
+        if news.error == CoordinatorLost.__name__ and news.submission.options.idempotent:
+            self._send(self._session.resubmit(news.submission, now))
+        else:
+            refuse(news, self.endpoint)
 
 
 def _ignore(_: Exception) -> None:

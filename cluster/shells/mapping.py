@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
@@ -44,6 +45,19 @@ def as_payload(payload: Any, message_bytes: int) -> Any:
     return payload
 
 
+def refuse_single(payloads: Any) -> None:
+    """Raise TypeError for one payload, or a text, where an iterable of payloads is meant."""
+    try:
+        is_single = isinstance(payloads, str) or memoryview(payloads).ndim < 2
+    except TypeError:
+        return
+    if is_single:
+        raise TypeError(
+            f"payloads is one {type(payloads).__name__}, whose items are no payloads; for a single "
+            "task write [payload]"
+        )
+
+
 def _view(payload: Any) -> Any:
     try:
         view = memoryview(payload)
@@ -65,7 +79,7 @@ class Chunk:
 
     __slots__ = ("done", "failures", "missing", "results", "size_bytes")
 
-    def __init__(self, payloads: list[bytes], done: SimpleQueue[Chunk]) -> None:
+    def __init__(self, payloads: list[bytes], done: SimpleQueue[Any]) -> None:
         self.results: list[bytes] = [b""] * len(payloads)
         self.failures: dict[int, Exception] = {}
         self.missing = len(payloads)
@@ -81,9 +95,13 @@ class Chunk:
         if not self.missing:
             self.done.put(self)
 
-    def fail(self, error: Exception) -> None:
-        """Give every task of the chunk one error."""
-        self.failures = dict.fromkeys(range(len(self.results)), error)
+    def fail(self, error: Exception, seen: Sequence[int] = ()) -> None:
+        """Give every task one error, but those whose position in ``seen`` is set: they have their
+        outcome.
+        """
+        for position in range(len(self.results)):
+            if not seen or not seen[position]:
+                self.failures[position] = error
         self.missing = 0
         self.done.put(self)
 
@@ -111,7 +129,7 @@ class MapReader:
         self._may_wait = may_wait
         self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
-        self._done: SimpleQueue[Chunk] = SimpleQueue()
+        self._done: SimpleQueue[Any] = SimpleQueue()
         self._chunks: deque[Chunk] = deque()
         self._in_flight_tasks = self._in_flight_bytes = 0
 
@@ -121,24 +139,23 @@ class MapReader:
             payloads = self._next_payloads()
             if not payloads:
                 return
-            chunk = Chunk(payloads, self._done)
-            self._chunks.append(chunk)
-            self._in_flight_tasks += len(payloads)
-            self._in_flight_bytes += chunk.size_bytes
-            self._submit(payloads, chunk)
+            self._hand_in(payloads)
+
+    def stop(self) -> None:
+        """Cancel what is in flight."""
+        if self._chunks:
+            self._cancel(list(self._chunks))
 
     def read(self) -> Iterator[bytes]:
         """Results in order; on an early end the rest is cancelled."""
         try:
-            while self._chunks:
+            while self._is_any_left():
                 chunk = self._chunks[0]
                 while chunk.missing:
                     self._wait()
-                self._chunks.popleft()
                 while not self._done.empty():  # else the queue keeps every read chunk alive
                     self._done.get()
-                self._in_flight_tasks -= len(chunk.results)
-                self._in_flight_bytes -= chunk.size_bytes
+                self._take_out()
                 self.fill()
                 if not chunk.failures:
                     yield from chunk.results
@@ -148,13 +165,34 @@ class MapReader:
                         raise chunk.failures[position]
                     yield result
         finally:
-            if self._chunks:
-                self._cancel(list(self._chunks))
+            self.stop()
 
-    def _wait(self) -> None:
-        """Wait until a chunk is done; raises TimeoutError when the time is up."""
+    def _is_any_left(self) -> bool:
+        """Whether there is another result to wait for."""
+        return bool(self._chunks)
+
+    def _hand_in(self, payloads: list[bytes]) -> None:
+        chunk = Chunk(payloads, self._done)
+        self._chunks.append(chunk)
+        self._in_flight_tasks += len(payloads)
+        self._in_flight_bytes += chunk.size_bytes
+        self._submit(payloads, chunk)
+
+    def _take_out(self) -> None:
+        chunk = self._chunks.popleft()
+        self._in_flight_tasks -= len(chunk.results)
+        self._in_flight_bytes -= chunk.size_bytes
+
+    def _wait(self, most_s: float | None = None) -> None:
+        """Wait until a chunk is done, or for ``most_s``; raises TimeoutError when the time is
+        up.
+        """
         self._may_wait()
         left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        if most_s is not None and (left is None or left > most_s):
+            with suppress(Empty):
+                self._done.get(timeout=most_s)
+            return
         try:
             self._done.get(timeout=left)
         except Empty:

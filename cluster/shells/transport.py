@@ -6,12 +6,16 @@ the application's: ZeroMQ's own would tell that a connection is gone, but not wh
 
 from __future__ import annotations
 
+import os
+import resource
 import select
 import signal
 import socket
 import sys
+import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +32,8 @@ EVENTS = int(zmq.EVENTS)
 READABLE = int(zmq.POLLIN)
 WRITABLE = int(zmq.POLLOUT)
 LINGER_MS = 500
+#: what a context and a socket take, and some
+SPARE_DESCRIPTORS = 20
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1_000
 
@@ -198,28 +204,84 @@ class Listener:
         return woken
 
 
-class WakeableChannel(Channel):
-    """A channel with a context of its own; another thread can wake the one that waits on it."""
+class SharedContext:
+    """One ZeroMQ context for all clients of a process, which saves each two threads and five
+    descriptors. The last to leave ends it, so that its goodbye is sent.
+    """
 
-    def __init__(self, kind: int, spec: ClusterSpec) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        super().__init__(self._context, kind, spec)
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # the collector may close a client in ``enter``
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._users = 0
+
+    def enter(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """The context, for one more user."""
+        with self._lock:
+            if self._context is None:
+                self._context = zmq.Context()
+            self._users += 1
+            return self._context
+
+    def leave(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Count a user less."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            self._context = None
+        context.term()
+
+
+#: a forked child begins with another one: its parent's threads are not there
+_shared = SharedContext()
+os.register_at_fork(after_in_child=_shared.__init__)  # type: ignore[misc]
+
+
+def check_descriptors() -> None:
+    """Raise ClusterError if so few descriptors are left that ZeroMQ would abort the process."""
+    taken: list[int] = []
+    try:
+        for _ in range(SPARE_DESCRIPTORS // 2):
+            taken += os.pipe()
+    except OSError as error:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise ClusterError(
+            f"no descriptors are left for a connection: this process may open {most} (ulimit -n); "
+            "close what it does not need, or raise the limit"
+        ) from error
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
+class WakeableChannel(Channel):
+    """A channel with a context of its own or a shared one; another thread can wake the one that
+    waits on it. Raises ClusterError if there is no descriptor for it.
+    """
+
+    def __init__(self, kind: int, spec: ClusterSpec, *, shared: bool = False) -> None:
+        check_descriptors()
+        context: zmq.Context[zmq.Socket[bytes]] = _shared.enter() if shared else zmq.Context()
+        end_context = partial(_shared.leave, context) if shared else context.term
+        try:
+            super().__init__(context, kind, spec)
+        except zmq.ZMQError as error:
+            end_context()
+            raise ClusterError(f"no further connection in this process: {error}") from error
         self.waker = Waker()
         self.listener = Listener(self, self.waker)
         # The collector may finalize the context before its socket, and would wait for ever.
-        self._release = weakref.finalize(self, _release, self.socket, self._context, self.waker)
+        self._release = weakref.finalize(self, _release, self.socket, end_context, self.waker)
         self._release.atexit = False
 
     def close(self) -> None:
-        """Close the socket, its context and the waker."""
+        """Close the socket, its context unless others use it, and the waker."""
         self._release()
 
 
-def _release(
-    socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], waker: Waker
-) -> None:
+def _release(socket: zmq.Socket[bytes], end_context: Callable[[], None], waker: Waker) -> None:
     socket.close()
-    context.term()
+    end_context()
     waker.close()
 
 

@@ -42,10 +42,13 @@ class Accept(ToClient, array_like=True, tag=40):
 
 
 class Refuse(ToClient, array_like=True, tag=41):
-    """Tell a client that a whole submission was refused, and why."""
+    """Tell a client that a whole submission was refused, and why; ``error`` names the client's
+    exception: Busy, CoordinatorLost or Superseded.
+    """
 
     submission: Count
     reason: Text
+    error: Name = "Busy"
 
 
 class Deliver(ToClient, array_like=True, tag=42):
@@ -113,6 +116,10 @@ class Withdraw(ToClient, array_like=True, tag=48):
     submission: Count
     position: Count
     lease: Count
+
+
+class Meet(ToClient, array_like=True, tag=49):
+    """Tell a client that the coordinator did not know it: what was accepted before is lost."""
 
 
 class Welcome(ToWorker, array_like=True, tag=50):
@@ -183,6 +190,7 @@ Action: TypeAlias = (
     | DeliverChunk
     | Confirm
     | Withdraw
+    | Meet
     | Welcome
     | Assign
     | Recall

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.vocabulary.task import TaskId
 
 
 class ClusterError(Exception):
@@ -19,6 +23,25 @@ class Unreachable(ClusterError):
 
 class Busy(ClusterError):
     """The coordinator refused a submission at a bound, named in the message; try again later."""
+
+
+class ClientClosed(ClusterError):
+    """The client was closed, or its process forked, before this was done."""
+
+
+class Superseded(ClusterError):
+    """A newer client of the same name has taken this one's place."""
+
+
+class CoordinatorLost(ClusterError):
+    """The coordinator was restarted, or forgot this client, and lost what it had accepted.
+
+    ``tasks`` are the ids that the lost tasks had. Client.resubmit hands them in again.
+    """
+
+    def __init__(self, message: str, tasks: Sequence[TaskId] = ()) -> None:
+        super().__init__(message)
+        self.tasks = tuple(tasks)
 
 
 class TaskError(ClusterError):

@@ -1,5 +1,5 @@
 """Fault tests: real processes that are hurt. The fixtures are those of the cluster's own tests."""
 
-from tests.cluster.conftest import limited, module, serve, spec, until
+from tests.cluster.conftest import limited, local, module, serve, spec, stranger, until
 
-__all__ = ["limited", "module", "serve", "spec", "until"]
+__all__ = ["limited", "local", "module", "serve", "spec", "stranger", "until"]

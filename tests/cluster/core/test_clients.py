@@ -1,5 +1,6 @@
 """How long submissions and results are retained for a client, and what it can request again."""
 
+from cluster.core.clients import LOST, NEWER
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Retry, State, TaskId
@@ -29,7 +30,7 @@ def test_a_reminder_of_a_slow_run_brings_the_acceptance_alone() -> None:
 
 def test_a_reminder_of_an_unknown_submission_is_answered_with_a_refusal() -> None:
     bench = Bench()
-    assert bench.heard(0, waiting=[(3, 0)]) == [do.Refuse("c", 3, "the coordinator lost it")]
+    assert bench.heard(0, waiting=[(3, 0)]) == [do.Refuse("c", 3, LOST, "CoordinatorLost")]
     over = do.Refuse("c", 3, "it was refused, or is over")
     assert bench.heard(0, waiting=[(3, 0)]) == [over], "the refusal may have got lost"
     assert bench.offer(b"x", submission=3) == [over], "it was still on its way"
@@ -149,6 +150,28 @@ def test_acknowledging_unknown_submissions_takes_no_room() -> None:
     for first in range(1, 1_000, 10):
         bench.heard(0, *range(first, first + 10))
     assert not bench.scheduler.clients.by_name["c"].over
+
+
+def test_a_client_that_was_not_known_is_told_so_unless_it_is_new() -> None:
+    bench = Bench()
+    assert bench.offer(b"x", client="new") == [do.Accept("new", 0, 1)]
+    assert bench.offer(b"x", client="old", submission=7)[0] == do.Meet("old")
+    greeting = do.Greet("back", 0.2, [])
+    assert bench.tell(on.ClientHeartbeat("back", 3)) == [do.Meet("back"), greeting]
+    assert bench.tell(on.ClientHeartbeat("back", 3)) == [greeting]
+
+
+def test_a_newer_incarnation_of_a_name_takes_the_place_of_the_older_which_is_told() -> None:
+    bench = Bench()
+    assert bench.offer(b"x", client="c#1")[0] == do.Accept("c#1", 0, 1)
+    told = do.Refuse("c#1", 0, NEWER, "Superseded")
+    assert bench.offer(b"y", client="c#2") == [told, do.Accept("c#2", 0, 2)]
+    assert bench.tell(on.ClientHeartbeat("c#1", 0, waiting=[(0, 0)])) == [told]
+    again = do.Refuse("c#1", 1, NEWER, "Superseded")
+    assert bench.offer(b"z", client="c#1", submission=1) == [again]
+    assert [*bench.scheduler.clients.by_name] == ["c#2"]
+    bench.tell(on.ClientLeft("c#2"))
+    assert bench.offer(b"z", client="c#1", submission=2)[-1] == do.Accept("c#1", 2, 3)
 
 
 # Reminders

@@ -208,7 +208,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         event = on.TasksSubmitted(client, self.submission, "echo", payloads, **options)
         event.sent_at = self.now if traced else None
         self.submission += 1
-        first, *_ = self.tell(event)
+        first = next(action for action in self.tell(event) if not isinstance(action, do.Meet))
         if isinstance(first, do.Accept):
             self.accepted.setdefault(client, {})[event.submission] = event
         else:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.protocol import client_session
 from cluster.protocol.client_session import ClientSession, Options, Refused, Settled
@@ -37,7 +38,7 @@ def test_a_submission_says_everything_about_its_run_and_a_traced_one_its_time() 
     assert (traced.submission, traced.sent_at, session.open[1].sent_at) == (1, 5.0, 5.0)
 
 
-def test_an_accepted_submission_knows_its_run_and_lets_its_payloads_go() -> None:
+def test_an_accepted_submission_knows_its_run_and_is_not_repeated() -> None:
     session = ClientSession("c")
     event = submitted(session)
     assert session.open[0].event is event
@@ -52,7 +53,7 @@ def test_a_refused_submission_is_over_and_says_why() -> None:
     submitted(session)
     news = session.handle(do.Refuse("c", 0, "full"), 1.0)
     assert isinstance(news, Refused)
-    assert (news.submission.id, news.reason) == (0, "full")
+    assert (news.submission.id, news.reason, news.error) == (0, "full", "Busy")
     assert session.handle(do.Refuse("c", 0, "full"), 1.0) is None, "once"
     assert session.handle(do.Deliver("c", 0, 0, [b"y"]), 1.0) is None
     assert beat(session, 1.0) == on.ClientHeartbeat("c", 1)
@@ -123,6 +124,47 @@ def test_each_task_is_settled_once_in_any_order_of_repeats(spans: list[tuple[int
             settled += range(news.start, stop)
     assert sorted(settled) == [*range(count)]
     assert session.open == {}
+
+
+# Clients, a coordinator that has lost or forgotten
+
+
+def test_a_coordinator_that_did_not_know_this_client_is_asked_for_what_was_accepted() -> None:
+    session = ClientSession("c")
+    for _ in range(3):
+        submitted(session, 2)
+    for submission in (0, 1):
+        session.handle(do.Accept("c", submission, 7), 0.1)
+    session.handle(do.Deliver("c", 0, 0, [b"a"]), 0.1)
+    assert session.handle(do.Meet("c"), 0.2) is None
+    assert session.is_hurried
+    assert beat(session, 0.2).waiting == [(0, 1), (1, 0)]
+    assert not session.is_hurried
+
+
+def test_a_lost_submission_is_handed_in_again_without_what_has_its_outcome() -> None:
+    session = ClientSession("c")
+    event = session.submit("echo", [b"x", b"y"], PLAIN, "sink", 0.0)
+    session.handle(do.Deliver("c", 0, 0, [b"X"]), 1.0)
+    news = session.handle(do.Refuse("c", 0, "gone", "CoordinatorLost"), 2.0)
+    assert isinstance(news, Refused)
+    again = replace(event, submission=1)
+    assert session.resubmit(news.submission, 2.0) == [again, on.TasksCancelled("c", 1, [0])]
+    news = session.handle(do.Deliver("c", 1, 0, [b"", b"Y"]), 3.0)
+    assert news == Settled(news.submission, 1, [b"Y"], [], [])
+    assert news.submission.work.payloads == [], "it is over"
+
+
+def test_a_submission_is_dropped_a_while_after_its_time_limit() -> None:
+    session = ClientSession("c")
+    timed = Options(timeout_s=1.0)
+    submissions = [session.submit("echo", [b"x"], options, None, 0.0) for options in (timed, PLAIN)]
+    assert session.expired(1.0 + client_session.EXPIRY_MARGIN_S - 0.01) == []
+    (expired,) = session.expired(1.0 + client_session.EXPIRY_MARGIN_S)
+    assert expired.work == submissions[0]
+    assert [*session.open] == [1]
+    assert beat(session, 0.5) == on.ClientHeartbeat("c", 1, [0]), "the coordinator hears of it"
+    assert session.expired(1e9) == []
 
 
 # Clients, heartbeats
