@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cluster.shells.malloc_trim import MallocTrim, reexec_with_one_heap
-from cluster.spec import ClusterSpec, decode_spec, load_part
+from cluster.spec import BASELINE, ClusterSpec, decode_spec, load_part
 from cluster.supervision.ending import (
     die_with_parent,
     empty_input,
@@ -90,7 +90,7 @@ def run_coordinator(
 
 
 def run_worker(
-    spec: ClusterSpec,
+    spec: ClusterSpec | None,
     endpoint: str,
     *,
     handlers: str,
@@ -104,9 +104,10 @@ def run_worker(
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
-    Handlers are looked for in the working folder too, after everything that is installed. Workers
-    of this host share large models' weights unless ``share`` is false. ``probe`` names a function
-    that makes the worker's probe, which may have a method ``gpus`` for its cards.
+    Without a ``spec`` it adopts the coordinator's. Handlers are looked for in the working folder
+    too, after everything that is installed. Workers of this host share large models' weights unless
+    ``share`` is false. ``probe`` names a function that makes the worker's probe, which may have a
+    method ``gpus`` for its cards.
     """
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
@@ -146,7 +147,7 @@ def run_worker(
 
     worker.on_welcome = ready
     worker.on_failure = fail
-    settle(spec)
+    settle(worker.spec)
     worker.stop_on_signals()
     mark_output(worker.current_task)
     if alone:
@@ -212,15 +213,17 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
         help="show output from this level",
     )
     for role in (coordinator, worker, host):
-        role.add_argument("--spec", default='{"name": "baseline"}', help="the cluster spec as JSON")
+        role.add_argument("--spec", help="the cluster spec as JSON")
         role.add_argument("--alone", action="store_true", help="ignore the end of standard input")
         role.add_argument("--parent", type=int, metavar="FD", help="die when this pipe closes")
     options = vars(parser.parse_args(argv))
     name = options.pop("role")
     try:
-        spec = decode_spec(options.pop("spec"))
+        text = options.pop("spec")
+        given = decode_spec(text) if text else None
+        spec = given or BASELINE
         if name == "worker":
-            run_worker(spec, **options)
+            run_worker(given, **options)
         elif name == "host":
             run_host(spec, **options)
         else:

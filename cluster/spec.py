@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from cluster.protocol.codec import Codec
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.limits import Limits, Whole
+from cluster.vocabulary.limits import Limits, Period, Whole
 
 #: Where a coordinator listens and where its peers look for it by default.
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -28,11 +28,19 @@ Size = Annotated[int, Meta(ge=0)]
 class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
     (0: the system's default), and the size from which a frame is sent uncopied (0: never).
+
+    A coordinator cuts a connection that says nothing in its first ``hello_s``. A peer asks a
+    coordinator that is silent for ``silence_s`` for a sign of life, and connects anew if none comes
+    in twice that time. ZeroMQ and TCP end a connection without a sign of life for ``pong_s``, which
+    must be longer than the largest frame takes on the network.
     """
 
     high_water_mark: Whole = 10_000
     buffer_bytes: Size = 0
     zero_copy_bytes: Size = 0
+    hello_s: Period = 1.0
+    silence_s: Period = 1.0
+    pong_s: Annotated[float, Meta(ge=0.1, le=3_600.0)] = 30.0
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -110,9 +110,11 @@ class WorkerSession:
             name, incarnation, capacity, credit, *offers, host, pid
         )
 
-    def introduction(self) -> list[on.Event]:
-        """The event that asks for a welcome; nothing once there was one."""
-        return [self._introduction] if self.epoch is None else []
+    def introduction(self, again: bool = False) -> list[on.Event]:
+        """The event that asks for a welcome; nothing once there was one, unless it is said
+        ``again``, on a new connection.
+        """
+        return [self._introduction] if again or self.epoch is None else []
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
         """Events to send regularly: its leases, its host's load and its stored results."""

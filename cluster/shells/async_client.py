@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from cluster.shells.client import Client
 from cluster.shells.mapping import refuse_single
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.spec import ClusterSpec
 from cluster.vocabulary.status import Status
 
 AHEAD_TASKS = 256
@@ -19,7 +19,7 @@ AHEAD_TASKS = 256
 class AsyncClient:
     """The client for asyncio: the plain client's calls, awaited. ``settings`` as for Client."""
 
-    def __init__(self, endpoint: str, *, spec: ClusterSpec = BASELINE, **settings: Any) -> None:
+    def __init__(self, endpoint: str, *, spec: ClusterSpec | None = None, **settings: Any) -> None:
         self._client = Client(endpoint, spec=spec, **settings)
 
     async def submit(self, kind: str, payload: bytes = b"", **options: Any) -> bytes:

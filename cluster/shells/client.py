@@ -23,9 +23,10 @@ from cluster.shells.client_loop import ClientLoop
 from cluster.shells.feeding import FedMapReader
 from cluster.shells.futures import TaskFuture
 from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, refuse_single, run_bytes
-from cluster.spec import BASELINE, ClusterSpec
+from cluster.shells.questions import ask, learn_spec
+from cluster.spec import ClusterSpec
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
+from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
 
@@ -39,6 +40,9 @@ class Client:
     """Talk to the coordinator at ``endpoint``. Methods may be called from any thread, but not in a
     forked child.
 
+    Without a ``spec`` it adopts the coordinator's, which must be there then: raises Unreachable. A
+    coordinator with another codec or other limits than ``spec`` fails every call: ProtocolError.
+
     Errors reach the caller through the future: TaskFailed, TaskTimedOut, NoWorker and
     TaskDeadLettered of the task; Busy (the coordinator is at a bound, which it names),
     CoordinatorLost (it was restarted; see ``resubmit``) and Unreachable (it has been silent for
@@ -50,7 +54,7 @@ class Client:
         self,
         endpoint: str,
         *,
-        spec: ClusterSpec = BASELINE,
+        spec: ClusterSpec | None = None,
         name: str | None = None,
         give_up_s: float | None = GIVE_UP_S,
     ) -> None:
@@ -58,7 +62,7 @@ class Client:
         if name:
             _check_text("a client's name", name, MAX_NAME)
         self.endpoint = endpoint
-        self.spec = spec
+        self.spec = spec = spec or learn_spec(endpoint)
         self.name = name or f"{socket.gethostname()[:60]}-{os.getpid()}-{os.urandom(4).hex()}"
         # A process that is restarted at once must not get the results of the one before.
         on_wire = self.name if not name else f"{name}#{time.time_ns():016x}"
@@ -209,7 +213,7 @@ class Client:
         self.close()
 
     def _check_open(self) -> None:
-        if self._loop.closing:
+        if self._loop.closing or self._loop.exchange.refusal is not None:
             self._loop.check_open()
 
     def _options(
@@ -242,18 +246,9 @@ class Client:
     def _question(self, timeout: float | None, event: Any, *args: Any) -> Status:
         self._check_open()
         self._loop.check_may_wait()
-        _check_event(event(self.name, 0, *args), "the question")
-        try:
-            return self._loop.exchange.ask(event, *args).result(timeout)
-        except TimeoutError:
-            if self._loop.exchange.misunderstood:
-                raise ProtocolError(
-                    f"the coordinator at {self.endpoint} answers in another codec than that of "
-                    f"spec {self.spec.name!r}; name the spec it was started with"
-                ) from None
-            raise Unreachable(
-                f"no coordinator answers at {self.endpoint} within {timeout} s; is it running?"
-            ) from None
+        question = event(self.name, 0, *args)
+        _check_event(question, "the question")
+        return ask(self.endpoint, self.spec, question, timeout, lambda: self._loop.closing)
 
 
 def _check_text(what: str, text: object, most: int) -> None:

@@ -59,7 +59,9 @@ class ClientLoop:
             raise ClusterError(f"no thread is left for a client: {error}") from error
 
     def check_open(self) -> None:
-        """Raise ClientClosed in a forked child, and after close."""
+        """Raise ClientClosed in a forked child and after close, or why the coordinator can't be
+        talked to.
+        """
         if self._is_forked:
             raise ClientClosed(
                 f"this client belongs to the process that forked this one ({os.getppid()}); make "
@@ -67,6 +69,8 @@ class ClientLoop:
             )
         if self.closing:
             raise ClientClosed("this client is closed")
+        if self.exchange.refusal is not None:
+            raise self.exchange.refusal
 
     def check_may_wait(self) -> None:
         """Raise ClusterError where a wait for this client could never end."""

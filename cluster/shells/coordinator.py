@@ -14,10 +14,10 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
-import zmq
-
 from cluster.shells.dispatcher import Dispatcher
-from cluster.shells.transport import WakeableChannel, check_bind
+from cluster.shells.gate import SWEEP_S
+from cluster.shells.router import RouterChannel
+from cluster.shells.transport import check_bind
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Priority, TaskId
@@ -41,7 +41,7 @@ class ClusterCoordinator(Dispatcher):
         self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
     ) -> None:
         check_bind(bind, insecure)
-        self._router = WakeableChannel(zmq.ROUTER, spec)
+        self._router = RouterChannel(spec)
         try:
             super().__init__(spec, self._router)
             self.endpoint = self._router.bind(bind)
@@ -62,7 +62,9 @@ class ClusterCoordinator(Dispatcher):
             while not self._stopping:
                 self._router.listener.wait(self._patience_ms())
                 messages = [*self._router.receive(self.spec.drain)]
-                self.turn(messages, time.monotonic(), len(messages) == self.spec.drain)
+                now = time.monotonic()
+                self.turn(messages, now, self._router.has_more)
+                self._router.care(now)
         finally:
             self._router.close()
 
@@ -138,8 +140,11 @@ class ClusterCoordinator(Dispatcher):
         """What happened to one task, a line each; call it from the serving thread or after stop."""
         return [f"{e.at_s:.6f} {e.cause}: {e.detail}" for e in self.scheduler.story(task)]
 
-    def _patience_ms(self) -> int | None:
-        deadline = self.deadline()
-        if deadline == math.inf:
-            return None
-        return max(0, math.ceil((deadline - time.monotonic()) * 1000))
+    def _publish(self) -> None:
+        super()._publish()
+        for cause, count in self._router.gate.cuts.items():
+            self.scheduler.counters[f"connections_{cause}"] = count
+
+    def _patience_ms(self) -> int:
+        patience_s = min(self.deadline() - time.monotonic(), SWEEP_S)
+        return max(0, math.ceil(patience_s * 1000))

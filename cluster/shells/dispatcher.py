@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import zmq
 
 from cluster.core.scheduler import Scheduler
 from cluster.protocol.codec import Frame
+from cluster.shells.hello import HELLO, PING, PONG, announce
 from cluster.shells.malloc_trim import MallocTrim
 from cluster.spec import ClusterSpec, load_codec, load_part
 from cluster.vocabulary import actions as do
@@ -91,9 +93,7 @@ class Dispatcher:
             try:
                 events = self._codec.events(message[1:])
             except ProtocolError as error:
-                self.scheduler.counters["malformed"] += 1
-                answer = do.Report("?", 0, None, f"refused: {error}"[:1000])
-                outgoing.setdefault(sender, []).append(answer)
+                self._answer_plainly(sender, message[1:], error)
                 continue
             for event in events:
                 self._meet(event, sender)
@@ -111,6 +111,18 @@ class Dispatcher:
             for event in lost:
                 self._address(self.scheduler.handle(event, now), b"", outgoing)
 
+    def _answer_plainly(self, sender: bytes, frames: Sequence[Frame], error: ProtocolError) -> None:
+        """Answer what is in no codec: a hello, a question for a sign of life, or nonsense."""
+        if len(frames) == 1 and frames[0] == PING:
+            answer = PONG
+        elif len(frames) == 1 and frames[0] == HELLO:
+            answer = announce(self.spec)
+        else:
+            self.scheduler.counters["malformed"] += 1
+            answer = announce(self.spec, f"refused: {error}")
+        with suppress(zmq.ZMQError):
+            self._channel.send([sender, answer])
+
     def _meet(self, event: on.Event, sender: bytes) -> None:
         """Learn where a peer can be reached."""
         if isinstance(event, on.TasksSubmitted):
@@ -123,11 +135,11 @@ class Dispatcher:
             worker = self.scheduler.workers.get(event.worker)
             if worker is not None and worker.epoch == event.epoch:
                 self._controls[event.worker] = sender
-        elif isinstance(event, on.ClientHeartbeat | on.StatusRequested):
+        elif isinstance(event, on.ClientHeartbeat):
             self._forget_gone()
             self._clients[event.client] = sender
-            if isinstance(event, on.StatusRequested):
-                self._publish()
+        elif isinstance(event, on.StatusRequested):
+            self._publish()
         elif isinstance(event, on.HostReported):
             self._forget_gone()
             self._hosts[event.host] = sender
@@ -145,6 +157,8 @@ class Dispatcher:
             piles = outgoing
             if isinstance(action, do.Assign):
                 route = self._workers.get(action.worker, b"")
+            elif type(action) is do.Report:
+                route = sender  # a question comes on a connection of its own
             elif isinstance(action, do.ToClient):
                 route = self._clients.get(action.client, sender)
                 if type(action) is do.Accept and self.spec.answer_after_s:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -18,7 +18,8 @@ import zmq
 
 from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
-from cluster.shells.futures import GuardedFuture, TaskFuture, set_exception, settle_futures
+from cluster.shells.futures import TaskFuture, set_exception, settle_futures
+from cluster.shells.hello import check_heard
 from cluster.shells.interrupts import GuardedLock
 from cluster.shells.mapping import Chunk, run_bytes
 from cluster.shells.refusals import fail, refuse
@@ -34,10 +35,8 @@ from cluster.vocabulary.errors import (
     TaskTimedOut,
     Unreachable,
 )
-from cluster.vocabulary.status import Status
 
 MAX_OWED = 256
-MAX_QUESTIONS = 1_000
 
 #: kind, payload, options, whether it is traced, future
 Task: TypeAlias = tuple[str, bytes, Options, bool, TaskFuture]
@@ -72,8 +71,9 @@ class Exchange:
         self.channel.connect(endpoint)
         self._wake = wake
         self.beat_at = time.monotonic()
-        #: how many messages made no sense in this spec's codec
-        self.misunderstood = 0
+        #: why the coordinator can't be talked to
+        self.refusal: ClusterError | None = None
+        self.endpoint = endpoint
         self.is_closed = False
         self._session = ClientSession(name, spec.limits.most_chunk_bytes)
         self._codec = load_codec(spec)
@@ -84,8 +84,6 @@ class Exchange:
         self._tasks: deque[Task] = deque()
         #: what takes an error if the client closes first, and the method to call until then
         self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
-        self._questions: dict[int, GuardedFuture[Status]] = {}
-        self._asked = 0
         self._io = GuardedLock()
 
     # From any thread
@@ -95,9 +93,9 @@ class Exchange:
         self._tasks.append(task)
         return not self._session.open and len(self._tasks) == 1
 
-    def submit_batch(self, tasks: Iterable[Task]) -> None:
+    def submit_batch(self, tasks: list[Task]) -> None:
         """Send tasks; those of equal attributes stay one run, since they are added in one step."""
-        self._tasks.extend([*tasks])
+        self._tasks.extend(tasks)
         self._wake()
 
     def submit_chunk(self, kind: str, payloads: list[bytes], options: Options, to: Chunk) -> None:
@@ -111,12 +109,6 @@ class Exchange:
     def cancel_chunks(self, chunks: list[Chunk]) -> None:
         """Cancel parts of a map."""
         self._call(_ignore, self._cancel_chunks, chunks)
-
-    def ask(self, event: Any, *args: Any) -> GuardedFuture[Status]:
-        """Send a question; a Report answers it."""
-        answer: GuardedFuture[Status] = GuardedFuture()
-        self._call(answer.set_exception, self._ask, event, args, answer)
-        return answer
 
     def send_now(self) -> bool:
         """Send the tasks that wait, in the caller's thread; false if the leader has to look."""
@@ -174,6 +166,14 @@ class Exchange:
             self._fail_all(ClientClosed(CLOSED))
             self.channel.close()
 
+    def _hear(self, frames: list[Frame]) -> None:
+        """Fail everything if the coordinator announces another spec, or refuses this client."""
+        try:
+            check_heard(frames, self.spec, self.endpoint)
+        except ClusterError as error:
+            self.refusal = error
+            self._fail_all(error)
+
     def _call(self, fail: Fail, method: Callable[..., None], *args: Any) -> None:
         """Have the leader call a method."""
         self._calls.append((fail, method, args))
@@ -185,21 +185,20 @@ class Exchange:
         if self._unsent:
             self._flush()
         self._take_waiting()
-        count = 0
-        if self.channel.readable():
+        self._has_more = self.channel.readable()
+        if self._has_more:
             for frames in self.channel.receive(self.spec.drain):
-                count += 1
                 try:
                     actions = self._codec.actions(frames)
                 except ProtocolError:
-                    self.misunderstood += 1
+                    self._hear(frames)
                     continue
                 now = time.monotonic()
                 for action in actions:
                     self._take_in(action, now)
+            self._has_more = self.channel.has_more
         if self._session.streams.outbox:
             self._send(self._session.answers())
-        self._has_more = count == self.spec.drain
 
     def _beat(self, now: float) -> None:
         """Send a heartbeat, and fail what has waited for too long."""
@@ -207,6 +206,7 @@ class Exchange:
         # After a pause of this process the news may just not have been read.
         is_late = now - self.beat_at > 5 * heartbeat_s
         self.beat_at = now + heartbeat_s
+        self.channel.tend(now)
         if self._unsent:  # an absent coordinator needs no heartbeat
             self._take_waiting(even_if_full=True)  # so that time limits hold
         else:
@@ -221,7 +221,7 @@ class Exchange:
             words = f"{limit}, and no word about it from the coordinator at {self.endpoint}"
             fail(submission, TaskTimedOut(words))
         heard, self._heard_at = self._session.heard_at != self._heard_at, self._session.heard_at
-        if heard or not (self._session.open or self._questions):
+        if heard or not self._session.open:
             self._silent_s = 0.0
             return
         self._silent_s += self.spec.limits.heartbeat_s
@@ -241,9 +241,6 @@ class Exchange:
         for submission in list(self._session.open.values()):
             self._session.drop(submission)
             fail(submission, error)
-        questions, self._questions = self._questions, {}
-        for question in questions.values():
-            question.set_exception(error)
         self.fail_waiting(error)
 
     def _take_waiting(self, even_if_full: bool = False) -> None:
@@ -315,12 +312,6 @@ class Exchange:
             if isinstance(submission.sink, Chunk) and submission.sink in unwanted:
                 self._send([self._session.cancel(submission, [])])
 
-    def _ask(self, event: Any, args: tuple[Any, ...], answer: GuardedFuture[Status]) -> None:
-        self._asked += 1
-        self._questions.pop(self._asked - MAX_QUESTIONS, None)
-        self._questions[self._asked] = answer
-        self._send([event(self.name, self._asked, *args)])
-
     def _send(self, events: list[Any]) -> None:
         """Send, or keep what can't leave before the coordinator is there or has caught up; nothing
         else is sent before that.
@@ -337,13 +328,6 @@ class Exchange:
             return
 
     def _take_in(self, action: do.Action, now: float) -> None:
-        if isinstance(action, do.Report):
-            answer = self._questions.pop(action.request, None)
-            if answer is not None and action.status is not None:
-                answer.set_result(action.status)
-            elif answer is not None:
-                answer.set_exception(ClusterError(action.error))
-            return
         news = self._session.handle(action, now)
         if news is None:
             return

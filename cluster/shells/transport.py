@@ -1,7 +1,7 @@
 """Sockets of the three shells: plain ZeroMQ behind the system's poll, bounded, never lingering.
 
-https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. Heartbeats are
-the application's: ZeroMQ's own would tell that a connection is gone, but not whose.
+https://libzmq.readthedocs.io/en/latest/zmq_setsockopt.html describes the options. ZeroMQ's
+heartbeats end dead connections, but don't tell whose; so the application has its own besides.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import zmq
+from zmq.backend import Socket as Backend
 
+from cluster.shells.hello import PING
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 
@@ -29,13 +32,18 @@ from cluster.vocabulary.errors import ClusterError
 NOW = int(zmq.DONTWAIT)
 MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 EVENTS = int(zmq.EVENTS)
+RCVMORE = int(zmq.RCVMORE)
 READABLE = int(zmq.POLLIN)
 WRITABLE = int(zmq.POLLOUT)
+#: the longest route in front of a message
+ROUTE_BYTES = 255
 LINGER_MS = 500
 #: what a context and a socket take, and some
 SPARE_DESCRIPTORS = 20
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1_000
+#: how often the patience with a silent coordinator doubles
+MAX_DOUBLINGS = 5
 
 
 class Waker:
@@ -89,11 +97,18 @@ class Channel:
         self, context: zmq.Context[zmq.Socket[bytes]], kind: int, spec: ClusterSpec
     ) -> None:
         self.socket = context.socket(kind)
+        #: pyzmq's own getsockopt spends microseconds on enums
+        self._option = partial(Backend.get, self.socket)
         self._zero_copy_bytes = spec.sockets.zero_copy_bytes or sys.maxsize
         #: A ROUTER forwards received frames uncopied but copies its own: to release those, pyzmq
         #: would start another context and its thread.
         self._copied = bytes if kind == zmq.ROUTER else None
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self._frames_max = spec.limits.message_frames
+        self._bytes_max = 2 * spec.limits.message_bytes + ROUTE_BYTES
+        self._is_discarding = False
+        #: whether the last ``receive`` left something unread
+        self.has_more = False
         options = spec.sockets
         self.socket.set(zmq.LINGER, LINGER_MS)
         self.socket.set(zmq.SNDHWM, options.high_water_mark)
@@ -104,24 +119,57 @@ class Channel:
             self.socket.set(zmq.RCVBUF, options.buffer_bytes)
         if kind == zmq.ROUTER:
             self.socket.set(zmq.ROUTER_MANDATORY, 1)
+            self.socket.set(zmq.HANDSHAKE_IVL, round(options.hello_s * 1000))
         else:
             self.socket.set(zmq.IMMEDIATE, 1)
+            self.socket.set(zmq.PROBE_ROUTER, 1)
             self.socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
             self.socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        self._keep_alive(options.pong_s)
+        self._endpoint = ""
+        self._pulse = Pulse(options.silence_s)
+
+    def _keep_alive(self, pong_s: float) -> None:
+        """Have ZeroMQ and TCP end a connection without a sign of life for ``pong_s``."""
+        pong_ms = round(pong_s * 1000)
+        for option in (zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL):
+            self.socket.set(option, pong_ms)
+        self.socket.set(zmq.HEARTBEAT_IVL, max(1, pong_ms // 4))
+        self.socket.set(zmq.TCP_KEEPALIVE, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, max(1, round(pong_s / 2)))
+        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, max(1, round(pong_s / 8)))
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, 4)
 
     def connect(self, endpoint: str) -> None:
         """Connect to a coordinator that need not be there yet; raises ClusterError for an invalid
         endpoint.
         """
         try:
+            self.socket.set(zmq.IPV6, "[" in endpoint)
             self.socket.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
+        self._endpoint = endpoint
+
+    def tend(self, now: float) -> None:
+        """Ask a silent coordinator for a sign of life, and connect anew if none came. Call it
+        several times a second, after ``receive``.
+        """
+        wanted = self._pulse.beat(self.messages_in, now)
+        if wanted == "ask":
+            with suppress(zmq.ZMQError):
+                self.send([PING])
+        elif wanted == "reconnect":
+            with suppress(zmq.ZMQError):
+                self.socket.disconnect(self._endpoint)
+            with suppress(zmq.ZMQError):
+                self.socket.connect(self._endpoint)
 
     def bind(self, endpoint: str) -> str:
         """Listen at an endpoint; returns it with its port. Raises ClusterError."""
         try:
+            self.socket.set(zmq.IPV6, "[" in endpoint)
             self.socket.bind(endpoint)
         except zmq.ZMQError as error:
             raise ClusterError(f"cannot listen at {endpoint}: {error}") from error
@@ -146,32 +194,100 @@ class Channel:
 
     def ready(self, wanted: int) -> bool:
         """Whether the socket is READABLE or WRITABLE, whichever is ``wanted``."""
-        events: Any = self.socket.getsockopt(EVENTS)
+        events: Any = self._option(EVENTS)
         return bool(events & wanted)
 
     def receive(self, most: int) -> Iterator[list[bytes]]:
-        """The messages that have arrived, at most ``most``. Frames of ``zero_copy_bytes`` or more
-        are ZeroMQ's own buffers instead of bytes.
+        """The messages that have arrived, at most ``most``, and little more than the frames and
+        bytes of one largest message. Frames of ``zero_copy_bytes`` or more are ZeroMQ's own buffers
+        instead of bytes.
         """
-        receive, uncopied = self.socket.recv_multipart, self._zero_copy_bytes
-        copy = uncopied == sys.maxsize
+        before_bytes, self.has_more = self.bytes_in, True
+        budget = self._frames_max
         try:
+            if self._is_discarding:
+                self._discard()
+                return
             for count in range(most):
                 # Light load brings one message, and asking costs less than an exception.
                 if count == 1 and not self.readable():
+                    self.has_more = False
                     return
-                frames: list[Any] = receive(NOW, copy)
-                if not copy:
-                    frames = [f if len(f) >= uncopied else f.bytes for f in frames]
-                self.messages_in += 1
-                self.bytes_in += sum(map(len, frames))
+                frames = self._read([])
+                if frames is None:
+                    return
+                budget -= len(frames)
                 yield frames
+                if budget <= 0 or self.bytes_in - before_bytes > self._bytes_max:
+                    return
         except zmq.Again:
+            self.has_more = False
             return
+
+    def _read(self, frames: list[Any]) -> list[bytes] | None:
+        """The next message, whose first ``frames`` are read already; None if it is over a bound,
+        and is discarded.
+        """
+        receive, option, uncopied = self.socket.recv, self._option, self._zero_copy_bytes
+        copy = uncopied == sys.maxsize
+        size = 0
+        while not frames or option(RCVMORE):
+            if len(frames) >= self._frames_max or size > self._bytes_max:
+                self._is_discarding = True
+                self._reject(receive(NOW, False))
+                self._discard()
+                return None
+            frame: Any = receive(NOW, copy)
+            size += len(frame)
+            frames.append(frame if copy or len(frame) >= uncopied else frame.bytes)
+        self.messages_in += 1
+        self.bytes_in += sum(map(len, frames))
+        return frames
+
+    def _reject(self, frame: zmq.Frame) -> None:
+        """Act on a message over a bound, of which this is a frame."""
+
+    def _discard(self) -> None:
+        """Read on in a message over a bound, some of it at a time, as nothing else can be read
+        before its end.
+        """
+        for _ in range(self._frames_max):
+            if not self._option(RCVMORE):
+                self._is_discarding = False
+                return
+            self.socket.recv(NOW, False)
 
     def close(self) -> None:
         """Close the socket; sent messages have LINGER_MS to leave."""
         self.socket.close()
+
+
+class Pulse:
+    """When to ask a silent coordinator for a sign of life, and when to give a connection up.
+
+    The patience doubles with each vain attempt, because a large message may block a slow line.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self._silence_s = silence_s
+        self._doublings = 0
+        self._heard = -1
+        self._since = 0.0
+        self._has_asked = False
+
+    def beat(self, heard: int, now: float) -> str:
+        """What to do now: "ask", "reconnect" or nothing; ``heard`` counts messages."""
+        if heard != self._heard:
+            self._heard, self._doublings = heard, 0
+            self._since, self._has_asked = now, False
+        elif not self._has_asked and now - self._since >= self._silence_s:
+            self._since, self._has_asked = now, True
+            return "ask"
+        elif self._has_asked and now - self._since >= 2 * self._silence_s * 2**self._doublings:
+            self._doublings = min(self._doublings + 1, MAX_DOUBLINGS)
+            self._since, self._has_asked = now, False
+            return "reconnect"
+        return ""
 
 
 class Listener:
@@ -187,6 +303,12 @@ class Listener:
         self._fds = select.poll()
         self._fds.register(int(channel.socket.getsockopt(zmq.FD)), select.POLLIN)
         self._fds.register(waker.fileno(), select.POLLIN)
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, call: Callable[[], None]) -> None:
+        """Call a function when a wait finds another descriptor readable."""
+        self._fds.register(fd, select.POLLIN)
+        self._watched[fd] = call
 
     def wait(self, timeout_ms: int | None) -> bool:
         """Wait until there may be a message or a wake-up, or the time is up; tells whether it was
@@ -201,6 +323,8 @@ class Listener:
             if fd == self._waker.fileno():
                 self._waker.clear()
                 woken = True
+            elif fd in self._watched:
+                self._watched[fd]()
         return woken
 
 
@@ -263,6 +387,7 @@ class WakeableChannel(Channel):
         check_descriptors()
         context: zmq.Context[zmq.Socket[bytes]] = _shared.enter() if shared else zmq.Context()
         end_context = partial(_shared.leave, context) if shared else context.term
+        self._context = context
         try:
             super().__init__(context, kind, spec)
         except zmq.ZMQError as error:

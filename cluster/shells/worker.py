@@ -26,6 +26,8 @@ import zmq
 from cluster.protocol.codec import in_words
 from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.shells.hello import check_heard
+from cluster.shells.questions import learn_spec
 from cluster.shells.transport import Channel, Listener, Waker
 from cluster.spec import BASELINE, ClusterSpec, load_codec
 from cluster.vocabulary import actions as do
@@ -45,8 +47,10 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
-    ``probe`` returns the host's load for each heartbeat; unknown values are None. Raises
-    ClusterError for an invalid capacity, name or kind.
+    Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
+    load for each heartbeat; unknown values are None. Raises ClusterError for an invalid capacity,
+    name or kind; so does ``run`` if the coordinator has another codec or other limits than
+    ``spec``, or refuses this worker.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Worker:
         *,
         name: str | None = None,
         capacity: int = 1,
-        spec: ClusterSpec = BASELINE,
+        spec: ClusterSpec | None = None,
         models: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
@@ -64,32 +68,37 @@ class Worker:
         self.endpoint = endpoint
         self.handlers = handlers
         self.capacity = capacity
-        self.spec = spec
         #: called once, in the main thread, after the coordinator's welcome
         self.on_welcome: Callable[[], None] | None = None
         #: called with the error that ends a thread, in that thread
         self.on_failure: Callable[[BaseException], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
-        self._session = WorkerSession(
-            self.name,
-            incarnation=time.time_ns(),
-            capacity=capacity,
-            credit=max(1, capacity * spec.credit),
-            kinds=handlers.kinds(),
-            models=models,
-            gpus=gpus,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            stored_bytes_max=spec.limits.stored_result_bytes,
-        )
+        incarnation = time.time_ns()
+
+        def session(spec: ClusterSpec) -> WorkerSession:
+            return WorkerSession(
+                self.name,
+                incarnation=incarnation,
+                capacity=capacity,
+                credit=max(1, capacity * spec.credit),
+                kinds=handlers.kinds(),
+                models=models,
+                gpus=gpus,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                stored_bytes_max=spec.limits.stored_result_bytes,
+            )
+
         try:
-            for event in self._session.introduction():
+            for event in session(spec or BASELINE).introduction():
                 msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
         except msgspec.ValidationError as error:
             raise ClusterError(
                 f"worker {self.name!r} with capacity {capacity}: {in_words(error, on.WorkerJoined)}"
             ) from error
+        self.spec = spec or learn_spec(endpoint, None)
+        self._session = session(self.spec)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         #: how many tasks of a kind to run between two looks at the clock
@@ -106,6 +115,8 @@ class Worker:
         self._error: BaseException | None = None
         #: when the coordinator first refused to admit this worker
         self._refused_at: float | None = None
+        #: the connections of slots
+        self._slots: list[Connection] = []
         self._hears_signals = False
         #: whether this is the copy in a forked child of a handler
         self._is_copy = False
@@ -118,7 +129,7 @@ class Worker:
         the coordinator goes on refusing this worker.
         """
         context: Context = zmq.Context()
-        connection = Connection(context, self)
+        connection = Connection(context, self, is_work_line=True)
         slots = self.capacity if self.capacity > 1 else 0
         threads = [
             threading.Thread(target=self._guard, args=(part, context), daemon=True)
@@ -184,7 +195,10 @@ class Worker:
             self._error = error
             self._waker.wake()
         finally:
-            connection.close()
+            with connection.lock:
+                if connection in self._slots:
+                    self._slots.remove(connection)
+                connection.close()
 
     def _end_threads(self) -> None:
         self._done.set()
@@ -226,10 +240,11 @@ class Worker:
                     self._run_lease(lease, connection)
                     continue
             listener.wait(beat_ms)
-            connection.receive()
+            connection.tend()
 
     def _slot(self, connection: Connection) -> None:
         """Run leases in one of several slots."""
+        self._slots.append(connection)
         while True:
             lease = None
             with self._work:
@@ -258,7 +273,8 @@ class Worker:
         if lease.stored is not None:
             with self._lock:
                 events = self._session.give_back(lease)
-            connection.send(events)
+            with connection.lock:
+                connection.send(events)
 
     def _report(self, runner: LeaseRunner, connection: Connection) -> None:
         """Report the outcomes so far; the caller holds the connection's lock."""
@@ -266,15 +282,20 @@ class Worker:
         if finished.outcomes:
             connection.send(self._reports(runner.lease, finished))
 
-    def _report_held_up(self) -> None:
-        """Report outcomes that slow handlers hold up."""
-        for connection, runner in list(self._runners.items()):
+    def _care_for_slots(self) -> None:
+        """Report outcomes that slow handlers hold up, and tend the lines of busy and idle slots."""
+        for connection in self._slots or list(self._runners):
             # A taken lock means that its slot is reporting, so nothing is held up.
-            if connection.lock.acquire(blocking=False):
-                try:
+            if not connection.lock.acquire(blocking=False):
+                continue
+            try:
+                runner = self._runners.get(connection)
+                if runner is not None:
                     self._report(runner, connection)
-                finally:
-                    connection.lock.release()
+                if runner is not None or connection in self._slots:
+                    connection.tend()
+            finally:
+                connection.lock.release()
 
     def _reports(self, lease: HeldLease, finished: FinishedTasks) -> list[on.Event]:
         """Events that report outcomes: one for all, or one for each if they are too large for one
@@ -303,8 +324,8 @@ class Worker:
                 connection.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
-            connection.receive()
-            self._report_held_up()
+            connection.tend()
+            self._care_for_slots()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
 
@@ -333,7 +354,7 @@ class Connection:
     session.
     """
 
-    def __init__(self, context: Context, worker: Worker) -> None:
+    def __init__(self, context: Context, worker: Worker, is_work_line: bool = False) -> None:
         self.channel = Channel(context, zmq.DEALER, worker.spec)
         self.channel.connect(worker.endpoint)
         self.thread = threading.get_ident()
@@ -341,6 +362,7 @@ class Connection:
         self.lock = threading.Lock()
         self._codec = load_codec(worker.spec)
         self._worker = worker
+        self._is_work_line = is_work_line
 
     def send(self, events: Sequence[on.Event]) -> None:
         """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
@@ -357,6 +379,7 @@ class Connection:
             try:
                 actions = self._codec.actions(frames)
             except ProtocolError:
+                self._hear(frames)
                 continue
             with worker._work:
                 epoch, is_storing = worker._session.epoch, bool(worker._session.storing)
@@ -371,6 +394,23 @@ class Connection:
             if any(isinstance(answer, on.ChunkRead) for answer in answers):
                 worker._read_at = time.monotonic()
             self.send(answers)
+
+    def _hear(self, frames: list[bytes]) -> None:
+        """Take in what is in no codec. An announcement means that the connection is new, so the
+        worker tells on it where its work is to go.
+        """
+        worker = self._worker
+        try:
+            if check_heard(frames, worker.spec, worker.endpoint) and self._is_work_line:
+                self.send(worker._session.introduction(again=True))
+        except ClusterError as error:
+            worker._error = error
+            worker._waker.wake()
+
+    def tend(self) -> None:
+        """Receive, and see to it that the connection is alive."""
+        self.receive()
+        self.channel.tend(time.monotonic())
 
     def close(self) -> None:
         """Close the connection."""

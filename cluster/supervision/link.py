@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -41,6 +42,7 @@ class HostLink:
     def orders(self) -> list[do.Kill]:
         """What the coordinator has ordered since the last time."""
         orders: list[do.Kill] = []
+        self._channel.tend(time.monotonic())
         if self._channel.readable():
             for frames in self._channel.receive(self._drain):
                 with suppress(ProtocolError):

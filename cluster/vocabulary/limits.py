@@ -31,6 +31,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others; if it is gone, for ``client_liveness_s``. Results that a client missed are sent again,
     at most ``resent_bytes`` of them per ``heartbeat_s``.
 
+    A frame has at most ``message_bytes``; a message twice that, in at most ``message_frames``. A
+    peer that sends more is cut off.
+
     A worker stores a result over ``stream_bytes`` until the client has fetched it in chunks of
     ``chunk_bytes``; a result over ``result_bytes`` is a failure. A worker that stores
     ``stored_result_bytes`` or more begins no further lease until some are fetched.
@@ -54,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     history_runs: Whole = 256
     story_entries: Whole = 256
     message_bytes: Whole = 1 << 26
+    message_frames: Whole = 4_096
     stream_bytes: Whole = 1 << 23
     chunk_bytes: Whole = 1 << 20
     result_bytes: Whole = 1 << 30

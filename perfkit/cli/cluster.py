@@ -181,7 +181,7 @@ def worker(
         handlers=handlers,
         spec=spec,
     )
-    chosen = found.cluster_spec()
+    chosen = found.peer_spec()
     _check_models(found.models)
     if workers is not None:
         if name is not None:
@@ -227,7 +227,7 @@ def status(
     found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
     from perfkit.cli.status import show_status
 
-    show_status(found.coordinator, found.cluster_spec(), watch=watch, as_json=as_json)
+    show_status(found.coordinator, found.peer_spec(), watch=watch, as_json=as_json)
 
 
 def submit(
@@ -283,7 +283,7 @@ def submit(
         repeat=repeat,
     )
     request.check()
-    if not run_submit(found.coordinator, found.cluster_spec(), request, as_json=as_json):
+    if not run_submit(found.coordinator, found.peer_spec(), request, as_json=as_json):
         raise typer.Exit(FAILED)
 
 

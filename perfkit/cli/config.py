@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Annotated[int, Meta(ge=1, le=4_096)] = 1
     models: list[str] = []
     handlers: str = "cluster.work.workloads:HANDLERS"
-    spec: str = "baseline"
+    spec: str | None = None
     set: dict[str, Any] = {}
     insecure: bool = False
 
@@ -85,7 +85,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def cluster_spec(self) -> ClusterSpec:
         """The chosen spec with its knobs set; see `build_spec`."""
-        return build_spec(self.spec, self.set)
+        return build_spec(self.spec or "baseline", self.set)
+
+    def peer_spec(self) -> ClusterSpec | None:
+        """The spec chosen for a client or a worker; None to adopt the coordinator's."""
+        return self.cluster_spec() if self.spec or self.set else None
 
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}

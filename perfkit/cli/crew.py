@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
+from cluster.shells.questions import learn_spec
 from cluster.spec import ClusterSpec
 from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
@@ -85,16 +86,23 @@ class Deaths:
 
 
 def run_workers(
-    count: int, endpoint: str, spec: ClusterSpec, options: Sequence[str], log: Path, show: Level
+    count: int,
+    endpoint: str,
+    spec: ClusterSpec | None,
+    options: Sequence[str],
+    log: Path,
+    show: Level,
 ) -> None:
     """Keep `count` workers until KeyboardInterrupt, then let them finish what they have started.
-    Each that a coordinator has welcomed is a line of JSON: its name and pid.
+    Each that a coordinator has welcomed is a line of JSON: its name and pid. Without a `spec` they
+    adopt the coordinator's.
 
     Raises:
         ClusterError: a worker did not start, or the supervisor died.
     """
     names = [f"{os.uname().nodename}-{os.getpid()}-{number}" for number in range(count)]
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        spec = spec or learn_spec(endpoint, None)
         flags = host_options(spec, options, log, show)
         crew = Crew(flags, Path(folder), shows_output=show != "off")
         try:

@@ -80,7 +80,7 @@ def memory(
     from perfkit.profile.processes import find_process
     from perfkit.profile.watch import watch_memory
 
-    pid = find_process(name, found.coordinator, spec=found.cluster_spec())
+    pid = find_process(name, found.coordinator, spec=found.peer_spec())
     heap = HeapProfile(name)
     with watch_memory(pid, role=name, interval_s=interval) as watch:
         if attach:

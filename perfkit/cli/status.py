@@ -23,6 +23,22 @@ LOOK_EVERY_S = 1.0
 WORKERS_SHOWN = 40
 
 
+def find_coordinator(endpoint: str, spec: ClusterSpec | None) -> Client:
+    """A client of ``spec``, or of the coordinator's spec; raises as `ask_status`."""
+    try:
+        return Client(endpoint, spec=spec)
+    except Unreachable:
+        raise no_answer(endpoint) from None
+
+
+def no_answer(endpoint: str) -> Unreachable:
+    """The error that says how to start a cluster."""
+    return Unreachable(
+        f"no coordinator answers at {endpoint}; start one with `perfkit cluster up`, "
+        "or say with --endpoint where it is"
+    )
+
+
 def ask_status(client: Client) -> Status:
     """The status of the cluster; a running coordinator answers within `ANSWER_WITHIN_S`.
 
@@ -32,19 +48,16 @@ def ask_status(client: Client) -> Status:
     try:
         return client.status(timeout=ANSWER_WITHIN_S)
     except Unreachable:
-        raise Unreachable(
-            f"no coordinator answers at {client.endpoint}; start one with `perfkit cluster up`, "
-            "or say with --endpoint where it is"
-        ) from None
+        raise no_answer(client.endpoint) from None
 
 
-def show_status(endpoint: str, spec: ClusterSpec, *, watch: bool, as_json: bool) -> None:
+def show_status(endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json: bool) -> None:
     """Print the status once, or every second until the coordinator is gone or Ctrl-C.
 
     Raises:
         Unreachable: the coordinator does not answer, or no longer.
     """
-    with Client(endpoint, spec=spec) as client:
+    with find_coordinator(endpoint, spec) as client:
         looks = _looks(client) if watch else iter([ask_status(client)])
         if as_json:
             for status in looks:

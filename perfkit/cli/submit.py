@@ -28,7 +28,7 @@ from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Priority, Requirements
 from perfkit.cli.config import SettingError
 from perfkit.cli.output import complain, out, write_json
-from perfkit.cli.status import ask_status
+from perfkit.cli.status import ask_status, find_coordinator
 from perfkit.evidence.text import measured, quantity
 
 #: How long after a task's own limit its coordinator may take to say so.
@@ -88,13 +88,13 @@ class Outcome:
     submissions: list[_Submission] = field(default_factory=list)
 
 
-def run_submit(endpoint: str, spec: ClusterSpec, request: Request, *, as_json: bool) -> bool:
+def run_submit(endpoint: str, spec: ClusterSpec | None, request: Request, *, as_json: bool) -> bool:
     """Submit and print the results in order; True if nothing failed.
 
     Raises:
         ClusterError: no coordinator answers, or no worker offers the model or handler.
     """
-    with Client(endpoint, spec=spec) as client:
+    with find_coordinator(endpoint, spec) as client:
         at_once = check_offered(ask_status(client), request)
         outcomes = []
         longest = max((len(str(path)) for path in request.files), default=0)

@@ -30,6 +30,7 @@ VERSION: Final = 2
 #: from this size on a payload is a frame of its own
 ATTACH_BYTES: Final = 32_768
 MAX_MESSAGES: Final = 4_096
+MAX_FRAMES: Final = Limits().message_frames
 #: from this size on the values of a frame are counted: a byte can become thirty in memory
 COUNTED_BYTES: Final = 1 << 20
 #: the messages with a column of bytes, and its name
@@ -164,8 +165,9 @@ class PackedCodec:
         size = len(frames[0])
         return (
             size <= self._message_bytes
+            and (len(frames) == 1 or sum(map(len, frames)) <= 2 * self._message_bytes)
             and len(messages) <= MAX_MESSAGES
-            and len(frames) <= on.MAX_TASKS_PER_MESSAGE
+            and len(frames) <= MAX_FRAMES
             and (size < COUNTED_BYTES or sum(map(_values, messages)) <= MAX_VALUES)
         )
 

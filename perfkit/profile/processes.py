@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from cluster.shells.client import Client
-from cluster.spec import BASELINE, DEFAULT_ENDPOINT, ClusterSpec
+from cluster.spec import DEFAULT_ENDPOINT, ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
 
 COORDINATOR = "coordinator"
@@ -28,11 +28,11 @@ class ProcessNotFound(ClusterError):
 
 
 def find_process(
-    name: str, endpoint: str = DEFAULT_ENDPOINT, *, spec: ClusterSpec = BASELINE
+    name: str, endpoint: str = DEFAULT_ENDPOINT, *, spec: ClusterSpec | None = None
 ) -> int:
     """The process id of "coordinator", or of a worker of the cluster at `endpoint` by its name.
 
-    `spec` is the cluster's: its codec is needed to ask for the workers. Raises ProcessNotFound
+    `spec` is the cluster's; without one the coordinator's is adopted. Raises ProcessNotFound
     when no process of this machine has that name, Unreachable when the coordinator does not
     answer, and ProtocolError when it answers by another spec.
     """

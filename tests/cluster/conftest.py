@@ -19,6 +19,7 @@ import zmq
 from msgspec.structs import replace
 
 from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
+from cluster.shells.hello import heard
 from cluster.spec import load_codec
 from cluster.work.workloads import HANDLERS
 from perfkit.optimized.specs import OPTIMIZED
@@ -113,7 +114,9 @@ class Stranger:
         end_s = time.monotonic() + timeout_s
         while self.heard or self.socket.poll(max(0, round((end_s - time.monotonic()) * 1000))):
             if not self.heard:
-                self.heard.extend(self.codec.actions(self.socket.recv_multipart()))
+                frames = self.socket.recv_multipart()
+                announced = heard(frames)
+                self.heard.extend([announced] if announced else self.codec.actions(frames))
             action = self.heard.popleft()
             if isinstance(action, kind):
                 return action

@@ -24,6 +24,7 @@ from cluster import (
     Retry,
 )
 from cluster.shells.futures import TaskFuture
+from cluster.shells.hello import HELLO
 from cluster.spec import load_codec
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -385,7 +386,7 @@ def test_the_policy_changes_while_tasks_run(serve, gate):
 
 
 def test_an_endpoint_where_nobody_listens_is_unreachable():
-    with Client("tcp://127.0.0.1:9") as client:
+    with Client("tcp://127.0.0.1:9", spec=BASELINE) as client:
         with pytest.raises(Unreachable, match=r"tcp://127.0.0.1:9 within 0.05 s; is it running\?"):
             client.status(timeout=0.05)
         future = client.submit("echo", b"x")
@@ -472,7 +473,8 @@ def test_a_question_that_is_open_when_the_client_closes_is_answered(spec):
         asked = pool.submit(client.status, None)
         asks = False
         while not asks:
-            events = load_codec(spec).events(mute.recv_multipart()[1:])
+            frames = mute.recv_multipart()[1:]
+            events = [] if frames == [HELLO] else load_codec(spec).events(frames)
             asks = any(isinstance(event, on.StatusRequested) for event in events)
         client.close()
         with pytest.raises(ClusterError, match="closed"):
@@ -524,6 +526,6 @@ def test_a_coordinator_of_another_spec_is_told_from_none_at_all():
         with (
             ClusterCoordinator(there) as coordinator,
             Client(coordinator.endpoint, spec=here) as client,
-            pytest.raises(ProtocolError, match=f"another codec than that of spec '{here.name}'"),
+            pytest.raises(ProtocolError, match=f"spec '{here.name}' was given here: codec"),
         ):
             client.status(timeout=1.0)

@@ -9,6 +9,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.shells.hello import HELLO
 from cluster.shells.transport import Channel, Waker, check_bind, is_loopback
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions
 from cluster.vocabulary.errors import ClusterError
@@ -33,6 +34,8 @@ def pair():
         port = router.socket.bind_to_random_port("tcp://127.0.0.1")
         dealer.connect(f"tcp://127.0.0.1:{port}")
         assert dealer.socket.poll(5000, zmq.POLLOUT)
+        assert router.socket.poll(5000)
+        assert router.socket.recv_multipart()[1:] == [HELLO]
         return router, dealer
 
     yield connect

@@ -215,9 +215,9 @@ def test_a_message_over_the_bound_without_payloads_is_sent_as_it_is():
     assert PackedCodec().events([frame]) == [beat]
 
 
-def test_attached_payloads_do_not_count_for_the_envelope():
+def test_attached_payloads_count_for_the_message_but_not_for_its_envelope():
     sent = [on.TasksSubmitted("c", n, "echo", [LARGE]) for n in range(4)]
-    assert [len(frames) for frames in PackedCodec(ATTACH_BYTES).encode(sent)] == [5]
+    assert [len(frames) for frames in PackedCodec(2 * len(LARGE)).encode(sent)] == [3, 3]
 
 
 def test_one_message_may_have_all_its_payloads_attached():
