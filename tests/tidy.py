@@ -30,7 +30,7 @@ HOUSE: dict[str, str] = {
     "perfkit.cli": "perfkit perfkit.report perfkit.bench.experiments perfkit.bench.goals "
     "perfkit.bench.leaks perfkit.engines perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
     "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
-    "cluster.shells cluster.spec cluster.models cluster.vocabulary",
+    "cluster.shells cluster.transport cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
@@ -49,13 +49,13 @@ HOUSE: dict[str, str] = {
     "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "
     "cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
-    "cluster.process cluster.local cluster.shells cluster.spec cluster.core cluster.protocol "
-    "cluster.vocabulary",
+    "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
+    "cluster.protocol cluster.vocabulary",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.vocabulary",
+    "cluster.supervision cluster.shells cluster.transport cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.local cluster.shells cluster.spec "
     "cluster.models cluster.vocabulary",
     "perfkit.bench": "",
@@ -73,9 +73,11 @@ HOUSE: dict[str, str] = {
     "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "
     "cluster.models cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
-    "cluster.supervision": "cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
-    "cluster.shells": "cluster.spec cluster.core cluster.work cluster.protocol cluster.vocabulary",
+    "cluster.shells": "cluster.transport cluster.spec cluster.core cluster.work cluster.protocol "
+    "cluster.vocabulary",
+    "cluster.transport": "cluster.spec cluster.vocabulary",
     "cluster.spec": "cluster.protocol cluster.vocabulary",
     "cluster.work": "cluster.protocol cluster.vocabulary",
     "cluster.models": "cluster.vocabulary",

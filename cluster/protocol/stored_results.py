@@ -6,7 +6,7 @@ A lease is reported in order, so outcomes after a large result wait behind it he
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from cluster.vocabulary.task import Failure
@@ -32,6 +32,15 @@ class FinishedTasks(NamedTuple):
             FinishedTasks(self.outcomes[:count], before, self.started_at, between_s),
             FinishedTasks(self.outcomes[count:], after, between_s, self.ended_at),
         )
+
+    def parts(self, most_bytes: int, first: int) -> Iterator[FinishedTasks]:
+        """All outcomes, cut into single ones while they are larger than ``most_bytes``."""
+        rest = self
+        while len(rest.outcomes) > 1 and sum(map(len, rest.outcomes)) > most_bytes:
+            one, rest = rest.split(1, first)
+            first += 1
+            yield one
+        yield rest
 
 
 class StoredResults:

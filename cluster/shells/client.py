@@ -23,8 +23,8 @@ from cluster.shells.client_loop import ClientLoop
 from cluster.shells.feeding import FedMapReader
 from cluster.shells.futures import TaskFuture
 from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, refuse_single, run_bytes
-from cluster.shells.questions import ask, learn_spec
 from cluster.spec import ClusterSpec
+from cluster.transport.questions import ask, learn_spec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status

@@ -15,10 +15,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
 from cluster.shells.dispatcher import Dispatcher
-from cluster.shells.gate import SWEEP_S
-from cluster.shells.router import RouterChannel
-from cluster.shells.transport import check_bind
 from cluster.spec import BASELINE, ClusterSpec
+from cluster.transport.endpoints import check_bind
+from cluster.transport.gate import SWEEP_S
+from cluster.transport.router import RouterChannel
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Priority, TaskId
 

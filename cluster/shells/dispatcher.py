@@ -17,9 +17,9 @@ import zmq
 
 from cluster.core.scheduler import Scheduler
 from cluster.protocol.codec import Frame
-from cluster.shells.hello import HELLO, PING, PONG, announce
 from cluster.shells.malloc_trim import MallocTrim
 from cluster.spec import ClusterSpec, load_codec, load_part
+from cluster.transport.hello import HELLO, PING, PONG, announce
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError

@@ -24,19 +24,19 @@ import msgspec
 import zmq
 
 from cluster.protocol.codec import in_words
-from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
-from cluster.shells.hello import check_heard
-from cluster.shells.questions import learn_spec
-from cluster.shells.transport import Channel, Listener, Waker
 from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.transport.channel import Channel
+from cluster.transport.hello import check_heard
+from cluster.transport.questions import learn_spec
+from cluster.transport.wakeable import Listener, Waker
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
-from cluster.vocabulary.task import NO_LOAD, Gpu, Load
+from cluster.vocabulary.task import Gpu, Load
 from cluster.work.forks import default_signals, end_copy, note_worker
 from cluster.work.handlers import Handlers
-from cluster.work.host import host_load
+from cluster.work.host import ask_probe, host_load
 from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
@@ -215,9 +215,7 @@ class Worker:
             if self._error is not None:
                 raise self._error
             if self._session.epoch is None and time.monotonic() >= introduce_at:
-                connection.channel.socket.poll(
-                    round(self.spec.limits.heartbeat_s * 1000), zmq.POLLOUT
-                )
+                connection.channel.socket.poll(beat_ms, zmq.POLLOUT)
                 connection.send(self._session.introduction())
                 introduce_at = time.monotonic() + self.spec.limits.heartbeat_s
             if self._drain.is_set():
@@ -278,9 +276,12 @@ class Worker:
 
     def _report(self, runner: LeaseRunner, connection: Connection) -> None:
         """Report the outcomes so far; the caller holds the connection's lock."""
-        finished = runner.collect()
+        finished, lease = runner.collect(), runner.lease
         if finished.outcomes:
-            connection.send(self._reports(runner.lease, finished))
+            parts = finished.parts(self.spec.limits.message_bytes // 2, lease.reported)
+            with self._lock:
+                events = [e for part in parts for e in self._session.report(lease, *part)]
+            connection.send(events)
 
     def _care_for_slots(self) -> None:
         """Report outcomes that slow handlers hold up, and tend the lines of busy and idle slots."""
@@ -297,20 +298,6 @@ class Worker:
             finally:
                 connection.lock.release()
 
-    def _reports(self, lease: HeldLease, finished: FinishedTasks) -> list[on.Event]:
-        """Events that report outcomes: one for all, or one for each if they are too large for one
-        message.
-        """
-        events: list[on.Event] = []
-        with self._lock:
-            while (
-                len(finished.outcomes) > 1
-                and sum(map(len, finished.outcomes)) > self.spec.limits.message_bytes // 2
-            ):
-                first, finished = finished.split(1, lease.reported)
-                events += self._session.report(lease, *first)
-            return events + self._session.report(lease, *finished)
-
     def _control(self, connection: Connection) -> None:
         """Send heartbeats and hear of recalls and cancellations while the slots compute."""
         listener = Listener(connection.channel, self._control_waker)
@@ -318,7 +305,7 @@ class Worker:
         while not self._done.is_set():
             now = time.monotonic()
             if now >= next_at:
-                load = self._ask_probe()
+                load = ask_probe(self._probe)
                 with self._lock:
                     events = self._session.heartbeat(load)
                 connection.send(events)
@@ -340,13 +327,6 @@ class Worker:
                 if now - self._refused_at > 2 * self.spec.limits.liveness_s:
                     reason = f"the coordinator refuses worker {self.name!r}: {action.reason}"
                     self._error = ClusterError(reason)
-
-    def _ask_probe(self) -> Load:
-        """The host's load; unknown if the probe raises or gives what can't be sent."""
-        try:
-            return msgspec.convert(msgspec.to_builtins(self._probe()), Load)
-        except BaseException:  # an unreadable card must not silence the worker
-            return NO_LOAD
 
 
 class Connection:

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import zmq
 
-from cluster.shells.transport import Channel
 from cluster.spec import ClusterSpec, load_codec
+from cluster.transport.channel import Channel
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ProtocolError

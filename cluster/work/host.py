@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from cluster.vocabulary.task import Load
+import msgspec
+
+from cluster.vocabulary.task import NO_LOAD, Load
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -15,6 +18,14 @@ def host_load() -> Load:
     unreadable.
     """
     return Load(rss_bytes=_rss_bytes(), memory_free_bytes=_free_bytes())
+
+
+def ask_probe(probe: Callable[[], Load]) -> Load:
+    """What a probe says of the load; unknown if it raises or gives what can't be sent."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(probe()), Load)
+    except BaseException:  # an unreadable card must not silence the worker
+        return NO_LOAD
 
 
 def _rss_bytes() -> int | None:

@@ -297,7 +297,7 @@ def _check_models(models: list[str]) -> None:
 
 
 def _check_bind(settings: Settings) -> None:
-    from cluster.shells.transport import check_bind
+    from cluster.transport.endpoints import check_bind
 
     try:
         check_bind(settings.bind, settings.insecure)

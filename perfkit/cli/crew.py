@@ -14,10 +14,10 @@ from typing import Literal, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
-from cluster.shells.questions import learn_spec
 from cluster.spec import ClusterSpec
 from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
+from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.output import complain, err, note, write_json
 

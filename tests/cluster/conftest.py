@@ -19,8 +19,8 @@ import zmq
 from msgspec.structs import replace
 
 from cluster import BASELINE, Client, ClusterCoordinator, LocalCluster, Worker
-from cluster.shells.hello import heard
 from cluster.spec import load_codec
+from cluster.transport.hello import heard
 from cluster.work.workloads import HANDLERS
 from perfkit.optimized.specs import OPTIMIZED
 

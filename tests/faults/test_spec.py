@@ -6,7 +6,7 @@ import time
 import pytest
 
 from cluster import Client, ClusterCoordinator, Handlers, Worker
-from cluster.shells.questions import learn_spec
+from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
 from cluster.work.workloads import HANDLERS
 from perfkit.optimized.specs import BASELINE, OPTIMIZED
@@ -87,7 +87,7 @@ def test_a_worker_of_another_spec_ends_with_the_reason(spec):
 
 def test_a_codec_of_strangers_is_not_imported(spec, monkeypatch):
     with ClusterCoordinator(spec) as coordinator:
-        monkeypatch.setattr("cluster.shells.questions.OWN_PACKAGES", ("elsewhere.",))
+        monkeypatch.setattr("cluster.transport.questions.OWN_PACKAGES", ("elsewhere.",))
         with pytest.raises(ClusterError, match="is not loaded unasked"):
             Client(coordinator.endpoint)
 

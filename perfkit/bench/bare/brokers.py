@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from cluster.local import Process
-from cluster.shells.transport import NOW
+from cluster.transport.channel import NOW
 from cluster.vocabulary.task import Priority
 from perfkit.bench.bare.processes import TASKS_PER_FRAME, pack, unpack_outcomes
 from perfkit.bench.workloads.load import ExperimentError, Work

@@ -19,8 +19,8 @@ import msgspec
 import zmq
 
 from cluster.process import announce
-from cluster.shells.transport import MORE, NOW
 from cluster.supervision.ending import stop_with_parent
+from cluster.transport.channel import MORE, NOW
 
 Socket = zmq.Socket[bytes]
 # Payloads are inline, because frames and sends cost more than bytes.

@@ -40,7 +40,7 @@ ELIGIBLE = part("finding eligible workers", "cluster/core/policy.py", "eligible"
 CHOICE = part("choosing a worker", POLICIES, "choose")
 QUEUE = part("the queue", "cluster/core/queue.py perfkit/optimized/queue.py")
 CODEC = part("the codec", "cluster/protocol/codec.py perfkit/optimized/codec.py")
-SOCKETS = part("sending and receiving", "cluster/shells/transport.py", "send receive")
+SOCKETS = part("sending and receiving", "cluster/transport/channel.py", "send receive")
 
 
 def share(profile: CpuProfile, wanted: Part) -> float | None:

@@ -28,8 +28,8 @@ from cluster.process import announce
 from cluster.protocol.client_session import ClientSession, Options
 from cluster.protocol.codec import Frame
 from cluster.shells.client import Client
-from cluster.shells.transport import Channel
 from cluster.spec import ClusterSpec, decode_spec, encode_spec, load_codec
+from cluster.transport.channel import Channel
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut
 from cluster.vocabulary.task import Backoff, Priority, Retry

@@ -24,8 +24,8 @@ from cluster import (
     Retry,
 )
 from cluster.shells.futures import TaskFuture
-from cluster.shells.hello import HELLO
 from cluster.spec import load_codec
+from cluster.transport.hello import HELLO
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import (

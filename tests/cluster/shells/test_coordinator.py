@@ -12,7 +12,7 @@ import zmq
 from msgspec.structs import replace
 
 from cluster import Client, ClusterCoordinator, ClusterSpec, Handlers, Priority, Worker
-from cluster.shells.hello import Announcement
+from cluster.transport.hello import Announcement
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut

@@ -9,9 +9,11 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.shells.hello import HELLO
-from cluster.shells.transport import Channel, Waker, check_bind, is_loopback
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions
+from cluster.transport.channel import Channel
+from cluster.transport.endpoints import check_bind, is_loopback
+from cluster.transport.hello import HELLO
+from cluster.transport.wakeable import Waker
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits
 

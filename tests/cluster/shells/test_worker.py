@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from cluster import Client, ClusterSpec, Handlers, Worker
 from cluster.core.policy import LeastLoaded
-from cluster.shells.hello import HELLO
 from cluster.spec import load_codec, load_part
+from cluster.transport.hello import HELLO
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError

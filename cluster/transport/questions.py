@@ -13,9 +13,9 @@ from typing import Any
 
 import zmq
 
-from cluster.shells.hello import check_heard, heard
-from cluster.shells.transport import WakeableChannel
 from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.transport.hello import check_heard, heard
+from cluster.transport.wakeable import WakeableChannel
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
 from cluster.vocabulary.status import Status

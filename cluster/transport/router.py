@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
-import stat
 import time
 from contextlib import suppress
 from typing import Any
 
 import zmq
 
-from cluster.shells.gate import Gate
-from cluster.shells.hello import announce
-from cluster.shells.transport import NOW, WakeableChannel
 from cluster.spec import ClusterSpec
-from cluster.vocabulary.errors import ClusterError
+from cluster.transport.channel import NOW
+from cluster.transport.endpoints import IpcPath
+from cluster.transport.gate import Gate
+from cluster.transport.hello import announce
+from cluster.transport.wakeable import WakeableChannel
 
 SRCFD = int(zmq.SRCFD)
 #: how long a coordinator without descriptors does not listen
@@ -84,70 +81,3 @@ class RouterChannel(WakeableChannel):
 
     def _reject(self, frame: zmq.Frame) -> None:
         self.gate.cut(int(frame.get(SRCFD)), "oversized")
-
-
-class IpcPath:
-    """Holds a lock file beside an ipc socket until closed, as ZeroMQ would take over the path
-    of another listener. Raises ClusterError if the path is in use.
-
-    The socket of a process that ended may be taken over, a file of another kind never.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._lock_path = f"{path}.lock"
-        self._fd = self._lock(path)
-        self._path = ""
-        try:
-            _check_unused(path)
-        except ClusterError:
-            self.close()
-            raise
-        self._path = path
-
-    def close(self) -> None:
-        """Give the path back."""
-        for path in (self._path, self._lock_path):
-            with suppress(OSError):
-                os.unlink(path)
-        os.close(self._fd)
-
-    def _lock(self, path: str) -> int:
-        while True:
-            try:
-                fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise ClusterError(
-                    f"cannot listen at ipc://{path}: {self._lock_path}: {error.strerror}"
-                ) from error
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(fd).st_ino == os.stat(self._lock_path).st_ino:
-                    return fd
-            except BlockingIOError:
-                os.close(fd)
-                raise ClusterError(_in_use(path)) from None
-            except FileNotFoundError:  # its holder removed it between open and lock
-                pass
-            os.close(fd)
-
-
-def _check_unused(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ClusterError(f"cannot listen at ipc://{path}: a file that is no socket is there")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return
-        except OSError:  # a full backlog, or a socket that this user may not use
-            pass
-    raise ClusterError(_in_use(path))
-
-
-def _in_use(path: str) -> str:
-    return f"cannot listen at ipc://{path}: it is in use; stop who listens there, or name another"
