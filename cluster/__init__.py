@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from cluster.spec import BASELINE as BASELINE
     from cluster.spec import ClusterSpec as ClusterSpec
     from cluster.vocabulary.errors import Busy as Busy
+    from cluster.vocabulary.errors import ClientClosed as ClientClosed
     from cluster.vocabulary.errors import ClusterError as ClusterError
+    from cluster.vocabulary.errors import CoordinatorLost as CoordinatorLost
     from cluster.vocabulary.errors import NoWorker as NoWorker
+    from cluster.vocabulary.errors import Superseded as Superseded
     from cluster.vocabulary.errors import TaskDeadLettered as TaskDeadLettered
     from cluster.vocabulary.errors import TaskError as TaskError
     from cluster.vocabulary.errors import TaskFailed as TaskFailed
     from cluster.vocabulary.errors import TaskTimedOut as TaskTimedOut
+    from cluster.vocabulary.errors import Unreachable as Unreachable
     from cluster.vocabulary.task import Priority as Priority
     from cluster.vocabulary.task import Requirements as Requirements
     from cluster.vocabulary.task import Retry as Retry
@@ -42,6 +46,10 @@ else:  # a type checker that saw this __getattr__ would accept any name
         "Handlers": "cluster.work.handlers",
         "LocalCluster": "cluster.local",
         "NoWorker": "cluster.vocabulary.errors",
+        "Unreachable": "cluster.vocabulary.errors",
+        "Superseded": "cluster.vocabulary.errors",
+        "CoordinatorLost": "cluster.vocabulary.errors",
+        "ClientClosed": "cluster.vocabulary.errors",
         "Priority": "cluster.vocabulary.task",
         "Requirements": "cluster.vocabulary.task",
         "Retry": "cluster.vocabulary.task",

@@ -25,6 +25,8 @@ MAX_REMINDERS = 1_024
 OVER = "it was refused, or is over"
 LOST = "the coordinator lost it"
 NEWER = "a newer client of the same name has taken its place"
+STOPPING = "the coordinator is stopping; hand it in to the next one"
+STOPPED = "the coordinator was stopped"
 
 
 class Reminders:
@@ -86,6 +88,8 @@ class Clients:
         self.by_name: dict[str, ClientState] = {}
         #: the newest incarnation of each name that has any
         self._incarnations: dict[str, str] = {}
+        #: whether nothing more is accepted
+        self.is_closing = False
         self._ledger = ledger
         self._limits = ledger.limits
 
@@ -114,6 +118,14 @@ class Clients:
         run.client = client.id  # each message has another string that says the same
         client.submissions[event.submission] = run
         return None
+
+    def dismiss(self) -> None:
+        """Tell every client which submissions will have no outcome."""
+        for client in self.by_name.values():
+            for submission, run in client.submissions.items():
+                if run.open:
+                    why = STOPPED, "CoordinatorLost"
+                    self._ledger.out.append(do.Refuse(client.id, submission, *why))
 
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:
         """End the open tasks of some positions, or of all."""
@@ -224,6 +236,8 @@ class Clients:
     def _full(self, client: ClientState, tasks: int, payload_bytes: int) -> str | None:
         """Why a submission must be refused, in words; None when it need not be."""
         most = self._limits.submissions_per_client
+        if self.is_closing:
+            return STOPPING
         if not tasks:
             return "it holds no task"
         if len(client.submissions) >= most:

@@ -62,6 +62,7 @@ class Scheduler:
         self._called_at = math.inf
         self._pause_s = limits.liveness_s / 4
         self._behind_since: float | None = None
+        self._is_draining = False
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             on.TasksSubmitted: self.clients.submitted,
             on.TasksCancelled: self.clients.cancelled,
@@ -153,6 +154,16 @@ class Scheduler:
             self._behind_since = now
         return now - self._behind_since > self.limits.liveness_s
 
+    def drain(self) -> None:
+        """Accept nothing more and begin nothing more; what workers hold may end."""
+        self._is_draining = self.clients.is_closing = True
+
+    def dismiss(self) -> list[do.Action]:
+        """Tell every client what will have no outcome, because this ends."""
+        self.clients.dismiss()
+        out, self.ledger.out = self.ledger.out, []
+        return out
+
     def shrink(self) -> bool:
         """Release the memory that tables have grown to; False while there is any task.
 
@@ -185,6 +196,8 @@ class Scheduler:
     def _assign(self, now: float) -> None:
         """Lease out what waits, in the queue's order, until nothing more fits anywhere."""
         queue, backpressure, roster = self.ledger.queue, self.ledger.backpressure, self.roster
+        if self._is_draining:
+            return
         if queue.held_back:
             backpressure.resume(queue)
         blocked: set[Key] = set()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from cluster.shells.dispatcher import Dispatcher
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.transport.endpoints import check_bind
-from cluster.transport.gate import SWEEP_S
 from cluster.transport.router import RouterChannel
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Priority, TaskId
@@ -48,15 +47,16 @@ class ClusterCoordinator(Dispatcher):
         except BaseException:
             self._router.close()
             raise
-        self._stopping = False
-        self._serving = False
+        self._stopping = self._draining = self._serving = False
+        #: until when what runs may end
+        self._drained_at = math.inf
         self._thread: threading.Thread | None = None
         self._own_client: Client | None = None
         self._results: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._submitted = 0
 
     def run(self) -> None:
-        """Serve until stop is called."""
+        """Serve until stop is called, or drain and nothing runs any more; then tell the clients."""
         self._serving = True
         try:
             while not self._stopping:
@@ -65,6 +65,9 @@ class ClusterCoordinator(Dispatcher):
                 now = time.monotonic()
                 self.turn(messages, now, self._router.has_more)
                 self._router.care(now)
+                if self._draining and self._is_drained(now):
+                    break
+            self.dismiss()
         finally:
             self._router.close()
 
@@ -92,10 +95,19 @@ class ClusterCoordinator(Dispatcher):
         elif not self._serving:
             self._router.close()
 
+    def drain(self) -> None:
+        """Accept nothing more, let what runs end for ``Limits.drain_s``, and stop; stop at once if
+        called again. Safe to call from a signal handler.
+        """
+        if self._draining:
+            self.stop()
+        self._draining = True
+        self._router.waker.wake()
+
     def stop_on_signals(self) -> None:
-        """Let SIGTERM and SIGINT stop this coordinator; call this and run in the main thread."""
+        """Let SIGTERM and SIGINT drain this coordinator; call this and run in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
+            signal.signal(number, lambda *_: self.drain())
         self._router.waker.hear_signals()
 
     def __enter__(self) -> Self:
@@ -140,11 +152,17 @@ class ClusterCoordinator(Dispatcher):
         """What happened to one task, a line each; call it from the serving thread or after stop."""
         return [f"{e.at_s:.6f} {e.cause}: {e.detail}" for e in self.scheduler.story(task)]
 
+    def _is_drained(self, now: float) -> bool:
+        if self._drained_at == math.inf:
+            self._drained_at = now + self.spec.limits.drain_s
+            self.scheduler.drain()
+        return not self.scheduler.ledger.leases or now >= self._drained_at
+
     def _publish(self) -> None:
         super()._publish()
         for cause, count in self._router.gate.cuts.items():
             self.scheduler.counters[f"connections_{cause}"] = count
 
     def _patience_ms(self) -> int:
-        patience_s = min(self.deadline() - time.monotonic(), SWEEP_S)
+        patience_s = min(self.deadline() - time.monotonic(), self._router.gate.sweep_s)
         return max(0, math.ceil(patience_s * 1000))

@@ -111,6 +111,12 @@ class Dispatcher:
             for event in lost:
                 self._address(self.scheduler.handle(event, now), b"", outgoing)
 
+    def dismiss(self) -> None:
+        """Tell every client what will have no outcome, because this coordinator ends."""
+        outgoing: dict[bytes, list[do.Action]] = {}
+        self._address(self.scheduler.dismiss(), b"", outgoing)
+        self._send_all(outgoing)
+
     def _answer_plainly(self, sender: bytes, frames: Sequence[Frame], error: ProtocolError) -> None:
         """Answer what is in no codec: a hello, a question for a sign of life, or nonsense."""
         if len(frames) == 1 and frames[0] == PING:

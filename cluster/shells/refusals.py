@@ -35,7 +35,7 @@ def _lose(submission: Submission, endpoint: str) -> None:
 
     def lost(what: str, tasks: list[TaskId]) -> CoordinatorLost:
         return CoordinatorLost(
-            f"the coordinator at {endpoint} was restarted, or had forgotten this client, and lost "
+            f"the coordinator at {endpoint} was stopped, restarted or forgot this client, and lost "
             f"{what} of kind {submission.work.kind!r}; Client.resubmit hands it in again, and "
             "idempotent=True does so by itself",
             tasks,

@@ -31,6 +31,10 @@ RESERVE = 96
 #: descriptors of a client (its own and one for questions) and of a worker with one slot
 PER_CLIENT = PER_WORKER = 2
 SWEEP_S = 0.2
+#: between sweeps while memory grows: what arrives meanwhile adds to the bound
+HURRIED_SWEEP_S = 0.02
+#: how many times longer a coordinator that is behind waits for a hello
+BEHIND_PATIENCE = 10
 SUSPICIOUS_BYTES = 1 << 20
 CALM_BYTES = 32 << 20
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -75,6 +79,10 @@ class Gate:
         self.is_full = False
         self._open: dict[int, Visitor] = {}
         self._hello_s = spec.sockets.hello_s
+        #: when messages last waited unread: a hello may have been among them
+        self._behind_at = 0.0
+        #: how long to wait before the next sweep
+        self.sweep_s = SWEEP_S
         self._message_bytes = spec.limits.message_bytes
         self._swept_at = 0.0
         self._calm_bytes = resident_bytes()
@@ -82,25 +90,25 @@ class Gate:
         address = f"inproc://gate-{id(self)}"
         self._router = router
         router.monitor(address, WATCHED)
-        self._events = context.socket(zmq.PAIR)
-        self._events.set(zmq.RCVHWM, 0)  # a full queue would block ZeroMQ's own thread
-        self._events.set(zmq.LINGER, 0)
-        self._events.connect(address)
+        self.events = context.socket(zmq.PAIR)
+        self.events.set(zmq.RCVHWM, 0)  # a full queue would block ZeroMQ's own thread
+        self.events.set(zmq.LINGER, 0)
+        self.events.connect(address)
 
     def fileno(self) -> int:
         """The descriptor that tells of news."""
-        return int(self._events.getsockopt(zmq.FD))
+        return int(self.events.getsockopt(zmq.FD))
 
     def close(self) -> None:
         """Stop watching."""
         self._router.disable_monitor()
-        self._events.close()
+        self.events.close()
 
     def update(self, now: float) -> None:
         """Take in who has come and gone."""
         with suppress(zmq.Again):
             while True:
-                event: Any = parse_monitor_message(self._events.recv_multipart(zmq.DONTWAIT))
+                event: Any = parse_monitor_message(self.events.recv_multipart(zmq.DONTWAIT))
                 if event["event"] == zmq.EVENT_ACCEPT_FAILED:
                     self.is_full = True
                     continue
@@ -123,18 +131,23 @@ class Gate:
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to sweep."""
-        return bool(self._open) and now - self._swept_at >= SWEEP_S
+        return bool(self._open) and now - self._swept_at >= self.sweep_s
 
-    def sweep(self, now: float, read_bytes: int) -> None:
+    def sweep(self, now: float, read_bytes: int, *, behind: bool) -> None:
         """Cut who is silent, refused, or holds too much memory by an incomplete message;
-        ``read_bytes`` have been read from all together.
+        ``read_bytes`` have been read from all together. ``behind``: messages wait unread.
         """
         self.update(now)
         self._swept_at = now
+        if behind:
+            self._behind_at = now
+        hello_s = self._hello_s
+        if now - self._behind_at <= hello_s:
+            hello_s *= BEHIND_PATIENCE
         for visitor in list(self._open.values()):
             if visitor.is_refused and (visitor.routes or len(self._open) > self.most + RESERVE / 2):
                 self.cut(visitor.fd, "refused")
-            elif not visitor.routes and now - visitor.since > self._hello_s:
+            elif not visitor.routes and now - visitor.since > hello_s:
                 self.cut(visitor.fd, "silent")
         self._judge_incomplete(read_bytes)
 
@@ -158,13 +171,14 @@ class Gate:
     def _judge_incomplete(self, read_bytes: int) -> None:
         resident = resident_bytes()
         self._calm_bytes = min(self._calm_bytes, resident)
+        self.sweep_s = HURRIED_SWEEP_S
         if resident - self._calm_bytes < CALM_BYTES:
-            self._calm_read = read_bytes
+            self._calm_read, self.sweep_s = read_bytes, SWEEP_S
             return
         held = {visitor: incomplete_bytes(visitor) for visitor in self._open.values()}
         suspects = [visitor for visitor, size in held.items() if size >= SUSPICIOUS_BYTES]
         if not suspects:
-            self._calm_bytes, self._calm_read = resident, read_bytes
+            self._calm_bytes, self._calm_read, self.sweep_s = resident, read_bytes, SWEEP_S
             return
         explained = sum(held.values()) + 2 * (read_bytes - self._calm_read)
         if resident - self._calm_bytes - explained > self._message_bytes:

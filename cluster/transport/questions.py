@@ -14,6 +14,7 @@ from typing import Any
 import zmq
 
 from cluster.spec import BASELINE, ClusterSpec, load_codec
+from cluster.transport.channel import WRITABLE
 from cluster.transport.hello import check_heard, heard
 from cluster.transport.wakeable import WakeableChannel
 from cluster.vocabulary import actions as do
@@ -21,6 +22,7 @@ from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
 from cluster.vocabulary.status import Status
 
 LOOK_S = 0.05
+AGAIN_S = 1.0
 #: an announced codec is imported, and only from here
 OWN_PACKAGES = ("cluster.", "perfkit.")
 
@@ -36,17 +38,18 @@ def ask(
     coordinator refuses it or the asker closes, ProtocolError if it has another spec.
     """
     codec = load_codec(spec)
-    channel = WakeableChannel(zmq.DEALER, spec, shared=True)
+    channel = WakeableChannel(zmq.DEALER, spec)
     channel.connect(endpoint)
     (question,) = codec.encode([event])
     refusal: ClusterError | None = None
-    is_sent = False
+    send_at = 0.0
     try:
         for frames in _listen(channel, endpoint, timeout_s, is_closing):
             if not frames:  # a look
-                if not is_sent and channel.ready(zmq.POLLOUT):
+                # Again from time to time: a connection may have ended with the question unread.
+                if time.monotonic() >= send_at and channel.ready(WRITABLE):
                     channel.send(question)
-                    is_sent = True
+                    send_at = time.monotonic() + AGAIN_S
                 continue
             try:
                 actions = codec.actions(frames)
@@ -74,7 +77,7 @@ def learn_spec(endpoint: str, timeout_s: float | None = 5.0) -> ClusterSpec:
     """The spec that the coordinator at ``endpoint`` announces; raises Unreachable after
     ``timeout_s``, ClusterError if it refuses this peer or its codec is not one of this project's.
     """
-    channel = WakeableChannel(zmq.DEALER, BASELINE, shared=True)
+    channel = WakeableChannel(zmq.DEALER, BASELINE)
     channel.connect(endpoint)
     try:
         for frames in _listen(channel, endpoint, timeout_s, lambda: False):

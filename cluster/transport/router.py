@@ -26,6 +26,7 @@ class RouterChannel(WakeableChannel):
     def __init__(self, spec: ClusterSpec) -> None:
         super().__init__(zmq.ROUTER, spec)
         self.gate = Gate(self._context, self.socket, spec)
+        self.sockets.append(self.gate.events)
         self.listener.watch(self.gate.fileno(), lambda: self.gate.update(time.monotonic()))
         self._spec = spec
         self._endpoint = ""
@@ -43,7 +44,7 @@ class RouterChannel(WakeableChannel):
     def care(self, now: float) -> None:
         """Cut off who has to go; stop listening for a while when no descriptor is left."""
         if self.gate.is_due(now):
-            self.gate.sweep(now, self.bytes_in)
+            self.gate.sweep(now, self.bytes_in, behind=self.has_more)
         if self.gate.is_full:
             # ZeroMQ would go on trying to accept, in a busy loop.
             self.gate.is_full = False

@@ -171,16 +171,21 @@ class WakeableChannel(Channel):
             raise ClusterError(f"no further connection in this process: {error}") from error
         self.waker = Waker()
         self.listener = Listener(self, self.waker)
-        # The collector may finalize the context before its socket, and would wait for ever.
-        self._release = weakref.finalize(self, _release, self.socket, end_context, self.waker)
+        #: all sockets of the context: one that is open would block its end
+        self.sockets = [self.socket]
+        # The collector may finalize the context before its sockets, and would wait for ever.
+        self._release = weakref.finalize(self, _release, self.sockets, end_context, self.waker)
         self._release.atexit = False
 
     def close(self) -> None:
-        """Close the socket, its context unless others use it, and the waker."""
+        """Close the sockets, their context unless others use it, and the waker."""
         self._release()
 
 
-def _release(socket: zmq.Socket[bytes], end_context: Callable[[], None], waker: Waker) -> None:
-    socket.close()
+def _release(
+    sockets: list[zmq.Socket[bytes]], end_context: Callable[[], None], waker: Waker
+) -> None:
+    for each in sockets:
+        each.close()
     end_context()
     waker.close()

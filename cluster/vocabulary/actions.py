@@ -35,7 +35,9 @@ class ToHost(msgspec.Struct, array_like=True):
 
 
 class Accept(ToClient, array_like=True, tag=40):
-    """Tell a client that a submission is accepted as ``run``: each task will have one outcome."""
+    """Tell a client that a submission is accepted as ``run``: each task will have one outcome,
+    unless the coordinator ends before.
+    """
 
     submission: Count
     run: Count

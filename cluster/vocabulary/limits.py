@@ -31,6 +31,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others; if it is gone, for ``client_liveness_s``. Results that a client missed are sent again,
     at most ``resent_bytes`` of them per ``heartbeat_s``.
 
+    A coordinator that is told to stop lets what workers hold end for ``drain_s``.
+
     A frame has at most ``message_bytes``; a message twice that, in at most ``message_frames``. A
     peer that sends more is cut off.
 
@@ -44,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_liveness_s: Period = 10.0
     recall_after_s: Period = 0.005
     unserved_s: Period = 30.0
+    drain_s: Period = 10.0
     deaths: Whole = 3
     bypasses: Whole = 16
     tasks: Whole = 1_000_000

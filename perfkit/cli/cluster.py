@@ -109,7 +109,7 @@ def up(
     run_up(
         found,
         found.cluster_spec(),
-        probe=GPU_PROBE if gpu else None,
+        probe=_probe(gpu),
         log=find_log(log_file),
         show=log_level.value,
         as_json=as_json,
@@ -191,7 +191,7 @@ def worker(
         from perfkit.cli.up import stop_signals
 
         note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-        probe = GPU_PROBE if gpu else None
+        probe = _probe(gpu)
         options = worker_options(found.capacity, found.handlers, found.models, probe)
         with stop_signals():
             run_workers(
@@ -209,7 +209,7 @@ def worker(
         name=name,
         capacity=found.capacity,
         alone=True,
-        probe=GPU_PROBE if gpu else None,
+        probe=_probe(gpu),
     )
 
 
@@ -285,6 +285,19 @@ def submit(
     request.check()
     if not run_submit(found.coordinator, found.peer_spec(), request, as_json=as_json):
         raise typer.Exit(FAILED)
+
+
+def _probe(gpu: bool) -> str | None:
+    """What makes a worker's probe with --gpu, for which this machine should have a card."""
+    if not gpu:
+        return None
+    from perfkit.gpu.discovery import DRM_ROOT
+    from perfkit.gpu.probe import GpuProbe
+
+    if not GpuProbe().gpus():
+        note(f"--gpu: no AMD card with known memory under {DRM_ROOT}, so none is announced; "
+             "`perfkit gpu` says what is there")  # fmt: skip
+    return GPU_PROBE
 
 
 def _check_models(models: list[str]) -> None:

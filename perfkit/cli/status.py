@@ -87,6 +87,11 @@ def status_view(status: Status) -> RenderableType:
         for worker in status.workers
         if worker.load.gpu_trouble is not None
     ]
+    parts += [
+        Text(f"{host.host}: {host.restarts:,} restarts of workers. {host.trouble}", "yellow")
+        for host in status.hosts
+        if host.restarts or host.trouble
+    ]
     tasks = Text.assemble(("tasks   ", "bold"), _tasks(status))
     return Group(*parts, tasks, Text.assemble(("so far  ", "bold"), _counters(status)))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import Any
 
 import msgspec
@@ -69,11 +69,12 @@ class Request:
 
 @dataclass(slots=True)
 class _Submission:
-    """One task; the client's thread sets ``ended_s`` when its result arrives."""
+    """One task; the client's thread sets ``ended_s`` when its result arrives, then ``ended``."""
 
     future: Future[bytes]
     submitted_s: float
     ended_s: float = 0.0
+    ended: Event = field(default_factory=Event)
 
 
 @dataclass(slots=True)
@@ -163,6 +164,7 @@ def _submit(client: Client, request: Request, payload: bytes, free: Semaphore) -
 
     def end(done: Future[bytes]) -> None:
         submission.ended_s = time.perf_counter()
+        submission.ended.set()
         free.release()
 
     future.add_done_callback(end)
@@ -182,6 +184,7 @@ def _finished(outcome: Outcome, request: Request) -> Outcome:
             outcome.error = str(error)
         else:
             outcome.result = _decoded(content, request)
+            one.ended.wait()  # a future wakes its waiter before it runs its callbacks
             outcome.times_ms.append((one.ended_s - one.submitted_s) * 1e3)
         if outcome.error is not None:
             break

@@ -121,19 +121,25 @@ def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: bo
         write_json(facts, indent=None)
         return
     where = "" if local.endpoint == DEFAULT_BIND else f" --endpoint {local.endpoint}"
-    what = "--kind echo --payload hello"
-    if settings.models:
-        what = f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
     text = Text.assemble(
         ("Cluster up", "bold green"), f" at {local.endpoint} (spec {local.spec.name})\n",
         f"  {'coordinator':<12} pid {local.coordinator_pid}\n",
         *(f"  {worker.role:<12} pid {worker.pid}\n" for worker in local.workers),
         "Give it work from another terminal:\n",
-        (f"  perfkit cluster submit{where} {what}\n", "cyan"),
+        (f"  perfkit cluster submit{where} {_question(local, settings)}\n", "cyan"),
         "Ctrl-C stops it.\n",
         (f"Workers' output: {log}", "dim"),
     )  # fmt: skip
     out().print(text)
+
+
+def _question(local: LocalCluster, settings: Settings) -> str:
+    """The options of a submit that these workers can answer."""
+    if settings.models:
+        return f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
+    with local.client() as client:
+        kinds = client.status().workers[0].kinds
+    return f"--kind {'echo' if 'echo' in kinds else min(kinds, default='KIND')} --payload hello"
 
 
 def _keep(local: LocalCluster, *, in_terminal: bool) -> None:

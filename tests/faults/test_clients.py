@@ -17,10 +17,11 @@ from concurrent.futures import wait
 
 import pytest
 
-from cluster import Client, ClusterCoordinator, Worker
+from cluster import Client, ClusterCoordinator, LocalCluster, Requirements, Worker
 from cluster.shells import client_loop, mapping
 from cluster.shells.async_client import AsyncClient
 from cluster.vocabulary.errors import (
+    Busy,
     ClientClosed,
     ClusterError,
     CoordinatorLost,
@@ -170,12 +171,12 @@ def forked(use):
 
 
 def test_a_forked_child_is_told_that_the_client_is_its_parents(local, client, spec):
-    pending = client.submit("sleep", b"0.5")
+    pending = client.submit("sleep", b"1.0")
     for use in (
+        pending.result,
         lambda: client.submit("echo", b"x"),
         lambda: client.map("echo", [b"x"]),
         client.status,
-        pending.result,
     ):
         assert forked(use).startswith("ClientClosed: this client belongs to the process that")
     assert forked(client.close) == "None"
@@ -185,7 +186,7 @@ def test_a_forked_child_is_told_that_the_client_is_its_parents(local, client, sp
             return own.submit("echo", b"own").result(TIMEOUT_S)
 
     assert forked(anew) == "b'own'"
-    assert pending.result(TIMEOUT_S) == b"0.5"
+    assert pending.result(TIMEOUT_S) == b"1.0"
     assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
@@ -277,6 +278,28 @@ def test_what_a_restarted_coordinator_lost_is_told_at_once_and_handed_in_again(s
 
 
 # Mapping
+
+
+def test_a_coordinator_that_is_told_to_stop_lets_running_tasks_end_and_tells_the_clients(
+    spec, until
+):
+    with LocalCluster(1, spec) as one, one.client() as client:
+        running = client.submit("sleep", b"1.0")
+        until(lambda: running.task_id and client.status().workers[0].held)
+        waiting = client.submit("echo", b"x", wait_for_worker=True, requirements=Requirements("m"))
+        until(lambda: waiting.task_id)
+        one.coordinator.terminate()
+        refused = until(lambda: _refusal(client))
+        assert "is stopping" in str(refused)
+        assert running.result(TIMEOUT_S) == b"1.0"
+        with pytest.raises(CoordinatorLost, match="was stopped"):
+            waiting.result(TIMEOUT_S)
+        assert one.coordinator.wait(TIMEOUT_S) == 0
+
+
+def _refusal(client):
+    error = client.submit("sleep", b"0").exception(TIMEOUT_S)
+    return error if isinstance(error, Busy) else None
 
 
 def test_a_payload_that_cannot_be_sent_stops_what_was_handed_in(client, until, spec):

@@ -69,13 +69,13 @@ def time_out_tasks(world: World, count: int) -> None:
 
 
 def throw_bad_frames(world: World, count: int) -> None:
-    """Malformed messages: noise, nothing, half a message, a message with a frame too many."""
+    """Malformed messages: noise, no value, half a message, a message with a frame too many."""
     whole = world.client.submit(ECHO, [b"x"])[0][1:]
     world.deliver(world.client.cancel())
     rng = random.Random(0)
     kinds: Sequence[Callable[[], list[Frame]]] = (
         lambda: [rng.randbytes(rng.randint(1, 200))],
-        lambda: [b""],
+        lambda: [b"\xc1"],
         lambda: [bytes(whole[0])[: len(whole[0]) // 2]],
         lambda: [*whole, b"more"],
         lambda: [b"\xdd\xff\xff\xff\xff" * 8],

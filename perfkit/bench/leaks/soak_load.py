@@ -193,7 +193,7 @@ class SoakLoad:
     def _throw_bad_frames(self) -> None:
         whole = load_codec(self._local.spec).encode([on.ClientHeartbeat("nobody", 0)])[0]
         for at in range(self._mix.bad_frames):
-            noise = [self._rng.randbytes(200)], [b""], [whole[0][:3]], [*whole, b"more"]
+            noise = [self._rng.randbytes(200)], [b"\xc1"], [whole[0][:3]], [*whole, b"more"]
             self._say_once([noise[at % len(noise)]])
             self.events["bad frame"] += 1
 

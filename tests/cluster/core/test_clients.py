@@ -1,6 +1,6 @@
 """How long submissions and results are retained for a client, and what it can request again."""
 
-from cluster.core.clients import LOST, NEWER
+from cluster.core.clients import LOST, NEWER, STOPPED, STOPPING
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Retry, State, TaskId
@@ -92,6 +92,15 @@ def test_a_silent_client_is_lost_with_its_submissions() -> None:
     status = bench.scheduler.status(bench.now)
     assert (status.clients, status.runs) == (0, 0)
     bench.counted(clients_lost=1, cancelled=1)
+
+
+def test_while_draining_only_what_workers_hold_ends_and_each_client_hears_of_the_rest() -> None:
+    bench = holding(b"a", b"b")
+    bench.submit(b"c", submission=1)
+    bench.scheduler.drain()
+    assert bench.offer(b"d", submission=2) == [do.Refuse("c", 2, STOPPING, "Busy")]
+    assert bench.finish("w", 1, 0, b"A", b"B") == [do.Deliver("c", 0, 0, [b"A", b"B"])]
+    assert bench.scheduler.dismiss() == [do.Refuse("c", 1, STOPPED, "CoordinatorLost")]
 
 
 def test_a_late_repeat_of_a_refused_submission_is_refused_although_there_is_room() -> None:

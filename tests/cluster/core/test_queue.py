@@ -10,7 +10,7 @@ from cluster.vocabulary.task import NO_REQUIREMENTS, Priority
 from perfkit.optimized.queue import SortedQueue
 from tests.cluster.core.scheduling import run
 
-KINDS = ["a", "b"]
+KINDS = ["a", "b", "c"]
 NOTHING: set[Key] = set()
 NEVER = 1 << 30
 
@@ -32,14 +32,16 @@ NEVER = 1 << 30
         max_size=40,
     )
 )
-def test_the_head_is_the_oldest_of_the_most_urgent_that_are_neither_blocked_nor_held_back(
+def test_the_head_is_the_oldest_run_of_the_first_client_that_may_be_served(
     kind: type[RunQueue],
     moves: list[tuple[Priority, str, str, set[str], int, int, set[tuple[str, bool]]]],
 ) -> None:
     queue, runs = kind(NEVER), list[Run]()
+    came: dict[tuple[Priority, str], int] = {}
     for id, (priority, needs, client, late, changed, deaths, lines) in enumerate(moves):
         runs.append(run(id, 2, priority=priority, kind=needs))
         runs[-1].client = client
+        came.setdefault((priority, client), id)
         queue.push(runs[-1])
         if changed <= id:  # lease a task, or return a leased one, perhaps as a suspect
             other = runs[changed]
@@ -50,10 +52,11 @@ def test_the_head_is_the_oldest_of_the_most_urgent_that_are_neither_blocked_nor_
             queue.resume(name)
         blocked = {((needs, NO_REQUIREMENTS), suspect) for needs, suspect in lines}
         while (head := queue.head(blocked)) is not None and head[0].client in late:
-            queue.hold_back(*head)
+            queue.hold_back(head[0].client)
         waiting = [(r, suspect) for r in runs for suspect in (True, False) if r.waiting[suspect]]
         free = [(r, s) for r, s in waiting if r.client not in late and (r.needs, s) not in blocked]
-        assert head == min(free, key=lambda f: (f[0].priority, f[0].id, not f[1]), default=None)
+        places = [(r.priority, came[r.priority, r.client], r.id, not s) for r, s in free]
+        assert head == (free[places.index(min(places))] if free else None)
         if head is not None and changed % 4:
             head[0].take(2, head[1])
             waiting.remove(head)

@@ -88,6 +88,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.witness = Witness(LIMITS)
         self.now = 0.0
         self.incarnations: dict[str, int] = {}
+        #: by worker and incarnation; a process keeps its number
+        self.pids: dict[tuple[str, int], int] = {}
         self.epochs: dict[str, int] = {}
         self.leases: list[Held] = []
         self.accepted: dict[str, dict[int, on.TasksSubmitted]] = {}
@@ -128,7 +130,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
-        offers, pid = (["echo"], models, gpus), incarnation if has_pid else 0
+        pid = self.pids.setdefault((worker, incarnation), incarnation if has_pid else 0)
+        offers = ["echo"], models, gpus
         self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, "h", pid))
 
     @precondition(lambda self: self.leases)

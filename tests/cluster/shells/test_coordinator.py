@@ -1,5 +1,6 @@
 """The coordinator serves peers that keep to the protocol, also among others that do not."""
 
+import gc
 import os
 import re
 import signal
@@ -44,6 +45,15 @@ def listens(endpoint):
 def introduction(name="stranger", incarnation=1, **changes):
     fields = {"capacity": 1, "credit": 2, "kinds": ["odd"]} | changes
     return on.WorkerJoined(name, incarnation, **fields)
+
+
+def test_one_that_is_left_to_the_collector_gives_its_descriptors_back(spec):
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        ClusterCoordinator(spec)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # Hostile peers

@@ -145,7 +145,7 @@ def test_a_world_without_faults_loses_nothing_under_any_policy(
     else:  # a first lease of many tasks may overtake the welcome, and is granted once more
         request.getfixturevalue("sized")
     policies = [(POLICIES if plain else optimised.POLICIES)[policy]]
-    seen = Simulation(3, NO_FAULTS, policies=policies).run()
+    seen = Simulation(4, NO_FAULTS, policies=policies).run()
     assert bad.isdisjoint(seen.counters)
     assert seen.ends.keys() <= {State.DONE, State.FAILED}
     assert seen.ends[State.DONE] == seen.counters["done"] > 0

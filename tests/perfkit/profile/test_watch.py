@@ -24,7 +24,10 @@ class Full(NamedTuple):
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    command, pipe = [sys.executable, "-c", "input('ready')"], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.read(5)
         yield process
         process.kill()
 
