@@ -134,6 +134,8 @@ class FileTypes(Adapter):
                 f"model {manifest.name!r}: this version of the package {manifest.package} reads "
                 "files in a way that is not supported; version 1.0 is"
             )
+        width = config.beg_size + config.end_size
+        network.expect(manifest.kind, {self.input_name: f"int32[N, {width}]"})
 
     def read(self, payload: bytes | memoryview) -> Question | bytes:
         """The tokens of both ends, int32[1, 2048]; a rule answers for short content."""

@@ -52,6 +52,7 @@ class Rows(Adapter):
         self.labels = manifest.labels
         self.input_name = network.input_name
         (self._width,) = network.row_shape
+        network.expect(manifest.kind, {self.input_name: f"float32[N, {self._width}]"})
         self._low = -FLOAT32_MAX if manifest.input_min is None else manifest.input_min
         self._high = FLOAT32_MAX if manifest.input_max is None else manifest.input_max
 
