@@ -1,17 +1,25 @@
-"""How long each line of a function takes, by line_profiler, as a table of a report.
+"""How long each line of a function takes, as a table of a report.
 
-`%lprun` prints such a table into a pager; a report needs a value that can be shown and tested.
-Lines are timed one by one, which makes short ones look slower than they are: read the shares inside
-one function, not the times.
+line_profiler's `%lprun` prints such a table into a pager; a report needs a value that can be shown
+and tested. line_profiler also counts the time of a recursive call twice, in the line that calls and
+in the lines called, and loses what a generator does between its resumption and its next line.
+
+Here a moment counts once for each function: for the line where its innermost running call is. So a
+function's lines add up to the time that it was on the stack, however often it calls itself, also by
+way of others. Lines are timed one by one, which makes short ones look slower than they are: read
+the shares inside one function, not the times.
 """
 
 from __future__ import annotations
 
-import importlib
 import linecache
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+from time import perf_counter_ns
+from types import CodeType, FrameType
 from typing import Any
 
 from perfkit.evidence.tables import html_table
@@ -20,10 +28,6 @@ from perfkit.profile.paths import short_path
 
 #: Lines that take less of their function than this are left out of the table.
 SHARE_SHOWN = 0.02
-
-
-class LineProfilerMissing(ImportError):
-    """line_profiler cannot be imported; the message says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,45 +97,79 @@ def line_times(
 ) -> LineTimes:
     """Time each line of the functions while `work()` sends `tasks` tasks through them.
 
-    Only calls made by this thread during the work count. Raises LineProfilerMissing without
-    line_profiler, ValueError for a function that is not Python's, and passes what the work raises.
+    Only calls made by this thread during the work count, and a debugger does not see them. Raises
+    ValueError for a function that is not Python's, and passes what the work raises.
     """
-    try:
-        profiler = importlib.import_module("line_profiler").LineProfiler()
-    except ImportError as error:
-        raise LineProfilerMissing(
-            f"line_times needs line_profiler, which cannot be imported ({error}): install "
-            '"perfkit[lab]".'
-        ) from error
-    names = {}
+    records: dict[CodeType, _Record] = {}
     for function in functions:
         code = getattr(function, "__code__", None)
         if code is None:
             raise ValueError(f"{function!r} has no lines: it is not written in Python")
-        names[code.co_filename, code.co_firstlineno] = function.__qualname__
-        profiler.add_function(function)
-    with profiler:
+        records[code] = _Record(function.__qualname__)
+    debugger = sys.gettrace()
+    sys.settrace(_tracer(records))
+    try:
         work()
-    stats = profiler.get_stats()
-    found = [
-        _function_lines(names.get((file, first), called), file, timings, stats.unit)
-        for (file, first, called), timings in stats.timings.items()
-    ]
+    finally:
+        sys.settrace(debugger)
+    found = [_function_lines(code.co_filename, record) for code, record in records.items()]
     return LineTimes(tuple(sorted(found, key=lambda f: -f.total_s)), name, tasks)
 
 
-def _function_lines(
-    function: str, file: str, timings: Sequence[tuple[int, int, int]], unit_s: float
-) -> FunctionLines:
-    total_s = sum(time for _, _, time in timings) * unit_s
+@dataclass(slots=True)
+class _Record:
+    """What one function did: by line its nanoseconds and runs, and its running calls with the line
+    where each is, the innermost last.
+    """
+
+    function: str
+    time_ns: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    runs: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    calls: list[FrameType] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    since_ns: int = 0
+
+
+def _tracer(records: dict[CodeType, _Record]) -> Callable[[FrameType, str, Any], Any]:
+    """A function for `sys.settrace` that fills the records; its own time does not count."""
+    own_ns = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal own_ns
+        record = records.get(frame.f_code)
+        if record is None:
+            return None
+        entered_ns = perf_counter_ns()
+        calls, lines = record.calls, record.lines
+        if calls:
+            record.time_ns[lines[-1]] += entered_ns - own_ns - record.since_ns
+        if not calls or calls[-1] is not frame:  # called, or a generator that goes on
+            calls.append(frame)
+            lines.append(frame.f_lineno)
+        if event == "line":
+            lines[-1] = frame.f_lineno
+            record.runs[frame.f_lineno] += 1
+        elif event == "return":
+            calls.pop()
+            lines.pop()
+        record.since_ns = entered_ns - own_ns
+        own_ns += perf_counter_ns() - entered_ns
+        return trace
+
+    return trace
+
+
+def _function_lines(file: str, record: _Record) -> FunctionLines:
+    seconds = {line: record.time_ns[line] / 1e9 for line in sorted(record.runs)}
+    total_s = sum(seconds.values())
     lines = tuple(
         LineTime(
             line,
             linecache.getline(file, line).strip(),
-            runs,
-            time * unit_s,
-            time * unit_s / total_s if total_s else 0.0,
+            record.runs[line],
+            took_s,
+            took_s / total_s if total_s else 0.0,
         )
-        for line, runs, time in timings
+        for line, took_s in seconds.items()
     )
-    return FunctionLines(function, short_path(file), total_s, lines)
+    return FunctionLines(record.function, short_path(file), total_s, lines)

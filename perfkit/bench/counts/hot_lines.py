@@ -1,6 +1,6 @@
 """The coordinator's core and a spec's codec line by line, while real messages pass through them.
 
-line_profiler runs in the process it looks at, so the cluster is the one in lockstep: whole turns of
+A line trace runs in the process it looks at, so the cluster is the one in lockstep: whole turns of
 the real coordinator, without sockets. Every result is checked before a line counts.
 """
 
@@ -24,7 +24,7 @@ def hot_lines(spec: ClusterSpec, *, tasks: int = 4_000, seed: int = 0) -> LineTi
     """The functions of the spec's core and codec that every task passes through, line by line.
 
     The codec's lines are those of both sides of each hop, after a warm-up round. Raises WrongResult
-    for a wrong result, and LineProfilerMissing.
+    for a wrong result.
     """
     work = echo_work(tasks, seed)
     load = Load(tasks=tasks, run_tasks=tasks, runs_in_flight=tasks)

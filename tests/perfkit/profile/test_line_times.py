@@ -1,11 +1,12 @@
 """Lines and their times: counted for the work alone, shown where they tell something."""
 
-from unittest.mock import Mock
+import sys
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from perfkit.profile import line_times as module
-from perfkit.profile.line_times import FunctionLines, LineProfilerMissing, LineTime, line_times
+from perfkit.profile.line_times import FunctionLines, LineTime, line_times
 
 
 def loop(times: int) -> int:
@@ -51,7 +52,159 @@ def test_a_function_that_only_passes_on_is_not_shown() -> None:
     assert "Left out: 1 below 2%" in shown
 
 
-def test_without_line_profiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.importlib, "import_module", Mock(side_effect=ImportError))
-    with pytest.raises(LineProfilerMissing, match="perfkit\\[lab\\]"):
-        line_times([loop], lambda: None, "loop", tasks=1)
+# A clock that only `spend` moves makes seconds exact ---------------------------------------------
+
+now_s = 0
+
+
+def spend(seconds: int) -> int:
+    global now_s
+    now_s += seconds
+    return seconds
+
+
+@pytest.fixture
+def spent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, tuple[int, int]]]]:
+    """Runs the work: by function and line of code its seconds and its runs."""
+    monkeypatch.setattr(module, "perf_counter_ns", lambda: now_s * 10**9)
+
+    def run(functions, work):
+        found = line_times(functions, work, "it", tasks=1).functions
+        for function in found:
+            assert function.total_s == pytest.approx(sum(line.total_s for line in function.lines))
+        return {
+            it.function: {line.code: (round(line.total_s), line.runs) for line in it.lines}
+            for it in found
+        }
+
+    return run
+
+
+def down(level: int) -> None:
+    spend(1)
+    if level:
+        spend(10), down(level - 1), spend(100)
+    spend(1_000)
+
+
+def fibonacci(n: int) -> int:
+    return n if spend(1) and n < 2 else fibonacci(n - 1) + fibonacci(n - 2) + spend(10) - 10
+
+
+def even(n: int) -> bool:
+    spend(1)
+    return n == 0 or odd(n - 1) + spend(10) > 10
+
+
+def odd(n: int) -> bool:
+    spend(100)
+    return n != 0 and even(n - 1) + spend(1_000) > 1_000
+
+
+def fail(level: int) -> None:
+    try:
+        spend(1)
+        if level == 0:
+            raise KeyError(level)
+        fail(level - 1)
+    finally:
+        spend(10)
+
+
+def walk(level: int) -> Generator[int, int, None]:
+    spend(1)
+    spend((yield level))
+    if level:
+        yield from walk(level - 1)
+    spend(100)
+
+
+def patient() -> Iterator[int]:
+    try:
+        yield spend(1)
+    finally:
+        spend(10)
+
+
+def test_a_recursive_call_counts_once_and_the_rest_of_its_line_too(spent) -> None:
+    assert spent([down], lambda: down(2)) == {
+        "down": {
+            "spend(1)": (3, 3),
+            "if level:": (0, 3),
+            "spend(10), down(level - 1), spend(100)": (220, 2),
+            "spend(1_000)": (3_000, 3),
+        }
+    }
+    calls, forks = 15, 7
+    (lines,) = spent([fibonacci], lambda: fibonacci(5)).values()
+    assert list(lines.values()) == [(calls + 10 * forks, calls)]
+
+
+def test_of_functions_that_call_each_other_each_has_all_of_its_time_once(spent) -> None:
+    found = spent([even, odd], lambda: even(4))
+    whole_s = 3 * 1 + 2 * 10 + 2 * 100 + 2 * 1_000
+    assert [list(found[name].values()) for name in ("even", "odd")] == [
+        [(3, 3), (whole_s - 3, 3)],
+        [(200, 2), (whole_s - 200 - 1 - 10, 2)],
+    ]
+
+
+def test_an_exception_that_passes_through_a_recursion_ends_its_calls(spent) -> None:
+    def work() -> None:
+        spend(5)
+        with pytest.raises(KeyError):
+            fail(2)
+        spend(5)
+
+    lines = spent([fail], work)["fail"]
+    assert (lines["spend(1)"], lines["fail(level - 1)"], lines["spend(10)"]) == (
+        (3, 3),
+        (0, 2),
+        (30, 3),
+    )
+
+
+def test_a_generator_has_no_time_while_it_waits_and_all_of_it_afterwards(spent) -> None:
+    def work() -> None:
+        steps = walk(1)
+        for wanted, value in ((1, None), (0, 10), (None, 20)):
+            spend(7_000)
+            assert (steps.send(value) if wanted is not None else next_of(steps, value)) == wanted
+
+    def next_of(steps: Generator[int, int, None], value: int) -> int | None:
+        with pytest.raises(StopIteration):
+            steps.send(value)
+        return None
+
+    assert spent([walk], work)["walk"] == {
+        "spend(1)": (2, 2),
+        "spend((yield level))": (30, 2),
+        "if level:": (0, 2),
+        "yield from walk(level - 1)": (0, 1),
+        "spend(100)": (200, 2),
+    }
+
+
+@pytest.mark.parametrize("end", ["close", "throw"])
+def test_a_generator_that_is_ended_from_outside_is_not_taken_for_running(spent, end: str) -> None:
+    def work() -> None:
+        steps = patient()
+        next(steps)
+        spend(1_000)
+        if end == "close":
+            steps.close()  # type: ignore[attr-defined]
+        else:
+            with pytest.raises(KeyError):
+                steps.throw(KeyError)  # type: ignore[attr-defined]
+        spend(1_000)
+        next(patient())
+
+    lines = spent([patient], work)["patient"]
+    assert lines["yield spend(1)"] == (2, 2)
+    assert lines["spend(10)"][0] in (10, 20)  # the last is collected during the work or after it
+
+
+def test_the_tracer_that_was_there_is_there_again() -> None:
+    before = sys.gettrace()
+    line_times([loop], lambda: loop(2), "loop", tasks=1)
+    assert sys.gettrace() is before
