@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from cluster.protocol.client_session import Settled, Submission
 from cluster.vocabulary.errors import TaskDeadLettered, TaskFailed, TaskTimedOut
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.task import Failure, State, TaskId
 
 
@@ -63,7 +64,7 @@ class TaskFuture(Future[bytes]):
 def as_exception(failure: Failure) -> Exception:
     """The exception a user catches for a failure."""
     if failure.state is State.CANCELLED:
-        return CancelledError(failure.message)
+        return CancelledError(printable(failure.message))
     if failure.state is State.DEAD_LETTERED:
         return TaskDeadLettered(failure.message)
     if failure.error == "TimedOut":

@@ -13,6 +13,7 @@ from rich.text import Text
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import Unreachable
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from perfkit.cli.output import out, plain_table, write_json
 from perfkit.evidence.text import size
@@ -96,14 +97,14 @@ def _worker_table(status: Status) -> RenderableType:
         state = Text(" draining", "yellow") if worker.draining else Text("")
         kinds = [kind for kind in worker.kinds if kind not in worker.models]
         table.add_row(
-            Text(worker.worker).append_text(state),
-            worker.host,
+            Text(printable(worker.worker)).append_text(state),  # as wide as it will be shown
+            printable(worker.host),
             str(worker.pid),
             f"{worker.held} of {worker.credit}",
             f"{worker.finished:,}",
             size(worker.load.rss_bytes),
             f"{worker.silent_s:.1f} s ago",
-            ", ".join([*worker.models, *kinds]),
+            printable(", ".join([*worker.models, *kinds])),
             *([_card(worker) or "–"] if cards else []),
         )
     return table

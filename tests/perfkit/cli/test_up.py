@@ -34,7 +34,8 @@ def test_settings_reach_workers_and_ctrl_c_stops_them_all(start_up: Any, tmp_pat
     _, worker = up.pids()
     command = psutil.Process(worker).cmdline()
     assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
-    assert up.stop(signal.SIGINT) == (0, "stopping the cluster …\n")
+    read = f"settings from {tmp_path}/perfkit.toml: workers = 1, set = {{'credit': 3}}\n"
+    assert up.stop(signal.SIGINT) == (0, f"{read}stopping the cluster …\n")
     assert not any(map(psutil.pid_exists, up.pids()))
 
 
