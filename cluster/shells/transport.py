@@ -6,6 +6,7 @@ the application's: ZeroMQ's own would tell that a connection is gone, but not wh
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -114,12 +115,18 @@ class Channel:
             raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
 
     def bind(self, endpoint: str) -> str:
-        """Listen at an endpoint; returns it with its port. Raises ClusterError."""
+        """Listen at an endpoint; returns it with its port. A socket file is for its owner only.
+        Raises ClusterError.
+        """
         try:
             self.socket.bind(endpoint)
-        except zmq.ZMQError as error:
+            bound = self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+            scheme, _, path = bound.partition("://")
+            if scheme == "ipc" and not path.startswith("@"):
+                os.chmod(path, 0o700)
+        except (zmq.ZMQError, OSError) as error:
             raise ClusterError(f"cannot listen at {endpoint}: {error}") from error
-        return self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        return bound
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an

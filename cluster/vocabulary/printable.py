@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 
-#: Controls (C0 but for tab and line feed, DEL, C1), marks that turn the direction of writing, line
-#: separators, and halves of surrogate pairs. A terminal obeys them, or a stream can't encode them.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+#: What a terminal obeys: controls (C0 but for tab and line feed, DEL, C1), marks that turn the
+#: direction of writing, and line separators.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -20,7 +20,6 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.printable import printable
 from perfkit.evidence.environment import Environment, fingerprint, machine_differences
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import facts_html
@@ -196,7 +195,7 @@ def save(result: Result, path: str | Path) -> None:
 def write(text: str, path: str | Path) -> None:
     """Write a text as `save` writes a result."""
     if str(path) == "-":
-        sys.stdout.write(printable(text))
+        sys.stdout.write(text)
         sys.stdout.flush()
         return
     target = Path(path)
