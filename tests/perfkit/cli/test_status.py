@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import Result
 
 from cluster.shells.client import Client
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Load
 from perfkit.cli import status as module
@@ -52,7 +53,7 @@ def test_each_worker_is_a_row_sorted_by_name() -> None:
     assert lines[2].startswith("w-2 draining")
 
 
-HOSTILE = "\x1b]0;owned\x07\x9b2J\u202ew"
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202ew[/red][link=http://x]"
 
 
 def test_names_and_hosts_do_not_steer_the_terminal() -> None:
@@ -66,7 +67,7 @@ def test_names_and_hosts_do_not_steer_the_terminal() -> None:
     assert isinstance(console.file, io.StringIO)
     shown = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # the console's own styles
     assert not re.search("[\x00-\x09\x0b-\x1f\x80-\x9f\u202e]", shown)
-    assert shown.count("\\u001b]0;owned") >= 4
+    assert shown.count(printable(HOSTILE)) == 3  # worker, host and offers
 
 
 def test_a_worker_with_a_hostile_name_is_shown_as_text_and_whole_in_json(
@@ -76,7 +77,7 @@ def test_a_worker_with_a_hostile_name_is_shown_as_text_and_whole_in_json(
     started = start("cluster", "worker", "--endpoint", up.endpoint, "--name", HOSTILE)
     assert json.loads(started.stdout.readline())["worker"] == HOSTILE
     shown = perfkit("cluster", "status", "--endpoint", up.endpoint)
-    assert "\\u001b]0;owned" in shown.stdout
+    assert printable(HOSTILE) in shown.stdout
     as_json = perfkit("cluster", "status", "--endpoint", up.endpoint, "--json").stdout
     assert json.loads(as_json)["workers"][0]["worker"] == HOSTILE
     for text in (shown.stdout, as_json):
