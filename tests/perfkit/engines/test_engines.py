@@ -373,6 +373,30 @@ def ports(processes: list[psutil.Process]) -> set[int]:
     }
 
 
+RAY_STRANGER = """
+import os, sys
+os.environ["RAY_AUTH_MODE"] = "disabled"
+import ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+except ConnectionError:
+    print("refused")
+"""
+
+
+@pytest.mark.slow
+def test_ray_refuses_a_client_without_its_token_and_keeps_its_sockets_private() -> None:
+    with made("ray", workers=1) as engine:
+        folder = Path(engine._folder.name)  # type: ignore[attr-defined]
+        assert list(folder.iterdir()) == [folder / "r"]
+        assert folder.stat().st_mode & 0o777 == 0o700
+        address = sys.modules["ray"].get_runtime_context().gcs_address
+        python = [sys.executable, "-c", RAY_STRANGER, address]
+        done = subprocess.run(python, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "refused\n", done.stderr
+        assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
 def test_one_process_has_one_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = made("ray")
     monkeypatch.setattr("ray.is_initialized", lambda: True)
