@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import Adapter, Question
+from cluster.models.adapter import NAN, Adapter, Question
 from cluster.models.manifest import Manifest, ModelError, PayloadError, PositiveInt, needs_extra
 from cluster.models.network import Network
 from cluster.models.tensor import pack_tensor
@@ -88,6 +88,8 @@ class TextEmbedding(Adapter):
 
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
         """The text's vector."""
+        if (outputs != outputs).any():
+            raise ModelError(NAN)
         return pack_tensor(outputs[0])
 
     def feeds(

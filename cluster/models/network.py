@@ -97,8 +97,8 @@ class Network:
         """The first output for these inputs, rows in their order.
 
         Raises:
-            ModelError: the runtime refused or failed, or the output has other rows than the inputs,
-            another width than the graph says, or NaN.
+            ModelError: the runtime refused or failed, or the output has other rows than the inputs
+            or another width than the graph says.
         """
         try:
             (output,) = self._session.run([self._output_name], dict(feed))
@@ -111,8 +111,6 @@ class Network:
                 f"model {self.name!r} gave {result.dtype}{list(result.shape)} for a batch of "
                 f"{rows} rows; which row is whose can't be told"
             )
-        if (result != result).any():
-            raise ModelError(f"model {self.name!r} gave NaN instead of a number")
         return result
 
     def expect(self, kind: str, inputs: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import Adapter, Question
+from cluster.models.adapter import NAN, Adapter, Question
 from cluster.models.manifest import Label, Manifest, ModelError, PayloadError
 from cluster.models.network import Network
 from cluster.models.tensor import TensorError, unpack_tensor
@@ -82,4 +82,6 @@ class Rows(Adapter):
             RowResult(self.labels[column], float(scores[column]))
             for column, scores in zip(best.tolist(), outputs, strict=True)
         ]
+        if any(result.score != result.score for result in results):
+            raise ModelError(NAN)
         return msgspec.msgpack.encode(results[0] if question.single else results)

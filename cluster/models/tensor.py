@@ -93,7 +93,8 @@ def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
     np = _numpy()
     try:
         view = memoryview(buffer)
-        check_travels(view)
+        if type(buffer) is not bytes:
+            check_travels(view)
         view = view.cast("B")
         magic, header_bytes = _PREFIX.unpack_from(view)
     except (TypeError, ValueError, struct.error) as error:

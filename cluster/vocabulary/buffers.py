@@ -17,8 +17,9 @@ _ADDRESSES = re.compile(r"[OPXz&]|Z(?![fdg])")
 
 def check_travels(view: memoryview) -> None:
     """Raise TypeError if the buffer holds addresses, at any depth of its format."""
-    if view.format == "B" and type(view.obj).__module__ != "builtins":
-        found = _ctypes_address(type(view.obj))  # unions and packed structures hide their fields
+    if view.format == "B":
+        kind = type(view.obj)
+        found = kind not in (bytes, bytearray) and _ctypes_address(kind)
     else:
         found = _ADDRESSES.search(_NAMES.sub("", view.format)) is not None
     if found:
@@ -29,7 +30,9 @@ def check_travels(view: memoryview) -> None:
 
 
 def _ctypes_address(kind: Any) -> bool:
-    """Whether a type of ctypes is, or has at any depth, an object or a pointer."""
+    """Whether a type of ctypes is, or has at any depth, an object or a pointer: the format of
+    unions and packed structures hides their fields.
+    """
     inner = getattr(kind, "_type_", None)
     if isinstance(inner, str):
         return inner in "OPXzZ"
