@@ -18,10 +18,12 @@ from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
-import cryptography  # noqa: F401  # the certificate needs it, which Dask would say only later
 import dask
 import distributed
 from distributed.security import Security
+
+# isort: split
+import cryptography  # noqa: F401  # the certificate needs it, which Dask would say only later
 
 from perfkit.engines import base
 from perfkit.engines.base import Column, ColumnEngine, answer, load
