@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NAN = "gave NaN instead of a number"
+
+
 class Question(NamedTuple):
     """The rows of a payload, [N, …]; ``single`` asks for a bare answer, not a list of one."""
 
@@ -39,7 +42,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
-        """The result for a question, from its rows of the network's output, [N, classes]."""
+        """The result for a question, from its rows of the network's output, [N, classes].
+
+        Raises:
+            ModelError: they hold no answer; its text follows the model's name.
+        """
 
     def feeds(
         self, questions: Sequence[Question], rows_max: int

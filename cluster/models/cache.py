@@ -9,15 +9,20 @@ Each check compares sizes and times of modification, and the content only where 
 reading the whole content would undo the gain of mapping it. A disk that changes bytes behind the
 file system's back goes unnoticed.
 
+Who can write the cache chooses the graphs that workers run, so a folder that is not the user's own,
+or that others may write, is refused, and such an entry is built again.
+
 Over `CACHE_BYTES_MAX` the least recently used entries are removed. A process that has mapped one
 keeps it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -76,9 +81,10 @@ class Cache:
         """The entry of that name; ``build`` fills an empty folder if it is missing or damaged.
 
         Raises:
-            OSError: the cache cannot be read or written, or its file system knows no locks; and
-            what ``build`` raises.
+            OSError: the cache cannot be read or written, is not this user's alone, or its file
+            system knows no locks; and what ``build`` raises.
         """
+        self._make()
         folder = self.folder / name
         if _flaw(folder) is None:
             os.utime(folder)
@@ -101,8 +107,7 @@ class Cache:
         Raises:
             OSError: the file cannot be read.
         """
-        stat = path.stat()
-        if stat.st_size < REMEMBERED_BYTES_MIN:
+        if path.stat().st_size < REMEMBERED_BYTES_MIN:
             return _hash(path)
         known = self._hashes()
         record = known.get(str(path.absolute()))
@@ -114,21 +119,33 @@ class Cache:
 
     def _hashes(self) -> dict[str, FileRecord]:
         try:
+            self._make()
             return _RECORDS.decode((self.folder / HASHES).read_bytes())
         except (OSError, msgspec.DecodeError):
             return {}
 
     def _remember(self, hashes: dict[str, FileRecord]) -> None:
         newest = dict(list(hashes.items())[-HASHES_MAX:])
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make()
         # Of two processes at once the later wins; the earlier hashes again.
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
             file.write(msgspec.json.encode(newest))
         os.replace(file.name, self.folder / HASHES)
 
+    def _make(self) -> None:
+        """Make the folder, for its owner only; PermissionError if it is there, but not so."""
+        with suppress(FileExistsError):
+            self.folder.mkdir(mode=0o700, parents=True)
+        strange = _strange(self.folder)
+        above = self.folder.parent.stat().st_mode
+        if above & stat.S_IWOTH and not above & stat.S_ISVTX:
+            strange = "anyone may replace it: the folder above has no sticky bit"
+        if strange:
+            raise PermissionError(errno.EPERM, strange, str(self.folder))
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make()
         with (self.folder / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -145,6 +162,8 @@ class Cache:
             (building / RECORD).write_bytes(msgspec.json.encode(records))
             for path in files:
                 _flush(path)
+            if folder.is_symlink():
+                folder.unlink()
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(building, folder)
         finally:
@@ -160,9 +179,25 @@ class Cache:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _strange(path: Path) -> str | None:
+    """Why others could have written a file or folder; None for the user's own."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link"
+    if found.st_uid != os.geteuid():
+        return f"it belongs to the user {found.st_uid}, not to {os.geteuid()}"
+    # A file's mode follows the umask and does not matter: its folder lets nobody else in.
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write it (mode {stat.S_IMODE(found.st_mode):o}); chmod go-w mends that"
+    return None
+
+
 def _flaw(folder: Path) -> str | None:
-    """What is wrong with an entry; None if it is whole."""
+    """What is wrong with an entry; None if it is whole and the user's own."""
     try:
+        for path in (folder, *folder.iterdir()):
+            if strange := _strange(path):
+                return f"{path.name}: {strange}"
         records = _RECORDS.decode((folder / RECORD).read_bytes())
     except FileNotFoundError:
         return "it was not there yet"
@@ -183,8 +218,8 @@ def _flaw(folder: Path) -> str | None:
 
 
 def _shape(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _size(folder: Path) -> int:

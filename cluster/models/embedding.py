@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import Adapter, Question
+from cluster.models.adapter import NAN, Adapter, Question
 from cluster.models.manifest import Manifest, ModelError, PayloadError, PositiveInt, needs_extra
 from cluster.models.network import Network
 from cluster.models.tensor import pack_tensor
@@ -53,11 +53,11 @@ class TextEmbedding(Adapter):
             from tokenizers import Tokenizer
         except ImportError as error:
             raise needs_extra(manifest.name) from error
-        if set(network.input_names) != {IDS, MASK} or network.classes is None:
+        network.expect(manifest.kind, {IDS: "int64[N, ?]", MASK: "int64[N, ?]"})
+        if network.classes is None:
             raise ModelError(
-                f"model {manifest.name!r}: kind {manifest.kind!r} wants a graph that takes {IDS} "
-                f"and {MASK} and gives vectors of a fixed width; this one takes "
-                f"{', '.join(network.input_names)}"
+                f"model {manifest.name!r}: kind {manifest.kind!r} wants a graph that gives vectors "
+                "of a fixed width"
             )
         try:
             config = msgspec.json.decode(
@@ -88,6 +88,8 @@ class TextEmbedding(Adapter):
 
     def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
         """The text's vector."""
+        if (outputs != outputs).any():
+            raise ModelError(NAN)
         return pack_tensor(outputs[0])
 
     def feeds(

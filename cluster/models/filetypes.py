@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.models.adapter import Adapter, Question
+from cluster.models.adapter import NAN, Adapter, Question
 from cluster.models.manifest import Manifest, ModelError, PayloadError, package_folder
 from cluster.models.network import Network
 
@@ -134,6 +134,8 @@ class FileTypes(Adapter):
                 f"model {manifest.name!r}: this version of the package {manifest.package} reads "
                 "files in a way that is not supported; version 1.0 is"
             )
+        width = config.beg_size + config.end_size
+        network.expect(manifest.kind, {self.input_name: f"int32[N, {width}]"})
 
     def read(self, payload: bytes | memoryview) -> Question | bytes:
         """The tokens of both ends, int32[1, 2048]; a rule answers for short content."""
@@ -157,6 +159,8 @@ class FileTypes(Adapter):
         (scores,) = outputs
         column = int(scores.argmax())
         score = float(scores[column])
+        if score != score:
+            raise ModelError(NAN)
         guess = self._config.target_labels_space[column]
         label = self._config.overwrite_map.get(guess, guess)
         threshold = self._config.thresholds.get(guess, self._config.medium_confidence_threshold)

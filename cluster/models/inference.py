@@ -143,7 +143,10 @@ class Model:
         start = 0
         for question in questions:
             end = start + len(question.rows)
-            results.append(self._adapter.write(question, outputs[start:end]))
+            try:
+                results.append(self._adapter.write(question, outputs[start:end]))
+            except ModelError as error:
+                results.append(ModelError(f"model {self.name!r} {error}"))
             start = end
         return results
 

@@ -6,6 +6,9 @@ nodes given to each provider are counted, and a provider without nodes is not na
 
 A session has one thread and does not spin: on small machines two workers of one thread beat one
 worker of two, and a spinning thread takes the core of another worker.
+
+A graph is served if its inputs and its output are tensors of numbers with the batch as first axis.
+Each run's output is checked against its batch before anyone's rows are cut from it.
 """
 
 from __future__ import annotations
@@ -32,6 +35,15 @@ PREFERENCE = (
 
 _FATAL_ONLY = 4
 
+#: The types of numbers, by the runtime's names for tensors of them.
+_TYPES = {
+    f"tensor({name})": {"float": "float32", "double": "float64"}.get(name, name)
+    for name in (
+        *("float", "double", "float16", "bool", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64"),
+    )
+}
+
 
 class Network:
     """One session, from inputs by name to its first output.
@@ -39,11 +51,13 @@ class Network:
     ``provider`` received nodes of the graph; ``nodes_by_provider`` counts them as assigned before
     fusion. It is None for a runtime too old to tell, and then a provider other than the CPU must
     take the whole graph. ``row_shape`` is one row of the first input, empty if the graph leaves it
-    open; ``classes`` is the width of the output, None if open. ``optimized`` says that the runtime
-    has optimised the file already, see `cluster.models.sharing`.
+    open; ``classes`` is the width of the output, None if open. ``inputs`` maps the inputs that need
+    a value to what they take, such as ``float32[N, 64]``, with ? for an open extent. ``optimized``
+    says that the runtime has optimised the file already, see `cluster.models.sharing`.
 
     Raises:
-        ModelError: onnxruntime is missing or refuses the file, or no provider can run it.
+        ModelError: onnxruntime is missing or refuses the file, no provider can run it, or its
+        inputs or its output can't be served.
     """
 
     def __init__(
@@ -59,9 +73,18 @@ class Network:
         self.threads = threads
         self._optimized = optimized
         self.provider, self._session, self.nodes_by_provider = self._open(path, preference)
-        first, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        ports, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if not ports or not outputs:
+            raise ModelError(f"model {self.name!r}: {path} has no input or no output")
+        self.inputs = {it.name: self._describe(it, "input", manifest) for it in ports}
+        output = outputs[0]
+        if not self._describe(output, "output", manifest).startswith("float"):
+            raise ModelError(
+                f"model {self.name!r}: its output {output.name!r} is a {output.type}; an answer "
+                "is read from one of float, float16 or double"
+            )
+        first = ports[0]
         self.input_name: str = first.name
-        self.input_names: tuple[str, ...] = tuple(it.name for it in self._session.get_inputs())
         self._output_name: str = output.name
         row = first.shape[1:]
         self.row_shape: tuple[int, ...] = (
@@ -74,14 +97,50 @@ class Network:
         """The first output for these inputs, rows in their order.
 
         Raises:
-            ModelError: the runtime refused or failed.
+            ModelError: the runtime refused or failed, or the output has other rows than the inputs
+            or another width than the graph says.
         """
         try:
             (output,) = self._session.run([self._output_name], dict(feed))
         except Exception as error:  # the runtime's errors share no base of their own
             raise ModelError(f"model {self.name!r} failed: {_one_line(error)}") from error
         result: NDArray[Any] = output
+        rows = len(next(iter(feed.values())))
+        if result.shape[:1] != (rows,) or self.classes not in (None, *result.shape[1:]):
+            raise ModelError(
+                f"model {self.name!r} gave {result.dtype}{list(result.shape)} for a batch of "
+                f"{rows} rows; which row is whose can't be told"
+            )
         return result
+
+    def expect(self, kind: str, inputs: Mapping[str, str]) -> None:
+        """Raise ModelError unless the graph takes exactly these ``inputs``."""
+        if self.inputs != inputs:
+            wanted, found = (
+                " and ".join(f"{name} ({what})" for name, what in some.items())
+                for some in (inputs, self.inputs)
+            )
+            raise ModelError(
+                f"model {self.name!r}: kind {kind!r} wants a graph that takes {wanted}; this one "
+                f"takes {found}"
+            )
+
+    def _describe(self, port: Any, what: str, manifest: Manifest) -> str:
+        """What an input or output carries; ModelError if that can't be served."""
+        if port.type not in _TYPES:
+            raise ModelError(
+                f"model {self.name!r}: its {what} {port.name!r} is a {port.type}; only tensors of "
+                "numbers can be served"
+            )
+        batch, *row = port.shape or [0]
+        if isinstance(batch, int) and (batch, manifest.batch_rows_max) != (1, 1):
+            raise ModelError(
+                f"model {self.name!r}: its {what} {port.name!r} has shape {port.shape}, without an "
+                "open first axis for the rows of a batch; export it with one, or, if it is 1, set "
+                "batch_rows_max = 1"
+            )
+        extents = [str(extent) if isinstance(extent, int) else "?" for extent in row]
+        return f"{_TYPES[port.type]}[{', '.join(['N', *extents])}]"
 
     def _open(
         self, path: Path, preference: Sequence[str]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import Adapter, Question
+from cluster.models.adapter import NAN, Adapter, Question
 from cluster.models.manifest import Label, Manifest, ModelError, PayloadError
 from cluster.models.network import Network
 from cluster.models.tensor import TensorError, unpack_tensor
@@ -52,6 +52,7 @@ class Rows(Adapter):
         self.labels = manifest.labels
         self.input_name = network.input_name
         (self._width,) = network.row_shape
+        network.expect(manifest.kind, {self.input_name: f"float32[N, {self._width}]"})
         self._low = -FLOAT32_MAX if manifest.input_min is None else manifest.input_min
         self._high = FLOAT32_MAX if manifest.input_max is None else manifest.input_max
 
@@ -81,4 +82,6 @@ class Rows(Adapter):
             RowResult(self.labels[column], float(scores[column]))
             for column, scores in zip(best.tolist(), outputs, strict=True)
         ]
+        if any(result.score != result.score for result in results):
+            raise ModelError(NAN)
         return msgspec.msgpack.encode(results[0] if question.single else results)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from cluster.vocabulary.buffers import check_travels
 from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ def pack_tensor(array: ArrayLike) -> bytes:
 
     Raises:
         TensorError: the dtype is not in `Dtype` (objects, strings, dates, complex), there are more
-        than `DIMENSIONS_MAX` axes or `TENSOR_BYTES_MAX` bytes, or nested lists differ in length.
+        than `DIMENSIONS_MAX` axes or `TENSOR_BYTES_MAX` bytes, nested lists differ in length, or
+        the array is masked.
     """
     np = _numpy()
     try:
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError("its mask would be lost; fill or drop the masked numbers first")
         values = np.asarray(array)
         header = msgspec.convert((values.dtype.name, values.shape), Header)
     except (ValueError, msgspec.ValidationError) as error:
@@ -88,9 +92,12 @@ def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
     """
     np = _numpy()
     try:
-        view = memoryview(buffer).cast("B")
+        view = memoryview(buffer)
+        if type(buffer) is not bytes:
+            check_travels(view)
+        view = view.cast("B")
         magic, header_bytes = _PREFIX.unpack_from(view)
-    except (TypeError, struct.error) as error:
+    except (TypeError, ValueError, struct.error) as error:
         raise TensorError(f"not a tensor: {error}") from error
     if magic != _MAGIC:
         raise TensorError(f"not a tensor: it begins with {magic!r} instead of {_MAGIC!r}")

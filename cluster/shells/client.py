@@ -18,12 +18,12 @@ import msgspec
 
 from cluster.protocol.client_session import Options, as_event
 from cluster.protocol.codec import in_words
-from cluster.shells import interrupts
 from cluster.shells.client_loop import ClientLoop
 from cluster.shells.feeding import FedMapReader
 from cluster.shells.futures import TaskFuture
 from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, refuse_single, run_bytes
 from cluster.spec import ClusterSpec
+from cluster.transport import interrupts
 from cluster.transport.questions import ask, learn_spec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError

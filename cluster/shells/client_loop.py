@@ -13,12 +13,12 @@ import time
 from weakref import WeakSet
 
 from cluster.protocol.client_session import Options
-from cluster.shells import interrupts
 from cluster.shells.exchange import CLOSED, Exchange, Task
 from cluster.shells.futures import TaskFuture
-from cluster.shells.interrupts import Latch
 from cluster.shells.leadership import Leadership
 from cluster.spec import ClusterSpec
+from cluster.transport import interrupts
+from cluster.transport.interrupts import Latch
 from cluster.vocabulary.errors import ClientClosed, ClusterError, CoordinatorLost
 
 #: those of this process that are not collected

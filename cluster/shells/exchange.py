@@ -19,12 +19,12 @@ import zmq
 from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
 from cluster.shells.futures import TaskFuture, set_exception, settle_futures
-from cluster.shells.interrupts import GuardedLock
 from cluster.shells.mapping import Chunk, run_bytes
 from cluster.shells.refusals import fail, refuse
 from cluster.spec import ClusterSpec, load_codec
 from cluster.transport.channel import READABLE, WRITABLE
 from cluster.transport.hello import check_heard
+from cluster.transport.interrupts import GuardedLock
 from cluster.transport.wakeable import WakeableChannel
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on

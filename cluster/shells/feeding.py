@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cluster.shells import mapping
-from cluster.shells.interrupts import GuardedLock
 from cluster.shells.mapping import MapReader, Payload
+from cluster.transport.interrupts import GuardedLock
 
 #: how long a payload waits for company while results are awaited
 COMPANY_S = 0.005

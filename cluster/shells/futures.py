@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from cluster.protocol.client_session import Settled, Submission
-from cluster.shells.interrupts import GuardedLock, Latch
+from cluster.transport.interrupts import GuardedLock, Latch
 from cluster.vocabulary.errors import NoWorker, TaskDeadLettered, TaskFailed, TaskTimedOut
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.task import Failure, State, TaskId
 
 T = TypeVar("T")
@@ -166,7 +167,7 @@ class TaskFuture(GuardedFuture[bytes]):
 def as_exception(failure: Failure) -> Exception:
     """The exception a user catches for a failure."""
     if failure.state is State.CANCELLED:
-        return CancelledError(failure.message)
+        return CancelledError(printable(failure.message))
     if failure.state is State.DEAD_LETTERED:
         return TaskDeadLettered(failure.message)
     if failure.error == "TimedOut":

@@ -23,9 +23,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from cluster.shells import interrupts
 from cluster.shells.futures import TaskFuture
-from cluster.shells.interrupts import GuardedLock, Latch
+from cluster.transport import interrupts
+from cluster.transport.interrupts import GuardedLock, Latch
 from cluster.vocabulary.errors import ClusterError
 
 #: how long the own thread rests after the last visit before it leads again

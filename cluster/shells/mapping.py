@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from cluster.protocol.client_session import Settled
 from cluster.shells.futures import as_exception
+from cluster.vocabulary.buffers import check_travels
 from cluster.vocabulary.errors import ClusterError
 
 MAX_RUN_BYTES = 1 << 20
@@ -33,7 +34,8 @@ def run_bytes(message_bytes: int) -> int:
 def as_payload(payload: Any, message_bytes: int) -> Any:
     """The payload as bytes, or as a view if it is another buffer of ``UNCOPIED_BYTES`` or more.
 
-    Raises TypeError unless it is a buffer, ClusterError if it has gaps or fits into no message.
+    Raises TypeError unless it is a buffer of plain data, ClusterError if it has gaps or fits into
+    no message.
     """
     if not isinstance(payload, bytes):
         payload = _view(payload)
@@ -61,9 +63,10 @@ def refuse_single(payloads: Any) -> None:
 def _view(payload: Any) -> Any:
     try:
         view = memoryview(payload)
-    except TypeError:
+    except (TypeError, ValueError, BufferError) as error:
         wrong = type(payload).__name__
-        raise TypeError(f"a payload is bytes, not {wrong}; encode it first") from None
+        raise TypeError(f"a payload is bytes, not {wrong}; encode it first ({error})") from None
+    check_travels(view)
     if view.nbytes < UNCOPIED_BYTES:
         return bytes(view)
     if not view.c_contiguous:

@@ -6,6 +6,7 @@ heartbeats end dead connections, but don't tell whose; so the application has it
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -112,13 +113,19 @@ class Channel:
                 self.socket.connect(self._endpoint)
 
     def bind(self, endpoint: str) -> str:
-        """Listen at an endpoint; returns it with its port. Raises ClusterError."""
+        """Listen at an endpoint; returns it with its port. A socket file is for its owner only.
+        Raises ClusterError.
+        """
         try:
             self.socket.set(zmq.IPV6, "[" in endpoint)
             self.socket.bind(endpoint)
-        except zmq.ZMQError as error:
+            bound = self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+            scheme, _, path = bound.partition("://")
+            if scheme == "ipc" and not path.startswith("@"):
+                os.chmod(path, 0o700)
+        except (zmq.ZMQError, OSError) as error:
             raise ClusterError(f"cannot listen at {endpoint}: {error}") from error
-        return self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        return bound
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster.vocabulary.task import TaskId
 
+from cluster.vocabulary.printable import printable
+
 
 class ClusterError(Exception):
-    """The root of all errors that the cluster reports."""
+    """The root of all errors that the cluster reports. Its text may come from another machine."""
+
+    def __str__(self) -> str:
+        """The message, fit for a terminal."""
+        return printable(super().__str__())
 
 
 class ProtocolError(ClusterError):

@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from itertools import islice
 from typing import Any, TypeAlias
 
+from cluster.vocabulary.buffers import check_travels
 from cluster.vocabulary.task import Failure
 
 Result: TypeAlias = bytes | bytearray | memoryview
@@ -163,8 +164,7 @@ def _size_bytes(outcome: object, most_bytes: int) -> int:
     if type(outcome) is not bytes and not isinstance(outcome, bytearray | memoryview):
         raise TypeError(f"the handler gave {_class_name(type(outcome))}, not bytes")
     view = memoryview(outcome)
-    if "O" in view.format:
-        raise TypeError("the handler gave an array of Python objects, which are only addresses")
+    check_travels(view)
     if view.nbytes > most_bytes:
         raise ValueError(f"the result has {view.nbytes} bytes; at most {most_bytes} can be sent")
     return view.nbytes

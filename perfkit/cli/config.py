@@ -1,6 +1,10 @@
-"""Settings from a TOML file, the environment and flags; the later source wins.
+"""Settings from TOML files, the environment and flags; the later source wins.
 
-All three use the same names. An error names the source, the setting and the value.
+All of them use the same names. An error names the source, the setting and the value.
+
+A file is read because ``--config`` or ``PERFKIT_CONFIG`` names it. Without either, the user's own
+``$XDG_CONFIG_HOME/perfkit/perfkit.toml`` is read, then ``perfkit.toml`` in the working folder. The
+latter may be a stranger's, as in an unpacked archive, so the keys of `GUARDED` are refused there.
 
 A file, with every key there is::
 
@@ -21,9 +25,10 @@ A file, with every key there is::
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -45,6 +50,17 @@ SLIP_CUTOFF = 0.9
 
 ENDPOINT = re.compile(r"tcp://(?:[^:/\s\[\]]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5}|\*)|ipc://\S+")
 PORT_MAX = 65_535
+
+#: What may run code, load files or open this machine: the worker's kinds, and parts of the spec,
+#: which are imported by name.
+GUARDED = frozenset(
+    {"handlers", "models", "insecure"}
+    | {
+        f"set.{field.name}"
+        for field in msgspec.structs.fields(ClusterSpec)
+        if isinstance(field.default, str) and ":" in field.default
+    }
+)
 
 #: The place to name in an error, the setting's name, and its value.
 Given: TypeAlias = tuple[str, str, Any]
@@ -96,20 +112,24 @@ FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
 def load(
-    config_path: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+    config_path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Settings:
     """The settings of one call.
 
-    Without a ``config_path``, the file is the one that the environment names, or ``perfkit.toml``
-    in the working directory if it exists. ``flags`` maps the fields that were given to values.
+    ``config_path`` is what ``--config`` named; see the top of this file. ``flags`` maps the fields
+    that were given to values. ``tell`` gets a line for each file that was read.
 
     Raises:
-        SettingError: a file that is missing or not TOML, an unknown key, a wrong type or value.
+        SettingError: a file that is missing or not TOML, an unknown key, a wrong type or value, a
+        guarded key in a file that nobody named.
     """
     values: dict[str, Any] = {"set": {}}
     from_flags = ((f"--{name.replace('models', 'model')}", name, flags[name]) for name in flags)
     for place, name, value in (
-        *_from_file(config_path, environ),
+        *_from_files(config_path, environ, tell),
         *_from_environment(environ),
         *from_flags,
     ):
@@ -169,11 +189,38 @@ def check_known(what: str, word: str, known: Collection[str], place: str = "") -
         raise SettingError(f"{place}there is no {what} {word!r}{hint}")
 
 
-def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterator[Given]:
+def user_file(environ: Mapping[str, str]) -> Path | None:
+    """The user's own settings, by the XDG Base Directory rules; None without a home folder."""
+    folder, home = environ.get("XDG_CONFIG_HOME", ""), environ.get("HOME", "")
+    if not os.path.isabs(folder):
+        folder = f"{home}/.config" if home else ""
+    return Path(folder, "perfkit", DEFAULT_FILE) if folder else None
+
+
+def _from_files(
+    config_path: Path | None, environ: Mapping[str, str], tell: Callable[[str], None]
+) -> Iterator[Given]:
     named = config_path or environ.get(FILE_VARIABLE)
-    if not named and not DEFAULT_FILE.exists():
+    if named:
+        yield from _from_file(Path(named), tell)
         return
-    path = Path(named or DEFAULT_FILE)
+    own = user_file(environ)
+    has_own = own is not None and own.is_file()
+    if own and has_own:
+        yield from _from_file(own, tell)
+    if DEFAULT_FILE.is_file() and not (own and has_own and DEFAULT_FILE.samefile(own)):
+        for place, name, value in _from_file(DEFAULT_FILE, tell):
+            knobs = _flat(value, "set.") if name == "set" and isinstance(value, dict) else ()
+            for key in GUARDED.intersection(() if value is False else (name, *knobs)):
+                raise SettingError(
+                    f"{DEFAULT_FILE}: cluster.{key} may run code or open this machine, so it is "
+                    "not taken from a file that nobody named; if the file is yours, say "
+                    f"--config {DEFAULT_FILE}" + (f", or move the key to {own}" if own else "")
+                )
+            yield place, name, value
+
+
+def _from_file(path: Path, tell: Callable[[str], None]) -> Iterator[Given]:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -186,6 +233,8 @@ def _from_file(config_path: Path | None, environ: Mapping[str, str]) -> Iterator
     table = content.get("cluster", {})
     if not isinstance(table, dict):
         raise SettingError(f"{path}: 'cluster' must be a table, written as [cluster]")
+    found = ", ".join(f"{name} = {value!r}" for name, value in table.items())
+    tell(f"settings from {path.absolute()}: {found or 'none'}")
     for name, value in table.items():
         check_known("key", name, FIELDS, f"{path}, [cluster]: ")
         yield f"{path}: cluster.{name}", name, value

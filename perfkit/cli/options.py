@@ -10,6 +10,7 @@ import typer
 
 from cluster.spec import ClusterSpec
 from perfkit.cli.config import DEFAULT_BIND, SettingError, Settings, build_spec, load, parse_pairs
+from perfkit.cli.output import note
 
 _SPEC_HELP = "The cluster's parts and knobs, by name."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
@@ -25,7 +26,8 @@ def setting(text: str, *names: str, default: object = None, **more: Any) -> Any:
 Config: TypeAlias = Annotated[
     Path | None,
     setting(
-        "Settings as TOML; without it [bold]PERFKIT_CONFIG[/bold], then ./perfkit.toml.",
+        "Settings as TOML; without it [bold]PERFKIT_CONFIG[/bold], else perfkit.toml of your "
+        "configuration folder and of this one.",
         metavar="FILE",
     ),
 ]
@@ -94,7 +96,7 @@ def settings(config: Path | None, knobs: list[str] | None = None, **flags: objec
     flags["set"] = parse_pairs(knobs or [], "--set")
     # An empty list or mapping is a repeatable flag that was not given.
     given = {name: value for name, value in flags.items() if value not in (None, [], {})}
-    return load(config, os.environ, given)
+    return load(config, os.environ, given, note)
 
 
 def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:

@@ -8,18 +8,20 @@ interrupted; ``perfkit report`` has more.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import cleandoc
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import printable
 from perfkit.cli.config import SettingError
 
 FAILED = 1
@@ -27,14 +29,25 @@ BAD_ARGUMENTS = 2
 INTERRUPTED = 130
 
 
+class SafeConsole(Console):
+    """A console whose texts can't steer the terminal: see `printable`. Its own styles still do."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments of a renderable, also of those inside it, such as the cells of a table."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
 def out() -> Console:
     """Standard output for people. Made on each call, because tests replace the streams."""
-    return Console(highlight=False, soft_wrap=True)
+    return SafeConsole(highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
     """Standard error for people."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
@@ -67,7 +80,7 @@ def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
 
 def write_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a JSON value and flush it: the reader of a pipe must not wait."""
-    print(json.dumps(value, indent=indent, ensure_ascii=False), flush=True)
+    print(printable(json.dumps(value, indent=indent, ensure_ascii=False)), flush=True)
 
 
 def plain_table(*columns: str, left: Sequence[str]) -> Table:

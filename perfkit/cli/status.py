@@ -13,6 +13,7 @@ from rich.text import Text
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import Unreachable
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from perfkit.cli.output import out, plain_table, write_json
 from perfkit.evidence.text import size
@@ -114,17 +115,22 @@ def _worker_table(status: Status) -> RenderableType:
         state = Text(" draining", "yellow") if worker.draining else Text("")
         kinds = [kind for kind in worker.kinds if kind not in worker.models]
         table.add_row(
-            Text(worker.worker).append_text(state),
-            worker.host,
+            _name(worker.worker).append_text(state),
+            _name(worker.host),
             str(worker.pid),
             f"{worker.held} of {worker.credit}",
             f"{worker.finished:,}",
             size(worker.load.rss_bytes),
             f"{worker.silent_s:.1f} s ago",
-            ", ".join([*worker.models, *kinds]),
+            _name(", ".join([*worker.models, *kinds])),
             *([_card(worker) or "–"] if cards else []),
         )
     return table
+
+
+def _name(text: str) -> Text:
+    """A name from elsewhere as a cell: no markup, and as wide as it will be shown."""
+    return Text(printable(text))
 
 
 def _card(worker: WorkerStatus) -> str:

@@ -57,7 +57,8 @@ class RayEngine(ColumnEngine):
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=self._folder.name,
+            # Ray lets everyone write its folder of sockets, so it lies in one of ours.
+            _temp_dir=f"{self._folder.name}/r",
         )
         if (address := ray.util.get_node_ip_address()) != LOOPBACK:
             raise ClusterError(

@@ -3,21 +3,32 @@
 `%lprun` prints such a table into a pager; a report needs a value that can be shown and tested.
 Lines are timed one by one, which makes short ones look slower than they are: read the shares inside
 one function, not the times.
+
+line_profiler counts a recursive call twice: in the line that calls, and in the lines called. Here
+it counts where its innermost call is, so a function's lines add up to the time that it ran. What a
+generator does between its resumption and its next line is not counted, so one that calls itself
+can't be timed.
 """
 
 from __future__ import annotations
 
 import importlib
 import linecache
-from collections.abc import Callable, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from time import perf_counter
+from types import CodeType, FrameType
 from typing import Any
 
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import quantity
 from perfkit.profile.paths import short_path
 
+YIELDS = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 #: Lines that take less of their function than this are left out of the table.
 SHARE_SHOWN = 0.02
 
@@ -94,7 +105,8 @@ def line_times(
     """Time each line of the functions while `work()` sends `tasks` tasks through them.
 
     Only calls made by this thread during the work count. Raises LineProfilerMissing without
-    line_profiler, ValueError for a function that is not Python's, and passes what the work raises.
+    line_profiler, ValueError for a function that is not Python's or a generator that calls itself,
+    and passes what the work raises.
     """
     try:
         profiler = importlib.import_module("line_profiler").LineProfiler()
@@ -103,35 +115,72 @@ def line_times(
             f"line_times needs line_profiler, which cannot be imported ({error}): install "
             '"perfkit[lab]".'
         ) from error
-    names = {}
+    names, codes = {}, []
     for function in functions:
         code = getattr(function, "__code__", None)
         if code is None:
             raise ValueError(f"{function!r} has no lines: it is not written in Python")
         names[code.co_filename, code.co_firstlineno] = function.__qualname__
         profiler.add_function(function)
+        codes.append(function.__code__)  # add_function may have exchanged it
+    nested = NestedCalls(codes)
+    before = sys.getprofile()
     with profiler:
-        work()
+        sys.setprofile(nested.note)
+        try:
+            work()
+        finally:
+            sys.setprofile(before)
+    if nested.generators:
+        raise ValueError(f"{', '.join(sorted(nested.generators))}: a generator that calls itself")
     stats = profiler.get_stats()
     found = [
-        _function_lines(names.get((file, first), called), file, timings, stats.unit)
+        _function_lines(
+            names.get((file, first), called),
+            file,
+            [(at, runs, time * stats.unit - nested.s[file, at]) for at, runs, time in timings],
+        )
         for (file, first, called), timings in stats.timings.items()
     ]
     return LineTimes(tuple(sorted(found, key=lambda f: -f.total_s)), name, tasks)
 
 
+class NestedCalls:
+    """Seconds that functions spent in calls of themselves, by file and line of the outer call."""
+
+    def __init__(self, codes: Collection[CodeType]) -> None:
+        self.s: defaultdict[tuple[str, int], float] = defaultdict(float)
+        #: the names of generators that called themselves
+        self.generators: set[str] = set()
+        self._running: dict[CodeType, list[tuple[FrameType, float]]] = {code: [] for code in codes}
+
+    def note(self, frame: FrameType, event: str, _: Any) -> None:
+        """Take note of an event of `sys.setprofile`."""
+        running = self._running.get(frame.f_code)
+        if running is None:
+            return
+        if event == "call":
+            running.append((frame, perf_counter()))
+        elif event == "return" and running:
+            _, began = running.pop()
+            if running and frame.f_code.co_flags & YIELDS:
+                self.generators.add(frame.f_code.co_name)
+            elif running:
+                self.s[frame.f_code.co_filename, running[-1][0].f_lineno] += perf_counter() - began
+
+
 def _function_lines(
-    function: str, file: str, timings: Sequence[tuple[int, int, int]], unit_s: float
+    function: str, file: str, timings: Sequence[tuple[int, int, float]]
 ) -> FunctionLines:
-    total_s = sum(time for _, _, time in timings) * unit_s
+    total_s = sum(time_s for _, _, time_s in timings)
     lines = tuple(
         LineTime(
             line,
             linecache.getline(file, line).strip(),
             runs,
-            time * unit_s,
-            time * unit_s / total_s if total_s else 0.0,
+            time_s,
+            time_s / total_s if total_s else 0.0,
         )
-        for line, runs, time in timings
+        for line, runs, time_s in timings
     )
     return FunctionLines(function, short_path(file), total_s, lines)

@@ -159,6 +159,7 @@ def test_it_runs_over_ipc_and_waits_for_a_first_worker(spec):
     with LocalCluster(0, replace(spec, transport="ipc")) as local, local.client() as client:
         assert local.endpoint.startswith("ipc://")
         path = Path(local.endpoint.removeprefix("ipc://"))
+        assert [it.stat().st_mode & 0o777 for it in (path.parent, path)] == [0o700, 0o700]
         assert path.exists()
         future = client.submit("echo", b"x")
         assert local.status().workers == []

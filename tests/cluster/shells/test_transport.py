@@ -1,8 +1,10 @@
 """Sockets count their traffic, and listen to other machines only on request."""
 
+import os
 import signal
 from collections import deque
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 import zmq
@@ -43,6 +45,16 @@ def pair():
     yield connect
     for channel in channels:
         channel.socket.linger = 0
+        channel.close()
+    context.term()
+
+
+def test_a_socket_file_is_for_its_owner_only(tmp_path):
+    context = zmq.Context()
+    for endpoint in (f"ipc://{tmp_path}/socket", "ipc://*", f"ipc://@perfkit-{os.getpid()}"):
+        channel = Channel(context, zmq.ROUTER, BASELINE)
+        path = Path(channel.bind(endpoint).removeprefix("ipc://"))
+        assert "@" in endpoint or path.stat().st_mode & 0o777 == 0o700
         channel.close()
     context.term()
 

@@ -247,7 +247,7 @@ class Meta(Exception, metaclass=Nameless):
         (Silent(), "its message can't be had: PanicException"),
         (Meta("its class has no name"), "its class has no name"),
         (Shouting(), "caf?"),
-        (PanicException("\x00\x1b[31m"), "\x00\x1b[31m"),
+        (PanicException("\x00\x1b[31m"), r"\u0000\u001b[31m"),
     ],
     ids=lambda value: ascii(value)[:30] if isinstance(value, str) else "",
 )

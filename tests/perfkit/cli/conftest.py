@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from perfkit.cli import app
 
 ROOT = Path(__file__).parents[3]
+NO_FOLDER = "/nonexistent"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -25,7 +26,8 @@ def plain_environment(folder: Path) -> dict[str, str]:
     """This environment without perfkit's settings, and wide enough not to wrap lines."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PERFKIT_")}
     ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm"}
-    return {**inherited, **ours, "XDG_STATE_HOME": str(folder / "state")}
+    folders = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": NO_FOLDER}
+    return {**inherited, **ours, **folders}
 
 
 def spawn(folder: Path, *arguments: object, **streams: int) -> subprocess.Popen[str]:
@@ -153,6 +155,7 @@ def perfkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Re
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("XDG_CONFIG_HOME", NO_FOLDER)
 
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])

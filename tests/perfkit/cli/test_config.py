@@ -78,6 +78,67 @@ def test_the_environment_names_the_file_unless_a_flag_does(tmp_path, monkeypatch
     assert load(None, {}, {}) == Settings()
 
 
+def test_the_users_own_file_comes_before_the_folders_and_alone_is_named_by_nobody(
+    tmp_path, monkeypatch
+) -> None:
+    def write(path: Path, text: str) -> Path:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(f"[cluster]\n{text}")
+        return path
+
+    own = write(tmp_path / "xdg" / "perfkit" / "perfkit.toml", 'workers = 5\nhandlers = "a:B"')
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), "HOME": "/nonexistent"}
+    folders = write(tmp_path / "here" / "perfkit.toml", "workers = 6\ninsecure = false")
+    monkeypatch.chdir(folders.parent)
+    said: list[str] = []
+    found = load(None, environ, {}, said.append)
+    assert (found.workers, found.handlers) == (6, "a:B")
+    assert said == [
+        f"settings from {own}: workers = 5, handlers = 'a:B'",
+        f"settings from {folders}: workers = 6, insecure = False",
+    ]
+    named = write(tmp_path / "named.toml", "capacity = 3")
+    assert load(named, environ, {}) == Settings(capacity=3)
+    monkeypatch.chdir(own.parent)
+    assert load(None, environ, {}).handlers == "a:B"
+    by_home = write(tmp_path / "home" / ".config" / "perfkit" / "perfkit.toml", "workers = 9")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        load(None, {"XDG_CONFIG_HOME": "relative", "HOME": str(tmp_path / "home")}, {}).workers == 9
+    )
+    by_home.unlink()
+    assert load(None, {"HOME": str(tmp_path / "home")}, {}) == load(None, {}, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("insecure = true", "insecure"),
+        ("insecure = 'yes'", "insecure"),
+        ("handlers = 'evil:HANDLERS'", "handlers"),
+        ("models = ['digits']", "models"),
+        ("[cluster.set]\ncodec = 'evil:Codec'", "set.codec"),
+        ("[cluster.set]\ncredit = 3\nqueue = 'evil:Queue'", "set.queue"),
+        ("set = {policies = 'evil:POLICIES'}", "set.policies"),
+        ("set.codec = 'evil:Codec'", "set.codec"),
+    ],
+)
+def test_what_may_run_code_or_open_the_machine_is_refused_in_a_file_that_nobody_named(
+    tmp_path, monkeypatch, write, text, key
+) -> None:
+    path = write(f"[cluster]\n{text}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError) as raised:
+        load(None, {"HOME": "/home/me"}, {})
+    assert str(raised.value) == (
+        f"perfkit.toml: cluster.{key} may run code or open this machine, so it is not taken from "
+        "a file that nobody named; if the file is yours, say --config perfkit.toml, or move the "
+        "key to /home/me/.config/perfkit/perfkit.toml"
+    )
+    if "yes" not in text:
+        assert load(path, {}, {}) == load(None, {"PERFKIT_CONFIG": str(path)}, {}) != Settings()
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich.console import Console
 from typer.testing import Result
 
 from cluster.shells.client import Client
+from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Load
 from perfkit.cli import status as module
+from perfkit.cli.output import SafeConsole
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
 
 Call = Callable[..., Result]
@@ -48,6 +51,37 @@ def test_each_worker_is_a_row_sorted_by_name() -> None:
     lines = seen(status(worker("w-2", draining=True), worker("w-1"))).splitlines()
     assert lines[1].split() == ("w-1 h 7 1 of 2 1,234 unknown 0.1 s ago digits, echo".split())
     assert lines[2].startswith("w-2 draining")
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202ew[/red][link=http://x]"
+
+
+def test_names_and_hosts_do_not_steer_the_terminal() -> None:
+    facts = status(
+        worker(HOSTILE, host=HOSTILE, kinds=[HOSTILE], load=Load(gpu_trouble=HOSTILE)),
+        policy=HOSTILE,
+        counters={HOSTILE: 1},
+    )
+    console = SafeConsole(file=io.StringIO(), width=400, force_terminal=True)
+    console.print(status_view(facts))
+    assert isinstance(console.file, io.StringIO)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # the console's own styles
+    assert not re.search("[\x00-\x09\x0b-\x1f\x80-\x9f\u202e]", shown)
+    assert shown.count(printable(HOSTILE)) == 3  # worker, host and offers
+
+
+def test_a_worker_with_a_hostile_name_is_shown_as_text_and_whole_in_json(
+    start_up: Any, start: Any, perfkit: Call
+) -> None:
+    up = start_up("--workers", 0)
+    started = start("cluster", "worker", "--endpoint", up.endpoint, "--name", HOSTILE)
+    assert json.loads(started.stdout.readline())["worker"] == HOSTILE
+    shown = perfkit("cluster", "status", "--endpoint", up.endpoint)
+    assert printable(HOSTILE) in shown.stdout
+    as_json = perfkit("cluster", "status", "--endpoint", up.endpoint, "--json").stdout
+    assert json.loads(as_json)["workers"][0]["worker"] == HOSTILE
+    for text in (shown.stdout, as_json):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x80-\x9f\u202e]", text)
 
 
 def test_a_worker_with_cards_shows_them_and_their_trouble() -> None:

@@ -38,7 +38,9 @@ def test_settings_reach_workers_and_ctrl_c_stops_them_all(start_up: Any, tmp_pat
     command = psutil.Process(worker).cmdline()
     assert command[command.index("--probe") + 1] == "perfkit.gpu.probe:GpuProbe"
     code, said = up.stop(signal.SIGINT)
-    assert (code, said.splitlines()[-1]) == (0, "stopping the cluster …")
+    read, *_, last = said.splitlines()
+    assert read == f"settings from {tmp_path}/perfkit.toml: workers = 1, set = {{'credit': 3}}"
+    assert (code, last) == (0, "stopping the cluster …")
     assert ("no AMD card" in said) == (not GpuProbe().gpus())
     assert not any(map(psutil.pid_exists, up.pids()))
 

@@ -3,9 +3,11 @@
 An engine is started once for all of these; the last test closes it.
 """
 
+import http.client
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -225,7 +227,9 @@ def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
 # Peers are extras
 
 
-@pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("dask", "distributed"), ("dask", "cryptography"), ("ray", "ray")]
+)
 def test_a_missing_extra_says_what_to_install(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,93 @@ def test_a_program_that_is_interrupted_or_killed_leaves_no_worker(
     assert len(workers) >= 2
     _, alive = psutil.wait_procs(workers, TIMEOUT_S)
     assert alive == []
+
+
+STRANGER = """
+import sys, urllib.error, urllib.request
+import distributed
+from distributed.security import Security
+if __name__ == "__main__":
+    port = sys.argv[1]
+    plain = f"tcp://127.0.0.1:{port}", Security()
+    for address, security in (plain, (f"tls://127.0.0.1:{port}", Security.temporary())):
+        try:
+            client = distributed.Client(address, security=security, timeout="1s")
+        except (OSError, TimeoutError):
+            print("refused")
+        else:
+            print(client.submit(int, "5").result())
+"""
+
+
+def test_dask_works_for_the_holder_of_its_certificate_alone(
+    tmp_path: Path, children: Children
+) -> None:
+    script = tmp_path / "stranger.py"
+    script.write_text(STRANGER)
+    before = ports([psutil.Process()])
+    with made("dask", workers=1) as engine:
+        address: str = engine._cluster.scheduler.address  # type: ignore[attr-defined]
+        stranger = [sys.executable, script, address.removeprefix("tls://127.0.0.1:")]
+        done = subprocess.run(stranger, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert done.stdout.split() == ["refused", "refused"], done.stderr
+        listening = ports([psutil.Process(), *children()]) - before
+        plain = {port for port in listening if not refuses_http(port)}
+        assert len(listening - plain) >= 3  # scheduler, nanny and worker
+        for port in plain:
+            assert http_status(port, "/health") == 200
+            for path in ("/metrics", "/json/counts.json", "/info/main/workers.html", "/status"):
+                assert http_status(port, path) == 404
+        assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
+
+
+def http_status(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def refuses_http(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        try:
+            return not connection.recv(4).startswith(b"HTTP")
+        except ConnectionResetError:
+            return True
+
+
+def ports(processes: list[psutil.Process]) -> set[int]:
+    """The TCP ports that the processes listen at."""
+    return {
+        connection.laddr.port
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+RAY_STRANGER = """
+import os, sys
+os.environ["RAY_AUTH_MODE"] = "disabled"
+import ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+except ConnectionError:
+    print("refused")
+"""
+
+
+@pytest.mark.slow
+def test_ray_refuses_a_client_without_its_token_and_keeps_its_sockets_private() -> None:
+    with made("ray", workers=1) as engine:
+        folder = Path(engine._folder.name)  # type: ignore[attr-defined]
+        assert list(folder.iterdir()) == [folder / "r"]
+        assert folder.stat().st_mode & 0o777 == 0o700
+        address = sys.modules["ray"].get_runtime_context().gcs_address
+        python = [sys.executable, "-c", RAY_STRANGER, address]
+        done = subprocess.run(python, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "refused\n", done.stderr
+        assert engine.submit("echo", b"x").result(TIMEOUT_S) == b"x"
 
 
 def test_one_process_has_one_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Lines and their times: counted for the work alone, shown where they tell something."""
 
+from collections.abc import Iterator
+from time import perf_counter
 from unittest.mock import Mock
 
 import pytest
@@ -49,6 +51,59 @@ def test_a_function_that_only_passes_on_is_not_shown() -> None:
     assert shown.count("<table>") == 1
     assert "x &lt; y" in shown
     assert "Left out: 1 below 2%" in shown
+
+
+def spin(seconds: float) -> None:
+    end_s = perf_counter() + seconds
+    while perf_counter() < end_s:
+        pass
+
+
+def down(level: int) -> None:
+    spin(0.004)
+    if level:
+        down(level - 1)
+    spin(0.002)
+
+
+def even(n: int) -> bool:
+    spin(0.004)
+    return n == 0 or odd(n - 1)
+
+
+def odd(n: int) -> bool:
+    spin(0.004)
+    return n != 0 and even(n - 1)
+
+
+def climb(level: int) -> Iterator[int]:
+    spin(0.004)
+    yield level
+    if level:
+        yield from climb(level - 1)
+
+
+def test_a_recursive_call_counts_once() -> None:
+    began = perf_counter()
+    (found,) = line_times([down], lambda: down(4), "down", tasks=1).functions
+    assert 5 * 0.006 <= found.total_s <= perf_counter() - began
+    shares = {line.code: line.share for line in found.lines}
+    assert shares["down(level - 1)"] < 0.1
+    assert shares["spin(0.004)"] > shares["spin(0.002)"] > 0.1
+
+
+def test_of_functions_that_call_each_other_each_has_its_time_once() -> None:
+    began = perf_counter()
+    table = line_times([even, odd], lambda: even(4), "even", tasks=1)
+    wall_s = perf_counter() - began
+    times_s = {found.function: found.total_s for found in table.functions}
+    assert 4 * 0.004 <= times_s["odd"] <= times_s["even"] <= wall_s
+
+
+def test_a_generator_that_calls_itself_is_refused() -> None:
+    line_times([climb], lambda: list(climb(0)), "climb", tasks=1)
+    with pytest.raises(ValueError, match="climb: a generator that calls itself"):
+        line_times([climb], lambda: list(climb(3)), "climb", tasks=1)
 
 
 def test_without_line_profiler_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ def test_a_folder_appears_under_its_name_when_published(tmp_path: Path) -> None:
         assert folder.publish() == tmp_path / "reports" / "run"
     assert names(tmp_path / "reports") == ["run"]
     assert names(tmp_path / "reports" / "run") == ["a"]
+    assert (tmp_path / "reports" / "run").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_taken_name_gets_a_number_and_nothing_is_overwritten(tmp_path: Path) -> None:

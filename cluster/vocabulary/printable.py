@@ -1,0 +1,18 @@
+"""Text from elsewhere, made fit for a terminal: one function for every place that prints."""
+
+from __future__ import annotations
+
+import re
+
+#: What a terminal obeys: controls (C0 but for tab and line feed, DEL, C1), marks that turn the
+#: direction of writing, and line separators.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text with each unsafe character as its escape in JSON, such as ``\\u001b``.
+
+    Names, hosts and error texts come from other machines, and an escape sequence in them could
+    retitle, recolour or rewrite a reader's screen.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
