@@ -51,6 +51,7 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``answer_after_s``: how long an acceptance may wait to travel with another message (0: not at
     all). ``trim_bytes``: an idle coordinator returns free memory to the system after this many
     bytes of messages (0: never; else its process starts with one heap, see malloc_trim.py).
+    ``checks``: messages carry a sum on loopback, too (transport/checks.py).
     """
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
@@ -63,6 +64,7 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     credit: Whole = 2
     answer_after_s: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
     trim_bytes: Size = 0
+    checks: bool = False
     transport: Literal["tcp", "ipc"] = "tcp"
     sockets: SocketOptions = SocketOptions()
     limits: Limits = Limits()

@@ -14,9 +14,11 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Self
 
+from msgspec.structs import replace
+
 from cluster.shells.dispatcher import Dispatcher
 from cluster.spec import BASELINE, ClusterSpec
-from cluster.transport.endpoints import check_bind
+from cluster.transport.endpoints import check_bind, is_loopback
 from cluster.transport.router import RouterChannel
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Priority, TaskId
@@ -40,6 +42,7 @@ class ClusterCoordinator(Dispatcher):
         self, spec: ClusterSpec = BASELINE, bind: str = LOCAL_ONLY, *, insecure: bool = False
     ) -> None:
         check_bind(bind, insecure)
+        spec = replace(spec, checks=spec.checks or not is_loopback(bind))
         self._router = RouterChannel(spec)
         try:
             super().__init__(spec, self._router)
@@ -162,6 +165,7 @@ class ClusterCoordinator(Dispatcher):
         super()._publish()
         for cause, count in self._router.gate.cuts.items():
             self.scheduler.counters[f"connections_{cause}"] = count
+        self.scheduler.counters["corrupted"] = self._router.corrupted
 
     def _patience_ms(self) -> int:
         patience_s = min(self.deadline() - time.monotonic(), self._router.gate.sweep_s)

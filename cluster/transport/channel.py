@@ -17,8 +17,10 @@ import zmq
 from zmq.backend import Socket as Backend
 
 from cluster.spec import ClusterSpec
-from cluster.transport.hello import PING
-from cluster.vocabulary.errors import ClusterError
+from cluster.transport.checks import add_check, take_check
+from cluster.transport.endpoints import is_loopback
+from cluster.transport.hello import ANNOUNCED, PING, heard
+from cluster.vocabulary.errors import ClusterError, ProtocolError
 
 #: plain ints: combining the library's flag enums costs a microsecond a message
 NOW = int(zmq.DONTWAIT)
@@ -53,6 +55,11 @@ class Channel:
         self._frames_max = spec.limits.message_frames
         self._bytes_max = 2 * spec.limits.message_bytes + ROUTE_BYTES
         self._is_discarding = False
+        #: whether messages carry a sum
+        self.checks = spec.checks
+        self._route_frames = int(kind == zmq.ROUTER)
+        #: messages that were not as they were sent
+        self.corrupted = 0
         #: whether the last ``receive`` left something unread
         self.has_more = False
         options = spec.sockets
@@ -97,6 +104,7 @@ class Channel:
             self.close()
             raise ClusterError(f"cannot connect to {endpoint!r}: {error}") from error
         self._endpoint = endpoint
+        self.checks = self.checks or not is_loopback(endpoint)
 
     def tend(self, now: float) -> None:
         """Ask a silent coordinator for a sign of life, and connect anew if none came. Call it
@@ -131,6 +139,8 @@ class Channel:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
         unknown peer.
         """
+        if self.checks:
+            frames = add_check(frames, self._route_frames)
         send, uncopied, copied = self.socket.send, self._zero_copy_bytes, self._copied
         for frame in frames[:-1]:
             send(frame, MORE, len(frame) < uncopied or type(frame) is copied)
@@ -194,7 +204,20 @@ class Channel:
             frames.append(frame if copy or len(frame) >= uncopied else frame.bytes)
         self.messages_in += 1
         self.bytes_in += sum(map(len, frames))
+        first = frames[0]
+        if len(frames) == 1 and type(first) is bytes and first.startswith(ANNOUNCED):
+            self._follow(frames)
+        elif self.checks and not take_check(frames, self._route_frames):
+            self.corrupted += 1
+            return None
         return frames
+
+    def _follow(self, frames: list[Any]) -> None:
+        """Do as the coordinator does, unless its announcement can't be read."""
+        with suppress(ProtocolError):
+            announced = heard(frames)
+            if announced is not None:
+                self.checks = announced.spec.checks
 
     def _reject(self, frame: zmq.Frame) -> None:
         """Act on a message over a bound, of which this is a frame."""

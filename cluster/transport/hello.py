@@ -6,6 +6,7 @@ cost other messages nothing: a receiver looks for them only when its codec has f
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import msgspec
@@ -31,18 +32,22 @@ class Announcement(msgspec.Struct):
 
 
 def announce(spec: ClusterSpec, complaint: str = "", *, is_final: bool = False) -> bytes:
-    """The frame that announces a coordinator's spec."""
-    return ANNOUNCED + msgspec.json.encode(Announcement(spec, complaint[:MAX_COMPLAINT], is_final))
+    """The frame that announces a coordinator's spec, with a CRC-32 of its text."""
+    text = msgspec.json.encode(Announcement(spec, complaint[:MAX_COMPLAINT], is_final))
+    return b"".join((ANNOUNCED, zlib.crc32(text).to_bytes(4, "little"), text))
 
 
 def heard(frames: Sequence[bytes]) -> Announcement | None:
-    """The announcement in a message that is in no codec; raises ProtocolError if this version can't
-    read it.
+    """The announcement in a message that is in no codec, unless it was changed on its way; raises
+    ProtocolError if this version can't read it.
     """
-    if len(frames) != 1 or not bytes(frames[0]).startswith(ANNOUNCED):
+    if len(frames) != 1 or not (frame := bytes(frames[0])).startswith(ANNOUNCED):
+        return None
+    text = frame[len(ANNOUNCED) + 4 :]
+    if frame[len(ANNOUNCED) : len(ANNOUNCED) + 4] != zlib.crc32(text).to_bytes(4, "little"):
         return None
     try:
-        return msgspec.json.decode(frames[0][len(ANNOUNCED) :], type=Announcement)
+        return msgspec.json.decode(text, type=Announcement)
     except msgspec.DecodeError as error:
         raise ProtocolError(
             f"the coordinator announces a spec of another version: {error}"
