@@ -1,9 +1,14 @@
 """A pause is nobody's death: the coordinator stops, or a worker lets no other thread run."""
 
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import zmq
 
 from cluster import LocalCluster
@@ -69,3 +74,25 @@ def test_a_coordinator_that_stopped_takes_none_of_a_hundred_workers_for_dead(spe
         counters = client.status().counters
         assert not {"workers_lost", "lost", "clients_lost", "stale_messages"} & counters.keys()
         assert counters["pauses"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_on_one_core_with_four_busy_programs_nobody_is_taken_for_dead_in_a_minute(spec):  # noqa: F811
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        with LocalCluster(2, spec) as local, local.client() as client:
+            ids = [local.coordinator_pid, local.crew.pid, *(w.pid for w in local.workers)]
+            for pid in [*ids, *(one.pid for one in busy)]:
+                os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+            end_s = time.monotonic() + 60.0
+            while time.monotonic() < end_s:
+                payloads = [b"%d" % number for number in range(50)]
+                assert list(client.map("echo", payloads, timeout=30.0)) == payloads
+                assert client.submit("spin", b"0.02").result(30.0) == b"0.02"
+            counters = client.status(30.0).counters
+            assert not {"workers_lost", "worker_deaths", "clients_lost"} & counters.keys()
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
