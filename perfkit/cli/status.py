@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import Unreachable
 from cluster.vocabulary.status import Status, WorkerStatus
-from perfkit.cli.output import out, plain_table, write_json
+from perfkit.cli.output import out, plain_table, show_live, write_json
 from perfkit.evidence.text import size
 
 ANSWER_WITHIN_S = 3.0
@@ -51,9 +50,7 @@ def show_status(endpoint: str, spec: ClusterSpec, *, watch: bool, as_json: bool)
                 facts = {"endpoint": endpoint, **msgspec.to_builtins(status)}
                 write_json(facts, indent=None if watch else 2)
         elif watch:
-            with Live(status_view(next(looks)), console=out(), auto_refresh=False) as live:
-                for status in looks:
-                    live.update(status_view(status), refresh=True)
+            show_live(map(status_view, looks))
         else:
             status = next(looks)
             out().print(Text(f"{endpoint}, policy {status.policy}", "bold"))
