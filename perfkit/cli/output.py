@@ -53,8 +53,8 @@ def note(message: str) -> None:
 def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
     """Turn expected errors into a line and an exit code.
 
-    A `SettingError` ends the command with 2, and so does an argument that should be text but holds
-    bytes that are none; a `ClusterError` or one of ``kinds`` with its ``exit_code``, or else with 1.
+    A `SettingError` ends the command with 2, and so does an argument that is not text; a
+    `ClusterError` or one of ``kinds`` ends it with its ``exit_code``, or else with 1.
     """
     expected: tuple[type[Exception], ...] = (ClusterError, *kinds)
     try:

@@ -1,4 +1,4 @@
-"""The standard streams of every command: any text can be written, and a lost reader is no traceback.
+"""The standard streams of every command: they take any text, and a lost reader is no traceback.
 
 `Command` is the class of the whole command line, so each subcommand runs inside `standard_streams`:
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -71,7 +72,12 @@ class KernelSession:
                 )
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
-                await super()._async_launch_kernel(kernel_cmd, **kwargs)
+                # Standard output belongs to the command: a cell's children must not reach it. Under
+                # pytest a kernel would not capture what they print.
+                kwargs["env"].pop("PYTEST_CURRENT_TEST", None)
+                await super()._async_launch_kernel(
+                    kernel_cmd, **{**kwargs, "stdout": subprocess.DEVNULL}
+                )
                 session._started(getattr(self.provisioner, "pid", None))
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
