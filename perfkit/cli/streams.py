@@ -15,6 +15,7 @@ import codecs
 import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,7 +78,10 @@ class _Descriptor(io.FileIO):
     def write(self, data: Any) -> int:
         if not self._lost:
             try:
-                return super().write(data)
+                written: int | None = None
+                while (written := super().write(data)) is None:
+                    select.select([], [self], [])  # another program made the terminal non-blocking
+                return written
             except OSError as error:
                 self._lost = True
                 if self.fileno() == 1:
