@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.report.engine.kernel import GRACE_S, KernelSession, kernel_session
-from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shown_path, tags
+from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shortened, shown_path, tags
 from perfkit.report.engine.outcome import Failure, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 START_TIMEOUT_S = 60
+#: A failure stands on several pages and in the terminal; the notebook has its whole text.
+MESSAGE_MAX, TRACEBACK_MAX = 1_000, 16_000
 _EXTENSIONS = ("perfkit.report.engine.pager", "perfkit.report.engine.floods")
 #: The tag of a cell whose error is expected.
 _MAY_RAISE = "raises-exception"
@@ -225,7 +227,10 @@ def _failure(
         message = f"the cell took longer than {cell_timeout_s:g} s and was stopped"
     elif status is Status.KERNEL_DIED:
         name, message = "kernel died", "its process ended in the middle of the cell"
-    plain_message, plain_traceback = (_TERMINAL_CODE.sub("", text) for text in (message, traceback))
+    plain_message, plain_traceback = (
+        _TERMINAL_CODE.sub("", shortened(text, limit))
+        for text, limit in ((message, MESSAGE_MAX), (traceback, TRACEBACK_MAX))
+    )
     return Failure(index, watch.title, name, plain_message, plain_traceback)
 
 

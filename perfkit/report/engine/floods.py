@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 #: For each cell and stream. A page shows far less, and a notebook file has a line for each line.
 TEXT_MAX = 1_000_000
 DISPLAYS_MAX = 500
-DISPLAY_BYTES_MAX = 64_000_000
+DISPLAY_BYTES_MAX = 32_000_000
 FLUSH_EVERY_S = 0.1
+TEXT_LEFT_OUT = f"… the cell shows more than {TEXT_MAX:,} characters: the rest is left out …"
 LEFT_OUT = (
     f"… the cell displays more than {DISPLAYS_MAX:,} outputs or {DISPLAY_BYTES_MAX / 1e6:.0f} MB: "
     "the rest is left out …"
@@ -52,13 +52,11 @@ class BoundedStream:
     def write(self, text: str) -> int:
         """Write ``text`` as far as the bound allows; its whole length."""
         before = self._written
-        with suppress(TypeError):  # the stream itself refuses what is no text
-            self._written += len(text)
+        self._written += len(text)
         if before <= TEXT_MAX:
             self._write(text if self._written <= TEXT_MAX else text[: TEXT_MAX - before])
             if self._written > TEXT_MAX:
-                self._write(f"\n… the cell prints more than {TEXT_MAX:,} characters: the rest "
-                            "is left out …\n")  # fmt: skip
+                self._write(f"\n{TEXT_LEFT_OUT}\n")
         return len(text)
 
     def flush(self) -> None:
@@ -72,36 +70,47 @@ class BoundedStream:
 
 
 class BoundedDisplays:
-    """Bounds the pictures, tables and other displays of a cell, as a hook of their publisher."""
+    """Bounds the pictures, tables and other rich outputs of a cell, of all its threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: Any) -> None:
+        self._publish = shell.display_pub.publish
         self._count = self._bytes = 0
+        shell.display_pub.publish = self.publish
+        if hasattr(shell.displayhook, "register_hook"):
+            shell.displayhook.register_hook(self.show_result)
 
     def start(self) -> None:
         """A cell starts."""
         self._count = self._bytes = 0
 
-    def __call__(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """The message to publish, or None beyond the bound."""
-        if message["header"]["msg_type"] not in ("display_data", "update_display_data"):
-            return message
-        full = self._count > DISPLAYS_MAX or self._bytes > DISPLAY_BYTES_MAX
+    def publish(self, data: dict[str, Any], *more: Any, **named: Any) -> None:
+        """Publish a display as far as the bound allows."""
+        if kept := self._kept(data):
+            self._publish(kept, *more, **named)
+
+    def show_result(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The message with the value of a cell's last expression, as far as the bound allows."""
+        message["content"]["data"] = self._kept(message["content"]["data"])
+        return message if message["content"]["data"] else None
+
+    def _kept(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What of ``data`` may be shown; empty beyond the bound."""
+        if self._full():
+            return {}
+        if len(text := str(data.get("text/plain", ""))) > TEXT_MAX:
+            data = {**data, "text/plain": f"{text[:TEXT_MAX]}\n{TEXT_LEFT_OUT}"}
         self._count += 1
-        data = message["content"]["data"]
-        self._bytes += sum(len(part) for part in data.values() if isinstance(part, str))
-        if full:
-            return None
-        if self._count > DISPLAYS_MAX or self._bytes > DISPLAY_BYTES_MAX:
-            message["content"].update(data={"text/plain": LEFT_OUT}, metadata={})
-        return message
+        self._bytes += sum(len(part) for part in data.values() if isinstance(part, (str, bytes)))
+        return {"text/plain": LEFT_OUT} if self._full() else data
+
+    def _full(self) -> bool:
+        return self._count > DISPLAYS_MAX or self._bytes > DISPLAY_BYTES_MAX
 
 
 def load_ipython_extension(shell: Any) -> None:
     """Bound the outputs of the kernel of `shell`; IPython calls this for an extension."""
     streams = [BoundedStream(sys.stdout), BoundedStream(sys.stderr)]
-    displays = BoundedDisplays()
-    shell.display_pub.register_hook(displays)
-    for part in (*streams, displays):
+    for part in (*streams, BoundedDisplays(shell)):
         shell.events.register("pre_run_cell", lambda info, part=part: part.start())
     for stream in streams:
         shell.events.register("post_run_cell", lambda result, stream=stream: stream.end())

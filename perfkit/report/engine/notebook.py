@@ -76,6 +76,14 @@ def tags(cell: Mapping[str, Any]) -> list[str]:
     return found if isinstance(found, list) else []
 
 
+def shortened(text: str, limit: int, hint: str = "") -> str:
+    """`text`, or its beginning and its end if it has more than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out{hint} …\n{text[-half:]}"
+
+
 def shown_path(path: Path) -> str:
     """`path` relative to the working directory if it lies below it, else unchanged."""
     absolute, here = path.absolute(), Path.cwd()

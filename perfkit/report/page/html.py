@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.text import duration, interval, quantity, size
-from perfkit.report.engine.notebook import INJECTED, headings, tags
+from perfkit.report.engine.notebook import INJECTED, headings, shortened, tags
 from perfkit.report.engine.plan import Plan
 from perfkit.report.engine.result import NotebookRun
 from perfkit.report.page.selfcontained import harmless
@@ -32,7 +32,7 @@ FILTERS = {"quantity": quantity, "duration": duration}
 PAGE_BYTES_MAX = 400_000
 OUTPUT_BYTES_MAX = 300_000
 #: A longer text output shows its beginning and its end.
-TEXT_BYTES_MAX = 16_000
+TEXT_MAX = 16_000
 #: Of an output's alternatives the first of these is shown.
 _DISPLAYED = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg",
               "text/plain")  # fmt: skip
@@ -130,12 +130,13 @@ def _mark_cells(content: NotebookNode, failed_at: int | None) -> None:
 
 def _trim_outputs(content: NotebookNode, file_name: str) -> None:
     """Shortens long texts, then leaves out the largest outputs until all fit."""
+    hint = f"; see {file_name}"
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     for output in outputs:
         if output.output_type == "stream":
-            output.text = _shortened(output.text, file_name)
+            output.text = shortened(output.text, TEXT_MAX, hint)
         elif "text/plain" in output.get("data", {}):
-            output.data["text/plain"] = _shortened(output.data["text/plain"], file_name)
+            output.data["text/plain"] = shortened(output.data["text/plain"], TEXT_MAX, hint)
     total = sum(map(_weight, outputs))
     for output in sorted(outputs, key=_weight, reverse=True):
         if total <= OUTPUT_BYTES_MAX:
@@ -156,14 +157,6 @@ def _weight(output: Any) -> int:
         return sum(len(line.encode()) for line in output.traceback)
     shown = next((output.data[kind] for kind in _DISPLAYED if kind in output.data), "")
     return len(str(shown).encode())
-
-
-def _shortened(text: str, file_name: str) -> str:
-    if len(text.encode()) <= TEXT_BYTES_MAX:
-        return text
-    half = TEXT_BYTES_MAX // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n… {left_out:,} characters left out; see {file_name} …\n{text[-half:]}"
 
 
 def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:

@@ -114,7 +114,7 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
 ENDS = {
     "leaves": ["import sys; sys.exit(0)", "open('results/went-on', 'w')"],
     "quits": ["exit()", "open('results/went-on', 'w')"],
-    "unexpected": ["#!\n1 / 0", "{}['missing']", "'not reached'"],
+    "unexpected": ["#!\n1 / 0", "{}['missing' * 1_000_000]", "'not reached'"],
     "goes_on": [
         "#!\n1 / 0",
         "#!\nraise SystemExit(0)",
@@ -125,7 +125,9 @@ ENDS = {
         "subprocess.Popen(['setsid', 'sh', '-c', 'sleep 0.3; echo orphan; sleep 20'])",
         "done = os.system('yes 2> /dev/null | head -c 8000000')",
         "for number in range(10_000): print(number, 'é', flush=True)\nprint('z' * 50_000_000)",
-        "for number in range(3_000): display(number)",
+        "import threading\nloud = lambda: [display(number) for number in range(1_000)]\n"
+        "thread = threading.Thread(target=loud); thread.start(); thread.join(); loud()",
+        "'w' * 50_000_000",
         "'the last cell'",
     ],
 }
@@ -173,19 +175,20 @@ def test_how_a_cell_ends_is_how_its_notebook_ends(ends: Any) -> None:
         "leaves": ("failed", 0),
         "quits": ("failed", 0),
         "unexpected": ("failed", 1),
-        "goes_on": ("done", 9),
+        "goes_on": ("done", 10),
     }
     assert ended.returncode == run["exit_code"] == 1
     assert "left the notebook by SystemExit: 0" in notebooks["leaves"]["failure"]["message"]
     assert "left the notebook by exit()" in notebooks["quits"]["failure"]["message"]
     assert notebooks["unexpected"]["failure"]["name"] == "KeyError"
     assert notebooks["unexpected"]["failure"]["cell_index"] == 1
+    assert len(ended.stderr) < 5_000
     assert not (folder / "results" / "went-on").exists()
 
 
 def test_a_flood_is_cut_with_a_note(ends: Any) -> None:
     notebook = nbformat.read(ends[1] / "goes_on.ipynb", as_version=4)
-    child, printed, displayed, last = (cell.outputs for cell in notebook.cells[5:])
+    child, printed, displayed, value, last = (cell.outputs for cell in notebook.cells[5:])
     for outputs in (child, printed):
         text = "".join(output.text for output in outputs)
         assert TEXT_MAX < len(text) < TEXT_MAX + 200
@@ -193,4 +196,5 @@ def test_a_flood_is_cut_with_a_note(ends: Any) -> None:
         assert len(outputs) < 200
     assert len(displayed) == DISPLAYS_MAX + 1
     assert "the rest is left out" in displayed[-1].data["text/plain"]
+    assert TEXT_MAX < len(value[0].data["text/plain"]) < TEXT_MAX + 200
     assert last[0].data["text/plain"] == "'the last cell'"

@@ -12,7 +12,7 @@ from perfkit.report.engine.plan import Plan
 from perfkit.report.page.html import (
     OUTPUT_BYTES_MAX,
     PAGE_BYTES_MAX,
-    TEXT_BYTES_MAX,
+    TEXT_MAX,
     Page,
     render_notebook,
 )
@@ -121,7 +121,7 @@ def test_a_long_text_shows_its_beginning_and_end(render: Render) -> None:
     assert "first" in page.text
     assert "last" in page.text
     assert "characters left out; see n.ipynb" in page.text
-    assert len(page.text) < TEXT_BYTES_MAX * 2
+    assert len(page.text) < TEXT_MAX * 2
 
 
 def test_the_largest_outputs_are_left_out_with_a_note(render: Render) -> None:
