@@ -171,4 +171,5 @@ def environment_for(notebook: str) -> dict[str, str]:
         NOTEBOOK_VARIABLE: notebook,
         "PYTHONPATH": os.pathsep.join(absolute),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUTF8": "1",  # a report does not depend on the terminal's encoding
     }
