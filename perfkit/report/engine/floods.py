@@ -2,7 +2,8 @@
 
 A million lines would take the reader of the kernel's messages minutes and gigabytes, and a cell
 that has long ended would count as one that takes too long. So text and displays beyond a bound are
-dropped where they are made, with a line that says so, and flushes are put together.
+dropped where they are made, with a line that says so; flushes, and updates of a display, are put
+together; and the end of a cell is told beside the messages, by a file.
 
 The module is an IPython extension that the report engine names on the kernel's command line.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 #: For each cell and stream. A page shows far less, and a notebook file has a line for each line.
@@ -19,6 +21,8 @@ TEXT_MAX = 1_000_000
 DISPLAYS_MAX = 500
 DISPLAY_BYTES_MAX = 32_000_000
 FLUSH_EVERY_S = 0.1
+#: The environment variable that names the file to make when a cell ends.
+ENDED_VARIABLE = "PERFKIT_REPORT_CELL_ENDED"
 TEXT_LEFT_OUT = f"… the cell shows more than {TEXT_MAX:,} characters: the rest is left out …"
 LEFT_OUT = (
     f"… the cell displays more than {DISPLAYS_MAX:,} outputs or {DISPLAY_BYTES_MAX / 1e6:.0f} MB: "
@@ -73,9 +77,11 @@ class BoundedDisplays:
     """Bounds the pictures, tables and other rich outputs of a cell, of all its threads."""
 
     def __init__(self, shell: Any) -> None:
-        self._publish = shell.display_pub.publish
+        self._publish, self._clear = shell.display_pub.publish, shell.display_pub.clear_output
         self._count = self._bytes = 0
-        shell.display_pub.publish = self.publish
+        self._updated_s = 0.0
+        self._updates: dict[Any, tuple[Any, ...]] = {}
+        shell.display_pub.publish, shell.display_pub.clear_output = self.publish, self.clear_output
         if hasattr(shell.displayhook, "register_hook"):
             shell.displayhook.register_hook(self.show_result)
 
@@ -83,10 +89,26 @@ class BoundedDisplays:
         """A cell starts."""
         self._count = self._bytes = 0
 
+    def end(self) -> None:
+        """A cell ends: each display gets its last update."""
+        updates, self._updates = self._updates, {}
+        for data, more, named in updates.values():
+            self._publish(data, *more, **named)
+
     def publish(self, data: dict[str, Any], *more: Any, **named: Any) -> None:
         """Publish a display as far as the bound allows."""
-        if kept := self._kept(data):
+        if named.get("update"):
+            self._updates[(named.get("transient") or {}).get("display_id")] = (data, more, named)
+            if time.monotonic() - self._updated_s > FLUSH_EVERY_S:
+                self._updated_s = time.monotonic()
+                self.end()
+        elif kept := self._kept(data):
             self._publish(kept, *more, **named)
+
+    def clear_output(self, *arguments: Any, **named: Any) -> None:
+        """Clear what the cell displays; there is room again."""
+        self.start()
+        self._clear(*arguments, **named)
 
     def show_result(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """The message with the value of a cell's last expression, as far as the bound allows."""
@@ -109,8 +131,18 @@ class BoundedDisplays:
 
 def load_ipython_extension(shell: Any) -> None:
     """Bound the outputs of the kernel of `shell`; IPython calls this for an extension."""
-    streams = [BoundedStream(sys.stdout), BoundedStream(sys.stderr)]
-    for part in (*streams, BoundedDisplays(shell)):
-        shell.events.register("pre_run_cell", lambda info, part=part: part.start())
-    for stream in streams:
-        shell.events.register("post_run_cell", lambda result, stream=stream: stream.end())
+    parts: list[BoundedStream | BoundedDisplays] = [BoundedStream(sys.stdout)]
+    parts += [BoundedStream(sys.stderr), BoundedDisplays(shell)]
+
+    def start(info: Any) -> None:
+        for part in parts:
+            part.start()
+
+    def end(result: Any) -> None:
+        for part in parts:
+            part.end()
+        if path := os.environ.get(ENDED_VARIABLE):
+            Path(path).touch()
+
+    shell.events.register("pre_run_cell", start)
+    shell.events.register("post_run_cell", end)

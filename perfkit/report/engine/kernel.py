@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfkit.report.engine.floods import ENDED_VARIABLE
 from perfkit.report.engine.headlines import NOTEBOOK_VARIABLE
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ class KernelSession:
                     argv=[*command, "-f", "{connection_file}"],
                     display_name="perfkit report",
                     language="python",
-                    env={**session.environment, "IPYTHONDIR": str(session.scratch / "ipython")},
+                    env={
+                        **session.environment,
+                        "IPYTHONDIR": str(session.scratch / "ipython"),
+                        ENDED_VARIABLE: str(session.ended),
+                    },
                 )
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
@@ -88,8 +93,14 @@ class KernelSession:
 
         return SessionKernelManager
 
+    @property
+    def ended(self) -> Path:
+        """The file that the kernel makes when the running cell ends."""
+        return self.scratch / "ended"
+
     def cell_started(self) -> None:
         """Start counting the time of one cell."""
+        self.ended.unlink(missing_ok=True)
         if self.cell_timeout_s is not None:
             self._after(self.cell_timeout_s, self._run_out)
 
@@ -118,8 +129,10 @@ class KernelSession:
                 os.kill(self._pid, signal.SIGINT)
 
     def _run_out(self) -> None:
-        self.timed_out = True
-        self._stop()
+        # The messages of a cell that has ended may still be on their way.
+        if not self.ended.exists():
+            self.timed_out = True
+            self._stop()
 
     def _started(self, pid: int | None) -> None:
         self._pid = pid

@@ -128,6 +128,9 @@ ENDS = {
         "import threading\nloud = lambda: [display(number) for number in range(1_000)]\n"
         "thread = threading.Thread(target=loud); thread.start(); thread.join(); loud()",
         "'w' * 50_000_000",
+        "shown = display(0, display_id=True)\nfor number in range(3_000): shown.update(number)",
+        "from IPython.display import clear_output\n"
+        "for number in range(700): clear_output(wait=True); display(number)",
         "'the last cell'",
     ],
 }
@@ -175,7 +178,7 @@ def test_how_a_cell_ends_is_how_its_notebook_ends(ends: Any) -> None:
         "leaves": ("failed", 0),
         "quits": ("failed", 0),
         "unexpected": ("failed", 1),
-        "goes_on": ("done", 10),
+        "goes_on": ("done", 12),
     }
     assert ended.returncode == run["exit_code"] == 1
     assert "left the notebook by SystemExit: 0" in notebooks["leaves"]["failure"]["message"]
@@ -188,7 +191,8 @@ def test_how_a_cell_ends_is_how_its_notebook_ends(ends: Any) -> None:
 
 def test_a_flood_is_cut_with_a_note(ends: Any) -> None:
     notebook = nbformat.read(ends[1] / "goes_on.ipynb", as_version=4)
-    child, printed, displayed, value, last = (cell.outputs for cell in notebook.cells[5:])
+    outputs_of = [cell.outputs for cell in notebook.cells[5:]]
+    child, printed, displayed, value, updated, cleared, last = outputs_of
     for outputs in (child, printed):
         text = "".join(output.text for output in outputs)
         assert TEXT_MAX < len(text) < TEXT_MAX + 200
@@ -197,4 +201,5 @@ def test_a_flood_is_cut_with_a_note(ends: Any) -> None:
     assert len(displayed) == DISPLAYS_MAX + 1
     assert "the rest is left out" in displayed[-1].data["text/plain"]
     assert TEXT_MAX < len(value[0].data["text/plain"]) < TEXT_MAX + 200
+    assert [output.data["text/plain"] for output in (*updated, *cleared)] == ["2999", "699"]
     assert last[0].data["text/plain"] == "'the last cell'"
