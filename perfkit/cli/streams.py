@@ -78,7 +78,7 @@ class _Descriptor(io.FileIO):
     def write(self, data: Any) -> int:
         if not self._lost:
             try:
-                written: int | None = None
+                written: int | None
                 while (written := super().write(data)) is None:
                     select.select([], [self], [])  # another program made the terminal non-blocking
                 return written

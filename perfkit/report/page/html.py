@@ -70,7 +70,7 @@ def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Pag
     if external:
         more = f" and {len(external) - 3} more" if len(external) > 3 else ""
         problems.append(
-            "the page referred to other hosts, and the references were taken out: "
+            "the page loaded from other hosts, and what loads was taken out: "
             f"{', '.join(external[:3])}{more}; embed what it needs or show it as text"
         )
     weight = len(text.encode())
