@@ -127,6 +127,10 @@ class Clients:
                     why = STOPPED, "CoordinatorLost"
                     self._ledger.out.append(do.Refuse(client.id, submission, *why))
 
+    def are_owed(self) -> bool:
+        """Whether a client has not acknowledged how a submission ended."""
+        return any(client.submissions for client in self.by_name.values())
+
     def cancelled(self, event: on.TasksCancelled, now: float) -> None:
         """End the open tasks of some positions, or of all."""
         client = self.by_name.get(event.client)

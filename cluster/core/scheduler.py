@@ -159,8 +159,11 @@ class Scheduler:
         self._is_draining = self.clients.is_closing = True
 
     def dismiss(self) -> list[do.Action]:
-        """Tell every client what will have no outcome, because this ends."""
+        """Tell every client what will have no outcome, because this ends. What is handed in again
+        gets no answer, so that it reaches the next scheduler.
+        """
         self.clients.dismiss()
+        self._handlers[on.TasksSubmitted] = lambda event, now: None
         out, self.ledger.out = self.ledger.out, []
         return out
 

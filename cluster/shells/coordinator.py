@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOCAL_ONLY = "tcp://127.0.0.1:*"
 MAX_KEPT_RESULTS = 100_000
+#: how many heartbeats clients have to hear of the end
+FAREWELL_BEATS = 3
 
 
 class ClusterCoordinator(Dispatcher):
@@ -51,26 +53,24 @@ class ClusterCoordinator(Dispatcher):
             self._router.close()
             raise
         self._stopping = self._draining = self._serving = False
-        #: until when what runs may end
-        self._drained_at = math.inf
+        #: until when what runs may end, and then until when clients may hear of the end
+        self._end_at = math.inf
+        self._has_dismissed = False
         self._thread: threading.Thread | None = None
         self._own_client: Client | None = None
         self._results: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._submitted = 0
 
     def run(self) -> None:
-        """Serve until stop is called, or drain and nothing runs any more; then tell the clients."""
+        """Serve until stop is called, or drain and nothing runs any more; clients are told."""
         self._serving = True
         try:
-            while not self._stopping:
+            while not self._is_over(time.monotonic()):
                 self._router.listener.wait(self._patience_ms())
                 messages = [*self._router.receive(self.spec.drain)]
                 now = time.monotonic()
                 self.turn(messages, now, self._router.has_more)
                 self._router.care(now)
-                if self._draining and self._is_drained(now):
-                    break
-            self.dismiss()
         finally:
             self._router.close()
 
@@ -155,11 +155,25 @@ class ClusterCoordinator(Dispatcher):
         """What happened to one task, a line each; call it from the serving thread or after stop."""
         return [f"{e.at_s:.6f} {e.cause}: {e.detail}" for e in self.scheduler.story(task)]
 
-    def _is_drained(self, now: float) -> bool:
-        if self._drained_at == math.inf:
-            self._drained_at = now + self.spec.limits.drain_s
+    def _is_over(self, now: float) -> bool:
+        """Whether nothing runs any more, and every client has heard how its tasks ended.
+
+        A connection that ends takes along what its peer has not read: hence the wait for clients.
+        """
+        if not (self._stopping or self._draining):
+            return False
+        if self._end_at == math.inf:
             self.scheduler.drain()
-        return not self.scheduler.ledger.leases or now >= self._drained_at
+            self._end_at = now + self.spec.limits.drain_s
+        if not self._has_dismissed:
+            if self.scheduler.ledger.leases and now < self._end_at and not self._stopping:
+                return False
+            self.dismiss()
+            self._has_dismissed, self._end_at = (
+                True,
+                now + FAREWELL_BEATS * self.spec.limits.heartbeat_s,
+            )
+        return now >= self._end_at or not self.scheduler.clients.are_owed()
 
     def _publish(self) -> None:
         super()._publish()

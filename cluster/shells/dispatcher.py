@@ -115,6 +115,8 @@ class Dispatcher:
         """Tell every client what will have no outcome, because this coordinator ends."""
         outgoing: dict[bytes, list[do.Action]] = {}
         self._address(self.scheduler.dismiss(), b"", outgoing)
+        for route, actions in outgoing.items():
+            actions[:0] = self._answers.pop(route, [])
         self._send_all(outgoing)
 
     def _answer_plainly(self, sender: bytes, frames: Sequence[Frame], error: ProtocolError) -> None:

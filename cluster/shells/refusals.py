@@ -30,8 +30,8 @@ def refuse(news: Refused, endpoint: str) -> None:
 
 
 def _lose(submission: Submission, endpoint: str) -> None:
-    """Tell each task that it is lost, by its id."""
-    sink, run = submission.sink, submission.run or 0
+    """Tell each task that it is lost, by its id if it has one."""
+    sink, run = submission.sink, submission.run
 
     def lost(what: str, tasks: list[TaskId]) -> CoordinatorLost:
         return CoordinatorLost(
@@ -41,9 +41,13 @@ def _lose(submission: Submission, endpoint: str) -> None:
             tasks,
         )
 
-    tasks = [TaskId(run, p) for p in range(submission.count) if not submission.seen[p]]
+    missing = [p for p in range(submission.count) if not submission.seen[p]]
     if isinstance(sink, Chunk):
-        fail(submission, lost(f"tasks {run}:{tasks[0].position} to {tasks[-1].position}", tasks))
+        tasks = [] if run is None else [TaskId(run, p) for p in missing]
+        what = f"tasks {run}:{missing[0]} to {missing[-1]}" if tasks else f"{len(missing)} tasks"
+        fail(submission, lost(what, tasks))
         return
-    for task in tasks:
-        set_exception(sink[task.position], lost(f"task {run}:{task.position}", [task]))
+    for position in missing:
+        task = None if run is None else TaskId(run, position)
+        what = "a task" if task is None else f"task {run}:{position}"
+        set_exception(sink[position], lost(what, [] if task is None else [task]))

@@ -1,7 +1,7 @@
 """The command line: ``perfkit cluster``, ``perfkit bench``, ``perfkit gpu``, ``perfkit report``.
 
 Help must appear at once, so this package loads neither ZeroMQ nor anything larger; each command
-imports its own. `output` says how commands print and end.
+imports its own. `output` says how commands print and end, `streams` where their text goes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import typer
 
 from perfkit.cli import bench, cluster, compare, gpu, kernels, profile, report, soak
 from perfkit.cli.output import add_command, examples
+from perfkit.cli.streams import Command
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="perfkit",
+    cls=Command,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfkit.cli.config import SettingError
-from perfkit.cli.output import note, out, write_json
+from perfkit.cli.output import note, out, show_live, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,12 +85,14 @@ def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
     if not watch:
         out().print(view(cards, processes))
         return
-    from rich.live import Live
 
-    with Live(view(cards, processes), console=out(), auto_refresh=False) as live:
+    def views() -> Iterator[RenderableType]:
+        yield view(cards, processes)
         while not pause.wait(LOOK_EVERY_S):
             cards.refresh()
-            live.update(view(cards, processes), refresh=True)
+            yield view(cards, processes)
+
+    show_live(views())
 
 
 def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.cli.config import SettingError, check_known
-from perfkit.cli.output import err, note
+from perfkit.cli.output import err, note, write_json_text
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path
     """
     from perfkit.evidence.results import write
 
-    if target is not None:
-        write(json_text(), target)
-    if str(target) != "-":
+    if str(target) == "-":
+        write_json_text(json_text())
+    else:
+        if target is not None:
+            write(json_text(), target)
         show()
         if target is not None:
             note(f"saved to {target}")

@@ -8,6 +8,7 @@ interrupted; ``perfkit report`` has more.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import cleandoc
@@ -23,6 +24,7 @@ from rich.text import Text
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.printable import printable
 from perfkit.cli.config import SettingError
+from perfkit.cli.streams import json_for
 
 FAILED = 1
 BAD_ARGUMENTS = 2
@@ -64,14 +66,19 @@ def note(message: str) -> None:
 def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
     """Turn expected errors into a line and an exit code.
 
-    A `SettingError` ends the command with 2; a `ClusterError` or one of ``kinds`` with its
-    ``exit_code``, or else with 1.
+    A `SettingError` ends the command with 2, and so does an argument that is not text; a
+    `ClusterError` or one of ``kinds`` ends it with its ``exit_code``, or else with 1.
     """
     expected: tuple[type[Exception], ...] = (ClusterError, *kinds)
     try:
         yield
     except SettingError as error:
         complain(str(error))
+        raise typer.Exit(BAD_ARGUMENTS) from None
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        complain(f"{error.object!r} is not text: use only UTF-8 here")
         raise typer.Exit(BAD_ARGUMENTS) from None
     except expected as error:
         complain(str(error))
@@ -80,7 +87,27 @@ def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
 
 def write_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a JSON value and flush it: the reader of a pipe must not wait."""
-    print(printable(json.dumps(value, indent=indent, ensure_ascii=False)), flush=True)
+    write_json_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_json_text(text: str) -> None:
+    """Print JSON that is already text, and flush it."""
+    sys.stdout.write(json_for(sys.stdout, printable(text)))
+    sys.stdout.flush()
+
+
+def show_live(views: Iterable[RenderableType]) -> None:
+    """Show one view after another: in place in a terminal, else below each other."""
+    console = out()
+    if not console.file.isatty() or console.is_dumb_terminal:
+        for view in views:
+            console.print(view)
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False) as live:
+        for view in views:
+            live.update(view, refresh=True)
 
 
 def plain_table(*columns: str, left: Sequence[str]) -> Table:

@@ -77,7 +77,7 @@ def report(
     for notebook in ran.notebooks:
         if notebook.failure is not None:
             complain(f"{notebook.name} {notebook.status.value} {notebook.failure.sentence}")
-    typer.echo(ran.index_path)
+    print(ran.index_path)
     raise typer.Exit(int(ran.exit_code))
 
 

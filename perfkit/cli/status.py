@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
+from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import Unreachable
 from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
-from perfkit.cli.output import out, plain_table, write_json
+from perfkit.cli.output import out, plain_table, show_live, write_json
 from perfkit.evidence.text import size
 
 ANSWER_WITHIN_S = 3.0
@@ -27,7 +27,7 @@ WORKERS_SHOWN = 40
 def find_coordinator(endpoint: str, spec: ClusterSpec | None) -> Client:
     """A client of ``spec``, or of the coordinator's spec; raises as `ask_status`."""
     try:
-        return Client(endpoint, spec=spec)
+        return Client(endpoint, spec=spec or learn_spec(endpoint, ANSWER_WITHIN_S))
     except Unreachable:
         raise no_answer(endpoint) from None
 
@@ -65,9 +65,7 @@ def show_status(endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json
                 facts = {"endpoint": endpoint, **msgspec.to_builtins(status)}
                 write_json(facts, indent=None if watch else 2)
         elif watch:
-            with Live(status_view(next(looks)), console=out(), auto_refresh=False) as live:
-                for status in looks:
-                    live.update(status_view(status), refresh=True)
+            show_live(map(status_view, looks))
         else:
             status = next(looks)
             out().print(Text(f"{endpoint}, policy {status.policy}", "bold"))

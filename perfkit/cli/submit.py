@@ -197,7 +197,7 @@ def _finished(outcome: Outcome, request: Request) -> Outcome:
 def _read(request: Request) -> Iterator[Outcome]:
     """An outcome for each file, so far with its payload or with the error of reading it."""
     if not request.files:
-        yield Outcome(request.name, (request.payload or "").encode())
+        yield Outcome(request.name, (request.payload or "").encode("utf-8", "surrogateescape"))
     read = READERS.get(request.model or "", Path.read_bytes)
     for path in request.files:
         try:
@@ -263,7 +263,7 @@ def text_payload(path: Path) -> bytes:
         return path.read_bytes()
     if not any(map(str.isspace, words)):
         raise PayloadError(f"there is no file {words}; a text of one word goes with --payload")
-    return words.encode()
+    return words.encode("utf-8", "surrogateescape")
 
 
 #: Makes a file the payload of a model; other models get its bytes.

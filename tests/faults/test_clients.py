@@ -243,15 +243,15 @@ def test_a_time_limit_holds_without_a_coordinator(deserted, spec):
                 future.result(TIMEOUT_S)
 
 
-def test_what_a_restarted_coordinator_lost_is_told_at_once_and_handed_in_again(spec):
+def test_what_a_restarted_coordinator_lost_is_told_at_once_and_handed_in_again(spec, until):
     with ClusterCoordinator(spec) as first:
         endpoint = first.endpoint
         client = Client(endpoint, spec=spec)
-        futures = [client.submit("echo", b"%d" % n) for n in range(5)]
         again = client.submit("echo", b"again", idempotent=True)
         mapped = client.map("echo", [b"a", b"b"], idempotent=True)
         lost = client.map("echo", [b"a", b"b"])
-        client.status()
+        futures = [client.submit("echo", b"%d" % n) for n in range(5)]
+        until(lambda: futures[-1].task_id)  # so all are accepted
     with ClusterCoordinator(spec, endpoint):
         began = time.monotonic()
         for future in futures:
@@ -275,6 +275,18 @@ def test_what_a_restarted_coordinator_lost_is_told_at_once_and_handed_in_again(s
             worker.stop()
             thread.join(TIMEOUT_S)
             client.close()
+
+
+def test_what_a_killed_coordinator_had_accepted_is_told_by_the_next(spec, until):
+    with LocalCluster(0, spec) as killed, killed.client() as client:
+        future = client.submit("echo", b"x")
+        until(lambda: future.task_id)
+        killed.coordinator.kill()
+        with (
+            ClusterCoordinator(spec, killed.endpoint),
+            pytest.raises(CoordinatorLost, match="lost task"),
+        ):
+            future.result(TIMEOUT_S)
 
 
 # Mapping

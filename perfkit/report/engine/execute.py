@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.report.engine.kernel import GRACE_S, KernelSession, kernel_session
-from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shown_path, tags
+from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shortened, shown_path, tags
 from perfkit.report.engine.outcome import Failure, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun
@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 START_TIMEOUT_S = 60
+#: A failure stands on several pages and in the terminal; the notebook has its whole text.
+MESSAGE_MAX, TRACEBACK_MAX = 1_000, 16_000
+_EXTENSIONS = ("perfkit.report.engine.pager", "perfkit.report.engine.floods")
+#: The tag of a cell whose error is expected.
+_MAY_RAISE = "raises-exception"
 _PAPERMILL_MARK = "papermill-error-cell-tag"
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class NotebookLeft(Exception):
+    """A cell ended the notebook before its end."""
 
 
 def execute_notebook(
@@ -47,6 +56,8 @@ def execute_notebook(
     A notebook that fails is a result, not an exception; KeyboardInterrupt and SystemExit end the
     kernel and pass through.
     """
+    from papermill.exceptions import PapermillExecutionError
+
     watch = _CellWatch(notebook, progress)
     began = time.perf_counter()
     progress.notebook_started(notebook.name, notebook.code_cells)
@@ -63,8 +74,10 @@ def execute_notebook(
             raise
     watch.close()
     duration_s = time.perf_counter() - began
-    status = _status(error, session)
     content = _read_back(output, notebook.path)
+    if isinstance(error, PapermillExecutionError) and _last_error(content) is None:
+        error = None  # only cells that may raise have raised
+    status = _status(error, session)
     progress.notebook_finished(notebook.name, status.value, duration_s)
     defaults = {name: parameter.default for name, parameter in notebook.parameters.items()}
     run = NotebookRun(
@@ -142,11 +155,15 @@ def _papermill(
 
     def on_cell_executed(cell: Any, cell_index: int, execute_reply: Any) -> None:
         session.cell_finished()
-        ok = execute_reply["content"]["status"] == "ok" and not session.timed_out
-        watch.ended(ok)
+        reply = execute_reply["content"]
+        may_raise = _MAY_RAISE in tags(cell)
+        left = "" if may_raise else _leaves(reply)
+        watch.ended((reply["status"] == "ok" or may_raise) and not session.timed_out and not left)
         # A cell may swallow the interrupt and end well; its time is still up.
         if session.timed_out:
             raise CellTimeoutError("the cell went on after its time was up")
+        if left:
+            raise NotebookLeft(f"the cell left the notebook by {left}")
 
     logging.getLogger("papermill").addHandler(logging.NullHandler())
     loop = ensure_event_loop()
@@ -160,7 +177,7 @@ def _papermill(
             progress_bar=False,
             start_timeout=START_TIMEOUT_S,
             kernel_manager_class=session.manager_class(),
-            extra_arguments=["--IPKernelApp.extra_extensions=perfkit.report.engine.pager"],
+            extra_arguments=[f"--IPKernelApp.extra_extensions={name}" for name in _EXTENSIONS],
             resources={"metadata": {"path": str(output.parent.resolve())}},
             on_cell_start=on_cell_start,
             on_cell_execute=on_cell_execute,
@@ -168,6 +185,14 @@ def _papermill(
         )
     finally:
         loop.close()
+
+
+def _leaves(reply: Mapping[str, Any]) -> str:
+    """How a cell ended its notebook, with any exit code; empty if it did not."""
+    if reply.get("ename") == "SystemExit":
+        return f"SystemExit: {reply.get('evalue') or 0}"
+    asked = any(part.get("source") == "ask_exit" for part in reply.get("payload") or ())
+    return "exit()" if asked else ""
 
 
 def _status(error: BaseException | None, session: KernelSession) -> Status:
@@ -191,18 +216,33 @@ def _failure(
         return None
     index, traceback = watch.cell_index, ""
     name, message = type(error).__name__, str(error or "")
-    for position, cell in enumerate(content.cells):
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                index, traceback = position, "\n".join(output.traceback)
-                name, message = output.ename, output.evalue
+    if found := _last_error(content):
+        index, output = found
+        traceback = "\n".join(output.traceback)
+        name, message = output.ename, output.evalue
+    if isinstance(error, NotebookLeft):
+        name, message = type(error).__name__, str(error)
     if status is Status.TIMED_OUT:
         name = "timed out"
         message = f"the cell took longer than {cell_timeout_s:g} s and was stopped"
     elif status is Status.KERNEL_DIED:
         name, message = "kernel died", "its process ended in the middle of the cell"
-    plain_message, plain_traceback = (_TERMINAL_CODE.sub("", text) for text in (message, traceback))
+    plain_message, plain_traceback = (
+        _TERMINAL_CODE.sub("", shortened(text, limit))
+        for text, limit in ((message, MESSAGE_MAX), (traceback, TRACEBACK_MAX))
+    )
     return Failure(index, watch.title, name, plain_message, plain_traceback)
+
+
+def _last_error(content: NotebookNode) -> tuple[int, Any] | None:
+    """The last error output with the position of its cell; cells that may raise do not count."""
+    errors = [
+        (position, output)
+        for position, cell in enumerate(content.cells)
+        for output in cell.get("outputs", [])
+        if output.output_type == "error" and _MAY_RAISE not in tags(cell)
+    ]
+    return errors[-1] if errors else None
 
 
 def _read_back(output: Path, source: Path) -> NotebookNode:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfkit.report.engine.floods import ENDED_VARIABLE
 from perfkit.report.engine.headlines import NOTEBOOK_VARIABLE
 
 if TYPE_CHECKING:
@@ -67,11 +69,20 @@ class KernelSession:
                     argv=[*command, "-f", "{connection_file}"],
                     display_name="perfkit report",
                     language="python",
-                    env={**session.environment, "IPYTHONDIR": str(session.scratch / "ipython")},
+                    env={
+                        **session.environment,
+                        "IPYTHONDIR": str(session.scratch / "ipython"),
+                        ENDED_VARIABLE: str(session.ended),
+                    },
                 )
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kwargs: Any) -> None:
-                await super()._async_launch_kernel(kernel_cmd, **kwargs)
+                # Standard output belongs to the command: a cell's children must not reach it. Under
+                # pytest a kernel would not capture what they print.
+                kwargs["env"].pop("PYTEST_CURRENT_TEST", None)
+                await super()._async_launch_kernel(
+                    kernel_cmd, **{**kwargs, "stdout": subprocess.DEVNULL}
+                )
                 session._started(getattr(self.provisioner, "pid", None))
 
             def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,8 +93,14 @@ class KernelSession:
 
         return SessionKernelManager
 
+    @property
+    def ended(self) -> Path:
+        """The file that the kernel makes when the running cell ends."""
+        return self.scratch / "ended"
+
     def cell_started(self) -> None:
         """Start counting the time of one cell."""
+        self.ended.unlink(missing_ok=True)
         if self.cell_timeout_s is not None:
             self._after(self.cell_timeout_s, self._run_out)
 
@@ -112,8 +129,10 @@ class KernelSession:
                 os.kill(self._pid, signal.SIGINT)
 
     def _run_out(self) -> None:
-        self.timed_out = True
-        self._stop()
+        # The messages of a cell that has ended may still be on their way.
+        if not self.ended.exists():
+            self.timed_out = True
+            self._stop()
 
     def _started(self, pid: int | None) -> None:
         self._pid = pid
@@ -165,4 +184,5 @@ def environment_for(notebook: str) -> dict[str, str]:
         NOTEBOOK_VARIABLE: notebook,
         "PYTHONPATH": os.pathsep.join(absolute),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUTF8": "1",  # a report does not depend on the terminal's encoding
     }

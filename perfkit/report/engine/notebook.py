@@ -15,6 +15,12 @@ from perfkit.report.engine.parameters import Parameter, parse_parameters
 
 #: The tag of the cell that papermill adds with this run's parameters.
 INJECTED = "injected-parameters"
+#: Kernels of other languages, for a notebook that names only its kernel.
+_KERNELS = re.compile(
+    r"(ir|julia|bash|javascript|typescript|deno|jslab|xcpp|scala|almond|octave|matlab|java|ijava"
+    r"|rust|evcxr|gophernotes|gonb|ruby|iruby|sas|stata|ihaskell|kotlin|\.net|coq|sos)\b.*|xcpp\d+",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
@@ -70,6 +76,14 @@ def tags(cell: Mapping[str, Any]) -> list[str]:
     return found if isinstance(found, list) else []
 
 
+def shortened(text: str, limit: int, hint: str = "") -> str:
+    """`text`, or its beginning and its end if it has more than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out{hint} …\n{text[-half:]}"
+
+
 def shown_path(path: Path) -> str:
     """`path` relative to the working directory if it lies below it, else unchanged."""
     absolute, here = path.absolute(), Path.cwd()
@@ -86,7 +100,23 @@ def _cells(path: Path) -> list[dict[str, Any]]:
     cells = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(cells, list) or content.get("nbformat") != 4:
         raise ReportError(f"{path} is not a notebook of format 4; save it in JupyterLab first")
+    if language := _other_language(content.get("metadata")):
+        raise ReportError(
+            f"{path} is a notebook of {language}; a report runs Python notebooks only: leave it out"
+        )
     return cells
+
+
+def _other_language(metadata: Any) -> str:
+    """The language of a notebook that is not Python; empty if it is, or does not say."""
+    metadata = metadata if isinstance(metadata, dict) else {}
+    infos = [metadata.get(key) for key in ("kernelspec", "language_info")]
+    spec, info = ({} if not isinstance(found, dict) else found for found in infos)
+    named = info.get("name") or spec.get("language")
+    if not named:  # a kernel's name may be that of any environment
+        found = _KERNELS.match(str(spec.get("name", "")))
+        named = found[0] if found else ""
+    return "" if re.match(r"i?python", str(named), re.IGNORECASE) else str(named)
 
 
 def _source(cell: Mapping[str, Any]) -> str:

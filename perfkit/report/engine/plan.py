@@ -61,6 +61,7 @@ def make_plan(
 ) -> Plan:
     """The checked plan of a run, for the arguments of `run_report`; raises ReportError."""
     _check_arguments(paths, profile, cell_timeout_s)
+    _check_text(*(str(path.resolve()) for path in (*paths, out_root)), *parameters.values())
     notebooks = tuple(map(read_notebook, paths))
     declared = {notebook.name: notebook.parameters for notebook in notebooks}
     injected = resolve(declared, parameters, {"profile": profile, "out_dir": RESULTS})
@@ -112,3 +113,13 @@ def _check_arguments(paths: Sequence[Path], profile: str, cell_timeout_s: float 
         raise ReportError(f"profile {profile!r} is no plain word, and it names the run's folder")
     if cell_timeout_s is not None and not cell_timeout_s > 0:
         raise ReportError(f"the limit for a cell is {cell_timeout_s} s; it must be above 0")
+
+
+def _check_text(*values: object) -> None:
+    """Raise ReportError for a name or a value that notebooks, pages and JSON can't hold."""
+    for value in values:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            message = f"{str(value)!r} is not UTF-8, and a report stores it: rename it"
+            raise ReportError(message) from None

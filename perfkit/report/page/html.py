@@ -1,9 +1,9 @@
 """Turns an executed notebook into one page that needs nothing but itself.
 
-nbconvert's own pages load scripts and fonts from other hosts. Here nbconvert makes the cells and
-the project's template the page: narrative first, code folded away, an error on top, no script at
-all. A page has a size limit, so one endless log does not make a report unreadable: an output that
-is too large is replaced by a note that says where it is.
+nbconvert's own pages load scripts and fonts from other hosts. Here nbconvert makes the cells, their
+HTML is made harmless, and the project's template makes the page: narrative first, code folded away,
+an error on top, no script at all. A page has a size limit, so one endless log does not make a
+report unreadable: an output that is too large is replaced by a note that says where it is.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.text import duration, interval, quantity, size
-from perfkit.report.engine.notebook import INJECTED, headings, tags
+from perfkit.report.engine.notebook import INJECTED, headings, shortened, tags
 from perfkit.report.engine.plan import Plan
 from perfkit.report.engine.result import NotebookRun
-from perfkit.report.page.selfcontained import find_external, without_external
+from perfkit.report.page.selfcontained import harmless
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -32,7 +32,7 @@ FILTERS = {"quantity": quantity, "duration": duration}
 PAGE_BYTES_MAX = 400_000
 OUTPUT_BYTES_MAX = 300_000
 #: A longer text output shows its beginning and its end.
-TEXT_BYTES_MAX = 16_000
+TEXT_MAX = 16_000
 #: Of an output's alternatives the first of these is shown.
 _DISPLAYED = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg",
               "text/plain")  # fmt: skip
@@ -49,13 +49,14 @@ class Page:
 def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Page:
     """The page of an executed notebook.
 
-    References to other hosts are taken out of the page and named in `problems`, which also says
-    when the page weighs more than PAGE_BYTES_MAX though its outputs were trimmed.
+    What would load something from another host is taken out of the page and named in `problems`,
+    which also says when the page weighs more than PAGE_BYTES_MAX though its outputs were trimmed.
     """
     content = copy.deepcopy(executed)
     _trim_outputs(content, run.notebook)
     _mark_cells(content, run.failure.cell_index if run.failure is not None else None)
-    cells, contents = _with_anchors(_export(content))
+    exported, external = _export(content)
+    cells, contents = _with_anchors(exported)
     text = render(
         "notebook.html.j2",
         kind="notebook",
@@ -66,11 +67,10 @@ def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Pag
         cells=cells,
     )
     problems: list[str] = []
-    if external := list(dict.fromkeys(find_external(text))):
-        text = without_external(text)
+    if external:
         more = f" and {len(external) - 3} more" if len(external) > 3 else ""
         problems.append(
-            "the page referred to other hosts, and the references were taken out: "
+            "the page loaded from other hosts, and what loads was taken out: "
             f"{', '.join(external[:3])}{more}; embed what it needs or show it as text"
         )
     weight = len(text.encode())
@@ -82,10 +82,17 @@ def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Pag
     return Page(text, tuple(problems))
 
 
-def _export(content: NotebookNode) -> str:
-    """The cells of a notebook as HTML."""
+def _export(content: NotebookNode) -> tuple[str, list[str]]:
+    """The cells of a notebook as harmless HTML, and the addresses that they would have loaded."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
+
+    external: list[str] = []
+
+    def cleaned(text: str) -> str:
+        found = harmless(text)
+        external.extend(found.external)
+        return found.text
 
     config = Config()
     config.HTMLExporter.exclude_anchor_links = True
@@ -96,10 +103,10 @@ def _export(content: NotebookNode) -> str:
         config=config,
         template_name="perfkit",
         extra_template_basedirs=[str(TEMPLATES)],
-        filters=FILTERS,
+        filters={**FILTERS, "harmless": cleaned},
     )
     text, _ = exporter.from_notebook_node(content)
-    return str(text)
+    return str(text), list(dict.fromkeys(external))
 
 
 def _mark_cells(content: NotebookNode, failed_at: int | None) -> None:
@@ -123,12 +130,13 @@ def _mark_cells(content: NotebookNode, failed_at: int | None) -> None:
 
 def _trim_outputs(content: NotebookNode, file_name: str) -> None:
     """Shortens long texts, then leaves out the largest outputs until all fit."""
+    hint = f"; see {file_name}"
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     for output in outputs:
         if output.output_type == "stream":
-            output.text = _shortened(output.text, file_name)
+            output.text = shortened(output.text, TEXT_MAX, hint)
         elif "text/plain" in output.get("data", {}):
-            output.data["text/plain"] = _shortened(output.data["text/plain"], file_name)
+            output.data["text/plain"] = shortened(output.data["text/plain"], TEXT_MAX, hint)
     total = sum(map(_weight, outputs))
     for output in sorted(outputs, key=_weight, reverse=True):
         if total <= OUTPUT_BYTES_MAX:
@@ -149,14 +157,6 @@ def _weight(output: Any) -> int:
         return sum(len(line.encode()) for line in output.traceback)
     shown = next((output.data[kind] for kind in _DISPLAYED if kind in output.data), "")
     return len(str(shown).encode())
-
-
-def _shortened(text: str, file_name: str) -> str:
-    if len(text.encode()) <= TEXT_BYTES_MAX:
-        return text
-    half = TEXT_BYTES_MAX // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n… {left_out:,} characters left out; see {file_name} …\n{text[-half:]}"
 
 
 def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:

@@ -1,15 +1,23 @@
 """Reports from the command line: arguments, output and exit codes."""
 
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from typer.testing import Result
 
 from perfkit.report import ExitCode, NotebookRun, ReportRun, Status
+from perfkit.report.engine.floods import DISPLAYS_MAX, TEXT_MAX
 from perfkit.report.engine.outcome import Failure
 from perfkit.report.engine.plan import rerun_command
+from tests.perfkit.cli.conftest import plain_environment
 
 Call = Callable[..., Result]
 
@@ -100,3 +108,98 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
     (folder / "03_c.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
     perfkit("report")
     assert asked["notebooks"] == [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")]
+
+
+#: Notebooks by name; a cell that begins with `#!` has the tag raises-exception.
+ENDS = {
+    "leaves": ["import sys; sys.exit(0)", "open('results/went-on', 'w')"],
+    "quits": ["exit()", "open('results/went-on', 'w')"],
+    "unexpected": ["#!\n1 / 0", "{}['missing' * 1_000_000]", "'not reached'"],
+    "goes_on": [
+        "#!\n1 / 0",
+        "#!\nraise SystemExit(0)",
+        "#!\n'no error'",
+        "import os, subprocess, sys\nos.system('echo child; echo child >&2')\n"
+        "os.write(1, b'descriptor\\n')\nprint('underneath', file=sys.__stdout__, flush=True)",
+        "import atexit\natexit.register(os.write, 1, b'at exit\\n')\n"
+        "subprocess.Popen(['setsid', 'sh', '-c', 'sleep 0.3; echo orphan; sleep 20'])",
+        "done = os.system('yes 2> /dev/null | head -c 8000000')",
+        "for number in range(10_000): print(number, 'é', flush=True)\nprint('z' * 50_000_000)",
+        "import threading\nloud = lambda: [display(number) for number in range(1_000)]\n"
+        "thread = threading.Thread(target=loud); thread.start(); thread.join(); loud()",
+        "'w' * 50_000_000",
+        "shown = display(0, display_id=True)\nfor number in range(3_000): shown.update(number)",
+        "from IPython.display import clear_output\n"
+        "for number in range(700): clear_output(wait=True); display(number)",
+        "'the last cell'",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float]:
+    """The command with all of ENDS: how it ended, the run's folder, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("ends")
+    for name, sources in ENDS.items():
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        for cell in cells:
+            if cell.source.startswith("#!"):
+                cell.metadata["tags"] = ["raises-exception"]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
+    command = [sys.executable, "-m", "perfkit", "report", *(f"{name}.ipynb" for name in ENDS)]
+    began_s = time.monotonic()
+    ended = subprocess.run(
+        [*command, "--cell-timeout", "30"],
+        cwd=folder,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+    )
+    took_s = time.monotonic() - began_s
+    return ended, folder / os.path.dirname(ended.stdout.strip()), took_s
+
+
+def test_standard_output_is_the_path_whatever_children_print(ends: Any) -> None:
+    ended, folder, took_s = ends
+    assert ended.stdout.count("\n") == 1, ended.stderr
+    assert (folder / "index.html").is_file()
+    text = (folder / "goes_on.ipynb").read_text()
+    assert all(word in text for word in ("child", "descriptor", "underneath"))
+    assert "\nchild" not in ended.stderr
+    assert took_s < 60  # a child that outlives its kernel holds nothing up
+
+
+def test_how_a_cell_ends_is_how_its_notebook_ends(ends: Any) -> None:
+    ended, folder, _ = ends
+    run = json.loads((folder / "run.json").read_text())
+    notebooks = {found["name"]: found for found in run["notebooks"]}
+    statuses = {name: (found["status"], found["cells_run"]) for name, found in notebooks.items()}
+    assert statuses == {
+        "leaves": ("failed", 0),
+        "quits": ("failed", 0),
+        "unexpected": ("failed", 1),
+        "goes_on": ("done", 12),
+    }
+    assert ended.returncode == run["exit_code"] == 1
+    assert "left the notebook by SystemExit: 0" in notebooks["leaves"]["failure"]["message"]
+    assert "left the notebook by exit()" in notebooks["quits"]["failure"]["message"]
+    assert notebooks["unexpected"]["failure"]["name"] == "KeyError"
+    assert notebooks["unexpected"]["failure"]["cell_index"] == 1
+    assert len(ended.stderr) < 5_000
+    assert not (folder / "results" / "went-on").exists()
+
+
+def test_a_flood_is_cut_with_a_note(ends: Any) -> None:
+    notebook = nbformat.read(ends[1] / "goes_on.ipynb", as_version=4)
+    outputs_of = [cell.outputs for cell in notebook.cells[5:]]
+    child, printed, displayed, value, updated, cleared, last = outputs_of
+    for outputs in (child, printed):
+        text = "".join(output.text for output in outputs)
+        assert TEXT_MAX < len(text) < TEXT_MAX + 200
+        assert text.endswith("the rest is left out …\n")
+        assert len(outputs) < 200
+    assert len(displayed) == DISPLAYS_MAX + 1
+    assert "the rest is left out" in displayed[-1].data["text/plain"]
+    assert TEXT_MAX < len(value[0].data["text/plain"]) < TEXT_MAX + 200
+    assert [output.data["text/plain"] for output in (*updated, *cleared)] == ["2999", "699"]
+    assert last[0].data["text/plain"] == "'the last cell'"

@@ -56,6 +56,19 @@ def test_a_cell_that_eats_the_interrupt_times_out(write_notebook: Writer, tmp_pa
     assert "longer than 1 s" in ended.failure.message
 
 
+def test_a_cell_that_has_ended_does_not_time_out_while_its_output_is_read() -> None:
+    with kernel_session("n", 60.0) as session:
+        session.ended.touch()  # by the cell before
+        session.cell_started()
+        assert not session.ended.exists()
+        session.ended.touch()
+        session._run_out()
+        assert not session.timed_out
+        session.cell_started()
+        session._run_out()
+        assert session.timed_out
+
+
 def test_a_kernel_is_told_where_perfkit_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "relative:/absolute")
     monkeypatch.chdir("/")

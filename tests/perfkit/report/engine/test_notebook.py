@@ -66,3 +66,38 @@ def test_a_missing_notebook_shows_what_there_is(tmp_path: Path, missing: str, hi
     write(tmp_path / "01_baseline.ipynb")
     with pytest.raises(ReportError, match=hint):
         read_notebook(tmp_path / missing)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "language"),
+    [
+        ({"language_info": {"name": "julia", "version": "1.9"}}, "julia"),
+        ({"kernelspec": {"name": "ir", "language": "R", "display_name": "R"}}, "R"),
+        ({"kernelspec": {"name": "julia-1.9"}}, "julia-1.9"),
+        ({"kernelspec": {"name": "xcpp17"}}, "xcpp17"),
+    ],
+)
+def test_a_notebook_of_another_language_is_refused(
+    tmp_path: Path, metadata: dict[str, Any], language: str
+) -> None:
+    path = tmp_path / "x.ipynb"
+    path.write_text(json.dumps({"nbformat": 4, "metadata": metadata, "cells": []}))
+    with pytest.raises(ReportError, match=f"is a notebook of {language}; .* Python .* leave it"):
+        read_notebook(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        None,
+        {"kernelspec": {"name": "my-environment"}},
+        {"kernelspec": {"name": "ir"}, "language_info": {"name": "Python"}},
+        {"kernelspec": {"name": "irene", "language": "python"}},
+        {"language_info": {"name": "ipython"}},
+    ],
+)
+def test_a_notebook_of_python_or_without_a_language_is_read(tmp_path: Path, metadata: Any) -> None:
+    path = tmp_path / "x.ipynb"
+    path.write_text(json.dumps({"nbformat": 4, "metadata": metadata, "cells": []}))
+    assert read_notebook(path).title == "x"
