@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, gpu, kernels, profile, report, soak
+from perfkit.cli import bench, cluster, compare, gpu, profile, report, soak
 from perfkit.cli.output import add_command, examples
 from perfkit.cli.streams import Command
 
@@ -38,7 +38,7 @@ add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
 add_command(app, "soak", soak.soak, *soak.EXAMPLES)
 add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
-add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
+add_command(app, "kernels", gpu.kernels, *gpu.KERNEL_EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

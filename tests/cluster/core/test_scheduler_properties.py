@@ -88,8 +88,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.witness = Witness(LIMITS)
         self.now = 0.0
         self.incarnations: dict[str, int] = {}
-        #: by worker and incarnation; a process keeps its number
-        self.pids: dict[tuple[str, int], int] = {}
         self.epochs: dict[str, int] = {}
         self.leases: list[Held] = []
         self.accepted: dict[str, dict[int, on.TasksSubmitted]] = {}
@@ -123,15 +121,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         credit=st.integers(1, 6),
         gpu=st.booleans(),
         again=st.integers(-1, 1),
-        has_pid=st.booleans(),
     )
-    def join(self, worker: str, credit: int, gpu: bool, again: int, has_pid: bool) -> None:
+    def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
         """A newcomer, a repeat, a restart, an older or another process of the same name."""
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
-        pid = self.pids.setdefault((worker, incarnation), incarnation if has_pid else 0)
-        offers = ["echo"], models, gpus
+        offers, pid = (["echo"], models, gpus), incarnation
         self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, "h", pid))
 
     @precondition(lambda self: self.leases)
@@ -190,13 +186,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker=WORKERS,
         state=st.sampled_from(ProcessState),
         older=st.integers(0, 1),
-        has_pid=st.booleans(),
     )
-    def report(
-        self, host: str, worker: str, state: ProcessState, older: int, has_pid: bool
-    ) -> None:
+    def report(self, host: str, worker: str, state: ProcessState, older: int) -> None:
         """A supervisor says what it sees, perhaps of a worker that is another's."""
-        pid = max(0, self.incarnations.get(worker, 1) - older) if has_pid else 0
+        pid = self.incarnations.get(worker, 1) - older
         self.tell(on.HostReported(host, [(worker, pid, state)]))
 
     @rule(host=st.sampled_from(["h", "i", "j"]))

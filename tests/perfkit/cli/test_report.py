@@ -151,7 +151,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float]:
     ended = subprocess.run(
         [*command, "--cell-timeout", "30"],
         cwd=folder,
-        env=plain_environment(),
+        env=plain_environment(folder),
         capture_output=True,
         text=True,
     )

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
         return subprocess.run(
             ["bash", "-c", f'"$@" {to}', "bash", *command],
             cwd=tmp_path,
-            env={**plain_environment(), **environment},
+            env={**plain_environment(tmp_path), **environment},
             stdout=stdout,
             stderr=PIPE,
             timeout=60,
