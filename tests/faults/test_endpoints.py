@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack, suppress
 
 import pytest
+from msgspec.structs import replace
 
 from cluster import Client, ClusterCoordinator, LocalCluster
 from cluster.vocabulary.errors import ClusterError
@@ -84,7 +85,8 @@ def test_no_descriptor_is_left_and_peers_are_told(until):
 
 def test_a_flood_of_connections_makes_nobody_spin(until):
     with ExitStack() as stack:
-        running = stack.enter_context(coordinator(BASELINE, descriptors=160))
+        hasty = replace(BASELINE, sockets=replace(BASELINE.sockets, hello_s=0.3))
+        running = stack.enter_context(coordinator(hasty, descriptors=160))
         address = "127.0.0.1", port_of(running.endpoint)
         before_s, begin_s = running.busy_s, time.monotonic()
         flood = []

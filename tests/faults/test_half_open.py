@@ -65,7 +65,8 @@ def through(spec):
     """A coordinator behind a proxy, and a worker or a client that goes through it."""
     with ExitStack() as stack:
 
-        def start(spec=spec, capacity=1, is_client_behind=False):
+        def start(spec=spec, capacity=1, is_client_behind=False, silence_s=0.3):
+            spec = replace(spec, sockets=replace(spec.sockets, silence_s=silence_s))
             coordinator = stack.enter_context(ClusterCoordinator(spec))
             proxy = Proxy(coordinator.endpoint)
             stack.callback(proxy.close)
@@ -115,7 +116,7 @@ def test_a_client_whose_line_is_swallowed_gets_its_results(through):
 
 
 def test_zeromq_itself_ends_a_dead_connection(through, spec):
-    short = replace(spec, sockets=replace(spec.sockets, silence_s=3600.0, pong_s=1.0))
-    proxy, client = through(short)
+    short = replace(spec, sockets=replace(spec.sockets, pong_s=1.0))
+    proxy, client = through(short, silence_s=3600.0)
     proxy.swallow()
     assert client.submit("echo", b"x").result(TIMEOUT_S) == b"x"

@@ -1,6 +1,5 @@
 """Ctrl-C at any moment leaves a client usable, and ``close`` returns."""
 
-import os
 import random
 import signal
 import subprocess
@@ -17,9 +16,6 @@ TIMEOUT_S = 20
 #: files in which an interrupt may strike: the client's, and those it relies on
 STRUCK = "/cluster/shells/", "/cluster/transport/", "/concurrent/futures/_base.py", "/threading.py"
 
-#: coverage's tracer has a lock that an interrupt leaves taken
-UNMEASURED = {name: text for name, text in os.environ.items() if not name.startswith("COV")}
-
 
 def interrupt(local, spec, count, longest_s=0.004):
     """Run the driver and interrupt it at random moments; returns its last line."""
@@ -28,7 +24,6 @@ def interrupt(local, spec, count, longest_s=0.004):
         [sys.executable, "-m", interrupted.__name__, local.endpoint, spec.name, str(count)],
         stdout=subprocess.PIPE,
         text=True,
-        env=UNMEASURED,
     )
     with driver:
         try:
