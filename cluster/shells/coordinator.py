@@ -65,7 +65,7 @@ class ClusterCoordinator(Dispatcher):
         """Serve until stop is called, or drain and nothing runs any more; clients are told."""
         self._serving = True
         try:
-            while not self._is_over(time.monotonic()):
+            while not self._draining or not self._is_over(time.monotonic()):
                 self._router.listener.wait(self._patience_ms())
                 messages = [*self._router.receive(self.spec.drain)]
                 now = time.monotonic()
@@ -90,7 +90,7 @@ class ClusterCoordinator(Dispatcher):
         if self._own_client is not None:
             self._own_client.close()
             self._own_client = None
-        self._stopping = True
+        self._stopping = self._draining = True
         self._router.waker.wake()
         if self._thread is not None:
             self._thread.join()
@@ -160,8 +160,6 @@ class ClusterCoordinator(Dispatcher):
 
         A connection that ends takes along what its peer has not read: hence the wait for clients.
         """
-        if not (self._stopping or self._draining):
-            return False
         if self._end_at == math.inf:
             self.scheduler.drain()
             self._end_at = now + self.spec.limits.drain_s

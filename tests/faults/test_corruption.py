@@ -1,7 +1,6 @@
 """Bytes that change on their way: a message is lost then, never taken for another."""
 
 import random
-import socket
 import threading
 from contextlib import ExitStack
 
@@ -10,7 +9,7 @@ from msgspec.structs import replace
 
 from cluster import Client, ClusterCoordinator, ClusterError, Worker
 from cluster.work.workloads import HANDLERS
-from tests.faults.raw import port_of
+from tests.faults.proxy import Proxy
 
 TIMEOUT_S = 20.0
 #: on average one bit of so many bytes is flipped
@@ -20,48 +19,20 @@ HANDSHAKE_BYTES = 200
 
 
 class Flipper:
-    """Passes bytes on between peers and a coordinator, and flips bits of them."""
+    """Flips bits of what passes through a proxy, until it is calm."""
 
-    def __init__(self, endpoint, seed):
-        self._target = "127.0.0.1", port_of(endpoint)
+    def __init__(self, seed):
         self._chance = random.Random(seed)
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._ends = []
         self.is_calm = False
         self.flips = 0
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self):
-        for end in [self._listening, *self._ends]:
-            end.close()
-
-    def _accept(self):
-        try:
-            while True:
-                pair = self._listening.accept()[0], socket.create_connection(self._target)
-                self._ends += pair
-                for one, other in (pair, pair[::-1]):
-                    args = (one, other)
-                    threading.Thread(target=self._pass_on, args=args, daemon=True).start()
-        except OSError:
-            return
-
-    def _pass_on(self, one, other):
-        passed = 0
-        try:
-            while data := bytearray(one.recv(1 << 16)):
-                for at in range(len(data)):
-                    if self.is_calm or passed + at < HANDSHAKE_BYTES:
-                        continue
-                    if self._chance.random() < 1 / BYTES_PER_FLIP:
-                        data[at] ^= 1 << self._chance.randrange(8)
-                        self.flips += 1
-                passed += len(data)
-                other.sendall(data)
-            other.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+    def alter(self, pair, passed, data):
+        altered = bytearray(data)
+        for at in range(max(0, HANDSHAKE_BYTES - passed), len(data)):
+            if not self.is_calm and self._chance.random() < 1 / BYTES_PER_FLIP:
+                altered[at] ^= 1 << self._chance.randrange(8)
+                self.flips += 1
+        return altered
 
 
 @pytest.fixture
@@ -72,15 +43,16 @@ def flipped(spec):
         def start(seed):
             checked = replace(spec, checks=True)
             coordinator = stack.enter_context(ClusterCoordinator(checked))
-            flipper = Flipper(coordinator.endpoint, seed)
-            stack.callback(flipper.close)
-            worker = Worker(flipper.endpoint, HANDLERS, name="w", spec=spec)
+            flipper = Flipper(seed)
+            proxy = Proxy(coordinator.endpoint, flipper.alter)
+            stack.callback(proxy.close)
+            worker = Worker(proxy.endpoint, HANDLERS, name="w", spec=spec)
             thread = threading.Thread(target=worker.run)
             thread.start()
             stack.callback(thread.join, TIMEOUT_S)
             stack.callback(worker.stop)
             stack.callback(setattr, flipper, "is_calm", True)
-            client = stack.enter_context(Client(flipper.endpoint, spec=spec))
+            client = stack.enter_context(Client(proxy.endpoint, spec=spec))
             direct = stack.enter_context(Client(coordinator.endpoint, spec=checked))
             return flipper, client, direct
 
