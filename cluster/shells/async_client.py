@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import threading
 from collections.abc import AsyncIterator, Iterable
-from itertools import islice
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Self
 
 from cluster.shells.client import Client
@@ -31,23 +32,48 @@ class AsyncClient:
     async def map(
         self, kind: str, payloads: Iterable[bytes], **options: Any
     ) -> AsyncIterator[bytes]:
-        """The results of many like tasks, in order, a bounded window ahead. Options as for
-        Client.submit.
+        """The results of many like tasks, in order, a bounded window ahead; a thread reads the
+        source. Options as for Client.submit. An error of the source, or of a payload that can't be
+        sent, is raised after the results before it.
         """
         refuse_single(payloads)
-        waiting: deque[asyncio.Future[bytes]] = deque()
-        source = iter(payloads)
-        try:
-            while True:
-                for payload in islice(source, AHEAD_TASKS - len(waiting)):
+        loop, room = asyncio.get_running_loop(), threading.Semaphore(AHEAD_TASKS)
+        # Futures in order, then the error of the source or None.
+        taken: asyncio.Queue[Future[bytes] | BaseException | None] = asyncio.Queue()
+        over = threading.Event()
+
+        def read() -> None:
+            last: BaseException | None = None
+            try:
+                for payload in payloads:
+                    room.acquire()
+                    if over.is_set():
+                        return
                     future = self._client.submit(kind, payload, **options)
-                    waiting.append(asyncio.wrap_future(future))
-                if not waiting:
-                    return
-                yield await waiting.popleft()
+                    if over.is_set():
+                        future.cancel()
+                    loop.call_soon_threadsafe(taken.put_nowait, future)
+            except BaseException as error:
+                last = error
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(taken.put_nowait, last)
+
+        # A source may wait, which must not hold the loop up.
+        threading.Thread(target=read, name="map source", daemon=True).start()
+        head: Future[bytes] | BaseException | None = None
+        try:
+            while isinstance(head := await taken.get(), Future):
+                yield await asyncio.wrap_future(head)
+                room.release()
+            if head is not None:
+                raise head
         finally:
-            for left in waiting:
-                left.cancel()
+            over.set()
+            room.release()
+            while not taken.empty():
+                left = taken.get_nowait()
+                if isinstance(left, Future):
+                    left.cancel()
 
     async def status(self, timeout: float | None = 5.0) -> Status:  # noqa: ASYNC109
         """The state of the cluster; raises Unreachable without an answer in ``timeout`` seconds."""

@@ -1,6 +1,7 @@
 """The client for asyncio: the same calls as the plain client, awaited."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -47,6 +48,26 @@ def test_a_map_gives_results_in_order(local):
         return [result async for result in client.map("echo", payloads)]
 
     assert awaited(local, use) == [b"%d" % n for n in range(600)]
+
+
+def test_a_source_may_wait_while_results_come_and_the_loop_goes_on(local):
+    release = threading.Event()
+
+    def source():
+        yield b"first"
+        assert release.wait(20)
+        yield b"second"
+        raise KeyError("third")
+
+    async def use(client):
+        results = client.map("echo", source())
+        assert await anext(results) == b"first"
+        release.set()
+        assert await anext(results) == b"second"
+        with pytest.raises(KeyError, match="third"):
+            await anext(results)
+
+    awaited(local, use)
 
 
 def test_a_map_that_is_left_early_cancels_the_rest(local, until):
