@@ -195,9 +195,11 @@ class Channel:
         size = 0
         while not frames or option(RCVMORE):
             if len(frames) >= self._frames_max or size > self._bytes_max:
-                self._is_discarding = True
-                self._reject(receive(NOW, False))
-                self._discard()
+                over: zmq.Frame = receive(NOW, False)
+                self._is_discarding = over.more
+                self._reject(over)
+                if over.more:
+                    self._discard()
                 return None
             frame: Any = receive(NOW, copy)
             size += len(frame)
@@ -227,10 +229,9 @@ class Channel:
         before its end.
         """
         for _ in range(self._frames_max):
-            if not self._option(RCVMORE):
+            if not self.socket.recv(NOW, False).more:
                 self._is_discarding = False
                 return
-            self.socket.recv(NOW, False)
 
     def close(self) -> None:
         """Close the socket; sent messages have LINGER_MS to leave."""

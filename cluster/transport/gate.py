@@ -30,7 +30,7 @@ WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPT_FAILED
 RESERVE = 96
 #: descriptors of a client (its own and one for questions) and of a worker with one slot
 PER_CLIENT = PER_WORKER = 2
-SWEEP_S = 0.2
+SWEEP_S = 0.05
 #: between sweeps while memory grows: what arrives meanwhile adds to the bound
 HURRIED_SWEEP_S = 0.02
 #: how many times longer a coordinator that is behind waits for a hello

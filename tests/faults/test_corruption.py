@@ -12,7 +12,7 @@ from cluster.work.workloads import HANDLERS
 from tests.faults.proxy import Proxy
 
 TIMEOUT_S = 20.0
-#: on average one bit of so many bytes is flipped
+#: bytes for each flipped bit, on average
 BYTES_PER_FLIP = 2_500
 #: a handshake that is changed is ZeroMQ's own affair
 HANDSHAKE_BYTES = 200

@@ -11,8 +11,6 @@ from perfkit.optimized.specs import BASELINE, OPTIMIZED
 from tests.faults.raw import EMPTY, LAST, connect, coordinator, is_cut, port_of
 
 MIB = 1 << 20
-#: two largest messages, and what arrives on loopback before a busy machine looks
-BOUND_BYTES = 800 * MIB
 
 
 @pytest.fixture(scope="module", params=[BASELINE, OPTIMIZED], ids=lambda spec: spec.name)
@@ -54,7 +52,7 @@ def test_questions_are_answered_while_messages_of_many_frames_are_thrown_away(ru
     thread = threading.Thread(target=send)
     thread.start()
     while not done.is_set():
-        running.client.status()
+        running.client.status(timeout=2.0)
     thread.join()
 
 
@@ -70,7 +68,7 @@ def test_a_message_without_an_end_takes_no_memory_without_one(running, piece):
     while sends(peer, piece):
         most = max(most, running.resident_bytes - before)
         assert time.monotonic() < end_s
-    assert most < BOUND_BYTES
+    assert most < 250 * MIB
     assert running.client.status().counters["connections_incomplete"] >= 1
 
 

@@ -103,7 +103,7 @@ def test_a_status_waits_behind_no_data(serve, spec):
         begin_s = time.perf_counter()
         served.client.status()
         assert time.perf_counter() - begin_s < 1.0
-        served.client.submit_batch("hold", [b""] * 20_000)
+        served.client.submit_batch("hold", [b""] * 50_000)
         begin_s = time.perf_counter()
         served.client.status()
         assert time.perf_counter() - begin_s < 1.0

@@ -25,8 +25,8 @@ from tests.cluster.core.scheduling import untraced
 from tests.cluster.simulation.broken import BROKEN
 
 SEEDS_PER_TEST = 10
-SEEDS = range(120)
-OPTIMISED_SEEDS = range(1_000, 1_060)
+SEEDS = range(200)
+OPTIMISED_SEEDS = range(1_000, 1_100)
 #: a healthy world needs about half of this at most
 STEPS = 8_000
 
