@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from cluster.vocabulary.printable import printable
+
 LEVELS = ("info", "warning", "off")
 LINE_BYTES_MAX = 8_192
 FILE_BYTES_MAX = 1 << 24
@@ -35,14 +37,12 @@ class CrewLog:
 
     def write(self, level: str, name: str, text: str) -> None:
         """One line of a worker's output, control characters escaped."""
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
-        line = f"{name} {text}\n"
+        line = f"{name} {printable(text)}\n"
         self._save(level, line)
         if LEVELS.index(level) < self._level:
             return
         if len(self._unshown) < UNSHOWN_LINES_MAX:
-            self._unshown.append(line.encode(errors="replace"))
+            self._unshown.append(line.encode(errors="backslashreplace"))
         else:
             self._dropped += 1
         self.flush()
@@ -56,7 +56,7 @@ class CrewLog:
             return
         with suppress(OSError):  # a full disk must not stop the workers
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._file.write(f"{stamp} {level:<7} {line}".encode(errors="replace"))
+            self._file.write(f"{stamp} {level:<7} {line}".encode(errors="backslashreplace"))
             if self._file.tell() > FILE_BYTES_MAX:
                 self._rotate()
 

@@ -140,7 +140,7 @@ def test_what_handlers_print_has_its_worker_and_task(handlers, tmp_path, until):
     assert shown == "worker-0 [1.0] complained\n"
     text = [line.split(maxsplit=2)[2] for line in lines]
     assert sorted(text) == [
-        "info    worker-0 [1.0] printed x \\x1b[31m",
+        "info    worker-0 [1.0] printed x \\u001b[31m",
         "info    worker-0 a child's",
         "warning worker-0 [1.0] complained",
     ]

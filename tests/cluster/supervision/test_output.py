@@ -24,11 +24,11 @@ def test_the_file_has_everything_and_the_reader_what_is_of_the_level(tmp_path):
     log.write("info", "w", "quiet")
     log.write("warning", "w", "loud \x1b[31m caf\u00e9\t\udce9")
     log.note("of its own")
-    assert os.read(read, 1000).decode() == "w loud \\x1b[31m café\t\\udce9\n"
+    assert os.read(read, 1000).decode() == "w loud \\u001b[31m café\t\\udce9\n"
     kept = [line.split(maxsplit=2)[2] for line in path.read_text().splitlines()]
     assert kept == [
         "info    w quiet",
-        "warning w loud \\x1b[31m café\t\\udce9",
+        "warning w loud \\u001b[31m café\t\\udce9",
         "warning supervisor of its own",
     ]
     assert path.stat().st_mode & 0o77 == 0
