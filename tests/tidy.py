@@ -27,10 +27,12 @@ ROOT = Path(__file__).parent.parent
 #: only rows below it. Modules that lie directly in a package have rows of their own.
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
-    "perfkit.cli": "perfkit perfkit.report perfkit.bench.experiments perfkit.bench.goals "
-    "perfkit.bench.leaks perfkit.engines perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
-    "cluster.shells cluster.transport cluster.spec cluster.models cluster.vocabulary",
+    "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
+    "perfkit.bench.goals perfkit.bench.leaks perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
+    "perfkit.evidence cluster.process cluster.local cluster.supervision cluster.shells "
+    "cluster.transport cluster.spec cluster.models cluster.vocabulary",
+    "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
+    "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",

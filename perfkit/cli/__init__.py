@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from perfkit.cli import bench, cluster, compare, gpu, profile, report, soak
-from perfkit.cli.output import add_command, examples
-from perfkit.cli.streams import Command
+from perfkit.cli.terminal.output import add_command, examples
+from perfkit.cli.terminal.streams import Command
 
 __all__ = ["app"]
 

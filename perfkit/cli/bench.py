@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from perfkit.cli import options as opt
-from perfkit.cli.config import check_known
-from perfkit.cli.measuring import check_experiment, deliver, machine_text, progress
-from perfkit.cli.output import out, plain_table
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.config import check_known
+from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
+from perfkit.cli.terminal.output import out, plain_table
 from perfkit.evidence.text import duration, measured, quantity
 
 if TYPE_CHECKING:

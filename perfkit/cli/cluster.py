@@ -14,9 +14,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from cluster.vocabulary.errors import ClusterError
-from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError, Settings, check_known
-from perfkit.cli.output import FAILED, add_command, examples, note
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.config import SettingError, Settings, check_known
+from perfkit.cli.terminal.output import FAILED, add_command, examples, note
 
 app = typer.Typer(
     help="Run a cluster, look at it, give it work.",

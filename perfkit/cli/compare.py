@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError
-from perfkit.cli.measuring import check_experiment, deliver, machine_text, progress
-from perfkit.cli.output import note, out
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
+from perfkit.cli.terminal.output import note, out
 from perfkit.evidence.text import quantity
 
 if TYPE_CHECKING:
     from perfkit.bench.experiments.compare import SpecComparison
     from perfkit.evidence.results import Result
-    from perfkit.evidence.stats import Verdict
+    from perfkit.evidence.verdicts import Verdict
 
 EXAMPLES = (
     ("both specs side by side, a minute or two", "perfkit compare baseline optimized"),
@@ -154,7 +154,7 @@ def _live(a: str, b: str, knobs: list[str] | None, live: dict[str, Any]) -> Spec
 
 
 def _gate(verdict: Verdict) -> int:
-    from perfkit.evidence.stats import Verdict
+    from perfkit.evidence.verdicts import Verdict
     from perfkit.report import ExitCode
 
     codes = {Verdict.SLOWER: ExitCode.REGRESSION, Verdict.INCONCLUSIVE: ExitCode.INCONCLUSIVE}

@@ -19,7 +19,7 @@ from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
 from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import ClusterError
-from perfkit.cli.output import complain, err, note, write_json
+from perfkit.cli.terminal.output import complain, err, note, write_json
 
 Level: TypeAlias = Literal["info", "warning", "off"]
 LOOK_EVERY_S = 0.5

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from perfkit.cli.config import SettingError
-from perfkit.cli.output import errors_as_lines, note, out, plain_table, show_live, write_json
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.output import (
+    errors_as_lines,
+    note,
+    out,
+    plain_table,
+    show_live,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

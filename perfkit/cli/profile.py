@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError
-from perfkit.cli.output import (
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.output import (
     FAILED,
     add_command,
     complain,

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli.config import SettingError, parse_pairs
-from perfkit.cli.output import complain
+from perfkit.cli.terminal.config import SettingError, parse_pairs
+from perfkit.cli.terminal.output import complain
 
 EXAMPLES = (
     ("what the cluster does here, a few minutes", "perfkit report"),

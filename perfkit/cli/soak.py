@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
-from perfkit.cli import options as opt
-from perfkit.cli.config import SettingError
-from perfkit.cli.measuring import deliver, machine_text, progress
-from perfkit.cli.output import FAILED, INTERRUPTED, complain, out
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.measuring import deliver, machine_text, progress
+from perfkit.cli.terminal.output import FAILED, INTERRUPTED, complain, out
 from perfkit.evidence.text import duration
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import Unreachable
 from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
-from perfkit.cli.output import out, plain_table, show_live, write_json
+from perfkit.cli.terminal.output import out, plain_table, show_live, write_json
 from perfkit.evidence.text import size
 
 ANSWER_WITHIN_S = 3.0

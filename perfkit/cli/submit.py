@@ -26,9 +26,9 @@ from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, TaskTimedOut, did_you_mean
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Priority, Requirements
-from perfkit.cli.config import SettingError
-from perfkit.cli.output import complain, out, write_json
 from perfkit.cli.status import ask_status, find_coordinator
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.output import complain, out, write_json
 from perfkit.evidence.text import measured, quantity
 
 #: How long after a task's own limit its coordinator may take to say so.

@@ -20,10 +20,10 @@ from rich.text import Text
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, Unreachable
-from perfkit.cli.config import DEFAULT_BIND, Settings
 from perfkit.cli.crew import Deaths, Level, print_output
-from perfkit.cli.output import err, out, write_json
 from perfkit.cli.status import ask_status, status_view
+from perfkit.cli.terminal.config import DEFAULT_BIND, Settings
+from perfkit.cli.terminal.output import err, out, write_json
 
 LOOK_EVERY_S = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -14,9 +14,8 @@ Statistics of one set of samples are in `samples`.
 import math
 import random
 from collections.abc import Sequence
-from enum import StrEnum
 from statistics import fmean, median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,9 +28,9 @@ from perfkit.evidence.samples import (
 )
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import measured
+from perfkit.evidence.verdicts import Direction, Verdict
 
 Block = float | Sequence[float]
-Direction = Literal["higher", "lower"]
 
 #: Fewer pairs of blocks than this give no verdict.
 MIN_BLOCKS = 4
@@ -39,15 +38,6 @@ MIN_BLOCKS = 4
 MIN_BLOCKS_TO_BOOTSTRAP = 8
 #: Share of the log ratios trimmed at each end.
 TRIM = 0.2
-
-
-class Verdict(StrEnum):
-    """What a comparison concludes about B against A."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    SAME = "same"
-    INCONCLUSIVE = "inconclusive"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

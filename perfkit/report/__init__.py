@@ -8,8 +8,9 @@ prints its help does not load them.
 Pictures are in `perfkit.report.figures`, headline findings in `headlines`; notebooks use both.
 """
 
+from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
-from perfkit.report.engine.headlines import Headline, Verdict
+from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ExitCode, ReportError, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun, ReportRun

@@ -24,7 +24,8 @@ from perfkit.bench.experiments import catalogue
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.results import Result, ResultError, comparable, encode_fields
-from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Direction, Verdict, abba, compare_blocks
+from perfkit.evidence.stats import MIN_BLOCKS, Comparison, abba, compare_blocks
+from perfkit.evidence.verdicts import Direction, Verdict
 
 #: Enough for the bootstrapped interval, which tolerates an outlying block.
 BLOCKS = 8

@@ -21,9 +21,10 @@ from perfkit.bench.workloads.load import ExperimentError, WrongResult, result_of
 from perfkit.bench.workloads.rounds import Arm, Say, prefixed, take_turns
 from perfkit.evidence.environment import Environment, fingerprint
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.evidence.stats import MIN_BLOCKS, Comparison, Verdict, compare_blocks
+from perfkit.evidence.stats import MIN_BLOCKS, Comparison, compare_blocks
 from perfkit.evidence.tables import ResultTable, data_frame, html_table
 from perfkit.evidence.text import quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.pool import BufferPool, ConnectionPool, Message, MessagePool, PoolStats
 
 if TYPE_CHECKING:

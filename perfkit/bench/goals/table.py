@@ -8,7 +8,6 @@ only by a whole interval.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -20,13 +19,16 @@ from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, take_turns
 from perfkit.evidence.environment import Environment
 from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
-from perfkit.evidence.stats import Direction, compare_blocks
+from perfkit.evidence.stats import compare_blocks
 from perfkit.evidence.tables import ResultTable, html_table
 from perfkit.evidence.text import measured, quantity
+from perfkit.evidence.verdicts import Direction, Verdict, judge
 
 S = TypeVar("S")
 #: The arms of every table; each bare limit has its own name.
 OPTIMIZED, BASELINE = "optimized", "baseline"
+#: A goal that is neither met nor missed has None.
+MET = {Verdict.MET: True, Verdict.MISSED: False}
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def make_row(goal: Goal, samples: ArmSamples, seed: int = 0) -> GoalRow:
         limit=bootstrap_interval(arms.get(goal.limit or "", [])).value,
         ratio=ratio.value,
         goal=goal.goal,
-        met=is_met(judged, goal.goal, goal.better),
+        met=MET.get(judge(judged, goal.goal, goal.better)),
         goal_text=goal.text,
         note=goal.note,
         limit_name=goal.limit,
@@ -199,27 +201,11 @@ def make_row(goal: Goal, samples: ArmSamples, seed: int = 0) -> GoalRow:
     )
 
 
-def is_met(figure: Interval, goal: float | None, better: Direction) -> bool | None:
-    """Whether the whole interval reaches the goal; None if it lies on both sides of it.
-
-    The goal itself is good enough. An unknown bound may lie anywhere.
-    """
-    if goal is None or figure.value is None:
-        return None
-    if better == "higher":
-        reaches, worst, best = operator.ge, figure.low, figure.high
-    else:
-        reaches, worst, best = operator.le, figure.high, figure.low
-    if worst is not None and reaches(worst, goal):
-        return True
-    return False if best is not None and not reaches(best, goal) else None
-
-
 def verdict(row: GoalRow) -> str:
     """Whether the goal is met, as a word."""
     if row.goal is None:
         return "–"
-    return {True: "met", False: "missed", None: "inconclusive"}[row.met]
+    return next((str(word) for word, met in MET.items() if met is row.met), Verdict.INCONCLUSIVE)
 
 
 def _ratio(

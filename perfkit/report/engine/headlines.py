@@ -16,7 +16,6 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,26 +23,12 @@ import msgspec
 
 from perfkit.evidence.results import encode_fields, write
 from perfkit.evidence.text import quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine.outcome import ExitCode, ReportError
 
 SCHEMA: Final = 1
 #: The report engine names the notebook in this variable, so a headline says where it is from.
 NOTEBOOK_VARIABLE = "PERFKIT_REPORT_NOTEBOOK"
-
-
-class Verdict(StrEnum):
-    """What a finding says about its claim or baseline.
-
-    `measured` is a figure without a judgement. `regression` is `slower` than a baseline of the
-    same system, and is meant for gates.
-    """
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    SAME = "same"
-    INCONCLUSIVE = "inconclusive"
-    REGRESSION = "regression"
-    MEASURED = "measured"
 
 
 class Headline(msgspec.Struct, frozen=True):

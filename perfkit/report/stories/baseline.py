@@ -16,8 +16,8 @@ from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import estimate, measured, percent, quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
-from perfkit.report.engine.headlines import Verdict
 from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.bottlenecks import Bottlenecks
 from perfkit.report.stories.views import (

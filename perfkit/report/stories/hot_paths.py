@@ -20,9 +20,10 @@ from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import bootstrap_interval
-from perfkit.evidence.stats import Comparison, Verdict
+from perfkit.evidence.stats import Comparison
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar

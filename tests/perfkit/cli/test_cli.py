@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import app
-from perfkit.cli.config import SettingError
-from perfkit.cli.output import add_command, errors_as_lines
+from perfkit.cli.terminal.config import SettingError
+from perfkit.cli.terminal.output import add_command, errors_as_lines
 
 Call = Callable[..., Result]
 

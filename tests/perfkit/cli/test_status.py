@@ -15,8 +15,8 @@ from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Load
 from perfkit.cli import status as module
-from perfkit.cli.output import SafeConsole
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
+from perfkit.cli.terminal.output import SafeConsole
 
 Call = Callable[..., Result]
 

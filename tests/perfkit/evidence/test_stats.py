@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.stats import Comparison, Verdict, abba, compare_blocks
+from perfkit.evidence.stats import Comparison, abba, compare_blocks
+from perfkit.evidence.verdicts import Verdict
 
 CLAIMS = {Verdict.FASTER, Verdict.SLOWER}
 

@@ -8,7 +8,7 @@ from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.experiments import ablation
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, amdahl, climb, predict, study
 from perfkit.bench.workloads.load import echo_work
-from perfkit.evidence.stats import Verdict
+from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED
 from perfkit.profile.cpu import CpuProfile, Table
 

@@ -16,7 +16,8 @@ from perfkit.bench.experiments.compare import BLOCKS, NotComparable, compare_sav
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.evidence.environment import fingerprint, machine_id
 from perfkit.evidence.results import Result, ResultError
-from perfkit.evidence.stats import Verdict, abba
+from perfkit.evidence.stats import abba
+from perfkit.evidence.verdicts import Verdict
 
 OTHER = msgspec.structs.replace(BASELINE, name="other", burst=100)
 HERE = fingerprint()

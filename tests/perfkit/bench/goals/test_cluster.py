@@ -1,26 +1,22 @@
 """The table of goals: verdicts, rows, and a small table of real measurements."""
 
 import json
-import math
 import os
 from unittest.mock import Mock
 
 import msgspec
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cluster import BASELINE, LocalCluster
 from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS, ClusterSizes, measure_cluster
-from perfkit.bench.goals.table import Contest, GoalTable, is_met, make_row
+from perfkit.bench.goals.table import Contest, GoalTable, make_row
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.stats import Direction
 
 TINY = ClusterSizes(
     rounds=3, map_tasks=400, baseline_tasks=100, submit_tasks=1_250, latency_tasks=30,
@@ -33,26 +29,6 @@ GOAL_NAMES = {goal.name: goal for goal in GOALS}
 
 def interval(value: float | None, low: float | None, high: float | None) -> Interval:
     return Interval(value, low, high, 0.95, "")
-
-
-numbers = st.floats(-1e6, 1e6)
-ends = st.tuples(numbers, numbers, numbers).map(sorted)
-
-
-@given(ends, numbers, st.sampled_from(["higher", "lower"]), st.booleans(), st.booleans())
-def test_a_goal_is_judged_by_the_whole_interval_and_an_unknown_bound_may_be_anywhere(
-    found: list[float], goal: float, better: Direction, low_known: bool, high_known: bool
-) -> None:
-    low, value, high = found
-    known = interval(value, low if low_known else None, high if high_known else None)
-    ends = (low if low_known else -math.inf, high if high_known else math.inf)
-    good = {end >= goal if better == "higher" else end <= goal for end in ends}
-    assert is_met(known, goal, better) is (good == {True} if len(good) == 1 else None)
-
-
-def test_an_unknown_figure_and_no_goal_are_neither_met_nor_missed() -> None:
-    assert is_met(interval(None, None, None), 1.0, "higher") is None
-    assert is_met(interval(5.0, 4.0, 6.0), None, "higher") is None
 
 
 def readings(**arms: list[float]) -> dict[str, dict[str, list[float]]]:

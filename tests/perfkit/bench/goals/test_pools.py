@@ -10,7 +10,7 @@ import pytest
 from perfkit.bench.goals import pools
 from perfkit.bench.goals.pools import CASES, Arms, Case, measure_pools
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.evidence.stats import Verdict
+from perfkit.evidence.verdicts import Verdict
 
 Cost = Callable[[], float]
 

@@ -37,7 +37,7 @@ def test_findings_keep_their_order_and_the_last_of_a_title_wins(tmp_path: Path) 
     ("arguments", "complaint"),
     [
         ({"title": " "}, "needs a title"),
-        ({"verdict": "great"}, "verdict 'great' is none of faster, slower"),
+        ({"verdict": "great"}, "verdict 'great' is none of met, missed"),
         ({"value": float("nan")}, "value is nan, which is no figure"),
         ({"claim": float("inf")}, "claim is inf"),
         ({"low": 3, "high": 2}, "low 3 is above high 2"),

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from perfkit.bench.experiments.roles import RoleTable, RoleUse
+from perfkit.evidence.verdicts import Verdict
 from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
-from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import baseline
 from perfkit.report.stories.baseline import Finding
 from perfkit.report.stories.bottlenecks import Bottlenecks, HotFunction

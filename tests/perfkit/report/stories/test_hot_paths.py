@@ -9,10 +9,10 @@ from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, IdeaResult, Study, climb, study
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
 from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER
 from perfkit.profile.latency import waterfall
 from perfkit.report.engine import headlines
-from perfkit.report.engine.headlines import Verdict
 from perfkit.report.stories import hot_paths, targets
 from perfkit.report.stories.hot_paths import Ideas
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.cli.config import SettingError, check_known
-from perfkit.cli.output import err, note, write_json_text
+from perfkit.cli.terminal.config import SettingError, check_known
+from perfkit.cli.terminal.output import err, note, write_json_text
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:

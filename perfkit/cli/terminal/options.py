@@ -9,8 +9,15 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from cluster.spec import ClusterSpec
-from perfkit.cli.config import DEFAULT_BIND, SettingError, Settings, build_spec, load, parse_pairs
-from perfkit.cli.output import note
+from perfkit.cli.terminal.config import (
+    DEFAULT_BIND,
+    SettingError,
+    Settings,
+    build_spec,
+    load,
+    parse_pairs,
+)
+from perfkit.cli.terminal.output import note
 
 _SPEC_HELP = "The cluster's parts and knobs, by name."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
@@ -91,7 +98,7 @@ def settings(config: Path | None, knobs: list[str] | None = None, **flags: objec
     """The settings of this call, from the file, the environment of this process, and the flags.
 
     Raises:
-        SettingError: one of them is wrong; see `perfkit.cli.config.load`.
+        SettingError: one of them is wrong; see `perfkit.cli.terminal.config.load`.
     """
     flags["set"] = parse_pairs(knobs or [], "--set")
     # An empty list or mapping is a repeatable flag that was not given.

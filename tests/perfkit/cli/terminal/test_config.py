@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.spec import BASELINE
-from perfkit.cli.config import (
+from perfkit.cli.terminal.config import (
     DEFAULT_BIND,
     FIELDS,
     SettingError,
