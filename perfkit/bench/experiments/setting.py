@@ -1,0 +1,105 @@
+"""What every experiment is made of: its setting, its measurement, its row of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cluster.spec import ClusterSpec
+from perfkit.bench.workloads.load import Submitter, Work, echo_work, traffic_per_task
+from perfkit.bench.workloads.rounds import Say
+from perfkit.bench.workloads.served import model_work
+from perfkit.engines import Engine, make_engine
+from perfkit.engines.zmq import ZmqEngine
+from perfkit.evidence.samples import Interval, percentile_interval
+from perfkit.evidence.verdicts import Direction, FigureGoal
+
+Profile = Literal["quick", "full"]
+
+#: Enough for a count that repeats exactly.
+COUNTED_TASKS = 100
+#: A saved series is thinned to this many points.
+SERIES_POINTS = 2_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The parameters of an experiment; `tasks` is within its bounds.
+
+    `profile` decides how many points and rounds an experiment measures that has several.
+    """
+
+    engine: str
+    spec: ClusterSpec
+    workers: int
+    tasks: int
+    seed: int
+    model: str | None
+    profile: Profile
+    say: Say
+
+    def work(self) -> Work:
+        """The tasks: distinct payloads to echo, or a model's inputs with the right answers."""
+        if self.model is None:
+            return echo_work(self.tasks, self.seed)
+        return model_work(self.model, self.tasks, self.seed)
+
+    def fresh(self) -> Engine:
+        """A fresh engine, to be entered."""
+        models = () if self.model is None else (self.model,)
+        return make_engine(self.engine, workers=self.workers, spec=self.spec, models=models)
+
+    def count(
+        self, work: Work, drive: Callable[[Submitter, Work], object]
+    ) -> dict[str, float | int | None]:
+        """Messages and bytes per task, for some of the work; only a cluster counts them.
+
+        A model's are left out: its messages are the same, and their bytes are its inputs'.
+        """
+        if self.model is not None or self.engine != ZmqEngine.name:
+            return {}
+        self.say("counting messages")
+        return traffic_per_task(self.spec, self.workers, work.part(0, COUNTED_TASKS), drive)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The outcome of an experiment: raw samples, the figure that follows, and counts."""
+
+    samples: list[float]
+    figure: Interval
+    counters: dict[str, float | int | None] = field(default_factory=dict)
+    series: dict[str, list[float | None]] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: what it measures, its unit, and which direction is better.
+
+    `tasks` and `tasks_max` count tasks, or for startup clusters. `goals` judge figures of its
+    result.
+    """
+
+    name: str
+    help: str
+    unit: str
+    tasks: Mapping[Profile, int]
+    tasks_max: int
+    direction: Direction
+    function: Callable[[Setting], Measurement]
+    goals: tuple[FigureGoal, ...] = ()
+
+
+def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, float | None]:
+    """`<name>_p95` and its bounds, for each percentile; unknown bounds are None."""
+    found: dict[str, float | None] = {}
+    for q in wanted:
+        found |= percentile_interval(samples, q).columns(f"{name}_p{q}")
+    return found
+
+
+def thinned(samples: Sequence[float]) -> list[float | None]:
+    """At most SERIES_POINTS of the samples, evenly spread over them."""
+    return list(samples[:: -(-len(samples) // SERIES_POINTS)])
