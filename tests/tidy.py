@@ -29,6 +29,7 @@ HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
     "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
     "perfkit.bench.goals perfkit.bench.leaks perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
+    "perfkit.optimized "
     "perfkit.evidence cluster.process cluster.local cluster.supervision cluster.shells "
     "cluster.transport cluster.spec cluster.models cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "

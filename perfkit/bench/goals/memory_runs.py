@@ -37,6 +37,8 @@ MODEL = "digits"
 #: its heap with the next timer of a worker, which comes every 0.6 s.
 STILL_BYTES, STILL_S, READ_EVERY_S, MOVING_S = 65_536, 1.5, 0.1, 20.0
 QUEUED_S = 120.0
+#: A coordinator that takes in a million tasks answers late.
+ANSWER_S = 60.0
 FOUR_WORKERS = SharingSizes(workers=(4,))
 ALL_EVENTS = CheckSizes()
 
@@ -69,7 +71,7 @@ def passing(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str
     tasks = few if name == BASELINE else contest.sizes.passed_tasks
     work = echo_work(min(tasks, 100_000), contest.seed)
     with LocalCluster(WORKERS, spec) as local, local.client() as client:
-        client.status()
+        client.status(ANSWER_S)
         idle = settled(local.coordinator_pid).rss_bytes
         for start in range(0, tasks, len(work)):
             map_s(client, work.part(0, min(len(work), tasks - start)))
@@ -89,7 +91,7 @@ def queueing(
     work = echo_work(tasks, contest.seed)
     how, told = ("alone", replace(spec, burst=1)) if alone else ("run", spec)
     with LocalCluster(0, spec) as local, Client(local.endpoint, spec=told) as client:
-        client.status()
+        client.status(ANSWER_S)
         idle = settled(local.coordinator_pid).rss_bytes
         if alone:
             futures = [client.submit(work.kind, payload) for payload in work.payloads]
@@ -193,7 +195,7 @@ def settled(pid: int) -> MemorySample:
 def await_status(client: Client, holds: Callable[[Status], bool]) -> None:
     """Return once `holds` is true of the cluster's status; ExperimentError if it never is."""
     until_s = time.monotonic() + QUEUED_S
-    while not holds(status := client.status()):
+    while not holds(status := client.status(ANSWER_S)):
         if time.monotonic() > until_s:
             raise ExperimentError(
                 f"the queue did not become as expected: {status.queued} tasks of {status.runs} "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.cli.terminal.config import SettingError, check_known
-from perfkit.cli.terminal.output import err, note, write_json_text
+from perfkit.cli.terminal.output import STDOUT, err, note, write_json_text
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
@@ -48,13 +48,9 @@ def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path
     Raises:
         ResultError: the file cannot be written.
     """
-    from perfkit.evidence.results import write
-
-    if str(target) == "-":
-        write_json_text(json_text())
-    else:
-        if target is not None:
-            write(json_text(), target)
+    if target is not None:
+        write_json_text(json_text(), target)
+    if target != STDOUT:
         show()
         if target is not None:
             note(f"saved to {target}")
