@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
@@ -35,6 +36,8 @@ RESULT_TIMEOUT_S = 60.0
 #: Between two heartbeats while messages are counted: longer than a round takes.
 COUNTING_BEAT_S = 30.0
 COUNTED_ROUNDS = 3
+#: Futures that a submitting client keeps open, and how many it waits for at a time.
+IN_FLIGHT, REFILL = 1_000, 100
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
 _NUMBER_BYTES = 8
 
@@ -139,6 +142,36 @@ def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
         took_ms.append((time.perf_counter() - began_s) * 1e3)
     work.check(results)
     return took_ms
+
+
+def submit_s(client: Submitter, work: Work, took_s: list[float] | None = None) -> float:
+    """Seconds that a future for each task takes, IN_FLIGHT at a time; all results are checked.
+
+    The window is refilled whenever a tenth of it is done, as clients do. `took_s` gets the seconds
+    of each call of submit.
+    """
+    submit = client.submit if took_s is None else partial(_timed_submit, client, took_s)
+    results: list[bytes] = []
+    open_ones: deque[Future[bytes]] = deque()
+    began_s = time.perf_counter()
+    for payload in work.payloads:
+        if len(open_ones) == IN_FLIGHT:
+            result_of(open_ones[REFILL - 1])
+            results += [result_of(open_ones.popleft()) for _ in range(REFILL)]
+        open_ones.append(submit(work.kind, payload))
+    results += [result_of(future) for future in open_ones]
+    whole_s = time.perf_counter() - began_s
+    work.check(results)
+    return whole_s
+
+
+def _timed_submit(
+    client: Submitter, took_s: list[float], kind: str, payload: bytes
+) -> Future[bytes]:
+    began_s = time.perf_counter()
+    future = client.submit(kind, payload)
+    took_s.append(time.perf_counter() - began_s)
+    return future
 
 
 def burst_ms(client: Submitter, work: Work) -> list[float]:
