@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 from rich.text import Text
@@ -47,46 +47,54 @@ ALL = "all"
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
 
 
+Name: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="submission, latency, load, throughput, overhead, burst, startup, scaling, "
+        "balancing, failover, stress or network; all; the tables limits, gpu or memory.",
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes.", show_default="its own")
+]
+Tasks: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many; for startup, how many clusters.", show_default="its own"),
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Of the payloads and of the interval.")]
+EngineName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="What runs the tasks: local, zmq, dask or ray.")
+]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
+]
+ProfileName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="quick for a look, full for a claim.")
+]
+Target: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        allow_dash=True,
+        help="Save the result with every raw figure; - prints it, alone. For all: a folder.",
+    ),
+]
+
+
 def bench(
     context: typer.Context,
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="submission, latency, load, throughput, overhead, burst, startup, scaling, "
-            "balancing, failover, stress or network; all; the tables limits, gpu or memory.",
-        ),
-    ],
+    experiment: Name,
     spec: opt.SpecName = "baseline",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes.", show_default="its own")
-    ] = None,
-    tasks: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="How many; for startup, how many clusters.", show_default="its own"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the payloads and of the interval.")] = 0,
-    engine: Annotated[
-        str, typer.Option(metavar="NAME", help="What runs the tasks: local, zmq, dask or ray.")
-    ] = "zmq",
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
-    ] = None,
+    workers: Workers = None,
+    tasks: Tasks = None,
+    seed: Seed = 0,
+    engine: EngineName = "zmq",
+    model: Model = None,
     knobs: opt.SpecKnobs = None,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="quick for a look, full for a claim.")
-    ] = "quick",
-    as_json: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            allow_dash=True,
-            help="Save the result with every raw figure; - prints it, alone. For all: a folder.",
-        ),
-    ] = None,
+    profile: ProfileName = "quick",
+    as_json: Target = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 

@@ -14,7 +14,7 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.bench.experiments import closed_loop, open_loop
+from perfkit.bench.experiments import closed_loop, open_loop, stress
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -28,7 +28,9 @@ from perfkit.optimized.specs import spec_named
 #: The spec of a result without a cluster; no ClusterSpec can have this name.
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
-    experiment.name: experiment for experiment in (*closed_loop.EXPERIMENTS, *open_loop.EXPERIMENTS)
+    experiment.name: experiment
+    for module in (closed_loop, open_loop, stress)
+    for experiment in module.EXPERIMENTS
 }
 
 

@@ -22,7 +22,8 @@ from perfkit.bench.experiments.setting import (
     thinned,
 )
 from perfkit.bench.workloads.arrivals import PROCESSES, waiting_work
-from perfkit.bench.workloads.load import Submitter, Work, burst_ms, send
+from perfkit.bench.workloads.load import Submitter, Work, ends_s, send
+from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile, percentile_interval
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import FigureGoal
@@ -35,9 +36,10 @@ SHARES: Mapping[Profile, tuple[int, ...]] = {
 ROUNDS: Mapping[Profile, int] = {"quick": 1, "full": 3}
 #: The share of the capacity, in percent, and the process of the experiment's own figure.
 HEADLINE = ("poisson", 50)
-CAPACITY_BLOCKS, CAPACITY_TASKS = 5, 200
-#: A point is unknown if more than a twentieth of its tasks left later than this.
-LAG_MS_MAX = 1.0
+CAPACITY_BLOCKS, CAPACITY_TASKS = 5, 300
+#: A point is unknown if more than a twentieth of its tasks left later than this, and than this
+#: share of the latency at p95.
+LAG_MS_MAX, LAG_SHARE_MAX = 1.0, 0.1
 QUANTILES = (50, 95, 99, 99.9)
 #: Neighbouring latencies share a queue, so parts of a round are resampled, not single ones.
 PARTS, RESAMPLES = 10, 200
@@ -74,7 +76,8 @@ class Point:
     @property
     def is_valid(self) -> bool:
         """Whether the sender kept up, so that the latencies are the cluster's."""
-        return self.lag_ms_p95 <= LAG_MS_MAX
+        p95_ms = percentile(self.latencies_ms, 95) or 0.0
+        return self.lag_ms_p95 <= max(LAG_MS_MAX, LAG_SHARE_MAX * p95_ms)
 
     def quantiles(self, seed: int) -> list[Interval]:
         """QUANTILES of the latency in ms; unknown if the sender was late."""
@@ -88,7 +91,9 @@ def load(setting: Setting) -> Measurement:
     rng = random.Random(setting.seed)
     rounds = min(ROUNDS[setting.profile], setting.tasks)
     with setting.fresh() as engine:
-        rates = _capacity(engine, setting)
+        rates = capacity_rates(
+            engine, _work(setting, min(setting.tasks, CAPACITY_TASKS)), setting.say
+        )
         capacity = bootstrap_interval(rates, seed=setting.seed)
         per_s = capacity.value or 0.0
         points = [
@@ -126,6 +131,7 @@ def load(setting: Setting) -> Measurement:
             "processes": list(PROCESSES),
             "latency_from": "the intended send time",
             "sender_lag_ms_p95_max": LAG_MS_MAX,
+            "sender_lag_share_max": LAG_SHARE_MAX,
         },
     )
 
@@ -137,12 +143,22 @@ def _work(setting: Setting, tasks: int) -> Work:
     return setting.work().part(0, tasks)
 
 
-def _capacity(engine: Submitter, setting: Setting) -> list[float]:
-    """Tasks per second with a queue that never empties, block by block, after a warm-up."""
-    work = _work(setting, min(setting.tasks, CAPACITY_TASKS))
-    burst_ms(engine, work)
-    rates = [len(work) * 1e3 / max(burst_ms(engine, work)) for _ in range(CAPACITY_BLOCKS)]
-    setting.say(f"capacity {quantity(percentile(rates, 50), 'tasks/s')}")
+def capacity_rates(engine: Submitter, work: Work, say: Say) -> list[float]:
+    """Tasks per second with a queue that never empties, block by block, after a warm-up.
+
+    The first and the last tenth of a block are left out: there the queue fills and empties.
+    """
+    ends_s(engine, work)
+    rates = []
+    for _ in range(CAPACITY_BLOCKS):
+        ended_s = sorted(ends_s(engine, work))
+        edge = len(ended_s) // 10
+        if edge:
+            ended_s = ended_s[edge:-edge]
+            rates.append((len(ended_s) - 1) / (ended_s[-1] - ended_s[0]))
+        else:
+            rates.append(len(ended_s) / ended_s[-1])
+    say(f"capacity {quantity(percentile(rates, 50), 'tasks/s')}")
     return rates
 
 
