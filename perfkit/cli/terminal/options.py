@@ -129,13 +129,18 @@ def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:
     return build_spec(name, parse_pairs(knobs or [], "--set"))
 
 
+def given(context: typer.Context) -> set[str]:
+    """The parameters that the command line gave, by their names in the function."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def refuse(context: typer.Context, names: str, reason: str) -> None:
     """Raise SettingError if an option was given that has no meaning here.
 
     ``names`` are those of the command's parameters, apart by blanks.
     """
+    found = given(context)
     for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name in names.split() and source is not None and source.name == "COMMANDLINE":
+        if parameter.name in found and parameter.name in names.split():
             raise SettingError(f"{parameter.opts[0]} {reason}")
