@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import did_you_mean
-from perfkit.bench.experiments import closed_loop
+from perfkit.bench.experiments import closed_loop, failover
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -24,7 +24,11 @@ from perfkit.evidence.results import Recording, Result
 NO_SPEC = "-"
 WORKERS_MAX = 64
 EXPERIMENTS: Mapping[str, Experiment] = {
-    experiment.name: experiment for experiment in (*closed_loop.EXPERIMENTS,)
+    experiment.name: experiment
+    for experiment in (
+        *closed_loop.EXPERIMENTS,
+        *failover.EXPERIMENTS,
+    )
 }
 
 
