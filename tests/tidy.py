@@ -46,7 +46,8 @@ HOUSE: dict[str, str] = {
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.vocabulary",
+    "perfkit.evidence cluster.local cluster.supervision cluster.shells cluster.spec "
+    "cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.optimized perfkit.pool "
     "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "

@@ -108,6 +108,11 @@ def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, 
     return found
 
 
+def exact(name: str, count: float) -> dict[str, float | int | None]:
+    """A figure that was counted, not estimated: its interval is itself."""
+    return {name: count, f"{name}_low": count, f"{name}_high": count}
+
+
 def thinned(samples: Sequence[float]) -> list[float | None]:
     """At most SERIES_POINTS of the samples, evenly spread over them."""
     return list(samples[:: -(-len(samples) // SERIES_POINTS)])

@@ -30,7 +30,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows, in `unit`; `ticks` are places with their texts, for a scale of its own."""
+    """What an axis shows, in `unit`; `ticks` are places with their texts."""
 
     label: str
     unit: str = ""
