@@ -74,7 +74,7 @@ def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path
 
 
 def machine_text(environment: Environment) -> str:
-    """The machine in one line: processor, cores, memory, and its load at the start."""
+    """The machine in one line: processor, cores, memory, and what else used it at the start."""
     cores = environment.cores_available or environment.cores_logical
     parts = [
         environment.cpu_model or "unknown processor",
@@ -83,4 +83,4 @@ def machine_text(environment: Environment) -> str:
     ]
     if environment.load_1min is not None:
         parts.append(f"load {environment.load_1min:.1f} at the start")
-    return ", ".join(parts)
+    return ". ".join(filter(None, [", ".join(parts), environment.busy_words]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perfkit.bench.goals.table import Goal, GoalTable, verdict
 from perfkit.evidence.text import estimate, quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.views import Words
@@ -39,7 +40,7 @@ def goal_words(table: GoalTable) -> Words:
     for row in judged:
         if row.met:
             continue
-        word = "missed" if row.met is False else "not decided"
+        word = "missed" if row.met is False else "inconclusive"
         of = row.against or "the bare limit"
         ratio = "" if row.ratio is None else f", {quantity(row.ratio, '×')} {of}"
         told.append(f"{row.name} ({row.goal_text}) is {word}: {estimate(row, row.unit)}{ratio}.")
@@ -47,7 +48,7 @@ def goal_words(table: GoalTable) -> Words:
 
 
 def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -> None:
-    """Save each goal as a headline: its ratio if the goal is a ratio, else its figure."""
+    """Save each goal as a judged headline: its ratio if the goal is a ratio, else its figure."""
     for goal in goals:
         row = table.of(goal.name)
         of_ratio = goal.of == "ratio"
@@ -61,5 +62,6 @@ def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -
             low,
             high,
             row.goal_text,
-            note=f"{verdict(row)}; {row.note}",
+            Verdict.MEASURED if row.goal is None else verdict(row),
+            note=row.note,
         )
