@@ -125,11 +125,20 @@ def measure_memory(
     environment, began_s = fingerprint(), time.perf_counter()
     contest = Contest(optimized, sizes, seed, prefixed(progress, "memory"))
     samples = in_fresh_clusters(contest) | allocating(contest)
-    rows = [make_row(goal, samples, seed) for goal in GOALS]
+    left_out = _left_out(sizes)
+    rows = [make_row(goal, samples, seed) for goal in GOALS if goal.figure not in left_out]
     rows += sharing_a_model(contest)
     rows += growth_rows(check_leaks(contest.optimized, sizes.leaks, progress=contest.say))
     return GoalTable(
         tuple(rows), environment, name, seed, "", time.perf_counter() - began_s, (GROWTH_NOTE,)
+    )
+
+
+def _left_out(sizes: MemorySizes) -> set[str]:
+    """The figures that sizes without rounds for them do not measure."""
+    streamed = {f"stream_{role}" for role in ROLES}
+    return ({"full"} if not sizes.full_rounds else set()) | (
+        streamed if not sizes.stream_rounds else set()
     )
 
 
