@@ -14,7 +14,7 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.bench.experiments import closed_loop, open_loop, stress
+from perfkit.bench.experiments import closed_loop, network, open_loop, stress
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -29,7 +29,7 @@ from perfkit.optimized.specs import spec_named
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for module in (closed_loop, open_loop, stress)
+    for module in (closed_loop, open_loop, stress, network)
     for experiment in module.EXPERIMENTS
 }
 
