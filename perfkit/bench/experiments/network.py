@@ -50,7 +50,7 @@ ROUND_BYTES, ROUND_TASKS_MIN = 8 << 20, 8
 CROSSINGS = 4
 BLOCKS = 8
 STREAM_S: Mapping[Profile, float] = {"quick": 3.0, "full": 30.0}
-#: Tasks of one captured round, and of the check after the coordinator's restart.
+#: Tasks of one captured round, and of the check of the new cluster.
 CAPTURED_TASKS = AFTERWARDS_TASKS = 100
 
 
@@ -115,14 +115,14 @@ def _costs(
 def network(setting: Setting) -> Measurement:
     """The round trip of one task in ms beside a bare one; traffic, queues and events over time.
 
-    One task at a time, then a stream, then a coordinator that is killed and replaced. Every result
-    is checked, those after the restart too.
+    One task at a time, then a stream; then the coordinator is killed and a new cluster takes its
+    place. Every result is checked, those of the new cluster too.
     """
     work = echo_work(setting.tasks, setting.seed)
     with (
         LocalCluster(setting.workers, setting.spec) as local,
-        local.client() as client,
-        local.client() as asking,
+        Client(local.endpoint, spec=setting.spec) as client,
+        Client(local.endpoint, spec=setting.spec) as asking,
         Forwarder(1, messages_held=1) as bare,
         watch_socket(client_socket(client)) as events,
         watch_status(asking) as status,
@@ -131,7 +131,7 @@ def network(setting: Setting) -> Measurement:
         rtt_ms, bare_ms = _round_trips(client, bare, work, setting.say)
         streamed = _stream(client, work, STREAM_S[setting.profile], setting.say)
         packets, capture = _capture(local, client, setting)
-        restarted_s = _restart(local, client, setting.say)
+        replaced_s = _replace(local, client, setting)
     ratio = compare_blocks(bare_ms, rtt_ms, direction="lower", seed=setting.seed)
     took_ms, bare_took_ms = list(chain(*rtt_ms)), list(chain(*bare_ms))
     return Measurement(
@@ -144,7 +144,7 @@ def network(setting: Setting) -> Measurement:
             "rtt_over_bare_low": ratio.low,
             "rtt_over_bare_high": ratio.high,
             "streamed_tasks": streamed,
-            "answered_after_restart_s": restarted_s,
+            "answered_after_replacement_s": replaced_s,
             **packets,
             **{f"zmq_{name}": count for name, count in sorted(events.counts.items())},
         },
@@ -212,15 +212,19 @@ def _capture(
     return per_task, "network-SPEC.pcap in perfkit's folder of XDG_STATE_HOME"
 
 
-def _restart(local: LocalCluster, client: Client, say: Say) -> float:
-    """Kill the coordinator and start another at its endpoint.
+def _replace(local: LocalCluster, client: Client, setting: Setting) -> float | None:
+    """Kill the coordinator, stop its workers, and start another cluster at the same endpoint.
 
-    Returns the seconds from then until the client's next tasks were done, by the old workers.
+    Returns the seconds from then until the client's next tasks were done; None for a socket file,
+    which goes with its cluster.
     """
-    work = echo_work(AFTERWARDS_TASKS, seed=0)
+    if not local.endpoint.startswith("tcp://"):
+        return None
+    work = echo_work(AFTERWARDS_TASKS, setting.seed)
     local.coordinator.kill()
-    say("the coordinator was killed; another one takes its place")
-    with LocalCluster(0, local.spec, bind=local.endpoint):
+    local.stop()
+    setting.say("the coordinator was killed; another cluster takes its place")
+    with LocalCluster(setting.workers, local.spec, bind=local.endpoint):
         return map_s(client, work)
 
 
