@@ -121,12 +121,13 @@ def bench(
         table = _measure_goals(experiment, profile, seed)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
+    from perfkit.bench.experiments.catalogue import EXPERIMENTS, run
+
+    check_known("experiment", experiment, [*EXPERIMENTS, ALL, *TABLES])
     check_experiment(experiment, tasks, engine, model, workers=workers, profile=profile)
     if engine != "zmq":
         opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
     chosen = opt.spec_with(spec, knobs)
-    from perfkit.bench.experiments.catalogue import run
-
     with progress() as say:
         result = run(
             experiment,

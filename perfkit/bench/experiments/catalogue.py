@@ -29,7 +29,7 @@ from perfkit.optimized.specs import spec_named
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for module in (closed_loop, open_loop, stress, network)
+    for module in (closed_loop, open_loop, network, stress)
     for experiment in module.EXPERIMENTS
 }
 
