@@ -121,12 +121,13 @@ def bench(
         table = _measure_goals(experiment, profile, seed)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
+    from perfkit.bench.experiments.catalogue import EXPERIMENTS, run
+
+    check_known("experiment", experiment, [*EXPERIMENTS, ALL, *TABLES])
     check_experiment(experiment, tasks, engine, model, workers=workers, profile=profile)
     if engine != "zmq":
         opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
     chosen = opt.spec_with(spec, knobs)
-    from perfkit.bench.experiments.catalogue import run
-
     with progress() as say:
         result = run(
             experiment,
@@ -195,9 +196,7 @@ def show(result: Result) -> None:
     line = Text(f"{result.experiment} ", "bold").append(figure, "bold green")
     console.print(line.append(f"  of {len(result.samples):,} samples", "dim"))
     for found in judged(result):
-        verdict = Text(f"  {found.verdict:<12} ", STYLES.get(found.verdict, ""))
-        reached = estimate(found.figure, found.goal.unit)
-        console.print(verdict.append(f"{found.goal.what} {_asked(found.goal)}: {reached}"))
+        console.print(_goal_line(found))
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
     model = result.parameters.get("model")
     tasks = f"{quantity(result.tasks)} tasks" + (f" of {model}" if model else "")
@@ -218,32 +217,27 @@ def show(result: Result) -> None:
 
 
 def show_all(ran: Sequence[Ran]) -> None:
-    """A row for each experiment, a row for each goal, and how many goals were met."""
+    """A row for each experiment, a line for each goal, and how many goals were met."""
     from perfkit.bench.experiments.catalogue import judged
 
     console = out()
     figures = plain_table("experiment", "spec", "figure", left=("experiment", "spec", "figure"))
-    columns = ("goal", "asked", "experiment", "spec", "measured", "verdict")
-    goals = plain_table(*columns, left=columns)
     found: list[tuple[Ran, Judged]] = []
     for one in ran:
         style = "" if one.result else "bold red"
         figures.add_row(one.experiment, one.spec, Text(_ending(one), style))
         found += [(one, row) for row in (judged(one.result) if one.result else ())]
-    for one, (goal, figure, verdict) in found:
-        goals.add_row(
-            goal.what,
-            _asked(goal),
-            one.experiment,
-            one.spec,
-            estimate(figure, goal.unit),
-            Text(verdict, STYLES.get(verdict, "dim")),
-        )
     console.print(figures)
+    for one, row in found:
+        console.print(_goal_line(row, f"{one.experiment} of {one.spec}, "))
     if found:
-        console.print()
-        console.print(goals)
-        console.print(f"\n{_tally(found)}", markup=False)
+        console.print(_tally(found), markup=False)
+
+
+def _goal_line(found: Judged, whose: str = "") -> Text:
+    verdict = Text(f"  {found.verdict:<12} ", STYLES.get(found.verdict, ""))
+    reached = estimate(found.figure, found.goal.unit)
+    return verdict + Text(f"{whose}{found.goal.what} {_asked(found.goal)}: {reached}")
 
 
 def _tally(found: Sequence[tuple[Ran, Judged]]) -> str:

@@ -14,7 +14,13 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.bench.experiments import closed_loop, failover, open_loop, stress
+from perfkit.bench.experiments import (
+    closed_loop,
+    failover,
+    network,
+    open_loop,
+    stress,
+)
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -29,7 +35,7 @@ from perfkit.optimized.specs import spec_named
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for module in (closed_loop, open_loop, stress, failover)
+    for module in (closed_loop, open_loop, failover, stress, network)
     for experiment in module.EXPERIMENTS
 }
 
