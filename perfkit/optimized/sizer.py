@@ -18,6 +18,8 @@ from cluster.core.worker import WorkerState
 #: to hide it, and little enough to wait behind a slow task
 LEASE_S = 0.002
 MAX_LEASE = 1_024
+#: a task under this is short: the round trip after it would be more than a hundredth of it
+SHORT_S = 0.02
 #: the lease of an unmeasured kind, which leaves tasks for the other slots, and how fast it may grow
 FIRST_LEASE, GROWTH = 1, 4
 #: times beyond these would change no decision; clamped, some dozens of right reports outweigh one
@@ -72,10 +74,16 @@ class Sizer:
         return ahead / worker.capacity
 
     def has_room(self, worker: WorkerState) -> bool:
-        """Whether it would soon be idle without more tasks; never beyond its credit."""
+        """Whether it would soon be idle without more tasks; never beyond its credit.
+
+        A worker whose slots run one short task each would idle for a round trip after it.
+        """
+        if worker.free <= 0:
+            return False
         if worker.slots_taken < worker.capacity:
-            return worker.free > 0
-        return worker.free > 0 and self.ahead_s(worker) < LEASE_S
+            return True
+        ahead_s = self.ahead_s(worker)
+        return ahead_s < LEASE_S or (worker.held == worker.capacity and ahead_s < SHORT_S)
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """As many as make LEASE_S of work, at most the size the kind has grown to, and at most a
