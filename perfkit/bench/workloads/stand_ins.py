@@ -17,21 +17,66 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from cluster.protocol.worker_session import HeldLease, WorkerSession
-from cluster.spec import ClusterSpec, decode_spec, load_codec
+from cluster.spec import ClusterSpec, decode_spec, encode_spec, load_codec
+from cluster.supervision.children import Process
 from cluster.transport.channel import Channel
 from cluster.transport.hello import check_heard
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ProtocolError
+from perfkit.bench.workloads.load import ExperimentError
 
 KIND = "sleep"
+STOP_TIMEOUT_S = 5.0
+
+
+class StandIns(Process):
+    """The process that holds the stand-ins, as its parent sees it; `folder` gets its errors."""
+
+    def __init__(self, endpoint: str, spec: ClusterSpec, folder: Path) -> None:
+        arguments = [endpoint, encode_spec(spec)]
+        super().__init__("stand-ins", "perfkit.bench.workloads.stand_ins", arguments, folder)
+        self._joined = 0
+
+    def grow_to(self, workers: int) -> None:
+        """Have so many workers; returns when all are welcome."""
+        self._ask(join=[f"stand-in-{n}" for n in range(self._joined, workers)])
+        self._joined = workers
+
+    def starts(self) -> list[list[float]]:
+        """When each worker has begun its tasks since this was asked last, or since it joined."""
+        return [*self._ask(starts=True).values()]
+
+    def bare_starts(self, workers: int, service_s: float, window_s: float) -> list[list[float]]:
+        """The same of as many loops that wait without a cluster."""
+        found: list[list[float]] = self._ask(bare=[workers, service_s, window_s])
+        return found
+
+    def end(self) -> None:
+        """End the process."""
+        self.stop(time.monotonic() + STOP_TIMEOUT_S)
+
+    def _ask(self, **command: object) -> Any:
+        assert self.stdin is not None
+        assert self.stdout is not None
+        self.stdin.write(json.dumps(command).encode() + b"\n")
+        # The pipe is not buffered, so a long line comes in parts.
+        line = b""
+        while not line.endswith(b"\n"):
+            part = self.stdout.readline()
+            if not part:
+                raise ExperimentError(f"the stand-ins have ended{self.last_words()}")
+            line += part
+        return json.loads(line)
 
 
 class Loop:
@@ -82,12 +127,11 @@ class StandIn:
         #: when each task was begun
         self.starts: list[float] = []
         self._lease: HeldLease | None = None
+        self._is_busy = False
         self._work, self._control = (Channel(context, zmq.DEALER, spec) for _ in range(2))
         for channel in (self._work, self._control):
             channel.connect(endpoint)
-            loop.watch(
-                int(channel.socket.getsockopt(zmq.FD)), lambda channel=channel: self._hear(channel)
-            )
+            loop.watch(int(channel.socket.getsockopt(zmq.FD)), partial(self._hear, channel))
         loop.at(time.perf_counter(), self._beat)
 
     def _beat(self) -> None:
@@ -109,11 +153,12 @@ class StandIn:
                     continue
                 for action in actions:
                     self._send(channel, self.session.handle(action))
-        if self._lease is None:
-            self._begin()
+        self._begin()
 
     def _begin(self) -> None:
-        """Begin the next task, if there is one."""
+        """Begin the next task unless one runs or none is there."""
+        if self._is_busy:
+            return
         lease = self._lease
         if lease is None or not lease.pending:
             self._lease = lease = self.session.take()
@@ -121,17 +166,19 @@ class StandIn:
                 return
         (payload,) = lease.claim(1)
         now = time.perf_counter()
+        self._is_busy = True
         self.starts.append(now)
-        self._loop.at(now + float(payload), lambda: self._finish(lease, payload, now))
+        self._loop.at(now + float(payload), partial(self._finish, lease, payload, now))
 
     def _finish(self, lease: HeldLease, payload: bytes, began_s: float) -> None:
+        self._is_busy = False
         ended_s = time.perf_counter()
         self._send(self._work, self.session.report(lease, [payload], [], began_s, ended_s))
         self._begin()
         # A message that came while this one was sent makes no noise.
         self._hear(self._work)
 
-    def _send(self, channel: Channel, events: list[on.Event]) -> None:
+    def _send(self, channel: Channel, events: Sequence[on.Event]) -> None:
         with suppress(zmq.Again):  # not connected yet
             for frames in self._codec.encode(events) if events else ():
                 channel.send(frames)
@@ -143,7 +190,7 @@ def bare_starts(workers: int, service_s: float, window_s: float) -> list[list[fl
 
     def begin(mine: list[float]) -> None:
         mine.append(time.perf_counter())
-        loop.at(mine[-1] + service_s, lambda: begin(mine))
+        loop.at(mine[-1] + service_s, partial(begin, mine))
 
     for mine in starts:
         begin(mine)
