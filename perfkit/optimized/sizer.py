@@ -74,16 +74,20 @@ class Sizer:
         return ahead / worker.capacity
 
     def has_room(self, worker: WorkerState) -> bool:
-        """Whether it would soon be idle without more tasks; never beyond its credit.
-
-        A worker whose slots run one short task each would idle for a round trip after it.
-        """
+        """Whether it would soon be idle without more tasks; never beyond its credit."""
         if worker.free <= 0:
             return False
         if worker.slots_taken < worker.capacity:
             return True
         ahead_s = self.ahead_s(worker)
-        return ahead_s < LEASE_S or (worker.held == worker.capacity and ahead_s < SHORT_S)
+        return ahead_s < LEASE_S or (ahead_s < SHORT_S and self._runs_single_tasks(worker))
+
+    def _runs_single_tasks(self, worker: WorkerState) -> bool:
+        """Whether each slot has one task of a measured kind and none behind it, so that it would
+        idle for a round trip.
+        """
+        kinds = self._held.get(worker.id, {})
+        return worker.held == worker.capacity and kinds.keys() <= self.service_s.keys()
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """As many as make LEASE_S of work, at most the size the kind has grown to, and at most a

@@ -14,7 +14,7 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.bench.experiments import closed_loop, failover, open_loop, scaling, stress
+from perfkit.bench.experiments import balancing, closed_loop, failover, open_loop, scaling, stress
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -29,7 +29,7 @@ from perfkit.optimized.specs import spec_named
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for module in (closed_loop, open_loop, stress, failover, scaling)
+    for module in (closed_loop, open_loop, stress, failover, scaling, balancing)
     for experiment in module.EXPERIMENTS
 }
 

@@ -24,6 +24,7 @@ from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
+from perfkit.bench.workloads.load import ExperimentError
 
 KIND = "sleep"
 #: Virtual time that does not count, and tasks that a worker should run at least.
@@ -56,6 +57,9 @@ class Costs:
         """Each in µs, for a saved result."""
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {f"cost_{name.removesuffix('_s')}_us": seconds * 1e6 for name, seconds in named}
+
+
+NO_COSTS = Costs(*[0.0] * len(fields(Costs)))
 
 
 @dataclass(frozen=True)
@@ -132,15 +136,17 @@ class Machine:
 
 
 class Simulated:
-    """A coordinator, workers and a client that hands in all tasks at once."""
+    """A coordinator, a worker for each of `speeds`, and a client that hands in all tasks at once.
+
+    A payload is the seconds that a task takes at speed 1, as text.
+    """
 
     def __init__(
-        self, spec: ClusterSpec, workers: int, service_s: float, costs: Costs, machine: Machine
+        self, spec: ClusterSpec, speeds: Sequence[float], costs: Costs, machine: Machine
     ) -> None:
         self._spec, self._costs, self._machine = spec, costs, machine
-        self._wait_s = service_s + costs.overshoot_s
         policies = load_part(spec.policies)
-        limits = replace(spec.limits, workers=max(workers, spec.limits.workers))
+        limits = replace(spec.limits, workers=max(len(speeds), spec.limits.workers))
         chance = random.Random(0).random
         queue = load_part(spec.queue)
         self._scheduler = Scheduler(policies[spec.policy](), limits, chance, policies, queue)
@@ -149,26 +155,29 @@ class Simulated:
         self._inbox: deque[on.Event] = deque()
         credit = max(1, spec.credit)
         self._workers = {
-            (name := f"w{n}"): WorkerSession(name, n + 1, 1, credit, [KIND]) for n in range(workers)
+            (name := f"w{n}"): WorkerSession(name, n + 1, 1, credit, [KIND])
+            for n in range(len(speeds))
         }
-        #: tasks that workers have begun
-        self.begun = 0
+        self._speeds = dict(zip(self._workers, speeds, strict=True))
+        #: tasks that workers have begun and ended, and when the last one ended
+        self.begun = self.ended = 0
+        self.ended_s = 0.0
+        self._wakes_s = -1.0
         #: what each worker works on, and those that run a task
         self._leases: dict[str, HeldLease] = {}
         self._busy: set[str] = set()
         self._client = ClientSession("client")
 
-    def begin(self, tasks: int) -> None:
-        """Let every worker join and the client hand in so many tasks, at no cost."""
+    def begin(self, payloads: Sequence[bytes]) -> None:
+        """Let every worker join and the client hand in its tasks, at no cost."""
         rng = random.Random(1)
         for worker in self._workers.values():
             self._deliver(self._scheduler.handle(worker.introduction()[0], 0.0))
             first_s = rng.random() * self._spec.limits.heartbeat_s
             self._machine.after(first_s, partial(self._beat, worker))
-        for start in range(0, tasks, self._spec.burst):
-            payloads = [b""] * min(self._spec.burst, tasks - start)
-            run = self._client.submit(KIND, payloads, Options(), None, 0.0)
-            self._inbox.append(run)
+        for start in range(0, len(payloads), self._spec.burst):
+            part = [*payloads[start : start + self._spec.burst]]
+            self._inbox.append(self._client.submit(KIND, part, Options(), None, 0.0))
         self.coordinator.put(self._turn)
 
     def _beat(self, worker: WorkerSession) -> None:
@@ -198,8 +207,16 @@ class Simulated:
             actions += self._scheduler.handle_timer(now, behind=bool(self._inbox))
         if self._inbox:
             self.coordinator.jobs.append(self._turn)
+        self._wake()
         self._machine.after(took_s + costs.hop_s, partial(self._deliver, actions))
         return took_s
+
+    def _wake(self) -> None:
+        """Take a turn when the scheduler's next timer is due."""
+        due_s = self._scheduler.deadline()
+        if due_s is not None and not self._machine.now < self._wakes_s <= due_s:
+            self._wakes_s = due_s
+            self._machine.after(max(0.0, due_s - self._machine.now), partial(self._arrive, ()))
 
     def _deliver(self, actions: Sequence[do.Action]) -> None:
         """Give each worker what the coordinator has sent it; the client only counts."""
@@ -223,20 +240,40 @@ class Simulated:
             if lease is None:
                 return took_s
             self._leases[worker.name] = lease
-        lease.claim(1)
+        (payload,) = lease.claim(1)
         self._busy.add(worker.name)
         self.begun += 1
-        ended = partial(self.stand_ins.put, partial(self._finish, worker, lease))
-        self._machine.after(self._wait_s, ended)
+        wait_s = float(payload) / self._speeds[worker.name] + self._costs.overshoot_s
+        ended = partial(self.stand_ins.put, partial(self._finish, worker, lease, wait_s))
+        self._machine.after(wait_s, ended)
         return took_s
 
-    def _finish(self, worker: WorkerSession, lease: HeldLease) -> float:
+    def _finish(self, worker: WorkerSession, lease: HeldLease, wait_s: float) -> float:
         """Report a task and begin the next."""
         now = self._machine.now
-        self._send(*worker.report(lease, [b""], [], now - self._wait_s, now))
+        self.ended, self.ended_s = self.ended + 1, now
+        self._send(*worker.report(lease, [b""], [], now - wait_s, now))
         self.rest.put(lambda: self._costs.rest_s)
         self._busy.discard(worker.name)
         return self._begin(worker, self._costs.stand_in_s)
+
+
+def makespan_s(
+    spec: ClusterSpec, speeds: Sequence[float], payloads: Sequence[bytes], most_s: float
+) -> float:
+    """When the last task ends if messages and turns take no time; ExperimentError if not within
+    `most_s`.
+    """
+    machine = Machine(None)
+    simulated = Simulated(spec, speeds, NO_COSTS, machine)
+    simulated.begin(payloads)
+    while simulated.ended < len(payloads):
+        if machine.now > most_s:
+            raise ExperimentError(
+                f"{simulated.ended} of {len(payloads)} simulated tasks ended in {most_s:g} s"
+            )
+        machine.run(machine.now + spec.limits.heartbeat_s)
+    return simulated.ended_s
 
 
 def predict(
@@ -259,10 +296,11 @@ def predict(
         costs = Costs(**{**vars(costs), "stand_in_s": 0.0, "rest_s": 0.0})
     window_s = max(window_s, TASKS_MIN * service_s)
     until_s = WARM_UP_S + window_s
-    simulated = Simulated(spec, workers, service_s, costs, machine)
+    simulated = Simulated(spec, [1.0] * workers, costs, machine)
     task_s = costs.task_s + costs.turn_s / spec.drain
     fastest = min(workers / service_s, 1 / task_s)
-    simulated.begin(round(1.2 * fastest * until_s) + 4 * workers)
+    tasks = round(1.2 * fastest * until_s) + 4 * workers
+    simulated.begin([b"%g" % service_s] * tasks)
     machine.run(WARM_UP_S)
     begun = simulated.begun
     busy_s = [thread.busy_s for thread in simulated.threads]

@@ -5,9 +5,9 @@ coordinator gets the messages of as many real workers. But a task is a deadline 
 handler in a process: a hundred processes on two cores would measure the system's scheduler instead.
 
 ``python -m perfkit.bench.workloads.stand_ins`` obeys lines of JSON on standard input and answers
-each with one: ``{"join": [names]}`` when all are welcome, ``{"starts": true}`` with the times by
-time.perf_counter at which each worker has begun its tasks since the last time, ``{"bare": [workers,
-service_s, window_s]}`` with those of as many loops without a cluster.
+each with one: ``{"join": [[name, speed]]}`` when all are welcome, ``{"starts": true}`` with the
+times by time.perf_counter at which each worker has begun its tasks since the last time, ``{"bare":
+[workers, service_s, window_s]}`` with those of as many loops without a cluster.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ class StandIns(Process):
         super().__init__("stand-ins", "perfkit.bench.workloads.stand_ins", arguments, folder)
         self._joined = 0
 
-    def grow_to(self, workers: int) -> None:
-        """Have so many workers; returns when all are welcome."""
-        self._ask(join=[f"stand-in-{n}" for n in range(self._joined, workers)])
+    def grow_to(self, workers: int, speeds: Sequence[float] = ()) -> None:
+        """Have so many workers; returns when all are welcome. Waits are divided by the
+        worker's speed, 1 without `speeds`.
+        """
+        numbers = range(self._joined, workers)
+        self._ask(join=[(f"stand-in-{n}", speeds[n] if speeds else 1.0) for n in numbers])
         self._joined = workers
 
     def starts(self) -> list[list[float]]:
@@ -112,12 +115,19 @@ class Loop:
 
 
 class StandIn:
-    """One worker with one slot."""
+    """One worker with one slot; its waits are divided by its `speed`."""
 
     def __init__(
-        self, name: str, endpoint: str, spec: ClusterSpec, context: Any, loop: Loop
+        self,
+        name: str,
+        speed: float,
+        endpoint: str,
+        spec: ClusterSpec,
+        context: Any,
+        loop: Loop,
     ) -> None:
         self._loop = loop
+        self._speed = speed
         self._codec = load_codec(spec)
         self._drain, self._beat_s, self._spec = spec.drain, spec.limits.heartbeat_s, spec
         self._endpoint = endpoint
@@ -168,7 +178,9 @@ class StandIn:
         now = time.perf_counter()
         self._is_busy = True
         self.starts.append(now)
-        self._loop.at(now + float(payload), partial(self._finish, lease, payload, now))
+        self._loop.at(
+            now + float(payload) / self._speed, partial(self._finish, lease, payload, now)
+        )
 
     def _finish(self, lease: HeldLease, payload: bytes, began_s: float) -> None:
         self._is_busy = False
@@ -214,8 +226,8 @@ def main() -> None:
             raise SystemExit
         for text in line.splitlines():
             command = json.loads(text)
-            for name in command.get("join", ()):
-                workers[name] = StandIn(name, endpoint, spec, context, loop)
+            for name, speed in command.get("join", ()):
+                workers[name] = StandIn(name, speed, endpoint, spec, context, loop)
             while any(worker.session.epoch is None for worker in workers.values()):
                 loop.turn()
             answer: Any = None
