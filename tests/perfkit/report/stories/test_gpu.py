@@ -96,7 +96,7 @@ def test_tasks_that_ran_on_the_processor_are_not_credited_to_a_card() -> None:
 
 def test_the_picture_has_each_known_series_over_the_throughput() -> None:
     (shown,) = gpu.pictures(ran()).parts
-    assert shown.count('role="img"') == 1
+    assert shown.count("<figure>") == 1
     alt = gpu.picture(ran(), CARD).alt
     assert "core: 10 to 95 %, 1 unknown. memory controller: unknown." in alt
     assert "used: 1,024 to 1,024 MiB." in alt
