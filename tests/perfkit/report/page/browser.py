@@ -6,9 +6,10 @@ The protocol is Chromium's own, https://chromedevtools.github.io/devtools-protoc
 import base64
 import contextlib
 import json
+import re
 import shutil
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,15 +98,14 @@ def browser(folder: Path) -> Iterator[Tab]:
     if CHROMIUM is None:
         pytest.skip("there is no chromium here; .ci/run installs it where apt can")
     websocket = pytest.importorskip("websocket", reason="websocket-client comes with JupyterLab")
-    log = folder / "log"
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
-            stdout=written,
-            stderr=written,
-        )
+    process = subprocess.Popen(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        port = _port(folder / "profile" / "DevToolsActivePort", process, log)
+        port = _port(process)
         request = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
         with urlopen(request, timeout=DEADLINE_S) as answer:
             address = json.load(answer)["webSocketDebuggerUrl"]
@@ -117,11 +117,13 @@ def browser(folder: Path) -> Iterator[Tab]:
         process.wait(DEADLINE_S)
 
 
-def _port(file: Path, process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port that the browser listens on, which it writes into its profile."""
-    until_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < until_s and process.poll() is None:
-        with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
-            return int(file.read_text().splitlines()[0])
-        time.sleep(0.02)
-    pytest.fail(f"the browser did not start: {log.read_text()[-500:]}")
+def _port(process: "subprocess.Popen[str]") -> int:
+    """The port that the browser listens on, which it says once it does."""
+    said = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return int(found[1])
+        said.append(line)
+    pytest.fail(f"the browser did not start: {''.join(said)[-500:]}")

@@ -81,7 +81,8 @@ def test_narrative_is_first_code_is_folded_and_pictures_are_inline(gallery: Repo
     assert "<th>a</th>" in page
     assert "see http://example.org for more" in page
     (figure,) = re.findall(r"<figure>(<[^>]*>)", page)
-    assert figure.startswith('<span role="img" aria-label="Distribution of latency, ')
+    assert figure.startswith('<span aria-label="Distribution of latency, ')
+    assert figure.endswith('role="img">')
     assert "data:image/svg" not in page
     assert "<svg " in page
     assert "xmlns" not in page

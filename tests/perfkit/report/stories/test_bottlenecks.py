@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ WAITERS: dict[str, Callable[[], object]] = {
     "select.poll": lambda: poll_select(select.poll),
     "select.epoll": lambda: poll_select(select.epoll),
     "select.select": lambda: select.select([], [], [], WAIT_S),
-    "sleep": lambda: time.sleep(WAIT_S),
+    "sleep": partial(time.sleep, WAIT_S),
     "event": lambda: threading.Event().wait(WAIT_S),
     "queue": take,
     "recv": receive,
