@@ -218,8 +218,19 @@ def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:
     return re.sub(r"<h([23])>(.*?)</h\1>", anchored, cells, flags=re.DOTALL), found
 
 
+def without_private_paths(text: str) -> str:
+    """`text` with paths below the working folder made relative, and `~` for the reader's home."""
+    for folder, shown in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if folder != Path(folder.anchor):
+            text = text.replace(f"{folder}/", shown)
+    return text
+
+
 def render(template: str, **facts: object) -> str:
-    """The page that `template` (a file name) makes of `facts`; every text is escaped."""
+    """The page that `template` (a file name) makes of `facts`.
+
+    Every text is escaped, and paths say nothing about the person who ran it.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     templates = Environment(
@@ -227,4 +238,4 @@ def render(template: str, **facts: object) -> str:
     )
     templates.filters.update(FILTERS)
     templates.globals.update(interval=interval, measured=measured)
-    return str(templates.get_template(template).render(**facts))
+    return without_private_paths(str(templates.get_template(template).render(**facts)))

@@ -91,6 +91,14 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     limit = "" if limit_bytes is None else f", limited to {size(limit_bytes)}"
     dirty = " with uncommitted changes" if environment.get("git_dirty") else ""
     cores = f"{known('cores_available')} available of {known('cores_logical')} logical"
+    disturbance = environment.get("disturbance") or {}
+    used, steal = (disturbance.get(name) for name in ("others_cores", "steal"))
+    others = (
+        f"{quantity(used)} cores used by other processes, "
+        f"{quantity(None if steal is None else 100 * steal, '%')} of the time by other guests"
+    )
+    now, most = (disturbance.get(name) for name in ("frequency_mhz", "frequency_mhz_max"))
+    clock = f"governor {known('governor')}, {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
     load = ", ".join(f"{known(f'load_{n}min')} ({n} min)" for n in (1, 5, 15))
     return [
         ("Processor", f"{known('cpu_model')} ({known('architecture')})"),
@@ -98,8 +106,9 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Memory", size(environment.get("memory_total_bytes")) + limit),
         ("System", f"{known('platform')} {known('kernel')}"),
         ("Virtualisation", known("virtualisation")),
-        ("Clock governor", known("governor")),
+        ("Clock", clock),
         ("Load before the run", load),
+        ("Others before the run", others),
         ("Python", f"{known('implementation')} {known('python')}"),
         ("Code", known("git_commit") + dirty),
     ]
