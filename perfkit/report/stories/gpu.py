@@ -62,12 +62,12 @@ def source_words(watched: Watched) -> Words:
     told = {
         Origin.MACHINE: f"The cards are this machine's, below {source.root}.",
         Origin.GIVEN: (
-            f"The cards are those in {source.root.name}, given in place of the machine's own; copied "
-            "files do not change, and then the lines are flat."
+            f"The cards are those in {source.root.name}, given in place of the machine's own; "
+            "copied files do not change, and then the lines are flat."
         ),
         Origin.RECORDED: (
-            f"Instead a recorded card is shown, from {source.root.name}: files copied from a card of "
-            f"another machine. {FLAT}"
+            f"Instead a recorded card is shown, from {source.root.name}: files copied from a card "
+            f"of another machine. {FLAT}"
         ),
         Origin.MADE_UP: (
             "Instead a made-up card is shown, to see what this page is like; no card ever had "
