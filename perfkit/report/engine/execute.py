@@ -71,8 +71,8 @@ def execute_notebook(
     ):
         running = thread.submit(_papermill, notebook.path, output, parameters, watch, session)
         try:
-            while not wait([running], alive_s).done:
-                watch.still_runs()
+            while not wait([running], alive_s / 10).done:
+                watch.still_runs(alive_s)
             error = running.exception()
         except BaseException:
             session.abort()
@@ -113,6 +113,7 @@ class _CellWatch:
         self._progress = progress
         self._lock = threading.Lock()
         self._began: float | None = None
+        self._told = 0.0
         self._number = 0
         self._line = ""
         self.finished = 0
@@ -128,15 +129,16 @@ class _CellWatch:
         if INJECTED not in tags(cell):
             with self._lock:
                 self._number += 1
-                self._began = time.perf_counter()
+                self._began = self._told = time.perf_counter()
                 self._line = shortened_line(cell.source)
                 self._progress.cell_started(self._name, self._number, self._total, self.title)
 
-    def still_runs(self) -> None:
-        """Report the running cell, if there is one."""
+    def still_runs(self, alive_s: float) -> None:
+        """Report the running cell, if nothing was told of it for `alive_s`."""
         with self._lock:
-            if self._began is not None:
-                running_s = time.perf_counter() - self._began
+            now_s = time.perf_counter()
+            if self._began is not None and now_s - self._told >= alive_s:
+                self._told, running_s = now_s, now_s - self._began
                 self._progress.cell_running(
                     self._name, self._number, self._total, self._line, running_s
                 )
