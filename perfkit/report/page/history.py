@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ from perfkit.report.page.html import render
 
 FILE = "index.html"
 WIDTH, HEIGHT, MARGIN = 300.0, 44.0, 6.0
+#: A page of more points, or of more rows of runs, would weigh more than a page may.
+POINTS_MAX, ROWS_MAX = 1_500, 100
 
 
 class _RunFile(msgspec.Struct, frozen=True):
@@ -67,17 +70,19 @@ def write_history(folder: Path) -> Path:
     Raises ReportError when the folder can't be read or written.
     """
     runs, broken = read_runs(folder)
+    keys = _keys(runs)
+    drawn = runs[-max(2, POINTS_MAX // max(1, len(keys))) :]
     page = render(
         "history.html.j2",
         kind="history",
         title="perfkit reports",
         plan=None,
         runs=runs,
+        drawn=drawn,
+        listed=runs[: -ROWS_MAX - 1 : -1],
         broken=broken,
-        figures=[Line(key, runs) for key in _keys(runs)],
-        changes={
-            run.name: _change(before, run) for before, run in zip([None, *runs], runs, strict=False)
-        },
+        figures=[Line(key, drawn) for key in keys],
+        changes={run.name: _change(before, run) for before, run in pairwise(runs)},
     )
     path = folder / FILE
     working = folder / f".{FILE}-{os.getpid()}"
@@ -85,6 +90,7 @@ def write_history(folder: Path) -> Path:
         working.write_text(page, encoding="utf-8")
         working.replace(path)
     except OSError as error:
+        working.unlink(missing_ok=True)
         raise ReportError(f"{path} can't be written: {error.strerror}") from error
     return path
 
@@ -131,10 +137,8 @@ def _keys(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     return sorted(every, key=lambda key: key[0])
 
 
-def _change(before: Run | None, run: Run) -> str:
+def _change(before: Run, run: Run) -> str:
     """What makes a run incomparable with the one before it; "" if nothing does."""
-    if before is None:
-        return ""
     changed = ["machine"] * (before.machine_id != run.machine_id)
     changed += ["profile"] * (before.profile != run.profile)
     return " and ".join(changed)
@@ -193,7 +197,7 @@ class Line:
         run = self._runs[number]
         told = f"{run.name}: {quantity(self._values[number], self.unit)}"
         return (
-            f'<a href="{escape(run.address)}" aria-label="{escape(told)}">'
+            f'<a href="{escape(run.address)}">'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(told)}</title></circle></a>'
         )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.text import duration, interval, measured, quantity, size
+from perfkit.evidence.text import duration, measured, quantity, size
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Headline
@@ -81,8 +81,8 @@ def render_notebook(
         title=run.title,
         run=run,
         plan=plan,
-        verdict=headlines.sentence(found) if found else "",
-        tone=tone(found),
+        verdict=("Not complete. " if run.failure else "") + headlines.sentence(found),
+        tone="missed" if run.failure else tone(found),
         warnings=warnings,
         words=words_used(cells),
         contents=contents,
@@ -237,5 +237,5 @@ def render(template: str, **facts: object) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(FILTERS)
-    templates.globals.update(interval=interval, measured=measured)
+    templates.globals.update(measured=measured)
     return without_private_paths(str(templates.get_template(template).render(**facts)))

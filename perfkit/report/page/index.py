@@ -36,6 +36,7 @@ def render_index(
         notebook.name: [headline for headline in found if headline.notebook == notebook.name]
         for notebook in report.notebooks
     }
+    table = "" if card is None else card._repr_html_()
     return render(
         "index.html.j2",
         kind="index",
@@ -45,9 +46,9 @@ def render_index(
         verdict=_verdict(report),
         tone="missed" if report.problems else tone(found),
         warnings=report.warnings,
-        words=words_used(" ".join(f"{headline.note} {headline.title}" for headline in found)),
+        words=words_used(f"claimed {table}") if found or card else "",
         picture="" if card is None else in_line(picture(card)),
-        scorecard="" if card is None else labelled(card._repr_html_()),
+        scorecard=labelled(table),
         verdicts={name: headlines.sentence(own) if own else "" for name, own in shown.items()},
         thumbnails=thumbnails or {},
         shell=shlex.join(report.command),
@@ -72,7 +73,7 @@ def picture(card: Scorecard) -> str:
     rows = [
         Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
         for row in card.rows
-        if row.goal
+        if row.goal is not None and row.goal > 0
     ]
     if not rows:
         return ""

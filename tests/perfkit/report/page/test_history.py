@@ -9,6 +9,7 @@ import pytest
 
 from perfkit.report import Headline, ReportError, write_history
 from perfkit.report.page.history import Line, read_runs
+from perfkit.report.page.html import PAGE_BYTES_MAX
 
 
 def write_run(folder: Path, day: int, value: float | None, **facts: Any) -> str:
@@ -78,6 +79,23 @@ def test_the_page_names_broken_runs_and_links_the_others(folder: Path) -> None:
     assert "Task &lt;overhead&gt;" in page
     assert "Task <overhead>" not in page
     assert [path.name for path in folder.glob(".index*")] == []
+
+
+def test_a_long_history_stays_a_small_page(tmp_path: Path) -> None:
+    findings = [
+        {"title": f"Figure number {n} of many", "value": 1.0 + n, "unit": "ms", "verdict": "met"}
+        for n in range(60)
+    ]
+    for number in range(150):
+        folder = tmp_path / write_run(tmp_path, number + 10, 1.0)
+        stored = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**stored, "headlines": findings}))
+    page = write_history(tmp_path).read_text()
+    assert "<h1>150 runs" in page
+    assert "The newest 25 runs are drawn." in page
+    assert "50 older runs are in the folder." in page
+    assert page.count("<circle") == 60 * 25
+    assert len(page.encode()) < PAGE_BYTES_MAX
 
 
 def test_a_figure_that_the_newest_run_lacks_says_so(folder: Path) -> None:
