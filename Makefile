@@ -9,13 +9,24 @@ STAMP := .venv/ready-$(VERSION)
 LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow counts check lab lock clean
+.PHONY: help report report-full picture test test-slow counts check lab lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-report: $(STAMP) ## measure the cluster and write the HTML report (quick profile)
+report: $(STAMP) ## measure all of it and write the HTML report (quick profile)
 	@$(VENV)/perfkit report --profile quick
+
+report-full: $(STAMP) ## the same, thorough: up to an hour
+	@$(VENV)/perfkit report --profile full --cell-timeout 3600
+
+picture: $(STAMP) ## docs/report.png anew, from the index of a report that this runs (needs chromium)
+	@command -v chromium >/dev/null || { echo "make picture needs chromium: apt-get install chromium" >&2; exit 1; }
+	@profile=$$(mktemp -d) && trap 'rm -rf "$$profile"' EXIT && \
+	  page=$$($(VENV)/perfkit report --profile quick) && \
+	  chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
+	    --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$$profile" \
+	    --window-size=1100,1500 --screenshot=docs/report.png "file://$$(realpath "$$page")" 2>/dev/null
 
 test: $(STAMP) ## every test that is not slow, on every core, with branch coverage
 	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term

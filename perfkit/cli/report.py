@@ -7,6 +7,7 @@ run again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +16,18 @@ import typer
 from perfkit.cli.terminal.config import SettingError, parse_pairs
 from perfkit.cli.terminal.output import complain
 
+#: In the place of a notebook: the history of all runs.
+INDEX = "index"
 EXAMPLES = (
     ("what the cluster does here, a few minutes", "perfkit report"),
-    ("what each optimisation is worth", "perfkit report notebooks/02_hot_paths.ipynb"),
+    ("what each optimisation is worth", "perfkit report --only 02"),
     (
         "one of them, with more tasks",
         "perfkit report notebooks/01_baseline.ipynb -p tasks=5000 -p seed=7",
     ),
     ("the long version, for the record", "perfkit report --profile full --cell-timeout 3600"),
     ("in CI: bad news is a failure", "perfkit report --gate || exit $?"),
+    ("every figure over all runs in ./reports", "perfkit report index"),
 )
 
 
@@ -32,7 +36,14 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="NOTEBOOK",
-            help="Run these, in order; without any, the quick ones of ./notebooks or the package.",
+            help="Run these, in order; without any, those of ./notebooks or the package. "
+            "The word index writes the history of all runs instead.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="PREFIX", help="Run those whose name begins like this; repeatable."
         ),
     ] = None,
     profile: Annotated[
@@ -57,15 +68,20 @@ def report(
     """Run notebooks into a report and print the path of its index page.
 
     Exit codes: [bold]0[/bold] done · [bold]1[/bold] a cell failed · [bold]2[/bold] wrong
-    arguments, nothing was run · [bold]3[/bold] a regression · [bold]4[/bold] inconclusive ·
-    [bold]5[/bold] a kernel died · [bold]6[/bold] a cell took too long · [bold]130[/bold]
-    interrupted
+    arguments, nothing was run · [bold]3[/bold] a missed goal or a regression · [bold]4[/bold]
+    inconclusive · [bold]5[/bold] a kernel died · [bold]6[/bold] a cell took too long ·
+    [bold]130[/bold] interrupted
 
     A notebook that fails still has its page, with the error on top, and the others still run.
     """
-    from perfkit.report import run_report
+    from perfkit.report import run_report, write_history
 
-    chosen = notebooks or default_notebooks()
+    if notebooks == [Path(INDEX)]:
+        print(write_history(out))
+        return
+    if notebooks and only:
+        raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
+    chosen = notebooks or (only_notebooks(only) if only else default_notebooks())
     values = parse_pairs(parameter or [], "-p")
     try:
         ran = run_report(
@@ -82,10 +98,34 @@ def report(
 
 
 def default_notebooks(here: Path = Path()) -> list[Path]:
-    """The numbered notebooks in ``here/notebooks``, or else those that were installed.
+    """The notebooks of `all_notebooks` without those that are marked to run only on request.
 
-    A notebook with ``"perfkit": {"report": "on request"}`` in its metadata is left out: it takes
-    minutes and runs only when it is named.
+    The mark is ``"perfkit": {"report": "on request"}`` in a notebook's metadata.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if found := [path for path in all_notebooks(here) if not _on_request(path)]:
+        return found
+    raise SettingError("every notebook here runs on request only; name one, or use --only")
+
+
+def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:
+    """The notebooks of `all_notebooks` whose names begin with one of `prefixes`, in their order.
+
+    Raises:
+        SettingError: a prefix fits none, or there are no notebooks.
+    """
+    known = all_notebooks(here)
+    for prefix in prefixes:
+        if not prefix or not any(path.stem.startswith(prefix) for path in known):
+            names = ", ".join(path.stem for path in known)
+            raise SettingError(f"--only: no notebook begins with {prefix!r}; there are {names}")
+    return [path for path in known if path.stem.startswith(tuple(prefixes))]
+
+
+def all_notebooks(here: Path = Path()) -> list[Path]:
+    """The numbered notebooks in ``here/notebooks``, or else those that were installed.
 
     Raises:
         SettingError: neither folder has one.
@@ -94,7 +134,7 @@ def default_notebooks(here: Path = Path()) -> list[Path]:
 
     installed = Path(perfkit.__file__).parent / "_notebooks"
     for folder in (here / "notebooks", installed):
-        if found := [path for path in sorted(folder.glob("0*.ipynb")) if not _on_request(path)]:
+        if found := sorted(folder.glob("0*.ipynb")):
             return found
     raise SettingError("there is no notebook in ./notebooks, and none is installed; name one")
 
