@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -110,6 +110,41 @@ def read(against: Path | None) -> tuple[Path, Baseline]:
         return path, load_baseline(path)
     except ResultError as error:
         raise SettingError(str(error)) from None
+
+
+def gate_against(path: Path) -> dict[str, Any]:
+    """What `run_report` needs to check against a baseline; raises SettingError if there is none."""
+    from cluster.vocabulary.errors import ClusterError
+    from perfkit.bench.regression.check import check as measure_and_judge
+    from perfkit.bench.regression.measure import save_costs
+    from perfkit.report import headlines
+
+    _, baseline = read(path)
+
+    def after(results: Path) -> None:
+        try:
+            with progress() as say:
+                found = measure_and_judge(baseline, say)
+        except ClusterError as error:
+            title, verdict = "The check against the baseline failed", "inconclusive"
+            headlines.record(results, title, None, "", verdict=verdict, note=f"{error}.", gate=True)
+            return
+        save_costs(found.results, results)
+        for row in found.table:
+            if row.ratio.low is not None or row.verdict in ("regression", "inconclusive"):
+                headlines.record(
+                    results,
+                    f"{row.name}, against the baseline",
+                    row.ratio.value,
+                    "times the baseline",
+                    row.ratio.low,
+                    row.ratio.high,
+                    verdict=row.verdict,
+                    note=row.reason,
+                    gate=row.gates,
+                )
+
+    return {"after": after, "after_argv": ("--against", str(path))}
 
 
 def show_check(found: Check, path: Path) -> None:

@@ -25,6 +25,7 @@ EXAMPLES = (
     ("the same tasks on another engine", "perfkit bench throughput --engine dask"),
     ("with a knob of the spec set", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
+    ("for a dashboard", "perfkit bench latency --export bmf=bmf.json --export asv=asv.json"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
     ("the cost of watching GPUs", "perfkit bench gpu"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
@@ -63,6 +64,14 @@ def bench(
         str, typer.Option(metavar="NAME", help="Of limits, gpu, memory: quick or full.")
     ] = "quick",
     as_json: opt.ResultFile = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT=FILE",
+            help="Also save for a dashboard: pytest-benchmark, asv, bmf (Bencher's); repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
@@ -75,13 +84,14 @@ def bench(
     from perfkit.evidence.results import encode
 
     if experiment in TABLES:
-        unused = "spec workers tasks engine model knobs"
+        unused = "spec workers tasks engine model knobs export"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
         table = _measure_goals(experiment, profile, seed)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
     opt.refuse(context, "profile", f"is for {', '.join(TABLES)}; use --tasks")
     check_experiment(experiment, tasks, engine, model)
+    exports = opt.export_files(export)
     if engine != "zmq":
         opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
     chosen = opt.spec_with(spec, knobs)
@@ -99,6 +109,7 @@ def bench(
             progress=say,
         )
     deliver(lambda: encode(result), lambda: show(result), as_json)
+    opt.write_exports([result], exports)
 
 
 def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:

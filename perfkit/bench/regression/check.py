@@ -10,6 +10,7 @@ from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.baselines import Baseline
 from perfkit.evidence.environment import machine_differences
 from perfkit.evidence.results import Result, ResultError, encode_fields
+from perfkit.evidence.verdicts import Verdict
 
 #: A figure that is not clearly as good as its baseline is measured again, up to so many batches.
 BATCHES_MAX = 3
@@ -40,11 +41,11 @@ class Check:
 
 
 def check(baseline: Baseline, say: Say | None = None) -> Check:
-    """Measure now and judge by the baseline; takes about 15 s, and up to 45 s in doubt.
+    """Measure now and judge by the baseline; takes about 15 s, and up to 30 s in doubt.
 
     A first batch of fresh processes settles a run that is clearly as good. Otherwise more are
-    measured, and all together are judged, so an alarm has been looked at twice. On another machine
-    times do not gate, and one batch is measured.
+    measured, and all together are judged, until two judgements in a row see a regression or
+    BATCHES_MAX have been measured. On another machine times do not gate, and one batch is measured.
 
     Raises ResultError for a baseline without costs, ExperimentError if a process fails, WrongResult
     if a result was wrong.
@@ -62,6 +63,9 @@ def check(baseline: Baseline, say: Say | None = None) -> Check:
     for _ in range(0 if differences else BATCHES_MAX - 1):
         if table.verdict not in BAD:
             break
+        last = table.verdict
         costs.add(BATCH)
         table = judge_runs(before, costs.results())
+        if last is table.verdict is Verdict.REGRESSION:
+            break
     return Check(table, costs.results(), tuple(differences))

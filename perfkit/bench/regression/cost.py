@@ -64,7 +64,7 @@ CASES = (
     CostCase(BASELINE, "single", Load(16, 1, 1)),
     CostCase(BASELINE, "stream", Load(32, 32, 32)),
     CostCase(OPTIMIZED, "single", Load(16, 1, 1)),
-    CostCase(OPTIMIZED, "stream", Load(512, 512, 512)),
+    CostCase(OPTIMIZED, "stream", Load(256, 256, 256)),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from perfkit.bench.regression.reference import VERSION
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed, run_module
 from perfkit.evidence.environment import Environment
-from perfkit.evidence.results import Recording, Result, ResultError, load
+from perfkit.evidence.results import Recording, Result, ResultError, load, save
 from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.text import quantity
 
@@ -88,13 +88,19 @@ class Costs:
 
 
 def measure_costs(processes: int = BASELINE_PROCESSES, say: Say | None = None) -> list[Result]:
-    """The figures of the gate, from so many fresh processes, with their counts.
+    """The figures of the gate, from this many fresh processes, with their counts.
 
     Raises ExperimentError if a process fails, WrongResult if a result was wrong.
     """
     costs = Costs(say)
     costs.add(processes)
     return costs.results()
+
+
+def save_costs(results: Iterable[Result], folder: Path) -> None:
+    """Save results where `results_of_run` finds them."""
+    for result in results:
+        save(result, folder / f"{EXPERIMENT}-{result.spec}-{result.parameters['load']}.json")
 
 
 def results_of_run(run: Path) -> list[Result]:

@@ -37,8 +37,8 @@ _BLOCK = bytes(256)
 CALIBRATION_CALLS = 200
 
 
-class _Debt:
-    """Time that turns owe and that calls pay."""
+class Debt:
+    """Time that a turn owes and that a call pays; `paid_ns` is what the last turn's calls paid."""
 
     def __init__(self, kind: str) -> None:
         self.share = 0.0
@@ -81,19 +81,20 @@ class _Debt:
         return slowed
 
 
-def plant(place: str, kind: str, share: float = SHARE) -> None:
+def plant(place: str, kind: str, share: float = SHARE) -> Debt:
     """Slow the coordinator of this process down by a share of its time, at one of PLACES."""
-    debt = _Debt(kind)
+    debt = Debt(kind)
     debt.own_ns, debt.share = _wrappers_ns(debt), share
     for target in PLACES[place]:
         _replace(target, debt.payer)
     _replace(TURN, debt.turn)
+    return debt
 
 
 def plant_folder(folder: Path, place: str, kind: str, share: float = SHARE) -> Path:
     """Make `folder`, which plants the slowdown in every process that has it on PYTHONPATH."""
     folder.mkdir(parents=True, exist_ok=True)
-    call = f"plant({place!r}, {kind!r}, {share!r})"
+    call = f"DEBT = plant({place!r}, {kind!r}, {share!r})"
     (folder / "sitecustomize.py").write_text(f"from {__name__} import plant\n\n{call}\n")
     return folder
 
@@ -105,7 +106,7 @@ def _replace(target: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any
     setattr(owner, method, wrap(getattr(owner, method)))
 
 
-def _wrappers_ns(debt: _Debt) -> float:
+def _wrappers_ns(debt: Debt) -> float:
     """What the wrappers cost in a process that does other work in between, as here."""
 
     def nothing(dispatcher: Any, messages: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -14,10 +15,14 @@ from perfkit.cli.terminal.config import (
     SettingError,
     Settings,
     build_spec,
+    check_known,
     load,
     parse_pairs,
 )
 from perfkit.cli.terminal.output import note
+
+if TYPE_CHECKING:
+    from perfkit.evidence.results import Result
 
 _SPEC_HELP = "The cluster's parts and knobs, by name."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
@@ -109,6 +114,26 @@ def settings(config: Path | None, knobs: list[str] | None = None, **flags: objec
 def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:
     """The named spec with the knobs of ``--set``; SettingError as in `build_spec`."""
     return build_spec(name, parse_pairs(knobs or [], "--set"))
+
+
+def export_files(pairs: list[str] | None) -> dict[str, Path]:
+    """The files of ``--export FORMAT=FILE`` by format; SettingError for an unknown format."""
+    from perfkit.evidence.exports import FORMATS
+
+    found = parse_pairs(pairs or [], "--export")
+    for name in found:
+        check_known("format", name, FORMATS, "--export: ")
+    return {name: Path(file) for name, file in found.items()}
+
+
+def write_exports(results: Sequence[Result], files: Mapping[str, Path]) -> None:
+    """Write results in each format; raises ResultError if one can't hold them."""
+    from perfkit.evidence.exports import FORMATS
+    from perfkit.evidence.results import write
+
+    for name, file in files.items():
+        write(FORMATS[name](results), file)
+        note(f"saved as {name} to {file}")
 
 
 def refuse(context: typer.Context, names: str, reason: str) -> None:
