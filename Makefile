@@ -21,10 +21,10 @@ test: $(STAMP) ## every test that is not slow, on every core, with branch covera
 	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term
 
 test-slow: $(STAMP) ## the tests marked slow
-	@$(VENV)/python -m pytest -m slow
+	@$(VENV)/python -m pytest -m "slow and not performance"
 
 test-performance: $(STAMP) ## the plan's figures on the real cluster, for an idle machine
-	@$(VENV)/python -m pytest -m performance -p no:xdist
+	@$(VENV)/python -m pytest -m performance
 
 bench-check: $(STAMP) ## is the coordinator slower than this machine's baseline? (error 3: yes, 4: unclear, 2: no baseline)
 	@$(VENV)/perfkit baseline check

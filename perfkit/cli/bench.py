@@ -64,14 +64,7 @@ def bench(
         str, typer.Option(metavar="NAME", help="Of limits, gpu, memory: quick or full.")
     ] = "quick",
     as_json: opt.ResultFile = None,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--export",
-            metavar="FORMAT=FILE",
-            help="Also save for a dashboard: pytest-benchmark, asv, bmf (Bencher's); repeatable.",
-        ),
-    ] = None,
+    export: opt.Exports = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 

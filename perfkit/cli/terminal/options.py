@@ -98,6 +98,15 @@ ResultFile: TypeAlias = Annotated[
     ),
 ]
 
+Exports: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        metavar="FORMAT=FILE",
+        help="Also save for a dashboard: pytest-benchmark, asv, bmf (Bencher's); repeatable.",
+    ),
+]
+
 
 def settings(config: Path | None, knobs: list[str] | None = None, **flags: object) -> Settings:
     """The settings of this call, from the file, the environment of this process, and the flags.

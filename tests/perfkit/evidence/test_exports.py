@@ -138,7 +138,7 @@ def test_nothing_is_no_export(name: str) -> None:
         FORMATS[name]([])
 
 
-@pytest.mark.parametrize(("name", "count"), product(FORMATS, (1, 3)))
+@pytest.mark.parametrize(("name", "count"), [*product(FORMATS, (1, 3))])
 def test_few_samples_are_exported_without_made_up_ends(name: str, count: int) -> None:
     found = FORMATS[name]([result(environment=HERE, samples=[1.0] * count, low=None, high=None)])
     assert "NaN" not in found
