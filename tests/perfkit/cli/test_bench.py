@@ -318,3 +318,35 @@ def test_a_column_without_a_figure_is_left_out(shown: Callable[[GoalTable], str]
     assert head.split() == ["goal", "asked", "optimized", "ratio", "met"]
     assert not [line for line in lines if line.startswith("  latency")]
     assert "bare limit</th>" not in few._repr_html_()
+
+
+def test_a_result_is_exported_for_dashboards(perfkit: Call, ran: list[dict[str, Any]]) -> None:
+    wanted = [
+        word for name in ("bmf", "pytest-benchmark") for word in ("--export", f"{name}={name}")
+    ]
+    ended = perfkit("bench", "latency", *wanted)
+    assert ended.exit_code == 0
+    assert "saved as bmf to bmf" in ended.stderr
+    measured = json.loads(Path("bmf").read_text())["latency[baseline-zmq-2]"]["latency"]
+    assert measured == {"value": 1.5e6, "lower_value": 1e6, "upper_value": 2e6}
+    (row,) = json.loads(Path("pytest-benchmark").read_text())["benchmarks"]
+    assert row["stats"]["data"] == [1e-3, 1.5e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["latency", "--export", "bfm=x"],
+            "--export: there is no format 'bfm'; did you mean 'bmf'?",
+        ),
+        (["latency", "--export", "bmf"], "--export: 'bmf' is not NAME=VALUE"),
+        (["limits", "--export", "bmf=x"], "--export is not for limits"),
+    ],
+)
+def test_a_wrong_export_is_refused_before_anything_runs(
+    perfkit: Call, ran: list[dict[str, Any]], arguments: list[str], complaint: str
+) -> None:
+    ended = perfkit("bench", *arguments)
+    assert (ended.exit_code, ran) == (2, [])
+    assert complaint in ended.stderr
