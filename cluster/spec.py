@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from cluster.protocol.codec import Codec
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.limits import Limits, Period, Whole
+from cluster.vocabulary.limits import Limits, Period, Whole, about
 
 #: Where a coordinator listens and where its peers look for it by default.
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5577"
@@ -26,46 +26,49 @@ Size = Annotated[int, Meta(ge=0)]
 
 
 class SocketOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """ZeroMQ and kernel buffers: messages per peer before a send would block, bytes per connection
-    (0: the system's default), and the size from which a frame is sent uncopied (0: never).
+    """ZeroMQ's and the kernel's buffers, and how a dead connection is noticed."""
 
-    A coordinator cuts a connection that says nothing in its first ``hello_s``. A peer asks a
-    coordinator that is silent for ``silence_s`` for a sign of life, and connects anew if none comes
-    in twice that time. ZeroMQ and TCP end a connection without a sign of life for ``pong_s``, which
-    must be longer than the largest frame takes on the network.
-    """
-
-    high_water_mark: Whole = 10_000
-    buffer_bytes: Size = 0
-    zero_copy_bytes: Size = 0
-    hello_s: Period = 1.0
-    silence_s: Period = 1.0
-    pong_s: Annotated[float, Meta(ge=0.1, le=3_600.0)] = 30.0
+    high_water_mark: Annotated[Whole, about("messages a peer may wait before a send blocks")] = (
+        10_000
+    )
+    buffer_bytes: Annotated[Size, about("kernel buffers of a connection; 0: the system's")] = 0
+    zero_copy_bytes: Annotated[Size, about("frames from this size are sent uncopied; 0: none")] = 0
+    hello_s: Annotated[Period, about("a connection that says nothing in it is cut")] = 1.0
+    silence_s: Annotated[
+        Period, about("a peer asks a silent coordinator for a sign of life, twice, then reconnects")
+    ] = 1.0
+    pong_s: Annotated[
+        float,
+        Meta(ge=0.1, le=3_600.0),
+        about("a connection without a sign of life ends; longer than the largest frame takes"),
+    ] = 30.0
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cluster under study.
-
-    ``burst``: tasks per message of a client. ``drain``: messages that a loop reads before it
-    answers. ``credit``: tasks that a worker may hold, per task that it can run at once.
-    ``answer_after_s``: how long an acceptance may wait to travel with another message (0: not at
-    all). ``trim_bytes``: an idle coordinator returns free memory to the system after this many
-    bytes of messages (0: never; else its process starts with one heap, see malloc_trim.py).
-    ``checks``: messages carry a sum on loopback, too (transport/checks.py).
-    """
+    """A cluster under study: its parts and its knobs, which `describe` lists."""
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9+._-]*$")]
-    codec: str = "cluster.protocol.codec:DictCodec"
-    queue: str = "cluster.core.queue:RunQueue"
-    policies: str = "cluster.core.policy:POLICIES"
-    policy: str = "least-loaded"
-    burst: Whole = 1
-    drain: Whole = 64
-    credit: Whole = 2
-    answer_after_s: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.0
-    trim_bytes: Size = 0
-    checks: bool = False
-    transport: Literal["tcp", "ipc"] = "tcp"
+    codec: Annotated[str, about("how messages are written")] = "cluster.protocol.codec:DictCodec"
+    queue: Annotated[str, about("where queued runs wait")] = "cluster.core.queue:RunQueue"
+    policies: Annotated[str, about("the policies there are")] = "cluster.core.policy:POLICIES"
+    policy: Annotated[str, about("how a worker is chosen")] = "least-loaded"
+    burst: Annotated[Whole, about("tasks in a message of a client")] = 1
+    drain: Annotated[Whole, about("messages that a loop reads before it answers")] = 64
+    credit: Annotated[
+        Whole, about("tasks that a worker may hold for each that it can run at once")
+    ] = 2
+    answer_after_s: Annotated[
+        float,
+        Meta(ge=0.0, le=0.5),
+        about("an acceptance may wait this long for a message to travel with; 0: not at all"),
+    ] = 0.0
+    trim_bytes: Annotated[
+        Size, about("after this much traffic an idle coordinator returns free memory; 0: never")
+    ] = 0
+    checks: Annotated[bool, about("messages carry a sum on loopback, too")] = False
+    transport: Annotated[
+        Literal["tcp", "ipc"], about("what a local cluster's processes talk over")
+    ] = "tcp"
     sockets: SocketOptions = SocketOptions()
     limits: Limits = Limits()
 

@@ -29,6 +29,7 @@ HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
     "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
     "perfkit.bench.goals perfkit.bench.leaks perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
+    "perfkit.optimized "
     "perfkit.evidence cluster.process cluster.local cluster.supervision cluster.shells "
     "cluster.transport cluster.spec cluster.models cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
@@ -43,9 +44,10 @@ HOUSE: dict[str, str] = {
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
-    "perfkit.bench.experiments": "perfkit.bench.counts "
+    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.local cluster.spec cluster.vocabulary",
+    "perfkit.evidence cluster.local cluster.supervision cluster.shells cluster.spec "
+    "cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.optimized perfkit.pool "
     "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "
@@ -58,8 +60,8 @@ HOUSE: dict[str, str] = {
     "cluster.core cluster.protocol cluster.models cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.vocabulary",
-    "perfkit.bench.workloads": "perfkit.evidence cluster.local cluster.shells cluster.spec "
-    "cluster.models cluster.vocabulary",
+    "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
+    "cluster.supervision cluster.shells cluster.spec cluster.models cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.gpu": "perfkit.evidence cluster.work cluster.vocabulary",

@@ -11,16 +11,16 @@ Whole: TypeAlias = Annotated[int, Meta(ge=1)]
 Period: TypeAlias = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
 
+def about(text: str) -> Meta:
+    """What a knob means, kept with its type; `cluster.spec.describe` shows it."""
+    return Meta(description=text)
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds, sizes in tasks, bytes or entries.
 
     At ``tasks``, ``payload_bytes``, ``retained_bytes``, ``submissions_per_client`` and ``clients``
-    a submission is refused, and the reason names the bound; at ``workers`` a worker is refused; at
-    ``hosts`` a supervisor is ignored. ``history_runs`` and ``story_entries`` drop the oldest.
-
-    A worker that is silent for ``liveness_s`` is lost unless its supervisor vouches for it, and its
-    tasks are queued again; a task that was on ``deaths`` workers when their processes died is
-    dead-lettered. A task that no worker serves, by what it needs, fails after ``unserved_s``.
+    a submission is refused, and the reason names the bound.
 
     ``retained_bytes`` bounds the results that clients have not read. A client with more unread
     bytes than are left of it is held back (backpressure.py): its tasks wait until it reads, so one
@@ -28,43 +28,53 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     does a message for each task that ends without a worker. So the coordinator keeps at most
     ``retained_bytes``, one result for each task within the workers' credit, and those messages. If
     workers hold more than half of the bound at once, a client that does not read may stop the
-    others; if it is gone, for ``client_liveness_s``. Results that a client missed are sent again,
-    at most ``resent_bytes`` of them per ``heartbeat_s``.
+    others; if it is gone, for ``client_liveness_s``.
 
-    A coordinator that is told to stop lets what workers hold end for ``drain_s``.
-
-    A frame has at most ``message_bytes``; a message twice that, in at most ``message_frames``. A
-    peer that sends more is cut off.
-
-    A worker stores a result over ``stream_bytes`` until the client has fetched it in chunks of
-    ``chunk_bytes``; a result over ``result_bytes`` is a failure. A worker that stores
-    ``stored_result_bytes`` or more begins no further lease until some are fetched.
+    A peer whose message is over twice ``message_bytes``, or over ``message_frames``, is cut off.
     """
 
-    heartbeat_s: Period = 0.2
-    liveness_s: Period = 0.6
-    client_liveness_s: Period = 10.0
-    recall_after_s: Period = 0.005
-    unserved_s: Period = 30.0
-    drain_s: Period = 10.0
-    deaths: Whole = 3
-    bypasses: Whole = 16
-    tasks: Whole = 1_000_000
-    payload_bytes: Whole = 1 << 30
-    retained_bytes: Whole = 1 << 28
-    resent_bytes: Whole = 1 << 24
-    submissions_per_client: Whole = 200_000
-    clients: Whole = 1_024
-    workers: Whole = 4_096
-    hosts: Whole = 1_024
-    history_runs: Whole = 256
-    story_entries: Whole = 256
-    message_bytes: Whole = 1 << 26
-    message_frames: Whole = 4_096
-    stream_bytes: Whole = 1 << 23
-    chunk_bytes: Whole = 1 << 20
-    result_bytes: Whole = 1 << 30
-    stored_result_bytes: Whole = 1 << 30
+    heartbeat_s: Annotated[Period, about("between two signs of life")] = 0.2
+    liveness_s: Annotated[
+        Period, about("a worker that is silent for it is lost, unless its supervisor vouches")
+    ] = 0.6
+    client_liveness_s: Annotated[Period, about("a client that is silent for it is gone")] = 10.0
+    recall_after_s: Annotated[
+        Period, about("an idle worker gets the unstarted tail of a lease that is this old")
+    ] = 0.005
+    unserved_s: Annotated[Period, about("a task that no worker serves fails after it")] = 30.0
+    drain_s: Annotated[
+        Period, about("what workers hold may end for it when the coordinator is told to stop")
+    ] = 10.0
+    deaths: Annotated[
+        Whole, about("a task that was on this many workers when they died is dead-lettered")
+    ] = 3
+    bypasses: Annotated[
+        Whole, about("leases of higher priority that may pass a waiting run of a lower one")
+    ] = 16
+    tasks: Annotated[Whole, about("tasks that are queued or assigned")] = 1_000_000
+    payload_bytes: Annotated[Whole, about("payloads of queued and assigned tasks")] = 1 << 30
+    retained_bytes: Annotated[Whole, about("results that clients have not read")] = 1 << 28
+    resent_bytes: Annotated[Whole, about("missed results that are sent again in a heartbeat_s")] = (
+        1 << 24
+    )
+    submissions_per_client: Annotated[Whole, about("open submissions of a client")] = 200_000
+    clients: Annotated[Whole, about("clients at once")] = 1_024
+    workers: Annotated[Whole, about("workers at once; one more is refused")] = 4_096
+    hosts: Annotated[Whole, about("supervisors at once; one more is ignored")] = 1_024
+    history_runs: Annotated[Whole, about("ended runs that are remembered")] = 256
+    story_entries: Annotated[Whole, about("entries of a task's story; the oldest go")] = 256
+    message_bytes: Annotated[Whole, about("the largest frame; a message may have twice that")] = (
+        1 << 26
+    )
+    message_frames: Annotated[Whole, about("frames of a message")] = 4_096
+    stream_bytes: Annotated[
+        Whole, about("a larger result stays with its worker until the client fetches it")
+    ] = 1 << 23
+    chunk_bytes: Annotated[Whole, about("the chunks in which such a result is fetched")] = 1 << 20
+    result_bytes: Annotated[Whole, about("a larger result is a failure")] = 1 << 30
+    stored_result_bytes: Annotated[
+        Whole, about("a worker that stores this much begins no lease until some is fetched")
+    ] = 1 << 30
 
     @property
     def most_inline_bytes(self) -> int:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, gpu, profile, report, soak
-from perfkit.cli.terminal.output import add_command, examples
+from perfkit.cli import bench, cluster, compare, gpu, inspect, report, soak, specs
+from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.streams import Command
 
 __all__ = ["app"]
@@ -33,9 +33,10 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cluster.app, name="cluster")
-app.add_typer(profile.app, name="profile")
+app.add_typer(inspect.app, name="inspect")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
+add_command(app, "specs", specs.specs, *specs.EXAMPLES)
 add_command(app, "soak", soak.soak, *soak.EXAMPLES)
 add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
 add_command(app, "kernels", gpu.kernels, *gpu.KERNEL_EXAMPLES)

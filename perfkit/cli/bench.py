@@ -1,30 +1,38 @@
-"""``perfkit bench``: one experiment on a fresh engine, or a table of goals."""
+"""``perfkit bench``: one experiment on a fresh engine, all of them, or a table of goals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import check_known
+from perfkit.cli.terminal.config import SettingError, check_known
 from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
-from perfkit.cli.terminal.output import out, plain_table
-from perfkit.evidence.text import duration, measured, quantity
+from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table
+from perfkit.evidence.text import duration, estimate, measured, quantity
 
 if TYPE_CHECKING:
+    from cluster.spec import ClusterSpec
+    from perfkit.bench.experiments.catalogue import Judged, Ran
     from perfkit.bench.goals.table import GoalRow, GoalTable
     from perfkit.evidence.results import Result
+    from perfkit.evidence.verdicts import FigureGoal
 
 EXAMPLES = (
     ("tasks per second of the baseline", "perfkit bench throughput --workers 2 --tasks 20000"),
     ("one task in flight: p50, p95, p99", "perfkit bench latency --seed 7"),
+    ("latency at 20 to 95 % of capacity", "perfkit bench load --spec optimized --profile full"),
+    ("three times what it can do", "perfkit bench stress --json stress.json"),
     ("a model's work instead of echoes", "perfkit bench throughput --model digits --tasks 2000"),
     ("the same tasks on another engine", "perfkit bench throughput --engine dask"),
     ("with a knob of the spec set", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
+    ("every experiment, both specs", "perfkit bench all --profile quick --json out/"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
     ("the cost of watching GPUs", "perfkit bench gpu"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
@@ -35,53 +43,85 @@ TABLES = {
     "gpu": ("perfkit.bench.goals.gpu", "measure_gpu"),
     "memory": ("perfkit.bench.goals.memory", "measure_memory"),
 }
+ALL = "all"
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
+
+
+Name: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="submission, latency, load, throughput, overhead, burst, startup, scaling, "
+        "balancing, failover, stress or network; all; the tables limits, gpu or memory.",
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes.", show_default="its own")
+]
+Tasks: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many; for startup, how many clusters.", show_default="its own"),
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Of the payloads and of the interval.")]
+EngineName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="What runs the tasks: local, zmq, dask or ray.")
+]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
+]
+ProfileName: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="quick for a look, full for a claim.")
+]
+Target: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        allow_dash=True,
+        help="Save the result with every raw figure; - prints it, alone. For all: a folder.",
+    ),
+]
 
 
 def bench(
     context: typer.Context,
-    experiment: Annotated[
-        str, typer.Argument(help="throughput, latency, burst or startup; limits, gpu, memory.")
-    ],
+    experiment: Name,
     spec: opt.SpecName = "baseline",
-    workers: opt.WorkerCount = 2,
-    tasks: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="How many; for startup, how many clusters.", show_default="its own"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the payloads and of the interval.")] = 0,
-    engine: Annotated[
-        str, typer.Option(metavar="NAME", help="What runs the tasks: local, zmq, dask or ray.")
-    ] = "zmq",
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask a model: magika, digits.")
-    ] = None,
+    workers: Workers = None,
+    tasks: Tasks = None,
+    seed: Seed = 0,
+    engine: EngineName = "zmq",
+    model: Model = None,
     knobs: opt.SpecKnobs = None,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Of limits, gpu, memory: quick or full.")
-    ] = "quick",
-    as_json: opt.ResultFile = None,
+    profile: ProfileName = "quick",
+    as_json: Target = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
     Every result is checked before its time counts. The figure comes with an interval, because no
-    two runs are alike. `limits` compares every goal with bare ZeroMQ, `gpu` shows what watching
-    GPUs costs, and `memory` what each role and each task holds.
+    two runs are alike, and with its goals. `all` runs every experiment with both specs, in less
+    than four minutes on two idle cores with the profile quick. `limits` compares every goal with
+    bare ZeroMQ, `gpu` shows what watching GPUs costs, and `memory` what each role and each task
+    holds.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
     from perfkit.evidence.results import encode
 
+    if experiment == ALL:
+        opt.refuse(context, "workers tasks engine model", "is not for all: each has its own")
+        named = {"spec", "knobs"} & opt.given(context)
+        _run_all([opt.spec_with(spec, knobs)] if named else [], profile, seed, as_json)
+        return
+    if as_json is not None and as_json.is_dir():
+        raise SettingError(f"--json: {as_json} is a folder; name a file")
     if experiment in TABLES:
         unused = "spec workers tasks engine model knobs"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
         table = _measure_goals(experiment, profile, seed)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
-    opt.refuse(context, "profile", f"is for {', '.join(TABLES)}; use --tasks")
-    check_experiment(experiment, tasks, engine, model)
+    check_experiment(experiment, tasks, engine, model, workers=workers, profile=profile)
     if engine != "zmq":
         opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
     chosen = opt.spec_with(spec, knobs)
@@ -96,9 +136,45 @@ def bench(
             seed=seed,
             engine=engine,
             model=model,
+            profile="full" if profile == "full" else "quick",
             progress=say,
         )
     deliver(lambda: encode(result), lambda: show(result), as_json)
+
+
+def _run_all(specs: Sequence[ClusterSpec], profile: str, seed: int, folder: Path | None) -> None:
+    """Run every experiment, save each result at once, and show all of them at the end."""
+    from perfkit.bench.experiments.catalogue import run_all
+    from perfkit.bench.experiments.setting import PROFILES
+    from perfkit.evidence.results import save
+
+    check_known("profile", profile, PROFILES, "--profile: ")
+    if folder is not None and (str(folder) == "-" or folder.is_file()):
+        raise SettingError(f"--json: {folder} is no folder; all writes a file for each experiment")
+    ran = []
+    with progress() as say:
+        series = run_all(
+            specs=specs,
+            profile="full" if profile == "full" else "quick",
+            seed=seed,
+            progress=say,
+        )
+        for one in series:
+            ran.append(one)
+            say(f"{one.experiment} of {one.spec}: {_ending(one)}")
+            if folder is not None and one.result is not None:
+                save(one.result, folder / f"{one.experiment}-{one.spec}.json")
+    show_all(ran)
+    if folder is not None:
+        note(f"saved to {folder}")
+    if failed := [f"{one.experiment} of {one.spec}" for one in ran if one.result is None]:
+        complain(f"{len(failed)} of {len(ran)} experiments failed: {', '.join(failed)}")
+        raise typer.Exit(FAILED)
+
+
+def _ending(one: Ran) -> str:
+    """How an experiment ended: its figure, or its error."""
+    return f"failed: {one.error}" if one.result is None else one.result.figure_text
 
 
 def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:
@@ -111,13 +187,17 @@ def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:
 
 
 def show(result: Result) -> None:
-    """The figure and its interval, what ran, and where."""
-    from perfkit.bench.experiments.catalogue import NO_SPEC
+    """The figure and its interval, its goals, what ran, and where."""
+    from perfkit.bench.experiments.catalogue import NO_SPEC, judged
 
     console = out()
     figure = measured(result.value, result.unit, result.low, result.high)
     line = Text(f"{result.experiment} ", "bold").append(figure, "bold green")
-    console.print(line.append(f"  median of {len(result.samples):,}", "dim"))
+    console.print(line.append(f"  of {len(result.samples):,} samples", "dim"))
+    for found in judged(result):
+        verdict = Text(f"  {found.verdict:<12} ", STYLES.get(found.verdict, ""))
+        reached = estimate(found.figure, found.goal.unit)
+        console.print(verdict.append(f"{found.goal.what} {_asked(found.goal)}: {reached}"))
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
     model = result.parameters.get("model")
     tasks = f"{quantity(result.tasks)} tasks" + (f" of {model}" if model else "")
@@ -137,6 +217,50 @@ def show(result: Result) -> None:
             console.print(f"  {name:<28} {measured(value, '', low, high)}", markup=False)
 
 
+def show_all(ran: Sequence[Ran]) -> None:
+    """A row for each experiment, a row for each goal, and how many goals were met."""
+    from perfkit.bench.experiments.catalogue import judged
+
+    console = out()
+    figures = plain_table("experiment", "spec", "figure", left=("experiment", "spec", "figure"))
+    columns = ("goal", "asked", "experiment", "spec", "measured", "verdict")
+    goals = plain_table(*columns, left=columns)
+    found: list[tuple[Ran, Judged]] = []
+    for one in ran:
+        style = "" if one.result else "bold red"
+        figures.add_row(one.experiment, one.spec, Text(_ending(one), style))
+        found += [(one, row) for row in (judged(one.result) if one.result else ())]
+    for one, (goal, figure, verdict) in found:
+        goals.add_row(
+            goal.what,
+            _asked(goal),
+            one.experiment,
+            one.spec,
+            estimate(figure, goal.unit),
+            Text(verdict, STYLES.get(verdict, "dim")),
+        )
+    console.print(figures)
+    if found:
+        console.print()
+        console.print(goals)
+        console.print(f"\n{_tally(found)}", markup=False)
+
+
+def _tally(found: Sequence[tuple[Ran, Judged]]) -> str:
+    """How many goals were met, and which were not."""
+    by_verdict: dict[str, list[str]] = {}
+    for one, (goal, _, verdict) in found:
+        by_verdict.setdefault(verdict, []).append(f"{goal.what} ({one.experiment}, {one.spec})")
+    met = len(by_verdict.pop("met", []))
+    others = [f"; {verdict}: {', '.join(names)}" for verdict, names in by_verdict.items()]
+    return f"{met} of {len(found)} goals met" + "".join(others)
+
+
+def _asked(goal: FigureGoal) -> str:
+    sign = "≥" if goal.better == "higher" else "≤"
+    return f"{sign} {quantity(goal.goal, goal.unit)}"
+
+
 def show_goals(table: GoalTable) -> None:
     """The goals as a table, then how they were measured and where."""
     console = out()
@@ -152,8 +276,8 @@ def show_goals(table: GoalTable) -> None:
         console.print(f"  latency   {table.layout}", markup=False)
     console.print(f"  measured  {how}, in turns; 95 % intervals", markup=False)
     console.print(f"  machine   {machine_text(table.environment)}", markup=False)
-    for note in table.notes:
-        console.print(f"\n{note}", markup=False)
+    for remark in table.notes:
+        console.print(f"\n{remark}", markup=False)
 
 
 def _cells(row: GoalRow) -> dict[str, str | Text]:

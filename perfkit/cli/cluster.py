@@ -15,8 +15,9 @@ import typer
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.config import SettingError, Settings, check_known
-from perfkit.cli.terminal.output import FAILED, add_command, examples, note
+from perfkit.cli.terminal.output import FAILED, note
 
 app = typer.Typer(
     help="Run a cluster, look at it, give it work.",
@@ -78,9 +79,7 @@ def up(
     config: opt.Config = None,
     log_level: LogLevel = OutputLevel.INFO,
     log_file: LogFile = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write one line of JSON when ready: endpoint and pids.")
-    ] = False,
+    as_json: Annotated[Path | None, opt.json_option("Endpoint and pids, when ready")] = None,
 ) -> None:
     """Start a coordinator and workers on this machine and keep them until Ctrl-C.
 
@@ -216,9 +215,7 @@ def worker(
 def status(
     endpoint: opt.Endpoint = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON; with --watch one line for each look.")
-    ] = False,
+    as_json: Annotated[Path | None, opt.json_option("All; with --watch a line each look")] = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -255,9 +252,7 @@ def submit(
     repeat: Annotated[
         int, typer.Option(min=1, help="Submit each this many times, and show the spread of times.")
     ] = 1,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON: results and every time.")
-    ] = False,
+    as_json: Annotated[Path | None, opt.json_option("Results and every time")] = None,
     endpoint: opt.Endpoint = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,

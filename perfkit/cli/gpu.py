@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import (
     errors_as_lines,
@@ -52,7 +53,7 @@ def gpu(
         Path | None,
         typer.Option(metavar="DIR", help="A folder that stands in for /sys/class/drm."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A list of cards, alone.")] = False,
+    as_json: Annotated[Path | None, opt.json_option("A list of cards")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")
     ] = False,
@@ -87,17 +88,17 @@ def gpu(
         _show(cards, as_json=as_json, watch=watch, processes=processes)
 
 
-def _show(cards: Cards, *, as_json: bool, watch: bool, processes: bool) -> None:
+def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -> None:
     from perfkit.gpu.discovery import no_card_text
 
     pause = threading.Event()
-    if as_json:
+    if as_json is not None:
         if not len(cards):
             note(no_card_text(cards.root, cards.skipped))
-        write_json(facts(cards, processes), indent=None if watch else 2)
+        write_json(facts(cards, processes), as_json, indent=None if watch else 2)
         while watch and not pause.wait(LOOK_EVERY_S):
             cards.refresh()
-            write_json(facts(cards, processes), indent=None)
+            write_json(facts(cards, processes), as_json, indent=None)
         return
     if not watch:
         out().print(view(cards, processes))
@@ -184,24 +185,24 @@ def kernels(
             min=0.001, metavar="GB/S", help="The card's memory bandwidth, to show shares of it."
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print every dispatch and transfer as JSON.")
-    ] = False,
+    as_json: Annotated[Path | None, opt.json_option("Every dispatch and transfer")] = None,
 ) -> None:
     """Show which GPU kernels took the most time, and their bandwidth if it was counted.
 
     Reads files of rocprof v1, rocprofv2 and rocprofv3, told apart by content. Notes below the table
     say what was repaired or is unknown.
 
-    Ends with 1 if the file cannot be read as a profile.
+    Ends with 1 if the file is no profile, with 2 if it is not there.
     """
+    if not file.exists():
+        raise SettingError(f"there is no file {file}")
     from perfkit.gpu.rocprof import RocprofError, read
 
     with errors_as_lines(RocprofError):
         profile = read(file)
         ranked = profile.top_kernels(top, None if peak is None else peak * 1e9)
-        if as_json:
-            write_json(profile.to_json(ranked))
+        if as_json is not None:
+            write_json(profile.to_json(ranked), as_json)
         else:
             _show_kernels(profile, ranked)
 

@@ -32,6 +32,7 @@ EXAMPLES = (
 
 
 def soak(
+    context: typer.Context,
     minutes: Annotated[float, typer.Option(min=0.05, help="How long.")] = 10.0,
     spec: opt.SpecName = "baseline",
     workers: opt.WorkerCount = 2,
@@ -39,7 +40,7 @@ def soak(
     by_event: Annotated[
         bool,
         typer.Option(
-            "--by-event", help="Check each kind of event alone, without processes or --minutes."
+            "--by-event", help="Check each kind of event alone, in one process; it takes a minute."
         ),
     ] = False,
     plant_leak: Annotated[
@@ -60,6 +61,8 @@ def soak(
     from perfkit.bench.leaks.check import Leak, check_leaks
     from perfkit.bench.leaks.planted import plant
 
+    if by_event:
+        opt.refuse(context, "minutes workers seed", "is not for --by-event: it counts events")
     chosen = opt.spec_with(spec, knobs)
     try:
         chosen = plant(chosen) if plant_leak else chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -52,7 +53,9 @@ def ask_status(client: Client) -> Status:
         raise no_answer(client.endpoint) from None
 
 
-def show_status(endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json: bool) -> None:
+def show_status(
+    endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json: Path | None
+) -> None:
     """Print the status once, or every second until the coordinator is gone or Ctrl-C.
 
     Raises:
@@ -60,10 +63,10 @@ def show_status(endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json
     """
     with find_coordinator(endpoint, spec) as client:
         looks = _looks(client) if watch else iter([ask_status(client)])
-        if as_json:
+        if as_json is not None:
             for status in looks:
                 facts = {"endpoint": endpoint, **msgspec.to_builtins(status)}
-                write_json(facts, indent=None if watch else 2)
+                write_json(facts, as_json, indent=None if watch else 2)
         elif watch:
             show_live(map(status_view, looks))
         else:

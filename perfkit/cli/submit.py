@@ -89,7 +89,9 @@ class Outcome:
     submissions: list[_Submission] = field(default_factory=list)
 
 
-def run_submit(endpoint: str, spec: ClusterSpec | None, request: Request, *, as_json: bool) -> bool:
+def run_submit(
+    endpoint: str, spec: ClusterSpec | None, request: Request, *, as_json: Path | None
+) -> bool:
     """Submit and print the results in order; True if nothing failed.
 
     Raises:
@@ -102,12 +104,12 @@ def run_submit(endpoint: str, spec: ClusterSpec | None, request: Request, *, as_
         width = max(NAME_WIDTH_MIN, min(NAME_WIDTH_MAX, longest))
         for outcome in submit_all(client, request, at_once):
             outcomes.append(outcome)
-            if not as_json:
+            if as_json is None:
                 _print(outcome, width)
-    if as_json:
+    if as_json is not None:
         results = [_as_json(outcome) for outcome in outcomes]
         asked = {"endpoint": endpoint, "model": request.model, "kind": request.name}
-        write_json({**asked, "results": results})
+        write_json({**asked, "results": results}, as_json)
     return all(outcome.error is None for outcome in outcomes)
 
 

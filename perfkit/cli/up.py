@@ -75,7 +75,7 @@ def run_up(
     probe: str | None,
     log: Path,
     show: Level,
-    as_json: bool,
+    as_json: Path | None,
 ) -> None:
     """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe. What
     workers print is appended to the file `log` and shown from the level `show` up.
@@ -100,7 +100,7 @@ def run_up(
             with port_taken(settings.bind), err().status("starting the cluster …"):
                 local.start()
             _announce(local, settings, log, as_json=as_json)
-            _keep(local, in_terminal=out().is_terminal and not as_json)
+            _keep(local, in_terminal=out().is_terminal and as_json is None)
         except KeyboardInterrupt:
             err().print("stopping the cluster …", style="dim")
         finally:
@@ -108,8 +108,8 @@ def run_up(
             local.stop()
 
 
-def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: bool) -> None:
-    if as_json:
+def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: Path | None) -> None:
+    if as_json is not None:
         facts = {
             "endpoint": local.endpoint,
             "spec": local.spec.name,
@@ -118,7 +118,7 @@ def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: bo
             "workers": [{"name": w.role, "pid": w.pid} for w in local.workers],
             "log": str(log),
         }
-        write_json(facts, indent=None)
+        write_json(facts, as_json, indent=None)
         return
     where = "" if local.endpoint == DEFAULT_BIND else f" --endpoint {local.endpoint}"
     text = Text.assemble(

@@ -1,8 +1,9 @@
 """The machine and software behind a figure.
 
 The fingerprint holds what decides speed (processor, cores available to this process, memory, clock
-governor, versions) and what may have disturbed it (load at the start, a virtual machine), but
-nothing that identifies a person or a place: no host name, user or path. Unknown values are None.
+governor, versions) and what may have disturbed it (load and other processes at the start, a
+virtual machine), but nothing that identifies a person or a place: no host name, user or path.
+Unknown values are None.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from perfkit.evidence.disturbance import Disturbance, measure_disturbance
 from perfkit.evidence.tables import facts_html
 from perfkit.evidence.text import UNKNOWN
 
@@ -74,6 +76,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     utc: str
     host_hash: str
     machine_id: str
+    disturbance: Disturbance = Disturbance()
+
+    @property
+    def busy_words(self) -> str:
+        """What else used the machine when this was read, as a sentence; "" if nothing did."""
+        return self.disturbance.words(self.cores_available, self.load_1min)
 
     @property
     def memory_gib(self) -> int | None:
@@ -92,12 +100,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         facts = {field: getattr(self, field) for field in self.__struct_fields__}
+        facts["disturbance"] = self.busy_words or "none seen"
         installed = [f"{name} {found}" for name, found in self.packages.items() if found]
         return facts_html({**facts, "packages": ", ".join(installed)})
 
 
 def fingerprint(root: Path = Path("/")) -> Environment:
-    """This process's environment now; takes some milliseconds, and never fails.
+    """This process's environment now; takes a tenth of a second, and never fails.
 
     `root` is the folder that holds proc and sys. Formats: proc(5), the kernel's cgroup-v1 and
     cgroup-v2 guides, and its CPU-frequency guide (scaling_governor).
@@ -127,6 +136,7 @@ def fingerprint(root: Path = Path("/")) -> Environment:
         utc=datetime.now(UTC).isoformat(timespec="seconds"),
         host_hash=_hashed("host", platform.node()),
         machine_id="",
+        disturbance=measure_disturbance(root),
     )
     return msgspec.structs.replace(facts, machine_id=machine_id(facts))
 

@@ -12,11 +12,13 @@ import msgspec
 
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.text import UNKNOWN
+from perfkit.evidence.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = TypeVar("Row")
+_VERDICTS = frozenset(map(str, Verdict))
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,14 @@ def html_table(
 ) -> str:
     """A table for a notebook, with every text in it escaped and each note a line below it.
 
-    Without a header the first cell of a row is its heading.
+    A cell that is a verdict becomes a chip. Without a header the first cell of a row is its
+    heading.
     """
     first = "td" if header else "th"
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr><{first}>{escape(name)}</{first}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, *cells in rows
     )
@@ -104,6 +107,12 @@ def html_table(
         + (f"<thead><tr>{head}</tr></thead>" if header else "")
         + f"<tbody>{body}</tbody></table>{lines}"
     )
+
+
+def _cell(text: str) -> str:
+    """A cell's text; a verdict is a chip that pages colour by its class."""
+    plain = escape(text)
+    return f'<span class="badge {plain}">{plain}</span>' if text in _VERDICTS else plain
 
 
 def html_list(lines: Iterable[str]) -> str:

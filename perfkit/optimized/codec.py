@@ -1,7 +1,7 @@
 """The packed codec: everything for one peer in one frame, decoded straight into typed structs.
 
-Frames and sends cost much, bytes little (docs/techniques.md has the figures). So a message is an
-array without field names, many messages share a frame, and payloads travel inside it as a column.
+Frames and sends cost much, bytes little. So a message is an array without field names, many
+messages share a frame, and payloads travel inside it as a column.
 A payload whose copy would cost more than a frame follows in a frame of its own, which the
 coordinator forwards uncopied.
 

@@ -13,14 +13,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import msgspec
 
-from perfkit.report.engine import headlines
+from perfkit.evidence.disturbance import measure_disturbance
+from perfkit.report.engine import headlines, scorecard
 from perfkit.report.engine.execute import execute_notebook
 from perfkit.report.engine.folder import RunFolder, run_folder
 from perfkit.report.engine.notebook import Notebook
@@ -36,6 +37,7 @@ from perfkit.report.engine.progress import Progress, progress_for
 from perfkit.report.engine.result import NotebookRun, ReportRun
 from perfkit.report.page.html import render_notebook
 from perfkit.report.page.index import render_index
+from perfkit.report.page.pieces import Thumbnail
 
 SCHEMA = 1
 
@@ -72,16 +74,25 @@ def run_report(
         (folder.working / RESULTS).mkdir()
         listener.run_started([notebook.name for notebook in plan.notebooks])
         try:
-            ran = tuple(
+            ran = [
                 _run_notebook(plan, notebook, folder.working, listener)
                 for notebook in plan.notebooks
-            )
+            ]
         finally:
             listener.run_finished()
         return _publish(plan, folder, ran, time.perf_counter() - began)
 
 
-def _run_notebook(plan: Plan, notebook: Notebook, folder: Path, progress: Progress) -> NotebookRun:
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """A notebook's run, the picture that stands for it, and what else ran at its end."""
+
+    run: NotebookRun
+    thumbnail: Thumbnail | None
+    warnings: tuple[str, ...]
+
+
+def _run_notebook(plan: Plan, notebook: Notebook, folder: Path, progress: Progress) -> _Ran:
     run, content = execute_notebook(
         notebook,
         folder / f"{notebook.name}.ipynb",
@@ -89,24 +100,39 @@ def _run_notebook(plan: Plan, notebook: Notebook, folder: Path, progress: Progre
         cell_timeout_s=plan.cell_timeout_s,
         progress=progress,
     )
-    page = render_notebook(content, run, plan)
+    words = measure_disturbance().words(plan.environment["cores_available"])
+    after = (f"After {notebook.name}: {words}",) if words else ()
+    warnings = (*filter(None, [plan.warning]), *after)
+    found = _own_headlines(folder, notebook.name)
+    page = render_notebook(content, run, plan, found, warnings)
     if page.problems and run.status is Status.DONE:
         failure = Failure(None, run.title, "page", "; ".join(page.problems))
         run = replace(run, status=Status.FAILED, failure=failure)
-        page = render_notebook(content, run, plan)
+        page = render_notebook(content, run, plan, found, warnings)
     (folder / run.html).write_text(page.text, encoding="utf-8")
-    return run
+    return _Ran(run, page.thumbnail, after)
+
+
+def _own_headlines(folder: Path, name: str) -> list[headlines.Headline]:
+    """What a notebook recorded; nothing if a file can't be read, which the index says."""
+    try:
+        return [found for found in headlines.load(folder / RESULTS) if found.notebook == name]
+    except ReportError:
+        return []
 
 
 def _publish(
-    plan: Plan, folder: RunFolder, ran: tuple[NotebookRun, ...], duration_s: float
+    plan: Plan, folder: RunFolder, all_ran: Sequence[_Ran], duration_s: float
 ) -> ReportRun:
+    ran = tuple(each.run for each in all_ran)
     problems = [f"{run.title}: {run.failure.sentence}" for run in ran if run.failure]
     codes = [run.exit_code for run in ran]
     found: tuple[headlines.Headline, ...] = ()
+    card = None
     try:
         found = headlines.load(folder.working / RESULTS)
         codes.append(headlines.exit_code(found, gate=plan.gate))
+        card = scorecard.load(folder.working / RESULTS)
     except ReportError as error:
         codes.append(ExitCode.CELL_FAILED)
         problems.append(str(error))
@@ -120,9 +146,14 @@ def _publish(
         headlines=found,
         command=plan.command,
         problems=tuple(problems),
+        warnings=(
+            *filter(None, [plan.warning]),
+            *(warning for each in all_ran for warning in each.warnings),
+        ),
     )
     _write_json(folder.working / "run.json", _as_json(plan, report))
-    report.index_path.write_text(render_index(report, plan), encoding="utf-8")
+    pictures = {each.run.name: each.thumbnail for each in all_ran if each.thumbnail}
+    report.index_path.write_text(render_index(report, plan, pictures, card), encoding="utf-8")
     return replace(report, path=folder.publish())
 
 
@@ -145,7 +176,9 @@ def _as_json(plan: Plan, report: ReportRun) -> dict[str, Any]:
         "parameters": {run.name: run.parameters for run in report.notebooks},
         "notebooks": [{**asdict(run), "exit_code": run.exit_code} for run in report.notebooks],
         "headlines": report.headlines,
+        "verdict": headlines.sentence(report.headlines),
         "problems": report.problems,
+        "warnings": report.warnings,
         "python": sys.version.split()[0],
     }
 

@@ -16,15 +16,18 @@ from perfkit.bench.experiments.setting import (
     thinned,
 )
 from perfkit.bench.workloads.load import (
+    IN_FLIGHT,
     WrongResult,
     burst_ms,
     echo_work,
     map_s,
     one_by_one_ms,
+    submit_s,
 )
 from perfkit.engines.zmq import ZmqEngine
 from perfkit.evidence.samples import bootstrap_interval, percentile_interval
 from perfkit.evidence.text import quantity
+from perfkit.evidence.verdicts import FigureGoal
 
 #: Blocks of a throughput, whose figure is their median.
 BLOCKS = 10
@@ -51,6 +54,30 @@ def throughput(setting: Setting) -> Measurement:
         bootstrap_interval(rates, seed=setting.seed),
         counters={**counters, **work.figures},
         parameters={**work.facts, "blocks": len(rates), "warm_up_tasks": len(work.warm_up)},
+    )
+
+
+def submission(setting: Setting) -> Measurement:
+    """Tasks per second that one client submits one by one, and the time of each call of submit.
+
+    At most IN_FLIGHT futures are open, so the rate is one that the cluster keeps up with.
+    """
+    work = setting.work()
+    rates = []
+    calls_s: list[float] = []
+    with setting.fresh() as engine:
+        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        submit_s(engine, work.warm_up)
+        for number, block in enumerate(work.blocks(BLOCKS), 1):
+            rates.append(len(block) / submit_s(engine, block, calls_s))
+            setting.say(f"block {number}, {quantity(rates[-1], 'tasks/s')}")
+    calls_ms = [call_s * 1e3 for call_s in calls_s]
+    return Measurement(
+        rates,
+        bootstrap_interval(rates, seed=setting.seed),
+        counters={**percentiles("submit_ms", calls_ms, 50, 95, 99), **work.figures},
+        series={"submit_ms": thinned(calls_ms)},
+        parameters={**work.facts, "blocks": len(rates), "in_flight": IN_FLIGHT},
     )
 
 
@@ -117,6 +144,14 @@ EXPERIMENTS = (
     Experiment(
         "throughput", "tasks per second, every worker busy", "tasks/s",
         {"quick": 20_000, "full": 100_000}, 1_000_000, "higher", throughput,
+    ),
+    Experiment(
+        "submission", "tasks per second submitted one by one; time of each submit()", "tasks/s",
+        {"quick": 5_000, "full": 100_000}, 1_000_000, "higher", submission,
+        goals=tuple(
+            FigureGoal(f"submit_ms_p{q}", f"p{q} of submit()", "ms", "lower", goal_ms)
+            for q, goal_ms in ((50, 2.0), (95, 5.0), (99, 10.0))
+        ),
     ),
     Experiment(
         "latency", "time of one task, one in flight: p50, p95, p99", "ms",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from cluster.spec import ClusterSpec
+from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.workloads.load import Submitter, Work, echo_work, traffic_per_task
 from perfkit.bench.workloads.rounds import Say
 from perfkit.bench.workloads.served import model_work
@@ -14,6 +14,7 @@ from perfkit.engines import Engine, make_engine
 from perfkit.engines.zmq import ZmqEngine
 from perfkit.evidence.samples import Interval, percentile_interval
 from perfkit.evidence.verdicts import Direction, FigureGoal
+from perfkit.optimized.specs import OPTIMIZED
 
 Profile = Literal["quick", "full"]
 
@@ -21,6 +22,7 @@ Profile = Literal["quick", "full"]
 COUNTED_TASKS = 100
 #: A saved series is thinned to this many points.
 SERIES_POINTS = 2_000
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class Experiment:
     """One experiment: what it measures, its unit, and which direction is better.
 
     `tasks` and `tasks_max` count tasks, or for startup clusters. `goals` judge figures of its
-    result.
+    result. It runs with `workers` unless told otherwise, at most `workers_max`. An experiment of
+    the `cluster_only` takes no other engine and no model. `specs` are those whose figures differ,
+    by name.
     """
 
     name: str
@@ -90,6 +94,10 @@ class Experiment:
     direction: Direction
     function: Callable[[Setting], Measurement]
     goals: tuple[FigureGoal, ...] = ()
+    workers: int = 2
+    workers_max: int = 64
+    cluster_only: bool = False
+    specs: tuple[str, ...] = (BASELINE.name, OPTIMIZED.name)
 
 
 def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, float | None]:
@@ -98,6 +106,11 @@ def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, 
     for q in wanted:
         found |= percentile_interval(samples, q).columns(f"{name}_p{q}")
     return found
+
+
+def exact(name: str, count: float) -> dict[str, float | int | None]:
+    """A figure that was counted, not estimated: its interval is itself."""
+    return {name: count, f"{name}_low": count, f"{name}_high": count}
 
 
 def thinned(samples: Sequence[float]) -> list[float | None]:

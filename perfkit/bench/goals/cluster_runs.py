@@ -19,7 +19,6 @@ import psutil
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
-from cluster.shells.futures import TaskFuture
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.task import Requirements
 from perfkit.bench.bare import Forwarder, Messenger, PackedBroker, RawLink
@@ -27,12 +26,13 @@ from perfkit.bench.counts.headers import codec_us, packing_us
 from perfkit.bench.counts.selection import measure_selection
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED, Contest
 from perfkit.bench.workloads.load import (
+    IN_FLIGHT,
     Work,
     echo_work,
     map_s,
     one_by_one_ms,
     rate_and_cpu_us,
-    result_of,
+    submit_s,
 )
 from perfkit.bench.workloads.mixed import mixed_load, open_loop_ms
 from perfkit.bench.workloads.pinning import UNPINNED, Layout, affinity_restored, apply, layouts
@@ -47,7 +47,6 @@ CONSERVING, QUEUE, PACKING = "no worker idle", "bare queue of workers", "bare pa
 FEW_WORKERS = "10 workers"
 
 WORKERS, MIXED_WORKERS, MIXED_FREE = 2, 4, 3
-IN_FLIGHT, REFILL = 1_000, 100
 MIB = 1 << 20
 #: Sockets that an echo's payload crosses: client, coordinator, worker and back.
 ECHO_HOPS = 4
@@ -129,25 +128,6 @@ def throughput(contest: ClusterContest) -> ArmSamples:
             sizes.submit_tasks, lambda part: forwarder.stream_s(part, IN_FLIGHT)
         )
         return samples | contest.take_turns(submits, sizes.rounds, "tasks/s submitted one by one")
-
-
-def submit_s(client: Client, work: Work) -> float:
-    """Seconds that a future for each task takes, IN_FLIGHT at a time; all results are checked.
-
-    The window is refilled whenever a tenth of it is done, as clients do.
-    """
-    results: list[bytes] = []
-    open_ones: deque[TaskFuture] = deque()
-    began_s = time.perf_counter()
-    for payload in work.payloads:
-        if len(open_ones) == IN_FLIGHT:
-            result_of(open_ones[REFILL - 1])
-            results += [result_of(open_ones.popleft()) for _ in range(REFILL)]
-        open_ones.append(client.submit(work.kind, payload))
-    results += [result_of(future) for future in open_ones]
-    took_s = time.perf_counter() - began_s
-    work.check(results)
-    return took_s
 
 
 def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:

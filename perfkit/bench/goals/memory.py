@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from cluster.models.manifest import ModelError
 from cluster.spec import ClusterSpec
@@ -30,6 +31,7 @@ from perfkit.bench.goals.table import (
     make_row,
 )
 from perfkit.bench.leaks.check import OBJECTS_MOST, Leak, LeakTable, check_leaks
+from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import fingerprint
 from perfkit.optimized.specs import OPTIMIZED
@@ -102,6 +104,10 @@ GOALS: Sequence[Goal] = (
 )  # fmt: skip
 
 
+#: The packages that the measurements need, and the extras that bring them.
+EXTRAS = {"memray": "profile", "onnxruntime": "infer"}
+
+
 def measure_memory(
     profile: str | MemorySizes = "quick",
     *,
@@ -111,19 +117,38 @@ def measure_memory(
 ) -> GoalTable:
     """Measure every goal on this machine, in fresh clusters that take turns.
 
-    Raises ExperimentError for an unknown profile and for memory that does not settle, WrongResult
-    if any result was wrong, and what the cluster raises.
+    Raises ExperimentError for an unknown profile, for a missing package and for memory that does
+    not settle, WrongResult if any result was wrong, and what the cluster raises.
     """
     name, sizes = chosen(profile, PROFILES)
+    _check_extras()
     environment, began_s = fingerprint(), time.perf_counter()
     contest = Contest(optimized, sizes, seed, prefixed(progress, "memory"))
     samples = in_fresh_clusters(contest) | allocating(contest)
-    rows = [make_row(goal, samples, seed) for goal in GOALS]
+    left_out = _left_out(sizes)
+    rows = [make_row(goal, samples, seed) for goal in GOALS if goal.figure not in left_out]
     rows += sharing_a_model(contest)
     rows += growth_rows(check_leaks(contest.optimized, sizes.leaks, progress=contest.say))
     return GoalTable(
         tuple(rows), environment, name, seed, "", time.perf_counter() - began_s, (GROWTH_NOTE,)
     )
+
+
+def _left_out(sizes: MemorySizes) -> set[str]:
+    """The figures that sizes without rounds for them do not measure."""
+    streamed = {f"stream_{role}" for role in ROLES}
+    return ({"full"} if not sizes.full_rounds else set()) | (
+        streamed if not sizes.stream_rounds else set()
+    )
+
+
+def _check_extras() -> None:
+    """Refuse to begin what a missing package would end minutes later."""
+    if missing := {name: extra for name, extra in EXTRAS.items() if find_spec(name) is None}:
+        raise ExperimentError(
+            f"measuring memory needs {' and '.join(missing)}; "
+            f"pip install 'perfkit[{','.join(missing.values())}]' brings what is missing"
+        )
 
 
 def sharing_a_model(contest: MemoryContest) -> Sequence[GoalRow]:

@@ -8,7 +8,8 @@ them. A figure is read once it has settled.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -28,6 +29,7 @@ from perfkit.bench.goals.table import BASELINE, OPTIMIZED, Contest
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.bench.workloads.load import ExperimentError, echo_work, map_s, result_of
 from perfkit.bench.workloads.rounds import ArmSamples
+from perfkit.evidence.text import quantity
 from perfkit.profile.watch import MemorySample, process_memory
 
 MB = 1e6
@@ -37,13 +39,17 @@ MODEL = "digits"
 #: its heap with the next timer of a worker, which comes every 0.6 s.
 STILL_BYTES, STILL_S, READ_EVERY_S, MOVING_S = 65_536, 1.5, 0.1, 20.0
 QUEUED_S = 120.0
+#: Clusters that are measured side by side.
+AT_ONCE = 3
+#: A coordinator that takes in a million tasks answers late.
+ANSWER_S = 60.0
 FOUR_WORKERS = SharingSizes(workers=(4,))
 ALL_EVENTS = CheckSizes()
 
 
 @dataclass(frozen=True)
 class MemorySizes:
-    """How much is measured: rounds, and the tasks of one block.
+    """How much is measured: rounds, and the tasks of one block; 0 rounds leave a figure out.
 
     The baseline gets fewer tasks where they come one by one, which its figures per task allow.
     """
@@ -61,6 +67,8 @@ class MemorySizes:
 
 
 MemoryContest: TypeAlias = Contest[MemorySizes]
+#: Measures one cluster of an arm and its spec; returns figures by name.
+Measure: TypeAlias = Callable[[MemoryContest, str, ClusterSpec], Mapping[str, float]]
 
 
 def passing(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str, float]:
@@ -69,7 +77,7 @@ def passing(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[str
     tasks = few if name == BASELINE else contest.sizes.passed_tasks
     work = echo_work(min(tasks, 100_000), contest.seed)
     with LocalCluster(WORKERS, spec) as local, local.client() as client:
-        client.status()
+        client.status(ANSWER_S)
         idle = settled(local.coordinator_pid).rss_bytes
         for start in range(0, tasks, len(work)):
             map_s(client, work.part(0, min(len(work), tasks - start)))
@@ -89,7 +97,7 @@ def queueing(
     work = echo_work(tasks, contest.seed)
     how, told = ("alone", replace(spec, burst=1)) if alone else ("run", spec)
     with LocalCluster(0, spec) as local, Client(local.endpoint, spec=told) as client:
-        client.status()
+        client.status(ANSWER_S)
         idle = settled(local.coordinator_pid).rss_bytes
         if alone:
             futures = [client.submit(work.kind, payload) for payload in work.payloads]
@@ -137,19 +145,38 @@ def streaming(contest: MemoryContest, name: str, spec: ClusterSpec) -> Mapping[s
 
 
 def in_fresh_clusters(contest: MemoryContest) -> ArmSamples:
-    """All figures of real processes; specs take turns, each time in a fresh cluster."""
+    """All figures of real processes, each time in a fresh cluster.
+
+    Where time is no part of a figure, clusters run side by side: most of it is waiting for memory
+    to settle. PSS is shared with every process that maps the same file, so there they take turns.
+    """
     sizes, specs = contest.sizes, contest.specs
-    samples: ArmSamples = {}
+    samples = _side_by_side(contest, (passing, partial(queueing, False), partial(queueing, True)))
     for measure, rounds, unit, compared in (
-        (passing, sizes.rounds, "MB idle", specs),
-        (partial(queueing, False), sizes.rounds, "B per task in a run", specs),
-        (partial(queueing, True), sizes.rounds, "B per task submitted alone", specs),
         (filling, sizes.full_rounds, "MB full", {OPTIMIZED: contest.optimized}),
         (working, sizes.rounds, "MB a worker", specs),
         (streaming, sizes.stream_rounds, "MB streamed", specs),
     ):
         arms = {name: partial(measure, contest, name, spec) for name, spec in compared.items()}
-        samples |= contest.take_turns(arms, rounds, unit, warm=False)
+        if rounds:
+            samples |= contest.take_turns(arms, rounds, unit, warm=False)
+    return samples
+
+
+def _side_by_side(contest: MemoryContest, measures: Sequence[Measure]) -> ArmSamples:
+    """The samples of several measures and both specs, AT_ONCE clusters at a time."""
+    samples: ArmSamples = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for number in range(1, contest.sizes.rounds + 1):
+            running = {
+                pool.submit(measure, contest, arm, spec): arm
+                for measure in measures
+                for arm, spec in contest.specs.items()
+            }
+            for done in as_completed(running):
+                for figure, value in done.result().items():
+                    samples.setdefault(figure, {}).setdefault(running[done], []).append(value)
+                    contest.say(f"round {number}, {running[done]}, {figure} {quantity(value)}")
     return samples
 
 
@@ -193,7 +220,7 @@ def settled(pid: int) -> MemorySample:
 def await_status(client: Client, holds: Callable[[Status], bool]) -> None:
     """Return once `holds` is true of the cluster's status; ExperimentError if it never is."""
     until_s = time.monotonic() + QUEUED_S
-    while not holds(status := client.status()):
+    while not holds(status := client.status(ANSWER_S)):
         if time.monotonic() > until_s:
             raise ExperimentError(
                 f"the queue did not become as expected: {status.queued} tasks of {status.runs} "

@@ -139,7 +139,8 @@ def check_leaks(
     rows: list[LeakRow] = []
     say, interrupted = prefixed(progress, "leaks"), True
     with suppress(KeyboardInterrupt):
-        for kind in kinds:
+        for at, kind in enumerate(kinds, 1):
+            say(f"{kind}, {at} of {len(kinds)} kinds of events")
             rows.append(_check(spec, sizes, kind, make))
             say(f"{kind}: {rows[-1].verdict}, {rows[-1].reason}")
         interrupted = False

@@ -28,7 +28,7 @@ from perfkit.evidence.environment import Environment, fingerprint
 from perfkit.evidence.results import encode_fields
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import data_frame, html_table
-from perfkit.evidence.text import UNKNOWN, duration, size
+from perfkit.evidence.text import UNKNOWN, duration, interval, size
 from perfkit.evidence.trend import MAX_READINGS, theil_sen
 
 if TYPE_CHECKING:
@@ -118,23 +118,15 @@ class SoakResult:
             (None, None, None) if last is None else (last.rss_bytes, last.fds, last.threads)
         )
         churn = f"per event of churn ({growth.events:,} after warm-up)"
-        hourly = {
-            name: figure.scaled(3600 / 2**20).text("MiB")
-            for name, figure in (
-                ("RSS", self.rss_bytes_per_s), ("RSS late", self.rss_bytes_per_s_late),
-                ("use", self.malloc_bytes_per_s), ("use late", self.malloc_bytes_per_s_late),
-            )
-        }  # fmt: skip
         return [
             ("events", events or "none"),
             ("gc objects", f"{growth.gc_objects_per_event.text()} {churn}"),
             ("blocks", f"{growth.blocks_per_event.text()} {churn}"),
             ("RSS", f"{size(rss)} at the end, {self.rss_bytes_per_task.text('B')} per task, "
                     f"{growth.rss_bytes_per_event.text('B')} per event of churn"),
-            ("RSS slope", f"{hourly['RSS']} an hour, {hourly['RSS late']} in the later half"),
-            ("RSS in 24 h", self.rss_bytes_a_day.scaled(1 / 2**20).text("MiB")),
-            ("in use", f"{hourly['use']} an hour of malloc's, "
-                       f"{hourly['use late']} in the later half"),
+            ("RSS in 24 h", _in_a_day(self.rss_bytes_per_s, self.rss_bytes_per_s_late)),
+            ("in use", "in 24 h, by malloc's account: "
+                       + _in_a_day(self.malloc_bytes_per_s, self.malloc_bytes_per_s_late)),
             ("fds", f"{_now(fds, growth.fds_more)}, client {_more(self.client_fds_more)}"),
             ("threads", f"{_now(threads, growth.threads_more)}, "
                         f"client {_more(self.client_threads_more)}"),
@@ -263,10 +255,22 @@ def _judge_slope(what: str, slope: Interval, late: Interval) -> tuple[Leak, str]
         if late.low * DAY_S > LEAK_BYTES_A_DAY:
             return Leak.FOUND, f"{what} grows by at least {size(round(least))} in 24 h"
         return Leak.UNCLEAR, f"{what} grew, and may have stopped: its later half does not tell"
+    seen = f"no growth of {what} seen, " if least <= 0.0 else f"{what} grows, "
+    bound = f"at most {size(max(0, round(most)))} in 24 h of this load"
     if most > UNKNOWN_BYTES_A_DAY:
-        return Leak.UNCLEAR, f"{what} may grow by up to {size(round(most))} in 24 h"
-    most_text = size(max(0, round(most)))
-    return Leak.NONE, f"{what} grows by at most {most_text} in 24 h of this load"
+        return Leak.UNCLEAR, f"{seen}{bound}, which is too wide: soak for longer"
+    return Leak.NONE, seen + bound
+
+
+def _in_a_day(slope: Interval, late: Interval) -> str:
+    """The growth in 24 h of the same load; an interval that holds 0 shows none."""
+    texts = []
+    for one in (slope, late):
+        day = one.scaled(DAY_S / 2**20)
+        is_flat = day.low is not None and day.high is not None and day.low <= 0.0 <= day.high
+        ends = f" ({interval(day.low, day.high, 'MiB')})"
+        texts.append(f"no growth seen{ends}" if is_flat else day.text("MiB"))
+    return f"{texts[0]}; by the later half: {texts[1]}"
 
 
 def _line(last: Round, minutes: float) -> str:

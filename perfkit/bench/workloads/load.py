@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
@@ -35,6 +36,8 @@ RESULT_TIMEOUT_S = 60.0
 #: Between two heartbeats while messages are counted: longer than a round takes.
 COUNTING_BEAT_S = 30.0
 COUNTED_ROUNDS = 3
+#: Futures that a submitting client keeps open, and how many it waits for at a time.
+IN_FLIGHT, REFILL = 1_000, 100
 TRAFFIC = ("messages_in", "messages_out", "bytes_in", "bytes_out")
 _NUMBER_BYTES = 8
 
@@ -141,6 +144,36 @@ def one_by_one_ms(client: Submitter, work: Work) -> list[float]:
     return took_ms
 
 
+def submit_s(client: Submitter, work: Work, took_s: list[float] | None = None) -> float:
+    """Seconds that a future for each task takes, IN_FLIGHT at a time; all results are checked.
+
+    The window is refilled whenever a tenth of it is done, as clients do. `took_s` gets the seconds
+    of each call of submit.
+    """
+    submit = client.submit if took_s is None else partial(_timed_submit, client, took_s)
+    results: list[bytes] = []
+    open_ones: deque[Future[bytes]] = deque()
+    began_s = time.perf_counter()
+    for payload in work.payloads:
+        if len(open_ones) == IN_FLIGHT:
+            result_of(open_ones[REFILL - 1])
+            results += [result_of(open_ones.popleft()) for _ in range(REFILL)]
+        open_ones.append(submit(work.kind, payload))
+    results += [result_of(future) for future in open_ones]
+    whole_s = time.perf_counter() - began_s
+    work.check(results)
+    return whole_s
+
+
+def _timed_submit(
+    client: Submitter, took_s: list[float], kind: str, payload: bytes
+) -> Future[bytes]:
+    began_s = time.perf_counter()
+    future = client.submit(kind, payload)
+    took_s.append(time.perf_counter() - began_s)
+    return future
+
+
 def burst_ms(client: Submitter, work: Work) -> list[float]:
     """Milliseconds from the first submission to each task's result; all are submitted at once."""
     return [end_s * 1e3 for end_s in ends_s(client, work)]
@@ -149,30 +182,65 @@ def burst_ms(client: Submitter, work: Work) -> list[float]:
 def ends_s(client: Submitter, work: Work, at_s: Sequence[float] = ()) -> list[float]:
     """Seconds from the start to each task's result, a future each; all results are checked.
 
-    A task is submitted at its time in `at_s`; without `at_s`, all are submitted at once. A result
-    is there when its future's callbacks run.
+    A task is submitted at its time in `at_s`; without `at_s`, all are submitted at once.
     """
-    found_s = [0.0] * len(work)
+    sending = send(client, work, at_s)
+    work.check([result_of(future) for future in sending.futures])
+    return sending.ended_s
+
+
+@dataclass(frozen=True)
+class Sending:
+    """Tasks that were submitted and have ended; times are in seconds from the start.
+
+    `sent_s` is when submit was called, `ended_s` when the future's callbacks ran.
+    """
+
+    sent_s: list[float]
+    ended_s: list[float]
+    futures: list[Future[bytes]]
+
+    def lags_s(self, at_s: Sequence[float]) -> list[float]:
+        """How late each task was sent; a sender that falls behind measures itself."""
+        return [sent_s - due_s for sent_s, due_s in zip(self.sent_s, at_s, strict=True)]
+
+    def latencies_s(self, at_s: Sequence[float]) -> list[float]:
+        """From the *intended* send time: a late sender must not hide what users would wait.
+
+        Gil Tene calls the mistake "coordinated omission".
+        """
+        return [end_s - due_s for end_s, due_s in zip(self.ended_s, at_s, strict=True)]
+
+
+def send(client: Submitter, work: Work, at_s: Sequence[float] = ()) -> Sending:
+    """Submit each task at its time in `at_s`, or all at once, and wait until each has ended.
+
+    Nothing is checked: a future may hold a refusal. Raises ExperimentError for a task that does not
+    end.
+    """
+    ended_s = [0.0] * len(work)
     noted = Semaphore(0)
 
     def note(position: int, _: Future[bytes]) -> None:
-        found_s[position] = time.perf_counter() - began_s
+        ended_s[position] = time.perf_counter() - began_s
         noted.release()
 
+    sent_s: list[float] = []
     futures = []
     began_s = time.perf_counter()
     for position, payload in enumerate(work.payloads):
         if at_s and (early_s := began_s + at_s[position] - time.perf_counter()) > 0:
             time.sleep(early_s)
+        sent_s.append(time.perf_counter() - began_s)
         future = client.submit(work.kind, payload)
         future.add_done_callback(partial(note, position))
         futures.append(future)
-    results = [result_of(future) for future in futures]
+    for future in futures:
+        await_end(future)
     # A future wakes its waiter before it runs its callbacks.
     for _ in futures:
         noted.acquire()
-    work.check(results)
-    return found_s
+    return Sending(sent_s, ended_s, futures)
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -195,9 +263,21 @@ def result_of(future: Future[bytes]) -> bytes:
     try:
         return future.result(RESULT_TIMEOUT_S)
     except NotInTime:
-        raise ExperimentError(
-            f"a task had no result within {RESULT_TIMEOUT_S:.0f} s; are the workers still alive?"
-        ) from None
+        raise _never_ended() from None
+
+
+def await_end(future: Future[bytes]) -> None:
+    """Wait until a task has ended, however; ExperimentError after RESULT_TIMEOUT_S."""
+    try:
+        future.exception(RESULT_TIMEOUT_S)
+    except NotInTime:
+        raise _never_ended() from None
+
+
+def _never_ended() -> ExperimentError:
+    return ExperimentError(
+        f"a task had no result within {RESULT_TIMEOUT_S:.0f} s; are the workers still alive?"
+    )
 
 
 def traffic_per_task(

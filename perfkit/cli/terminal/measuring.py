@@ -9,26 +9,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.cli.terminal.config import SettingError, check_known
-from perfkit.cli.terminal.output import err, note, write_json_text
+from perfkit.cli.terminal.output import STDOUT, err, note, write_json_text
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
     from perfkit.evidence.environment import Environment
 
 
-def check_experiment(experiment: str, tasks: int | None, engine: str, model: str | None) -> None:
+def check_experiment(
+    experiment: str,
+    tasks: int | None,
+    engine: str,
+    model: str | None,
+    *,
+    workers: int | None = None,
+    profile: str = "quick",
+) -> None:
     """Raise SettingError for a wrong argument before a cluster is started."""
     from cluster.models.inference import ModelRepository
     from perfkit.bench.experiments.catalogue import EXPERIMENTS
+    from perfkit.bench.experiments.setting import PROFILES
     from perfkit.engines import ENGINES
 
     check_known("experiment", experiment, EXPERIMENTS)
     check_known("engine", engine, ENGINES)
+    check_known("profile", profile, PROFILES, "--profile: ")
     if model is not None:
         check_known("model", model, ModelRepository().names())
-    most = EXPERIMENTS[experiment].tasks_max
-    if tasks is not None and tasks > most:
-        raise SettingError(f"--tasks: {experiment} takes 1 to {most:,}, not {tasks:,}")
+    chosen = EXPERIMENTS[experiment]
+    for name, number, most in (
+        ("tasks", tasks, chosen.tasks_max),
+        ("workers", workers, chosen.workers_max),
+    ):
+        if number is not None and number > most:
+            raise SettingError(f"--{name}: {experiment} takes 1 to {most:,}, not {number:,}")
+    if chosen.cluster_only and (engine != "zmq" or model is not None):
+        flag = "--engine" if engine != "zmq" else "--model"
+        raise SettingError(f"{flag} is not for {experiment}, which measures this cluster alone")
 
 
 @contextmanager
@@ -48,20 +65,16 @@ def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path
     Raises:
         ResultError: the file cannot be written.
     """
-    from perfkit.evidence.results import write
-
-    if str(target) == "-":
-        write_json_text(json_text())
-    else:
-        if target is not None:
-            write(json_text(), target)
+    if target is not None:
+        write_json_text(json_text(), target)
+    if target != STDOUT:
         show()
         if target is not None:
             note(f"saved to {target}")
 
 
 def machine_text(environment: Environment) -> str:
-    """The machine in one line: processor, cores, memory, and its load at the start."""
+    """The machine in one line: processor, cores, memory, and what else used it at the start."""
     cores = environment.cores_available or environment.cores_logical
     parts = [
         environment.cpu_model or "unknown processor",
@@ -70,4 +83,4 @@ def machine_text(environment: Environment) -> str:
     ]
     if environment.load_1min is not None:
         parts.append(f"load {environment.load_1min:.1f} at the start")
-    return ", ".join(parts)
+    return ". ".join(filter(None, [", ".join(parts), environment.busy_words]))

@@ -82,16 +82,34 @@ SpecKnobs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help=_KNOB_HELP)
 ]
 WorkerCount: TypeAlias = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
-ResultFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
+
+
+def json_option(text: str) -> Any:
+    """``--json [FILE]``: alone, or with ``-``, it prints JSON and nothing else."""
+    return typer.Option(
         "--json",
-        metavar="FILE",
+        metavar="[FILE]",
         dir_okay=False,
         allow_dash=True,
-        help="Save the result with every raw figure; - prints it, alone.",
-    ),
-]
+        callback=_check_target,
+        help=f"{text}; print it, or save it in FILE.",
+    )
+
+
+def _check_target(target: Path | None) -> Path | None:
+    """Refuse a file that is not there to be written: a result must not replace a user's own file,
+    and a misspelt folder is no reason to make one.
+    """
+    if target is None or str(target) == "-" or (target.exists() and not target.is_file()):
+        return target
+    if target.suffix != ".json":
+        raise typer.BadParameter(f"{target} does not end in .json; --json - prints")
+    if not target.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {target.parent}; make it first")
+    return target
+
+
+ResultFile: TypeAlias = Annotated[Path | None, json_option("The result with every raw figure")]
 
 
 def settings(config: Path | None, knobs: list[str] | None = None, **flags: object) -> Settings:
@@ -111,13 +129,18 @@ def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:
     return build_spec(name, parse_pairs(knobs or [], "--set"))
 
 
+def given(context: typer.Context) -> set[str]:
+    """The parameters that the command line gave, by their names in the function."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 def refuse(context: typer.Context, names: str, reason: str) -> None:
     """Raise SettingError if an option was given that has no meaning here.
 
     ``names`` are those of the command's parameters, apart by blanks.
     """
+    found = given(context)
     for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name in names.split() and source is not None and source.name == "COMMANDLINE":
+        if parameter.name in found and parameter.name in names.split():
             raise SettingError(f"{parameter.opts[0]} {reason}")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import cleandoc
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +28,8 @@ from perfkit.cli.terminal.streams import json_for
 FAILED = 1
 BAD_ARGUMENTS = 2
 INTERRUPTED = 130
+#: The target of ``--json`` that prints.
+STDOUT = Path("-")
 
 
 class SafeConsole(Console):
@@ -85,15 +86,24 @@ def errors_as_lines(*kinds: type[Exception]) -> Iterator[None]:
         raise typer.Exit(int(getattr(error, "exit_code", FAILED))) from None
 
 
-def write_json(value: Any, *, indent: int | None = 2) -> None:
-    """Print a JSON value and flush it: the reader of a pipe must not wait."""
-    write_json_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+def write_json(value: Any, target: Path = STDOUT, *, indent: int | None = 2) -> None:
+    """Print a JSON value, or save it in the file that ``--json`` names."""
+    write_json_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", target)
 
 
-def write_json_text(text: str) -> None:
-    """Print JSON that is already text, and flush it."""
-    sys.stdout.write(json_for(sys.stdout, printable(text)))
-    sys.stdout.flush()
+def write_json_text(text: str, target: Path = STDOUT) -> None:
+    """`write_json` of JSON that is already text.
+
+    What is printed is flushed, since the reader of a pipe must not wait. Raises ResultError if the
+    file can't be written.
+    """
+    if target == STDOUT:
+        sys.stdout.write(json_for(sys.stdout, printable(text)))
+        sys.stdout.flush()
+        return
+    from perfkit.evidence.results import write
+
+    write(text, target)
 
 
 def show_live(views: Iterable[RenderableType]) -> None:
@@ -116,24 +126,3 @@ def plain_table(*columns: str, left: Sequence[str]) -> Table:
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right")
     return table
-
-
-def add_command(
-    app: typer.Typer, name: str, function: Callable[..., None], *pairs: tuple[str, str]
-) -> None:
-    """Make a function a command: its docstring is the help, `examples` follow it, and its errors
-    become lines.
-    """
-    # typer keeps the line breaks of a docstring, which are those of a source file.
-    paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
-    prose = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, help=prose, epilog=examples(*pairs))(errors_as_lines()(function))
-
-
-def examples(*pairs: tuple[str, str]) -> str:
-    """An epilog for ``--help``: each command to type, below its purpose."""
-    shown = [
-        f"[dim]# {escape(purpose)}[/dim]\n[cyan]{escape(command)}[/cyan]"
-        for purpose, command in pairs
-    ]
-    return "\n\n".join(["[bold]Examples[/bold]", *shown])

@@ -6,7 +6,7 @@ program can read it.
 
     from perfkit.report import headlines
     headlines.record(out_dir, "Message throughput", value=41_200, unit="tasks/s",
-                     low=39_800, high=42_900, claim=1_000, verdict="faster")
+                     low=39_800, high=42_900, claim=1_000, verdict="met")
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine.outcome import ExitCode, ReportError
 
 SCHEMA: Final = 1
+GOAL_VERDICTS = (Verdict.MET, Verdict.MISSED, Verdict.INCONCLUSIVE)
+COMPARED_VERDICTS = (Verdict.FASTER, Verdict.SAME, Verdict.SLOWER)
+#: What a sentence names of a list; the table below it has the rest.
+NAMED_MAX = 4
 #: The report engine names the notebook in this variable, so a headline says where it is from.
 NOTEBOOK_VARIABLE = "PERFKIT_REPORT_NOTEBOOK"
 
@@ -36,7 +40,8 @@ class Headline(msgspec.Struct, frozen=True):
 
     `value`, `low` and `high` share `unit`; unknown is None, never 0, also for one end of an
     interval that too few samples leave open. `claim` is a number in the same unit or the claim's
-    own words. A `gate` headline decides the run's exit code.
+    own words. A `gate` headline decides the run's exit code. One that `compares` two figures is no
+    goal: neither of its ends is good enough by itself.
     """
 
     title: str
@@ -48,6 +53,7 @@ class Headline(msgspec.Struct, frozen=True):
     verdict: Verdict = Verdict.MEASURED
     note: str = ""
     gate: bool = False
+    compares: bool = False
     notebook: str | None = None
     recorded_utc: str = ""
     schema: Literal[1] = SCHEMA
@@ -65,11 +71,13 @@ def record(
     *,
     note: str = "",
     gate: bool = False,
+    compares: bool = False,
 ) -> Path:
     """Save one finding as `out_dir/headline-<notebook>-<title>.json` and return that path.
 
     The same title in the same notebook replaces the earlier one. `note` is a sentence shown under
-    the title. With `gate` the verdict decides the run's exit code (3 regression, 4 inconclusive).
+    the title. With `gate` the verdict decides the run's exit code (3 missed or a regression, 4
+    inconclusive). `compares` says that the figure compares two things and is no goal.
 
     Raises ReportError when the title is empty, the verdict is not one of Verdict, a figure is not
     finite, or the value lies outside its interval.
@@ -87,6 +95,7 @@ def record(
         verdict=Verdict(verdict),
         note=note,
         gate=gate,
+        compares=compares,
         notebook=os.environ.get(NOTEBOOK_VARIABLE),
         recorded_utc=datetime.now(UTC).isoformat(),
     )
@@ -109,9 +118,46 @@ def load(folder: Path | str) -> tuple[Headline, ...]:
 def exit_code(headlines: Iterable[Headline], *, gate: bool = False) -> ExitCode:
     """REGRESSION, INCONCLUSIVE or DONE, from the gate headlines (from all of them with `gate`)."""
     verdicts = {headline.verdict for headline in headlines if gate or headline.gate}
-    if verdicts & {Verdict.REGRESSION, Verdict.SLOWER}:
+    if verdicts & {Verdict.REGRESSION, Verdict.SLOWER, Verdict.MISSED}:
         return ExitCode.REGRESSION
     return ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else ExitCode.DONE
+
+
+def sentence(headlines: Iterable[Headline]) -> str:
+    """The verdict of findings: regressions, then goals met of all, and those that are not, by name.
+
+    Comparisons are counted. Without a finding that is judged it says so.
+    """
+    titles: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
+    open_comparisons = 0
+    for headline in headlines:
+        if headline.compares and headline.verdict is Verdict.INCONCLUSIVE:
+            open_comparisons += 1
+        else:
+            titles[headline.verdict].append(headline.title.removeprefix("Goal: "))
+    met, missed, undecided = (titles[word] for word in GOAL_VERDICTS)
+    told = []
+    if worse := titles[Verdict.REGRESSION]:
+        told.append(f"{_counted(len(worse), 'regression')}: {_named(worse)}")
+    if goals := len(met) + len(missed) + len(undecided):
+        words = [f"{len(met)} of {_counted(goals, 'goal')} met"]
+        words += [f"missed: {_named(missed)}"] if missed else []
+        words += [f"inconclusive: {_named(undecided)}"] if undecided else []
+        told.append("; ".join(words))
+    compared = [f"{len(titles[word])} {word}" for word in COMPARED_VERDICTS if titles[word]]
+    compared += [f"{open_comparisons} inconclusive"] if open_comparisons else []
+    if compared:
+        told.append(f"Comparisons: {', '.join(compared)}")
+    return f"{'. '.join(told)}." if told else "Nothing was judged."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _named(titles: list[str]) -> str:
+    more = len(titles) - NAMED_MAX
+    return ", ".join(titles[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check(headline: Headline) -> None:

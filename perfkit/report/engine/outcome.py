@@ -33,7 +33,7 @@ MEANING: Mapping[ExitCode, str] = {
     ExitCode.DONE: "Every notebook ran to its end, and no gate found bad news.",
     ExitCode.CELL_FAILED: "A cell raised or left its notebook, or a page is not self-contained.",
     ExitCode.BAD_ARGUMENTS: "The arguments were wrong; no kernel was started.",
-    ExitCode.REGRESSION: "Every notebook ran, and a gate found a regression.",
+    ExitCode.REGRESSION: "Every notebook ran, and a gate found a missed goal or a regression.",
     ExitCode.INCONCLUSIVE: "Every notebook ran, and a gate could not decide.",
     ExitCode.KERNEL_DIED: "A kernel died in the middle of a cell; the other notebooks ran.",
     ExitCode.TIMED_OUT: "A cell ran out of time and was stopped; the other notebooks ran.",

@@ -29,7 +29,7 @@ class Plan:
     """What to run: `injected` holds each notebook's parameters by its name.
 
     `command` is the argv that asks for the same again, `environment` the machine's fingerprint as
-    JSON values, `started` is in UTC.
+    JSON values, `started` is in UTC. `warning` says what else used the machine then.
     """
 
     notebooks: tuple[Notebook, ...]
@@ -40,6 +40,7 @@ class Plan:
     command: tuple[str, ...]
     environment: Mapping[str, Any]
     started: datetime
+    warning: str = ""
 
     @property
     def commit(self) -> str:
@@ -72,9 +73,18 @@ def make_plan(
     again = rerun_command(
         paths, profile, pinned, out_root, cell_timeout_s=cell_timeout_s, gate=gate
     )
-    environment = msgspec.to_builtins(fingerprint())
-    started = datetime.now(UTC)
-    return Plan(notebooks, injected, profile, cell_timeout_s, gate, again, environment, started)
+    machine = fingerprint()
+    return Plan(
+        notebooks,
+        injected,
+        profile,
+        cell_timeout_s,
+        gate,
+        again,
+        msgspec.to_builtins(machine),
+        datetime.now(UTC),
+        machine.busy_words and f"At the start: {machine.busy_words}",
+    )
 
 
 def rerun_command(

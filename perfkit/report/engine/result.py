@@ -39,7 +39,7 @@ class NotebookRun:
 class ReportRun:
     """A finished report: its folder, its parts and the exit code for a command.
 
-    `problems` are what went wrong, one sentence each.
+    `problems` are what went wrong, `warnings` what disturbed its figures, one sentence each.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class ReportRun:
     headlines: tuple[Headline, ...]
     command: tuple[str, ...]
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def index_path(self) -> Path:

@@ -13,16 +13,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from perfkit.evidence.samples import percentile
 from perfkit.evidence.text import Estimate, estimate, quantity
 from perfkit.report.figures.plotting import (
+    BAR,
     BLUE,
     ORANGE,
     PALETTE,
     QUIET,
     canvas,
     limit_x,
+    middle_cut,
     row_canvas,
     scale_x,
     to_svg,
@@ -32,8 +35,18 @@ from perfkit.report.figures.plotting import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+#: The class of an image that a page may put in line.
+DRAWN = "perfkit-figure"
+COLOURS = (
+    "<style>:root{color:#1c2024;background:#fdfdfc;font-family:system-ui,sans-serif}"
+    "@media(prefers-color-scheme:dark){:root{color:#e4e7e9;background:#15181b}}</style>"
+)
+#: What stays as it is in a data address.
+PLAIN = " !$'()*+,-./:;=?@[]^_{|}~"
 #: A distribution is drawn through this many of its quantiles.
 QUANTILES = 250
+#: The title of bars that say no more than that.
+MEASURED = "measured"
 PERCENTILES = (50, 95, 99)
 
 
@@ -48,11 +61,28 @@ class Figure:
     alt: str
     caption: str = ""
 
+    @property
+    def file(self) -> str:
+        """The picture as an SVG file, with colours of its own for a light and a dark screen."""
+        return self.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(
+            ">", f">{COLOURS}", 1
+        )
+
     def _repr_html_(self) -> str:
+        # An untrusted notebook shows no inline SVG, but does show an image.
+        source = f"data:image/svg+xml,{quote(self.file, safe=PLAIN)}"
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return (
-            f'<figure role="img" aria-label="{html.escape(self.alt)}">{self.svg}{caption}</figure>'
+            f'<figure><img class="{DRAWN}" alt="{html.escape(self.alt)}" src="{source}">'
+            f"{caption}</figure>"
         )
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {
+            "image/svg+xml": self.file,
+            "text/html": self._repr_html_(),
+            "text/plain": f"{self.caption}\n{self.alt}".strip(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +132,7 @@ def latency_distribution(
     lost = f", {quantity(missing)} of them without a reply" if missing else ""
     parts = ", ".join(f"p{q} {quantity(value, unit)}" for q, value in found.items())
     alt = f"Distribution of {title}, {quantity(len(samples))} samples{lost}: {parts}."
-    return Figure(svg, alt, caption)
+    return Figure(svg, alt, captioned(title, caption))
 
 
 def waterfall(
@@ -122,14 +152,14 @@ def waterfall(
         for position, stage in enumerate(stages):
             if stage.value is not None:
                 color = PALETTE[position % len(PALETTE)]
-                axes.barh(position, stage.value, left=end, height=0.62, color=color)
+                axes.barh(position, stage.value, left=end, height=BAR, color=color)
                 whisker(axes, position, stage.value, (stage.low, stage.high), end)
                 end += stage.value
         axes.set_xlabel(f"{title} ({unit})")
         axes.set_xlim(left=0)
         svg = to_svg(drawing)
     lead = f"Waterfall of {title}, {quantity(end, unit)} in all known stages."
-    return Figure(svg, f"{lead} {_sentences(stages, texts)}", caption)
+    return Figure(svg, f"{lead} {_sentences(stages, texts)}", captioned(title, caption))
 
 
 def bars_with_intervals(
@@ -137,7 +167,7 @@ def bars_with_intervals(
     unit: str,
     *,
     claim: str = "claimed",
-    title: str = "measured",
+    title: str = MEASURED,
     caption: str = "",
 ) -> Figure:
     """Measured values in `unit` with their intervals, each beside its claim.
@@ -163,7 +193,8 @@ def bars_with_intervals(
         text if bar.claim is None else f"{text}, {claim} {quantity(bar.claim, unit)}"
         for bar, text in zip(bars, texts, strict=True)
     ]
-    return Figure(svg, f"{title.capitalize()} values. {_sentences(bars, told)}", caption)
+    alt = f"{sentence_case(title)} values. {_sentences(bars, told)}"
+    return Figure(svg, alt, captioned(title, caption))
 
 
 def hot_spots(
@@ -183,14 +214,14 @@ def hot_spots(
     order = sorted(range(len(rows)), key=costs.__getitem__, reverse=True)
     shown = [rows[place] for place in order[:top]]
     texts = [estimate(spot, unit) for spot in shown]
-    with row_canvas([_middle_cut(spot.label) for spot in shown], texts) as (drawing, axes):
+    with row_canvas([middle_cut(spot.label, 44) for spot in shown], texts) as (drawing, axes):
         _draw_bars(axes, shown, logarithmic=False)
         axes.set_xlabel(f"{title} ({unit})")
         axes.set_xlim(left=0)
         svg = to_svg(drawing)
     lead = f"The {len(shown)} most expensive by {title}"
     lead += f" of {len(rows)}." if len(rows) > len(shown) else "."
-    return Figure(svg, f"{lead} {_sentences(shown, texts)}", caption)
+    return Figure(svg, f"{lead} {_sentences(shown, texts)}", captioned(title, caption))
 
 
 def _sentences(bars: Sequence[Bar], texts: Sequence[str]) -> str:
@@ -221,7 +252,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], logarithmic: bool) -> None:
             if logarithmic:
                 axes.plot([bar.value], [position], marker="o", ms=7, color=BLUE)
             else:
-                axes.barh(position, bar.value, height=0.56, color=BLUE)
+                axes.barh(position, bar.value, height=BAR, color=BLUE)
             whisker(axes, position, bar.value, (bar.low, bar.high))
         if bar.claim is not None:
             axes.plot([bar.claim], [position], marker="D", ms=7, mfc="none", mec=ORANGE, mew=1.8)
@@ -237,9 +268,16 @@ def _legend(axes: Axes, title: str, claim: str) -> None:
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
-def _middle_cut(name: str, longest: int = 44) -> str:
-    half = (longest - 1) // 2
-    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
+def captioned(title: str, caption: str) -> str:
+    """A caption that opens with the picture's title, so that no two pictures have the same."""
+    if not caption or title == MEASURED or title.lower() in caption.lower():
+        return caption
+    return f"{sentence_case(title)}. {caption}"
+
+
+def sentence_case(text: str) -> str:
+    """`text` with a capital at its beginning; the rest stays: RSS is no Rss."""
+    return text[:1].upper() + text[1:]
 
 
 def _require(rows: Sequence[object], message: str) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perfkit.evidence.text import quantity
-from perfkit.report.figures.charts import Bar, Figure
+from perfkit.report.figures.charts import Bar, Figure, captioned, sentence_case
 from perfkit.report.figures.plotting import (
+    BAR,
     BLUE,
     GREEN,
     ORANGE,
@@ -60,13 +61,13 @@ def climb(
         axes.set_xlim(min(ends) / 1.4, max(ends) * 1.4)
         axes.set_xlabel(f"{unit} (logarithmic)")
         svg = to_svg(drawing)
-    lead = f"{title.capitalize()} from {quantity(first, unit)} to {quantity(before, unit)}. "
+    lead = f"{sentence_case(title)} from {quantity(first, unit)} to {quantity(before, unit)}. "
     told = (f"{rung.label}: {text}." for rung, text in zip(rungs, texts, strict=True))
-    return Figure(svg, lead + " ".join(told), caption)
+    return Figure(svg, lead + " ".join(told), captioned(title, caption))
 
 
 def _draw_gain(axes: Axes, position: int, start: float, value: float) -> None:
     low, high = sorted((start, value))
     color = GREEN if value >= start else VERMILION
-    axes.barh(position, high - low, left=low, height=0.56, color=color, alpha=0.75)
-    axes.plot([value] * 2, [position - 0.28, position + 0.28], color=color, lw=2.4)
+    axes.barh(position, high - low, left=low, height=BAR, color=color, alpha=0.75)
+    axes.plot([value] * 2, [position - BAR / 2, position + BAR / 2], color=color, lw=2.4)

@@ -16,11 +16,11 @@ from perfkit.profile.flame import Flame, Frame
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import BLUE, GREEN, ORANGE
 
-WIDTH, ROW = 1_000.0, 17.0
+WIDTH, ROW = 500.0, 18.0
 #: Frames narrower than this, in units of WIDTH, cannot be seen.
-NARROWEST = 2.0
+NARROWEST = 1.0
 #: The width of one character of a label.
-CHARACTER = 6.3
+CHARACTER = 7.5
 OTHER = "#8a8a8a"
 #: By the first part of a file's path.
 COLOURS = {"cluster": BLUE, "perfkit": GREEN, "zmq": ORANGE, "msgspec": ORANGE, "msgpack": ORANGE}
@@ -44,7 +44,7 @@ def flame_graph(flame: Flame, caption: str = "") -> Figure:
             node.samples += count
         own.update(dict.fromkeys(stack[-1:], count))
     svg = ET.Element(
-        "svg", {"aria-hidden": "true", "style": "width:100%;height:auto", "font-size": "10.5"}
+        "svg", {"aria-hidden": "true", "style": "width:100%;height:auto", "font-size": "12.5"}
     )
     if not root.samples:
         why = flame.reason or "no sample found it at work"
@@ -87,7 +87,7 @@ def _draw_box(
     room = int(width / CHARACTER)
     name = frame.function
     if room >= 4:
-        _write(group, left + 3, top + 12, name if len(name) <= room else f"{name[: room - 1]}…")
+        _write(group, left + 3, top + 13, name if len(name) <= room else f"{name[: room - 1]}…")
 
 
 def _write(parent: ET.Element, left: float, top: float, text: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfkit.evidence.text import UNKNOWN, quantity
-from perfkit.report.figures.charts import Figure
+from perfkit.report.figures.charts import Figure, captioned
 from perfkit.report.figures.plotting import PALETTE, stacked_canvas, to_svg
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def panels(rows: Sequence[Panel], *, title: str, caption: str = "") -> Figure:
         stack[-1].set_xlabel("seconds")
         drawing.align_ylabels(stack)
         svg = to_svg(drawing)
-    return Figure(svg, f"Timelines, {title}. " + " ".join(sentences), caption)
+    return Figure(svg, f"Timelines, {title}. " + " ".join(sentences), captioned(title, caption))
 
 
 def _draw_lines(axes: Axes, panel: Panel) -> list[str]:

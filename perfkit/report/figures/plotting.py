@@ -31,8 +31,14 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILION)
 #: Values further apart than this are drawn on a logarithmic axis.
 LOG_FROM_RATIO = 30.0
-_WIDTH_INCHES = 7.0
-_ROW_INCHES = 0.34
+#: A phone shows a picture of this width at three quarters of its size, so 9 pt stay 9 px there.
+_WIDTH_INCHES = 5.0
+FONT_PT_MIN = 9.0
+#: A row's bar, as a part of the row; inches of a row, and of each line of text above the bar.
+BAR = 0.36
+_ROW_INCHES, _LINE_INCHES = 0.27, 0.19
+#: Characters of the usual text size that fit beside each other.
+_LINE_CHARACTERS = 58
 
 
 @contextmanager
@@ -78,26 +84,41 @@ def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[
 
 @contextmanager
 def row_canvas(labels: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[Any, Axes]]:
-    """A canvas with a labelled row for each value, from top to bottom, and its text at the right.
+    """A canvas with a row for each value, from top to bottom: label and text, below them a bar.
 
-    Texts have a column of their own: beside a claim's mark they would read as the claim's.
+    So both have the width of the picture: they are on one line where all fit, else on two. A row's
+    bar is centred on its number and BAR high.
     """
-    with canvas(0.8 + _ROW_INCHES * len(labels)) as (drawing, axes):
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
+    shown = [middle_cut(label, _LINE_CHARACTERS) for label in labels]
+    fits = all(
+        len(label) + len(text) < _LINE_CHARACTERS for label, text in zip(shown, texts, strict=True)
+    )
+    row = _ROW_INCHES + _LINE_INCHES * (1 if fits else 2)
+    line = _LINE_INCHES / row
+    with canvas(0.6 + row * len(labels)) as (drawing, axes):
+        axes.set_yticks([])
+        axes.set_ylim(len(labels) - 1 + BAR, -BAR / 2 - line * (1.2 if fits else 2.2))
         axes.spines["left"].set_visible(False)
-        for position, text in enumerate(texts):
+        for position, (label, text) in enumerate(zip(shown, texts, strict=True)):
+            first = position - BAR / 2 - line * 0.65
+            style: Any = {"transform": axes.get_yaxis_transform(), "va": "center"}
+            axes.text(0, first if fits else first - line, label, **style)
             axes.text(
-                1.02,
-                position,
+                1 if fits else 0,
+                first,
                 text,
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=8.5,
+                ha="right" if fits else "left",
                 color=QUIET if text == UNKNOWN else INK,
+                fontsize=FONT_PT_MIN,
+                **style,
             )
         yield drawing, axes
+
+
+def middle_cut(text: str, longest: int) -> str:
+    """The beginning and the end of a text that is longer than `longest` characters."""
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 def whisker(

@@ -12,14 +12,19 @@ import copy
 import html
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.text import duration, interval, quantity, size
+from perfkit.evidence.text import duration, interval, measured, quantity, size
+from perfkit.evidence.verdicts import Verdict
+from perfkit.report.engine import headlines
+from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.notebook import INJECTED, headings, shortened, tags
 from perfkit.report.engine.plan import Plan
 from perfkit.report.engine.result import NotebookRun
+from perfkit.report.page.pieces import Thumbnail, in_line, labelled, thumbnail
 from perfkit.report.page.selfcontained import harmless
 
 if TYPE_CHECKING:
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "template"
 #: Filters for templates, nbconvert's among them.
 FILTERS = {"quantity": quantity, "duration": duration}
+PLAN_WORDS = (
+    "“The plan” is the document that this project began with. Its figures are quoted as claims: "
+    "they were written for a platform that never ran, and nobody had measured them."
+)
 #: The size limit of a page, and how much of it outputs may use.
 PAGE_BYTES_MAX = 400_000
 OUTPUT_BYTES_MAX = 300_000
@@ -40,14 +49,23 @@ _DISPLAYED = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A finished page and its problems, one sentence each."""
+    """A finished page, its problems, one sentence each, and its first picture."""
 
     text: str
     problems: tuple[str, ...]
+    thumbnail: Thumbnail | None
 
 
-def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Page:
-    """The page of an executed notebook.
+def render_notebook(
+    executed: NotebookNode,
+    run: NotebookRun,
+    plan: Plan,
+    found: Sequence[Headline] = (),
+    warnings: Sequence[str] = (),
+) -> Page:
+    """The page of an executed notebook, which opens with the verdict of what it `found`.
+
+    `warnings` say what disturbed the run, a sentence each.
 
     What would load something from another host is taken out of the page and named in `problems`,
     which also says when the page weighs more than PAGE_BYTES_MAX though its outputs were trimmed.
@@ -56,13 +74,17 @@ def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Pag
     _trim_outputs(content, run.notebook)
     _mark_cells(content, run.failure.cell_index if run.failure is not None else None)
     exported, external = _export(content)
-    cells, contents = _with_anchors(exported)
+    cells, contents = _with_anchors(labelled(exported))
     text = render(
         "notebook.html.j2",
         kind="notebook",
         title=run.title,
         run=run,
         plan=plan,
+        verdict=headlines.sentence(found) if found else "",
+        tone=tone(found),
+        warnings=warnings,
+        words=words_used(cells),
         contents=contents,
         cells=cells,
     )
@@ -79,7 +101,20 @@ def render_notebook(executed: NotebookNode, run: NotebookRun, plan: Plan) -> Pag
             f"the page weighs {size(weight)}, more than {size(PAGE_BYTES_MAX)}: "
             "shorten the notebook's text or its attachments"
         )
-    return Page(text, tuple(problems))
+    return Page(text, tuple(problems), thumbnail(executed))
+
+
+def tone(found: Sequence[Headline]) -> str:
+    """The verdict that a page's head is coloured by, the worst of its goals; "" without any."""
+    verdicts = {headline.verdict for headline in found if not headline.compares}
+    worst_first = (Verdict.REGRESSION, Verdict.MISSED, Verdict.INCONCLUSIVE, Verdict.MET)
+    return next((str(verdict) for verdict in worst_first if verdict in verdicts), "")
+
+
+def words_used(page: str) -> str:
+    """What "the plan" and "claimed" mean, for a page that uses them and does not say so itself."""
+    uses = re.search(r"\b(the plan|claim(s|ed)?)\b", page, re.IGNORECASE)
+    return PLAN_WORDS if uses and "never ran" not in page else ""
 
 
 def _export(content: NotebookNode) -> tuple[str, list[str]]:
@@ -90,7 +125,7 @@ def _export(content: NotebookNode) -> tuple[str, list[str]]:
     external: list[str] = []
 
     def cleaned(text: str) -> str:
-        found = harmless(text)
+        found = harmless(in_line(text))
         external.extend(found.external)
         return found.text
 
@@ -191,5 +226,5 @@ def render(template: str, **facts: object) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(FILTERS)
-    templates.globals.update(interval=interval)
+    templates.globals.update(interval=interval, measured=measured)
     return str(templates.get_template(template).render(**facts))

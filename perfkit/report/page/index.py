@@ -1,4 +1,4 @@
-"""Writes the page that a person opens first: findings, notebooks, and the machine.
+"""Writes the page that a person opens first: the verdict, findings, pages, and the machine.
 
 The index is made from the run's own files (headlines, environment, `run.json`), so every figure in
 it can be checked one link away.
@@ -11,20 +11,45 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perfkit.evidence.text import UNKNOWN, quantity, size
+from perfkit.report.engine import headlines
 from perfkit.report.engine.outcome import MEANING
 from perfkit.report.engine.plan import RESULTS, Plan
 from perfkit.report.engine.result import NotebookRun, ReportRun
-from perfkit.report.page.html import render
+from perfkit.report.engine.scorecard import Scorecard
+from perfkit.report.figures.before_after import Change, before_after
+from perfkit.report.page.html import render, tone, words_used
+from perfkit.report.page.pieces import Thumbnail, in_line, labelled
 
 
-def render_index(report: ReportRun, plan: Plan) -> str:
-    """The index page of the run in `report.path`, as HTML that needs no other file."""
+def render_index(
+    report: ReportRun,
+    plan: Plan,
+    thumbnails: Mapping[str, Thumbnail] | None = None,
+    card: Scorecard | None = None,
+) -> str:
+    """The index page of the run in `report.path`, as HTML that needs no other file.
+
+    `thumbnails` holds a picture of a notebook by its name; `card` is the run's scorecard.
+    """
+    found = report.headlines
+    shown = {
+        notebook.name: [headline for headline in found if headline.notebook == notebook.name]
+        for notebook in report.notebooks
+    }
     return render(
         "index.html.j2",
         kind="index",
         title="perfkit report",
         run=report,
         plan=plan,
+        verdict=_verdict(report),
+        tone="missed" if report.problems else tone(found),
+        warnings=report.warnings,
+        words=words_used(" ".join(f"{headline.note} {headline.title}" for headline in found)),
+        picture="" if card is None else in_line(picture(card)),
+        scorecard="" if card is None else labelled(card._repr_html_()),
+        verdicts={name: headlines.sentence(own) if own else "" for name, own in shown.items()},
+        thumbnails=thumbnails or {},
         shell=shlex.join(report.command),
         meaning=MEANING[report.exit_code],
         by_name={notebook.name: notebook for notebook in report.notebooks},
@@ -33,6 +58,26 @@ def render_index(report: ReportRun, plan: Plan) -> str:
         everything=list(_flatten(plan.environment)),
         parameters=_shared_parameters(report.notebooks),
     )
+
+
+def _verdict(report: ReportRun) -> str:
+    """The run in a sentence: notebooks that did not finish, then what was found."""
+    stopped = [run.name for run in report.notebooks if run.failure is not None]
+    told = headlines.sentence(report.headlines)
+    return f"Not complete: {', '.join(stopped)}. {told}" if stopped else told
+
+
+def picture(card: Scorecard) -> str:
+    """Before and after of every row with a target, each as a multiple of it; "" without any."""
+    rows = [
+        Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
+        for row in card.rows
+        if row.goal
+    ]
+    if not rows:
+        return ""
+    names = ("baseline", "optimised")
+    return before_after(rows, names=names, caption="Measured on this machine.")._repr_html_()
 
 
 def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

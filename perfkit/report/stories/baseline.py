@@ -16,7 +16,7 @@ from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import estimate, measured, percent, quantity
-from perfkit.evidence.verdicts import Verdict
+from perfkit.evidence.verdicts import Direction, Verdict, judge
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.bottlenecks import Bottlenecks
@@ -67,19 +67,14 @@ class Finding:
     claimed: str
     claim: float | None
     unit: str
-    better: str
+    better: Direction
     figure: Interval
     note: str
 
     @property
     def verdict(self) -> Verdict:
-        """The judgement by the whole interval: a claim inside it is neither met nor missed."""
-        low, high = self.figure.low, self.figure.high
-        if self.claim is None or self.figure.value is None:
-            return Verdict.MEASURED
-        if low is None or high is None or low <= self.claim <= high:
-            return Verdict.INCONCLUSIVE
-        return Verdict.FASTER if (low > self.claim) == (self.better == "higher") else Verdict.SLOWER
+        """The judgement by the whole interval; a claim in words is not judged."""
+        return judge(self.figure, self.claim, self.better)
 
     @property
     def sentence(self) -> str:
@@ -91,10 +86,8 @@ class Finding:
             return f"{told}."
         if self.verdict is Verdict.INCONCLUSIVE:
             return f"{told}; the interval does not decide whether that holds."
-        kept = "kept" if self.verdict is Verdict.FASTER else "missed"
-        return (
-            f"{told}: {quantity(self.figure.value / self.claim, '×')} the claim, so it is {kept}."
-        )
+        times = quantity(self.figure.value / self.claim, "×")
+        return f"{told}: {times} the claim, so it is {self.verdict}."
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ class Findings:
                 row.figure.low,
                 row.figure.high,
                 row.claimed if row.claim is None else row.claim,
-                Verdict.MEASURED if row.unit == "MB" else row.verdict,  # memory is not fast
+                row.verdict,
                 note=row.note,
             )
 
@@ -142,9 +135,9 @@ class Findings:
     def _repr_html_(self) -> str:
         return html_table(
             self.title,
-            ("what", "claimed", "measured here (95 % interval)", "what was measured"),
+            ("what", "claimed", "measured here (95 % interval)", "verdict", "what was measured"),
             [
-                (row.what, row.claimed, estimate(row.figure, row.unit), row.note)
+                (row.what, row.claimed, estimate(row.figure, row.unit), row.verdict, row.note)
                 for row in self.rows
             ],
         )
@@ -214,16 +207,19 @@ def verdict(
 ) -> Words:
     """The notebook's conclusion in sentences, all of them from these results.
 
-    It names the claims that are not plainly kept; the table has the others.
+    It names the claims that are not plainly met; the table has the others.
     """
-    judged = [row.verdict for row in table.rows if row.claim is not None]
-    kept, missed = judged.count(Verdict.FASTER), judged.count(Verdict.SLOWER)
-    undecided, unknown = judged.count(Verdict.INCONCLUSIVE), judged.count(Verdict.MEASURED)
+    judged = [row for row in table.rows if row.claim is not None]
+    met, missed, undecided = (
+        sum(row.verdict is word and row.figure.value is not None for row in judged)
+        for word in headlines.GOAL_VERDICTS
+    )
+    unknown = sum(row.figure.value is None for row in judged)
     count = (
-        f"Of {len(judged)} claims that are plain numbers this machine keeps {kept} and misses "
+        f"Of {len(judged)} claims that are plain numbers this machine meets {met} and misses "
         f"{missed}; {undecided} cannot be decided, {unknown} cannot be measured yet."
     )
-    open_ones = (row.sentence for row in table.rows if row.verdict is not Verdict.FASTER)
+    open_ones = (row.sentence for row in table.rows if row.verdict is not Verdict.MET)
     model = (
         f"The model {served.parameters['model']} is served at {served.figure_text} on "
         f"{served.parameters['provider']}, every answer checked."

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from perfkit.bench.goals.memory import PROFILES
+from perfkit.bench.goals.memory_runs import MemorySizes
+from perfkit.bench.goals.sharing import SharingSizes
 from perfkit.bench.goals.table import Goal, GoalTable, verdict
+from perfkit.bench.leaks.check import CheckSizes
+from perfkit.evidence.results import write
 from perfkit.evidence.text import estimate, quantity
+from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.views import Words
@@ -15,6 +21,7 @@ from perfkit.report.stories.views import Words
 ROLES = ("coordinator_idle", "coordinator_after_1m_tasks", "worker", "worker_onnxruntime")
 QUEUED = ("queued_in_a_run", "queued_alone")
 DRAINED = ("drained_run", "drained_alone")
+SHARED = ("shared_pss_4",)
 COUNTED = ("allocations_stream", "allocations_single")
 
 
@@ -39,16 +46,38 @@ def goal_words(table: GoalTable) -> Words:
     for row in judged:
         if row.met:
             continue
-        word = "missed" if row.met is False else "not decided"
+        word = "missed" if row.met is False else "inconclusive"
         of = row.against or "the bare limit"
         ratio = "" if row.ratio is None else f", {quantity(row.ratio, '×')} {of}"
         told.append(f"{row.name} ({row.goal_text}) is {word}: {estimate(row, row.unit)}{ratio}.")
     return Words(tuple(told))
 
 
-def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -> None:
-    """Save each goal as a headline: its ratio if the goal is a ratio, else its figure."""
-    for goal in goals:
+def memory_sizes(profile: str) -> MemorySizes:
+    """How much of memory is measured: `quick` leaves out what takes minutes."""
+    if profile == "full":
+        return PROFILES["full"]
+    return MemorySizes(
+        rounds=3,
+        passed_tasks=1_000_000,
+        baseline_passed_tasks=10_000,
+        queued_tasks=100_000,
+        baseline_queued_tasks=10_000,
+        full_rounds=0,
+        stream_rounds=0,
+        leaks=CheckSizes(tasks=130_000, churn=2_600),
+        sharing=SharingSizes(workers=(4,), load_rounds=4, item_rounds=8),
+    )
+
+
+def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable, name: str) -> None:
+    """Save a table as `goals-<name>.json`, and each of its goals as a judged headline.
+
+    A headline's figure is the ratio if the goal is a ratio.
+    """
+    write(table.encode(), Path(out_dir) / f"goals-{name}.json")
+    measured = {row.name for row in table.rows}
+    for goal in (goal for goal in goals if goal.name in measured):
         row = table.of(goal.name)
         of_ratio = goal.of == "ratio"
         figure = (row.ratio, row.ratio_low, row.ratio_high)
@@ -61,5 +90,6 @@ def record_goals(out_dir: str | Path, goals: Sequence[Goal], table: GoalTable) -
             low,
             high,
             row.goal_text,
-            note=f"{verdict(row)}; {row.note}",
+            Verdict.MEASURED if row.goal is None else verdict(row),
+            note=row.note,
         )

@@ -179,7 +179,7 @@ def record(out_dir: str | Path, watched: Watched, goals: GoalTable) -> None:
         found = watched.energy_mj_per_task(card)
         title, note = f"Energy per task, {card.key}", "of the whole card while tasks ran"
         headlines.record(out_dir, title, found.value, "mJ", found.low, found.high, note=note)
-    record_goals(out_dir, GOALS, goals)
+    record_goals(out_dir, GOALS, goals, "gpu")
 
 
 def verdict(watched: Watched, goals: GoalTable) -> Words:

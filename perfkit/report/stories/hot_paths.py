@@ -164,6 +164,7 @@ class Ideas:
                 row.predicted.value,
                 str(row.measured.verdict),
                 note=f"throughput against {row.idea.against}; the claim is the prediction",
+                compares=True,
             )
 
     def _sentence(self, row: IdeaResult) -> str:

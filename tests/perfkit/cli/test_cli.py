@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import app
+from perfkit.cli.terminal.command import add_command
 from perfkit.cli.terminal.config import SettingError
-from perfkit.cli.terminal.output import add_command, errors_as_lines
+from perfkit.cli.terminal.output import errors_as_lines
 
 Call = Callable[..., Result]
 
@@ -22,8 +23,8 @@ COMMANDS = [
     [],
     ["cluster"],
     *(["cluster", name] for name in "up coordinator worker status submit".split()),
-    *([name] for name in "bench compare soak gpu kernels profile report".split()),
-    ["profile", "memory"],
+    *([name] for name in "bench compare soak specs gpu kernels inspect report".split()),
+    ["inspect", "memory"],
 ]
 
 
@@ -44,7 +45,7 @@ def test_help_has_examples_whose_flags_exist(command: list[str]) -> None:
     assert all(line.startswith(" ".join(["perfkit", *command])) for line in typed)
     for line in typed:  # the examples of a group are those of its commands
         words = line.partition("|")[0].split()
-        depth = 3 if words[1] in ("cluster", "profile") else 2
+        depth = 3 if words[1] in ("cluster", "inspect") else 2
         prose = help_of(*words[1:depth]).partition("Examples")[0]
         assert [word for word in words if word[0] == "-" != word and word not in prose] == []
 

@@ -115,7 +115,7 @@ def test_an_interrupted_check_shows_events(perfkit: Call, monkeypatch: pytest.Mo
     def interrupted(spec: Any, *, progress: Callable[[str], None]) -> leaks.LeakTable:
         def tell(line: str) -> None:
             progress(line)
-            if "connect" in line:
+            if "connect: " in line:
                 raise KeyboardInterrupt
 
         return whole(spec, SMALL, progress=tell)

@@ -13,7 +13,7 @@ from perfkit.bench.goals import cluster as limits
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS, ClusterSizes, measure_cluster
 from perfkit.bench.goals.table import Contest, GoalTable, make_row
-from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work
+from perfkit.bench.workloads.load import ExperimentError, WrongResult, echo_work, submit_s
 from perfkit.bench.workloads.pinning import layouts
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.samples import Interval
@@ -134,7 +134,7 @@ def test_a_wrong_result_ends_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_futures_in_a_window_are_all_collected() -> None:
     with LocalCluster(1, BURST) as local, local.client() as client:
         for tasks in (1, 1_000, 1_234):
-            assert runs.submit_s(client, echo_work(tasks, seed=tasks)) > 0
+            assert submit_s(client, echo_work(tasks, seed=tasks)) > 0
 
 
 def test_a_table_reads_the_processor_time_of_a_million_tasks_in_every_profile() -> None:

@@ -41,6 +41,6 @@ def test_the_words_name_missed_goals_with_their_ratio() -> None:
 
 
 def test_every_goal_is_a_headline(tmp_path: Path) -> None:
-    goals.record_goals(tmp_path, bench.GOALS, TABLE)
+    goals.record_goals(tmp_path, bench.GOALS, TABLE, "memory")
     found = {h.title for h in headlines.load(tmp_path)}
     assert found == {f"Goal: {goal.name}" for goal in bench.GOALS}

@@ -1,4 +1,4 @@
-"""``perfkit profile``: look into a running cluster from outside, by the name of a process."""
+"""``perfkit inspect``: look into a running cluster from outside, by the name of a process."""
 
 from __future__ import annotations
 
@@ -11,26 +11,18 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.config import SettingError
-from perfkit.cli.terminal.output import (
-    FAILED,
-    add_command,
-    complain,
-    examples,
-    note,
-    out,
-    plain_table,
-    write_json,
-)
+from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
 from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     from perfkit.profile.watch import MemoryFinding, MemorySeries
 
 EXAMPLES = (
-    ("the coordinator, for five seconds", "perfkit profile memory coordinator"),
-    ("a worker, for a program", "perfkit profile memory worker-0 --seconds 60 --json"),
-    ("who allocates, as a page", "perfkit profile memory worker-0 --attach --flame page.html"),
+    ("the coordinator, for five seconds", "perfkit inspect memory coordinator"),
+    ("a worker, for a program", "perfkit inspect memory worker-0 --seconds 60 --json"),
+    ("who allocates, as a page", "perfkit inspect memory worker-0 --attach --flame page.html"),
 )
 
 app = typer.Typer(
@@ -59,9 +51,7 @@ def memory(
         Path | None,
         typer.Option(metavar="FILE", help="With --attach: draw the allocations into this page."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON: rows, samples and reasons.")
-    ] = False,
+    as_json: Annotated[Path | None, opt.json_option("Rows, samples and reasons")] = None,
     endpoint: opt.Endpoint = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
@@ -100,12 +90,12 @@ def memory(
 
 
 def _show(
-    rows: Sequence[MemoryFinding], series: MemorySeries, reasons: list[str], *, as_json: bool
+    rows: Sequence[MemoryFinding], series: MemorySeries, reasons: list[str], *, as_json: Path | None
 ) -> None:
-    if as_json:
+    if as_json is not None:
         pairs = zip(series.at_s, series.samples, strict=True)
         samples = [{"at_s": at_s, **sample._asdict()} for at_s, sample in pairs]
-        write_json({"rows": [*map(asdict, rows)], "samples": samples, "reasons": reasons})
+        write_json({"rows": [*map(asdict, rows)], "samples": samples, "reasons": reasons}, as_json)
         return
     shown = plain_table(series.role, "held", "peak", "growth", "count", left=(series.role,))
     for column in shown.columns:

@@ -1,4 +1,4 @@
-"""``perfkit profile memory``: a running process by its name, for eyes and for programs."""
+"""``perfkit inspect memory``: a running process by its name, for eyes and for programs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def local() -> Iterator[LocalCluster]:
 def profile(perfkit: Call, local: LocalCluster) -> Call:
     """Profile a process of the running cluster for a moment."""
     return lambda name, *flags: perfkit(
-        "profile", "memory", name, "--endpoint", local.endpoint, "--seconds", 0.1, *flags
+        "inspect", "memory", name, "--endpoint", local.endpoint, "--seconds", 0.1, *flags
     )
 
 

@@ -1,0 +1,178 @@
+"""What the benchmark notebook shows of each experiment: its picture, and its goals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from perfkit.bench.experiments.catalogue import judged
+from perfkit.evidence.results import Result
+from perfkit.evidence.text import estimate, quantity
+from perfkit.report.engine import headlines
+from perfkit.report.figures.charts import Figure
+from perfkit.report.figures.curves import Axis, Column, Curve, curves
+from perfkit.report.figures.panels import Panel, panels
+from perfkit.report.stories.views import Table
+
+#: The ticks of a percentile axis, which gives each nine the same room.
+NINES = (0.0, 90.0, 99.0, 99.9, 99.99)
+QUANTILES = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
+#: Each fault of the failover experiment, in words.
+FAULTS = {
+    "sigkill": "worker killed",
+    "sigstop": "worker stopped",
+    "network_gone": "network gone",
+    "coordinator_killed": "coordinator killed",
+}
+
+
+def goal_table(results: Iterable[Result]) -> Table:
+    """Every goal of the experiments, with its figure and its verdict."""
+    rows = [
+        (
+            result.experiment,
+            found.goal.what,
+            f"{'≥' if found.goal.better == 'higher' else '≤'} "
+            f"{quantity(found.goal.goal, found.goal.unit)}",
+            estimate(found.figure, found.goal.unit),
+            str(found.verdict),
+        )
+        for result in results
+        for found in judged(result)
+    ]
+    header = ("experiment", "figure", "goal", "measured", "verdict")
+    return Table("Goals of the experiments (95 % intervals)", tuple(rows), header)
+
+
+def record(out_dir: str | Path, results: Iterable[Result]) -> None:
+    """Save the goals of the experiments as headlines of the run."""
+    for result in results:
+        for goal, figure, verdict in judged(result):
+            sign = "≥" if goal.better == "higher" else "≤"
+            headlines.record(
+                out_dir,
+                f"Goal: {result.experiment}, {goal.what}",
+                figure.value,
+                goal.unit,
+                figure.low,
+                figure.high,
+                f"{sign} {quantity(goal.goal, goal.unit)}",
+                verdict,
+            )
+
+
+def percentile_plot(load: Result, process: str = "poisson") -> Figure:
+    """Latency over percentile, one curve for each load, each nine with the same room."""
+    axis: list[float | None] = [
+        -math.log10(1 - (q or 0.0) / 100) for q in load.series["percentile"]
+    ]
+    shares = [key.rpartition("_")[2] for key in _of(load, f"quantile_ms_{process}_")]
+    rows = [
+        Curve(f"{share} % of capacity", axis, load.series[f"quantile_ms_{process}_{share}"])
+        for share in shares
+    ]
+    ticks = {-math.log10(1 - q / 100): f"p{q:g}" if q else "fastest" for q in NINES}
+    return curves(
+        rows,
+        Axis("percentile", ticks=ticks),
+        Axis("latency", "ms", is_logarithmic=True),
+        title=f"latency by percentile, {process} arrivals",
+        caption="Latency counts from the intended send time. A curve ends where samples end.",
+    )
+
+
+def load_curve(load: Result) -> Figure:
+    """Percentiles of the latency over the load, for both processes of arrivals, with the knee."""
+    rows = []
+    for is_bursty, process in enumerate(load.parameters["processes"]):
+        places = [at for at, bursty in enumerate(load.series["bursty"]) if bursty == is_bursty]
+        share = [100 * (value or 0.0) for value in _at(load.series["share"], places)]
+        rows += [
+            Curve(
+                f"{name}, {process}",
+                share,
+                _at(load.series[column], places),
+                _at(load.series[f"{column}_low"], places),
+                _at(load.series[f"{column}_high"], places),
+            )
+            for column, name in QUANTILES
+        ]
+    return curves(
+        rows,
+        Axis("offered load", "% of the capacity"),
+        Axis("latency", "ms", is_logarithmic=True),
+        marks={"knee": load.counters.get("knee_percent_poisson")},
+        title="latency over load",
+        caption="Open loop: tasks are sent when they are due, whether or not others are done.",
+    )
+
+
+def overload(stress: Result) -> Figure:
+    """Done and refused tasks, the queue, and the coordinator's memory while too much is offered."""
+    at_s, series = stress.series["at_s"], stress.series
+    depths = [key for key in series if key.startswith("queued") or key == "assigned"]
+    rows = [
+        Panel("tasks", "per s", {
+            "done": _points(at_s, series["done_per_s"]),
+            "refused": _points(at_s, series["refused_per_s"]),
+        }),
+        *([Panel("depth", "tasks", {key: _points(at_s, series[key]) for key in depths})]
+          if depths else []),
+        Panel("coordinator", "MB", {
+            "RSS": _points(series["rss_at_s"], [_mb(rss) for rss in series["rss_bytes"]]),
+        }),
+    ]  # fmt: skip
+    times = quantity(stress.parameters["offered_times_capacity"], "×")
+    return panels(rows, title=f"offered {times} the capacity")
+
+
+def failover_timeline(failover: Result) -> Figure:
+    """Tasks done over the time around each fault; a step that is missing is an outage."""
+    rows = []
+    for fault, label in FAULTS.items():
+        done = sorted(at for at in failover.series.get(f"{fault}_done_s", []) if at is not None)
+        rows.append(Curve(label, done, [float(number) for number in range(1, len(done) + 1)]))
+    return curves(
+        rows,
+        Axis("time from the fault", "s"),
+        Axis("tasks done"),
+        marks={"fault": 0.0},
+        title="tasks done around a fault",
+        caption="One repeat of each fault under a steady flow. A flat stretch is the outage.",
+    )
+
+
+def failover_table(failover: Result) -> Table:
+    """How long each fault takes to be noticed, and how late the last affected task is."""
+    counters = failover.counters
+    rows = []
+    for fault, label in FAULTS.items():
+        texts = [label, f"{len(failover.series.get(f'{fault}_delay_ms', []))}"]
+        for name in ("detection_ms", "delay_ms"):
+            p50 = quantity(counters.get(f"{fault}_{name}_p50"), "ms")
+            worst = [at for at in failover.series.get(f"{fault}_{name}", []) if at is not None]
+            texts.append(f"{p50} (at most {quantity(max(worst, default=None), 'ms')})")
+        rows.append(tuple(texts))
+    header = ("fault", "repeats", "noticed after, median", "last task late by, median")
+    notes = (
+        f"A silent worker is given up after {failover.parameters['liveness_s']:g} s "
+        "(limits.liveness_s); a killed one is reported by its supervisor.",
+    )
+    return Table("What each loss costs", tuple(rows), header, notes)
+
+
+def _of(result: Result, prefix: str) -> list[str]:
+    return [key for key in result.series if key.startswith(prefix)]
+
+
+def _at(column: Column, places: Sequence[int]) -> Column:
+    return [column[place] for place in places]
+
+
+def _points(at_s: Column, column: Column) -> list[tuple[float, float | None]]:
+    return [(at or 0.0, value) for at, value in zip(at_s, column, strict=False)]
+
+
+def _mb(size_bytes: float | None) -> float | None:
+    return None if size_bytes is None else size_bytes / 1e6
