@@ -122,8 +122,9 @@ def test_traffic_names_what_the_sockets_told() -> None:
 
 def test_overhead_is_drawn_for_one_task_and_for_a_map() -> None:
     overhead = result(
-        "overhead", series={"payload_bytes": [0.0, 200.0], "overhead_bytes_per_task": [199.0, 211.0],
-                            "mapped_overhead_bytes_per_task": [12.0, 12.0]},
+        "overhead",
+        series={"payload_bytes": [0.0, 200.0], "overhead_bytes_per_task": [199.0, 211.0],
+                "mapped_overhead_bytes_per_task": [12.0, 12.0]},
     )  # fmt: skip
     assert (
         "one at a time: 199 B at 1 B to 211 B at 200 B." in benchmarks.overhead_curve(overhead).alt
