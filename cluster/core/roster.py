@@ -59,8 +59,9 @@ class Roster:
                 reason = f"{self.limits.workers} workers are here already"
                 self._disconnect(event.worker, 0, reason)
                 return
-            worker = self.workers[event.worker] = WorkerState(event, self._next_epoch, now)
-            self._next_epoch += 1
+            epoch = max(self._next_epoch, event.epoch + 1)
+            worker = self.workers[event.worker] = WorkerState(event, epoch, now)
+            self._next_epoch = epoch + 1
             self._ledger.counters["workers_joined"] += 1
             self.policy.join(worker)
             self.touch(worker)

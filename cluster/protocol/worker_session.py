@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from cluster.protocol.stored_results import FinishedTasks, StoredResults
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -95,6 +97,7 @@ class WorkerSession:
         self.name = name
         self.incarnation = incarnation
         self.epoch: int | None = None
+        self._last_epoch = 0
         self.heartbeat_s: float | None = None
         self.draining = False
         self.leases: dict[int, HeldLease] = {}
@@ -114,7 +117,9 @@ class WorkerSession:
         """The event that asks for a welcome; nothing once there was one, unless it is said
         ``again``, on a new connection.
         """
-        return [self._introduction] if again or self.epoch is None else []
+        if self.epoch is not None and not again:
+            return []
+        return [replace(self._introduction, epoch=self._last_epoch)]
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
         """Events to send regularly: its leases, its host's load and its stored results."""
@@ -130,7 +135,7 @@ class WorkerSession:
         if isinstance(action, do.Welcome):
             if action.incarnation == self.incarnation and action.epoch != self.epoch:
                 self._drop_all()
-                self.epoch = action.epoch
+                self.epoch = self._last_epoch = action.epoch
                 self.heartbeat_s = action.heartbeat_s
                 return self._farewell() if self.draining else []
         elif isinstance(action, do.Disconnect):

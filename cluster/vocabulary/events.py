@@ -128,7 +128,9 @@ class StreamReceived(msgspec.Struct, array_like=True, tag=8):
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     """A worker process started; ``incarnation`` grows with each process of the same name.
 
-    It runs ``capacity`` tasks at once and never holds more than ``credit``.
+    It runs ``capacity`` tasks at once and never holds more than ``credit``. ``epoch`` is the last
+    one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
+    epochs and leases from 1, and must not give this one again.
     """
 
     worker: Name
@@ -140,6 +142,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     gpus: Annotated[list[Gpu], Meta(max_length=64)] = []
     host: Name = "?"
     pid: Count = 0
+    epoch: Count = 0
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):

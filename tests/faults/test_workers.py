@@ -163,3 +163,14 @@ def test_a_flood_of_output_reaches_the_file_and_holds_nobody_up(module, tmp_path
     with LocalCluster(1, **options) as local, local.client() as client:
         assert client.submit("flood", b"x").result(TIMEOUT_S) == b"x"
         until(lambda: log.stat().st_size > 20_000 * 130 + 90_000)
+
+
+def test_workers_work_for_the_coordinator_that_takes_the_place_of_a_killed_one(spec, until):
+    with LocalCluster(2, spec) as local, local.client() as client:
+        for payload in (b"a", b"b", b"c"):  # leases of the first coordinator
+            assert client.submit("echo", payload).result(TIMEOUT_S) == payload
+        local.coordinator.kill()
+        with LocalCluster(0, spec, bind=local.endpoint) as second, second.client() as other:
+            payloads = [b"%d" % number for number in range(100)]
+            assert list(other.map("echo", payloads, timeout_s=TIMEOUT_S)) == payloads
+            until(lambda: len(other.status().workers) == 2)

@@ -226,6 +226,15 @@ def test_a_worker_that_lives_without_a_route_joins_again() -> None:
     bench.counted(returned=1)
 
 
+def test_a_coordinator_that_was_started_again_gives_no_worker_the_epoch_that_it_had() -> None:
+    bench = Bench()
+    for name, before in (("a", 1), ("b", 2), ("c", 0)):
+        (welcome,) = bench.tell(on.WorkerJoined(name, 1, 1, 1, ["echo"], epoch=before))
+        assert isinstance(welcome, do.Welcome)
+        assert welcome.epoch > before
+    assert len({worker.epoch for worker in bench.scheduler.workers.values()}) == 3
+
+
 # Names
 
 

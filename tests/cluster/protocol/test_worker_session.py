@@ -34,6 +34,10 @@ def test_a_worker_introduces_itself_until_it_is_welcome() -> None:
     session.handle(do.Welcome("w", 5, 3, 0.2))
     assert (session.epoch, session.heartbeat_s) == (3, 0.2)
     assert session.introduction() == []
+    hello.epoch = 3
+    assert session.introduction(again=True) == [hello]
+    session.handle(do.Disconnect("w", 3, "epoch 3 is over; join again"))
+    assert session.introduction() == [hello], "no coordinator may give this epoch again"
 
 
 def test_a_heartbeat_names_the_leases_and_the_load() -> None:
