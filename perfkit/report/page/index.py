@@ -99,7 +99,7 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{quantity(None if steal is None else 100 * steal, '%')} of the time by other guests"
     )
     now, most = (disturbance.get(name) for name in ("frequency_mhz", "frequency_mhz_max"))
-    clock = f"governor {known('governor')}, {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
+    clock = "" if now is None else f", {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
     load = ", ".join(f"{known(f'load_{n}min')} ({n} min)" for n in (1, 5, 15))
     return [
         ("Processor", f"{known('cpu_model')} ({known('architecture')})"),
@@ -107,7 +107,7 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Memory", size(environment.get("memory_total_bytes")) + limit),
         ("System", f"{known('platform')} {known('kernel')}"),
         ("Virtualisation", known("virtualisation")),
-        ("Clock", clock),
+        ("Clock", f"governor {known('governor')}{clock}"),
         ("Load before the run", load),
         ("Others before the run", others),
         ("Python", f"{known('implementation')} {known('python')}"),
