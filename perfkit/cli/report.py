@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from perfkit.cli.baseline import gate_against
 from perfkit.cli.terminal.config import SettingError, parse_pairs
 from perfkit.cli.terminal.output import complain
 
@@ -26,6 +27,10 @@ EXAMPLES = (
         "perfkit report notebooks/01_baseline.ipynb -p tasks=5000 -p seed=7",
     ),
     ("the long version, for the record", "perfkit report --profile full --cell-timeout 3600"),
+    (
+        "… and is the code slower?",
+        "perfkit report --against reports/baselines/MACHINE.json",
+    ),
     ("in CI: bad news is a failure", "perfkit report --gate || exit $?"),
     ("every figure over all runs in ./reports", "perfkit report index"),
 )
@@ -64,6 +69,14 @@ def report(
     gate: Annotated[
         bool, typer.Option("--gate", help="Let every finding decide the exit code, not only gates.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="A saved baseline; measure the coordinator, and let slower code be a regression.",
+        ),
+    ] = None,
 ) -> None:
     """Run notebooks into a report and print the path of its index page.
 
@@ -76,6 +89,7 @@ def report(
     """
     from perfkit.report import run_report, write_history
 
+    more = {} if against is None else gate_against(against)
     if notebooks == [Path(INDEX)]:
         print(write_history(out))
         return
@@ -85,7 +99,7 @@ def report(
     values = parse_pairs(parameter or [], "-p")
     try:
         ran = run_report(
-            chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate
+            chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate, **more
         )
     except ModuleNotFoundError as error:
         complain(f"reports need the extra [lab]: pip install 'perfkit[lab]' ({error})")
