@@ -69,11 +69,12 @@ def _verdict(report: ReportRun) -> str:
 
 
 def picture(card: Scorecard) -> str:
-    """Before and after of every row with a target, each as a multiple of it; "" without any."""
+    """Before and after of every row that has a target and a figure; "" without any."""
     rows = [
         Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
         for row in card.rows
         if row.goal is not None and row.goal > 0
+        if row.baseline.value is not None or row.optimized.value is not None
     ]
     if not rows:
         return ""
