@@ -38,7 +38,8 @@ HOUSE: dict[str, str] = {
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
     "perfkit.report.stories": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
-    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.counts perfkit.bench.workloads "
+    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.counts "
+    "perfkit.bench.workloads "
     "perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized perfkit.evidence "
     "cluster.spec",
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",

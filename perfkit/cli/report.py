@@ -6,10 +6,9 @@ run again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -34,6 +33,16 @@ EXAMPLES = (
     ("in CI: bad news is a failure", "perfkit report --gate || exit $?"),
     ("every figure over all runs in ./reports", "perfkit report index"),
 )
+
+
+Against: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="FILE",
+        help="A saved baseline; measure the coordinator, and let slower code be a regression.",
+    ),
+]
 
 
 def report(
@@ -67,14 +76,7 @@ def report(
     gate: Annotated[
         bool, typer.Option("--gate", help="Let every finding decide the exit code, not only gates.")
     ] = False,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            "--against",
-            metavar="FILE",
-            help="A saved baseline; measure the coordinator, and let slower code be a regression.",
-        ),
-    ] = None,
+    against: Against = None,
 ) -> None:
     """Run notebooks into a report and print the path of its index page.
 
@@ -108,27 +110,14 @@ def report(
 
 
 def chosen_notebooks(named: Sequence[Path], only: Sequence[str]) -> Sequence[Path]:
-    """Those that are named, else those that `only` chooses, else the default ones.
+    """Those that are named, else those that `only` chooses, else all.
 
     Raises:
-        SettingError: both are given, or nothing is left to run.
+        SettingError: both are given, or there is none to run.
     """
     if named and only:
         raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
-    return named or (only_notebooks(only) if only else default_notebooks())
-
-
-def default_notebooks(here: Path = Path()) -> list[Path]:
-    """The notebooks of `all_notebooks` without those that are marked to run only on request.
-
-    The mark is ``"perfkit": {"report": "on request"}`` in a notebook's metadata.
-
-    Raises:
-        SettingError: there is none.
-    """
-    if found := [path for path in all_notebooks(here) if not _on_request(path)]:
-        return found
-    raise SettingError("every notebook here runs on request only; name one, or use --only")
+    return named or (only_notebooks(only) if only else all_notebooks())
 
 
 def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:
@@ -158,11 +147,3 @@ def all_notebooks(here: Path = Path()) -> list[Path]:
         if found := sorted(folder.glob("0*.ipynb")):
             return found
     raise SettingError("there is no notebook in ./notebooks, and none is installed; name one")
-
-
-def _on_request(notebook: Path) -> bool:
-    try:
-        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-        return bool(metadata["perfkit"]["report"] == "on request")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # running it reports what is wrong

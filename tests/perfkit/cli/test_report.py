@@ -105,20 +105,18 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
     folder.mkdir()
     for name in ("02_b", "01_a", "scratch"):
         (folder / f"{name}.ipynb").touch()
-    (folder / "03_c.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
     perfkit("report")
     assert asked["notebooks"] == [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")]
 
 
 @pytest.fixture
 def four_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with notebooks, of which 02 is marked to run only on request."""
+    """A folder with notebooks."""
     monkeypatch.chdir(tmp_path)
     folder = Path("notebooks")
     folder.mkdir()
     for name in ("01_a", "02_b", "04_c", "06_d"):
         (folder / f"{name}.ipynb").touch()
-    (folder / "02_b.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
     return folder
 
 
@@ -147,16 +145,6 @@ def test_only_with_what_fits_no_notebook_says_what_there_is(
     ended = perfkit("report", "x.ipynb", "--only", "01")
     assert (ended.exit_code, asked) == (2, {})
     assert "leave out NOTEBOOK" in ended.stderr
-
-
-def test_when_every_notebook_is_on_request_one_has_to_be_named(
-    perfkit: Call, asked: dict[str, Any], four_notebooks: Path
-) -> None:
-    for name in ("01_a", "04_c", "06_d"):
-        (four_notebooks / f"{name}.ipynb").unlink()
-    ended = perfkit("report")
-    assert (ended.exit_code, asked) == (2, {})
-    assert "name one, or use --only" in ended.stderr
 
 
 def test_index_writes_the_history_and_runs_nothing(
