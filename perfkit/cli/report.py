@@ -56,9 +56,7 @@ def report(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            "--only", metavar="PREFIX", help="Run those whose name begins like this; repeatable."
-        ),
+        typer.Option("--only", metavar="PREFIX", help="Run those that begin so; repeatable."),
     ] = None,
     profile: Annotated[
         str,
@@ -95,9 +93,7 @@ def report(
     if notebooks == [Path(INDEX)]:
         print(write_history(out))
         return
-    if notebooks and only:
-        raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
-    chosen = notebooks or (only_notebooks(only) if only else all_notebooks())
+    chosen = chosen_notebooks(notebooks or [], only or [])
     values = parse_pairs(parameter or [], "-p")
     try:
         ran = run_report(
@@ -111,6 +107,17 @@ def report(
             complain(f"{notebook.name} {notebook.status.value} {notebook.failure.sentence}")
     print(ran.index_path)
     raise typer.Exit(int(ran.exit_code))
+
+
+def chosen_notebooks(named: Sequence[Path], only: Sequence[str]) -> Sequence[Path]:
+    """Those that are named, else those that `only` chooses, else all.
+
+    Raises:
+        SettingError: both are given, or there is none to run.
+    """
+    if named and only:
+        raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
+    return named or (only_notebooks(only) if only else all_notebooks())
 
 
 def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:

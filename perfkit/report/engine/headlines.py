@@ -30,7 +30,7 @@ SCHEMA: Final = 1
 GOAL_VERDICTS = (Verdict.MET, Verdict.MISSED, Verdict.INCONCLUSIVE)
 COMPARED_VERDICTS = (Verdict.FASTER, Verdict.SAME, Verdict.SLOWER)
 #: What a sentence names of a list; the table below it has the rest.
-NAMED_MAX = 4
+NAMED_MAX = 3
 #: The report engine names the notebook in this variable, so a headline says where it is from.
 NOTEBOOK_VARIABLE = "PERFKIT_REPORT_NOTEBOOK"
 

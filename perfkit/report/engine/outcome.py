@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 
 #: What each code tells the reader of a report.
 MEANING: Mapping[ExitCode, str] = {
-    ExitCode.DONE: "Every notebook ran to its end, and no gate found bad news.",
+    ExitCode.DONE: "Every notebook ran to its end, and no gate failed.",
     ExitCode.CELL_FAILED: "A cell raised or left its notebook, or a page is not self-contained.",
     ExitCode.BAD_ARGUMENTS: "The arguments were wrong; no kernel was started.",
     ExitCode.REGRESSION: "Every notebook ran, and a gate found a missed goal or a regression.",

@@ -31,6 +31,8 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILION)
 #: Values further apart than this are drawn on a logarithmic axis.
 LOG_FROM_RATIO = 30.0
+#: Up to this ratio of its ends a logarithmic axis has three ticks to a decade, beyond it one.
+LOG_TICKS_TO_RATIO = 300.0
 #: A phone shows a picture of this width at three quarters of its size: its text stays above 9 px.
 _WIDTH_INCHES = 5.0
 FONT_PT = 9.5
@@ -135,11 +137,17 @@ def whisker(
 
 
 def log_x(axes: Axes) -> None:
-    """Makes the x axis logarithmic, with plain numbers."""
+    """Makes the x axis logarithmic, with plain numbers: 1, 2, 5 of each decade where few fit."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    class FewTicks(LogLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            few = vmin > 0 and vmax / vmin < LOG_TICKS_TO_RATIO
+            self.set_params(subs=(1.0, 2.0, 5.0) if few else (1.0,))
+            return super().tick_values(vmin, vmax)
+
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_major_locator(FewTicks())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

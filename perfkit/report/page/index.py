@@ -69,11 +69,12 @@ def _verdict(report: ReportRun) -> str:
 
 
 def picture(card: Scorecard) -> str:
-    """Before and after of every row with a target, each as a multiple of it; "" without any."""
+    """Before and after of every row that has a target and a figure; "" without any."""
     rows = [
         Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
         for row in card.rows
         if row.goal is not None and row.goal > 0
+        if row.baseline.value is not None or row.optimized.value is not None
     ]
     if not rows:
         return ""
@@ -99,7 +100,7 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{quantity(None if steal is None else 100 * steal, '%')} of the time by other guests"
     )
     now, most = (disturbance.get(name) for name in ("frequency_mhz", "frequency_mhz_max"))
-    clock = f"governor {known('governor')}, {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
+    clock = "" if now is None else f", {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
     load = ", ".join(f"{known(f'load_{n}min')} ({n} min)" for n in (1, 5, 15))
     return [
         ("Processor", f"{known('cpu_model')} ({known('architecture')})"),
@@ -107,7 +108,7 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Memory", size(environment.get("memory_total_bytes")) + limit),
         ("System", f"{known('platform')} {known('kernel')}"),
         ("Virtualisation", known("virtualisation")),
-        ("Clock", clock),
+        ("Clock", f"governor {known('governor')}{clock}"),
         ("Load before the run", load),
         ("Others before the run", others),
         ("Python", f"{known('implementation')} {known('python')}"),

@@ -46,6 +46,8 @@ def test_html_is_escaped_and_unknown_facts_are_named() -> None:
     assert "&lt;caption&gt;" in shown
     assert "&lt;td&gt;" in shown
     assert "<p>a note</p>" in shown
+    chip = html_table("", ("goal", "verdict"), [("met", "missed")])
+    assert '<td>met</td><td><span class="badge missed">missed</span></td>' in chip
     headless = html_table("title", (), [("a < b", "1")])
     assert "<tbody><tr><th>a &lt; b</th><td>1</td></tr>" in headless
     assert "thead" not in headless

@@ -121,10 +121,15 @@ HEADLINE = (
 
 
 def test_gates_decide_the_exit_code(write_notebook: Writer, tmp_path: Path) -> None:
-    notebook = write_notebook("gated", "# A gate", HEADLINE + "'regression')")
+    notebook = write_notebook("gated", "# A gate", HEADLINE + "'missed')")
     gated = run_report([notebook], out_root=tmp_path, gate=True, progress=QUIET)
     assert (gated.exit_code, gated.command[-1]) == (ExitCode.REGRESSION, "--gate")
     assert gated.notebooks[0].status is Status.DONE
+    stored = json.loads((gated.path / "run.json").read_text())
+    assert stored["verdict"].startswith("0 of 1 goal met; missed: ")
+    assert stored["warnings"] == [*gated.warnings]
+    page = (gated.path / "gated.html").read_text()
+    assert f'<p class="verdict missed">{stored["verdict"]}</p>' in page
 
 
 def test_a_broken_headline_is_named_in_the_report(write_notebook: Writer, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_finding_is_refused(
         ("missed inconclusive met", "1 of 3 goals met; missed: A; inconclusive: B."),
         (
             "missed " * 6,
-            "0 of 6 goals met; missed: A, B, C, D and 2 more.",
+            "0 of 6 goals met; missed: A, B, C and 3 more.",
         ),
         ("regression met", "1 regression: A. 1 of 1 goal met."),
         ("faster faster? same inconclusive?", "Comparisons: 2 faster, 1 same, 1 inconclusive."),
