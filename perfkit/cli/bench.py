@@ -159,7 +159,7 @@ def _run_all(specs: Sequence[ClusterSpec], profile: str, seed: int, folder: Path
         )
         for one in series:
             ran.append(one)
-            say(f"{one.experiment} of {one.spec}: {_ending(one)}")
+            say.keep(f"{one.experiment} of {one.spec}: {_ending(one)}")
             if folder is not None and one.result is not None:
                 save(one.result, folder / f"{one.experiment}-{one.spec}.json")
     show_all(ran)

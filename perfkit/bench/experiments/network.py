@@ -230,7 +230,7 @@ def _replace(local: LocalCluster, client: Client, setting: Setting) -> float | N
 
 EXPERIMENTS = (
     Experiment(
-        "overhead", "bytes and messages of a task by payload size, TASKS of each", "B",
+        "overhead", "bytes and messages of a task by payload size, TASKS of each", "bytes",
         {"quick": 50, "full": 300}, 10_000, "lower", overhead, cluster_only=True,
     ),
     Experiment(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from statistics import median
 
 from msgspec.structs import replace
 
@@ -29,6 +30,7 @@ from perfkit.bench.workloads.load import (
     Sending,
     Work,
     WrongResult,
+    await_end,
     echo_work,
     map_s,
     result_of,
@@ -177,8 +179,8 @@ def overload(setting: Setting, seconds: float, queue_bound: int) -> Overload:
         local.client() as client,
         local.client() as asking,
     ):
-        capacity = bootstrap_interval(capacity_rates(client, _warm(queue_bound), setting.say))
-        offered_per_s = OFFERED * (capacity.value or 0.0)
+        rates = capacity_rates(client, _warm(queue_bound), setting.say)
+        offered_per_s = OFFERED * median(rates)
         work = waiting_work(max(PARTS, round(offered_per_s * seconds)), SERVICE_S)
         at_s = poisson(len(work), offered_per_s, random.Random(setting.seed))
         setting.say(f"{quantity(offered_per_s, 'tasks/s')} for {duration(seconds)}")
@@ -189,6 +191,8 @@ def overload(setting: Setting, seconds: float, queue_bound: int) -> Overload:
         ):
             sending = send(client, work, at_s)
         after = asking.status().counters
+        # A machine drifts, so the capacity is that of before and after.
+        rates += capacity_rates(client, _warm(queue_bound), setting.say)
     done = sort_out(work, sending.futures, queue_bound)
     refused = len(work) - len(done)
     for name, count in (("done", len(done)), ("refused", refused)):
@@ -196,7 +200,7 @@ def overload(setting: Setting, seconds: float, queue_bound: int) -> Overload:
             raise WrongResult(f"{count:,} tasks were {name}; the coordinator counted {said:,}")
     setting.say(f"{len(done):,} done, {refused:,} refused")
     return Overload(
-        capacity,
+        bootstrap_interval(rates, seed=setting.seed),
         len(work) / sending.sent_s[-1],
         _goodput(sending, done, at_s[-1]),
         len(done),
@@ -258,7 +262,8 @@ def queue_up(spec: ClusterSpec, tasks: int, seed: int, say: Say) -> dict[str, fl
     """Queue many tasks without a worker, then have two workers do them; results are checked.
 
     Returns how many were queued, bytes of the coordinator for each, and tasks per second in and
-    out. A spec that sends each task alone gets a tenth of them.
+    out. At the spec's bound one more has to be refused. A spec that sends each task alone gets a
+    tenth of them.
     """
     tasks = tasks if spec.burst > 1 else max(1, tasks // ALONE_SHARE)
     work = echo_work(tasks, seed)
@@ -270,6 +275,10 @@ def queue_up(spec: ClusterSpec, tasks: int, seed: int, say: Say) -> dict[str, fl
         futures = client.submit_batch(work.kind, work.payloads)
         await_status(client, lambda status: sum(status.queued.values()) == tasks)
         in_s = time.perf_counter() - began_s
+        if tasks == spec.limits.tasks:
+            one_more = client.submit(work.kind, work.payloads[0])
+            await_end(one_more)
+            sort_out(work.part(0, 1), [one_more], tasks)
         full = settled(local.coordinator_pid)
         began_s = time.perf_counter()
         for _ in range(2):
@@ -319,10 +328,11 @@ EXPERIMENTS = (
         {"quick": 50_000, "full": 1_000_000}, 1_000_000, "higher", stress,
         goals=(
             FigureGoal(
-                "goodput_share", "goodput at three times the capacity", "of it", "higher", 0.9
+                "goodput_share", "goodput over capacity, three times of it offered", "", "higher",
+                0.9,
             ),
             FigureGoal(
-                "rss_growth_of_bound", "growth of the coordinator's memory", "of its bound",
+                "rss_growth_of_bound", "growth of the coordinator's memory over its bound", "",
                 "lower", 1.0,
             ),
         ),

@@ -13,6 +13,8 @@ from perfkit.cli.terminal.output import STDOUT, err, note, write_json_text
 from perfkit.evidence.text import quantity, size
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from perfkit.evidence.environment import Environment
 
 
@@ -48,15 +50,36 @@ def check_experiment(
         raise SettingError(f"{flag} is not for {experiment}, which measures this cluster alone")
 
 
+class Progress:
+    """Shows progress: on one line in a terminal, else each time on a new line."""
+
+    def __init__(self, status: Status | None = None) -> None:
+        self._status = status
+
+    def __call__(self, line: str) -> None:
+        """Show a line, which the next one may replace."""
+        if self._status is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._status.update(line)
+
+    def keep(self, line: str) -> None:
+        """Show a line that stays."""
+        if self._status is None:
+            self(line)
+        else:
+            self._status.console.print(line, markup=False)
+
+
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A function that shows progress: on one line in a terminal, else each time on a new line."""
+def progress() -> Iterator[Progress]:
+    """What shows progress during a `with` block."""
     console = err()
     if not console.is_terminal:
-        yield lambda line: print(line, file=sys.stderr, flush=True)
+        yield Progress()
         return
     with console.status("starting …") as status:
-        yield status.update
+        yield Progress(status)
 
 
 def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path | None) -> None:

@@ -17,6 +17,7 @@ from perfkit.bench.goals import cluster, memory
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.bench import ALL, TABLES, show, show_goals
+from perfkit.cli.terminal.measuring import progress
 from perfkit.engines import ENGINES
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
@@ -212,6 +213,17 @@ def test_all_saves_a_file_for_each_experiment_and_ends_with_1_if_one_failed(
     assert "submission of baseline: 1.5 ms (1 to 2)" in ended.stderr
     assert "saved to new/out" in ended.stderr
     assert "perfkit: 1 of 3 experiments failed: load of baseline" in ended.stderr
+
+
+def test_in_a_terminal_the_line_of_each_experiment_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress() as say:
+        say("block 1 of 2")
+        say.keep("latency of baseline: 1.5 ms [1 to 2]")
+    lines = capsys.readouterr().err.splitlines()
+    assert any("latency of baseline: 1.5 ms [1 to 2]" in line for line in lines)
 
 
 def test_all_of_one_spec(perfkit: Call, series: list[dict[str, Any]]) -> None:
