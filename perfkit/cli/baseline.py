@@ -177,7 +177,7 @@ def show_check(found: Check, path: Path) -> None:
     for difference in found.other_machine:
         note(f"another machine: {difference}; so only counts gate")
     for row in found.table:
-        if row.verdict in ("regression", "inconclusive"):
+        if row.verdict in ("regression", "inconclusive") or row.reason.startswith("not counted"):
             console.print(f"  {row.name}: {row.reason}", markup=False)
     verdict = str(found.table.verdict)
     console.print(Text(found.table.sentence, STYLES.get(verdict, "bold")))
