@@ -75,7 +75,8 @@ def save(
             results = measure_costs(say=say)
     path = save_baseline(results)
     for result in results:
-        out().print(f"  {result.describe()}", markup=False)
+        load = result.parameters.get("load")
+        out().print(f"  {result.spec}, {load}: {result.figure_text}", markup=False)
     print(path)
 
 

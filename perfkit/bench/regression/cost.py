@@ -6,7 +6,8 @@ two runs. This figure can, because
 * the production dispatcher runs without sockets and threads, and is sent the same messages in every
   round (see `perfkit.bench.counts.lockstep`), so each of its steps does the same in every round;
 * a step takes microseconds, and the fastest of many rounds is the one that nothing disturbed: no
-  preemption, no cold cache, no slow clock. The figure is the sum over the steps of these times;
+  preemption, no cold cache, no slow clock. The figure is the sum over the steps of these times,
+  which is processor time, because a step waits for nothing;
 * the unit is a load of the same kind, timed likewise between the rounds (`reference`), so that
   another clock or a slower machine moves both;
 * a fresh process is one sample: where its memory lies is worth a per cent or two.
