@@ -44,7 +44,7 @@ bench-check: $(STAMP) ## is the coordinator slower than this machine's baseline?
 	@$(VENV)/perfkit baseline check
 
 counts: $(STAMP) ## accept what a task costs now, in messages, bytes and allocations, as the baseline of `make test`
-	@$(VENV)/python -m perfkit.bench.counts.gate --write
+	@$(VENV)/perfkit baseline save --counts
 
 check: $(STAMP) ## lint, format, types and house style
 	@$(VENV)/ruff check .

@@ -47,16 +47,25 @@ def save(
             help="A run of perfkit report; without it, the figures are measured now.",
         ),
     ] = None,
+    counts: Annotated[
+        bool,
+        typer.Option("--counts", help="Only the counts that `make test` compares: counts.json."),
+    ] = False,
 ) -> None:
     """Make figures the baseline of their machine: reports/baselines/MACHINE.json.
 
     The file holds the coordinator's processor time and its counts per task, with every raw sample
     and the environment. It replaces the machine's earlier one; commit it with the reason.
     """
-    from perfkit.bench.regression.measure import measure_costs, results_of_run
+    from perfkit.bench.regression.measure import accept_counts, measure_costs, results_of_run
     from perfkit.evidence.baselines import save_baseline
     from perfkit.evidence.results import ResultError
 
+    if counts:
+        if run is not None:
+            raise SettingError("--counts: they are counted now, not read from a run")
+        print(accept_counts())
+        return
     if run is not None:
         try:
             results = results_of_run(run)
@@ -67,7 +76,8 @@ def save(
             results = measure_costs(say=say)
     path = save_baseline(results)
     for result in results:
-        out().print(f"  {result.describe()}", markup=False)
+        load = result.parameters.get("load")
+        out().print(f"  {result.spec}, {load}: {result.figure_text}", markup=False)
     print(path)
 
 
@@ -169,7 +179,7 @@ def show_check(found: Check, path: Path) -> None:
     for difference in found.other_machine:
         note(f"another machine: {difference}; so only counts gate")
     for row in found.table:
-        if row.verdict in ("regression", "inconclusive"):
+        if row.verdict in ("regression", "inconclusive") or row.reason.startswith("not counted"):
             console.print(f"  {row.name}: {row.reason}", markup=False)
     verdict = str(found.table.verdict)
     console.print(Text(found.table.sentence, STYLES.get(verdict, "bold")))
@@ -199,6 +209,7 @@ add_command(
     "save",
     save,
     ("measure now, half a minute", "perfkit baseline save"),
+    ("accept what a task costs in messages, bytes, allocations", "perfkit baseline save --counts"),
     ("the figures of a report", "perfkit baseline save reports/20260314T091500Z-1a2b3c4d5e-quick"),
 )
 add_command(

@@ -99,7 +99,7 @@ def _allocations(spec: ClusterSpec, inbox: Sequence[Letters], met: int) -> int:
         for letters in inbox[:met]:
             coordinator.step(letters)
         recording = Path(folder, "counts.bin")
-        with _uncollected(), memray.Tracker(recording, trace_python_allocators=True):
+        with uncollected(), memray.Tracker(recording, trace_python_allocators=True):
             for letters in inbox[met:]:
                 coordinator.step(letters)
         with memray.FileReader(recording) as reader:
@@ -119,7 +119,7 @@ def _blocks_queued(spec: ClusterSpec, load: Load) -> int:
     for _ in range(2):
         runs = [*client.runs(work, min(load.run_tasks, spec.burst))]
         coordinator = SteppedCoordinator(spec)
-        with _uncollected():
+        with uncollected():
             before = sys.getallocatedblocks()
             coordinator.queue(runs)
             gc.collect()
@@ -128,7 +128,7 @@ def _blocks_queued(spec: ClusterSpec, load: Load) -> int:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Without the garbage collector, which would run at arbitrary moments."""
     collected = gc.isenabled()
     gc.collect()

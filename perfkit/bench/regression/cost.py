@@ -6,7 +6,8 @@ two runs. This figure can, because
 * the production dispatcher runs without sockets and threads, and is sent the same messages in every
   round (see `perfkit.bench.counts.lockstep`), so each of its steps does the same in every round;
 * a step takes microseconds, and the fastest of many rounds is the one that nothing disturbed: no
-  preemption, no cold cache, no slow clock. The figure is the sum over the steps of these times;
+  preemption, no cold cache, no slow clock. The figure is the sum over the steps of these times,
+  which is processor time, because a step waits for nothing;
 * the unit is a load of the same kind, timed likewise between the rounds (`reference`), so that
   another clock or a slower machine moves both;
 * a fresh process is one sample: where its memory lies is worth a per cent or two.
@@ -19,16 +20,14 @@ of system calls: the experiments on a living cluster do.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
 
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.counts.lockstep import Letters, Load, Lockstep, SteppedCoordinator
+from perfkit.bench.counts.per_task import uncollected
 from perfkit.bench.regression.bytecodes import count_bytecodes
 from perfkit.bench.regression.reference import PIECES, ReferenceLoad
 from perfkit.bench.workloads.load import WrongResult, echo_work
@@ -149,7 +148,7 @@ def sample_costs(rounds: int = ROUNDS) -> dict[str, CostSample]:
     ballast = ballast[:: BALLAST_BLOCKS // BALLAST_KEPT]
     reference, unit = ReferenceLoad(), _Fastest()
     replays = [(case, Replay(case), _Fastest()) for case in CASES]
-    with _uncollected():
+    with uncollected():
         for _ in range(rounds):
             for _, replay, fastest in replays:
                 unit.add(_reference_ns(reference))
@@ -163,19 +162,6 @@ def sample_costs(rounds: int = ROUNDS) -> dict[str, CostSample]:
         )
         for case, replay, fastest in replays
     }
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which a run of the real coordinator seldom sees either."""
-    collected = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
 
 
 def _reference_ns(reference: ReferenceLoad) -> list[int]:

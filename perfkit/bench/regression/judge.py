@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
-from perfkit.evidence.results import Result, comparable
+from perfkit.evidence.environment import machine_differences
+from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.tables import ResultTable, html_table
 from perfkit.evidence.text import quantity
@@ -112,12 +113,18 @@ def _time_row(before: Result | None, now: Result) -> GateRow:
     if before is None:
         return _alone(name, now.unit, now.value)
     ratio = ratio_of_runs(before.samples, now.samples)
-    if different := comparable(before, now):
-        why = f"not measured alike ({'; '.join(different)}), so times do not gate"
-        return GateRow(
-            name, now.unit, before.value, now.value, ratio, Verdict.MEASURED, why, gates=False
-        )
-    return GateRow(name, now.unit, before.value, now.value, ratio, *judge_ratio(ratio))
+    if different := machine_differences(before.environment, now.environment):
+        verdict, why = Verdict.MEASURED, f"another machine ({'; '.join(different)})"
+    elif _yardstick(before) != _yardstick(now):
+        verdict, why = Verdict.INCONCLUSIVE, "measured by another yardstick: save a new baseline"
+    else:
+        verdict, why = judge_ratio(ratio)
+    gates = verdict is not Verdict.MEASURED
+    return GateRow(name, now.unit, before.value, now.value, ratio, verdict, why, gates)
+
+
+def _yardstick(result: Result) -> tuple[object, ...]:
+    return result.unit, result.tasks, result.parameters.get("reference_version")
 
 
 def ratio_of_runs(before: Sequence[float], now: Sequence[float]) -> Interval:
@@ -187,7 +194,7 @@ def _count_row(
     if not gates:
         why = "another version of Python, so it does not gate"
         return GateRow(name, unit, before, now, ratio, Verdict.MEASURED, why, gates=False)
-    band = COUNT_BANDS.get(counter.replace(" ", "_"), COUNT_BAND)
+    band = COUNT_BANDS.get(counter, COUNT_BAND)
     if now > before * (1 + band):
         return GateRow(name, unit, before, now, ratio, Verdict.REGRESSION, "the count has grown")
     return GateRow(name, unit, before, now, ratio, Verdict.SAME, f"within {band:.1%}, or less")

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from typer.testing import Result
 
+from perfkit.bench.counts.gate import BASELINE_PATH, AllCounts
+from perfkit.bench.counts.gate import load_baseline as load_counts
 from perfkit.bench.regression import measure
 from perfkit.bench.regression.cost import CASES, CostSample
 from perfkit.bench.regression.measure import BATCH, measure_costs, save_costs
@@ -92,6 +94,17 @@ def test_on_another_machine_only_counts_gate_and_it_says_so(
     assert checked.exit_code == 0
     assert "another machine: processor: another against" in checked.stderr
     assert "so only counts gate" in checked.stderr
+
+
+def test_counts_alone_are_accepted_into_their_own_file(
+    perfkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = AllCounts(1, {"optimized": {"single": TRAFFIC}}, {})
+    monkeypatch.setattr(measure, "count_afresh", lambda: counted)
+    ended = perfkit("baseline", "save", "--counts")
+    assert (ended.exit_code, ended.stdout) == (0, f"{BASELINE_PATH}\n")
+    assert load_counts(BASELINE_PATH) == counted
+    assert perfkit("baseline", "save", "run", "--counts").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["show", "check"])

@@ -19,6 +19,7 @@ from perfkit.report import (
     ReportError,
     ReportRun,
     Status,
+    headlines,
     run_report,
 )
 from perfkit.report.engine.plan import rerun_command
@@ -118,6 +119,19 @@ def test_a_cell_over_its_time_is_interrupted(write_notebook: Writer, tmp_path: P
 HEADLINE = (
     "from perfkit.report import headlines\nheadlines.record('results', 'T', 1.0, 'x', verdict="
 )
+
+
+def test_what_comes_after_the_notebooks_adds_findings(
+    write_notebook: Writer, tmp_path: Path
+) -> None:
+    def after(results: Path) -> None:
+        headlines.record(results, "Slower", 1.2, "times", verdict="regression", gate=True)
+
+    again = ("--against", "x.json")
+    notebook = write_notebook("plain", "# No gate", "1")
+    run = run_report([notebook], out_root=tmp_path, progress=QUIET, after=after, after_argv=again)
+    assert (run.exit_code, run.command[-2:]) == (ExitCode.REGRESSION, again)
+    assert "Slower" in run.index_path.read_text()
 
 
 def test_gates_decide_the_exit_code(write_notebook: Writer, tmp_path: Path) -> None:

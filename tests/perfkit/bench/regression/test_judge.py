@@ -148,6 +148,15 @@ def test_on_another_machine_only_counts_gate() -> None:
     assert judged({**COUNTS}, grown, cpu_model="another").verdict is Verdict.REGRESSION
 
 
+@pytest.mark.parametrize(
+    "other", [{"parameters": {"load": "single", "reference_version": 9}}, {"tasks": 17}]
+)
+def test_another_yardstick_asks_for_a_new_baseline(other: dict[str, Any]) -> None:
+    table = judge_runs([cost([1.0] * BATCH)], [cost([1.0] * BATCH, **other)])
+    assert table.verdict is Verdict.INCONCLUSIVE
+    assert "save a new baseline" in table.rows[0].reason
+
+
 def test_counts_that_follow_from_python_gate_for_one_minor_version_only() -> None:
     grown = {**COUNTS, "bytecodes_per_task": 5_000.0, "allocations_per_task": 200.0}
     assert judged({**COUNTS}, grown, python="3.99.0").verdict is Verdict.SAME
