@@ -197,8 +197,9 @@ class Simulated:
             self._machine.after(first_s, partial(self._beat, worker))
         for start in range(0, len(payloads), self._spec.burst):
             part = [*payloads[start : start + self._spec.burst]]
-            self._inbox.append(self._client.submit(KIND, part, Options(), None, 0.0))
-        self.coordinator.put(self._turn)
+            run = self._client.submit(KIND, part, Options(), None, 0.0)
+            self._deliver(self._scheduler.handle(run, 0.0))
+        self._wake()
 
     def _beat(self, worker: WorkerSession) -> None:
         self._send(*worker.heartbeat())
@@ -315,8 +316,8 @@ def predict(
         costs = dataclasses.replace(costs, stand_ins=Cost(), rest=Cost())
     window_s = max(window_s, TASKS_MIN * service_s)
     simulated = Simulated(spec, [1.0] * workers, costs, machine)
-    fastest = min(workers / service_s, 1 / costs.coordinator.task_s)
-    tasks = round(1.2 * fastest * (WARM_UP_S + window_s)) + 4 * workers
+    between_s = max(service_s / workers, costs.coordinator.task_s)
+    tasks = round(1.2 * (WARM_UP_S + window_s) / between_s) + 4 * workers
     simulated.begin([b"%g" % service_s] * tasks)
     machine.run(WARM_UP_S)
     begun = sum(map(len, simulated.starts.values()))
@@ -345,10 +346,9 @@ def _bottleneck(
     shares: Sequence[float], tasks_cores: float, heartbeats_cores: float, cores: int | None
 ) -> str:
     """What is used up first, in words."""
-    coordinator, stand_ins, _ = shares
-    if coordinator > FULL:
+    if tasks_cores + heartbeats_cores > FULL:
         by = "heartbeats" if heartbeats_cores > tasks_cores else "tasks"
         return f"the coordinator's thread, by {by}"
     if cores is not None and sum(shares) > FULL * cores:
         return "the machine's cores"
-    return "the stand-ins' thread" if stand_ins > FULL else "nothing: all parts keep up"
+    return "the stand-ins' thread" if shares[1] > FULL else "nothing: all parts keep up"
