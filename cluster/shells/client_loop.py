@@ -191,8 +191,9 @@ class ClientLoop:
 
     def _wait(self, end: float) -> None:
         """Wait until there is something to do, at most until ``end`` or the next heartbeat."""
-        # The flag falls before the look: what is handed over after that wakes again.
-        self._is_awake = False
+        # The flags change before the look: what is handed over after that wakes again.
+        self._is_awake, self.exchange.is_waited_for = False, True
         wait_s = min(end, self.exchange.beat_at) - time.monotonic()
         if wait_s > 0.0 and not self.exchange.has_more():
             self.exchange.channel.listener.poll(math.ceil(wait_s * 1000))
+        self.exchange.is_waited_for = False

@@ -69,7 +69,7 @@ class ClusterCoordinator(Dispatcher):
                 self._router.listener.wait(self._patience_ms())
                 messages = [*self._router.receive(self.spec.drain)]
                 now = time.monotonic()
-                self.turn(messages, now, self._router.has_more)
+                self.turn(messages, now, self._router.readable)
                 self._router.care(now)
         finally:
             self._router.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -78,12 +78,14 @@ class Dispatcher:
         deadline = self.scheduler.deadline()
         return self._answers_due if deadline is None else min(deadline, self._answers_due)
 
-    def turn(self, messages: list[list[Frame]], now: float, behind: bool = False) -> None:
+    def turn(
+        self, messages: list[list[Frame]], now: float, behind: Callable[[], bool] = bool
+    ) -> None:
         """Handle messages, each its sender's route and then its frames, and all that is due at
         ``now``; then send every peer its answers.
 
         ``messages`` is emptied on the way, so that no message outlives its handling. ``behind``
-        says that more may wait, so no peer is judged by its silence.
+        tells whether more wait unread, so that no peer is judged by its silence.
         """
         outgoing: dict[bytes, list[do.Action]] = {}
         messages.reverse()
@@ -99,7 +101,7 @@ class Dispatcher:
                 self._meet(event, sender)
                 self._address(self.scheduler.handle(event, now), sender, outgoing)
         if self.deadline() <= now:
-            self._address(self.scheduler.handle_timer(now, behind=behind), b"", outgoing)
+            self._address(self.scheduler.handle_timer(now, behind=behind()), b"", outgoing)
             passed_bytes = self._channel.bytes_in
             if self._heap.is_due(passed_bytes) and self.scheduler.shrink():
                 self._heap.trim(passed_bytes)

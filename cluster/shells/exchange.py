@@ -80,8 +80,10 @@ class Exchange:
         self._codec = load_codec(spec)
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._unsent: deque[list[Frame]] = deque()
-        #: there is more to read, or room to send again, and the descriptor has already said so
+        #: there is something to read, and the descriptor has already said so
         self._has_more = False
+        #: the leader waits for the descriptor, or is about to look and wait
+        self.is_waited_for = False
         self._tasks: deque[Task] = deque()
         #: what takes an error if the client closes first, and the method to call until then
         self._calls: deque[tuple[Fail, Callable[..., None], tuple[Any, ...]]] = deque()
@@ -117,7 +119,9 @@ class Exchange:
             return False
         try:
             self._send_tasks()
-            return not (self.channel.readable() or self._unsent)
+            self._has_more = self.channel.readable()
+            # The send may have taken the signal that a waiting leader needs.
+            return not (self._unsent or (self._has_more and self.is_waited_for))
         finally:
             self._io.release()
 
@@ -142,11 +146,17 @@ class Exchange:
 
     def has_more(self) -> bool:
         """Whether there is something to do that no descriptor tells."""
-        return self._has_more or (bool(self._tasks or self._calls) and not self._unsent)
+        if self._has_more or ((self._tasks or self._calls) and not self._unsent):
+            return True
+        if self.channel.is_quiet:
+            return False
+        with self._io:
+            self._has_more = self.channel.ready(READABLE | WRITABLE if self._unsent else READABLE)
+        return self._has_more
 
     def turn(self) -> bool:
         """Send what waits, take in what has arrived, and send a heartbeat if one is due; returns
-        whether another turn is due at once, or the own thread should lead.
+        whether the own thread should lead.
         """
         with self._io:
             self._exchange()
@@ -154,10 +164,7 @@ class Exchange:
             session = self._session
             if now >= self.beat_at or session.owed >= MAX_OWED or session.is_hurried:
                 self._beat(now)
-                self._has_more = self._has_more or self.channel.readable()
-            if self._unsent:
-                self._has_more = self._has_more or self.channel.ready(READABLE | WRITABLE)
-            return self._has_more or len(session.open) > 1
+            return len(session.open) > 1
 
     def close(self) -> None:
         """Leave: the coordinator forgets what is open, and everybody who waits gets an error."""
@@ -186,9 +193,9 @@ class Exchange:
         if self._unsent:
             self._flush()
         self._take_waiting()
-        self._has_more = self.channel.readable()
-        if self._has_more:
-            for frames in self.channel.receive(self.spec.drain):
+        channel, has_more, self._has_more = self.channel, self._has_more, False
+        if has_more or channel.is_signalled or channel.readable():
+            for frames in channel.receive(self.spec.drain):
                 try:
                     actions = self._codec.actions(frames)
                 except ProtocolError:
@@ -197,7 +204,6 @@ class Exchange:
                 now = time.monotonic()
                 for action in actions:
                     self._take_in(action, now)
-            self._has_more = self.channel.has_more
         if self._session.streams.outbox:
             self._send(self._session.answers())
 
@@ -212,7 +218,7 @@ class Exchange:
             self._take_waiting(even_if_full=True)  # so that time limits hold
         else:
             self._send(self._session.heartbeat(now))
-        if is_due and not (is_late or self._has_more):
+        if is_due and not (is_late or self.channel.readable()):
             self._judge(now)
 
     def _judge(self, now: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -26,7 +26,6 @@ from cluster.vocabulary.errors import ClusterError, ProtocolError
 NOW = int(zmq.DONTWAIT)
 MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 EVENTS = int(zmq.EVENTS)
-RCVMORE = int(zmq.RCVMORE)
 READABLE = int(zmq.POLLIN)
 WRITABLE = int(zmq.POLLOUT)
 #: the longest route in front of a message
@@ -45,8 +44,10 @@ class Channel:
         self, context: zmq.Context[zmq.Socket[bytes]], kind: int, spec: ClusterSpec
     ) -> None:
         self.socket = context.socket(kind)
-        #: pyzmq's own getsockopt spends microseconds on enums
-        self._option = partial(Backend.get, self.socket)
+        # pyzmq's own methods spend half a microsecond on arguments that are not used here.
+        self._get: Callable[[int], Any] = partial(Backend.get, self.socket)
+        self._put: Callable[[Any, int, bool], Any] = partial(Backend.send, self.socket)
+        self._take: Callable[[int, bool], Any] = partial(Backend.recv, self.socket)
         self._zero_copy_bytes = spec.sockets.zero_copy_bytes or sys.maxsize
         #: A ROUTER forwards received frames uncopied but copies its own: to release those, pyzmq
         #: would start another context and its thread.
@@ -60,8 +61,10 @@ class Channel:
         self._route_frames = int(kind == zmq.ROUTER)
         #: messages that were not as they were sent
         self.corrupted = 0
-        #: whether the last ``receive`` left something unread
-        self.has_more = False
+        #: nothing was there when last asked, and no use since: the descriptor tells of news
+        self.is_quiet = False
+        #: the descriptor has ended a wait, so that a message is there; hardly two
+        self.is_signalled = False
         options = spec.sockets
         self.socket.set(zmq.LINGER, LINGER_MS)
         self.socket.set(zmq.SNDHWM, options.high_water_mark)
@@ -115,6 +118,7 @@ class Channel:
             with suppress(zmq.ZMQError):
                 self.send([PING])
         elif wanted == "reconnect":
+            self.is_quiet = False
             with suppress(zmq.ZMQError):
                 self.socket.disconnect(self._endpoint)
             with suppress(zmq.ZMQError):
@@ -139,9 +143,10 @@ class Channel:
         """Send without waiting; raises zmq.Again at the high-water mark, zmq.ZMQError for an
         unknown peer.
         """
+        self.is_quiet = False
         if self.checks:
             frames = add_check(frames, self._route_frames)
-        send, uncopied, copied = self.socket.send, self._zero_copy_bytes, self._copied
+        send, uncopied, copied = self._put, self._zero_copy_bytes, self._copied
         for frame in frames[:-1]:
             send(frame, MORE, len(frame) < uncopied or type(frame) is copied)
         send(frames[-1], NOW, len(frames[-1]) < uncopied or type(frames[-1]) is copied)
@@ -152,28 +157,33 @@ class Channel:
         """Whether a message is there. The descriptor may stay silent about a message after any
         use of the socket; this does not.
         """
-        return self.ready(READABLE)
+        events = self._get(EVENTS)
+        self.is_quiet = not events & READABLE
+        return not self.is_quiet
 
     def ready(self, wanted: int) -> bool:
         """Whether the socket is READABLE or WRITABLE, whichever is ``wanted``."""
-        events: Any = self._option(EVENTS)
+        events = self._get(EVENTS)
+        self.is_quiet = not events & (READABLE | wanted)
         return bool(events & wanted)
 
     def receive(self, most: int) -> Iterator[list[bytes]]:
         """The messages that have arrived, at most ``most``, and little more than the frames and
-        bytes of one largest message. Frames of ``zero_copy_bytes`` or more are ZeroMQ's own buffers
-        instead of bytes.
+        bytes of one largest message; only one after a wait that the descriptor has ended. Frames
+        of ``zero_copy_bytes`` or more are ZeroMQ's own buffers instead of bytes.
         """
-        before_bytes, self.has_more = self.bytes_in, True
-        budget = self._frames_max
+        if self.is_signalled:
+            # Light load brings one message, and the question before the next wait finds others.
+            most, self.is_signalled = 1, False
+        self.is_quiet = False
+        before_bytes, budget = self.bytes_in, self._frames_max
         try:
             if self._is_discarding:
                 self._discard()
                 return
             for count in range(most):
-                # Light load brings one message, and asking costs less than an exception.
+                # Asking costs less than an exception.
                 if count == 1 and not self.readable():
-                    self.has_more = False
                     return
                 frames = self._read([])
                 if frames is None:
@@ -183,27 +193,27 @@ class Channel:
                 if budget <= 0 or self.bytes_in - before_bytes > self._bytes_max:
                     return
         except zmq.Again:
-            self.has_more = False
             return
 
-    def _read(self, frames: list[Any]) -> list[bytes] | None:
-        """The next message, whose first ``frames`` are read already; None if it is over a bound,
-        and is discarded.
+    def _read(self, frames: list[Any], more: bool = True) -> list[bytes] | None:
+        """The next message, whose first ``frames`` are read already, with ``more`` to come; None if
+        it is over a bound, and is discarded.
         """
-        receive, option, uncopied = self.socket.recv, self._option, self._zero_copy_bytes
-        copy = uncopied == sys.maxsize
+        receive, uncopied = self._take, self._zero_copy_bytes
         size = 0
-        while not frames or option(RCVMORE):
+        while more:
+            # A frame knows whether another follows; to ask the socket costs as much as the frame.
+            frame = receive(NOW, False)
+            more = frame.more
             if len(frames) >= self._frames_max or size > self._bytes_max:
-                over: zmq.Frame = receive(NOW, False)
-                self._is_discarding = over.more
-                self._reject(over)
-                if over.more:
+                self._is_discarding = more
+                self._reject(frame)
+                if more:
                     self._discard()
                 return None
-            frame: Any = receive(NOW, copy)
-            size += len(frame)
-            frames.append(frame if copy or len(frame) >= uncopied else frame.bytes)
+            length = len(frame)
+            size += length
+            frames.append(frame if length >= uncopied else frame.bytes)
         self.messages_in += 1
         self.bytes_in += sum(map(len, frames))
         first = frames[0]

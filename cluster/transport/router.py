@@ -44,7 +44,7 @@ class RouterChannel(WakeableChannel):
     def care(self, now: float) -> None:
         """Cut off who has to go; stop listening for a while when no descriptor is left."""
         if self.gate.is_due(now):
-            self.gate.sweep(now, self.bytes_in, behind=self.has_more)
+            self.gate.sweep(now, self.bytes_in, behind=self.readable())
         if self.gate.is_full:
             # ZeroMQ would go on trying to accept, in a busy loop.
             self.gate.is_full = False
@@ -64,13 +64,13 @@ class RouterChannel(WakeableChannel):
             self._path.close()
             self._path = None
 
-    def _read(self, frames: list[Any]) -> list[bytes] | None:
-        route = self.socket.recv(NOW, True)
+    def _read(self, frames: list[Any], more: bool = True) -> list[bytes] | None:
+        route = self._take(NOW, True)
         visitor = self.gate.visitors.get(route)
         if visitor is not None:
             visitor.messages += 1
             return super()._read([route])
-        frame = self.socket.recv(NOW, False)
+        frame = self._take(NOW, False)
         visitor = self.gate.meet(route, frame.get(SRCFD), time.monotonic())
         if visitor is not None and visitor.is_refused:
             with suppress(zmq.ZMQError):
@@ -78,7 +78,7 @@ class RouterChannel(WakeableChannel):
                 self.send(
                     [route, announce(self._spec, f"refuses this peer: {reason}", is_final=True)]
                 )
-        return super()._read([route, frame.bytes])
+        return super()._read([route, frame.bytes], frame.more)
 
     def _reject(self, frame: zmq.Frame) -> None:
         self.gate.cut(int(frame.get(SRCFD)), "oversized")

@@ -77,8 +77,9 @@ class Listener:
     def __init__(self, channel: Channel, waker: Waker) -> None:
         self._channel, self._waker = channel, waker
         self._fds = select.poll()
-        self._fds.register(int(channel.socket.getsockopt(zmq.FD)), select.POLLIN)
-        self._fds.register(waker.fileno(), select.POLLIN)
+        self._fd, self._waker_fd = int(channel.socket.getsockopt(zmq.FD)), waker.fileno()
+        self._fds.register(self._fd, select.POLLIN)
+        self._fds.register(self._waker_fd, select.POLLIN)
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, fd: int, call: Callable[[], None]) -> None:
@@ -96,7 +97,9 @@ class Listener:
         """The same when the caller knows that no message is there."""
         woken = False
         for fd, _ in self._fds.poll(timeout_ms):
-            if fd == self._waker.fileno():
+            if fd == self._fd:
+                self._channel.is_signalled = True
+            elif fd == self._waker_fd:
                 self._waker.clear()
                 woken = True
             elif fd in self._watched:

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     host_hash: str
     machine_id: str
     disturbance: Disturbance = Disturbance()
+    python_build: str | None = None
 
     @property
     def busy_words(self) -> str:
@@ -137,8 +139,22 @@ def fingerprint(root: Path = Path("/")) -> Environment:
         host_hash=_hashed("host", platform.node()),
         machine_id="",
         disturbance=measure_disturbance(root),
+        python_build=python_build(),
     )
     return msgspec.structs.replace(facts, machine_id=machine_id(facts))
+
+
+def python_build() -> str | None:
+    """How this interpreter was compiled: "GCC 12.2.0, PGO, LTO", or "GCC 12.2.0, plain", which runs
+    Python code about a fifth slower; None if it does not tell.
+    """
+    arguments = sysconfig.get_config_var("CONFIG_ARGS")
+    if not arguments:
+        return None
+    kinds = [("PGO", "--enable-optimizations"), ("LTO", "--with-lto"), ("debug", "--with-pydebug")]
+    found = [kind for kind, option in kinds if option in arguments]
+    compiler = " ".join(platform.python_compiler().split()[:2])
+    return ", ".join([compiler, *(found or ["plain"])])
 
 
 def machine_id(environment: Environment) -> str:

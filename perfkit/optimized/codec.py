@@ -100,14 +100,25 @@ class Direction:
         self._sealed = msgspec.msgpack.Decoder(Sealed)
         self._message = msgspec.msgpack.Decoder(message)
 
-    def open(self, frame: Frame) -> Any:
-        """The envelope in a frame; raises ProtocolError."""
-        small = len(frame) < COUNTED_BYTES
+    def unpack(self, frames: Sequence[Frame]) -> Any:
+        """The messages in the frames; raises ProtocolError."""
+        if not frames:
+            raise ProtocolError("a message is at least one frame, this has none")
+        first = frames[0]
+        small = len(first) < COUNTED_BYTES
         try:
-            return self._envelope.decode(frame) if small else self._count(frame)
+            envelope = self._envelope.decode(first) if small else self._count(first)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             words = f"not an envelope of protocol version {VERSION}: {error}"
             raise ProtocolError(words) from error
+        version, told, follow = envelope.version, len(envelope.attached), len(frames) - 1
+        if version != VERSION:
+            raise ProtocolError(f"protocol version {VERSION} is spoken here, not {version}")
+        if told != follow:
+            raise ProtocolError(f"{told} payloads were announced, {follow} frames follow")
+        if told:
+            _attach(envelope, frames)
+        return envelope.messages
 
     def _count(self, frame: Frame) -> Any:
         envelope: Any = self._sealed.decode(frame)
@@ -150,14 +161,14 @@ class PackedCodec:
 
     def events(self, frames: Sequence[Frame]) -> list[on.Event]:
         """The messages to the coordinator; attached payloads stay frames."""
-        messages: list[on.Event] = _unpack(_EVENTS, frames)
+        messages: list[on.Event] = _EVENTS.unpack(frames)
         return messages
 
     def actions(self, frames: Sequence[Frame]) -> list[do.Action]:
         """The messages from the coordinator; attached results become bytes, attached payloads and
         chunks stay frames.
         """
-        messages: list[do.Action] = _unpack(_ACTIONS, frames)
+        messages: list[do.Action] = _ACTIONS.unpack(frames)
         return messages
 
     def _fits(self, messages: Sequence[Message], frames: Sequence[Frame]) -> bool:
@@ -172,9 +183,12 @@ class PackedCodec:
         )
 
     def _pack(self, messages: Sequence[Message]) -> list[Frame]:
-        if _is_inline(messages):
-            return [self._encode((VERSION, messages, ()))]
-        return self._detached(messages)
+        for message in messages:
+            name = COLUMNS.get(type(message))
+            column = getattr(message, name) if name else None
+            if column and max(map(len, column)) >= ATTACH_BYTES:
+                return self._detached(messages)
+        return [self._encode((VERSION, messages, ()))]
 
     def _detached(self, messages: Sequence[Message], from_bytes: int = ATTACH_BYTES) -> list[Frame]:
         """As `_pack`, with payloads of ``from_bytes`` or more in frames of their own."""
@@ -212,33 +226,9 @@ class PooledCodec(PackedCodec):
         return bytes(self._buffer)
 
 
-def _is_inline(messages: Sequence[Message]) -> bool:
-    """Whether no payload is large enough for a frame of its own."""
-    for message in messages:
-        name = COLUMNS.get(type(message))
-        column = getattr(message, name) if name else None
-        if column and max(map(len, column)) >= ATTACH_BYTES:
-            return False
-    return True
-
-
 def _values(message: Message) -> int:
     """The number of items in its lists."""
     return sum(len(f) for f in msgspec.structs.astuple(message) if isinstance(f, list))
-
-
-def _unpack(direction: Direction, frames: Sequence[Frame]) -> Any:
-    if not frames:
-        raise ProtocolError("a message is at least one frame, this has none")
-    envelope = direction.open(frames[0])
-    if envelope.version != VERSION:
-        raise ProtocolError(f"protocol version {VERSION} is spoken here, not {envelope.version}")
-    if len(envelope.attached) != len(frames) - 1:
-        told = len(envelope.attached)
-        raise ProtocolError(f"{told} payloads were announced, {len(frames) - 1} frames follow")
-    if envelope.attached:
-        _attach(envelope, frames)
-    return envelope.messages
 
 
 def _attach(envelope: Any, frames: Sequence[Frame]) -> None:

@@ -6,6 +6,6 @@ their client is the calling process (`brokers`), like the cluster's. Every resul
 cluster's are.
 """
 
-from perfkit.bench.bare.brokers import Forwarder, PackedBroker, RawLink
+from perfkit.bench.bare.brokers import Forwarder, Messenger, PackedBroker, RawLink
 
-__all__ = ["Forwarder", "PackedBroker", "RawLink"]
+__all__ = ["Forwarder", "Messenger", "PackedBroker", "RawLink"]

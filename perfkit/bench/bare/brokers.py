@@ -17,9 +17,13 @@ import msgspec
 import zmq
 
 from cluster.local import Process
+from cluster.protocol.codec import Codec
+from cluster.spec import load_part
 from cluster.transport.channel import NOW
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Priority
-from perfkit.bench.bare.processes import TASKS_PER_FRAME, pack, unpack_outcomes
+from perfkit.bench.bare.processes import TASKS_PER_FRAME, pack, send_all, unpack_outcomes
 from perfkit.bench.workloads.load import ExperimentError, Work
 
 READY_TIMEOUT_S = 30.0
@@ -167,6 +171,35 @@ class Forwarder(Bare):
             socket.send(payload, NOW)
             self._wait()
             found.append(socket.recv(NOW))
+            took_ms.append((time.perf_counter() - began_s) * 1e3)
+        work.check(found)
+        return took_ms
+
+
+class Messenger(Bare):
+    """One task at a time through the cluster's own messages and processes, without a scheduler.
+
+    What the cluster takes longer is the price of its promises. ``codec`` is that of a spec.
+    """
+
+    def __init__(self, codec: str) -> None:
+        super().__init__("message-broker", "--codec", codec)
+        self._others = [("message-worker", ("--codec", codec))]
+        self._codec: Codec = load_part(codec)()
+
+    def one_by_one_ms(self, work: Work) -> list[float]:
+        """The latency of each echo in ms, with one in flight."""
+        took_ms: list[float] = []
+        found: list[bytes] = []
+        for number, payload in enumerate(work.payloads):
+            began_s = time.perf_counter()
+            task = on.TasksSubmitted("client", number, work.kind, [payload])
+            send_all(self._socket, self._codec.encode([task]))
+            while len(found) <= number:
+                self._wait()
+                for action in self._codec.actions(self._socket.recv_multipart(NOW)):
+                    if isinstance(action, do.Deliver):
+                        found += action.outcomes
             took_ms.append((time.perf_counter() - began_s) * 1e3)
         work.check(found)
         return took_ms

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 import zlib
 from argparse import ArgumentParser, Namespace
 from collections import deque
@@ -19,8 +20,12 @@ import msgspec
 import zmq
 
 from cluster.process import announce
+from cluster.protocol.codec import Codec
+from cluster.spec import load_part
 from cluster.supervision.ending import stop_with_parent
 from cluster.transport.channel import MORE, NOW
+from cluster.vocabulary import actions as do
+from cluster.vocabulary import events as on
 
 Socket = zmq.Socket[bytes]
 # Payloads are inline, because frames and sends cost more than bytes.
@@ -184,6 +189,59 @@ def echo_worker(options: Namespace) -> None:
             pass
 
 
+def message_broker(options: Namespace) -> None:
+    """Pass each task to the one worker and its result to its client, in the cluster's own messages.
+
+    Everything is decoded and encoded as the coordinator's is, and nothing is scheduled.
+    """
+    codec: Codec = load_part(options.codec)()
+    router = listen(zmq.ROUTER)
+    receive, wait = router.recv_multipart, waiting_for(router)
+    early: deque[list[bytes]] = deque()
+    while (message := receive())[-1] != NOTHING:
+        early.append(message)
+    worker = message[0]
+    tasks: dict[int, tuple[bytes, str, int]] = {}
+    while True:
+        if not early:
+            wait()
+        sender, *frames = early.popleft() if early else receive(NOW)
+        for event in codec.events(frames):
+            if isinstance(event, on.TasksSubmitted):
+                lease = len(tasks) + 1
+                tasks[lease] = sender, event.client, event.submission
+                assign = do.Assign("worker", 1, lease, event.kind, 0, event.payloads)
+                send_all(router, codec.encode([assign]), worker)
+            elif isinstance(event, on.TasksFinished):
+                route, client, submission = tasks.pop(event.lease)
+                accept = do.Accept(client, submission, event.lease)
+                deliver = do.Deliver(client, submission, event.start, event.outcomes)
+                send_all(router, codec.encode([accept, deliver]), route)
+
+
+def message_worker(options: Namespace) -> None:
+    """Echo each task, in the cluster's own messages."""
+    codec: Codec = load_part(options.codec)()
+    dealer = join(options)
+    receive, wait = dealer.recv_multipart, waiting_for(dealer)
+    while True:
+        wait()
+        for action in codec.actions(receive(NOW)):
+            if isinstance(action, do.Assign):
+                now, outcomes = time.monotonic(), [*map(bytes, action.payloads)]
+                place = action.epoch, action.lease, action.start
+                done = on.TasksFinished("worker", *place, outcomes, [], now, now)
+                send_all(dealer, codec.encode([done]))
+
+
+def send_all(socket: Socket, messages: Sequence[Sequence[bytes]], *route: bytes) -> None:
+    """Send multipart messages, each behind a route."""
+    for frames in messages:
+        for frame in (*route, *frames[:-1]):
+            socket.send(frame, MORE)
+        socket.send(frames[-1], NOW)
+
+
 def join(options: Namespace, *address: bytes) -> Socket:
     """Connect to a broker and grant it this many messages."""
     dealer = open_socket(zmq.DEALER)
@@ -212,12 +270,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "packed-worker": packed_worker,
         "forwarder": forwarder,
         "echo-worker": echo_worker,
+        "message-broker": message_broker,
+        "message-worker": message_worker,
         "sink": sink,
     }
     parser.add_argument("role", choices=roles)
     parser.add_argument("--endpoint", default="", help="where a worker's broker listens")
     parser.add_argument("--credit", type=int, default=1, help="messages a worker may hold")
     parser.add_argument("--drain", type=int, default=DRAIN, help="messages read per wake-up")
+    parser.add_argument("--codec", help="the part that encodes the cluster's messages")
     parser.add_argument("--uncopied", action="store_true", help="do not copy payloads")
     args = parser.parse_args(arguments)
     stop_with_parent(lambda: os._exit(0))

@@ -16,7 +16,7 @@ import psutil
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
-from perfkit.bench.workloads.load import ExperimentError, cpu_s, echo_work, map_s, result_of
+from perfkit.bench.workloads.load import ExperimentError, Work, cpu_s, echo_work, map_s, result_of
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.evidence.results import Recording, Result
@@ -249,20 +249,33 @@ def trace_tasks(
             result_of(futures[-1])
     work.check([future.result() for future in futures])
     found = waterfall(future.stamps for future in futures)
+    return found, trace_result(recording, spec, found, work, workers=workers, seed=seed)
+
+
+def trace_result(
+    recording: Recording,
+    spec: ClusterSpec,
+    found: Waterfall,
+    work: Work,
+    *,
+    workers: int,
+    seed: int,
+    **parameters: str,
+) -> Result:
+    """Traces as a result: the median from end to end in ms, the stages of each as series."""
     columns = zip(*found.intervals_ns, strict=True)
-    result = recording.result(
+    return recording.result(
         "trace",
         spec,
         found.end_to_end.p50_ms,
         "ms",
         [sum(intervals) / 1e6 for intervals in found.intervals_ns],
         workers=workers,
-        tasks=tasks,
+        tasks=len(work),
         seed=seed,
-        parameters={**work.facts, "in_flight": 1},
+        parameters={**work.facts, "in_flight": 1, **parameters},
         series={
             f"{stage.stage} ms": [interval / 1e6 for interval in column]
             for stage, column in zip(found.stages, columns, strict=True)
         },
     )
-    return found, result

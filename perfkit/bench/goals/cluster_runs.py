@@ -21,7 +21,7 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.task import Requirements
-from perfkit.bench.bare import Forwarder, PackedBroker, RawLink
+from perfkit.bench.bare import Forwarder, Messenger, PackedBroker, RawLink
 from perfkit.bench.counts.headers import codec_us, packing_us
 from perfkit.bench.counts.selection import measure_selection
 from perfkit.bench.goals.table import BASELINE, OPTIMIZED, Contest
@@ -35,12 +35,13 @@ from perfkit.bench.workloads.load import (
     submit_s,
 )
 from perfkit.bench.workloads.mixed import mixed_load, open_loop_ms
-from perfkit.bench.workloads.pinning import Layout, affinity_restored, apply, layouts
+from perfkit.bench.workloads.pinning import UNPINNED, Layout, affinity_restored, apply, layouts
 from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.evidence.samples import percentile
 
 # The arms that the clusters are compared with.
 PACKED, FORWARDER, ROUND_TRIP = "packed broker", "forwarder", "three-process round trip"
+MESSAGES = "bare with messages"
 RAW, UNCOPIED = "raw send/recv", "zero-copy forwarder"
 CONSERVING, QUEUE, PACKING = "no worker idle", "bare queue of workers", "bare packing"
 FEW_WORKERS = "10 workers"
@@ -130,13 +131,15 @@ def throughput(contest: ClusterContest) -> ArmSamples:
 
 
 def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:
-    """Percentiles in µs of one task in flight through three pinned processes.
+    """Percentiles in µs of one task in flight through three processes: `latency_…` where they are
+    pinned, `unpinned_…` where the system puts them, as for most users.
 
     The layout is the one with the fastest bare round trip.
     """
-    work = echo_work(contest.sizes.latency_tasks, contest.seed)
+    work, unit = echo_work(contest.sizes.latency_tasks, contest.seed), "µs from submit to result"
     with ExitStack() as stack:
         bare = stack.enter_context(Forwarder(1, messages_held=1))
+        messenger = stack.enter_context(Messenger(contest.optimized.codec))
         running = _clusters(contest, stack, 1)
         stack.enter_context(affinity_restored())
         trial = work.part(0, TRIAL_TASKS)
@@ -146,14 +149,20 @@ def latency(contest: ClusterContest) -> tuple[ArmSamples, Layout]:
             bare.one_by_one_ms(trial)
             return percentile(bare.one_by_one_ms(trial), 50) or 0.0
 
-        best = min(layouts(), key=trial_ms)
-        for pids in (bare.pids, *(_pids(local) for local, _ in running.values())):
-            apply(best, pids)
-        arms = _arms(
-            running, lambda client: partial(_percentiles, partial(one_by_one_ms, client), work)
-        )
-        arms[ROUND_TRIP] = partial(_percentiles, bare.one_by_one_ms, work)
-        return contest.take_turns(arms, contest.sizes.rounds, "µs from submit to result"), best
+        drives: dict[str, Callable[[Work], list[float]]] = {
+            arm: partial(one_by_one_ms, client) for arm, (_, client) in running.items()
+        }
+        drives |= {ROUND_TRIP: bare.one_by_one_ms, MESSAGES: messenger.one_by_one_ms}
+        processes = [bare.pids, messenger.pids, *(_pids(local) for local, _ in running.values())]
+        best, samples = min(layouts(), key=trial_ms), ArmSamples()
+        for figure, layout in (("latency", best), ("unpinned", UNPINNED)):
+            for pids in processes:
+                apply(layout, pids)
+            arms: dict[str, Arm] = {
+                arm: partial(_percentiles, figure, drive, work) for arm, drive in drives.items()
+            }
+            samples |= contest.take_turns(arms, contest.sizes.rounds, f"{unit}, {layout.name}")
+        return samples, best
 
 
 def mixed(contest: ClusterContest) -> ArmSamples:
@@ -257,9 +266,11 @@ def _mapping(
     return {"map": rate, "cpu": cpu_us}
 
 
-def _percentiles(drive: Callable[[Work], list[float]], work: Work) -> Mapping[str, float]:
+def _percentiles(
+    figure: str, drive: Callable[[Work], list[float]], work: Work
+) -> Mapping[str, float]:
     took_us = [took_ms * 1e3 for took_ms in drive(work)]
-    return {f"latency_p{q}": percentile(took_us, q) or 0.0 for q in (50, 99)}
+    return {f"{figure}_p{q}": percentile(took_us, q) or 0.0 for q in (50, 99)}
 
 
 def _queue_us(workers: int, choices: int) -> float:

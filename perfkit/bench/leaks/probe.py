@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import ClassVar
 
@@ -37,7 +38,9 @@ class ProbedCoordinator(ClusterCoordinator):
 
         signal.signal(signal.SIGUSR1, ask)
 
-    def turn(self, messages: list[list[Frame]], now: float, behind: bool = False) -> None:
+    def turn(
+        self, messages: list[list[Frame]], now: float, behind: Callable[[], bool] = bool
+    ) -> None:
         """Take a turn, then the reading that was asked for."""
         super().turn(messages, now, behind)
         if self._asked:

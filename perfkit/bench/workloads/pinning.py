@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+#: the cores of this process at its start
+ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -21,6 +24,10 @@ class Layout:
     broker: int | None
     worker: int | None
     client: int | None
+
+
+#: wherever the system puts them: no role has a core of its own
+UNPINNED = Layout("not pinned", None, None, None)
 
 
 def layouts() -> list[Layout]:
@@ -37,29 +44,31 @@ def layouts() -> list[Layout]:
 
 
 def apply(layout: Layout, pids: Sequence[int]) -> None:
-    """Pin the broker (the first of `pids`), its workers, and this process."""
+    """Pin the broker (the first of `pids`), its workers, and this process; a role without a core
+    may run on all of them.
+    """
     broker, *workers = pids
     for pid, core in (
         (broker, layout.broker),
         *((worker, layout.worker) for worker in workers),
         (os.getpid(), layout.client),
     ):
-        if core is not None:
-            _pin(pid, {core})
+        _pin(pid, ALL_CORES if core is None else {core})
 
 
 @contextmanager
 def affinity_restored() -> Iterator[None]:
     """Afterwards, give every thread of this process its cores back."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     try:
         yield
     finally:
-        if before is not None:
-            _pin(os.getpid(), before)
+        _pin(os.getpid(), before)
 
 
 def _pin(pid: int, cores: set[int]) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        return
     # The call pins one thread; a process has many, those of its sockets among them.
     for thread in os.listdir(f"/proc/{pid}/task"):
         with suppress(ProcessLookupError):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from perfkit.bench.experiments.catalogue import judged
+from perfkit.bench.experiments.catalogue import EXPERIMENTS, judged
+from perfkit.bench.experiments.peers import Amount, PeerTable
+from perfkit.bench.experiments.setting import Profile
 from perfkit.evidence.results import Result
+from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.text import estimate, quantity
+from perfkit.optimized.specs import OPTIMIZED
 from perfkit.report.engine import headlines
-from perfkit.report.figures.charts import Figure
+from perfkit.report.figures.charts import Bar, Figure
 from perfkit.report.figures.curves import Axis, Column, Curve, curves
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.stories.views import Table
+from perfkit.report.stories.views import Table, Words
 
 #: The ticks of a percentile axis, which gives each nine the same room.
 NINES = (0.0, 90.0, 99.0, 99.9, 99.99)
 QUANTILES = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
+PEER_TASKS: Mapping[Profile, int] = {"quick": 200, "full": 2_000}
 #: Each fault of the failover experiment, in words.
 FAULTS = {
     "sigkill": "worker killed",
@@ -160,6 +165,45 @@ def failover_table(failover: Result) -> Table:
         "(limits.liveness_s); a killed one is reported by its supervisor.",
     )
     return Table("What each loss costs", tuple(rows), header, notes)
+
+
+def sizes(profile: Profile, scale: float) -> dict[str, int]:
+    """How many tasks each experiment gets: its own number times `scale`."""
+    return {
+        name: max(1, round(scale * experiment.tasks[profile]))
+        for name, experiment in EXPERIMENTS.items()
+    }
+
+
+def peer_amounts(profile: Profile, scale: float) -> tuple[Amount, ...]:
+    """The experiments that every engine runs; the slowest does hundreds of tasks a second."""
+    few = max(20, round(scale * PEER_TASKS[profile]))
+    return Amount("burst", few), Amount("latency", few), Amount("throughput", 10 * few)
+
+
+def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
+    """One experiment on every engine; an engine that could not run is a gap."""
+    unknown = bootstrap_interval([])
+    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
+
+
+def peer_words(table: PeerTable) -> Words:
+    """Each peer's times as multiples of the optimised cluster's; a missing peer and its reason."""
+    ours = next((row for row in table.rows if row.name.endswith(OPTIMIZED.name)), None)
+    told = []
+    for row in table.rows:
+        if row.reason:
+            told.append(f"{row.name} is left out: {row.reason}.")
+        if ours is None or row is ours:
+            continue
+        for experiment in ("burst", "latency"):
+            theirs, own = row.results.get(experiment), ours.results.get(experiment)
+            if theirs and own and theirs.value and own.value:
+                told.append(
+                    f"{row.name} takes {quantity(theirs.value, theirs.unit)} for the {experiment}, "
+                    f"{quantity(theirs.value / own.value, '×')} {ours.name}."
+                )
+    return Words(tuple(told))
 
 
 def _of(result: Result, prefix: str) -> list[str]:

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
-from perfkit.bench.experiments.peers import Amount, PeerTable
+from perfkit.bench.experiments.lone import LoneTraces
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
+from perfkit.bench.goals.table import GoalRow, GoalTable
 from perfkit.evidence.results import Result
-from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.stats import Comparison
 from perfkit.evidence.tables import html_table
-from perfkit.evidence.text import UNKNOWN, estimate, percent, quantity
+from perfkit.evidence.text import UNKNOWN, estimate, measured, percent, quantity
 from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
-from perfkit.report.stories.views import FULL, Table, Words
+from perfkit.report.stories.views import FULL, Table, Words, stages
 
 if TYPE_CHECKING:
     from perfkit.profile.cpu import CpuProfile
@@ -52,14 +52,7 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
         "big": max(4, min(64, tasks // 60)),
         "choices": max(40, tasks // 20),
         "latency": max(25, tasks // 4),
-        "peers": max(20, tasks // 20),
     }
-
-
-def peer_amounts(counts: Mapping[str, int]) -> tuple[Amount, ...]:
-    """The experiments that every engine runs."""
-    few = counts["peers"]
-    return Amount("throughput", counts["profiled"]), Amount("burst", few), Amount("latency", few)
 
 
 def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
@@ -79,6 +72,46 @@ def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
         choices=max(40, tasks // 40),
         codec_tasks=max(1_000, tasks // 2),
     )
+
+
+def lone_stages(traces: LoneTraces) -> dict[str, list[Bar]]:
+    """The stages of a lone task for their picture, a row for each spec and placement."""
+    return {f"{spec}, {where}": stages(found) for (spec, where), found in traces.found.items()}
+
+
+def lone_wholes(traces: LoneTraces) -> dict[str, Bar]:
+    """The median from end to end of each row of `lone_stages`, in ms."""
+    return {
+        f"{spec}, {where}": Bar.of(spec, found.end_to_end.p50_ms)
+        for (spec, where), found in traces.found.items()
+    }
+
+
+def lone_words(traces: LoneTraces, table: GoalTable) -> Words:
+    """The figure of a lone task in both placements, from the goals; and where its traces say that
+    the placements differ.
+    """
+    told = []
+    for figure, where in (("latency", "Pinned"), ("unpinned", "Not pinned")):
+        row, plain, messages = (
+            table.of(f"{figure}_p50{end}") for end in ("", "_vs_baseline", "_vs_messages")
+        )
+        told.append(
+            f"{where}, a lone task takes {estimate(row, row.unit)}, the baseline's "
+            f"{quantity(row.baseline, row.unit)}: {_ratio(plain)} the baseline's, {_ratio(row)} "
+            f"the bare hop, {_ratio(messages)} the same messages without a scheduler."
+        )
+    for (spec, where), found in traces.found.items():
+        hops = sum(s.p50_ms.value or 0.0 for s in found.stages if s.stage.endswith("hop"))
+        told.append(
+            f"{spec}, {where}: {quantity(hops, 'ms')} of {estimate(found.end_to_end.p50_ms, 'ms')} "
+            "go by in the four hops."
+        )
+    return Words(tuple(told))
+
+
+def _ratio(row: GoalRow) -> str:
+    return measured(row.ratio, "×", row.ratio_low, row.ratio_high)
 
 
 def profile_runs(
@@ -231,31 +264,6 @@ def special_loads(studies: Mapping[str, Study]) -> tuple[Special, ...]:
         for name in found.figures
         if name not in (BASELINE.name, AGAIN)
     )
-
-
-def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
-    """One experiment on every engine; an engine that could not run is a gap."""
-    unknown = bootstrap_interval([])
-    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
-
-
-def peer_words(table: PeerTable) -> Words:
-    """Each peer's times as multiples of the optimised cluster's; a missing peer and its reason."""
-    ours = next((row for row in table.rows if row.name.endswith(OPTIMIZED.name)), None)
-    told = []
-    for row in table.rows:
-        if row.reason:
-            told.append(f"{row.name} is left out: {row.reason}.")
-        if ours is None or row is ours:
-            continue
-        for experiment in ("burst", "latency"):
-            theirs, own = row.results.get(experiment), ours.results.get(experiment)
-            if theirs and own and theirs.value and own.value:
-                told.append(
-                    f"{row.name} takes {quantity(theirs.value, theirs.unit)} for the {experiment}, "
-                    f"{quantity(theirs.value / own.value, '×')} {ours.name}."
-                )
-    return Words(tuple(told))
 
 
 def study_files(*studies: Study) -> dict[str, Result]:

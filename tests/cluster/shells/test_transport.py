@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions
-from cluster.transport.channel import Channel
+from cluster.transport.channel import READABLE, WRITABLE, Channel
 from cluster.transport.endpoints import check_bind, is_loopback
 from cluster.transport.hello import HELLO
-from cluster.transport.wakeable import Waker
+from cluster.transport.wakeable import Listener, Waker
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits
 
@@ -80,27 +80,18 @@ def test_a_router_passes_on_large_frames_uncopied_and_copies_its_own(pair, monke
     dealer.send([b"large" * 100])
     assert router.socket.poll(5000)
     ((route, large),) = router.receive(10)
-    copied = []
-    monkeypatch.setattr(router, "socket", Recorded(router.socket, copied))
+    copied, put = [], router._put
+
+    def note(frame, flags, copy):
+        copied.append(copy)
+        put(frame, flags, copy)
+
+    monkeypatch.setattr(router, "_put", note)
     router.send([route, b"own" * 100, large])
     assert copied == [True, True, False]
     assert dealer.socket.poll(5000)
     ((own, passed_on),) = dealer.receive(10)
     assert (bytes(own), bytes(passed_on)) == (b"own" * 100, b"large" * 100)
-
-
-class Recorded:
-    """A socket that notes whether each frame was to be copied."""
-
-    def __init__(self, socket, copied):
-        self._socket, self._copied = socket, copied
-
-    def send(self, frame, flags, copy):
-        self._copied.append(copy)
-        self._socket.send(frame, flags, copy)
-
-    def __getattr__(self, name):
-        return getattr(self._socket, name)
 
 
 def test_no_more_is_read_at_once_than_asked_for(pair, until):
@@ -115,6 +106,41 @@ def test_no_more_is_read_at_once_than_asked_for(pair, until):
         read += some
     assert [frame for _, frame in read] == [bytes([number]) for number in range(5)]
     assert list(router.receive(2)) == []
+
+
+def test_after_a_signal_one_message_is_read_without_a_question_and_the_others_are_not_lost(pair):
+    router, dealer = pair()
+    listener, asked, get = Listener(router, Waker()), [], router._get
+    assert not router.readable()
+    router._get = lambda option: asked.append(option) or get(option)
+    for number in range(3):
+        dealer.send([bytes([number])])
+    listener.poll(5000)
+    assert [frame for _, frame in router.receive(10)] == [b"\0"]
+    assert not asked
+    read = []
+    while len(read) < 2:
+        listener.wait(5000)
+        read += [frame for _, frame in router.receive(10)]
+    assert read == [b"\1", b"\2"]
+
+
+def test_a_channel_is_quiet_only_until_it_is_used(pair):
+    router, dealer = pair()
+    assert not router.is_quiet  # nobody has asked
+    assert not router.readable()
+    assert router.is_quiet
+    dealer.send([b"x"])
+    assert router.socket.poll(5000)
+    assert router.readable()
+    assert not router.is_quiet
+    ((route, _),) = router.receive(10)
+    assert not router.ready(READABLE)
+    assert router.is_quiet
+    router.send([route, b"x"])
+    assert not router.is_quiet
+    assert router.ready(READABLE | WRITABLE)
+    assert not router.is_quiet
 
 
 def test_a_full_channel_or_an_absent_peer_is_an_error_at_once(pair):

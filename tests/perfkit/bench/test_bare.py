@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.spec import BASELINE
 from cluster.vocabulary.errors import ClusterError
-from perfkit.bench.bare import Forwarder, PackedBroker, RawLink, brokers
+from perfkit.bench.bare import Forwarder, Messenger, PackedBroker, RawLink, brokers
 from perfkit.bench.bare.brokers import Bare
 from perfkit.bench.bare.processes import (
     PRIORITIES,
@@ -23,6 +24,7 @@ from perfkit.bench.bare.processes import (
     unpack_tasks,
 )
 from perfkit.bench.workloads.load import ExperimentError, Work, WrongResult, echo_work
+from perfkit.optimized.specs import OPTIMIZED
 
 WORK = echo_work(1_050, seed=3)
 BIG = echo_work(5, seed=3, payload_bytes=100_000)
@@ -34,6 +36,8 @@ def drives(bare: Any) -> Sequence[Callable[[Work], object]]:
         return [bare.map_s]
     if isinstance(bare, RawLink):
         return [bare.send_s]
+    if isinstance(bare, Messenger):
+        return [bare.one_by_one_ms]
     return [lambda work: bare.stream_s(work, 100), bare.one_by_one_ms]
 
 
@@ -44,8 +48,10 @@ def drives(bare: Any) -> Sequence[Callable[[Work], object]]:
         (lambda: Forwarder(2), 3),
         (lambda: Forwarder(1, uncopied=True), 2),
         (RawLink, 1),
+        (lambda: Messenger(BASELINE.codec), 2),
+        (lambda: Messenger(OPTIMIZED.codec), 2),
     ],
-    ids=["packed", "forwarder", "uncopied", "raw"],
+    ids=["packed", "forwarder", "uncopied", "raw", "messages", "packed messages"],
 )
 def test_results_are_right_and_no_process_is_left(make: Callable[[], Bare], processes: int) -> None:
     with make() as bare:

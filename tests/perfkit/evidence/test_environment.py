@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from perfkit.evidence.environment import (
     fingerprint,
     machine_differences,
     machine_id,
+    python_build,
 )
 
 CPUINFO = "processor : 0\nmodel name\t: Quick  CPU 9\nflags\t\t: fpu sse2\n"
@@ -56,6 +58,22 @@ def test_a_fingerprint_describes_this_machine(here: Environment) -> None:
     assert here.packages["libzmq"]
     assert here.utc.endswith("+00:00")
     assert 0 < here.cores_available <= (here.cores_logical or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "build"),
+    [
+        ("'--prefix=/home/me' '--enable-shared'", "plain"),
+        ("'--enable-optimizations' '--with-lto' 'CC=/home/me/gcc'", "PGO, LTO"),
+        ("", None),
+    ],
+)
+def test_the_build_of_the_interpreter_is_named_without_its_paths(
+    monkeypatch: pytest.MonkeyPatch, arguments: str, build: str | None
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: arguments)
+    monkeypatch.setattr(platform, "python_compiler", lambda: "GCC 12.2.0 20220101")
+    assert python_build() == (build and f"GCC 12.2.0, {build}")
 
 
 def test_a_fingerprint_holds_neither_the_hosts_name_nor_a_path(

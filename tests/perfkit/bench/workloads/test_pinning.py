@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from perfkit.bench.workloads.pinning import affinity_restored, apply, layouts
+from perfkit.bench.workloads.pinning import UNPINNED, affinity_restored, apply, layouts
 
 
 def cores_of(pid: int) -> set[frozenset[int]]:
@@ -28,6 +28,8 @@ def test_every_thread_of_every_process_is_pinned_and_this_one_let_go() -> None:
                 assert cores_of(children[0].pid) == {frozenset({layout.broker})}
                 assert cores_of(children[1].pid) == {frozenset({layout.worker})}
                 assert cores_of(os.getpid()) == {frozenset({layout.client})}
+                apply(UNPINNED, [child.pid for child in children])
+                assert cores_of(children[0].pid) == cores_of(os.getpid()) == {frozenset(before)}
             assert cores_of(os.getpid()) == {frozenset(before)}
     finally:
         gate.set()
