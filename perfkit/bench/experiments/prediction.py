@@ -45,9 +45,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured: of the coordinator's thread, the stand-ins' and all others; seconds of the
-    coordinator per heartbeat; seconds by which a wait overshoots; and those between two tasks of a
-    worker that gets none ahead.
+    """What was measured: of the coordinator's thread, of the stand-ins' thread, and of all others,
+    which wake for each round in which every worker does a task; seconds of the coordinator per
+    heartbeat; seconds by which a wait overshoots; and those between two tasks of a worker that gets
+    none ahead.
     """
 
     coordinator: Cost = Cost()
@@ -168,8 +169,9 @@ class Simulated:
         chance = random.Random(0).random
         queue = load_part(spec.queue)
         self._scheduler = Scheduler(policies[spec.policy](), limits, chance, policies, queue)
-        parts = (costs.coordinator, costs.stand_ins, costs.rest)
-        self.threads = [Thread(machine, cost.wake_s) for cost in parts]
+        wakes_s = (costs.coordinator.wake_s, costs.stand_ins.wake_s, 0.0)
+        self.threads = [Thread(machine, wake_s) for wake_s in wakes_s]
+        self._rest_s = costs.rest.task_s + costs.rest.wake_s / len(speeds)
         self.coordinator, self.stand_ins, self.rest = self.threads
         self._inbox: deque[on.Event] = deque()
         credit = max(1, spec.credit)
@@ -182,6 +184,8 @@ class Simulated:
         self.starts: dict[str, list[float]] = {name: [] for name in self._workers}
         #: tasks that have ended, and when the last one did
         self.ended, self.ended_s = 0, 0.0
+        #: whether the coordinator has a turn to take, and when its next timer wakes it
+        self._is_due = False
         self._wakes_s = -1.0
         #: what each worker works on, and those that run a task
         self._leases: dict[str, HeldLease] = {}
@@ -211,7 +215,8 @@ class Simulated:
 
     def _arrive(self, events: Sequence[on.Event]) -> None:
         self._inbox += events
-        if not self.coordinator.is_busy:
+        if not self._is_due:
+            self._is_due = True
             self.coordinator.put(self._turn)
 
     def _turn(self) -> float:
@@ -226,7 +231,8 @@ class Simulated:
         deadline = self._scheduler.deadline()
         if deadline is not None and deadline <= now:
             actions += self._scheduler.handle_timer(now, behind=bool(self._inbox))
-        if self._inbox:
+        self._is_due = bool(self._inbox)
+        if self._is_due:
             self.coordinator.jobs.append(self._turn)
         self._wake()
         self._machine.after(took_s + costs.hop_s, partial(self._deliver, actions))
@@ -274,7 +280,7 @@ class Simulated:
         now = self._machine.now
         self.ended, self.ended_s = self.ended + 1, now
         self._send(*worker.report(lease, [b""], [], now - wait_s, now))
-        self.rest.put(lambda: self._costs.rest.task_s)
+        self.rest.put(lambda: self._rest_s)
         self._busy.discard(worker.name)
         return self._begin(worker, self._costs.stand_ins.task_s)
 

@@ -186,7 +186,8 @@ def _costs(points: Sequence[Point], heartbeat_s: float) -> Costs:
     return Costs(
         coordinator=_fit([(p.coordinator.main, p.tasks) for p in few]),
         stand_ins=_fit([(p.stand_ins.main, p.tasks) for p in few]),
-        rest=_fit([(p.rest, p.tasks) for p in few]),
+        # Many threads, which sleep by turns: what they share is a round of all workers.
+        rest=_fit([(Used(p.rest.busy_s, p.tasks // p.workers), p.tasks) for p in few]),
         heartbeat_s=heartbeat_s,
         overshoot_s=median(p.service_s * (1 / (p.bare.value or 1.0) - 1) for p in short),
         gap_s=median(_gap_s(p) for p in few if p not in short),

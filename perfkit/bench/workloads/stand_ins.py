@@ -163,8 +163,6 @@ class StandIn:
                 for action in actions:
                     if answers := self.session.handle(action):
                         self._send(channel, answers)
-            if not channel.has_more:
-                break
         self._begin()
 
     def _begin(self) -> None:

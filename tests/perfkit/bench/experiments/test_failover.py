@@ -9,7 +9,6 @@ from cluster import BASELINE
 from perfkit.bench.experiments import failover
 from perfkit.bench.experiments.catalogue import run
 from perfkit.bench.experiments.failover import FAULTS, Losses, deaths_when_busy, strike
-from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.two_hosts import TwoHosts, two_hosts
 
 LIVENESS_MS = BASELINE.limits.liveness_s * 1e3
@@ -63,11 +62,6 @@ def test_the_experiment_has_figures_samples_and_a_timeline(
         done = result.series[f"{name}_done_s"]
         assert done == sorted(done, key=float)
         assert done[0] < 0 < done[-1]
-
-
-def test_another_engine_is_refused() -> None:
-    with pytest.raises(ExperimentError, match="local"):
-        run("failover", spec=BASELINE, engine="local", tasks=1)
 
 
 def _counters(cluster: TwoHosts) -> dict[str, Any]:
