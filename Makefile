@@ -9,7 +9,7 @@ STAMP := .venv/ready-$(VERSION)
 LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
 
 .DEFAULT_GOAL := help
-.PHONY: help report report-full picture test test-slow test-performance bench-check counts check lab lock clean
+.PHONY: help report report-full picture documents test test-slow test-performance bench-check counts check lab lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ picture: $(STAMP) ## docs/report.png anew, from the index of a report that this 
 	  chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
 	    --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$$profile" \
 	    --window-size=1100,1500 --screenshot=docs/report.png "file://$$(realpath "$$page")" 2>/dev/null
+
+documents: $(STAMP) ## the figures in docs/ and README anew, from RUN=reports/<run> or from the sample in git
+	@$(VENV)/python -m perfkit.report.stories.documents $(RUN)
 
 test: $(STAMP) ## every test that is not slow, on every core, with branch coverage
 	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term
@@ -63,7 +66,7 @@ lock: $(STAMP) ## pin every dependency anew for this Python, with hashes
 clean: ## remove .venv, caches and generated reports
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find cluster perfkit notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
-	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines ! -name sample.json -exec rm -rf {} +
 
 $(STAMP): pyproject.toml .ci/bootstrap .ci/models.txt $(wildcard $(LOCK))
 	@.ci/bootstrap $(PYTHON)
