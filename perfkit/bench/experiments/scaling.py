@@ -6,7 +6,8 @@ the rate of task starts times the service time per worker, in blocks of the time
 worker had work; 1 would be no gap between two tasks. A wait overshoots a little: the same loop
 without a cluster gives the stand-in's own efficiency beside it.
 
-The simulator (prediction.py) is given the costs of the points with few workers and predicts all.
+The simulator (simulated/prediction.py) is given the costs of the points with few workers and
+predicts all.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from statistics import median
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
-from perfkit.bench.experiments.prediction import Cost, Costs, Predicted, predict
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
+from perfkit.bench.simulated.prediction import Cost, Costs, Predicted, predict
 from perfkit.bench.workloads.flow import waiting_payload
 from perfkit.bench.workloads.load import Work, WrongResult, map_s
 from perfkit.bench.workloads.progress import efficiencies
