@@ -41,7 +41,8 @@ class Roster:
         self._ledger = ledger
         self.lost = LostWorkers(ledger)
         self.limits = ledger.limits
-        self._next_epoch = 1
+        #: a coordinator that is started again must not give what the one before it gave
+        self.next_epoch = 1
 
     def joined(self, event: on.WorkerJoined, now: float) -> None:
         """Admit a worker under a new epoch, recognise a repeat, or send it away with a reason."""
@@ -59,8 +60,8 @@ class Roster:
                 reason = f"{self.limits.workers} workers are here already"
                 self._disconnect(event.worker, 0, reason)
                 return
-            worker = self.workers[event.worker] = WorkerState(event, self._next_epoch, now)
-            self._next_epoch += 1
+            worker = self.workers[event.worker] = WorkerState(event, self.next_epoch, now)
+            self.next_epoch += 1
             self._ledger.counters["workers_joined"] += 1
             self.policy.join(worker)
             self.touch(worker)

@@ -48,6 +48,7 @@ class ClusterCoordinator(Dispatcher):
         self._router = RouterChannel(spec)
         try:
             super().__init__(spec, self._router)
+            self.scheduler.roster.next_epoch = time.time_ns() // 1_000_000
             self.endpoint = self._router.bind(bind)
         except BaseException:
             self._router.close()

@@ -43,6 +43,16 @@ def test_a_dead_process_is_replaced_and_noticed_before_its_silence(cluster: TwoH
     assert losses.detection_ms[0] < LIVENESS_MS - HEARTBEAT_MS
 
 
+def test_another_coordinator_gives_other_epochs(cluster: TwoHosts) -> None:
+    """Else a worker would take its leases for those of the one before, and ignore them."""
+    before = {worker.epoch for worker in cluster.client.status().workers}
+    strike(cluster, failover.coordinator_killed, Losses(), seed=5)
+    after = {worker.epoch for worker in cluster.client.status().workers}
+    assert len(after) == 4
+    assert not before & after
+    assert not _counters(cluster).get("mislaid_leases")
+
+
 def test_a_busy_machine_kills_nobody(cluster: TwoHosts) -> None:
     lines: list[str] = []
     assert deaths_when_busy(cluster, 0.5, 0, lines.append) == 0
