@@ -46,9 +46,9 @@ HOUSE: dict[str, str] = {
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
-    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.local cluster.supervision cluster.shells cluster.spec cluster.core "
-    "cluster.protocol cluster.vocabulary",
+    "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines "
+    "perfkit.optimized perfkit.evidence cluster.local cluster.supervision cluster.shells "
+    "cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.optimized perfkit.pool "
     "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "
@@ -62,7 +62,10 @@ HOUSE: dict[str, str] = {
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.transport cluster.vocabulary",
+    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
+    "cluster.vocabulary",
+    "perfkit.bench.simulated": "perfkit.bench.workloads cluster.spec cluster.core cluster.protocol "
+    "cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
     "cluster.models cluster.vocabulary",

@@ -29,8 +29,8 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.task import Priority
-from perfkit.bench.experiments.prediction import makespan_s
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
+from perfkit.bench.simulated.prediction import makespan_s
 from perfkit.bench.workloads.flow import waiting_payload
 from perfkit.bench.workloads.load import Work, WrongResult, map_s, result_of
 from perfkit.bench.workloads.stand_ins import KIND, StandIns

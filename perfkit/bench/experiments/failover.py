@@ -35,7 +35,6 @@ from perfkit.bench.workloads.flow import Flow, Passage
 from perfkit.bench.workloads.load import RESULT_TIMEOUT_S, ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.bench.workloads.two_hosts import TwoHosts, two_hosts
-from perfkit.engines.zmq import ZmqEngine
 from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import FigureGoal
@@ -77,8 +76,6 @@ def failover(setting: Setting) -> Measurement:
     Each fault is repeated `tasks` times; the first, in the full profile, often enough to bound its
     p99.
     """
-    if setting.engine != ZmqEngine.name:
-        raise ExperimentError(f"failover breaks a cluster; the engine {setting.engine} is none")
     found = {name: Losses() for name in FAULTS}
     workers = max(setting.workers, WORKERS[setting.profile])
     with two_hosts(setting.spec, workers) as cluster:
@@ -268,5 +265,6 @@ EXPERIMENTS = (
             FigureGoal("false_deaths", "peers taken for dead while every core was busy", "",
                        "lower", 0.0),
         ),
+        cluster_only=True,
     ),
 )  # fmt: skip

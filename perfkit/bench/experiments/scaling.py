@@ -6,7 +6,8 @@ the rate of task starts times the service time per worker, in blocks of the time
 worker had work; 1 would be no gap between two tasks. A wait overshoots a little: the same loop
 without a cluster gives the stand-in's own efficiency beside it.
 
-The simulator (prediction.py) is given the costs of the points with few workers and predicts all.
+The simulator (simulated/prediction.py) is given the costs of the points with few workers and
+predicts all.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
-from perfkit.bench.experiments.prediction import Costs, Predicted, predict
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
+from perfkit.bench.simulated.prediction import Cost, Costs, Predicted, predict
 from perfkit.bench.workloads.flow import waiting_payload
 from perfkit.bench.workloads.load import Work, WrongResult, map_s
+from perfkit.bench.workloads.progress import efficiencies
 from perfkit.bench.workloads.stand_ins import KIND, StandIns
-from perfkit.bench.workloads.thread_times import ThreadTimes, thread_times
+from perfkit.bench.workloads.thread_times import ThreadTimes, Used, thread_times
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import FigureGoal
@@ -42,15 +42,13 @@ BARE_S = {"quick": 0.4, "full": 2.0}
 IDLE_S = {"quick": 0.5, "full": 2.0}
 VIRTUAL_S = {"quick": 0.2, "full": 1.0}
 BLOCKS = 10
-#: Starts of a worker that do not count: leases begin small.
-WARM_UP_STARTS = 3
 #: Points up to here give the simulator its costs.
 CALIBRATED_WORKERS = 20
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one number of workers achieved; times are processor time per task."""
+    """What one number of workers achieved, and the processor time of each process."""
 
     workers: int
     service_s: float
@@ -60,7 +58,7 @@ class Point:
     took_s: float
     coordinator: ThreadTimes
     stand_ins: ThreadTimes
-    client_s: float
+    client: ThreadTimes
 
     @property
     def efficiency(self) -> Interval:
@@ -70,7 +68,14 @@ class Point:
     @property
     def cores(self) -> float:
         """Cores that all processes kept busy."""
-        return (self.coordinator.all_s + self.stand_ins.all_s + self.client_s) / self.took_s
+        processes = (self.coordinator, self.stand_ins, self.client)
+        return sum(process.busy_s for process in processes) / self.took_s
+
+    @property
+    def rest(self) -> Used:
+        """What all threads have used but the main threads of coordinator and stand-ins."""
+        others = self.coordinator.others.plus(self.stand_ins.others)
+        return others.plus(self.client.main).plus(self.client.others)
 
 
 def scaling(setting: Setting) -> Measurement:
@@ -122,7 +127,7 @@ def scaling(setting: Setting) -> Measurement:
             "saturates_first": {
                 f"{workers} simulated workers, {service_s * 1e3:g} ms": found.bottleneck
                 for (workers, service_s), found in predicted.items()
-                if workers >= CALIBRATED_WORKERS
+                if workers > CALIBRATED_WORKERS
             },
         },
     )
@@ -150,13 +155,11 @@ def _measure(
     point = Point(
         workers,
         service_s,
-        efficiencies(starts, service_s),
-        bootstrap_interval(efficiencies(bare, service_s)),
+        efficiencies(starts, service_s, BLOCKS),
+        bootstrap_interval(efficiencies(bare, service_s, BLOCKS)),
         tasks,
         took_s,
-        used[0],
-        used[1],
-        used[2].all_s,
+        *used,
     )
     shown = quantity(point.efficiency.value), quantity(point.bare.value)
     setting.say(
@@ -164,31 +167,6 @@ def _measure(
         f"{shown[1]} without a cluster; {quantity(point.cores)} cores busy"
     )
     return point
-
-
-def efficiencies(starts: Sequence[Sequence[float]], service_s: float) -> list[float]:
-    """The share of the best rate in each of BLOCKS parts of the time in which every worker had
-    work; nothing if there is no such time.
-
-    Between two starts a worker counts as that much further, so that no block gains from an edge.
-    """
-    if min(map(len, starts)) <= WARM_UP_STARTS + 1:
-        return []
-    began_s = max(mine[WARM_UP_STARTS] for mine in starts)
-    ended_s = min(mine[-1] for mine in starts)
-    block_s = (ended_s - began_s) / BLOCKS
-    if block_s <= 0:
-        return []
-    edges = [began_s + block_s * n for n in range(BLOCKS + 1)]
-    done = [sum(_progress(mine, edge) for mine in starts) for edge in edges]
-    return [(b - a) * service_s / block_s / len(starts) for a, b in pairwise(done)]
-
-
-def _progress(starts: Sequence[float], at_s: float) -> float:
-    """Tasks that a worker has run by a time, parts of one included."""
-    place = min(bisect_right(starts, at_s), len(starts) - 1)
-    before_s, after_s = starts[place - 1], starts[place]
-    return place - 1 + (at_s - before_s) / (after_s - before_s)
 
 
 def _heartbeat_s(
@@ -199,25 +177,19 @@ def _heartbeat_s(
     before = thread_times(pid)
     time.sleep(idle_s)
     used = thread_times(pid).since(before)
-    return used.main_s * setting.spec.limits.heartbeat_s / (idle_s * workers)
+    return used.main.busy_s * setting.spec.limits.heartbeat_s / (idle_s * workers)
 
 
 def _costs(points: Sequence[Point], heartbeat_s: float) -> Costs:
-    """What a task costs each part, from the points with few workers.
-
-    The coordinator's turns have a part of their own and one for each task. Both follow from how
-    often it went to sleep, which it does once a turn while it keeps up.
-    """
+    """What a task costs each part, from the points with few workers."""
     few = [point for point in points if point.workers <= CALIBRATED_WORKERS]
-    turn_s, task_s = _fit(few)
     short = [point for point in few if point.service_s == SERVICES_S[0]]
-    most = short[-1]
     return Costs(
-        turn_s=turn_s,
-        task_s=task_s,
+        coordinator=_fit([(p.coordinator.main, p.tasks) for p in few]),
+        stand_ins=_fit([(p.stand_ins.main, p.tasks) for p in few]),
+        # Many threads, which sleep by turns: what they share is a round of all workers.
+        rest=_fit([(Used(p.rest.busy_s, p.tasks // p.workers), p.tasks) for p in few]),
         heartbeat_s=heartbeat_s,
-        stand_in_s=most.stand_ins.main_s / most.tasks,
-        rest_s=(most.coordinator.others_s + most.stand_ins.others_s + most.client_s) / most.tasks,
         overshoot_s=median(p.service_s * (1 / (p.bare.value or 1.0) - 1) for p in short),
         gap_s=median(_gap_s(p) for p in few if p not in short),
     )
@@ -229,22 +201,19 @@ def _gap_s(point: Point) -> float:
     return max(0.0, point.service_s * (1 / own - 1 / bare))
 
 
-def _fit(points: Sequence[Point]) -> tuple[float, float]:
-    """Seconds per turn and per task that explain the coordinator's time best, by least squares of
-    the relative errors; neither is negative.
+def _fit(found: Sequence[tuple[Used, int]]) -> Cost:
+    """Seconds for each time that a thread was woken and for each task that explain its time best,
+    by least squares of the relative errors; neither is negative.
     """
-    rows = [
-        (p.coordinator.waits / p.coordinator.main_s, p.tasks / p.coordinator.main_s) for p in points
-    ]
+    rows = [(used.waits / used.busy_s, tasks / used.busy_s) for used, tasks in found]
     aa, ab, bb = (sum(r[i] * r[j] for r in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
     a, b = (sum(r[i] for r in rows) for i in (0, 1))
     scale = aa * bb - ab * ab
-    turn_s, task_s = (
-        ((a * bb - b * ab) / scale, (b * aa - a * ab) / scale) if scale > 0 else (0.0, b / bb)
-    )
-    if turn_s < 0:
-        return 0.0, b / bb
-    return (a / aa, 0.0) if task_s < 0 else (turn_s, task_s)
+    wake_s = (a * bb - b * ab) / scale if scale > 0 else 0.0
+    task_s = (b - wake_s * ab) / bb
+    if wake_s < 0:
+        return Cost(0.0, b / bb)
+    return Cost(wake_s, task_s) if task_s >= 0 else Cost(a / aa, 0.0)
 
 
 def _label(service_s: float) -> str:
@@ -288,7 +257,7 @@ def _series(
             f"bare_efficiency_{label}": [p.bare.value for p in mine],
             f"rate_{label}_per_s": [p.tasks / p.took_s for p in mine],
             f"cores_{label}": [p.cores for p in mine],
-            f"coordinator_us_{label}": [p.coordinator.main_s * 1e6 / p.tasks for p in mine],
+            f"coordinator_us_{label}": [p.coordinator.main.busy_s * 1e6 / p.tasks for p in mine],
             "simulated_workers": [*found],
             f"simulated_efficiency_{label}": [p.efficiency for p in found.values()],
             f"simulated_tasks_cores_{label}": [p.tasks_cores for p in found.values()],

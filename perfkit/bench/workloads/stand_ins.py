@@ -145,8 +145,7 @@ class StandIn:
         loop.at(time.perf_counter(), self._beat)
 
     def _beat(self) -> None:
-        if self.session.epoch is None:
-            self._send(self._work, self.session.introduction())
+        self._send(self._work, self.session.introduction())
         self._send(self._control, self.session.heartbeat())
         self._loop.at(time.perf_counter() + self._beat_s, self._beat)
         self._hear(self._control)
@@ -162,7 +161,8 @@ class StandIn:
                         self._send(self._work, self.session.introduction(again=True))
                     continue
                 for action in actions:
-                    self._send(channel, self.session.handle(action))
+                    if answers := self.session.handle(action):
+                        self._send(channel, answers)
         self._begin()
 
     def _begin(self) -> None:
@@ -192,7 +192,7 @@ class StandIn:
 
     def _send(self, channel: Channel, events: Sequence[on.Event]) -> None:
         with suppress(zmq.Again):  # not connected yet
-            for frames in self._codec.encode(events) if events else ():
+            for frames in self._codec.encode(events):
                 channel.send(frames)
 
 

@@ -16,6 +16,7 @@ from perfkit.optimized.sizer import (
     MAX_KINDS,
     MAX_LEASE,
     MAX_SERVICE_S,
+    SHORT_S,
     Sizer,
 )
 from tests.cluster.core.scheduling import offer, run
@@ -140,6 +141,15 @@ def test_a_busy_worker_has_room_only_with_less_than_lease_s_in_hand() -> None:
     assert not sizer.has_room(worker)
     sizer.hold(worker, ECHO, -4)
     assert sizer.has_room(worker)
+
+
+@pytest.mark.parametrize(("service_s", "is_worth_it"), [(0.005, True), (SHORT_S, False)])
+def test_a_worker_gets_one_short_task_ahead(service_s: float, is_worth_it: bool) -> None:
+    sizer = measured(service_s)
+    worker = holding(sizer, offer(credit=100), ECHO, 1)
+    assert sizer.has_room(worker) == is_worth_it
+    holding(sizer, worker, ECHO, 1)
+    assert not sizer.has_room(worker)
 
 
 def test_several_slots_work_through_it_faster() -> None:

@@ -2,19 +2,20 @@
 
 Scheduler, policy and the workers' sessions are the product's. Simulated are time and the machine:
 what each message costs the coordinator's thread and the other parts was measured on real points
-(scaling.py), and they compete for the machine's cores, first come first served. Beyond a hundred
-workers each is taken to be on a machine of its own, so that only the coordinator is shared.
+(experiments/scaling.py), and they compete for the machine's cores, first come first served. Beyond
+a hundred workers each is taken to be on a machine of its own, so that only the coordinator is
+shared.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from heapq import heappop, heappush
 
 from msgspec.structs import replace
 
@@ -24,42 +25,58 @@ from cluster.protocol.worker_session import HeldLease, WorkerSession
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
+from perfkit.bench.simulated.machine import Machine, Thread
 from perfkit.bench.workloads.load import ExperimentError
+from perfkit.bench.workloads.progress import efficiencies
 
 KIND = "sleep"
 #: Virtual time that does not count, and tasks that a worker should run at least.
-WARM_UP_S, TASKS_MIN = 0.1, 4
+WARM_UP_S, TASKS_MIN = 0.1, 12
 #: Of a thread or a core: a turn here and there is lost between two jobs.
 FULL = 0.95
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds of a thread each time that it is woken, and for each task."""
+
+    wake_s: float = 0.0
+    task_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Costs:
-    """Seconds, all measured: of the coordinator's thread per turn, per task and per heartbeat; of
-    the stand-ins' thread per task; of every other thread per task; by which a wait overshoots; and
-    between two tasks of an idle cluster's worker that gets none ahead.
+    """What was measured: of the coordinator's thread, of the stand-ins' thread, and of all others,
+    which wake for each round in which every worker does a task; seconds of the coordinator per
+    heartbeat; seconds by which a wait overshoots; and those between two tasks of a worker that gets
+    none ahead.
     """
 
-    turn_s: float
-    task_s: float
-    heartbeat_s: float
-    stand_in_s: float
-    rest_s: float
-    overshoot_s: float
-    gap_s: float
+    coordinator: Cost = Cost()
+    stand_ins: Cost = Cost()
+    rest: Cost = Cost()
+    heartbeat_s: float = 0.0
+    overshoot_s: float = 0.0
+    gap_s: float = 0.0
 
     @property
     def hop_s(self) -> float:
         """One way between a worker and the coordinator, without what both compute."""
-        return max(0.0, self.gap_s - self.turn_s - self.task_s - self.stand_in_s) / 2
+        both = (self.coordinator, self.stand_ins)
+        return max(0.0, self.gap_s - sum(cost.wake_s + cost.task_s for cost in both)) / 2
 
     def counters(self) -> dict[str, float | int | None]:
         """Each in µs, for a saved result."""
-        named = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {f"cost_{name.removesuffix('_s')}_us": seconds * 1e6 for name, seconds in named}
-
-
-NO_COSTS = Costs(*[0.0] * len(fields(Costs)))
+        found: dict[str, float | int | None] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            name = f"cost_{field.name.removesuffix('_s')}"
+            if isinstance(value, Cost):
+                found[f"{name}_wake_us"] = value.wake_s * 1e6
+                found[f"{name}_task_us"] = value.task_s * 1e6
+            else:
+                found[f"{name}_us"] = value * 1e6
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,67 +89,6 @@ class Predicted:
     tasks_cores: float
     heartbeats_cores: float
     bottleneck: str
-
-
-class Thread:
-    """One of the machine's threads: jobs one at a time, each when a core is free."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.jobs: deque[Callable[[], float]] = deque()
-        self.is_busy = False
-        self.busy_s = 0.0
-
-    def put(self, job: Callable[[], float]) -> None:
-        """Do a job, which returns how long it takes, after those before it."""
-        self.jobs.append(job)
-        if not self.is_busy:
-            self.is_busy = True
-            self._machine.want(self)
-
-
-class Machine:
-    """A virtual clock, and `cores` for its threads, first come first served; None is no limit."""
-
-    def __init__(self, cores: int | None) -> None:
-        self.now = 0.0
-        self.cores = self._free = cores
-        self._waiting: deque[Thread] = deque()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence = 0
-
-    def after(self, wait_s: float, happen: Callable[[], None]) -> None:
-        """Let something happen later."""
-        self._sequence += 1
-        heappush(self._heap, (self.now + wait_s, self._sequence, happen))
-
-    def run(self, until_s: float) -> None:
-        """Let everything happen up to a time."""
-        while self._heap and self._heap[0][0] <= until_s:
-            self.now, _, happen = heappop(self._heap)
-            happen()
-        self.now = until_s
-
-    def want(self, thread: Thread) -> None:
-        """Let a thread do its next job as soon as a core is free."""
-        if self._free == 0:
-            self._waiting.append(thread)
-            return
-        if self._free is not None:
-            self._free -= 1
-        took_s = thread.jobs.popleft()()
-        thread.busy_s += took_s
-        self.after(took_s, partial(self._done, thread))
-
-    def _done(self, thread: Thread) -> None:
-        if self._free is not None:
-            self._free += 1
-        if thread.jobs:
-            self._waiting.append(thread)
-        else:
-            thread.is_busy = False
-        if self._waiting:
-            self.want(self._waiting.popleft())
 
 
 class Simulated:
@@ -150,7 +106,9 @@ class Simulated:
         chance = random.Random(0).random
         queue = load_part(spec.queue)
         self._scheduler = Scheduler(policies[spec.policy](), limits, chance, policies, queue)
-        self.threads = [Thread(machine) for _ in range(3)]
+        wakes_s = (costs.coordinator.wake_s, costs.stand_ins.wake_s, 0.0)
+        self.threads = [Thread(machine, wake_s) for wake_s in wakes_s]
+        self._rest_s = costs.rest.task_s + costs.rest.wake_s / len(speeds)
         self.coordinator, self.stand_ins, self.rest = self.threads
         self._inbox: deque[on.Event] = deque()
         credit = max(1, spec.credit)
@@ -159,9 +117,12 @@ class Simulated:
             for n in range(len(speeds))
         }
         self._speeds = dict(zip(self._workers, speeds, strict=True))
-        #: tasks that workers have begun and ended, and when the last one ended
-        self.begun = self.ended = 0
-        self.ended_s = 0.0
+        #: when each worker has begun its tasks
+        self.starts: dict[str, list[float]] = {name: [] for name in self._workers}
+        #: tasks that have ended, and when the last one did
+        self.ended, self.ended_s = 0, 0.0
+        #: whether the coordinator has a turn to take, and when its next timer wakes it
+        self._is_due = False
         self._wakes_s = -1.0
         #: what each worker works on, and those that run a task
         self._leases: dict[str, HeldLease] = {}
@@ -177,8 +138,9 @@ class Simulated:
             self._machine.after(first_s, partial(self._beat, worker))
         for start in range(0, len(payloads), self._spec.burst):
             part = [*payloads[start : start + self._spec.burst]]
-            self._inbox.append(self._client.submit(KIND, part, Options(), None, 0.0))
-        self.coordinator.put(self._turn)
+            run = self._client.submit(KIND, part, Options(), None, 0.0)
+            self._deliver(self._scheduler.handle(run, 0.0))
+        self._wake()
 
     def _beat(self, worker: WorkerSession) -> None:
         self._send(*worker.heartbeat())
@@ -190,22 +152,24 @@ class Simulated:
 
     def _arrive(self, events: Sequence[on.Event]) -> None:
         self._inbox += events
-        if not self.coordinator.is_busy:
+        if not self._is_due:
+            self._is_due = True
             self.coordinator.put(self._turn)
 
     def _turn(self) -> float:
         """Handle some messages, and what is due; returns how long that takes."""
         costs, now = self._costs, self._machine.now
-        took_s, actions = costs.turn_s, list[do.Action]()
+        took_s, actions = 0.0, list[do.Action]()
         for _ in range(min(self._spec.drain, len(self._inbox))):
             event = self._inbox.popleft()
             is_beat = type(event) is on.WorkerHeartbeat
-            took_s += costs.heartbeat_s if is_beat else costs.task_s
+            took_s += costs.heartbeat_s if is_beat else costs.coordinator.task_s
             actions += self._scheduler.handle(event, now)
         deadline = self._scheduler.deadline()
         if deadline is not None and deadline <= now:
             actions += self._scheduler.handle_timer(now, behind=bool(self._inbox))
-        if self._inbox:
+        self._is_due = bool(self._inbox)
+        if self._is_due:
             self.coordinator.jobs.append(self._turn)
         self._wake()
         self._machine.after(took_s + costs.hop_s, partial(self._deliver, actions))
@@ -242,7 +206,7 @@ class Simulated:
             self._leases[worker.name] = lease
         (payload,) = lease.claim(1)
         self._busy.add(worker.name)
-        self.begun += 1
+        self.starts[worker.name].append(self._machine.now)
         wait_s = float(payload) / self._speeds[worker.name] + self._costs.overshoot_s
         ended = partial(self.stand_ins.put, partial(self._finish, worker, lease, wait_s))
         self._machine.after(wait_s, ended)
@@ -253,9 +217,9 @@ class Simulated:
         now = self._machine.now
         self.ended, self.ended_s = self.ended + 1, now
         self._send(*worker.report(lease, [b""], [], now - wait_s, now))
-        self.rest.put(lambda: self._costs.rest_s)
+        self.rest.put(lambda: self._rest_s)
         self._busy.discard(worker.name)
-        return self._begin(worker, self._costs.stand_in_s)
+        return self._begin(worker, self._costs.stand_ins.task_s)
 
 
 def makespan_s(
@@ -265,7 +229,7 @@ def makespan_s(
     `most_s`.
     """
     machine = Machine(None)
-    simulated = Simulated(spec, speeds, NO_COSTS, machine)
+    simulated = Simulated(spec, speeds, Costs(), machine)
     simulated.begin(payloads)
     while simulated.ended < len(payloads):
         if machine.now > most_s:
@@ -292,27 +256,29 @@ def predict(
     """
     machine = Machine(None if own_machines else len(os.sched_getaffinity(0)))
     if own_machines:
-        # Their messages still take the coordinator's thread, which is the one that is shared.
-        costs = Costs(**{**vars(costs), "stand_in_s": 0.0, "rest_s": 0.0})
+        costs = dataclasses.replace(costs, stand_ins=Cost(), rest=Cost())
     window_s = max(window_s, TASKS_MIN * service_s)
-    until_s = WARM_UP_S + window_s
     simulated = Simulated(spec, [1.0] * workers, costs, machine)
-    task_s = costs.task_s + costs.turn_s / spec.drain
-    fastest = min(workers / service_s, 1 / task_s)
-    tasks = round(1.2 * fastest * until_s) + 4 * workers
+    between_s = max(service_s / workers, costs.coordinator.task_s)
+    tasks = round(1.2 * (WARM_UP_S + window_s) / between_s) + 4 * workers
     simulated.begin([b"%g" % service_s] * tasks)
     machine.run(WARM_UP_S)
-    begun = simulated.begun
+    begun = sum(map(len, simulated.starts.values()))
     busy_s = [thread.busy_s for thread in simulated.threads]
-    machine.run(until_s)
+    machine.run(WARM_UP_S + window_s)
+    begun = sum(map(len, simulated.starts.values())) - begun
     shares = [
         (thread.busy_s - before_s) / window_s
         for thread, before_s in zip(simulated.threads, busy_s, strict=True)
     ]
-    tasks_cores = workers / service_s * task_s
+    tasks_cores = workers / service_s * costs.coordinator.task_s
     heartbeats_cores = workers / spec.limits.heartbeat_s * costs.heartbeat_s
+    # Without a time in which all have work, the coordinator is what limits the number of starts.
+    (efficiency,) = efficiencies([*simulated.starts.values()], service_s, 1) or [
+        begun * service_s / workers / window_s
+    ]
     return Predicted(
-        (simulated.begun - begun) * service_s / workers / window_s,
+        efficiency,
         tasks_cores,
         heartbeats_cores,
         _bottleneck(shares, tasks_cores, heartbeats_cores, machine.cores),
@@ -323,10 +289,9 @@ def _bottleneck(
     shares: Sequence[float], tasks_cores: float, heartbeats_cores: float, cores: int | None
 ) -> str:
     """What is used up first, in words."""
-    coordinator, stand_ins, _ = shares
-    if coordinator > FULL:
+    if tasks_cores + heartbeats_cores > FULL:
         by = "heartbeats" if heartbeats_cores > tasks_cores else "tasks"
         return f"the coordinator's thread, by {by}"
     if cores is not None and sum(shares) > FULL * cores:
         return "the machine's cores"
-    return "the stand-ins' thread" if stand_ins > FULL else "nothing: all parts keep up"
+    return "the stand-ins' thread" if shares[1] > FULL else "nothing: all parts keep up"
