@@ -58,8 +58,8 @@ HOUSE: dict[str, str] = {
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.vocabulary",
-    "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.transport cluster.vocabulary",
+    "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local cluster.spec "
+    "cluster.supervision cluster.shells cluster.transport cluster.protocol cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.spec cluster.models cluster.vocabulary",
     "perfkit.bench": "",
