@@ -9,19 +9,39 @@ STAMP := .venv/ready-$(VERSION)
 LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow counts check lab lock clean
+.PHONY: help report report-full picture documents test test-slow test-performance bench-check counts check lab lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-report: $(STAMP) ## measure the cluster and write the HTML report (quick profile)
+report: $(STAMP) ## measure all of it and write the HTML report (quick profile)
 	@$(VENV)/perfkit report --profile quick
+
+report-full: $(STAMP) ## the same, thorough: up to an hour
+	@$(VENV)/perfkit report --profile full --cell-timeout 3600
+
+picture: $(STAMP) ## docs/report.png anew, from the index of a report that this runs (needs chromium)
+	@command -v chromium >/dev/null || { echo "make picture needs chromium: apt-get install chromium" >&2; exit 1; }
+	@profile=$$(mktemp -d) && trap 'rm -rf "$$profile"' EXIT && \
+	  page=$$($(VENV)/perfkit report --profile quick) && \
+	  chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
+	    --disable-component-update --disable-sync --hide-scrollbars --user-data-dir="$$profile" \
+	    --window-size=1100,1500 --screenshot=docs/report.png "file://$$(realpath "$$page")" 2>/dev/null
+
+documents: $(STAMP) ## the figures in docs/ and README anew, from RUN=reports/<run> or from the sample in git
+	@$(VENV)/python -m perfkit.report.stories.documents $(RUN)
 
 test: $(STAMP) ## every test that is not slow, on every core, with branch coverage
 	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term
 
 test-slow: $(STAMP) ## the tests marked slow
-	@$(VENV)/python -m pytest -m slow
+	@$(VENV)/python -m pytest -m "slow and not performance"
+
+test-performance: $(STAMP) ## the plan's figures on the real cluster, for an idle machine
+	@$(VENV)/python -m pytest -m performance
+
+bench-check: $(STAMP) ## is the coordinator slower than this machine's baseline? (error 3: yes, 4: unclear, 2: no baseline)
+	@$(VENV)/perfkit baseline check
 
 counts: $(STAMP) ## accept what a task costs now, in messages, bytes and allocations, as the baseline of `make test`
 	@$(VENV)/python -m perfkit.bench.counts.gate --write
@@ -46,7 +66,7 @@ lock: $(STAMP) ## pin every dependency anew for this Python, with hashes
 clean: ## remove .venv, caches and generated reports
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find cluster perfkit notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
-	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name baselines ! -name sample.json -exec rm -rf {} +
 
 $(STAMP): pyproject.toml .ci/bootstrap .ci/models.txt $(wildcard $(LOCK))
 	@.ci/bootstrap $(PYTHON)

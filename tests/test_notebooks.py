@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from perfkit.bench.experiments.catalogue import EXPERIMENTS
 from perfkit.bench.goals import gpu, memory
-from perfkit.cli.report import default_notebooks
+from perfkit.cli.report import all_notebooks
 from perfkit.evidence.results import load
 from perfkit.gpu.made_up import plant
 from perfkit.optimized.specs import ABLATIONS
 from perfkit.report import ExitCode, Progress, ReportRun, run_report
 from perfkit.report.engine.notebook import read_notebook
 from perfkit.report.engine.parameters import ParameterError
+from perfkit.report.engine.scorecard import load as load_scorecard
 from perfkit.report.page.selfcontained import find_external
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -33,7 +35,7 @@ def run_whole(name: str, folder: Path, pictures: int, **parameters: Any) -> tupl
     """The report of a notebook that must run to its end, and its page."""
     report = run_report(
         [NOTEBOOKS / f"{name}.ipynb"],
-        parameters={"workers": 1, **parameters},
+        parameters=parameters,
         out_root=folder,
         progress=Progress(),
     )
@@ -45,12 +47,12 @@ def run_whole(name: str, folder: Path, pictures: int, **parameters: Any) -> tupl
     assert find_external(page) == []
     assert len(page.encode()) < 400_000
     assert page.count('role="img"') == page.count("<svg") == pictures
-    assert len(re.findall(r'<figure[^>]* aria-label="[^"]+"', page)) == pictures
+    assert len(re.findall(r'<span aria-label="[^"]+" role="img"', page)) == pictures
     return report, page
 
 
 def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path) -> None:
-    report, page = run_whole("01_baseline", tmp_path, 9, tasks=40, model="digits")
+    report, page = run_whole("01_baseline", tmp_path, 9, workers=1, tasks=40, model="digits")
     found = {headline.title: headline for headline in report.headlines}
     assert found.keys() == CLAIMS
     assert {headline.notebook for headline in found.values()} == {"01_baseline"}
@@ -71,7 +73,7 @@ def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_hot_paths_tell_of_every_idea(tmp_path: Path) -> None:
-    sizes = {"tasks": 100, "blocks": 4, "block_s": 0.01, "peers": False}
+    sizes = {"workers": 1, "tasks": 100, "blocks": 4, "block_s": 0.01}
     report, page = run_whole("02_hot_paths", tmp_path, 11, **sizes)
     ideas = {f"Idea: {name}" for name in ABLATIONS}
     assert ideas | TARGETS < {headline.title for headline in report.headlines}
@@ -82,7 +84,7 @@ def test_the_hot_paths_tell_of_every_idea(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_memory_notebook_tells_of_every_goal(tmp_path: Path) -> None:
-    report, _ = run_whole("03_memory", tmp_path, 4, tasks=100)
+    report, _ = run_whole("03_memory", tmp_path, 4, workers=1, tasks=100)
     goals = {f"Goal: {goal.name}" for goal in memory.GOALS}
     assert goals <= {headline.title for headline in report.headlines}
 
@@ -91,7 +93,7 @@ def test_the_memory_notebook_tells_of_every_goal(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_the_notebook_of_cards_says_whose_card_it_shows(tmp_path: Path) -> None:
     plant(tmp_path / "card")
-    sizes = {"tasks": 100, "seconds": 0.2, "drm_root": tmp_path / "card"}
+    sizes = {"workers": 1, "tasks": 100, "seconds": 0.2, "drm_root": tmp_path / "card"}
     report, page = run_whole("05_gpu", tmp_path, 1, **sizes)
     titles = {headline.title: headline.value for headline in report.headlines}
     assert {f"Goal: {goal.name}" for goal in gpu.GOALS} < titles.keys()
@@ -106,8 +108,30 @@ def test_a_bad_parameter_of_the_notebook_of_cards_is_refused_before_it_runs(tmp_
         run_report([GPU], parameters={"peak_gb_per_s": "-1"}, out_root=tmp_path)
 
 
-def test_only_the_baseline_runs_by_default() -> None:
-    assert default_notebooks(NOTEBOOKS.parent) == [NOTEBOOKS / "01_baseline.ipynb"]
+def test_the_whole_story_runs_by_default_and_ends_with_the_findings() -> None:
+    stems = [path.stem for path in all_notebooks(NOTEBOOKS.parent)]
+    assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
+    assert stems[-1] == "06_findings"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_benchmarks_tell_of_every_experiment_and_goal(tmp_path: Path) -> None:
+    report, page = run_whole("04_benchmarks", tmp_path, 11, scale=0.01, peers=False)
+    goals = {
+        f"Goal: {name}, {goal.what}"
+        for name, experiment in EXPERIMENTS.items()
+        for goal in experiment.goals
+    }
+    assert goals == {headline.title for headline in report.headlines}
+    assert "simulated" in page
+
+
+def test_the_findings_of_a_run_without_results_are_gaps(tmp_path: Path) -> None:
+    report, page = run_whole("06_findings", tmp_path, 1)
+    assert {headline.value for headline in report.headlines} == {None}
+    assert "not measured in this run" in page
+    assert load_scorecard(report.path / "results") is not None
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

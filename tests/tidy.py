@@ -28,17 +28,18 @@ ROOT = Path(__file__).parent.parent
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
     "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
-    "perfkit.bench.goals perfkit.bench.leaks perfkit.profile perfkit.gpu perfkit.gpu.rocprof "
-    "perfkit.optimized "
-    "perfkit.evidence cluster.process cluster.local cluster.supervision cluster.shells "
-    "cluster.transport cluster.spec cluster.models cluster.vocabulary",
+    "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
+    "perfkit.gpu.rocprof perfkit.optimized perfkit.evidence cluster.process cluster.local "
+    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.models "
+    "cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
     "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
     "perfkit.report.stories": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
-    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.counts perfkit.bench.workloads "
+    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.counts "
+    "perfkit.bench.workloads "
     "perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized perfkit.evidence "
     "cluster.spec",
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
@@ -46,8 +47,8 @@ HOUSE: dict[str, str] = {
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.local cluster.supervision cluster.shells cluster.spec "
-    "cluster.vocabulary",
+    "perfkit.evidence cluster.local cluster.supervision cluster.shells cluster.spec cluster.core "
+    "cluster.protocol cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.optimized perfkit.pool "
     "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "
@@ -55,13 +56,16 @@ HOUSE: dict[str, str] = {
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",
+    "perfkit.bench.regression": "perfkit.bench.counts perfkit.bench.workloads perfkit.optimized "
+    "perfkit.evidence cluster.spec",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local cluster.spec "
     "cluster.supervision cluster.shells cluster.transport cluster.protocol cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.spec cluster.models cluster.vocabulary",
+    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
+    "cluster.models cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.gpu": "perfkit.evidence cluster.work cluster.vocabulary",

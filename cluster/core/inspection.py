@@ -134,6 +134,8 @@ def _check_workers(roster: Roster) -> None:
         assert worker.suspects == suspects <= 1, f"{worker.id} has {suspects} suspects"
     spare = {worker.id for worker in workers if worker.free > 0}
     assert roster.spare.keys() == spare, "the index of spare workers is wrong"
+    idle = {w.id for w in workers if w.free > 0 and w.slots_taken < w.capacity}
+    assert roster.idle.keys() == idle, "the index of idle workers is wrong"
     backlogged = {worker.id for worker in workers if worker.held > worker.slots_taken}
     assert roster.backlogged.keys() == backlogged, "the index of backlogged workers is wrong"
     assert len(workers) <= roster.limits.workers, "workers"

@@ -34,6 +34,8 @@ class Roster:
         self.workers: dict[str, WorkerState] = {}
         #: workers with credit left
         self.spare: dict[str, WorkerState] = {}
+        #: those of them that have a slot without work
+        self.idle: dict[str, WorkerState] = {}
         #: workers with tasks that wait for a slot
         self.backlogged: dict[str, WorkerState] = {}
         self._ledger = ledger
@@ -206,11 +208,16 @@ class Roster:
 
     def touch(self, worker: WorkerState) -> None:
         """Bring every index up to date after a change of one worker."""
+        taken = worker.slots_taken
         if worker.free > 0:
             self.spare[worker.id] = worker
         else:
             self.spare.pop(worker.id, None)
-        if worker.held > worker.slots_taken:
+        if taken < worker.capacity and worker.id in self.spare:
+            self.idle[worker.id] = worker
+        else:
+            self.idle.pop(worker.id, None)
+        if worker.held > taken:
             self.backlogged[worker.id] = worker
         else:
             self.backlogged.pop(worker.id, None)
@@ -244,12 +251,8 @@ class Roster:
 
     # No worker idle while work waits behind another one
 
-    def idle(self) -> list[WorkerState]:
-        """The workers with credit and a slot without work."""
-        return [worker for worker in self.spare.values() if worker.slots_taken < worker.capacity]
-
-    def recallable(self, worker: WorkerState, idle: list[WorkerState], now: float) -> Lease | None:
-        """A worker's newest lease whose tail one of ``idle`` could take.
+    def recallable(self, worker: WorkerState, now: float) -> Lease | None:
+        """A worker's newest lease whose tail an idle one could take.
 
         A lease that was recalled less than ``liveness_s`` ago is passed over; after that the recall
         or its answer must have been lost.
@@ -257,8 +260,10 @@ class Roster:
         for lease in reversed(worker.leases.values()):
             asked_at = lease.recalled_at
             waits = asked_at is not None and now - asked_at < self.limits.liveness_s
-            if not waits and lease.stream is None and any(w.offers(*lease.run.needs) for w in idle):
-                return lease
+            if not waits and lease.stream is None:
+                needs = lease.run.needs
+                if any(other.offers(*needs) for other in self.idle.values()):
+                    return lease
         return None
 
     def _why_refused(self, here: WorkerState, event: on.WorkerJoined, now: float) -> str:
@@ -301,8 +306,8 @@ class Roster:
         if not worker.draining:
             self.policy.leave(worker)
         del self.workers[worker.id]
-        self.spare.pop(worker.id, None)
-        self.backlogged.pop(worker.id, None)
+        for index in (self.spare, self.idle, self.backlogged):
+            index.pop(worker.id, None)
 
     def _speaker(self, name: str, epoch: int, now: float) -> WorkerState | None:
         """The worker that sent a message; one under a past epoch is told to join again."""

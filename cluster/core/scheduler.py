@@ -230,16 +230,14 @@ class Scheduler:
     def _balance(self, now: float) -> None:
         """Set a timer if a worker is idle while tasks wait behind another one."""
         roster = self.roster
-        if not roster.backlogged or ("recall", None) in self.ledger.timers:
+        if not roster.backlogged or not roster.idle or ("recall", None) in self.ledger.timers:
             return
-        idle = roster.idle()
-        if idle and any(roster.recallable(w, idle, now) for w in roster.backlogged.values()):
+        if any(roster.recallable(worker, now) for worker in roster.backlogged.values()):
             self.ledger.timers.set(("recall", None), now + self.limits.recall_after_s)
 
     def _recall_due(self, _: None, now: float) -> None:
-        idle = self.roster.idle()
         for victim in list(self.roster.backlogged.values()):
-            lease = self.roster.recallable(victim, idle, now)
+            lease = self.roster.recallable(victim, now)
             if lease is not None and now - lease.assigned_at >= self.limits.recall_after_s:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1

@@ -17,15 +17,17 @@ import socket
 import struct
 from collections import Counter
 from contextlib import suppress
-from typing import Any
+from struct import Struct
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.limits import Limits
 
 WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPT_FAILED
+#: A monitor's first frame: the event and its value, zmq_socket_monitor(3). pyzmq's own reader
+#: imports asyncio and ssl, which take 5 MB.
+MONITOR_EVENT = Struct("=Hi")
 #: descriptors kept for newcomers that are told why they can't stay, and for everything else
 RESERVE = 96
 #: descriptors of a client (its own and one for questions) and of a worker with one slot
@@ -108,13 +110,13 @@ class Gate:
         """Take in who has come and gone."""
         with suppress(zmq.Again):
             while True:
-                event: Any = parse_monitor_message(self.events.recv_multipart(zmq.DONTWAIT))
-                if event["event"] == zmq.EVENT_ACCEPT_FAILED:
+                told, _ = self.events.recv_multipart(zmq.DONTWAIT)
+                event, fd = MONITOR_EVENT.unpack(told)
+                if event == zmq.EVENT_ACCEPT_FAILED:
                     self.is_full = True
                     continue
-                fd = event["value"]
                 self._forget(fd)
-                if event["event"] == zmq.EVENT_ACCEPTED:
+                if event == zmq.EVENT_ACCEPTED:
                     with suppress(OSError):  # gone already
                         visitor = self._open[fd] = Visitor(fd, os.fstat(fd).st_ino, now)
                         visitor.is_refused = len(self._open) > self.most

@@ -31,6 +31,10 @@ class Announcement(msgspec.Struct):
     is_final: bool = False
 
 
+#: made once, since threads that make one of a type at the same time may crash the interpreter
+_DECODER = msgspec.json.Decoder(Announcement)
+
+
 def announce(spec: ClusterSpec, complaint: str = "", *, is_final: bool = False) -> bytes:
     """The frame that announces a coordinator's spec, with a CRC-32 of its text."""
     text = msgspec.json.encode(Announcement(spec, complaint[:MAX_COMPLAINT], is_final))
@@ -47,7 +51,7 @@ def heard(frames: Sequence[bytes]) -> Announcement | None:
     if frame[len(ANNOUNCED) : len(ANNOUNCED) + 4] != zlib.crc32(text).to_bytes(4, "little"):
         return None
     try:
-        return msgspec.json.decode(text, type=Announcement)
+        return _DECODER.decode(text)
     except msgspec.DecodeError as error:
         raise ProtocolError(
             f"the coordinator announces a spec of another version: {error}"

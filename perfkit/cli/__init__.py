@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import bench, cluster, compare, gpu, inspect, report, soak, specs
+from perfkit.cli import baseline, bench, cluster, compare, gpu, inspect, report, soak, specs
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.streams import Command
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(inspect.app, name="inspect")
+app.add_typer(baseline.app, name="baseline")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
 add_command(app, "specs", specs.specs, *specs.EXAMPLES)

@@ -33,6 +33,7 @@ EXAMPLES = (
     ("with a knob of the spec set", "perfkit bench burst --set burst=100"),
     ("for a program", "perfkit bench throughput --json - | jq .value"),
     ("every experiment, both specs", "perfkit bench all --profile quick --json out/"),
+    ("for a dashboard", "perfkit bench latency --export bmf=bmf.json --export asv=asv.json"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
     ("the cost of watching GPUs", "perfkit bench gpu"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
@@ -73,13 +74,7 @@ ProfileName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="quick for a look, full for a claim.")
 ]
 Target: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        allow_dash=True,
-        help="Save the result with every raw figure; - prints it, alone. For all: a folder.",
-    ),
+    Path | None, opt.json_option("The result with every raw figure", folder="for all, a folder")
 ]
 
 
@@ -95,6 +90,7 @@ def bench(
     knobs: opt.SpecKnobs = None,
     profile: ProfileName = "quick",
     as_json: Target = None,
+    export: opt.Exports = None,
 ) -> None:
     """Measure a fresh cluster on this machine, or another engine given the same tasks.
 
@@ -109,24 +105,25 @@ def bench(
     from perfkit.evidence.results import encode
 
     if experiment == ALL:
-        opt.refuse(context, "workers tasks engine model", "is not for all: each has its own")
+        opt.refuse(context, "workers tasks engine model export", "is not for all: each has its own")
         named = {"spec", "knobs"} & opt.given(context)
         _run_all([opt.spec_with(spec, knobs)] if named else [], profile, seed, as_json)
         return
-    if as_json is not None and as_json.is_dir():
-        raise SettingError(f"--json: {as_json} is a folder; name a file")
+    opt.check_file(as_json)
     if experiment in TABLES:
-        unused = "spec workers tasks engine model knobs"
+        unused = "spec workers tasks engine model knobs export"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
         table = _measure_goals(experiment, profile, seed)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
+    from perfkit.bench.experiments.catalogue import EXPERIMENTS, run
+
+    check_known("experiment", experiment, [*EXPERIMENTS, ALL, *TABLES])
     check_experiment(experiment, tasks, engine, model, workers=workers, profile=profile)
+    exports = opt.export_files(export)
     if engine != "zmq":
         opt.refuse(context, "spec knobs", f"is for the engine zmq; {engine} has no spec")
     chosen = opt.spec_with(spec, knobs)
-    from perfkit.bench.experiments.catalogue import run
-
     with progress() as say:
         result = run(
             experiment,
@@ -140,6 +137,7 @@ def bench(
             progress=say,
         )
     deliver(lambda: encode(result), lambda: show(result), as_json)
+    opt.write_exports([result], exports)
 
 
 def _run_all(specs: Sequence[ClusterSpec], profile: str, seed: int, folder: Path | None) -> None:
@@ -195,9 +193,7 @@ def show(result: Result) -> None:
     line = Text(f"{result.experiment} ", "bold").append(figure, "bold green")
     console.print(line.append(f"  of {len(result.samples):,} samples", "dim"))
     for found in judged(result):
-        verdict = Text(f"  {found.verdict:<12} ", STYLES.get(found.verdict, ""))
-        reached = estimate(found.figure, found.goal.unit)
-        console.print(verdict.append(f"{found.goal.what} {_asked(found.goal)}: {reached}"))
+        console.print(_goal_line(found))
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
     model = result.parameters.get("model")
     tasks = f"{quantity(result.tasks)} tasks" + (f" of {model}" if model else "")
@@ -218,32 +214,27 @@ def show(result: Result) -> None:
 
 
 def show_all(ran: Sequence[Ran]) -> None:
-    """A row for each experiment, a row for each goal, and how many goals were met."""
+    """A row for each experiment, a line for each goal, and how many goals were met."""
     from perfkit.bench.experiments.catalogue import judged
 
     console = out()
     figures = plain_table("experiment", "spec", "figure", left=("experiment", "spec", "figure"))
-    columns = ("goal", "asked", "experiment", "spec", "measured", "verdict")
-    goals = plain_table(*columns, left=columns)
     found: list[tuple[Ran, Judged]] = []
     for one in ran:
         style = "" if one.result else "bold red"
         figures.add_row(one.experiment, one.spec, Text(_ending(one), style))
         found += [(one, row) for row in (judged(one.result) if one.result else ())]
-    for one, (goal, figure, verdict) in found:
-        goals.add_row(
-            goal.what,
-            _asked(goal),
-            one.experiment,
-            one.spec,
-            estimate(figure, goal.unit),
-            Text(verdict, STYLES.get(verdict, "dim")),
-        )
     console.print(figures)
+    for one, row in found:
+        console.print(_goal_line(row, f"{one.experiment} of {one.spec}, "))
     if found:
-        console.print()
-        console.print(goals)
-        console.print(f"\n{_tally(found)}", markup=False)
+        console.print(_tally(found), markup=False)
+
+
+def _goal_line(found: Judged, whose: str = "") -> Text:
+    verdict = Text(f"  {found.verdict:<12} ", STYLES.get(found.verdict, ""))
+    reached = estimate(found.figure, found.goal.unit)
+    return verdict + Text(f"{whose}{found.goal.what} {_asked(found.goal)}: {reached}")
 
 
 def _tally(found: Sequence[tuple[Ran, Judged]]) -> str:

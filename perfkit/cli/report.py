@@ -6,25 +6,43 @@ run again.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
+from perfkit.cli.baseline import gate_against
 from perfkit.cli.terminal.config import SettingError, parse_pairs
 from perfkit.cli.terminal.output import complain
 
+#: In the place of a notebook: the history of all runs.
+INDEX = "index"
 EXAMPLES = (
     ("what the cluster does here, a few minutes", "perfkit report"),
-    ("what each optimisation is worth", "perfkit report notebooks/02_hot_paths.ipynb"),
+    ("what each optimisation is worth", "perfkit report --only 02"),
     (
         "one of them, with more tasks",
         "perfkit report notebooks/01_baseline.ipynb -p tasks=5000 -p seed=7",
     ),
     ("the long version, for the record", "perfkit report --profile full --cell-timeout 3600"),
+    (
+        "… and is the code slower?",
+        "perfkit report --against reports/baselines/MACHINE.json",
+    ),
     ("in CI: bad news is a failure", "perfkit report --gate || exit $?"),
+    ("every figure over all runs in ./reports", "perfkit report index"),
 )
+
+
+Against: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--against",
+        metavar="FILE",
+        help="A saved baseline; measure the coordinator, and let slower code be a regression.",
+    ),
+]
 
 
 def report(
@@ -32,7 +50,14 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="NOTEBOOK",
-            help="Run these, in order; without any, the quick ones of ./notebooks or the package.",
+            help="Run these, in order; without any, those of ./notebooks or the package. "
+            "The word index writes the history of all runs instead.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="PREFIX", help="Run those whose name begins like this; repeatable."
         ),
     ] = None,
     profile: Annotated[
@@ -53,23 +78,30 @@ def report(
     gate: Annotated[
         bool, typer.Option("--gate", help="Let every finding decide the exit code, not only gates.")
     ] = False,
+    against: Against = None,
 ) -> None:
     """Run notebooks into a report and print the path of its index page.
 
     Exit codes: [bold]0[/bold] done · [bold]1[/bold] a cell failed · [bold]2[/bold] wrong
-    arguments, nothing was run · [bold]3[/bold] a regression · [bold]4[/bold] inconclusive ·
-    [bold]5[/bold] a kernel died · [bold]6[/bold] a cell took too long · [bold]130[/bold]
-    interrupted
+    arguments, nothing was run · [bold]3[/bold] a missed goal or a regression · [bold]4[/bold]
+    inconclusive · [bold]5[/bold] a kernel died · [bold]6[/bold] a cell took too long ·
+    [bold]130[/bold] interrupted
 
     A notebook that fails still has its page, with the error on top, and the others still run.
     """
-    from perfkit.report import run_report
+    from perfkit.report import run_report, write_history
 
-    chosen = notebooks or default_notebooks()
+    more = {} if against is None else gate_against(against)
+    if notebooks == [Path(INDEX)]:
+        print(write_history(out))
+        return
+    if notebooks and only:
+        raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
+    chosen = notebooks or (only_notebooks(only) if only else all_notebooks())
     values = parse_pairs(parameter or [], "-p")
     try:
         ran = run_report(
-            chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate
+            chosen, profile, values, out, cell_timeout_s=cell_timeout or None, gate=gate, **more
         )
     except ModuleNotFoundError as error:
         complain(f"reports need the extra [lab]: pip install 'perfkit[lab]' ({error})")
@@ -81,11 +113,22 @@ def report(
     raise typer.Exit(int(ran.exit_code))
 
 
-def default_notebooks(here: Path = Path()) -> list[Path]:
-    """The numbered notebooks in ``here/notebooks``, or else those that were installed.
+def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:
+    """The notebooks of `all_notebooks` whose names begin with one of `prefixes`, in their order.
 
-    A notebook with ``"perfkit": {"report": "on request"}`` in its metadata is left out: it takes
-    minutes and runs only when it is named.
+    Raises:
+        SettingError: a prefix fits none, or there are no notebooks.
+    """
+    known = all_notebooks(here)
+    for prefix in prefixes:
+        if not prefix or not any(path.stem.startswith(prefix) for path in known):
+            names = ", ".join(path.stem for path in known)
+            raise SettingError(f"--only: no notebook begins with {prefix!r}; there are {names}")
+    return [path for path in known if path.stem.startswith(tuple(prefixes))]
+
+
+def all_notebooks(here: Path = Path()) -> list[Path]:
+    """The numbered notebooks in ``here/notebooks``, or else those that were installed.
 
     Raises:
         SettingError: neither folder has one.
@@ -94,14 +137,6 @@ def default_notebooks(here: Path = Path()) -> list[Path]:
 
     installed = Path(perfkit.__file__).parent / "_notebooks"
     for folder in (here / "notebooks", installed):
-        if found := [path for path in sorted(folder.glob("0*.ipynb")) if not _on_request(path)]:
+        if found := sorted(folder.glob("0*.ipynb")):
             return found
     raise SettingError("there is no notebook in ./notebooks, and none is installed; name one")
-
-
-def _on_request(notebook: Path) -> bool:
-    try:
-        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-        return bool(metadata["perfkit"]["report"] == "on request")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # running it reports what is wrong

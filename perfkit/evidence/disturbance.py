@@ -51,9 +51,11 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
         told = []
         if cores and load is not None and load > LOAD_PART_MAX * cores:
             told.append(f"load {quantity(round(load, 1))} on {quantity(cores)} cores")
-        if self.others_cores is not None and self.others_cores > OTHERS_PART_MAX * (cores or 1):
+        others = self.others_cores
+        if cores and others is not None and others > OTHERS_PART_MAX * cores:
             named = f" ({', '.join(self.busiest)})" if self.busiest else ""
-            told.append(f"other processes use {quantity(round(self.others_cores, 1))} cores{named}")
+            used = f"{quantity(round(others, 1))} of {quantity(cores)} cores"
+            told.append(f"other processes use {used}{named}")
         if self.steal is not None and self.steal > STEAL_MAX:
             told.append(f"other guests take {quantity(round(100 * self.steal), '%')} of its time")
         if not told:

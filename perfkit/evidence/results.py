@@ -100,7 +100,7 @@ class Recording:
     """
 
     def __init__(self) -> None:
-        self._environment = fingerprint()
+        self.environment = fingerprint()
         self._started = datetime.now(UTC)
         self._began_s = time.perf_counter()
 
@@ -129,7 +129,7 @@ class Recording:
             low=figure.low,
             high=figure.high,
             samples=samples,
-            environment=self._environment,
+            environment=self.environment,
             parameters={**(parameters or {}), "interval": figure.method},
             started_utc=self._started.isoformat(),
             duration_s=time.perf_counter() - self._began_s,

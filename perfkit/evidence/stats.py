@@ -27,7 +27,7 @@ from perfkit.evidence.samples import (
     student_t,
 )
 from perfkit.evidence.tables import facts_html
-from perfkit.evidence.text import measured
+from perfkit.evidence.text import measured, quantity
 from perfkit.evidence.verdicts import Direction, Verdict
 
 Block = float | Sequence[float]
@@ -188,7 +188,7 @@ def _judge(
                 "of the runs favours one arm"
             )
         margin = abs(control.value)
-    factor = f"a factor of {math.exp(band):.3g}"
+    factor = f"a factor of {quantity(math.exp(band))}"
     if -band <= ratio.low and ratio.high <= band:
         return Verdict.SAME, f"the whole interval lies within {factor}"
     if ratio.low <= margin and ratio.high >= -margin:

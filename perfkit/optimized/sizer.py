@@ -18,6 +18,8 @@ from cluster.core.worker import WorkerState
 #: to hide it, and little enough to wait behind a slow task
 LEASE_S = 0.002
 MAX_LEASE = 1_024
+#: a task under this is short: the round trip after it would be more than a hundredth of it
+SHORT_S = 0.02
 #: the lease of an unmeasured kind, which leaves tasks for the other slots, and how fast it may grow
 FIRST_LEASE, GROWTH = 1, 4
 #: times beyond these would change no decision; clamped, some dozens of right reports outweigh one
@@ -73,9 +75,19 @@ class Sizer:
 
     def has_room(self, worker: WorkerState) -> bool:
         """Whether it would soon be idle without more tasks; never beyond its credit."""
+        if worker.free <= 0:
+            return False
         if worker.slots_taken < worker.capacity:
-            return worker.free > 0
-        return worker.free > 0 and self.ahead_s(worker) < LEASE_S
+            return True
+        ahead_s = self.ahead_s(worker)
+        return ahead_s < LEASE_S or (ahead_s < SHORT_S and self._runs_single_tasks(worker))
+
+    def _runs_single_tasks(self, worker: WorkerState) -> bool:
+        """Whether each slot has one task of a measured kind and none behind it, so that it would
+        idle for a round trip.
+        """
+        kinds = self._held.get(worker.id, {})
+        return worker.held == worker.capacity and kinds.keys() <= self.service_s.keys()
 
     def lease_tasks(self, worker: WorkerState, needs: Needs, queued: int) -> int:
         """As many as make LEASE_S of work, at most the size the kind has grown to, and at most a

@@ -1,7 +1,8 @@
 """Runs notebooks into reports for people to read and programs to check.
 
 `run_report` takes notebooks and parameters and publishes a folder with an index, a self-contained
-page per notebook, their results as JSON and the command to run it all again. The heavy packages
+page per notebook, their results as JSON and the command to run it all again. `write_history` makes
+one page about all runs of a folder. The heavy packages
 behind it (papermill, nbconvert, matplotlib) are imported on first use, so a command line that only
 prints its help does not load them.
 
@@ -14,6 +15,7 @@ from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ExitCode, ReportError, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun, ReportRun
+from perfkit.report.page.history import write_history
 from perfkit.report.run import run_report
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "Verdict",
     "headlines",
     "run_report",
+    "write_history",
 ]

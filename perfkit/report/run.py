@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +51,8 @@ def run_report(
     cell_timeout_s: float | None = DEFAULT_CELL_TIMEOUT_S,
     gate: bool = False,
     progress: Progress | None = None,
+    after: Callable[[Path], None] | None = None,
+    after_argv: Sequence[str] = (),
 ) -> ReportRun:
     """Run `notebooks` in order and publish `out_root/<utc>-<commit>-<profile>/`.
 
@@ -59,7 +61,9 @@ def run_report(
     in the run's folder, so `out_dir` is the relative path `results`. `cell_timeout_s` limits each
     cell; None is no limit. With `gate` every headline's verdict decides the exit code, not only
     those recorded as gates.
-    `progress` None draws bars in a terminal and writes lines elsewhere.
+    `progress` None draws bars in a terminal and writes lines elsewhere. `after` is called with the
+    folder of the results once the notebooks have run, to add its own; `after_argv` are the words
+    that ask for it in the command that repeats the run.
 
     Raises ReportError (ParameterError among them) before any kernel starts when an argument is
     wrong; its `exit_code` is BAD_ARGUMENTS. A notebook that fails is no exception: see
@@ -67,6 +71,7 @@ def run_report(
     """
     root, paths = Path(out_root), [Path(notebook) for notebook in notebooks]
     plan = make_plan(paths, profile, parameters or {}, root, cell_timeout_s, gate)
+    plan = replace(plan, command=(*plan.command, *after_argv))
     listener = progress if progress is not None else progress_for()
     began = time.perf_counter()
     with _sigterm_raises(), run_folder(root, plan.run_name) as folder:
@@ -80,6 +85,8 @@ def run_report(
             ]
         finally:
             listener.run_finished()
+        if after is not None:
+            after(folder.working / RESULTS)
         return _publish(plan, folder, ran, time.perf_counter() - began)
 
 

@@ -12,7 +12,8 @@ control.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -21,6 +22,7 @@ import msgspec
 import psutil
 
 from cluster.local import LocalCluster
+from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.task import Requirements
 from perfkit.bench.counts.costs import messages_per_task
@@ -56,6 +58,8 @@ NEEDED = Requirements(min_vram_bytes=4 << 30, gpu_family="polaris")
 Blocks: TypeAlias = Mapping[str, Sequence[float]]
 #: Runs one block on a spec and returns its figures by name.
 Workload: TypeAlias = Callable[[ClusterSpec], Mapping[str, float]]
+#: A running cluster of a spec, with a client.
+Clusters: TypeAlias = Callable[[ClusterSpec], AbstractContextManager[tuple[LocalCluster, Client]]]
 
 
 @dataclass(frozen=True)
@@ -225,8 +229,31 @@ def study(
     return Study(name, found, results, seed)
 
 
-def mapping(work: Work, workers: int, block_s: float) -> Workload:
-    """A load: tasks per second of a map on a fresh cluster, and the coordinator's CPU per task.
+@contextmanager
+def clusters(workers: int, *, fresh: bool) -> Iterator[Clusters]:
+    """Makes clusters for the blocks of a study: a fresh one for each block, or one for each spec.
+
+    A kept cluster saves its start, a second a block, and is idle while other specs have their turn.
+    """
+    with ExitStack() as stack:
+        kept: dict[str, tuple[LocalCluster, Client]] = {}
+
+        @contextmanager
+        def running(spec: ClusterSpec) -> Iterator[tuple[LocalCluster, Client]]:
+            if fresh:
+                with LocalCluster(workers, spec) as local, local.client() as client:
+                    yield local, client
+                return
+            if spec.name not in kept:
+                local = stack.enter_context(LocalCluster(workers, spec))
+                kept[spec.name] = local, stack.enter_context(local.client())
+            yield kept[spec.name]
+
+        yield running
+
+
+def mapping(work: Work, running: Clusters, block_s: float) -> Workload:
+    """A load: tasks per second of a map, and the coordinator's CPU per task.
 
     The number of tasks that last about `block_s` seconds is found once for each spec, so that all
     its blocks are alike; a quarter of them runs first as warm-up.
@@ -234,7 +261,7 @@ def mapping(work: Work, workers: int, block_s: float) -> Workload:
     amounts: dict[str, int] = {}
 
     def block(spec: ClusterSpec) -> dict[str, float]:
-        with LocalCluster(workers, spec) as local, local.client() as client:
+        with running(spec) as (local, client):
             drive = partial(map_s, client)
             if spec.name not in amounts:
                 amounts[spec.name] = _amount(drive, work, block_s)

@@ -14,7 +14,15 @@ import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.bench.experiments import closed_loop, failover, open_loop, stress
+from perfkit.bench.experiments import (
+    balancing,
+    closed_loop,
+    failover,
+    network,
+    open_loop,
+    scaling,
+    stress,
+)
 from perfkit.bench.experiments.setting import Experiment, Profile, Setting
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -29,7 +37,7 @@ from perfkit.optimized.specs import spec_named
 NO_SPEC = "-"
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for module in (closed_loop, open_loop, stress, failover)
+    for module in (closed_loop, open_loop, scaling, balancing, failover, stress, network)
     for experiment in module.EXPERIMENTS
 }
 

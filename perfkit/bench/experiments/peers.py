@@ -1,7 +1,8 @@
 """The same tasks on this cluster and on its alternatives.
 
 Each engine gets the same work through the same protocol and experiments, one after the other,
-because they differ by factors, not percents. An engine whose packages are missing, or that does not
+because they differ by factors, not percents. Single tasks are like for like, a map is not (see
+`fairness`). An engine whose packages are missing, or that does not
 start here, has a row that says so.
 """
 
@@ -20,11 +21,15 @@ from perfkit.bench.experiments.catalogue import run
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.engines import ENGINES
+from perfkit.engines.base import COLUMN_TASKS_MAX
 from perfkit.evidence.results import Result
 from perfkit.evidence.tables import ResultTable, html_table
 from perfkit.optimized.specs import OPTIMIZED
 
 CLUSTER = "zmq"
+#: Experiments that hand in tasks one by one, and those that leave it to the engine's own map.
+SINGLE_TASKS = frozenset({"submission", "latency", "load", "burst"})
+MAPS = frozenset({"throughput"})
 
 
 class Amount(NamedTuple):
@@ -63,7 +68,26 @@ class PeerTable(ResultTable[PeerRow]):
             "The same tasks on every engine (medians, 95 % intervals)",
             ("engine", *self.experiments),
             [(row.name, *(_cell(row, name) for name in self.experiments)) for row in self.rows],
+            fairness(self.experiments),
         )
+
+
+def fairness(experiments: Sequence[str]) -> list[str]:
+    """What may be compared between engines, a sentence for each kind of experiment."""
+    single = [name for name in experiments if name in SINGLE_TASKS]
+    mapped = [name for name in experiments if name in MAPS]
+    notes = []
+    if single:
+        notes.append(
+            f"{', '.join(single)}: like for like. Each engine is handed the same single tasks."
+        )
+    if mapped:
+        notes.append(
+            f"{', '.join(mapped)}: a map, not like for like. The cluster places, retries and "
+            f"cancels each task; a peer gets columns of up to {COLUMN_TASKS_MAX:,} tasks and "
+            "does so with a whole column."
+        )
+    return notes
 
 
 def measure_peers(

@@ -62,7 +62,7 @@ class MemorySizes:
     full_rounds: int
     stream_rounds: int = 2
     streamed_bytes: int = RESULT_BYTES
-    sharing: SharingSizes = FOUR_WORKERS
+    sharing: SharingSizes | None = FOUR_WORKERS
     leaks: CheckSizes = ALL_EVENTS
 
 
@@ -92,8 +92,8 @@ def queueing(
 
     The tasks are submitted in runs or each `alone`.
     """
-    few = alone and name == BASELINE
-    tasks = contest.sizes.baseline_queued_tasks if few else contest.sizes.queued_tasks
+    sizes = contest.sizes
+    tasks = sizes.baseline_queued_tasks if name == BASELINE else sizes.queued_tasks
     work = echo_work(tasks, contest.seed)
     how, told = ("alone", replace(spec, burst=1)) if alone else ("run", spec)
     with LocalCluster(0, spec) as local, Client(local.endpoint, spec=told) as client:

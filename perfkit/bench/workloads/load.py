@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -283,27 +284,44 @@ def _never_ended() -> ExperimentError:
 def traffic_per_task(
     spec: ClusterSpec, workers: int, work: Work, drive: Callable[[Client, Work], object]
 ) -> dict[str, float | int | None]:
-    """Messages and bytes through the coordinator for each task of `drive(client, work)`.
+    """`traffic_of` the work on a separate cluster after a warm-up round, as `<name>_per_task`."""
+    with counting_cluster(spec, workers, work.models) as client:
+        drive(client, work)
+        counts = traffic_of(client, work, drive)
+    return {f"{name}_per_task": count for name, count in counts.items()}
 
-    Counted on a separate cluster after a warm-up round, less the cost of asking for the counts.
-    Heartbeats are postponed. A busy machine only adds messages, so the smallest of several rounds
-    is the work's own count; it is the same on every machine for parts that send a message per task.
-    """
+
+@contextmanager
+def counting_cluster(
+    spec: ClusterSpec, workers: int, models: Sequence[str] = ()
+) -> Iterator[Client]:
+    """The client of a fresh cluster whose heartbeats are postponed: only tasks are to count."""
     beat = {"heartbeat_s": COUNTING_BEAT_S, "liveness_s": 3 * COUNTING_BEAT_S}
     slow = msgspec.structs.replace(spec, limits=msgspec.structs.replace(spec.limits, **beat))
     with (
-        LocalCluster(workers, slow, models=work.models) as local,
+        LocalCluster(workers, slow, models=models) as local,
         # The default name holds the host's name, whose length would count in the bytes.
         Client(local.endpoint, spec=slow, name="traffic") as client,
     ):
-        drive(client, work)
-        asking = [_traffic_of(client, lambda: None) for _ in range(COUNTED_ROUNDS)]
-        working = [_traffic_of(client, lambda: drive(client, work)) for _ in range(COUNTED_ROUNDS)]
+        yield client
+
+
+def traffic_of(
+    client: Client, work: Work, drive: Callable[[Client, Work], object]
+) -> dict[str, float]:
+    """Messages and bytes through the coordinator for each task of `drive(client, work)`.
+
+    The cost of asking for the counts is taken off. A busy machine only adds messages, so the
+    smallest of several rounds is the work's own count; it is the same on every machine for parts
+    that send a message per task.
+    """
+    asking = [_growth(client, lambda: None) for _ in range(COUNTED_ROUNDS)]
+    working = [_growth(client, lambda: drive(client, work)) for _ in range(COUNTED_ROUNDS)]
     least, most = ({n: min(c[n] for c in counts) for n in TRAFFIC} for counts in (asking, working))
-    return {f"{name}_per_task": (most[name] - least[name]) / len(work) for name in TRAFFIC}
+    return {name: (most[name] - least[name]) / len(work) for name in TRAFFIC}
 
 
-def _traffic_of(client: Client, drive: Callable[[], object]) -> dict[str, int]:
+def _growth(client: Client, drive: Callable[[], object]) -> dict[str, int]:
     """Growth of the coordinator's counts, its first answer included."""
     before = client.status().counters
     drive()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -14,10 +15,14 @@ from perfkit.cli.terminal.config import (
     SettingError,
     Settings,
     build_spec,
+    check_known,
     load,
     parse_pairs,
 )
 from perfkit.cli.terminal.output import note
+
+if TYPE_CHECKING:
+    from perfkit.evidence.results import Result
 
 _SPEC_HELP = "The cluster's parts and knobs, by name."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
@@ -84,32 +89,50 @@ SpecKnobs: TypeAlias = Annotated[
 WorkerCount: TypeAlias = Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")]
 
 
-def json_option(text: str) -> Any:
-    """``--json [FILE]``: alone, or with ``-``, it prints JSON and nothing else."""
+def json_option(text: str, *, folder: str = "") -> Any:
+    """``--json [FILE]``: alone, or with ``-``, it prints JSON and nothing else.
+
+    A command that can write a `folder` says when, and calls `check_file` otherwise.
+    """
     return typer.Option(
         "--json",
         metavar="[FILE]",
-        dir_okay=False,
+        dir_okay=bool(folder),
         allow_dash=True,
-        callback=_check_target,
-        help=f"{text}; print it, or save it in FILE.",
+        callback=None if folder else check_file,
+        help=f"{text}; print it, or save it in FILE{folder and f' ({folder})'}.",
     )
 
 
-def _check_target(target: Path | None) -> Path | None:
+def check_file(target: Path | None) -> Path | None:
     """Refuse a file that is not there to be written: a result must not replace a user's own file,
     and a misspelt folder is no reason to make one.
     """
-    if target is None or str(target) == "-" or (target.exists() and not target.is_file()):
+    if target is None or str(target) == "-":
         return target
+    if target.is_dir():
+        raise typer.BadParameter(f"{target} is a folder; name a file", param_hint="'--json'")
+    if target.exists() and not target.is_file():
+        return target  # a device or a pipe
     if target.suffix != ".json":
-        raise typer.BadParameter(f"{target} does not end in .json; --json - prints")
+        message = f"{target} does not end in .json; --json - prints"
+        raise typer.BadParameter(message, param_hint="'--json'")
     if not target.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {target.parent}; make it first")
+        message = f"there is no folder {target.parent}; make it first"
+        raise typer.BadParameter(message, param_hint="'--json'")
     return target
 
 
 ResultFile: TypeAlias = Annotated[Path | None, json_option("The result with every raw figure")]
+
+Exports: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        metavar="FORMAT=FILE",
+        help="Also save for a dashboard: pytest-benchmark, asv, bmf (Bencher's); repeatable.",
+    ),
+]
 
 
 def settings(config: Path | None, knobs: list[str] | None = None, **flags: object) -> Settings:
@@ -133,6 +156,26 @@ def given(context: typer.Context) -> set[str]:
     """The parameters that the command line gave, by their names in the function."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
+def export_files(pairs: list[str] | None) -> dict[str, Path]:
+    """The files of ``--export FORMAT=FILE`` by format; SettingError for an unknown format."""
+    from perfkit.evidence.exports import FORMATS
+
+    found = parse_pairs(pairs or [], "--export")
+    for name in found:
+        check_known("format", name, FORMATS, "--export: ")
+    return {name: Path(file) for name, file in found.items()}
+
+
+def write_exports(results: Sequence[Result], files: Mapping[str, Path]) -> None:
+    """Write results in each format; raises ResultError if one can't hold them."""
+    from perfkit.evidence.exports import FORMATS
+    from perfkit.evidence.results import write
+
+    for name, file in files.items():
+        write(FORMATS[name](results), file)
+        note(f"saved as {name} to {file}")
 
 
 def refuse(context: typer.Context, names: str, reason: str) -> None:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.report.engine.kernel import GRACE_S, KernelSession, kernel_session
 from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shortened, shown_path, tags
 from perfkit.report.engine.outcome import Failure, Status
-from perfkit.report.engine.progress import Progress
+from perfkit.report.engine.progress import ALIVE_S, Progress
 from perfkit.report.engine.result import NotebookRun
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 60
 #: A failure stands on several pages and in the terminal; the notebook has its whole text.
 MESSAGE_MAX, TRACEBACK_MAX = 1_000, 16_000
+LINE_MAX = 60
 _EXTENSIONS = ("perfkit.report.engine.pager", "perfkit.report.engine.floods")
 #: The tag of a cell whose error is expected.
 _MAY_RAISE = "raises-exception"
@@ -48,13 +50,14 @@ def execute_notebook(
     cell_timeout_s: float | None,
     progress: Progress,
     grace_s: float = GRACE_S,
+    alive_s: float = ALIVE_S,
 ) -> tuple[NotebookRun, NotebookNode]:
     """Run `notebook` with `parameters` and write it, executed, to `output`; returns its content.
 
     The kernel works in the folder of `output`, so that relative paths stay inside the run.
     `cell_timeout_s` limits each cell (None: no limit); a cell over it gets `grace_s` to clean up.
-    A notebook that fails is a result, not an exception; KeyboardInterrupt and SystemExit end the
-    kernel and pass through.
+    `progress` hears every `alive_s` of a cell that runs long. A notebook that fails is a result,
+    not an exception; KeyboardInterrupt and SystemExit end the kernel and pass through.
     """
     from papermill.exceptions import PapermillExecutionError
 
@@ -68,6 +71,8 @@ def execute_notebook(
     ):
         running = thread.submit(_papermill, notebook.path, output, parameters, watch, session)
         try:
+            while not wait([running], alive_s / 10).done:
+                watch.still_runs(alive_s)
             error = running.exception()
         except BaseException:
             session.abort()
@@ -97,14 +102,20 @@ def execute_notebook(
 
 
 class _CellWatch:
-    """Follows nbclient from cell to cell: titles from headings, numbers, times."""
+    """Follows nbclient from cell to cell: titles from headings, numbers, times.
+
+    nbclient's thread tells of the cells, another asks whether one still runs.
+    """
 
     def __init__(self, notebook: Notebook, progress: Progress) -> None:
         self._name = notebook.name
         self._total = notebook.code_cells
         self._progress = progress
+        self._lock = threading.Lock()
         self._began: float | None = None
+        self._told = 0.0
         self._number = 0
+        self._line = ""
         self.finished = 0
         self.title = notebook.name
         self.cell_index: int | None = None
@@ -116,9 +127,21 @@ class _CellWatch:
     def started(self, cell: Any, cell_index: int) -> None:
         self.cell_index = cell_index
         if INJECTED not in tags(cell):
-            self._number += 1
-            self._began = time.perf_counter()
-            self._progress.cell_started(self._name, self._number, self._total, self.title)
+            with self._lock:
+                self._number += 1
+                self._began = self._told = time.perf_counter()
+                self._line = shortened_line(cell.source)
+                self._progress.cell_started(self._name, self._number, self._total, self.title)
+
+    def still_runs(self, alive_s: float) -> None:
+        """Report the running cell, if nothing was told of it for `alive_s`."""
+        with self._lock:
+            now_s = time.perf_counter()
+            if self._began is not None and now_s - self._told >= alive_s:
+                self._told, running_s = now_s, now_s - self._began
+                self._progress.cell_running(
+                    self._name, self._number, self._total, self._line, running_s
+                )
 
     def ended(self, ok: bool) -> None:
         if self._began is not None:
@@ -127,10 +150,18 @@ class _CellWatch:
 
     def close(self) -> None:
         """Report the running cell, if there is one, as finished: its kernel is gone."""
-        if self._began is not None:
-            elapsed_s = time.perf_counter() - self._began
-            self._began = None
-            self._progress.cell_finished(self._name, self._number, elapsed_s)
+        with self._lock:
+            if self._began is not None:
+                elapsed_s = time.perf_counter() - self._began
+                self._began = None
+                self._progress.cell_finished(self._name, self._number, elapsed_s)
+
+
+def shortened_line(source: str) -> str:
+    """The first line of a cell that says something, cut to fit a terminal's line."""
+    lines = (line.strip() for line in source.splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return first if len(first) <= LINE_MAX else f"{first[: LINE_MAX - 1]}…"
 
 
 def _papermill(

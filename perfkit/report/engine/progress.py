@@ -13,17 +13,24 @@ from typing import Any, TextIO
 
 from perfkit.evidence.text import duration
 
+#: How often a long cell says that it still runs, in seconds.
+ALIVE_S = 30.0
+
 
 class Progress:
     """Hears how a run of notebooks proceeds, in order, from one thread at a time; says nothing.
 
-    `number` counts the code cells of a notebook from 1 to `total`. A cell that fails is finished
-    too. `run_finished` always comes last, also when a run is interrupted.
+    `number` counts the code cells of a notebook from 1 to `total`. `cell_running` comes every
+    ALIVE_S seconds of a long cell, with the cell's first line. A cell that fails is finished too.
+    `run_finished` always comes last, also when a run is interrupted.
     """
 
     def run_started(self, notebooks: Sequence[str]) -> None: ...
     def notebook_started(self, name: str, total: int) -> None: ...
     def cell_started(self, name: str, number: int, total: int, title: str) -> None: ...
+    def cell_running(
+        self, name: str, number: int, total: int, line: str, duration_s: float
+    ) -> None: ...
     def cell_finished(self, name: str, number: int, duration_s: float) -> None: ...
     def notebook_finished(self, name: str, status: str, duration_s: float) -> None: ...
     def run_finished(self) -> None: ...
@@ -32,7 +39,8 @@ class Progress:
 class PlainProgress(Progress):
     """One line per cell, for logs: `[01_baseline 3/14] Where the time goes … 4.2 s`.
 
-    A line begins when its cell does, so that a log shows what hangs.
+    A line begins when its cell does, so that a log shows what hangs. A long cell says now and then
+    that it still runs.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -42,6 +50,13 @@ class PlainProgress(Progress):
     def cell_started(self, name: str, number: int, total: int, title: str) -> None:
         self._close_line()
         self._write(f"[{name} {number}/{total}] {title} …")
+        self._open_line = True
+
+    def cell_running(
+        self, name: str, number: int, total: int, line: str, duration_s: float
+    ) -> None:
+        self._close_line()
+        self._write(f"[{name} {number}/{total}] runs for {duration(duration_s)}: {line} …")
         self._open_line = True
 
     def cell_finished(self, name: str, number: int, duration_s: float) -> None:
@@ -99,6 +114,12 @@ class TerminalProgress(Progress):
 
     def cell_started(self, name: str, number: int, total: int, title: str) -> None:
         self._bars.update(self._tasks[name], description=title)
+
+    def cell_running(
+        self, name: str, number: int, total: int, line: str, duration_s: float
+    ) -> None:
+        told = f"cell {number} of {total}, {duration(duration_s)}: {line}"
+        self._bars.update(self._tasks[name], description=told)
 
     def cell_finished(self, name: str, number: int, duration_s: float) -> None:
         self._bars.update(self._tasks[name], completed=number)

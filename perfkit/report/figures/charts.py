@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: The class of an image that a page may put in line.
 DRAWN = "perfkit-figure"
+#: What makes an inline picture a file.
+NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
 COLOURS = (
     "<style>:root{color:#1c2024;background:#fdfdfc;font-family:system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){:root{color:#e4e7e9;background:#15181b}}</style>"
@@ -64,9 +66,7 @@ class Figure:
     @property
     def file(self) -> str:
         """The picture as an SVG file, with colours of its own for a light and a dark screen."""
-        return self.svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(
-            ">", f">{COLOURS}", 1
-        )
+        return self.svg.replace("<svg", f"<svg{NAMESPACE}", 1).replace(">", f">{COLOURS}", 1)
 
     def _repr_html_(self) -> str:
         # An untrusted notebook shows no inline SVG, but does show an image.

@@ -17,7 +17,7 @@ Column = Sequence[float | None]
 class Curve:
     """Points of a curve, unknown ones None; `low` and `high` bound `y` where they are given.
 
-    A curve that was not measured is `dashed`: an ideal, or a simulation.
+    A curve that was not measured `is_dashed`: an ideal, or a simulation.
     """
 
     label: str
@@ -25,7 +25,7 @@ class Curve:
     y: Column
     low: Column = ()
     high: Column = ()
-    dashed: bool = False
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ def curves(
         raise ValueError("a picture of curves needs at least one")
     with canvas(3.2) as (drawing, axes):
         for number, row in enumerate(rows):
-            color = QUIET if row.dashed and row.label == "ideal" else PALETTE[number % len(PALETTE)]
+            color = PALETTE[number % len(PALETTE)]
             axes.plot(
                 _known(row.x),
                 _known(row.y),
                 label=row.label,
                 color=color,
                 lw=1.5,
-                ls="--" if row.dashed else "-",
-                marker=None if row.dashed or len(row.x) > 24 else "o",
+                ls="--" if row.is_dashed else "-",
+                marker=None if row.is_dashed or len(row.x) > 24 else "o",
                 ms=4,
             )
             if row.low and row.high:

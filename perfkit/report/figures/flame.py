@@ -43,9 +43,7 @@ def flame_graph(flame: Flame, caption: str = "") -> Figure:
             node = node.children.setdefault(frame, _Node())
             node.samples += count
         own.update(dict.fromkeys(stack[-1:], count))
-    svg = ET.Element(
-        "svg", {"aria-hidden": "true", "style": "width:100%;height:auto", "font-size": "12.5"}
-    )
+    svg = ET.Element("svg", {"aria-hidden": "true", "font-size": "13"})
     if not root.samples:
         why = flame.reason or "no sample found it at work"
         _write(svg, 0.0, 24.0, f"{UNKNOWN}: {why}")
@@ -59,7 +57,8 @@ def flame_graph(flame: Flame, caption: str = "") -> Figure:
         )
         samples = f"{quantity(root.samples)} samples at {flame.rate_hz} Hz"
         alt = f"Flame graph of {flame.name}, {samples}. Most often on top: {hottest}."
-    svg.set("viewBox", f"0 0 {WIDTH:g} {height:g}")
+    box = {"width": f"{WIDTH:g}", "height": f"{height:g}", "viewBox": f"0 0 {WIDTH:g} {height:g}"}
+    svg.attrib.update(box)
     return Figure(ET.tostring(svg, encoding="unicode"), alt, caption)
 
 

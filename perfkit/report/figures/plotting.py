@@ -31,9 +31,9 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILION)
 #: Values further apart than this are drawn on a logarithmic axis.
 LOG_FROM_RATIO = 30.0
-#: A phone shows a picture of this width at three quarters of its size, so 9 pt stay 9 px there.
+#: A phone shows a picture of this width at three quarters of its size: its text stays above 9 px.
 _WIDTH_INCHES = 5.0
-FONT_PT_MIN = 9.0
+FONT_PT = 9.5
 #: A row's bar, as a part of the row; inches of a row, and of each line of text above the bar.
 BAR = 0.36
 _ROW_INCHES, _LINE_INCHES = 0.27, 0.19
@@ -58,7 +58,7 @@ def stacked_canvas(height_inches: float, rows: int) -> Iterator[tuple[Any, list[
         "svg.fonttype": "none",
         "svg.hashsalt": "perfkit",
         "font.family": ["DejaVu Sans"],
-        "font.size": 9.5,
+        "font.size": FONT_PT,
         "text.parse_math": False,
         "text.color": INK,
         "axes.edgecolor": QUIET,
@@ -109,7 +109,6 @@ def row_canvas(labels: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[An
                 text,
                 ha="right" if fits else "left",
                 color=QUIET if text == UNKNOWN else INK,
-                fontsize=FONT_PT_MIN,
                 **style,
             )
         yield drawing, axes
@@ -137,9 +136,10 @@ def whisker(
 
 def log_x(axes: Axes) -> None:
     """Makes the x axis logarithmic, with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -193,7 +193,7 @@ def _with_own_root(svg: str) -> str:
     width, height = box[1], box[2]
     return (
         f'<svg width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}" '
-        'aria-hidden="true" style="max-width:100%;height:auto" '
+        'aria-hidden="true" '
         f'stroke-linejoin="round"{rest}'
     )
 

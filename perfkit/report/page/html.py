@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.text import duration, interval, measured, quantity, size
+from perfkit.evidence.text import duration, measured, quantity, size
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Headline
@@ -81,8 +81,8 @@ def render_notebook(
         title=run.title,
         run=run,
         plan=plan,
-        verdict=headlines.sentence(found) if found else "",
-        tone=tone(found),
+        verdict=("Not complete. " if run.failure else "") + headlines.sentence(found),
+        tone="missed" if run.failure else tone(found),
         warnings=warnings,
         words=words_used(cells),
         contents=contents,
@@ -218,13 +218,24 @@ def _with_anchors(cells: str) -> tuple[str, list[tuple[str, str, str]]]:
     return re.sub(r"<h([23])>(.*?)</h\1>", anchored, cells, flags=re.DOTALL), found
 
 
+def without_private_paths(text: str) -> str:
+    """`text` with paths below the working folder made relative, and `~` for the reader's home."""
+    for folder, shown in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if folder != Path(folder.anchor):
+            text = text.replace(f"{folder}/", shown)
+    return text
+
+
 def render(template: str, **facts: object) -> str:
-    """The page that `template` (a file name) makes of `facts`; every text is escaped."""
+    """The page that `template` (a file name) makes of `facts`.
+
+    Every text is escaped, and paths say nothing about the person who ran it.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(FILTERS)
-    templates.globals.update(interval=interval, measured=measured)
-    return str(templates.get_template(template).render(**facts))
+    templates.globals.update(measured=measured)
+    return without_private_paths(str(templates.get_template(template).render(**facts)))

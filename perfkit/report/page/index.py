@@ -36,6 +36,7 @@ def render_index(
         notebook.name: [headline for headline in found if headline.notebook == notebook.name]
         for notebook in report.notebooks
     }
+    table = "" if card is None else card._repr_html_()
     return render(
         "index.html.j2",
         kind="index",
@@ -45,9 +46,9 @@ def render_index(
         verdict=_verdict(report),
         tone="missed" if report.problems else tone(found),
         warnings=report.warnings,
-        words=words_used(" ".join(f"{headline.note} {headline.title}" for headline in found)),
+        words=words_used(f"claimed {table}") if found or card else "",
         picture="" if card is None else in_line(picture(card)),
-        scorecard="" if card is None else labelled(card._repr_html_()),
+        scorecard=labelled(table),
         verdicts={name: headlines.sentence(own) if own else "" for name, own in shown.items()},
         thumbnails=thumbnails or {},
         shell=shlex.join(report.command),
@@ -72,7 +73,7 @@ def picture(card: Scorecard) -> str:
     rows = [
         Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
         for row in card.rows
-        if row.goal
+        if row.goal is not None and row.goal > 0
     ]
     if not rows:
         return ""
@@ -91,6 +92,14 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     limit = "" if limit_bytes is None else f", limited to {size(limit_bytes)}"
     dirty = " with uncommitted changes" if environment.get("git_dirty") else ""
     cores = f"{known('cores_available')} available of {known('cores_logical')} logical"
+    disturbance = environment.get("disturbance") or {}
+    used, steal = (disturbance.get(name) for name in ("others_cores", "steal"))
+    others = (
+        f"{quantity(used)} cores used by other processes, "
+        f"{quantity(None if steal is None else 100 * steal, '%')} of the time by other guests"
+    )
+    now, most = (disturbance.get(name) for name in ("frequency_mhz", "frequency_mhz_max"))
+    clock = f"governor {known('governor')}, {quantity(now, 'MHz')} of {quantity(most, 'MHz')}"
     load = ", ".join(f"{known(f'load_{n}min')} ({n} min)" for n in (1, 5, 15))
     return [
         ("Processor", f"{known('cpu_model')} ({known('architecture')})"),
@@ -98,8 +107,9 @@ def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Memory", size(environment.get("memory_total_bytes")) + limit),
         ("System", f"{known('platform')} {known('kernel')}"),
         ("Virtualisation", known("virtualisation")),
-        ("Clock governor", known("governor")),
+        ("Clock", clock),
         ("Load before the run", load),
+        ("Others before the run", others),
         ("Python", f"{known('implementation')} {known('python')}"),
         ("Code", known("git_commit") + dirty),
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from perfkit.report.figures.charts import COLOURS, DRAWN
+from perfkit.report.figures.charts import COLOURS, DRAWN, NAMESPACE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -41,7 +41,7 @@ def in_line(fragment: str) -> str:
     """`fragment` with each picture of ours as inline SVG, in the colours of the page around it."""
 
     def inlined(match: re.Match[str]) -> str:
-        svg = unquote(html.unescape(match[2])).replace(COLOURS, "", 1)
+        svg = unquote(html.unescape(match[2])).replace(COLOURS, "", 1).replace(NAMESPACE, "", 1)
         return f'<span role="img" aria-label="{match[1]}">{svg}</span>'
 
     return _PICTURE.sub(inlined, fragment)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from perfkit.bench.experiments.catalogue import judged
+from perfkit.bench.experiments.catalogue import EXPERIMENTS, figure_of, judged
+from perfkit.bench.experiments.peers import Amount, PeerTable
+from perfkit.bench.experiments.setting import Profile
 from perfkit.evidence.results import Result
+from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.text import estimate, quantity
+from perfkit.optimized.specs import OPTIMIZED
 from perfkit.report.engine import headlines
-from perfkit.report.figures.charts import Figure
+from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.curves import Axis, Column, Curve, curves
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.stories.views import Table
+from perfkit.report.stories.views import Table, Words
 
 #: The ticks of a percentile axis, which gives each nine the same room.
 NINES = (0.0, 90.0, 99.0, 99.9, 99.99)
 QUANTILES = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
+PEER_TASKS: Mapping[Profile, int] = {"quick": 200, "full": 2_000}
 #: Each fault of the failover experiment, in words.
 FAULTS = {
     "sigkill": "worker killed",
@@ -84,20 +89,10 @@ def percentile_plot(load: Result, process: str = "poisson") -> Figure:
 
 def load_curve(load: Result) -> Figure:
     """Percentiles of the latency over the load, for both processes of arrivals, with the knee."""
-    rows = []
-    for is_bursty, process in enumerate(load.parameters["processes"]):
-        places = [at for at, bursty in enumerate(load.series["bursty"]) if bursty == is_bursty]
-        share = [100 * (value or 0.0) for value in _at(load.series["share"], places)]
-        rows += [
-            Curve(
-                f"{name}, {process}",
-                share,
-                _at(load.series[column], places),
-                _at(load.series[f"{column}_low"], places),
-                _at(load.series[f"{column}_high"], places),
-            )
-            for column, name in QUANTILES
-        ]
+    rows = [
+        *(_load_curve(load, "poisson", column, name) for column, name in QUANTILES),
+        _load_curve(load, "bursty", "p95_ms", "p95"),
+    ]
     return curves(
         rows,
         Axis("offered load", "% of the capacity"),
@@ -106,6 +101,14 @@ def load_curve(load: Result) -> Figure:
         title="latency over load",
         caption="Open loop: tasks are sent when they are due, whether or not others are done.",
     )
+
+
+def _load_curve(load: Result, process: str, column: str, name: str) -> Curve:
+    is_bursty = float(process == "bursty")
+    places = [at for at, bursty in enumerate(load.series["bursty"]) if bursty == is_bursty]
+    value, low, high = (_at(load.series[f"{column}{end}"], places) for end in ("", "_low", "_high"))
+    share = [100 * (value or 0.0) for value in _at(load.series["share"], places)]
+    return Curve(f"{name}, {process}", share, value, low, high)
 
 
 def overload(stress: Result) -> Figure:
@@ -125,6 +128,101 @@ def overload(stress: Result) -> Figure:
     ]  # fmt: skip
     times = quantity(stress.parameters["offered_times_capacity"], "×")
     return panels(rows, title=f"offered {times} the capacity")
+
+
+def overhead_curve(overhead: Result) -> Figure:
+    """Bytes beside the payload, per task: one task at a time, and in a map."""
+    series = overhead.series
+    sizes = [max(1.0, size or 0.0) for size in series["payload_bytes"]]
+    rows = [
+        Curve("one at a time", sizes, series["overhead_bytes_per_task"]),
+        Curve("in a map", sizes, series["mapped_overhead_bytes_per_task"]),
+    ]
+    return curves(
+        rows,
+        Axis("payload", "B", is_logarithmic=True),
+        Axis("beside the payload", "B", is_logarithmic=True),
+        title="bytes that a task adds to its payload",
+        caption="Both directions, counted at the coordinator; an empty payload is drawn at 1 B.",
+    )
+
+
+def scaling_curve(scaling: Result) -> Figure:
+    """Efficiency over the number of workers: ideal, measured, without a cluster, and simulated."""
+    series, rows = scaling.series, []
+    simulated = series["simulated_workers"]
+    for service_s in scaling.parameters["services_s"]:
+        label = f"{service_s * 1e3:g}ms"
+        workers, name = series["workers"], f"tasks of {service_s * 1e3:g} ms"
+        rows += [
+            Curve(
+                name, workers, series[f"efficiency_{label}"],
+                series[f"efficiency_{label}_low"], series[f"efficiency_{label}_high"],
+            ),
+            Curve(f"{name}, simulated", simulated, series[f"simulated_efficiency_{label}"],
+                  is_dashed=True),
+        ]  # fmt: skip
+    rows.append(Curve("ideal", simulated, [1.0] * len(simulated), is_dashed=True))
+    return curves(
+        rows,
+        Axis("workers", is_logarithmic=True),
+        Axis("rate, of N times one worker's best"),
+        title="efficiency over the number of workers",
+        caption="Solid: measured. Dashed: simulated, beyond what this machine can hold, or ideal.",
+    )
+
+
+def scaling_table(scaling: Result) -> Table:
+    """What the simulation says saturates first, by number of workers and service time."""
+    rows = tuple(scaling.parameters["saturates_first"].items())
+    return Table("What saturates first (simulated)", rows, ("point", "first to saturate"))
+
+
+def policy_bars(balancing: Result) -> Figure:
+    """The makespan of each policy over its lower bound, on the real cluster and simulated."""
+    bars = []
+    for policy in balancing.parameters["policies"]:
+        name = f"makespan_of_bound_{policy}"
+        bars += [
+            Bar.of(policy, figure_of(balancing, name)),
+            Bar.of(f"{policy}, simulated", figure_of(balancing, f"simulated_{name}")),
+        ]
+    return bars_with_intervals(
+        bars,
+        "× the bound",
+        title="makespan on uneven workers",
+        caption="Workers of speed 1, 2 and 5; one task in ten takes ten times as long.",
+    )
+
+
+def traffic(network: Result) -> Figure:
+    """Messages, bytes and queue depths over time, and when the sockets told of something."""
+    at_s, series = network.series["at_s"], network.series
+    directions = {"in": "in", "out": "out"}
+    rows = [
+        Panel("messages", "per s", {
+            name: _points(at_s, series[f"messages_{way}_per_s"])
+            for way, name in directions.items()
+        }),
+        Panel("bytes", "MB/s", {
+            name: _points(at_s, [_mb(size) for size in series[f"bytes_{way}_per_s"]])
+            for way, name in directions.items()
+        }),
+        Panel("depth", "tasks", {
+            key: _points(at_s, series[key]) for key in ("queued", "assigned") if key in series
+        }),
+    ]  # fmt: skip
+    events = sorted(
+        (name.removeprefix("zmq_"), count)
+        for name, count in network.counters.items()
+        if name.startswith("zmq_")
+    )
+    told = ", ".join(f"{name.replace('_', ' ')} {quantity(count)}" for name, count in events)
+    return panels(
+        [row for row in rows if row.series],
+        title="traffic at the coordinator",
+        caption=f"Events of the client's socket: {told or 'none'}. The coordinator was replaced.",
+    )
 
 
 def failover_timeline(failover: Result) -> Figure:
@@ -160,6 +258,45 @@ def failover_table(failover: Result) -> Table:
         "(limits.liveness_s); a killed one is reported by its supervisor.",
     )
     return Table("What each loss costs", tuple(rows), header, notes)
+
+
+def sizes(profile: Profile, scale: float) -> dict[str, int]:
+    """How many tasks each experiment gets: its own number times `scale`."""
+    return {
+        name: max(1, round(scale * experiment.tasks[profile]))
+        for name, experiment in EXPERIMENTS.items()
+    }
+
+
+def peer_amounts(profile: Profile, scale: float) -> tuple[Amount, ...]:
+    """The experiments that every engine runs; the slowest does hundreds of tasks a second."""
+    few = max(20, round(scale * PEER_TASKS[profile]))
+    return Amount("burst", few), Amount("latency", few), Amount("throughput", 10 * few)
+
+
+def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
+    """One experiment on every engine; an engine that could not run is a gap."""
+    unknown = bootstrap_interval([])
+    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
+
+
+def peer_words(table: PeerTable) -> Words:
+    """Each peer's times as multiples of the optimised cluster's; a missing peer and its reason."""
+    ours = next((row for row in table.rows if row.name.endswith(OPTIMIZED.name)), None)
+    told = []
+    for row in table.rows:
+        if row.reason:
+            told.append(f"{row.name} is left out: {row.reason}.")
+        if ours is None or row is ours:
+            continue
+        for experiment in ("burst", "latency"):
+            theirs, own = row.results.get(experiment), ours.results.get(experiment)
+            if theirs and own and theirs.value and own.value:
+                told.append(
+                    f"{row.name} takes {quantity(theirs.value, theirs.unit)} for the {experiment}, "
+                    f"{quantity(theirs.value / own.value, '×')} {ours.name}."
+                )
+    return Words(tuple(told))
 
 
 def _of(result: Result, prefix: str) -> list[str]:

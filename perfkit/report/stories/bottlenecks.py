@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,22 @@ from perfkit.report.figures.charts import Bar
 if TYPE_CHECKING:
     from perfkit.profile.cpu import CpuProfile, HotSpot
 
-#: Functions in which an idle coordinator waits.
-WAITING = frozenset({"poll", "zmq_poll", "<method 'poll' of 'select.poll' objects>"})
+#: Built-in functions in which a thread waits, as cProfile names them.
+_BUILT_IN_WAITS = re.compile(
+    r"<method '(poll|control)' of 'select\.\w+' objects>"
+    r"|<built-in method select\.\w+>"
+    r"|<built-in method time\.sleep>"
+    r"|<method '(acquire|acquire_lock|__enter__|join)' of '_thread\.\w+' objects>"
+    r"|<method 'get' of '_queue\.SimpleQueue' objects>"
+    r"|<method '(_?accept|connect|recv\w*)' of '_socket\.socket' objects>"
+    r"|<built-in method (posix|nt)\.wait\w*>"
+    r"|<built-in method _signal\.(pause|sig\w*wait\w*)>"
+)
+#: pyzmq's calls into libzmq have no entry of their own: the time is that of these functions.
+_ZMQ_WAITS = {
+    "zmq/sugar/poll.py": {"poll", "select"},
+    "zmq/sugar/context.py": {"term", "destroy"},
+}
 
 
 @dataclass(frozen=True)
@@ -59,13 +74,13 @@ class Bottlenecks:
     def _repr_html_(self) -> str:
         return html_table(
             f"The coordinator's {len(self.functions)} most expensive functions",
-            ("function", "where", "calls per task", "own µs per task", "share of busy time"),
+            ("function", "where", "calls per task", "own time per task", "share of busy time"),
             [
                 (
                     hot.function,
                     hot.file if hot.line is None else f"{hot.file}:{hot.line}",
                     quantity(hot.calls_per_task),
-                    estimate(hot.own_us),
+                    estimate(hot.own_us, "µs"),
                     percent(hot.share),
                 )
                 for hot in self.functions
@@ -116,4 +131,14 @@ def bottlenecks(profiles: Sequence[CpuProfile], tasks: int, limit: int = 10) -> 
 
 
 def _waits(spot: HotSpot) -> bool:
-    return spot.function in WAITING and not spot.file.startswith(("cluster/", "perfkit/"))
+    """Whether a function's own time is waiting for something else to happen.
+
+    A lock taken by `with`, or a blocking `recv` of pyzmq, has no entry of its own in cProfile up to
+    Python 3.11; that time stays with the function that waits.
+    """
+    if spot.line is None:
+        return _BUILT_IN_WAITS.fullmatch(spot.function) is not None
+    return any(
+        spot.file.endswith(file) and spot.function in functions
+        for file, functions in _ZMQ_WAITS.items()
+    )

@@ -7,21 +7,20 @@ from pathlib import Path
 
 from perfkit.bench.goals.memory import PROFILES
 from perfkit.bench.goals.memory_runs import MemorySizes
-from perfkit.bench.goals.sharing import SharingSizes
-from perfkit.bench.goals.table import Goal, GoalTable, verdict
+from perfkit.bench.goals.table import COLUMNS, Goal, GoalTable, cells, verdict
 from perfkit.bench.leaks.check import CheckSizes
 from perfkit.evidence.results import write
 from perfkit.evidence.text import estimate, quantity
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar
-from perfkit.report.stories.views import Words
+from perfkit.report.stories.views import Table, Words
 
 #: The rows of the memory goals that make one picture.
 ROLES = ("coordinator_idle", "coordinator_after_1m_tasks", "worker", "worker_onnxruntime")
 QUEUED = ("queued_in_a_run", "queued_alone")
 DRAINED = ("drained_run", "drained_alone")
-SHARED = ("shared_pss_4",)
+SHARED = ("shared_pss_4", "shared_load", "shared_latency")
 COUNTED = ("allocations_stream", "allocations_single")
 
 
@@ -36,6 +35,19 @@ def goal_bars(table: GoalTable, names: Sequence[str]) -> list[Bar]:
         claim = None if row.against else row.goal
         found.append(Bar.of(f"{row.name}, optimized", row, claim))
     return found
+
+
+def goal_rows(table: GoalTable, names: Sequence[str]) -> Table:
+    """The rows of these goals; rows that the profile left out are named below."""
+    found = [row for row in table.rows if row.name in names]
+    left_out = sorted(set(names) - {row.name for row in found})
+    notes = (f"This profile leaves out {', '.join(left_out)}; the full one has it.",)
+    return Table(
+        "Goals (95 % intervals)",
+        tuple(tuple(cells(row).values()) for row in found),
+        COLUMNS,
+        notes if left_out else (),
+    )
 
 
 def goal_words(table: GoalTable) -> Words:
@@ -60,13 +72,13 @@ def memory_sizes(profile: str) -> MemorySizes:
     return MemorySizes(
         rounds=3,
         passed_tasks=1_000_000,
-        baseline_passed_tasks=10_000,
-        queued_tasks=100_000,
-        baseline_queued_tasks=10_000,
+        baseline_passed_tasks=5_000,
+        queued_tasks=20_000,
+        baseline_queued_tasks=5_000,
         full_rounds=0,
         stream_rounds=0,
-        leaks=CheckSizes(tasks=130_000, churn=2_600),
-        sharing=SharingSizes(workers=(4,), load_rounds=4, item_rounds=8),
+        leaks=CheckSizes(churn=2_600),
+        sharing=None,
     )
 
 

@@ -31,7 +31,7 @@ LABELS = {
     Origin.RECORDED: "a recorded card, not of this run",
     Origin.MADE_UP: "a made-up card, no card ever said this",
 }
-FLAT = "Its files do not change, so its lines are flat."
+FLAT = "Its files do not change, so no line of it is drawn over time."
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ def source_words(watched: Watched) -> Words:
     told = {
         Origin.MACHINE: f"The cards are this machine's, below {source.root}.",
         Origin.GIVEN: (
-            f"The cards are those below {source.root}, given in place of the machine's own; "
+            f"The cards are those in {source.root.name}, given in place of the machine's own; "
             "copied files do not change, and then the lines are flat."
         ),
         Origin.RECORDED: (
-            f"Instead a recorded card is shown, from {source.root}: files copied from a card of "
-            f"another machine. {FLAT}"
+            f"Instead a recorded card is shown, from {source.root.name}: files copied from a card "
+            f"of another machine. {FLAT}"
         ),
         Origin.MADE_UP: (
             "Instead a made-up card is shown, to see what this page is like; no card ever had "
@@ -84,11 +84,16 @@ def pictures(watched: Watched) -> Shown:
 
 
 def picture(watched: Watched, card: WatchedCard) -> Figure:
-    """One card over the task throughput, on one time axis; unknown values are gaps."""
+    """One card over the task throughput, on one time axis; unknown values are gaps.
+
+    Of a card whose files do not change there is nothing to see over time, so it has no lines.
+    """
     series = card.series
     temperatures = {name: series[field] for name, field in TEMPERATURES.items()}
     known = {name: points for name, points in temperatures.items() if _known(points)}
-    rows = [
+    throughput = [(block.ended_s, block.tasks_per_s) for block in watched.blocks]
+    tasks = Panel("tasks", "1/s", {"throughput": throughput})
+    lines = [
         Panel(
             "busy",
             "%",
@@ -97,11 +102,11 @@ def picture(watched: Watched, card: WatchedCard) -> Figure:
         Panel("VRAM used", "MiB", {"used": _scaled(series["vram_used_bytes"], 1 / MIB)}),
         Panel("power", "W", {"power": series["power_w"]}),
         Panel("temperature", "°C", known or {"edge": temperatures["edge"]}),
-        Panel("tasks", "1/s", {"throughput": [(b.ended_s, b.tasks_per_s) for b in watched.blocks]}),
     ]
     label = LABELS[watched.source.origin]
     flat = "" if watched.source.may_change else f" {FLAT}"
     caption = f"{card.key}: {label}.{flat} The throughput beneath is this run's, block by block."
+    rows = [*lines, tasks] if watched.source.may_change else [tasks]
     return panels(rows, title=f"{card.key}, {label}, over the throughput of tasks", caption=caption)
 
 

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
 from perfkit.bench.experiments.lone import LoneTraces
-from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.roles import profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import GoalRow, GoalTable
 from perfkit.evidence.results import Result
-from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.stats import Comparison
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, estimate, measured, percent, quantity
@@ -54,14 +52,7 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
         "big": max(4, min(64, tasks // 60)),
         "choices": max(40, tasks // 20),
         "latency": max(25, tasks // 4),
-        "peers": max(20, tasks // 20),
     }
-
-
-def peer_amounts(counts: Mapping[str, int]) -> tuple[Amount, ...]:
-    """The experiments that every engine runs."""
-    few = counts["peers"]
-    return Amount("throughput", counts["profiled"]), Amount("burst", few), Amount("latency", few)
 
 
 def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
@@ -273,31 +264,6 @@ def special_loads(studies: Mapping[str, Study]) -> tuple[Special, ...]:
         for name in found.figures
         if name not in (BASELINE.name, AGAIN)
     )
-
-
-def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:
-    """One experiment on every engine; an engine that could not run is a gap."""
-    unknown = bootstrap_interval([])
-    return [Bar.of(row.name, row.results.get(experiment, unknown)) for row in table.rows]
-
-
-def peer_words(table: PeerTable) -> Words:
-    """Each peer's times as multiples of the optimised cluster's; a missing peer and its reason."""
-    ours = next((row for row in table.rows if row.name.endswith(OPTIMIZED.name)), None)
-    told = []
-    for row in table.rows:
-        if row.reason:
-            told.append(f"{row.name} is left out: {row.reason}.")
-        if ours is None or row is ours:
-            continue
-        for experiment in ("burst", "latency"):
-            theirs, own = row.results.get(experiment), ours.results.get(experiment)
-            if theirs and own and theirs.value and own.value:
-                told.append(
-                    f"{row.name} takes {quantity(theirs.value, theirs.unit)} for the {experiment}, "
-                    f"{quantity(theirs.value / own.value, '×')} {ours.name}."
-                )
-    return Words(tuple(told))
 
 
 def study_files(*studies: Study) -> dict[str, Result]:

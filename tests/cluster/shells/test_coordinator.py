@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import msgpack
@@ -409,3 +411,9 @@ def test_a_signal_stops_a_coordinator_in_the_main_thread():
             signal.signal(number, handler)
     thread.join()
     assert not listens(coordinator.endpoint)
+
+
+def test_a_coordinator_loads_neither_asyncio_nor_ssl_which_take_memory() -> None:
+    code = "import sys, cluster.shells.coordinator; print({'asyncio', 'ssl'} & {*sys.modules})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\n"

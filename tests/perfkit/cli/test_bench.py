@@ -1,7 +1,7 @@
 """Experiments and tables of goals from the command line: for people, for programs, and errors."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,10 +11,12 @@ import pytest
 from typer.testing import Result
 
 from perfkit.bench.experiments import catalogue
+from perfkit.bench.experiments.catalogue import Ran
+from perfkit.bench.experiments.setting import PROFILES
 from perfkit.bench.goals import cluster, memory
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.bench.workloads.load import WrongResult
-from perfkit.cli.bench import show, show_goals
+from perfkit.cli.bench import ALL, TABLES, show, show_goals
 from perfkit.engines import ENGINES
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
@@ -105,8 +107,15 @@ def test_the_options_reach_the_experiment_and_its_result_the_file(
     (call,) = ran
     spec = call.pop("spec")
     assert (spec.name, spec.credit) == ("baseline+credit-4+limits.deaths-2", 4)
-    more = {"workers": 1, "tasks": 40, "seed": 0, "engine": "zmq", "model": None}
-    assert call == {"experiment": "latency", **more}
+    more = {
+        "workers": 1,
+        "tasks": 40,
+        "seed": 0,
+        "engine": "zmq",
+        "model": None,
+        "profile": "quick",
+    }
+    assert call == {"experiment": "latency", "profile": "quick", **more}
     assert load(tmp_path / "x.json").spec == spec.name
     assert ended.stdout.startswith("latency 1.5 ms")
     assert "saved to x.json" in ended.stderr
@@ -115,14 +124,14 @@ def test_the_options_reach_the_experiment_and_its_result_the_file(
 def test_progress_in_a_terminal_is_one_line_that_changes(terminal: Any) -> None:
     bench = terminal("bench", "startup", "--workers", 1, "--tasks", 1)
     bench.wait_for("startup: cluster")
-    assert "median of 1" in bench.rest()
+    assert "of 1 samples" in bench.rest()
 
 
 def test_a_figure_is_shown_with_interval_and_machine(capsys: pytest.CaptureFixture[str]) -> None:
     show(figure())
     lines = capsys.readouterr().out.splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines[1:])
-    assert lines[0] == "latency 1.5 ms (1 to 2)  median of 3"
+    assert lines[0] == "latency 1.5 ms (1 to 2)  of 3 samples"
     assert rows.pop("machine")
     assert rows == {
         "interval": "order statistics",
@@ -141,34 +150,108 @@ def test_unknown_values_are_shown_as_unknown(capsys: pytest.CaptureFixture[str])
     by_dask = {"engine": "dask", "spec": catalogue.NO_SPEC, "parameters": {"model": "digits"}}
     show(figure(**unknown, **by_dask))
     printed = capsys.readouterr().out
-    assert printed.startswith("latency unknown  median of 3")
+    assert printed.startswith("latency unknown  of 3 samples")
     assert "interval  none" in printed
     assert "  cluster   dask, 2 workers, 10 tasks of digits, seed 3" in printed
     assert "unknown processor, unknown cores, unknown memory\n" in printed
 
 
+def test_a_result_is_shown_with_its_goals(capsys: pytest.CaptureFixture[str]) -> None:
+    counters: dict[str, float | int | None] = {}
+    for name, ends in (("50", (1.0, 0.9, 1.1)), ("95", (6.0, 5.5, 6.5)), ("99", (9.0, 8.0, 11.0))):
+        counters |= zip(
+            (f"submit_ms_p{name}{end}" for end in ("", "_low", "_high")), ends, strict=True
+        )
+    show(figure(experiment="submission", counters=counters))
+    goals = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert [goal[0] for goal in goals] == ["met", "missed", "inconclusive"]
+    assert " ".join(goals[1][1:]) == "p95 of submit() ≤ 5 ms: 6 ms (5.5 to 6.5)"
+
+
 def test_the_help_names_every_experiment_table_and_engine(perfkit: Call) -> None:
     printed = perfkit("bench", "--help").stdout
-    assert "throughput, latency, burst or startup; limits, gpu, memory" in printed
-    assert [*catalogue.EXPERIMENTS] == "throughput latency burst startup".split()
+    words = set(printed.replace(",", " ").replace(".", " ").replace(";", " ").split())
+    assert words >= {*catalogue.EXPERIMENTS, *TABLES, ALL, *PROFILES}
     assert "local, zmq, dask or ray" in printed
     assert len(ENGINES) == 4
+
+
+@pytest.fixture
+def series(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Calls of a fake series, in which one experiment fails."""
+    calls: list[dict[str, Any]] = []
+    limits = {"submit_ms_p50": 1.0, "submit_ms_p50_low": 0.9, "submit_ms_p50_high": 1.1}
+
+    def run_all(**options: Any) -> Iterator[Ran]:
+        options.pop("progress")("1 of 3, baseline: submission: begins")
+        calls.append(options)
+        yield Ran("submission", "baseline", figure(experiment="submission", counters=limits))
+        yield Ran("load", "baseline", error="no luck")
+        yield Ran("latency", "optimized", figure(spec="optimized"))
+
+    monkeypatch.setattr(catalogue, "run_all", run_all)
+    return calls
+
+
+def test_all_saves_a_file_for_each_experiment_and_ends_with_1_if_one_failed(
+    perfkit: Call, series: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    ended = perfkit("bench", "all", "--profile", "full", "--seed", 5, "--json", "new/out")
+    assert ended.exit_code == 1
+    saved = {path.name: load(path).experiment for path in (tmp_path / "new" / "out").iterdir()}
+    assert saved == {
+        "submission-baseline.json": "submission", "latency-optimized.json": "latency",
+    }  # fmt: skip
+    assert series == [{"specs": [], "profile": "full", "seed": 5}]
+    rows = [line.split() for line in ended.stdout.splitlines()]
+    assert ["latency", "optimized", "1.5", "ms", "(1", "to", "2)"] in rows
+    assert ["load", "baseline", "failed:", "no", "luck"] in rows
+    assert "met          submission of baseline, p50 of submit() ≤ 2 ms: 1 ms" in ended.stdout
+    assert "inconclusive submission of baseline, p99 of submit() ≤ 10 ms" in ended.stdout
+    assert rows[-1][:6] == "1 of 3 goals met; inconclusive:".split()
+    assert "submission of baseline: 1.5 ms (1 to 2)" in ended.stderr
+    assert "saved to new/out" in ended.stderr
+    assert "perfkit: 1 of 3 experiments failed: load of baseline" in ended.stderr
+
+
+def test_all_of_one_spec(perfkit: Call, series: list[dict[str, Any]]) -> None:
+    perfkit("bench", "all", "--spec", "optimized", "--set", "credit=4")
+    (call,) = series
+    assert [spec.name for spec in call["specs"]] == ["optimized+credit-4"]
+
+
+def test_a_folder_that_is_a_file_is_refused_before_anything_runs(
+    perfkit: Call, series: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for target in ("taken", "-"):
+        ended = perfkit("bench", "all", "--json", target)
+        assert (ended.exit_code, series) == (2, [])
+        assert f"--json: {target} is no folder" in ended.stderr
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ("thruput", "there is no experiment 'thruput'; did you mean 'throughput'?"),
-        ("xyz", "there is no experiment 'xyz'; there are throughput, latency, "),
+        ("xyz", "there is no experiment 'xyz'; there are submission, latency, "),
+        ("xyz", "network, stress, all, limits, gpu, memory"),
+        ("al", "did you mean 'all'?"),
         ("latency --spec basline", "did you mean 'baseline'?"),
         ("latency --engine zmk", "there is no engine 'zmk'; did you mean 'zmq'?"),
         ("latency --engine local --spec fast", "--spec is for the engine zmq; local has no spec"),
         ("latency --engine dask --set credit=4", "--set is for the engine zmq; dask has no spec"),
         ("latency --model magica", "there is no model 'magica'; did you mean 'magika'?"),
-        ("latency --profile quick", "--profile is for limits, gpu, memory; use --tasks"),
+        ("latency --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
+        ("latency --workers 65", "--workers: latency takes 1 to 64, not 65"),
+        ("network --engine dask", "--engine is not for network, which measures this cluster alone"),
+        ("stress --model digits", "--model is not for stress, which measures this cluster alone"),
+        ("all --tasks 5", "--tasks is not for all: each has its own"),
+        ("all --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
         ("startup --tasks 1000000", "--tasks: startup takes 1 to 100, not 1,000,000"),
         ("startup --set x=1", "there is no knob 'x'"),
-        ("startup --json .", "Invalid value for '--json': file '.' is a directory"),
+        ("startup --json .", "--json: . is a folder; name a file"),
         ("startup --workers 0", "Invalid value for '--workers'"),
         ("limits --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
         ("limits --tasks 5", "--tasks is not for limits"),
@@ -235,3 +318,35 @@ def test_a_column_without_a_figure_is_left_out(shown: Callable[[GoalTable], str]
     assert head.split() == ["goal", "asked", "optimized", "ratio", "met"]
     assert not [line for line in lines if line.startswith("  latency")]
     assert "bare limit</th>" not in few._repr_html_()
+
+
+def test_a_result_is_exported_for_dashboards(perfkit: Call, ran: list[dict[str, Any]]) -> None:
+    wanted = [
+        word for name in ("bmf", "pytest-benchmark") for word in ("--export", f"{name}={name}")
+    ]
+    ended = perfkit("bench", "latency", *wanted)
+    assert ended.exit_code == 0
+    assert "saved as bmf to bmf" in ended.stderr
+    measured = json.loads(Path("bmf").read_text())["latency[baseline-zmq-2]"]["latency"]
+    assert measured == {"value": 1.5e6, "lower_value": 1e6, "upper_value": 2e6}
+    (row,) = json.loads(Path("pytest-benchmark").read_text())["benchmarks"]
+    assert row["stats"]["data"] == [1e-3, 1.5e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["latency", "--export", "bfm=x"],
+            "--export: there is no format 'bfm'; did you mean 'bmf'?",
+        ),
+        (["latency", "--export", "bmf"], "--export: 'bmf' is not NAME=VALUE"),
+        (["limits", "--export", "bmf=x"], "--export is not for limits"),
+    ],
+)
+def test_a_wrong_export_is_refused_before_anything_runs(
+    perfkit: Call, ran: list[dict[str, Any]], arguments: list[str], complaint: str
+) -> None:
+    ended = perfkit("bench", *arguments)
+    assert (ended.exit_code, ran) == (2, [])
+    assert complaint in ended.stderr

@@ -105,9 +105,58 @@ def test_the_notebooks_of_the_folder_are_run_in_order_or_else_those_of_the_packa
     folder.mkdir()
     for name in ("02_b", "01_a", "scratch"):
         (folder / f"{name}.ipynb").touch()
-    (folder / "03_c.ipynb").write_text('{"metadata": {"perfkit": {"report": "on request"}}}')
     perfkit("report")
     assert asked["notebooks"] == [Path("notebooks/01_a.ipynb"), Path("notebooks/02_b.ipynb")]
+
+
+@pytest.fixture
+def four_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with notebooks."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("notebooks")
+    folder.mkdir()
+    for name in ("01_a", "02_b", "04_c", "06_d"):
+        (folder / f"{name}.ipynb").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        (["01"], ["01_a"]),
+        (["06", "02_b"], ["02_b", "06_d"]),
+        (["0"], ["01_a", "02_b", "04_c", "06_d"]),
+    ],
+)
+def test_only_chooses_by_the_beginning_of_a_name_in_their_order(
+    perfkit: Call, asked: dict[str, Any], four_notebooks: Path, only: list[str], names: list[str]
+) -> None:
+    perfkit("report", *(part for prefix in only for part in ("--only", prefix)))
+    assert asked["notebooks"] == [four_notebooks / f"{name}.ipynb" for name in names]
+
+
+@pytest.mark.parametrize("wrong", ["9", "baseline", ""])
+def test_only_with_what_fits_no_notebook_says_what_there_is(
+    perfkit: Call, asked: dict[str, Any], four_notebooks: Path, wrong: str
+) -> None:
+    ended = perfkit("report", "--only", "01", "--only", wrong)
+    assert (ended.exit_code, asked) == (2, {})
+    assert f"no notebook begins with {wrong!r}; there are 01_a, 02_b, 04_c, 06_d" in ended.stderr
+    ended = perfkit("report", "x.ipynb", "--only", "01")
+    assert (ended.exit_code, asked) == (2, {})
+    assert "leave out NOTEBOOK" in ended.stderr
+
+
+def test_index_writes_the_history_and_runs_nothing(
+    perfkit: Call, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    ended = perfkit("report", "index", "--out", str(tmp_path))
+    assert (ended.exit_code, ended.stdout) == (0, f"{tmp_path}/index.html\n")
+    assert (tmp_path / "index.html").is_file()
+    assert asked == {}
+    ended = perfkit("report", "index", "--out", str(tmp_path / "none"))
+    assert ended.exit_code == 2
+    assert "has no reports to list" in ended.stderr
 
 
 #: Notebooks by name; a cell that begins with `#!` has the tag raises-exception.

@@ -45,7 +45,7 @@ def test_no_samples_have_no_figures() -> None:
 def test_an_interval_is_text_and_columns_and_has_other_units() -> None:
     figure = Interval(1.5, 1.0, None, 0.95, "made up").scaled(1e3)
     assert figure == Interval(1500.0, 1000.0, None, 0.95, "made up")
-    assert figure.text("ms") == "1,500 ms (1,000 to unknown)"
+    assert figure.text("ms") == "1,500 ms (1,000 or more)"
     assert figure.columns("took_ms") == {
         "took_ms": 1500.0, "took_ms_low": 1000.0, "took_ms_high": None
     }  # fmt: skip

@@ -195,7 +195,7 @@ def test_a_comparison_explains_itself_to_a_terminal_and_a_notebook() -> None:
     assert "A/A control 1 (0.99" in found.describe()
     assert "no A/A control" in compare_blocks([], [], direction="higher").describe()
     assert ": B/A 2, no" in compare_blocks([1.0], [2.0], direction="higher").describe()
-    assert "<td>faster</td>" in found._repr_html_()
+    assert '<td><span class="badge faster">faster</span></td>' in found._repr_html_()
 
 
 NOISE = 0.02

@@ -84,8 +84,15 @@ def test_a_study_compares_with_the_control_beside_it() -> None:
     assert rungs[-1].figure.value == 50.0
 
 
-def test_a_block_of_a_map_or_of_choices_is_a_rate() -> None:
-    found = ablation.mapping(echo_work(60, 1), workers=1, block_s=0.001)(BASELINE)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_block_of_a_map_is_a_rate_on_a_fresh_cluster_or_a_kept_one(fresh: bool) -> None:
+    with ablation.clusters(1, fresh=fresh) as running:
+        with running(BASELINE) as (first, _), running(BASELINE) as (second, _):
+            assert (first is second) is not fresh
+        found = ablation.mapping(echo_work(60, 1), running, block_s=0.001)(BASELINE)
     assert found[FIGURE] > 0
     assert found["cpu_us"] >= 0
+
+
+def test_a_block_of_choices_is_a_rate() -> None:
     assert ablation.choosing(10, 20, seed=1)(OPTIMIZED)[FIGURE] > 0

@@ -7,8 +7,14 @@ import pytest
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.experiments import peers
-from perfkit.bench.experiments.catalogue import run
-from perfkit.bench.experiments.peers import Amount, measure_peers
+from perfkit.bench.experiments.catalogue import EXPERIMENTS, run
+from perfkit.bench.experiments.peers import (
+    MAPS,
+    SINGLE_TASKS,
+    Amount,
+    PeerTable,
+    measure_peers,
+)
 from perfkit.bench.workloads.load import WrongResult
 
 AMOUNTS = (Amount("latency", 10),)
@@ -44,3 +50,17 @@ def test_a_wrong_result_and_a_broken_cluster_end_it(
     monkeypatch.setattr(peers, "run", Mock(side_effect=error))
     with pytest.raises(type(error)):
         measure_peers(AMOUNTS, workers=1, engines=[engine])
+
+
+def test_the_table_says_what_is_like_for_like_and_that_a_map_is_not() -> None:
+    text = PeerTable((), ("throughput", "burst", "latency"))._repr_html_()
+    assert "burst, latency: like for like" in text
+    assert "throughput: a map, not like for like" in text
+    assert "columns of up to 1,000 tasks" in text
+    assert "map" not in PeerTable((), ("latency",))._repr_html_()
+
+
+def test_what_is_said_to_be_fair_are_experiments_that_peers_can_run() -> None:
+    open_to_peers = {name for name, one in EXPERIMENTS.items() if not one.cluster_only}
+    assert open_to_peers >= SINGLE_TASKS | MAPS
+    assert not SINGLE_TASKS & MAPS

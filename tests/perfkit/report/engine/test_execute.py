@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, call
 
 import psutil
 import pytest
 
 from perfkit.report import NotebookRun, Progress, Status
-from perfkit.report.engine.execute import execute_notebook
+from perfkit.report.engine.execute import LINE_MAX, execute_notebook, shortened_line
 from perfkit.report.engine.kernel import environment_for, kernel_session
 from perfkit.report.engine.notebook import read_notebook
 
@@ -47,6 +48,32 @@ def test_a_deaf_kernel_is_killed_with_its_children(write_notebook: Writer, tmp_p
     _, alive = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], 5)
     assert alive == []
     assert (tmp_path / "out {braces}.ipynb").is_file()
+
+
+def test_a_long_cell_is_heard_of_while_it_runs(write_notebook: Writer, tmp_path: Path) -> None:
+    heard: list[Any] = []
+
+    class Listener(Progress):
+        def cell_running(self, *told: Any) -> None:
+            heard.append(told)
+            (tmp_path / "go-on").touch()
+
+    waits = "import pathlib, time\nwhile not pathlib.Path('go-on').exists():\n    time.sleep(0.01)"
+    notebook = write_notebook("long", "# Long", waits, "1")
+    run, _ = execute_notebook(
+        read_notebook(notebook), tmp_path / "o.ipynb", {}, cell_timeout_s=30.0,
+        progress=Listener(), alive_s=0.05,
+    )  # fmt: skip
+    assert run.status is Status.DONE
+    assert heard[0][:4] == ("long", 1, 2, "import pathlib, time")
+    assert heard[0][4] >= 0.05
+    assert {number for _, number, *_ in heard} == {1}
+
+
+def test_the_first_line_of_a_cell_is_cut_and_no_comment() -> None:
+    assert shortened_line("# why\n\n  x = 1\ny = 2") == "x = 1"
+    assert shortened_line("# only a comment") == ""
+    assert len(shortened_line("x" * 200)) == LINE_MAX
 
 
 def test_a_cell_that_eats_the_interrupt_times_out(write_notebook: Writer, tmp_path: Path) -> None:

@@ -55,6 +55,32 @@ def test_what_is_no_finding_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [
+        ("", "Nothing was judged."),
+        ("measured", "Nothing was judged."),
+        ("met", "1 of 1 goal met."),
+        ("met missed met", "2 of 3 goals met; missed: B."),
+        ("missed inconclusive met", "1 of 3 goals met; missed: A; inconclusive: B."),
+        (
+            "missed " * 6,
+            "0 of 6 goals met; missed: A, B, C, D and 2 more.",
+        ),
+        ("regression met", "1 regression: A. 1 of 1 goal met."),
+        ("faster faster? same inconclusive?", "Comparisons: 2 faster, 1 same, 1 inconclusive."),
+        ("met slower inconclusive?", "1 of 1 goal met. Comparisons: 1 slower, 1 inconclusive."),
+    ],
+)
+def test_the_verdict_is_one_sentence_that_names_what_is_not_met(verdicts: str, told: str) -> None:
+    """A question mark is a comparison, which is no goal."""
+    found = [
+        Headline(title, 1.0, "x", verdict=Verdict(word.rstrip("?")), compares=word.endswith("?"))
+        for title, word in zip("ABCDEF", verdicts.split(), strict=False)
+    ]
+    assert headlines.sentence(found) == told
+
+
+@pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"schema": 2}', '{"schema": 1, "verdict": "odd"}', '{"schema": 1}']
 )
 def test_a_file_that_is_no_headline_is_named(tmp_path: Path, text: str) -> None:
@@ -71,5 +97,5 @@ def test_only_gates_decide_the_exit_code(parts: list[tuple[Verdict, bool]], ever
     found = [Headline("t", 1.0, "x", verdict=verdict, gate=gate) for verdict, gate in parts]
     deciding = {verdict for verdict, gate in parts if gate or every}
     expected = ExitCode.INCONCLUSIVE if Verdict.INCONCLUSIVE in deciding else ExitCode.DONE
-    bad = {Verdict.REGRESSION, Verdict.SLOWER} & deciding
+    bad = {Verdict.REGRESSION, Verdict.SLOWER, Verdict.MISSED} & deciding
     assert headlines.exit_code(found, gate=every) is (ExitCode.REGRESSION if bad else expected)

@@ -32,6 +32,26 @@ def test_a_log_has_one_line_per_cell() -> None:
     ]
 
 
+def test_a_long_cell_says_that_it_still_runs() -> None:
+    log, screen = io.StringIO(), io.StringIO()
+    bars = TerminalProgress(Console(file=screen, force_terminal=True, width=140))
+    lines = PlainProgress(log)
+    for progress in (lines, bars):
+        progress.run_started(["n"])
+        progress.notebook_started("n", 2)
+        progress.cell_started("n", 2, 2, "Load")
+        progress.cell_running("n", 2, 2, "table = measure()", 30.04)
+        progress.cell_running("n", 2, 2, "table = measure()", 60.2)
+    bars.run_finished()
+    lines.cell_finished("n", 2, 71.0)
+    assert log.getvalue().splitlines() == [
+        "[n 2/2] Load …",
+        "[n 2/2] runs for 30.0 s: table = measure() …",
+        "[n 2/2] runs for 1 min 0 s: table = measure() … 1 min 11 s",
+    ]
+    assert "cell 2 of 2, 1 min 0 s: table = measure()" in screen.getvalue()
+
+
 def test_a_terminal_shows_a_bar_per_notebook() -> None:
     screen = io.StringIO()
     play(TerminalProgress(Console(file=screen, force_terminal=True, width=100)))

@@ -5,6 +5,7 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from perfkit.report.figures.charts import (
 )
 from perfkit.report.figures.climb import climb
 from perfkit.report.figures.panels import Panel, panels
-from perfkit.report.figures.plotting import INK, QUIET
+from perfkit.report.figures.plotting import FONT_PT, INK, QUIET
 
 RNG = random.Random(7)
 SAMPLES = [RNG.lognormvariate(0, 0.4) for _ in range(5_000)]
@@ -56,12 +57,49 @@ def test_pictures_fit_a_page_and_equal_figures_draw_equally(draw: Callable[[], F
     figure = draw()
     assert draw() == figure
     shown = figure._repr_html_()
-    assert shown.startswith('<figure role="img" aria-label="')
-    assert len(shown.encode()) < 20_000
-    assert "currentColor" in shown
+    assert shown.startswith('<figure><img class="perfkit-figure" alt="')
+    assert len(shown.encode()) < 24_000
+    assert "currentColor" in figure.svg
     for word in ("http", INK, QUIET, "font-family", "#ffffff"):
-        assert word not in shown
+        assert word not in figure.svg
     ET.fromstring(figure.svg)
+    sizes = map(float, re.findall(r"font-size: ([\d.]+)px", figure.svg))
+    assert min(sizes, default=FONT_PT) >= FONT_PT
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
+def test_pictures_are_images_with_a_type_of_their_own(name: str) -> None:
+    figure = DRAWN[name]()
+    bundle = figure._repr_mimebundle_()
+    assert list(bundle) == ["image/svg+xml", "text/html", "text/plain"]
+    file = ET.fromstring(bundle["image/svg+xml"])
+    assert file.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme" in bundle["image/svg+xml"]
+    # An untrusted JupyterLab takes inline SVG out of HTML and leaves an image in.
+    assert "<svg" not in bundle["text/html"]
+    source = re.search(r'src="data:image/svg\+xml,([^"]*)"', bundle["text/html"])
+    assert source is not None
+    assert unquote(source[1]) == bundle["image/svg+xml"]
+    assert figure.alt in bundle["text/plain"]
+
+
+def test_a_caption_opens_with_the_title_so_that_none_is_twice() -> None:
+    first, second = (
+        waterfall([Bar("send", 1)], title=f"time, {spec}", caption="Medians.") for spec in "ab"
+    )
+    assert (first.caption, second.caption) == ("Time, a. Medians.", "Time, b. Medians.")
+    assert hot_spots([Bar("a", 1)], title="RSS", caption="By RSS.").caption == "By RSS."
+    assert bars_with_intervals([Bar("a", 1)], "s", caption="Alone.").caption == "Alone."
+
+
+def test_long_labels_and_texts_get_a_line_each() -> None:
+    wide = hot_spots([Bar("a" * 44, 1.0, 0.5, 1.5), Bar("b", 0.5)])
+    narrow = hot_spots([Bar("a", 1.0, 0.5, 1.5), Bar("b", 0.5)])
+    height = re.compile(r'viewBox="0 0 360 ([\d.]+)"')
+    tall, low = (float(height.findall(figure.svg)[0]) for figure in (wide, narrow))
+    assert tall > low
+    assert f">{'a' * 44}</text>" in wide.svg
+    assert ">1 s (0.5 to 1.5)</text>" in wide.svg
 
 
 def test_pictures_on_one_page_share_no_ids() -> None:
@@ -103,7 +141,7 @@ def test_a_claim_stands_beside_the_measured_value_and_a_caption_is_escaped() -> 
     figure = bars_with_intervals([bar], "MB", claim="in the plan", caption="a <b>")
     assert figure.alt == "Measured values. RSS: 62 MB (60 to 64), in the plan 100 MB."
     assert ">in the plan</text>" in figure.svg
-    assert figure._repr_html_().endswith("<figcaption>a &lt;b&gt;</figcaption></figure>")
+    assert figure._repr_html_().endswith("a &lt;b&gt;</figcaption></figure>")
 
 
 def test_only_the_most_expensive_spots_are_shown() -> None:

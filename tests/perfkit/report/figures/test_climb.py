@@ -22,7 +22,7 @@ def test_each_rung_is_told_as_a_factor_of_the_last_known_one() -> None:
         "all: 500 tasks/s, × 0.5."
     )
     assert "tasks/s (logarithmic)" in figure.svg
-    assert "<figcaption>why" in figure._repr_html_()
+    assert "<figcaption>Throughput. why" in figure._repr_html_()
 
 
 @pytest.mark.parametrize("rungs", [[], [Bar("x", None)], [Bar("x", 0.0)]])

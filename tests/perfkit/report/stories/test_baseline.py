@@ -62,14 +62,14 @@ def test_full_measures_more_of_everything_and_the_smallest_run_has_enough() -> N
 
 def test_each_claim_is_judged_by_the_whole_interval() -> None:
     assert {row.what: row.verdict for row in TABLE.rows} == {
-        "Message throughput": Verdict.FASTER,
-        "Task throughput": Verdict.FASTER,
-        "Task overhead": Verdict.SLOWER,
+        "Message throughput": Verdict.MET,
+        "Task throughput": Verdict.MET,
+        "Task overhead": Verdict.MISSED,
         "Worker selection": Verdict.INCONCLUSIVE,
-        "Coordinator memory": Verdict.FASTER,
-        "Worker memory": Verdict.SLOWER,
+        "Coordinator memory": Verdict.MET,
+        "Worker memory": Verdict.MISSED,
         "Worker memory with a model": Verdict.MEASURED,
-        "API memory": Verdict.MEASURED,
+        "API memory": Verdict.INCONCLUSIVE,
     }
 
 
@@ -84,7 +84,7 @@ def test_messages_are_tasks_times_what_each_of_them_costs() -> None:
     "sentence",
     [
         "Task throughput: claimed 100 tasks/s, measured 2,000 tasks/s (1,500 to 2,500): "
-        "20 × the claim, so it is kept.",
+        "20 × the claim, so it is met.",
         "Task overhead: claimed ~15 ms, measured 20 ms (18 to 22): 1.333 × the claim, so it is "
         "missed.",
         "Worker selection: claimed < 1 ms, measured 0.5 ms (0.4 to 1.1); the interval does not "
@@ -102,11 +102,11 @@ def test_a_figure_without_an_interval_decides_nothing() -> None:
     assert finding.verdict is Verdict.INCONCLUSIVE
 
 
-def test_the_verdict_counts_the_claims_and_names_those_not_kept() -> None:
+def test_the_verdict_counts_the_claims_and_names_those_not_met() -> None:
     words = baseline.verdict(TABLE, LATENCY, ROLES, TRACE, HOT, THROUGHPUT)
     first, *others = words.sentences
     assert first == (
-        "Of 7 claims that are plain numbers this machine keeps 3 and misses 2; 1 cannot be "
+        "Of 7 claims that are plain numbers this machine meets 3 and misses 2; 1 cannot be "
         "decided, 1 cannot be measured yet."
     )
     told = "\n".join(others)
@@ -145,8 +145,8 @@ def test_findings_become_headlines_beside_their_claims(tmp_path: Path) -> None:
     TABLE.record(tmp_path)
     found = {headline.title: headline for headline in headlines.load(tmp_path)}
     assert found["Task throughput"].claim == 100
-    assert found["Task overhead"].verdict is Verdict.SLOWER
-    assert found["Worker memory"].verdict is Verdict.MEASURED  # memory is not slow
+    assert found["Task overhead"].verdict is Verdict.MISSED
+    assert found["Worker memory"].verdict is Verdict.MISSED
     assert found["Worker memory with a model"].claim == "~500 MB + model"
     assert found["API memory"].value is None
     assert not any(headline.gate for headline in found.values())

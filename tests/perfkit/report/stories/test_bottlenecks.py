@@ -1,13 +1,30 @@
 """The busiest functions of a coordinator: waiting is left out, intervals are over the runs."""
 
-import pytest
+import asyncio
+import queue
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
-from perfkit.profile.cpu import CpuProfile
+import pytest
+import zmq
+
+from cluster import BASELINE
+from perfkit.bench.experiments.roles import profile_coordinator
+from perfkit.profile.cpu import CpuProfile, profile_cpu
 from perfkit.report.stories.bottlenecks import bottlenecks
 
 
 def profile(*rows: tuple[str, str, float]) -> CpuProfile:
-    table = {(file, 1, name): (4, 4, own_s, own_s, {}) for file, name, own_s in rows}
+    table = {
+        (file, 0 if file == "~" else 1, name): (4, 4, own_s, own_s, {})
+        for file, name, own_s in rows
+    }
     return CpuProfile("coordinator", table)
 
 
@@ -57,3 +74,86 @@ def test_one_profile_gives_no_interval_and_none_is_refused() -> None:
     assert "unknown" in idle._repr_html_()
     with pytest.raises(ValueError, match="at least one profile"):
         bottlenecks([], tasks=1)
+
+
+WAIT_S = 0.05
+#: Under another name, because here sleeping is what is looked at, not a way to wait.
+pause = time.sleep
+
+
+def poll_zmq() -> None:
+    with zmq.Context() as context, context.socket(zmq.PULL) as quiet:
+        quiet.bind("tcp://127.0.0.1:*")
+        poller = zmq.Poller()
+        poller.register(quiet, zmq.POLLIN)
+        poller.poll(1e3 * WAIT_S)
+
+
+def poll_select(make: Callable[[], object]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        poller: object = make()
+        poller.register(ours, select.POLLIN)  # type: ignore[attr-defined]
+        poller.poll(1e3 * WAIT_S if make is select.poll else WAIT_S)  # type: ignore[attr-defined]
+
+
+def receive() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(WAIT_S)
+        with suppress(TimeoutError):
+            ours.recv(1)
+
+
+def accept() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT_S)
+        with suppress(TimeoutError):
+            server.accept()
+
+
+def take() -> None:
+    with suppress(queue.Empty):
+        queue.Queue[int]().get(timeout=WAIT_S)
+
+
+WAITERS: dict[str, Callable[[], object]] = {
+    "zmq poll": poll_zmq,
+    "select.poll": lambda: poll_select(select.poll),
+    "select.epoll": lambda: poll_select(select.epoll),
+    "select.select": lambda: select.select([], [], [], WAIT_S),
+    "sleep": lambda: pause(WAIT_S),
+    "event": lambda: threading.Event().wait(WAIT_S),
+    "queue": take,
+    "recv": receive,
+    "accept": accept,
+    "event loop": lambda: asyncio.run(asyncio.sleep(WAIT_S)),
+    "child": lambda: subprocess.run(["sleep", str(WAIT_S)], check=True),
+}
+
+
+def work() -> int:
+    return sum(number * number for number in range(20_000))
+
+
+@pytest.mark.parametrize("wait", WAITERS.values(), ids=list(WAITERS))
+def test_what_waits_in_a_real_profile_is_no_work(wait: Callable[[], object]) -> None:
+    with profile_cpu("waits and works") as profiling:
+        wait()
+        work()
+    assert profiling.result is not None
+    hot = bottlenecks([profiling.result], tasks=1, limit=1_000)
+    assert hot.waiting_us.value is not None
+    assert hot.waiting_us.value > 0.9e6 * WAIT_S
+    assert "work" in {function.function for function in hot.functions}
+
+
+def test_a_real_coordinator_that_waits_for_its_workers_is_not_busy_then(tmp_path: Path) -> None:
+    found = profile_coordinator(BASELINE, tmp_path / "coordinator.prof", workers=1, tasks=60)
+    hot = bottlenecks([found], tasks=60, limit=1_000)
+    names = [function.function for function in hot.functions]
+    assert not [name for name in names if "poll" in name and "select" in name]
+    assert "_unpack" in names
+    whole_us = found.own_s * 1e6 / 60
+    assert (hot.busy_us.value or 0.0) + (hot.waiting_us.value or 0.0) == pytest.approx(whole_us)
+    assert (hot.waiting_us.value or 0.0) > 0

@@ -8,7 +8,6 @@ import pytest
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, IdeaResult, Study, climb, study
 from perfkit.bench.experiments.lone import LoneTraces
-from perfkit.bench.experiments.peers import PeerRow, PeerTable
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
@@ -51,8 +50,8 @@ def ideas() -> Ideas:
 
 def test_each_idea_is_told_by_its_figures(ideas: Ideas) -> None:
     batch, packed, tuning = ideas.words.sentences
-    assert "20 × (20 to 20) was predicted" in batch
-    assert "measured 100 × (100 to 100) of baseline: faster" in batch
+    assert "20 × was predicted" in batch
+    assert "measured 100 × of baseline: faster" in batch
     assert "More than predicted" in batch
     assert batch.endswith("It is in OPTIMIZED.")
     assert "0.5 ×" in packed
@@ -88,28 +87,12 @@ def test_the_ladder_in_words_and_bars() -> None:
     assert [bar.label for bar in hot_paths.ladder(rungs)][:3] == ["baseline", AGAIN, "runs"]
     told = hot_paths.ladder_words(rungs).sentences
     assert told[0] == "runs does 100 × baseline."
-    assert told[-1] == "All together: 150 × (150 to 150) of the baseline."
-
-
-def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
-    ours, theirs = MAPS.results["batch-assignment"], MAPS.results["optimized"]
-    table = PeerTable(
-        (
-            PeerRow("zmq optimized", {"burst": ours}),
-            PeerRow("ray", {"burst": theirs}),
-            PeerRow("dask", reason="not installed"),
-        ),
-        ("burst",),
-    )
-    ray, dask = hot_paths.peer_words(table).sentences
-    assert ray == "ray takes 150 tasks/s for the burst, 1.5 × zmq optimized."
-    assert dask == "dask is left out: not installed."
-    assert [bar.value for bar in hot_paths.peer_bars(table, "burst")] == [100.0, 150.0, None]
+    assert told[-1] == "All together: 150 × of the baseline."
 
 
 def test_full_measures_more_of_everything() -> None:
     quick, full = (hot_paths.task_counts(profile, 4_000) for profile in ("quick", "full"))
-    assert full["profiled"] == 5 * quick["profiled"] == hot_paths.peer_amounts(full)[0].tasks
+    assert full["profiled"] == 5 * quick["profiled"]
     less, more = (hot_paths.goal_sizes(profile, 4_000) for profile in ("quick", "full"))
     assert (more.rounds, more.map_tasks) == (5 * less.rounds, 5 * less.map_tasks)
     assert hot_paths.tasks_of("optimized", 10) > hot_paths.tasks_of("baseline", 10)
@@ -123,7 +106,7 @@ def test_the_plans_targets_are_judged_by_whole_intervals() -> None:
     )
     found = {row.what: row for row in table.rows}
     assert found["Assignment"].figure.value == pytest.approx(4.0)
-    assert found["Assignment"].verdict is Verdict.SLOWER
+    assert found["Assignment"].verdict is Verdict.MISSED
     assert found["Round trip, slowest hundredth"].figure.value is None
     assert found["Task throughput, optimised"].figure.value == 150.0
     assert (found["Serialization"].figure.value or 0) > 0

@@ -27,7 +27,7 @@ def test_percentiles_come_with_their_intervals() -> None:
     shown = views.percentiles(result("latency", unit="ms", counters=counters))
     assert shown.rows == (
         ("p50", "10 ms (9 to 11)"),
-        ("p95", "20 ms (15 to unknown)"),
+        ("p95", "20 ms (15 or more)"),
         ("p99", "unknown"),
     )
 

@@ -1,0 +1,320 @@
+"""The rate of 1 to 100 workers against what as many could do at best, measured and simulated.
+
+The coordinator is a process of its own, its sockets and protocol are real. A task only waits, 5 ms
+or 50 ms: a stand-in for a card that computes (perfkit/bench/workloads/stand_ins.py). Efficiency is
+the rate of task starts times the service time per worker, in blocks of the time in which every
+worker had work; 1 would be no gap between two tasks. A wait overshoots a little: the same loop
+without a cluster gives the stand-in's own efficiency beside it.
+
+The simulator (prediction.py) is given the costs of the points with few workers and predicts all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from cluster.local import LocalCluster
+from cluster.shells.client import Client
+from perfkit.bench.experiments.prediction import Costs, Predicted, predict
+from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
+from perfkit.bench.workloads.flow import waiting_payload
+from perfkit.bench.workloads.load import Work, WrongResult, map_s
+from perfkit.bench.workloads.stand_ins import KIND, StandIns
+from perfkit.bench.workloads.thread_times import ThreadTimes, thread_times
+from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.text import quantity
+from perfkit.evidence.verdicts import FigureGoal
+
+WORKERS = (1, 2, 5, 10, 20, 50, 100)
+SIMULATED_WORKERS = (1_000, 10_000)
+SERVICES_S = (0.005, 0.05)
+#: Tasks of so many seconds for each worker.
+WINDOW_S = {"quick": 1.2, "full": 6.0}
+BARE_S = {"quick": 0.4, "full": 2.0}
+IDLE_S = {"quick": 0.5, "full": 2.0}
+VIRTUAL_S = {"quick": 0.2, "full": 1.0}
+BLOCKS = 10
+#: Starts of a worker that do not count: leases begin small.
+WARM_UP_STARTS = 3
+#: Points up to here give the simulator its costs.
+CALIBRATED_WORKERS = 20
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one number of workers achieved; times are processor time per task."""
+
+    workers: int
+    service_s: float
+    blocks: list[float]
+    bare: Interval
+    tasks: int
+    took_s: float
+    coordinator: ThreadTimes
+    stand_ins: ThreadTimes
+    client_s: float
+
+    @property
+    def efficiency(self) -> Interval:
+        """The median of the blocks."""
+        return bootstrap_interval(self.blocks)
+
+    @property
+    def cores(self) -> float:
+        """Cores that all processes kept busy."""
+        return (self.coordinator.all_s + self.stand_ins.all_s + self.client_s) / self.took_s
+
+
+def scaling(setting: Setting) -> Measurement:
+    """Efficiency over the number of workers, at most `tasks` of them, for each service time."""
+    profile, most = setting.profile, setting.tasks
+    counts = sorted({min(workers, most) for workers in WORKERS})
+    with (
+        tempfile.TemporaryDirectory(prefix="scaling-") as folder,
+        LocalCluster(0, setting.spec) as cluster,
+        cluster.client() as client,
+    ):
+        stand_ins = StandIns(cluster.endpoint, setting.spec, Path(folder))
+        try:
+            points = []
+            for workers in counts:
+                stand_ins.grow_to(workers)
+                for service_s in SERVICES_S:
+                    point = _measure(cluster, client, stand_ins, workers, service_s, setting)
+                    points.append(point)
+            heartbeat_s = _heartbeat_s(cluster, stand_ins, counts[-1], setting)
+        finally:
+            stand_ins.end()
+    costs = _costs(points, heartbeat_s)
+    predicted = {}
+    for service_s in SERVICES_S:
+        for workers in (*counts, *(n for n in SIMULATED_WORKERS if most >= WORKERS[-1])):
+            setting.say(f"simulating {workers:,} workers, {service_s * 1e3:g} ms")
+            is_real = workers in counts
+            predicted[workers, service_s] = predict(
+                setting.spec,
+                workers,
+                service_s,
+                costs,
+                VIRTUAL_S[profile],
+                own_machines=not is_real,
+            )
+    last = next(p for p in points if (p.workers, p.service_s) == (counts[-1], SERVICES_S[0]))
+    return Measurement(
+        last.blocks,
+        last.efficiency,
+        counters={**_figures(points, predicted), **costs.counters()},
+        series=_series(points, predicted),
+        parameters={
+            "service": "a fixed wait, which stands in for a card",
+            "services_s": SERVICES_S,
+            "blocks": BLOCKS,
+            "cores": len(os.sched_getaffinity(0)),
+            "calibrated_with_workers": CALIBRATED_WORKERS,
+            "saturates_first": {
+                f"{workers} simulated workers, {service_s * 1e3:g} ms": found.bottleneck
+                for (workers, service_s), found in predicted.items()
+                if workers >= CALIBRATED_WORKERS
+            },
+        },
+    )
+
+
+def _measure(
+    cluster: LocalCluster,
+    client: Client,
+    stand_ins: StandIns,
+    workers: int,
+    service_s: float,
+    setting: Setting,
+) -> Point:
+    """Run enough tasks to keep every worker busy for a while; every result is checked."""
+    tasks = round(workers * WINDOW_S[setting.profile] / service_s)
+    payloads = [waiting_payload(service_s, number) for number in range(tasks)]
+    pids = cluster.coordinator_pid, stand_ins.pid, os.getpid()
+    before = [thread_times(pid) for pid in pids]
+    took_s = map_s(client, Work(KIND, payloads, payloads))
+    used = [thread_times(pid).since(b) for pid, b in zip(pids, before, strict=True)]
+    starts = stand_ins.starts()
+    if (begun := sum(map(len, starts))) != tasks:
+        raise WrongResult(f"{tasks:,} tasks were begun {begun:,} times")
+    bare = stand_ins.bare_starts(workers, service_s, BARE_S[setting.profile])
+    point = Point(
+        workers,
+        service_s,
+        efficiencies(starts, service_s),
+        bootstrap_interval(efficiencies(bare, service_s)),
+        tasks,
+        took_s,
+        used[0],
+        used[1],
+        used[2].all_s,
+    )
+    shown = quantity(point.efficiency.value), quantity(point.bare.value)
+    setting.say(
+        f"{workers} workers, {service_s * 1e3:g} ms, {shown[0]} of the best rate; "
+        f"{shown[1]} without a cluster; {quantity(point.cores)} cores busy"
+    )
+    return point
+
+
+def efficiencies(starts: Sequence[Sequence[float]], service_s: float) -> list[float]:
+    """The share of the best rate in each of BLOCKS parts of the time in which every worker had
+    work; nothing if there is no such time.
+
+    Between two starts a worker counts as that much further, so that no block gains from an edge.
+    """
+    if min(map(len, starts)) <= WARM_UP_STARTS + 1:
+        return []
+    began_s = max(mine[WARM_UP_STARTS] for mine in starts)
+    ended_s = min(mine[-1] for mine in starts)
+    block_s = (ended_s - began_s) / BLOCKS
+    if block_s <= 0:
+        return []
+    edges = [began_s + block_s * n for n in range(BLOCKS + 1)]
+    done = [sum(_progress(mine, edge) for mine in starts) for edge in edges]
+    return [(b - a) * service_s / block_s / len(starts) for a, b in pairwise(done)]
+
+
+def _progress(starts: Sequence[float], at_s: float) -> float:
+    """Tasks that a worker has run by a time, parts of one included."""
+    place = min(bisect_right(starts, at_s), len(starts) - 1)
+    before_s, after_s = starts[place - 1], starts[place]
+    return place - 1 + (at_s - before_s) / (after_s - before_s)
+
+
+def _heartbeat_s(
+    cluster: LocalCluster, stand_ins: StandIns, workers: int, setting: Setting
+) -> float:
+    """Processor time of the coordinator for a heartbeat of an idle worker."""
+    pid, idle_s = cluster.coordinator_pid, IDLE_S[setting.profile]
+    before = thread_times(pid)
+    time.sleep(idle_s)
+    used = thread_times(pid).since(before)
+    return used.main_s * setting.spec.limits.heartbeat_s / (idle_s * workers)
+
+
+def _costs(points: Sequence[Point], heartbeat_s: float) -> Costs:
+    """What a task costs each part, from the points with few workers.
+
+    The coordinator's turns have a part of their own and one for each task. Both follow from how
+    often it went to sleep, which it does once a turn while it keeps up.
+    """
+    few = [point for point in points if point.workers <= CALIBRATED_WORKERS]
+    turn_s, task_s = _fit(few)
+    short = [point for point in few if point.service_s == SERVICES_S[0]]
+    most = short[-1]
+    return Costs(
+        turn_s=turn_s,
+        task_s=task_s,
+        heartbeat_s=heartbeat_s,
+        stand_in_s=most.stand_ins.main_s / most.tasks,
+        rest_s=(most.coordinator.others_s + most.stand_ins.others_s + most.client_s) / most.tasks,
+        overshoot_s=median(p.service_s * (1 / (p.bare.value or 1.0) - 1) for p in short),
+        gap_s=median(_gap_s(p) for p in few if p not in short),
+    )
+
+
+def _gap_s(point: Point) -> float:
+    """What lies between two tasks of a worker, besides the stand-in's own overshoot."""
+    own, bare = point.efficiency.value or 1.0, point.bare.value or 1.0
+    return max(0.0, point.service_s * (1 / own - 1 / bare))
+
+
+def _fit(points: Sequence[Point]) -> tuple[float, float]:
+    """Seconds per turn and per task that explain the coordinator's time best, by least squares of
+    the relative errors; neither is negative.
+    """
+    rows = [
+        (p.coordinator.waits / p.coordinator.main_s, p.tasks / p.coordinator.main_s) for p in points
+    ]
+    aa, ab, bb = (sum(r[i] * r[j] for r in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
+    a, b = (sum(r[i] for r in rows) for i in (0, 1))
+    scale = aa * bb - ab * ab
+    turn_s, task_s = (
+        ((a * bb - b * ab) / scale, (b * aa - a * ab) / scale) if scale > 0 else (0.0, b / bb)
+    )
+    if turn_s < 0:
+        return 0.0, b / bb
+    return (a / aa, 0.0) if task_s < 0 else (turn_s, task_s)
+
+
+def _label(service_s: float) -> str:
+    return f"{service_s * 1e3:g}ms"
+
+
+def _figures(
+    points: Sequence[Point], predicted: Mapping[tuple[int, float], Predicted]
+) -> dict[str, float | int | None]:
+    """Each point's efficiency, the worst up to 50 workers, and how far the simulator was off."""
+    figures: dict[str, float | int | None] = {}
+    errors = []
+    for service_s in SERVICES_S:
+        mine = [point for point in points if point.service_s == service_s]
+        for point in mine:
+            name = f"efficiency_{_label(service_s)}_{point.workers}"
+            figures |= point.efficiency.columns(name)
+            measured = point.efficiency.value
+            if measured:
+                errors.append(abs(predicted[point.workers, service_s].efficiency / measured - 1))
+        upto = [p.efficiency for p in mine if p.workers <= 50 and p.efficiency.value is not None]
+        worst = min(upto, key=lambda interval: interval.value or 0.0)
+        figures |= worst.columns(f"efficiency_{_label(service_s)}_to_50")
+    return figures | exact("simulation_error_max", max(errors))
+
+
+def _series(
+    points: Sequence[Point], predicted: Mapping[tuple[int, float], Predicted]
+) -> dict[str, list[float | None]]:
+    """Columns over the number of workers, for each service time; simulated ones go further."""
+    series: dict[str, list[float | None]] = {}
+    for service_s in SERVICES_S:
+        label = _label(service_s)
+        mine = [point for point in points if point.service_s == service_s]
+        found = {n: p for (n, s), p in predicted.items() if s == service_s}
+        series |= {
+            "workers": [p.workers for p in mine],
+            f"efficiency_{label}": [p.efficiency.value for p in mine],
+            f"efficiency_{label}_low": [p.efficiency.low for p in mine],
+            f"efficiency_{label}_high": [p.efficiency.high for p in mine],
+            f"bare_efficiency_{label}": [p.bare.value for p in mine],
+            f"rate_{label}_per_s": [p.tasks / p.took_s for p in mine],
+            f"cores_{label}": [p.cores for p in mine],
+            f"coordinator_us_{label}": [p.coordinator.main_s * 1e6 / p.tasks for p in mine],
+            "simulated_workers": [*found],
+            f"simulated_efficiency_{label}": [p.efficiency for p in found.values()],
+            f"simulated_tasks_cores_{label}": [p.tasks_cores for p in found.values()],
+            f"simulated_heartbeats_cores_{label}": [p.heartbeats_cores for p in found.values()],
+        }
+    return series
+
+
+EXPERIMENTS = (
+    Experiment(
+        "scaling", "rate of 1 to TASKS workers whose tasks wait, against the best possible", "",
+        {"quick": 100, "full": 100}, 1_000, "higher", scaling,
+        goals=(
+            *(
+                FigureGoal(f"efficiency_{ms}ms_to_50", f"efficiency up to 50 workers, {ms} ms",
+                           "of the best", "higher", 0.95)
+                for ms in (5, 50)
+            ),
+            *(
+                FigureGoal(f"efficiency_{ms}ms_100", f"efficiency of 100 workers, {ms} ms",
+                           "of the best", "higher", 0.9)
+                for ms in (5, 50)
+            ),
+            FigureGoal("simulation_error_max", "the simulator's largest error, of the measured",
+                       "", "lower", 0.1),
+        ),
+        cluster_only=True,
+    ),
+)  # fmt: skip
