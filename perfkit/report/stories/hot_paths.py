@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
-from perfkit.bench.experiments.lone import LoneTraces
-from perfkit.bench.experiments.roles import profile_coordinator
+from perfkit.bench.experiments.roles import LoneTraces, profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import GoalRow, GoalTable
 from perfkit.evidence.results import Result
