@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -15,13 +17,16 @@ from typing import TYPE_CHECKING, ClassVar
 import psutil
 
 from cluster.local import LocalCluster
-from cluster.spec import ClusterSpec
+from cluster.shells.client import Client
+from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.workloads.load import ExperimentError, Work, cpu_s, echo_work, map_s, result_of
+from perfkit.bench.workloads.pinning import UNPINNED, affinity_restored, apply, layouts
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.tables import ResultTable, data_frame, html_table
+from perfkit.optimized.specs import OPTIMIZED
 from perfkit.profile.cpu import load_profile
 from perfkit.profile.flame import sample_stacks
 from perfkit.profile.latency import waterfall
@@ -32,13 +37,15 @@ if TYPE_CHECKING:
 
     from perfkit.profile.cpu import CpuProfile
     from perfkit.profile.flame import Flame
-    from perfkit.profile.latency import Waterfall
+    from perfkit.profile.latency import Stamps, Waterfall
 
 COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")
 #: Few and therefore long, because processor time comes in ticks of 10 ms.
 BLOCKS = 6
 _UNKNOWN = bootstrap_interval([])
+#: Tasks in a block of traces: some milliseconds, so that all arms see the same machine.
+BLOCK_TASKS = 25
 
 
 @dataclass(frozen=True)
@@ -243,12 +250,7 @@ def trace_tasks(
     work = echo_work(tasks, seed)
     with LocalCluster(workers, spec) as local, local.client() as client:
         map_s(client, work.warm_up)
-        futures = []
-        for payload in work.payloads:
-            futures.append(client.submit(work.kind, payload, traced=True))
-            result_of(futures[-1])
-    work.check([future.result() for future in futures])
-    found = waterfall(future.stamps for future in futures)
+        found = waterfall(_traced(client, work))
     return found, trace_result(recording, spec, found, work, workers=workers, seed=seed)
 
 
@@ -279,3 +281,65 @@ def trace_result(
             for stage, column in zip(found.stages, columns, strict=True)
         },
     )
+
+
+@dataclass(frozen=True)
+class LoneTraces:
+    """The traces of a lone task by spec and placement, and the same as files by name."""
+
+    found: Mapping[tuple[str, str], Waterfall]
+    results: Mapping[str, Result]
+
+
+def trace_lone_tasks(
+    specs: Sequence[ClusterSpec] = (BASELINE, OPTIMIZED), *, tasks: int = 300, seed: int = 0
+) -> LoneTraces:
+    """Trace `tasks` tasks of each spec and placement, one in flight, through one worker.
+
+    The arms take turns in short blocks, since two minutes can't be compared. The placements are all
+    processes on one core, and wherever the system puts them. Every task is traced, so the stages
+    include the cost of stamping. Raises WrongResult for a wrong result.
+    """
+    recording, work = Recording(), echo_work(tasks, seed)
+    pinned = layouts()[0]
+    placements = {} if pinned.broker is None else {"one core": pinned}
+    placements[UNPINNED.name] = UNPINNED
+    stamps: dict[tuple[str, str], list[Stamps]] = {}
+    with ExitStack() as stack:
+        running: dict[str, tuple[Client, list[int]]] = {}
+        for spec in specs:
+            local = stack.enter_context(LocalCluster(1, spec))
+            running[spec.name] = local.client(), [local.coordinator_pid, local.workers[0].pid]
+            map_s(running[spec.name][0], work.warm_up)
+        stack.enter_context(affinity_restored())
+        for placement, layout in placements.items():
+            for _, pids in running.values():
+                apply(layout, pids)
+            for start in range(0, tasks, BLOCK_TASKS):
+                part = work.part(start, start + BLOCK_TASKS)
+                for name, (client, _) in running.items():
+                    stamps.setdefault((name, placement), []).extend(_traced(client, part))
+    found = {key: waterfall(traces) for key, traces in stamps.items()}
+    results = {
+        f"trace-{spec.name}-{placement.replace(' ', '-')}": trace_result(
+            recording,
+            spec,
+            found[spec.name, placement],
+            work,
+            workers=1,
+            seed=seed,
+            placement=placement,
+        )
+        for spec in specs
+        for placement in placements
+    }
+    return LoneTraces(found, results)
+
+
+def _traced(client: Client, work: Work) -> list[Stamps]:
+    futures = []
+    for payload in work.payloads:
+        futures.append(client.submit(work.kind, payload, traced=True))
+        result_of(futures[-1])
+    work.check([future.result() for future in futures])
+    return [future.stamps for future in futures]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
-from perfkit.bench.experiments.lone import LoneTraces
-from perfkit.bench.experiments.roles import profile_coordinator
+from perfkit.bench.experiments.roles import LoneTraces, profile_coordinator
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import GoalRow, GoalTable
 from perfkit.evidence.results import Result
@@ -105,7 +104,7 @@ def lone_words(traces: LoneTraces, table: GoalTable) -> Words:
         hops = sum(s.p50_ms.value or 0.0 for s in found.stages if s.stage.endswith("hop"))
         told.append(
             f"{spec}, {where}: {quantity(hops, 'ms')} of {estimate(found.end_to_end.p50_ms, 'ms')} "
-            "go by in the four hops."
+            "are the four hops: the wire, wake-ups, and the code at both ends."
         )
     return Words(tuple(told))
 

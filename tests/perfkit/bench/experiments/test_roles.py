@@ -1,5 +1,6 @@
 """The cost of a task by role: figures of real processes, and gaps for unknown ones."""
 
+import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -10,12 +11,15 @@ import pytest
 from cluster import BASELINE
 from perfkit.bench.experiments import roles
 from perfkit.bench.experiments.roles import (
+    BLOCK_TASKS,
     RoleTable,
     measure_roles,
     profile_coordinator,
+    trace_lone_tasks,
     trace_tasks,
 )
 from perfkit.bench.workloads.load import ExperimentError
+from perfkit.optimized.specs import OPTIMIZED
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,21 @@ def test_the_stages_of_traced_tasks_add_up_to_their_latency() -> None:
         assert len(parts) == 6
         assert sum(part or 0.0 for part in parts) == pytest.approx(whole)
     assert result.value == found.end_to_end.p50_ms.value
+
+
+def test_every_spec_is_traced_in_every_placement() -> None:
+    cores, tasks = os.sched_getaffinity(0), BLOCK_TASKS + 5
+    traces = trace_lone_tasks(tasks=tasks)
+    assert os.sched_getaffinity(0) == cores
+    wanted = [
+        (spec.name, where) for where in ("one core", "not pinned") for spec in (BASELINE, OPTIMIZED)
+    ]
+    assert list(traces.found) == wanted
+    for (spec, where), found in traces.found.items():
+        assert found.traces == tasks
+        result = traces.results[f"trace-{spec}-{where.replace(' ', '-')}"]
+        assert (result.spec, result.parameters["placement"], result.workers) == (spec, where, 1)
+        assert result.value == found.end_to_end.p50_ms.value
+        for number, whole in enumerate(result.samples):
+            parts = [column[number] or 0.0 for column in result.series.values()]
+            assert sum(parts) == pytest.approx(whole)

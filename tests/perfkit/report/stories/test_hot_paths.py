@@ -7,7 +7,7 @@ import pytest
 
 from cluster.spec import BASELINE, ClusterSpec
 from perfkit.bench.experiments.ablation import AGAIN, FIGURE, IDEAS, IdeaResult, Study, climb, study
-from perfkit.bench.experiments.lone import LoneTraces
+from perfkit.bench.experiments.roles import LoneTraces
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
