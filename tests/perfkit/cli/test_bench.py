@@ -248,7 +248,7 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_runs(
     [
         ("thruput", "there is no experiment 'thruput'; did you mean 'throughput'?"),
         ("xyz", "there is no experiment 'xyz'; there are submission, latency, "),
-        ("xyz", "network, stress, all, limits, gpu, memory"),
+        ("xyz", "network, all, limits, gpu, memory"),
         ("al", "did you mean 'all'?"),
         ("latency --spec basline", "did you mean 'baseline'?"),
         ("latency --engine zmk", "there is no engine 'zmk'; did you mean 'zmq'?"),
@@ -263,7 +263,7 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_runs(
         ("all --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
         ("startup --tasks 1000000", "--tasks: startup takes 1 to 100, not 1,000,000"),
         ("startup --set x=1", "there is no knob 'x'"),
-        ("startup --json .", "--json: . is a folder; name a file"),
+        ("startup --json .", ". is a folder; name a file"),
         ("startup --workers 0", "Invalid value for '--workers'"),
         ("limits --profile quik", "--profile: there is no profile 'quik'; did you mean 'quick'?"),
         ("limits --tasks 5", "--tasks is not for limits"),
