@@ -230,7 +230,7 @@ def _mean(ratios: Sequence[float]) -> Interval:
 EXPERIMENTS = (
     Experiment(
         "balancing", "makespan on uneven workers by policy, of its lower bound; fairness", "",
-        {"quick": 100, "full": 400}, 10_000, "lower", balancing,
+        {"quick": 60, "full": 400}, 10_000, "lower", balancing,
         goals=(
             FigureGoal("makespan_of_conserving",
                        "makespan, of what a schedule takes that never idles", "", "lower", 1.0),

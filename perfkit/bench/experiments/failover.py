@@ -45,7 +45,7 @@ SERVICE_S = 0.05
 LOAD = 0.6
 CALM_TASKS = 5
 POLL_S = 0.002
-BUSY_S = {"quick": 8.0, "full": 60.0}
+BUSY_S = {"quick": 5.0, "full": 60.0}
 #: An upper bound of p99 at 95 % confidence needs this many samples (`percentile_interval`).
 P99_SAMPLES = 368
 #: A supervisor starts a worker ten times a minute, so many deaths need many workers.
@@ -258,7 +258,7 @@ def _columns(fault: str, losses: Losses) -> dict[str, list[float | None]]:
 EXPERIMENTS = (
     Experiment(
         "failover", "delay of the last task that a loss affects; TASKS of each loss", "ms",
-        {"quick": 7, "full": 30}, 1_000, "lower", failover,
+        {"quick": 5, "full": 30}, 1_000, "lower", failover,
         (
             FigureGoal("sigkill_delay_ms_p99", "delay after a worker's SIGKILL, p99", "ms",
                        "lower", 500.0),

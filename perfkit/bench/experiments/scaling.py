@@ -37,7 +37,7 @@ WORKERS = (1, 2, 5, 10, 20, 50, 100)
 SIMULATED_WORKERS = (1_000, 10_000)
 SERVICES_S = (0.005, 0.05)
 #: Tasks of so many seconds for each worker.
-WINDOW_S = {"quick": 1.2, "full": 6.0}
+WINDOW_S = {"quick": 0.8, "full": 6.0}
 BARE_S = {"quick": 0.4, "full": 2.0}
 IDLE_S = {"quick": 0.5, "full": 2.0}
 VIRTUAL_S = {"quick": 0.2, "full": 1.0}

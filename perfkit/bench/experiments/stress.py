@@ -67,7 +67,7 @@ class StressSizes:
 
 
 SIZES: Mapping[Profile, StressSizes] = {
-    "quick": StressSizes(6.0, 1_000, 100, 1),
+    "quick": StressSizes(4.0, 1_000, 100, 1),
     "full": StressSizes(60.0, 10_000, 100, 5),
 }
 

@@ -48,7 +48,7 @@ def take_turns(
             found = arms[name]()
             for figure, value in found.items():
                 samples.setdefault(figure, {}).setdefault(name, []).append(value)
-            first = next(iter(found.values()))
+            first = next(iter(found.values()), None)
             say(f"round {number} of {rounds}, {name} {quantity(first, unit)}")
     return samples
 

@@ -22,7 +22,7 @@ from perfkit.report.stories.views import Table, Words
 #: The ticks of a percentile axis, which gives each nine the same room.
 NINES = (0.0, 90.0, 99.0, 99.9, 99.99)
 QUANTILES = (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99"))
-PEER_TASKS: Mapping[Profile, int] = {"quick": 200, "full": 2_000}
+PEER_TASKS: Mapping[Profile, int] = {"quick": 100, "full": 2_000}
 #: Each fault of the failover experiment, in words.
 FAULTS = {
     "sigkill": "worker killed",
@@ -271,7 +271,7 @@ def sizes(profile: Profile, scale: float) -> dict[str, int]:
 def peer_amounts(profile: Profile, scale: float) -> tuple[Amount, ...]:
     """The experiments that every engine runs; the slowest does hundreds of tasks a second."""
     few = max(20, round(scale * PEER_TASKS[profile]))
-    return Amount("burst", few), Amount("latency", few), Amount("throughput", 10 * few)
+    return Amount("burst", few), Amount("latency", few)
 
 
 def peer_bars(table: PeerTable, experiment: str) -> list[Bar]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perfkit.bench.experiments.watched import Origin, Watched, WatchedCard, resolved
-from perfkit.bench.goals.gpu import GOALS
+from perfkit.bench.goals.gpu import GOALS, PROFILES, GpuSizes
 from perfkit.bench.goals.table import GoalTable
 from perfkit.evidence.tables import html_table
 from perfkit.evidence.text import UNKNOWN, interval, measured, quantity
@@ -47,6 +47,13 @@ class Shown:
 def run_seconds(profile: str, seconds: float) -> float:
     """How long the tasks run; `full` takes FULL times as long."""
     return seconds * (FULL if profile == "full" else 1)
+
+
+def goal_sizes(profile: str) -> GpuSizes:
+    """How much of watching is measured."""
+    if profile == "full":
+        return PROFILES["full"]
+    return GpuSizes(rounds=4, samples=1_000, watch_s=0.8)
 
 
 def cards(watched: Watched) -> Shown:

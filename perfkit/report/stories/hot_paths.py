@@ -59,7 +59,7 @@ def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
     times = FULL if profile == "full" else 1
     tasks *= times
     return ClusterSizes(
-        rounds=4 * times,
+        rounds=3 * times,
         map_tasks=max(4_000, 25 * tasks),
         baseline_tasks=max(200, tasks // 2),
         submit_tasks=max(400, 2 * tasks),
