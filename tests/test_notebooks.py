@@ -119,7 +119,7 @@ def test_the_whole_story_runs_by_default_and_ends_with_the_findings() -> None:
 def test_the_benchmarks_tell_of_every_experiment_and_goal(tmp_path: Path) -> None:
     report, page = run_whole("04_benchmarks", tmp_path, 11, scale=0.01, peers=False)
     goals = {
-        f"Goal: {name}, {goal.what}"
+        f"Goal: {name}: {goal.what}"
         for name, experiment in EXPERIMENTS.items()
         for goal in experiment.goals
     }

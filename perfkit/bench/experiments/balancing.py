@@ -233,7 +233,7 @@ EXPERIMENTS = (
         {"quick": 60, "full": 400}, 10_000, "lower", balancing,
         goals=(
             FigureGoal("makespan_of_conserving",
-                       "makespan, of what a schedule takes that never idles", "", "lower", 1.0),
+                       "makespan over that of a schedule that never idles", "", "lower", 1.0),
             FigureGoal("jain_index", "Jain's index of clients that compete", "", "higher", 0.95),
             FigureGoal("urgent_tasks_per_low_task", "urgent tasks that overtake each low one", "",
                        "lower", 20.0),

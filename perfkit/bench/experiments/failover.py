@@ -260,7 +260,7 @@ EXPERIMENTS = (
         "failover", "delay of the last task that a loss affects; TASKS of each loss", "ms",
         {"quick": 5, "full": 30}, 1_000, "lower", failover,
         (
-            FigureGoal("sigkill_delay_ms_p99", "delay after a worker's SIGKILL, p99", "ms",
+            FigureGoal("sigkill_delay_ms_p99", "p99 delay after a worker's SIGKILL", "ms",
                        "lower", 500.0),
             FigureGoal("false_deaths", "peers taken for dead while every core was busy", "",
                        "lower", 0.0),

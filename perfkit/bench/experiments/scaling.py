@@ -37,7 +37,7 @@ WORKERS = (1, 2, 5, 10, 20, 50, 100)
 SIMULATED_WORKERS = (1_000, 10_000)
 SERVICES_S = (0.005, 0.05)
 #: Tasks of so many seconds for each worker.
-WINDOW_S = {"quick": 0.8, "full": 6.0}
+WINDOW_S = {"quick": 0.6, "full": 6.0}
 BARE_S = {"quick": 0.4, "full": 2.0}
 IDLE_S = {"quick": 0.5, "full": 2.0}
 VIRTUAL_S = {"quick": 0.2, "full": 1.0}
@@ -272,16 +272,16 @@ EXPERIMENTS = (
         {"quick": 100, "full": 100}, 1_000, "higher", scaling,
         goals=(
             *(
-                FigureGoal(f"efficiency_{ms}ms_to_50", f"efficiency up to 50 workers, {ms} ms",
+                FigureGoal(f"efficiency_{ms}ms_to_50", f"efficiency up to 50 workers at {ms} ms",
                            "of the best", "higher", 0.95)
                 for ms in (5, 50)
             ),
             *(
-                FigureGoal(f"efficiency_{ms}ms_100", f"efficiency of 100 workers, {ms} ms",
+                FigureGoal(f"efficiency_{ms}ms_100", f"efficiency of 100 workers at {ms} ms",
                            "of the best", "higher", 0.9)
                 for ms in (5, 50)
             ),
-            FigureGoal("simulation_error_max", "the simulator's largest error, of the measured",
+            FigureGoal("simulation_error_max", "largest error of the simulation",
                        "", "lower", 0.1),
         ),
         cluster_only=True,

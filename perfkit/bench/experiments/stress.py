@@ -328,7 +328,7 @@ EXPERIMENTS = (
         {"quick": 50_000, "full": 1_000_000}, 1_000_000, "higher", stress,
         goals=(
             FigureGoal(
-                "goodput_share", "goodput over capacity, three times of it offered", "", "higher",
+                "goodput_share", "goodput over capacity when three times that is offered", "", "higher",
                 0.9,
             ),
             FigureGoal(

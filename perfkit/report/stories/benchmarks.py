@@ -57,7 +57,7 @@ def record(out_dir: str | Path, results: Iterable[Result]) -> None:
             sign = "≥" if goal.better == "higher" else "≤"
             headlines.record(
                 out_dir,
-                f"Goal: {result.experiment}, {goal.what}",
+                f"Goal: {result.experiment}: {goal.what}",
                 figure.value,
                 goal.unit,
                 figure.low,

@@ -53,7 +53,7 @@ def goal_sizes(profile: str) -> GpuSizes:
     """How much of watching is measured."""
     if profile == "full":
         return PROFILES["full"]
-    return GpuSizes(rounds=4, samples=1_000, watch_s=0.8)
+    return GpuSizes(rounds=3, samples=1_000, watch_s=0.6)
 
 
 def cards(watched: Watched) -> Shown:
