@@ -258,7 +258,7 @@ def _columns(fault: str, losses: Losses) -> dict[str, list[float | None]]:
 EXPERIMENTS = (
     Experiment(
         "failover", "delay of the last task that a loss affects; TASKS of each loss", "ms",
-        {"quick": 5, "full": 30}, 1_000, "lower", failover,
+        {"quick": 4, "full": 30}, 1_000, "lower", failover,
         (
             FigureGoal("sigkill_delay_ms_p99", "p99 delay after a worker's SIGKILL", "ms",
                        "lower", 500.0),

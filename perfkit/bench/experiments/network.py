@@ -49,7 +49,7 @@ ROUND_BYTES, ROUND_TASKS_MIN = 8 << 20, 8
 #: How often an echo's payload crosses the coordinator's socket.
 CROSSINGS = 4
 BLOCKS = 8
-STREAM_S: Mapping[Profile, float] = {"quick": 3.0, "full": 30.0}
+STREAM_S: Mapping[Profile, float] = {"quick": 2.0, "full": 30.0}
 #: Tasks of one captured round, and of the check of the new cluster.
 CAPTURED_TASKS = AFTERWARDS_TASKS = 100
 

@@ -258,7 +258,7 @@ def knee(points: Sequence[Point], process: str) -> float | None:
 EXPERIMENTS = (
     Experiment(
         "load", "latency in an open loop at shares of the capacity: TASKS for each point", "ms",
-        {"quick": 300, "full": 6_000}, 100_000, "lower", load,
+        {"quick": 250, "full": 6_000}, 100_000, "lower", load,
         goals=(
             FigureGoal("", "p95 at half of the capacity", "ms", "lower", 10.0),
         ),

@@ -328,8 +328,8 @@ EXPERIMENTS = (
         {"quick": 50_000, "full": 1_000_000}, 1_000_000, "higher", stress,
         goals=(
             FigureGoal(
-                "goodput_share", "goodput over capacity when three times that is offered", "", "higher",
-                0.9,
+                "goodput_share", "goodput over capacity when three times that is offered", "",
+                "higher", 0.9,
             ),
             FigureGoal(
                 "rss_growth_of_bound", "growth of the coordinator's memory over its bound", "",

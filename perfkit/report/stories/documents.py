@@ -59,7 +59,6 @@ class Sample(msgspec.Struct, frozen=True):
 
     run: str
     profile: str
-    command: str
     durations_s: dict[str, float]
     environment: Environment
     scorecard: tuple[ScoreRow, ...]
@@ -74,12 +73,12 @@ def take(run: Path) -> Sample:
     card = load_scorecard(run / "results")
     if card is None:
         raise ReportError(f"{run.name} has no scorecard: run the whole report, notebook 06 too")
+    environment = msgspec.json.decode((run / "environment.json").read_bytes(), type=Environment)
     return Sample(
         run=told["run"],
         profile=told["profile"],
-        command=told["command"]["shell"],
         durations_s={found["name"]: found["duration_s"] for found in told["notebooks"]},
-        environment=msgspec.json.decode((run / "environment.json").read_bytes(), type=Environment),
+        environment=msgspec.structs.replace(environment, host_hash=""),
         scorecard=card.rows,
         headlines=evidence.headlines,
         results={name: Figures.of(result) for name, result in evidence.results.items()},
@@ -114,7 +113,7 @@ def source(sample: Sample) -> str:
     machine = f"{facts['Processor']}, {facts['Cores']}, {facts['Memory']}, {facts['Python']}"
     return (
         f"From the run `{sample.run}` ({machine}). Figures have 95 % intervals and belong to that "
-        f"machine; `{sample.command}` measures yours."
+        "machine; `make report` measures yours."
     )
 
 
@@ -160,7 +159,7 @@ def _results(sample: Sample, holds: Callable[[Figures], bool]) -> str:
             quantity(found.tasks),
         )
         for name, found in sorted(sample.results.items())
-        if holds(found)
+        if holds(found) and not found.experiment.startswith("ablation")
     )
     return _table(("result", "measured", "cluster", "tasks"), rows)
 

@@ -63,7 +63,7 @@ def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
         map_tasks=max(4_000, 25 * tasks),
         baseline_tasks=max(200, tasks // 2),
         submit_tasks=max(400, 2 * tasks),
-        latency_tasks=max(100, tasks // 10),
+        latency_tasks=max(100, tasks // 16),
         mixed_rounds=2 * times,
         open_tasks=max(100, tasks // 20),
         burst_tasks=max(200, tasks // 4),
