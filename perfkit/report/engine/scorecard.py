@@ -39,6 +39,18 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     note: str = ""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The row under HEADER, without what was measured."""
+        return (
+            self.figure,
+            self.claimed,
+            self.target,
+            estimate(self.baseline, self.unit),
+            estimate(self.optimized, self.unit),
+            str(self.verdict),
+        )
+
 
 class Scorecard(msgspec.Struct, frozen=True):
     """The rows of the plan's table, in its order."""
@@ -55,18 +67,7 @@ class Scorecard(msgspec.Struct, frozen=True):
         return html_table(
             "The plan's figures, claimed for a platform that never ran, and measured here",
             HEADER,
-            [
-                (
-                    row.figure,
-                    row.claimed,
-                    row.target,
-                    estimate(row.baseline, row.unit),
-                    estimate(row.optimized, row.unit),
-                    str(row.verdict),
-                    row.note,
-                )
-                for row in self.rows
-            ],
+            [(*row.texts, row.note) for row in self.rows],
             ("95 % intervals. The verdict is about the optimised figure and its target.",),
         )
 

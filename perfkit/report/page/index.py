@@ -17,6 +17,7 @@ from perfkit.report.engine.plan import RESULTS, Plan
 from perfkit.report.engine.result import NotebookRun, ReportRun
 from perfkit.report.engine.scorecard import Scorecard
 from perfkit.report.figures.before_after import Change, before_after
+from perfkit.report.figures.charts import Figure
 from perfkit.report.page.html import render, tone, words_used
 from perfkit.report.page.pieces import Thumbnail, in_line, labelled
 
@@ -37,6 +38,7 @@ def render_index(
         for notebook in report.notebooks
     }
     table = "" if card is None else card._repr_html_()
+    drawn = None if card is None else before_and_after(card)
     return render(
         "index.html.j2",
         kind="index",
@@ -47,7 +49,7 @@ def render_index(
         tone="missed" if report.problems else tone(found),
         warnings=report.warnings,
         words=words_used(f"claimed {table}") if found or card else "",
-        picture="" if card is None else in_line(picture(card)),
+        picture=in_line(drawn._repr_html_()) if drawn else "",
         scorecard=labelled(table),
         verdicts={name: headlines.sentence(own) if own else "" for name, own in shown.items()},
         thumbnails=thumbnails or {},
@@ -68,8 +70,8 @@ def _verdict(report: ReportRun) -> str:
     return f"Not complete: {', '.join(stopped)}. {told}" if stopped else told
 
 
-def picture(card: Scorecard) -> str:
-    """Before and after of every row that has a target and a figure; "" without any."""
+def before_and_after(card: Scorecard) -> Figure | None:
+    """Every row that has a target and a figure, as a multiple of its target; None without any."""
     rows = [
         Change(row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized, row.verdict)
         for row in card.rows
@@ -77,9 +79,8 @@ def picture(card: Scorecard) -> str:
         if row.baseline.value is not None or row.optimized.value is not None
     ]
     if not rows:
-        return ""
-    names = ("baseline", "optimised")
-    return before_after(rows, names=names, caption="Measured on this machine.")._repr_html_()
+        return None
+    return before_after(rows, names=("baseline", "optimised"), caption="Measured on this machine.")
 
 
 def machine_facts(environment: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from perfkit.optimized.knobs import knobs
 from perfkit.optimized.specs import OPTIMIZED
 from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ReportError
-from perfkit.report.engine.scorecard import ScoreRow
+from perfkit.report.engine.scorecard import HEADER, ScoreRow
 from perfkit.report.engine.scorecard import load as load_scorecard
 from perfkit.report.page.index import machine_facts
 from perfkit.report.stories import findings
@@ -119,20 +119,7 @@ def source(sample: Sample) -> str:
 
 def scorecard(sample: Sample) -> str:
     """The plan's rows: claimed, asked for, measured."""
-    return _table(
-        ("figure", "claimed", "target", "baseline", "optimised", "verdict"),
-        (
-            (
-                row.figure,
-                row.claimed,
-                row.target,
-                estimate(row.baseline, row.unit),
-                estimate(row.optimized, row.unit),
-                str(row.verdict),
-            )
-            for row in sample.scorecard
-        ),
-    )
+    return _table(HEADER[:-1], (row.texts for row in sample.scorecard))
 
 
 def baseline(sample: Sample) -> str:

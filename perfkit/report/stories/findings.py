@@ -21,8 +21,6 @@ from perfkit.evidence.verdicts import Direction, Verdict, judge
 from perfkit.report.engine import headlines
 from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.scorecard import Scorecard, ScoreRow
-from perfkit.report.figures.before_after import Change, before_after
-from perfkit.report.figures.charts import Figure
 from perfkit.report.stories.views import CONFIDENCE, Table, Words
 
 UNMEASURED = Interval(None, None, None, CONFIDENCE, "not measured in this run")
@@ -115,19 +113,6 @@ def scorecard(evidence: Evidence) -> Scorecard:
          "there is no HTTP API yet", 1.0),
     )  # fmt: skip
     return Scorecard(tuple(_row(evidence, *row) for row in rows))  # type: ignore[arg-type]
-
-
-def before_and_after(card: Scorecard) -> Figure:
-    """The scorecard as a picture: each figure as a multiple of its target."""
-    rows = [
-        Change(
-            row.figure, row.unit, row.better, row.goal, row.baseline, row.optimized,
-            str(row.verdict),
-        )
-        for row in card.rows
-        if row.goal is not None
-    ]  # fmt: skip
-    return before_after(rows)
 
 
 def promises(evidence: Evidence) -> Table:
