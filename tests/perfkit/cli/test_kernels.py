@@ -57,3 +57,9 @@ def test_no_profile_gives_a_line_and_exit_code_1(perfkit: Call, tmp_path: Path) 
 
 def test_a_peak_of_nothing_is_a_wrong_argument(perfkit: Call, tmp_path: Path) -> None:
     assert perfkit("kernels", written(tmp_path, V1), "--peak", "0").exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_a_wrong_argument(perfkit: Call, tmp_path: Path) -> None:
+    ended = perfkit("kernels", tmp_path / "none.csv")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "there is no file" in ended.stderr

@@ -88,6 +88,8 @@ def test_a_program_reads_nothing_but_json(perfkit: Call, asked: list[dict[str, A
         ("--minutes 0", "Invalid value for '--minutes'"),
         ("--workers 0", "Invalid value for '--workers'"),
         ("--json .", "Invalid value for '--json': file '.' is a directory"),
+        ("--by-event --minutes 3", "--minutes is not for --by-event"),
+        ("--by-event --workers 3", "--workers is not for --by-event"),
         ("--set brst=3", "there is no knob 'brst'; did you mean 'burst'?"),
         ("--set queue=perfkit.optimized.queue:SortedQueue --plant-leak", "--plant-leak: spec "),
     ],

@@ -96,6 +96,29 @@ def test_a_figure_without_samples_is_unknown(monkeypatch: pytest.MonkeyPatch) ->
     assert "Latency" not in table._repr_html_()
 
 
+def test_a_missing_package_is_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "in_fresh_clusters", Mock(side_effect=AssertionError("too late")))
+    monkeypatch.setattr(memory, "EXTRAS", {"no_such_package": "infer", "zmq": "lab"})
+    with pytest.raises(ExperimentError, match=r"needs no_such_package; .*perfkit\[infer\]"):
+        measure_memory("quick")
+
+
+def test_sizes_without_rounds_leave_their_rows_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for empty in ("in_fresh_clusters", "allocating"):
+        monkeypatch.setattr(memory, empty, lambda _: {})
+    monkeypatch.setattr(memory, "check_leaks", lambda *_, **__: ())
+    sizes = MemorySizes(
+        rounds=1, passed_tasks=1, baseline_passed_tasks=1, queued_tasks=1,
+        baseline_queued_tasks=1, full_rounds=0, stream_rounds=0, sharing=None,
+    )  # fmt: skip
+    names = {row.name for row in measure_memory(sizes)}
+    left_out = {goal.name for goal in GOALS} - names
+    assert left_out == {"queue_of_1m", *(f"streamed_{role}" for role in memory.ROLES)}
+    assert not any(name.startswith("shared") for name in names)
+
+
 def test_without_memray_allocations_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     missing = Mock(side_effect=ExperimentError("memray is not installed"))

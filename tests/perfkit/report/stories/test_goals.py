@@ -44,3 +44,12 @@ def test_every_goal_is_a_headline(tmp_path: Path) -> None:
     goals.record_goals(tmp_path, bench.GOALS, TABLE, "memory")
     found = {h.title for h in headlines.load(tmp_path)}
     assert found == {f"Goal: {goal.name}" for goal in bench.GOALS}
+
+
+def test_the_quick_sizes_measure_less_and_a_row_that_is_left_out_is_named() -> None:
+    quick, full = goals.memory_sizes("quick"), goals.memory_sizes("full")
+    assert (quick.full_rounds, quick.sharing) == (0, None)
+    assert full is bench.PROFILES["full"]
+    html = goals.goal_rows(TABLE, ("coordinator_idle", *goals.SHARED))._repr_html_()
+    assert "coordinator_idle" in html
+    assert "leaves out shared_latency, shared_load, shared_pss_4" in html
