@@ -153,8 +153,21 @@ def _results(sample: Sample, holds: Callable[[Figures], bool]) -> str:
 
 def goals(sample: Sample) -> str:
     """Every goal that the run judged, the missed ones first."""
+    return _goals(sample, lambda title: True)
+
+
+def lone(sample: Sample) -> str:
+    """The goals of a lone task, in both placements."""
+    return _goals(sample, lambda title: title.startswith(("latency_p", "unpinned_p")))
+
+
+def _goals(sample: Sample, holds: Callable[[str], bool]) -> str:
     order = (Verdict.MISSED, Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.MET)
-    judged = [one for one in sample.headlines if one.verdict in order and not one.compares]
+    judged = [
+        one
+        for one in sample.headlines
+        if one.verdict in order and not one.compares and holds(one.title.removeprefix("Goal: "))
+    ]
     return _table(
         ("goal", "asked", "measured", "verdict"),
         (
@@ -212,6 +225,7 @@ BLOCKS: Mapping[str, Callable[[Sample], str]] = {
     "peers": peers,
     "goals": goals,
     "ideas": ideas,
+    "lone": lone,
     "durations": durations,
     "knobs": knob_table,
 }
