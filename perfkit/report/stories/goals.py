@@ -77,7 +77,7 @@ def memory_sizes(profile: str) -> MemorySizes:
         baseline_queued_tasks=5_000,
         full_rounds=0,
         stream_rounds=0,
-        leaks=CheckSizes(churn=2_600),
+        leaks=CheckSizes(tasks=260_000, churn=2_600),
         sharing=None,
     )
 

@@ -56,18 +56,19 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
 
 def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
     """How much the table of goals measures."""
-    times = FULL if profile == "full" else 1
-    tasks *= times
+    is_full = profile == "full"
+    tasks *= FULL if is_full else 1
+    # Many short blocks: an interval of a ratio needs eight pairs of neighbours.
     return ClusterSizes(
-        rounds=3 * times,
-        map_tasks=max(4_000, 25 * tasks),
-        baseline_tasks=max(200, tasks // 2),
-        submit_tasks=max(400, 2 * tasks),
-        latency_tasks=max(100, tasks // 16),
-        mixed_rounds=2 * times,
-        open_tasks=max(100, tasks // 20),
-        burst_tasks=max(200, tasks // 4),
-        big_payloads=16,
+        rounds=16 if is_full else 8,
+        map_tasks=max(4_000, 20 * tasks),
+        baseline_tasks=max(100, tasks // 5),
+        submit_tasks=max(1_250, tasks),
+        latency_tasks=max(40, tasks // 40),
+        mixed_rounds=8 if is_full else 4,
+        open_tasks=max(100, tasks // 40),
+        burst_tasks=max(100, tasks // 10),
+        big_payloads=8,
         choices=max(40, tasks // 40),
         codec_tasks=max(1_000, tasks // 2),
     )
