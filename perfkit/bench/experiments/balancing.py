@@ -31,7 +31,7 @@ from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.task import Priority
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
 from perfkit.bench.simulated.prediction import makespan_s
-from perfkit.bench.workloads.flow import waiting_payload
+from perfkit.bench.workloads.arrivals import waiting_payload
 from perfkit.bench.workloads.load import Work, WrongResult, map_s, result_of
 from perfkit.bench.workloads.stand_ins import KIND, StandIns
 from perfkit.evidence.samples import Interval, bootstrap_interval

@@ -48,7 +48,7 @@ POLL_S = 0.002
 BUSY_S = {"quick": 5.0, "full": 60.0}
 #: An upper bound of p99 at 95 % confidence needs this many samples (`percentile_interval`).
 P99_SAMPLES = 368
-#: A supervisor starts a worker ten times a minute, so many deaths need many workers.
+#: A supervisor starts a worker at most ten times a minute: many deaths need many workers.
 WORKERS = {"quick": 2, "full": 6}
 BUSY_LOOP = "while True: pass"
 

@@ -39,7 +39,7 @@ HEADLINE = ("poisson", 50)
 CAPACITY_BLOCKS, CAPACITY_TASKS = 5, 300
 #: A point is unknown if more than a twentieth of its tasks left later than this, and than this
 #: share of the latency at p95.
-LAG_MS_MAX, LAG_SHARE_MAX = 1.0, 0.2
+LAG_MS_MAX, LAG_SHARE_MAX = 1.0, 0.1
 QUANTILES = (50, 95, 99, 99.9)
 #: Neighbouring latencies share a queue, so parts of a round are resampled, not single ones.
 PARTS, RESAMPLES = 10, 200

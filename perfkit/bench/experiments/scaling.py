@@ -25,7 +25,7 @@ from cluster.shells.client import Client
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
 from perfkit.bench.simulated.prediction import Cost, Costs, Predicted, predict
-from perfkit.bench.workloads.flow import waiting_payload
+from perfkit.bench.workloads.arrivals import waiting_payload
 from perfkit.bench.workloads.load import Work, WrongResult, map_s
 from perfkit.bench.workloads.progress import efficiencies
 from perfkit.bench.workloads.stand_ins import KIND, StandIns
@@ -38,7 +38,7 @@ from perfkit.optimized.specs import OPTIMIZED
 WORKERS = (1, 2, 5, 10, 20, 50, 100)
 SIMULATED_WORKERS = (1_000, 10_000)
 SERVICES_S = (0.005, 0.05)
-#: Tasks of so many seconds for each worker.
+#: Each worker gets tasks for this long.
 WINDOW_S = {"quick": 0.6, "full": 6.0}
 BARE_S = {"quick": 0.4, "full": 2.0}
 IDLE_S = {"quick": 0.5, "full": 2.0}

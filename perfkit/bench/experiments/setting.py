@@ -108,7 +108,7 @@ def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, 
     return found
 
 
-def exact(name: str, count: float) -> dict[str, float | int | None]:
+def exact(name: str, count: float | None) -> dict[str, float | int | None]:
     """A figure that was counted, not estimated: its interval is itself."""
     return {name: count, f"{name}_low": count, f"{name}_high": count}
 

@@ -12,7 +12,7 @@ from perfkit.evidence.environment import machine_differences
 from perfkit.evidence.results import Result, ResultError, encode_fields
 from perfkit.evidence.verdicts import Verdict
 
-#: A figure that is not clearly as good as its baseline is measured again, up to so many batches.
+#: A figure that is not clearly as good as its baseline is measured again, up to this many batches.
 BATCHES_MAX = 3
 #: Raised when a field of the JSON changes its meaning.
 SCHEMA = 1

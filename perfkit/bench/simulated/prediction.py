@@ -82,7 +82,7 @@ class Costs:
 @dataclass(frozen=True)
 class Predicted:
     """A simulated point. The other figures are cores that the coordinator's thread, which has one,
-    would need for every task and every heartbeat of so many workers.
+    would need for every task and every heartbeat of these workers.
     """
 
     efficiency: float
@@ -249,7 +249,7 @@ def predict(
     *,
     own_machines: bool,
 ) -> Predicted:
-    """The efficiency of so many workers whose tasks wait, in a virtual window.
+    """The efficiency of this many workers whose tasks wait, in a virtual window.
 
     They share this machine's cores with the coordinator, or have machines of their own, on which
     only the wait takes time.

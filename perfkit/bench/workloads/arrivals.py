@@ -53,12 +53,17 @@ PROCESSES: Mapping[str, Arrivals] = {"poisson": poisson, "bursty": bursty}
 def waiting_work(tasks: int, service_s: float) -> Work:
     """Tasks that hold a worker for `service_s` without computing, as a GPU's batch would.
 
-    Payloads differ behind the last digit that counts. Raises ExperimentError below a microsecond.
+    Raises ExperimentError below a microsecond.
     """
     if service_s < 1e-6:
         raise ExperimentError(f"a service time of {service_s:g} s is none; take 0.000001 or more")
-    payloads = [b"%.6f%09d" % (service_s, number) for number in range(tasks)]
+    payloads = [waiting_payload(service_s, number) for number in range(tasks)]
     return Work("sleep", payloads, payloads, facts={"service_s": service_s})
+
+
+def waiting_payload(service_s: float, number: int) -> bytes:
+    """A payload of the kind `sleep` that no other number has; it adds less than a nanosecond."""
+    return b"%.6f%020d" % (service_s, number)
 
 
 def _scaled(at_s: list[float], length_s: float) -> list[float]:

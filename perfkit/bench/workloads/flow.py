@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple, Self
 
 from cluster.shells.client import Client
+from perfkit.bench.workloads.arrivals import waiting_payload
 from perfkit.bench.workloads.load import RESULT_TIMEOUT_S, ExperimentError, WrongResult, result_of
 
 
@@ -27,11 +28,6 @@ class Passage(NamedTuple):
     def latency_s(self) -> float:
         """From the one to the other."""
         return self.ended_s - self.sent_s
-
-
-def waiting_payload(service_s: float, number: int) -> bytes:
-    """A payload of the kind `sleep` that no other number has; it adds less than a nanosecond."""
-    return b"%.6f%020d" % (service_s, number)
 
 
 class Flow:

@@ -48,8 +48,8 @@ class StandIns(Process):
         self._joined = 0
 
     def grow_to(self, workers: int, speeds: Sequence[float] = ()) -> None:
-        """Have so many workers; returns when all are welcome. Waits are divided by the
-        worker's speed, 1 without `speeds`.
+        """Let stand-ins join until there are this many; returns when all are welcome. Waits are
+        divided by the worker's speed, 1 without `speeds`.
         """
         numbers = range(self._joined, workers)
         self._ask(join=[(f"stand-in-{n}", speeds[n] if speeds else 1.0) for n in numbers])
@@ -197,7 +197,7 @@ class StandIn:
 
 
 def bare_starts(workers: int, service_s: float, window_s: float) -> list[list[float]]:
-    """When each of so many loops without a cluster has begun its tasks."""
+    """When each of this many loops without a cluster has begun its tasks."""
     loop, starts = Loop(), [list[float]() for _ in range(workers)]
 
     def begin(mine: list[float]) -> None:

@@ -38,10 +38,6 @@ class watch_status:  # noqa: N801 -- a context manager, named as those are
         self._over.set()
         self._thread.join()
 
-    def column(self, counter: str) -> list[float | None]:
-        """A counter of the coordinator over time."""
-        return [status.counters.get(counter, 0) for _, status in self.rows]
-
     def rates_per_s(self, counter: str) -> list[float | None]:
         """The growth of a counter per second since the row before; unknown for the first."""
         found: list[float | None] = [None] * bool(self.rows)

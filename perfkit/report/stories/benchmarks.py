@@ -114,14 +114,12 @@ def _load_curve(load: Result, process: str, column: str, name: str) -> Curve:
 def overload(stress: Result) -> Figure:
     """Done and refused tasks, the queue, and the coordinator's memory while too much is offered."""
     at_s, series = stress.series["at_s"], stress.series
-    depths = [key for key in series if key.startswith("queued") or key == "assigned"]
     rows = [
         Panel("tasks", "per s", {
             "done": _points(at_s, series["done_per_s"]),
             "refused": _points(at_s, series["refused_per_s"]),
         }),
-        *([Panel("depth", "tasks", {key: _points(at_s, series[key]) for key in depths})]
-          if depths else []),
+        _depths(stress),
         Panel("coordinator", "MB", {
             "RSS": _points(series["rss_at_s"], [_mb(rss) for rss in series["rss_bytes"]]),
         }),
@@ -208,9 +206,7 @@ def traffic(network: Result) -> Figure:
             name: _points(at_s, [_mb(size) for size in series[f"bytes_{way}_per_s"]])
             for way, name in directions.items()
         }),
-        Panel("depth", "tasks", {
-            key: _points(at_s, series[key]) for key in ("queued", "assigned") if key in series
-        }),
+        _depths(network),
     ]  # fmt: skip
     events = sorted(
         (name.removeprefix("zmq_"), count)
@@ -219,7 +215,7 @@ def traffic(network: Result) -> Figure:
     )
     told = ", ".join(f"{name.replace('_', ' ')} {quantity(count)}" for name, count in events)
     return panels(
-        [row for row in rows if row.series],
+        rows,
         title="traffic at the coordinator",
         caption=f"Events of the client's socket: {told or 'none'}. The coordinator was replaced.",
     )
@@ -297,6 +293,17 @@ def peer_words(table: PeerTable) -> Words:
                     f"{quantity(theirs.value / own.value, '×')} {ours.name}."
                 )
     return Words(tuple(told))
+
+
+def _depths(result: Result) -> Panel:
+    """The tasks that wait and those with workers, over time."""
+    series = result.series
+    names = {"queued": "queued_tasks", "assigned": "assigned_tasks"}
+    return Panel(
+        "depth",
+        "tasks",
+        {label: _points(series["at_s"], series[name]) for label, name in names.items()},
+    )
 
 
 def _of(result: Result, prefix: str) -> list[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from perfkit.bench.experiments.catalogue import figure_of, judged
+from perfkit.bench.experiments.catalogue import judged
 from perfkit.bench.goals.table import BASELINE, GoalRow, verdict
 from perfkit.evidence.results import Result, ResultError, load
 from perfkit.evidence.samples import Interval, bootstrap_interval
@@ -44,11 +45,6 @@ class Evidence:
             Interval(row.value, row.low, row.high, CONFIDENCE, ""),
         )
 
-    def figure(self, experiment: str, name: str) -> Interval:
-        """A counter of an experiment's result."""
-        found = self.results.get(experiment)
-        return UNMEASURED if found is None else figure_of(found, name)
-
 
 def read(folder: str | Path) -> Evidence:
     """The results in a run's folder; files of other kinds are left out.
@@ -69,50 +65,56 @@ def read(folder: str | Path) -> Evidence:
     return Evidence(results, goals, headlines.load(folder))
 
 
-def _row(
-    evidence: Evidence,
-    figure: str,
-    goal_row: str,
-    unit: str,
-    better: Direction,
-    claimed: str,
-    target: str,
-    goal: float | None,
-    note: str,
-    scale: float = 1.0,
-) -> ScoreRow:
-    before, after = (one.scaled(scale) for one in evidence.goal(goal_row))
-    return ScoreRow(
-        figure=figure,
-        unit=unit,
-        better=better,
-        claimed=claimed,
-        target=target,
-        goal=goal,
-        baseline=before,
-        optimized=after,
-        verdict=judge(after, goal, better),
-        note=note,
-    )
+class Planned(NamedTuple):
+    """A figure of the plan in `unit`, and the row of goals that measures it, in `scale` units."""
+
+    figure: str
+    row: str
+    unit: str
+    better: Direction
+    claimed: str
+    target: str
+    goal: float
+    note: str
+    scale: float = 1.0
+
+
+PLAN = (
+    Planned("Throughput", "map_throughput", "tasks/s", "higher", "~1,000 msg/s, 100 tasks/s",
+            "> 500 tasks/s", 500.0, "a map of 200 B echoes, 2 workers, in turns"),
+    Planned("Task overhead", "unpinned_p50", "ms", "lower", "~15 ms", "< 5 ms", 5.0,
+            "p50 of one task in flight, from submit to result, in turns", 1e-3),
+    Planned("Choosing a worker", "selection_100", "ms", "lower", "< 1 ms among 100", "< 1 ms", 1.0,
+            "a choice with requirements among 100 workers", 1e-3),
+    Planned("Coordinator memory", "coordinator_after_1m_tasks", "MB", "lower", "~100 MB", "< 80 MB",
+            80.0, "RSS after a long map"),
+    Planned("Worker memory", "worker_onnxruntime", "MB", "lower", "~500 MB + model",
+            "< 400 MB + models", 400.0, "PSS with ONNX Runtime and the smallest model"),
+    Planned("API memory", "api", "MB", "lower", "~200 MB", "< 160 MB", 160.0,
+            "there is no HTTP API yet"),
+)  # fmt: skip
 
 
 def scorecard(evidence: Evidence) -> Scorecard:
     """The plan's six rows: claimed, asked for, and measured before and after."""
-    rows = (
-        ("Throughput", "map_throughput", "tasks/s", "higher", "~1,000 msg/s, 100 tasks/s",
-         "> 500 tasks/s", 500.0, "a map of 200 B echoes, 2 workers, in turns", 1.0),
-        ("Task overhead", "unpinned_p50", "ms", "lower", "~15 ms", "< 5 ms", 5.0,
-         "p50 of one task in flight, from submit to result, in turns", 1e-3),
-        ("Choosing a worker", "selection_100", "ms", "lower", "< 1 ms among 100", "< 1 ms", 1.0,
-         "a choice with requirements among 100 workers", 1e-3),
-        ("Coordinator memory", "coordinator_after_1m_tasks", "MB", "lower", "~100 MB", "< 80 MB",
-         80.0, "RSS after a long map", 1.0),
-        ("Worker memory", "worker_onnxruntime", "MB", "lower", "~500 MB + model",
-         "< 400 MB + models", 400.0, "PSS with ONNX Runtime and the smallest model", 1.0),
-        ("API memory", "api", "MB", "lower", "~200 MB", "< 160 MB", 160.0,
-         "there is no HTTP API yet", 1.0),
-    )  # fmt: skip
-    return Scorecard(tuple(_row(evidence, *row) for row in rows))  # type: ignore[arg-type]
+    rows = []
+    for one in PLAN:
+        before, after = (figure.scaled(one.scale) for figure in evidence.goal(one.row))
+        rows.append(
+            ScoreRow(
+                figure=one.figure,
+                unit=one.unit,
+                better=one.better,
+                claimed=one.claimed,
+                target=one.target,
+                goal=one.goal,
+                baseline=before,
+                optimized=after,
+                verdict=judge(after, one.goal, one.better),
+                note=one.note,
+            )
+        )
+    return Scorecard(tuple(rows))
 
 
 def promises(evidence: Evidence) -> Table:

@@ -10,7 +10,7 @@ from perfkit.bench.experiments.catalogue import run
 from perfkit.bench.experiments.scaling import SERVICES_S, _fit
 from perfkit.bench.simulated.machine import Machine, Thread
 from perfkit.bench.simulated.prediction import Cost, Costs, makespan_s, predict
-from perfkit.bench.workloads.flow import waiting_payload
+from perfkit.bench.workloads.arrivals import waiting_payload
 from perfkit.bench.workloads.progress import efficiencies
 from perfkit.bench.workloads.thread_times import Used
 from perfkit.optimized.specs import OPTIMIZED

@@ -4,7 +4,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from perfkit.bench.workloads.flow import Flow, waiting_payload
+from perfkit.bench.workloads.arrivals import waiting_payload
+from perfkit.bench.workloads.flow import Flow
 from perfkit.bench.workloads.load import WrongResult
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cluster import BASELINE, LocalCluster
-from perfkit.bench.workloads.flow import waiting_payload
+from perfkit.bench.workloads.arrivals import waiting_payload
 from perfkit.bench.workloads.stand_ins import KIND, StandIns
 from perfkit.bench.workloads.thread_times import thread_times
 
