@@ -13,13 +13,18 @@ from perfkit.bench.regression.planted import KINDS, PLACES, plant_folder
 from perfkit.bench.regression.study import CLEAN, StudyRun, summary
 
 ROOT = Path(__file__).parents[4]
-#: Replays a lone task in both specs, which checks the answers, and prints what the last turns paid.
+#: Replays every case, which checks the answers, and prints how often a debt was paid.
+#: The cost of the wrappers is left out: a busy machine may measure it as more than the share.
 REPLAY = """
-import sitecustomize
+from sitecustomize import DEBT
 from perfkit.bench.regression.cost import CASES, Replay
+paid, spend = [], DEBT.spend
+DEBT.spend = lambda until_ns: (paid.append(until_ns), spend(until_ns))
+DEBT.own_ns = 0.0
 for case in CASES:
+    paid.clear()
     Replay(case).run()
-    print(sitecustomize.DEBT.paid_ns)
+    print(len(paid))
 """
 
 
@@ -33,9 +38,9 @@ def test_a_slowdown_is_paid_in_both_specs(place: str, kind: str, tmp_path: Path)
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    paid_ns = [int(line) for line in done.stdout.split()]
-    assert len(paid_ns) == len(CASES)
-    assert all(paid_ns)
+    payments = [int(line) for line in done.stdout.split()]
+    assert len(payments) == len(CASES)
+    assert all(payments)
 
 
 def test_the_summary_counts_both_arms_and_times_alone() -> None:
