@@ -40,8 +40,9 @@ class GpuSample:
     second; `gpu_busy_mean_pct` is the mean of a sampler's last `gpu_busy_mean_n` samples.
     `energy_j` counts up: from the card's own counter where its unit is documented, or else summed
     by a sampler since it started. `throttle_bits` are those of the kernel's `gpu_metrics`, and
-    `source` names which of its two words they are. `errors` also notes values that another source
-    contradicts.
+    `source` names which of its two words they are; `throttle_reasons` are the same in words, empty
+    if nothing throttles the card. `ras_corrected_n` and `ras_uncorrected_n` count memory and other
+    errors since the driver was loaded. `errors` also notes values that another source contradicts.
     """
 
     card: str
@@ -84,6 +85,11 @@ class GpuSample:
     pcie_rx_bytes_per_s: int | None = None
     pcie_tx_bytes_per_s: int | None = None
     throttle_bits: int | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    ras_corrected_n: int | None = None
+    ras_uncorrected_n: int | None = None
+    compute_partition: str | None = None
+    memory_partition: str | None = None
     source: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,6 +99,25 @@ class GpuSample:
         if self.vram_used_bytes is None or self.vram_total_bytes is None:
             return None
         return self.vram_total_bytes - self.vram_used_bytes
+
+    @property
+    def usable_bytes(self) -> int | None:
+        """Memory that a program can use: video memory, and the GTT of an APU, whose video memory
+        is only the part that its firmware set aside.
+        """
+        return self._usable(self.vram_total_bytes, self.gtt_total_bytes)
+
+    @property
+    def usable_free_bytes(self) -> int | None:
+        """What is free of it."""
+        total = self.usable_bytes
+        used = self._usable(self.vram_used_bytes, self.gtt_used_bytes)
+        return None if total is None or used is None else max(0, total - used)
+
+    def _usable(self, vram_bytes: int | None, gtt_bytes: int | None) -> int | None:
+        if vram_bytes is None or not self.is_apu:
+            return vram_bytes
+        return None if gtt_bytes is None else vram_bytes + gtt_bytes
 
     @property
     def hottest_c(self) -> float | None:
@@ -108,7 +133,8 @@ class GpuSample:
 #: Fields that identify the card, or follow from other fields; no source is asked for them.
 _NOT_READ = (
     "card pci name driver state pci_id family is_apu monotonic_s gpu_busy_mean_pct "
-    "gpu_busy_mean_n power_kind pcie_gen pcie_rx_bytes_per_s pcie_tx_bytes_per_s source errors"
+    "gpu_busy_mean_n power_kind pcie_gen pcie_rx_bytes_per_s pcie_tx_bytes_per_s throttle_reasons "
+    "compute_partition memory_partition source errors"
 ).split()
 #: Every field that a source may be asked for, in the order of the schema.
 SAMPLED_FIELDS = tuple(f.name for f in fields(GpuSample) if f.name not in _NOT_READ)
@@ -134,6 +160,7 @@ _RANGES: Mapping[str, tuple[Number, Number]] = {
     "_gts": (1, 64),
     "pcie_width": (1, 32),
     "throttle_bits": (0, 2**64 - 2),
+    "_n": (0, 2**64 - 2),
 }
 PLAUSIBLE_RANGES: Mapping[str, tuple[Number, Number]] = {
     name: next(limits for end, limits in _RANGES.items() if name.endswith(end))
