@@ -8,13 +8,14 @@ client_loop.py exchanges the messages.
 from __future__ import annotations
 
 import os
-import socket
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from socket import gethostname
 from typing import Any, Self
 
 import msgspec
+import zmq
 
 from cluster.protocol.client_session import Options, as_event
 from cluster.protocol.codec import in_words
@@ -63,7 +64,7 @@ class Client:
             _check_text("a client's name", name, MAX_NAME)
         self.endpoint = endpoint
         self.spec = spec = spec or learn_spec(endpoint)
-        self.name = name or f"{socket.gethostname()[:60]}-{os.getpid()}-{os.urandom(4).hex()}"
+        self.name = name or f"{gethostname()[:60]}-{os.getpid()}-{os.urandom(4).hex()}"
         # A process that is restarted at once must not get the results of the one before.
         on_wire = self.name if not name else f"{name}#{time.time_ns():016x}"
         self._run_bytes = run_bytes(spec.limits.message_bytes)
@@ -199,6 +200,11 @@ class Client:
         name.
         """
         return self._question(timeout, on.PolicyChanged, policy)
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """Its socket, for a monitor; anything else would break in on the client's own threads."""
+        return self._loop.exchange.channel.socket
 
     def close(self) -> None:
         """Say goodbye; what is not done fails with ClientClosed. Call it again if it was

@@ -18,8 +18,6 @@ from typing import Self
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from cluster.shells.client import Client
-
 #: Of each packet the headers and the beginning of what it carries are kept, of all this much.
 KEPT_BYTES, FILE_BYTES_MAX = 128, 64 << 20
 #: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: magic, version 2.4, no time zone,
@@ -28,11 +26,6 @@ PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, KEPT_BYTES, 1)
 _ALL_PROTOCOLS, _OUTGOING = 0x0003, 4
 _ETHERNET_BYTES, _IPV4, _TCP = 14, b"\x08\x00", 6
 _READ_TIMEOUT_S = 0.05
-
-
-def client_socket(client: Client) -> zmq.Socket[bytes]:
-    """The socket of a client; only its monitor may be used from outside."""
-    return client._loop.exchange.channel.socket
 
 
 class watch_socket:  # noqa: N801 -- a context manager, named as those are

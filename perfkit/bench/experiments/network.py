@@ -39,7 +39,7 @@ from perfkit.bench.workloads.watching import watch_status
 from perfkit.evidence.samples import Interval, percentile_interval
 from perfkit.evidence.stats import compare_blocks
 from perfkit.evidence.text import duration, quantity, size
-from perfkit.profile.network import capture_packets, client_socket, watch_socket
+from perfkit.profile.network import capture_packets, watch_socket
 
 SIZES_BYTES = (0, 200, 1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20)
 #: The size of the experiment's own figure.
@@ -124,7 +124,7 @@ def network(setting: Setting) -> Measurement:
         Client(local.endpoint, spec=setting.spec) as client,
         Client(local.endpoint, spec=setting.spec) as asking,
         Forwarder(1, messages_held=1) as bare,
-        watch_socket(client_socket(client)) as events,
+        watch_socket(client.socket) as events,
         watch_status(asking) as status,
     ):
         map_s(client, work.warm_up)
