@@ -170,9 +170,10 @@ class Scheduler:
     def shrink(self) -> bool:
         """Release the memory that tables have grown to; False while there is any task.
 
-        A dict that has been large stays so until it is cleared.
+        A dict that has been large stays so until it is cleared. A worker may still hold a lease of
+        a run that is forgotten.
         """
-        if self.ledger.runs:
+        if self.ledger.runs or self.ledger.leases:
             return False
         self.ledger.shrink()
         self.clients.shrink()

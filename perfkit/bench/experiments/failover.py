@@ -122,7 +122,8 @@ def strike(cluster: TwoHosts, fault: Fault, losses: Losses, seed: int) -> None:
         is_noticed, mend = fault(cluster, victim)
         try:
             noticed_s = _await(cluster, is_noticed)
-            flow.await_results(flow.sent)
+            # One more than those under way: a fault may strike between two tasks.
+            flow.await_results(flow.sent + 1)
         finally:
             mend()
         passages = flow.end()

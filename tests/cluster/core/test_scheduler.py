@@ -609,6 +609,15 @@ def test_tables_shrink_only_when_no_task_is_left_and_the_next_one_is_served() ->
     assert [e.cause for e in bench.scheduler.story(TaskId(2, 0))][-1] == "finished"
 
 
+def test_tables_stay_while_a_worker_holds_a_task_whose_client_has_left() -> None:
+    bench = holding(b"x")
+    bench.tell(on.ClientLeft("c"))
+    assert not bench.scheduler.shrink()
+    bench.finish("w", 1, 0, b"y")
+    assert bench.scheduler.shrink()
+    bench.scheduler.validate()
+
+
 def test_a_trace_follows_the_first_results_of_a_run() -> None:
     bench = Bench()
     bench.submit(b"x", b"y", b"z", sent_at=99.0)

@@ -265,6 +265,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.policy.name == policy
         assert isinstance(report, do.Report)
 
+    @rule()
+    def shrink(self) -> None:
+        self.scheduler.shrink()
+
     def teardown(self) -> None:
         """Replace all workers by a good one: every task must come to an end."""
         for worker in [*self.scheduler.workers]:
