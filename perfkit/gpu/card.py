@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
 from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
+from perfkit.gpu.link import link_candidates, parse_link
 from perfkit.gpu.record import HWMON, DeviceFiles, DeviceRecord, HeldFile
 from perfkit.gpu.schema import (
     PCIE_GENERATIONS,
@@ -27,7 +28,7 @@ from perfkit.gpu.schema import (
     GpuSample,
     Number,
 )
-from perfkit.gpu.sysfs import SENSORS, Parse, candidates, parse_sysfs
+from perfkit.gpu.sysfs import SENSORS, Parse, candidates, parse_sysfs, partitions
 from perfkit.gpu.tools import Tool
 
 #: Two figures of utilisation further apart than this are noted in `errors`.
@@ -36,8 +37,14 @@ DISAGREE_PCT = 25.0
 _BUSY = frozenset({errno.EPERM, errno.EBUSY})
 #: Fast reads after which the best file of each field is looked for again.
 REPLAN_AFTER = 1_000
-#: These say whether a card sleeps, without waking it.
+#: These say whether a card sleeps, without waking it. The first one knows `active`, `suspended` and
+#: the ways there and back; with power management off or in error, the second one does.
 _STATE_FILES = ("power/runtime_status", "power_state")
+_AWAKE = b"active"
+_ASLEEP = (b"suspend", b"resum", b"D3")
+#: The driver keeps these in memory, so that they don't wake a card (amdgpu_vram_mgr.c and
+#: amdgpu_gtt_mgr.c).
+_KNOWN_ASLEEP = ("vram_total_bytes", "vis_vram_total_bytes", "gtt_total_bytes")
 _NOT_WOKEN = "the card is suspended and is not woken to be asked"
 _PAIRS = ("vram", "vis_vram", "gtt")
 
@@ -68,35 +75,52 @@ class Card:
         if not self._is_there():
             errors = dict.fromkeys(wanted, "the card is gone")
             return replace(identity, state=CardState.GONE, errors=errors)
-        if self.is_suspended():
-            errors = dict.fromkeys(wanted, _NOT_WOKEN)
-            return replace(identity, state=CardState.SUSPENDED, errors=errors)
         record = self.files.read()
+        if self.is_suspended():
+            found = Found()
+            parse_sysfs(record, [name for name in wanted if name in _KNOWN_ASLEEP], found)
+            values = _values(found)
+            values["errors"] |= {n: _NOT_WOKEN for n in wanted if n not in found.values}
+            return replace(identity, state=CardState.SUSPENDED, **values)
         found = self.find(record, wanted)
         state = _state(found)
         if state is CardState.GONE:
             self.close()
-        is_apu = identity.is_apu if self.info.chip else _seems_apu(record)
-        return replace(identity, state=state, is_apu=is_apu, **_values(found))
+        is_apu = self._is_apu(record)
+        return replace(identity, state=state, is_apu=is_apu, **partitions(record), **_values(found))
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
         """The sources' values of some fields, in any state of the card."""
         found = Found()
         parse_sysfs(record, wanted, found)
+        parse_link(record, wanted, found, self.info.chip, bool(self._is_apu(record)))
         parse_metrics(record, [name for name in wanted if name not in found.values], found)
         for tool in self._tools:
             missing = [name for name in wanted if name not in found.values]
             if missing:
                 tool.read((self.info.pci, self.info.card), missing, found)
+        for name in wanted:
+            if name not in found.values:
+                found.fail(name, "no source of this card tells it", errno.ENOENT)
         return found
+
+    def _is_apu(self, record: DeviceRecord) -> bool | None:
+        known = self.info.chip
+        return _seems_apu(record) if known is None or known.is_apu is None else known.is_apu
 
     def is_suspended(self) -> bool:
         """Whether asking the card for anything would wake it; this does not."""
-        for file in tuple(self._states):
+        for file in self._states:
             try:
-                return file.read().startswith((b"suspend", b"D3"))
+                state = file.read()
             except OSError:
-                self._states.remove(file)  # until the files are opened again
+                # Not asked again until the files are opened again.
+                self._states = [other for other in self._states if other is not file]
+                continue
+            if state.startswith(_AWAKE):
+                return False
+            if state.startswith(_ASLEEP):
+                return True
         return False
 
     def close(self) -> None:
@@ -240,7 +264,8 @@ class FastReader:
         self._elsewhere = bool(found.values) or _state(found) is not CardState.ACTIVE
 
     def _working(self, record: DeviceRecord, name: str) -> tuple[HeldFile, Parse] | None:
-        for candidate in candidates(record, name):
+        files = (*candidates(record, name), *link_candidates(record, name, self.card.info.chip))
+        for candidate in files:
             with suppress(OSError, ValueError):
                 candidate.parse(record[candidate.file])
                 return self.card.files.held(candidate.file), candidate.parse
