@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
 from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
 from perfkit.gpu.link import link_candidates, parse_link
-from perfkit.gpu.record import HWMON, DeviceFiles, DeviceRecord, HeldFile
+from perfkit.gpu.record import (
+    HWMON,
+    PADDING,
+    PAGE_BYTES,
+    WORD_BYTES,
+    DeviceFiles,
+    DeviceRecord,
+    HeldFile,
+)
 from perfkit.gpu.schema import (
     PCIE_GENERATIONS,
     SAMPLED_FIELDS,
@@ -28,7 +36,7 @@ from perfkit.gpu.schema import (
     GpuSample,
     Number,
 )
-from perfkit.gpu.sysfs import SENSORS, Parse, candidates, parse_sysfs, partitions
+from perfkit.gpu.sysfs import SENSORS, Parse, candidates, no_source, parse_sysfs, partitions
 from perfkit.gpu.tools import Tool
 
 #: Two figures of utilisation further apart than this are noted in `errors`.
@@ -45,6 +53,7 @@ _ASLEEP = (b"suspend", b"resum", b"D3")
 #: The driver keeps these in memory, so that they don't wake a card (amdgpu_vram_mgr.c and
 #: amdgpu_gtt_mgr.c).
 _KNOWN_ASLEEP = ("vram_total_bytes", "vis_vram_total_bytes", "gtt_total_bytes")
+_ACTIVE = CardState.ACTIVE
 _NOT_WOKEN = "the card is suspended and is not woken to be asked"
 _PAIRS = ("vram", "vis_vram", "gtt")
 
@@ -100,8 +109,8 @@ class Card:
             if missing:
                 tool.read((self.info.pci, self.info.card), missing, found)
         for name in wanted:
-            if name not in found.values:
-                found.fail(name, "no source of this card tells it", errno.ENOENT)
+            if name not in found.values and name not in found.troubles:
+                found.fail(name, no_source(record, name), errno.ENOENT)
         return found
 
     def _is_apu(self, record: DeviceRecord) -> bool | None:
@@ -112,12 +121,12 @@ class Card:
         """Whether asking the card for anything would wake it; this does not."""
         for file in self._states:
             try:
-                state = file.read()
+                state = file.read(WORD_BYTES)
             except OSError:
                 # Not asked again until the files are opened again.
                 self._states = [other for other in self._states if other is not file]
                 continue
-            if state.startswith(_AWAKE):
+            if state[: len(_AWAKE)] == _AWAKE:
                 return False
             if state.startswith(_ASLEEP):
                 return True
@@ -215,6 +224,14 @@ class FastSample(NamedTuple):
     values: tuple[Number | None, ...]
 
 
+class Place(NamedTuple):
+    """Where a fast reader finds a field: a file, how much of it to read, and its parser, if any."""
+
+    file: HeldFile
+    size: int
+    parse: Parse | None
+
+
 class FastReader:
     """A few fields of a card, again and again: one read of an open file for each.
 
@@ -229,7 +246,8 @@ class FastReader:
             raise ValueError(f"no field {unknown[0]!r}; there are {', '.join(SAMPLED_FIELDS)}")
         self.card = card
         self.fields = tuple(fields)
-        self._plan: list[tuple[HeldFile, Parse] | None] = []
+        self._plan: list[Place] = []
+        self._files = card.files
         self._elsewhere = False
         self._reads = 0
 
@@ -243,33 +261,34 @@ class FastReader:
         self._reads += 1
         if self._elsewhere:
             return self._read_all(now)
-        values: list[Number | None] = []
-        for place in self._plan:
-            if place is None:
-                values.append(None)
-                continue
-            file, parse = place
-            try:
-                values.append(parse(file.read()))
-            except (OSError, ValueError):
-                return self._read_all(now)
-        return FastSample(now, CardState.ACTIVE, tuple(values))
+        pread = os.pread
+        try:
+            values = [
+                parse(pread(file.fd, size, 0)) if parse is not None else None
+                for file, size, parse in self._plan
+            ]
+        except (OSError, ValueError):
+            return self._read_all(now)
+        return FastSample(now, _ACTIVE, tuple(values))
 
     def _find_files(self) -> None:
         """Find the file of each field, and whether another source has a field without one."""
-        record = self.card.files.read()
+        self._files = self.card.files
+        record = self._files.read()
         self._plan = [self._working(record, name) for name in self.fields]
         places = zip(self.fields, self._plan, strict=True)
-        found = self.card.find(record, [name for name, place in places if place is None])
+        found = self.card.find(record, [name for name, place in places if place.parse is None])
         self._elsewhere = bool(found.values) or _state(found) is not CardState.ACTIVE
 
-    def _working(self, record: DeviceRecord, name: str) -> tuple[HeldFile, Parse] | None:
+    def _working(self, record: DeviceRecord, name: str) -> Place:
         files = (*candidates(record, name), *link_candidates(record, name, self.card.info.chip))
         for candidate in files:
             with suppress(OSError, ValueError):
-                candidate.parse(record[candidate.file])
-                return self.card.files.held(candidate.file), candidate.parse
-        return None
+                content = record[candidate.file]
+                candidate.parse(content)
+                size = WORD_BYTES if len(content.rstrip(PADDING)) < WORD_BYTES // 2 else PAGE_BYTES
+                return Place(self._files.held(candidate.file), size, candidate.parse)
+        return Place(self._files.held("uevent"), 0, None)
 
     def _read_all(self, now: float) -> FastSample:
         """Every field from the first source that has it."""
@@ -277,6 +296,7 @@ class FastReader:
         state = _state(found)
         if state is CardState.GONE:
             self.card.close()
+        if self.card.files is not self._files:
             self._reads = 0
         known = found.values
         values = tuple(known[name].value if name in known else None for name in self.fields)

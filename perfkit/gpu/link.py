@@ -1,6 +1,6 @@
 """The PCIe link between a card and its slot.
 
-Since Vega and Navi a card has a PCIe switch of its own, and its device shows the link inside the
+Vega and Navi cards have a PCIe switch of their own, and their device shows the link inside the
 card, which is always fast. The slot's link is that of the switch's upstream port, a bridge above
 the device. Where the bus does not show it (a virtual machine, a recording), the marked row of
 `pp_dpm_pcie` and then `gpu_metrics` tell it, which the driver reads from the card. Older chips have
@@ -20,12 +20,13 @@ from perfkit.gpu.record import PADDING, PORT, DeviceRecord
 from perfkit.gpu.schema import Found, Number, Trouble, check
 from perfkit.gpu.sysfs import Candidate, parse_field, parse_level, scaled
 
-#: Families whose cards have no switch.
+#: Families whose cards have no switch, and those whose cards have one; others may.
 _SWITCHLESS = frozenset({"si", "ci", "vi", "polaris"})
-_SPEED = re.compile(rb"(\d{1,3}(?:\.\d+)?)\s*GT/s(?:\s*PCIe)?", re.IGNORECASE)
+_SWITCHED = frozenset({"vega", "navi1", "navi2", "navi3", "navi4"})
+_SPEED = re.compile(rb"(\d{1,3}(?:\.\d+)?) GT/s(?: PCIe)?", re.IGNORECASE)
 #: `8.0GT/s, x16 619Mhz *`; old drivers wrote `8.0GB, x16 *`.
 _LEVEL = re.compile(
-    rb"\s*\d{1,3}\s*:\s*(\d{1,3}(?:\.\d+)?)\s*G(?:T/s|B(?:/s)?),?\s*x(\d{1,2})\b[^*]*(\*)[^*\d]*",
+    rb"\s*\d{1,3}\s*:\s*(\d{1,3}(?:\.\d+)?)\s*G(?:T/s|B(?:/s)?),?\s*x(\d{1,2})(?:\s+\d+\s*MHz)?\s*(\*)[^*\d]*",
     re.IGNORECASE,
 )
 
@@ -73,33 +74,33 @@ def parse_link(
         if is_apu:
             found.troubles[name] = Trouble("an APU has no slot; this is a link inside the chip")
         elif chip is None or chip.family not in _SWITCHLESS:
-            _compare(record, name, found)
+            _compare(record, name, found, chip is not None and chip.family in _SWITCHED)
 
 
-def _compare(record: DeviceRecord, name: str, found: Found) -> None:
+def _compare(record: DeviceRecord, name: str, found: Found, has_switch: bool) -> None:
     """Take what `gpu_metrics` says where no file tells, and note what differs from the value."""
     metrics = Found()
     parse_metrics(record, [name], metrics)
     if name in metrics.values:
         found.values.setdefault(name, metrics.values[name])
     own = _value(record, _OWN[name])
-    port = record.files.port
     if name not in found.values and own is not None:
-        if port is None and record.files.is_on_bus:
-            found.put(name, own, _OWN[name].source)
-        else:
+        if has_switch:
             text = f"{_OWN[name].source}: {own:g}, which is the link inside the card"
             found.troubles[name] = Trouble(text)
-    if name in found.values:
-        others = {_TABLE[name].source: _value(record, _TABLE[name])}
-        others |= {value.source: value.value for value in metrics.values.values()}
-        if port is None:
-            others[f"{_OWN[name].source}, which may be inside the card,"] = own
-        taken = found.values[name]
-        differ = [f"{source} {v:g}" for source, v in others.items() if v not in (None, taken.value)]
-        if differ:
-            text = f"{taken.source} says {taken.value:g}, {', '.join(differ)}"
-            found.troubles[name] = Trouble(text)
+            return
+        found.put(name, own, _OWN[name].source)
+    if name not in found.values:
+        return
+    taken = found.values[name]
+    others = {_TABLE[name].source: _value(record, _TABLE[name])}
+    others |= {value.source: value.value for value in metrics.values.values()}
+    if record.files.port is None:
+        others[f"{_OWN[name].source}, which may be inside the card,"] = own
+    differ = [f"{source} {v:g}" for source, v in others.items() if v not in (None, taken.value)]
+    if differ:
+        text = f"{taken.source} says {taken.value:g}, {', '.join(differ)}"
+        found.troubles[name] = Trouble(text)
 
 
 def _value(record: DeviceRecord, candidate: Candidate) -> Number | None:

@@ -21,10 +21,8 @@ from perfkit.gpu.schema import PLAUSIBLE_RANGES, Found, Number, PowerKind, Troub
 
 Parse: TypeAlias = Callable[[bytes], Number]
 
-#: A clock between levels has no number. What follows the figure is no second one.
-_LEVEL = re.compile(
-    rb"\s*(?:(?:\d{1,3}|S)\s*:)?\s*(\d{1,7})\s*MHz\b(?:(?!\d\s*MHz)[^*])*(\*)[^*\d]*", re.IGNORECASE
-)
+#: A clock between levels has no number.
+_LEVEL = re.compile(rb"\s*(?:(?:\d{1,3}|S)\s*:)?\s*(\d{1,7})\s*MHz\s*(\*)[^*\d]*", re.IGNORECASE)
 _RAS_LINE = re.compile(rb"\s*([a-z]{2})\s*:\s*(\d{1,20})\s*")
 _PARTITION = re.compile(r"[SDTQC]PX|NPS[0-9]{1,2}")
 PARTITION_FIELDS = ("compute_partition", "memory_partition")
@@ -149,15 +147,14 @@ SENSORS = frozenset(
 def parse_sysfs(record: DeviceRecord, wanted: Collection[str], found: Found) -> None:
     """Add the fields wanted; a file that fails passes its field on to the next one."""
     for name in wanted:
-        files = list(candidates(record, name))
-        parse_field(name, files, record, found)
-        if not files and (name in _HWMON or name in _LABELLED):
-            found.fail(name, _no_sensor(record, name), errno.ENOENT)
+        parse_field(name, list(candidates(record, name)), record, found)
     _parse_ras(record, wanted, found)
 
 
-def _no_sensor(record: DeviceRecord, name: str) -> str:
-    """Why hwmon has no file for a field."""
+def no_source(record: DeviceRecord, name: str) -> str:
+    """Why a field has no value where no source has a file for it."""
+    if name not in _HWMON and name not in _LABELLED:
+        return "no source of this card tells it"
     if record.labels is None:
         return "hwmon: the card has no such folder"
     return f"hwmon: no sensor labelled {_LABELLED[name][1]}"
