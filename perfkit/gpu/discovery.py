@@ -70,7 +70,7 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
     partitions: list[str] = []
     skipped = {entry: "not a card" for entry in entries if entry not in numbers}
     for entry in sorted(numbers, key=lambda entry: numbers[entry]):
-        device = root / entry / "device"
+        device = _followed(root / entry / "device")
         if not os.path.isdir(device):  # unlike Path's, false for what may not be looked at
             skipped[entry] = "no device behind it"
             continue
@@ -127,6 +127,12 @@ def identify(card: str, device: Path, record: DeviceRecord) -> CardInfo | str:
         name=name or _chip_name(device_id, known),
         chip=known or _chip_by_core(record),
     )
+
+
+def _followed(link: Path) -> Path:
+    """A device's folder; in a recording without links, a file has the text of the link."""
+    target = read_text(link) if os.path.isfile(link) else None
+    return link if target is None else link.parent / target
 
 
 def _place(device: Path) -> str:
