@@ -95,8 +95,8 @@ class Card:
         state = _state(found)
         if state is CardState.GONE:
             self.close()
-        is_apu = self._is_apu(record)
-        return replace(identity, state=state, is_apu=is_apu, **partitions(record), **_values(found))
+        values = {**_values(found), **partitions(record), "is_apu": self._is_apu(record)}
+        return replace(identity, state=state, **values)
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
         """The sources' values of some fields, in any state of the card."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perfkit.gpu.chips import Chip, chip, family_of_core
-from perfkit.gpu.record import PCI, DeviceFiles, DeviceRecord, read_text
+from perfkit.gpu.record import PCI as PCI
+from perfkit.gpu.record import DeviceFiles, DeviceRecord, read_text
 
 DRM_ROOT = Path("/sys/class/drm")
 AMD = 0x1002

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from perfkit.gpu.record import PCI
+from perfkit.gpu.discovery import PCI
 from perfkit.gpu.schema import Found, Number, PowerKind
 
 ROCM_SMI = ("rocm-smi", "-a", "--json")
