@@ -248,20 +248,25 @@ class FastReader:
         self.fields = tuple(fields)
         self._plan: list[Place] = []
         self._files = card.files
+        self._status = self._files.held(_STATE_FILES[0])
         self._elsewhere = False
         self._reads = 0
 
     def read(self) -> FastSample:
         """The fields now; unknown values are None, all of them while the card is suspended."""
         now = time.monotonic()
-        if self.card.is_suspended():
+        pread = os.pread
+        try:
+            is_awake = pread(self._status.fd, WORD_BYTES, 0).startswith(_AWAKE)
+        except OSError:
+            is_awake = False  # perhaps: its file is missing, or not open yet
+        if not is_awake and self.card.is_suspended():
             return FastSample(now, CardState.SUSPENDED, (None,) * len(self.fields))
         if self._reads % REPLAN_AFTER == 0:
             self._find_files()
         self._reads += 1
         if self._elsewhere:
             return self._read_all(now)
-        pread = os.pread
         try:
             values = [
                 parse(pread(file.fd, size, 0)) if parse is not None else None
@@ -274,6 +279,7 @@ class FastReader:
     def _find_files(self) -> None:
         """Find the file of each field, and whether another source has a field without one."""
         self._files = self.card.files
+        self._status = self._files.held(_STATE_FILES[0])
         record = self._files.read()
         self._plan = [self._working(record, name) for name in self.fields]
         places = zip(self.fields, self._plan, strict=True)

@@ -75,13 +75,15 @@ def parse_level(raw: bytes, line_format: re.Pattern[bytes] = _LEVEL) -> tuple[fl
 def scaled(name: str, per: int = 1) -> Parse:
     """A parser of a field's number, of which `per` make one of the field's unit."""
     low, high = PLAUSIBLE_RANGES[name]
+    least, most = max(1, low * per), high * per
 
     def parse(raw: bytes) -> Number:
         text = raw.rstrip(PADDING)
-        value: Number = int(text) if text.isdigit() else parse_number(raw)
-        if per != 1:
-            value /= per
-        return value if value and low <= value <= high else check(name, value)
+        value = int(text) if text.isdigit() else parse_number(raw)
+        # Zero may stand for unknown, which `check` knows.
+        if not least <= value <= most:
+            check(name, value / per if per > 1 else value)
+        return value / per if per > 1 else value
 
     return parse
 
