@@ -71,9 +71,9 @@ def parse_link(
             continue
         files = [_OWN[name]] if is_apu else list(link_candidates(record, name, chip))
         parse_field(name, files, record, found)
-        if is_apu:
+        if is_apu and name in found.values:
             found.troubles[name] = Trouble("an APU has no slot; this is a link inside the chip")
-        elif chip is None or chip.family not in _SWITCHLESS:
+        elif not is_apu and (chip is None or chip.family not in _SWITCHLESS):
             _compare(record, name, found, chip is not None and chip.family in _SWITCHED)
 
 

@@ -165,7 +165,7 @@ class DeviceRecord:
 
 
 def upstream_port(device: Path) -> Path | None:
-    """The port that joins a card's own switch to its slot: the last bridge above it of a card's.
+    """The port that joins a card's own switch to its slot: the last of the bridges on the card.
 
     The driver takes every bridge of vendor 1002 for a part of the card (amdgpu_device.c,
     `amdgpu_device_partner_bandwidth`). Here those on the root bus are not: AMD's chipsets of old,
