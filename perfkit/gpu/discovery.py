@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.vocabulary.printable import printable
 from perfkit.gpu.chips import Chip, chip, family_of_core
 from perfkit.gpu.record import PCI as PCI
 from perfkit.gpu.record import DeviceFiles, DeviceRecord, read_text
@@ -118,14 +119,15 @@ def identify(card: str, device: Path, record: DeviceRecord) -> CardInfo | str:
         return f"of vendor {vendor_id:#06x}, not AMD"
     addresses = (uevent.get("PCI_SLOT_NAME", ""), _place(device))
     known = chip(device_id, _hexadecimal(record.text("revision") or ""))
+    driver = uevent.get("DRIVER") or _link_name(device / "driver")
     name = " ".join((record.text("product_name") or "").split())
     return CardInfo(
         card=card,
         device=device,
         pci=next((a.lower() for a in addresses if PCI.fullmatch(a.lower())), None),
         device_id=device_id,
-        driver=uevent.get("DRIVER") or _link_name(device / "driver"),
-        name=name or _chip_name(device_id, known),
+        driver=printable(driver) if driver else None,
+        name=printable(name) if name else _chip_name(device_id, known),
         chip=known or _chip_by_core(record),
     )
 

@@ -203,8 +203,4 @@ def read_text(path: Path) -> str | None:
 
 
 def _text(content: bytes) -> str | None:
-    """Text for a terminal: what is not printable is replaced, but for the ends of lines."""
-    text = content.rstrip(PADDING).decode("utf-8", "replace").strip().replace("\r\n", "\n")
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    return text or None
+    return content.rstrip(PADDING).decode("utf-8", "replace").strip() or None

@@ -33,7 +33,7 @@ RIGHT: Mapping[str, Mapping[str, Any]] = {
         "fan_rpm": "hwmon: the card has no such folder",
         "throttle_bits": "no source", "ras_corrected_n": "sysfs:ras",
     },
-    "nonutf8": {"name": "RX\ufffd\ufffd580\ufffd[31m", "gpu_busy_pct": 37},
+    "nonutf8": {"name": "RX\ufffd\ufffd580\\u001b[31m", "gpu_busy_pct": 37},
     "pcie_gb": {"pcie_speed_gts": 8.0, "pcie_gen": 3, "pcie_width": 16},
     "xcp": {
         "card": "card1", "compute_partition": "DPX", "memory_partition": "NPS1", "family": "cdna",

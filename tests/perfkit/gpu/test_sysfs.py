@@ -126,7 +126,7 @@ def test_a_name_can_not_steer_a_terminal(tmp_path: Path) -> None:
     (card,) = Cards(tmp_path)
     assert card.info.name is not None
     assert card.info.name.isprintable()
-    assert card.info.name.startswith("RX\ufffd 580\ufffd[31m ")
+    assert card.info.name.startswith("RX\ufffd 580\\u001b[31m")
 
 
 @pytest.mark.parametrize("drop", ["hwmon", "power", "pp_dpm", "mem_info", ""])
