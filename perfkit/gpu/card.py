@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 
 from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
 from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
-from perfkit.gpu.record import HWMON, DeviceFiles, DeviceRecord, HeldFile
+from perfkit.gpu.link import link_candidates, parse_link
+from perfkit.gpu.record import (
+    HWMON,
+    PADDING,
+    PAGE_BYTES,
+    WORD_BYTES,
+    DeviceFiles,
+    DeviceRecord,
+    HeldFile,
+)
 from perfkit.gpu.schema import (
     PCIE_GENERATIONS,
     SAMPLED_FIELDS,
@@ -27,7 +36,7 @@ from perfkit.gpu.schema import (
     GpuSample,
     Number,
 )
-from perfkit.gpu.sysfs import SENSORS, Parse, candidates, parse_sysfs
+from perfkit.gpu.sysfs import SENSORS, Parse, candidates, no_source, parse_sysfs, partitions
 from perfkit.gpu.tools import Tool
 
 #: Two figures of utilisation further apart than this are noted in `errors`.
@@ -36,8 +45,15 @@ DISAGREE_PCT = 25.0
 _BUSY = frozenset({errno.EPERM, errno.EBUSY})
 #: Fast reads after which the best file of each field is looked for again.
 REPLAN_AFTER = 1_000
-#: These say whether a card sleeps, without waking it.
+#: These say whether a card sleeps, without waking it. The first one knows `active`, `suspended` and
+#: the ways there and back; with power management off or in error, the second one does.
 _STATE_FILES = ("power/runtime_status", "power_state")
+_AWAKE = b"active"
+_ASLEEP = (b"suspend", b"resum", b"D3")
+#: The driver keeps these in memory, so that they don't wake a card (amdgpu_vram_mgr.c and
+#: amdgpu_gtt_mgr.c).
+_KNOWN_ASLEEP = ("vram_total_bytes", "vis_vram_total_bytes", "gtt_total_bytes")
+_ACTIVE = CardState.ACTIVE
 _NOT_WOKEN = "the card is suspended and is not woken to be asked"
 _PAIRS = ("vram", "vis_vram", "gtt")
 
@@ -68,35 +84,52 @@ class Card:
         if not self._is_there():
             errors = dict.fromkeys(wanted, "the card is gone")
             return replace(identity, state=CardState.GONE, errors=errors)
-        if self.is_suspended():
-            errors = dict.fromkeys(wanted, _NOT_WOKEN)
-            return replace(identity, state=CardState.SUSPENDED, errors=errors)
         record = self.files.read()
+        if self.is_suspended():
+            found = Found()
+            parse_sysfs(record, [name for name in wanted if name in _KNOWN_ASLEEP], found)
+            values = _values(found)
+            values["errors"] |= {n: _NOT_WOKEN for n in wanted if n not in found.values}
+            return replace(identity, state=CardState.SUSPENDED, **values)
         found = self.find(record, wanted)
         state = _state(found)
         if state is CardState.GONE:
             self.close()
-        is_apu = identity.is_apu if self.info.chip else _seems_apu(record)
-        return replace(identity, state=state, is_apu=is_apu, **_values(found))
+        values = {**_values(found), **partitions(record), "is_apu": self._is_apu(record)}
+        return replace(identity, state=state, **values)
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
         """The sources' values of some fields, in any state of the card."""
         found = Found()
         parse_sysfs(record, wanted, found)
+        parse_link(record, wanted, found, self.info.chip, bool(self._is_apu(record)))
         parse_metrics(record, [name for name in wanted if name not in found.values], found)
         for tool in self._tools:
             missing = [name for name in wanted if name not in found.values]
             if missing:
                 tool.read((self.info.pci, self.info.card), missing, found)
+        for name in wanted:
+            if name not in found.values and name not in found.troubles:
+                found.fail(name, no_source(record, name), errno.ENOENT)
         return found
+
+    def _is_apu(self, record: DeviceRecord) -> bool | None:
+        known = self.info.chip
+        return _seems_apu(record) if known is None or known.is_apu is None else known.is_apu
 
     def is_suspended(self) -> bool:
         """Whether asking the card for anything would wake it; this does not."""
-        for file in tuple(self._states):
+        for file in self._states:
             try:
-                return file.read().startswith((b"suspend", b"D3"))
+                state = file.read(WORD_BYTES)
             except OSError:
-                self._states.remove(file)  # until the files are opened again
+                # Not asked again until the files are opened again.
+                self._states = [other for other in self._states if other is not file]
+                continue
+            if state[: len(_AWAKE)] == _AWAKE:
+                return False
+            if state.startswith(_ASLEEP):
+                return True
         return False
 
     def close(self) -> None:
@@ -191,6 +224,14 @@ class FastSample(NamedTuple):
     values: tuple[Number | None, ...]
 
 
+class Place(NamedTuple):
+    """Where a fast reader finds a field: a file, how much of it to read, and its parser, if any."""
+
+    file: HeldFile
+    size: int
+    parse: Parse | None
+
+
 class FastReader:
     """A few fields of a card, again and again: one read of an open file for each.
 
@@ -205,46 +246,55 @@ class FastReader:
             raise ValueError(f"no field {unknown[0]!r}; there are {', '.join(SAMPLED_FIELDS)}")
         self.card = card
         self.fields = tuple(fields)
-        self._plan: list[tuple[HeldFile, Parse] | None] = []
+        self._plan: list[Place] = []
+        self._files = card.files
+        self._status = self._files.held(_STATE_FILES[0])
         self._elsewhere = False
         self._reads = 0
 
     def read(self) -> FastSample:
         """The fields now; unknown values are None, all of them while the card is suspended."""
         now = time.monotonic()
-        if self.card.is_suspended():
+        pread = os.pread
+        try:
+            is_awake = pread(self._status.fd, WORD_BYTES, 0).startswith(_AWAKE)
+        except OSError:
+            is_awake = False  # perhaps: its file is missing, or not open yet
+        if not is_awake and self.card.is_suspended():
             return FastSample(now, CardState.SUSPENDED, (None,) * len(self.fields))
         if self._reads % REPLAN_AFTER == 0:
             self._find_files()
         self._reads += 1
         if self._elsewhere:
             return self._read_all(now)
-        values: list[Number | None] = []
-        for place in self._plan:
-            if place is None:
-                values.append(None)
-                continue
-            file, parse = place
-            try:
-                values.append(parse(file.read()))
-            except (OSError, ValueError):
-                return self._read_all(now)
-        return FastSample(now, CardState.ACTIVE, tuple(values))
+        try:
+            values = [
+                parse(pread(file.fd, size, 0)) if parse is not None else None
+                for file, size, parse in self._plan
+            ]
+        except (OSError, ValueError):
+            return self._read_all(now)
+        return FastSample(now, _ACTIVE, tuple(values))
 
     def _find_files(self) -> None:
         """Find the file of each field, and whether another source has a field without one."""
-        record = self.card.files.read()
+        self._files = self.card.files
+        self._status = self._files.held(_STATE_FILES[0])
+        record = self._files.read()
         self._plan = [self._working(record, name) for name in self.fields]
         places = zip(self.fields, self._plan, strict=True)
-        found = self.card.find(record, [name for name, place in places if place is None])
+        found = self.card.find(record, [name for name, place in places if place.parse is None])
         self._elsewhere = bool(found.values) or _state(found) is not CardState.ACTIVE
 
-    def _working(self, record: DeviceRecord, name: str) -> tuple[HeldFile, Parse] | None:
-        for candidate in candidates(record, name):
+    def _working(self, record: DeviceRecord, name: str) -> Place:
+        files = (*candidates(record, name), *link_candidates(record, name, self.card.info.chip))
+        for candidate in files:
             with suppress(OSError, ValueError):
-                candidate.parse(record[candidate.file])
-                return self.card.files.held(candidate.file), candidate.parse
-        return None
+                content = record[candidate.file]
+                candidate.parse(content)
+                size = WORD_BYTES if len(content.rstrip(PADDING)) < WORD_BYTES // 2 else PAGE_BYTES
+                return Place(self._files.held(candidate.file), size, candidate.parse)
+        return Place(self._files.held("uevent"), 0, None)
 
     def _read_all(self, now: float) -> FastSample:
         """Every field from the first source that has it."""
@@ -252,6 +302,7 @@ class FastReader:
         state = _state(found)
         if state is CardState.GONE:
             self.card.close()
+        if self.card.files is not self._files:
             self._reads = 0
         known = found.values
         values = tuple(known[name].value if name in known else None for name in self.fields)

@@ -1,35 +1,30 @@
 """Which cards a machine has: the entries of /sys/class/drm told apart, keyed by PCI address.
 
-The folder also lists connectors (`card0-DP-1`), render nodes, other vendors' cards and virtual
-ones. A card's number changes from boot to boot, and when a card comes back; its PCI address does
-not. The driver knows the chip and does not show it in sysfs, and `product_name` is empty on most
-cards, so a table of device ids names it.
+The folder also lists connectors (`card0-DP-1`), render nodes, other vendors' cards, virtual ones,
+and the compute partitions of a divided card, which are devices of the platform bus (the driver's
+amdxcp/amdgpu_xcp_drv.c). A card's number changes from boot to boot, and when a card comes back; its
+PCI address does not. `product_name` is empty on most cards, so a table of device ids names it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from perfkit.gpu.record import DeviceFiles, DeviceRecord
+from cluster.vocabulary.printable import printable
+from perfkit.gpu.chips import Chip, chip, family_of_core
+from perfkit.gpu.record import PCI as PCI
+from perfkit.gpu.record import DeviceFiles, DeviceRecord, read_text
 
 DRM_ROOT = Path("/sys/class/drm")
 AMD = 0x1002
 
 _CARD = re.compile(r"card([0-9]{1,9})")
-PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-
-
-class Chip(NamedTuple):
-    """A chip: the family as a task's `gpu_family` names it, and the chip's own name."""
-
-    family: str
-    name: str
-    is_apu: bool
+_PARTITION = re.compile(r"amdgpu_xcp[._][0-9]{1,4}")
+_CORE = "ip_discovery/die/0/GC/0"
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,7 @@ class CardInfo:
     device_id: int | None
     driver: str | None
     name: str | None
+    chip: Chip | None
 
     @property
     def key(self) -> str:
@@ -55,11 +51,6 @@ class CardInfo:
     def pci_id(self) -> str | None:
         """Vendor and device in the usual form, `1002:67df`."""
         return None if self.device_id is None else f"{AMD:04x}:{self.device_id:04x}"
-
-    @property
-    def chip(self) -> Chip | None:
-        """The chip, with the family that a task's `gpu_family` asks for; None if unknown."""
-        return chip(self.device_id)
 
 
 @dataclass(frozen=True)
@@ -78,11 +69,15 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
         return Discovery(skipped={str(root): error.strerror or "can't be listed"})
     numbers = {entry: int(match[1]) for entry in entries if (match := _CARD.fullmatch(entry))}
     cards: dict[str, CardInfo] = {}
+    partitions: list[str] = []
     skipped = {entry: "not a card" for entry in entries if entry not in numbers}
     for entry in sorted(numbers, key=lambda entry: numbers[entry]):
-        device = root / entry / "device"
+        device = _followed(root / entry / "device")
         if not os.path.isdir(device):  # unlike Path's, false for what may not be looked at
             skipped[entry] = "no device behind it"
+            continue
+        if _PARTITION.fullmatch(_place(device)):
+            partitions.append(entry)
             continue
         info = identify(entry, device, DeviceFiles(device).read())
         if isinstance(info, str):
@@ -91,6 +86,7 @@ def discover(root: Path = DRM_ROOT) -> Discovery:
             skipped[entry] = f"another entry of {cards[info.key].card}"
         else:
             cards[info.key] = info
+    skipped |= dict.fromkeys(partitions, f"a partition of {_divided(cards.values())}")
     return Discovery(tuple(cards.values()), skipped)
 
 
@@ -100,6 +96,13 @@ def no_card_text(root: Path, skipped: Mapping[str, str]) -> str:
     entries = [text for text in sorted(others) if not text.endswith("not a card")]
     seen = f" ({'; '.join(entries[:4])})" if entries else ""
     return f"no AMD card below {root}{seen}"
+
+
+def _divided(cards: Iterable[CardInfo]) -> str:
+    """The cards that may own a partition: sysfs does not say which one does."""
+    modes = {info.card: read_text(info.device / "current_compute_partition") for info in cards}
+    owners = [card for card, mode in modes.items() if mode not in (None, "SPX")]
+    return " or ".join(owners or [card for card, mode in modes.items() if mode] or ["a card"])
 
 
 def identify(card: str, device: Path, record: DeviceRecord) -> CardInfo | str:
@@ -114,15 +117,39 @@ def identify(card: str, device: Path, record: DeviceRecord) -> CardInfo | str:
         return "not on a PCI bus"
     if vendor_id != AMD:
         return f"of vendor {vendor_id:#06x}, not AMD"
-    addresses = (uevent.get("PCI_SLOT_NAME", ""), os.path.basename(os.path.realpath(device)))
+    addresses = (uevent.get("PCI_SLOT_NAME", ""), _place(device))
+    known = chip(device_id, _hexadecimal(record.text("revision") or ""))
+    driver = uevent.get("DRIVER") or _link_name(device / "driver")
+    name = " ".join((record.text("product_name") or "").split())
     return CardInfo(
         card=card,
         device=device,
         pci=next((a.lower() for a in addresses if PCI.fullmatch(a.lower())), None),
         device_id=device_id,
-        driver=uevent.get("DRIVER") or _link_name(device / "driver"),
-        name=record.text("product_name") or _chip_name(device_id),
+        driver=printable(driver) if driver else None,
+        name=printable(name) if name else _chip_name(device_id, known),
+        chip=known or _chip_by_core(record),
     )
+
+
+def _followed(link: Path) -> Path:
+    """A device's folder; in a recording without links, a file has the text of the link."""
+    target = read_text(link) if os.path.isfile(link) else None
+    return link if target is None else link.parent / target
+
+
+def _place(device: Path) -> str:
+    """The name of a device on its bus, which is its PCI address if that is PCI."""
+    return os.path.basename(os.path.realpath(device))
+
+
+def _chip_by_core(record: DeviceRecord) -> Chip | None:
+    """A chip without an entry in the table, by the version of its graphics core."""
+    parts = [record.text(f"{_CORE}/{part}") for part in ("major", "minor", "revision")]
+    if not all(part is not None and re.fullmatch("[0-9]{1,3}", part) for part in parts):
+        return None
+    family = family_of_core(*(int(part) for part in parts if part is not None))
+    return Chip(family, "card", None) if family else None
 
 
 def _hexadecimal(text: str) -> int | None:
@@ -136,84 +163,7 @@ def _link_name(link: Path) -> str | None:
         return None
 
 
-def _chip_name(device_id: int | None) -> str | None:
+def _chip_name(device_id: int | None, known: Chip | None) -> str | None:
     if device_id is None:
         return None
-    known = chip(device_id)
     return f"AMD {known.name if known else 'card'} [{AMD:04x}:{device_id:04x}]"
-
-
-#: Family, name, first and last device id, from the public PCI id list and amdgpu's device table.
-_CARDS = (
-    ("si", "Oland", 0x6600, 0x6631),
-    ("ci", "Bonaire", 0x6640, 0x665F),
-    ("si", "Hainan", 0x6660, 0x666F),
-    ("vega", "Vega 20", 0x66A0, 0x66AF),
-    ("si", "Tahiti", 0x6780, 0x679F),
-    ("ci", "Hawaii", 0x67A0, 0x67BE),
-    ("polaris", "Polaris 10", 0x67C0, 0x67DF),
-    ("polaris", "Polaris 11", 0x67E0, 0x67FF),
-    ("si", "Pitcairn", 0x6800, 0x681F),
-    ("si", "Cape Verde", 0x6820, 0x683F),
-    ("vega", "Vega 10", 0x6860, 0x687F),
-    ("vi", "Topaz", 0x6900, 0x6907),
-    ("vi", "Tonga", 0x6920, 0x693F),
-    ("polaris", "Vega M", 0x694C, 0x694F),
-    ("polaris", "Polaris 12", 0x6980, 0x699F),
-    ("vega", "Vega 12", 0x69A0, 0x69AF),
-    ("vi", "Fiji", 0x7300, 0x730F),
-    ("navi1", "Navi 10", 0x7310, 0x731F),
-    ("navi1", "Navi 14", 0x7340, 0x734F),
-    ("navi1", "Navi 12", 0x7360, 0x7362),
-    ("cdna", "Arcturus MI100", 0x7388, 0x7390),
-    ("navi2", "Navi 21", 0x73A0, 0x73BF),
-    ("navi2", "Navi 22", 0x73C0, 0x73DF),
-    ("navi2", "Navi 23", 0x73E0, 0x73FF),
-    ("cdna", "Aldebaran MI200", 0x7408, 0x7410),
-    ("navi2", "Navi 24", 0x7420, 0x743F),
-    ("navi3", "Navi 31", 0x7440, 0x745F),
-    ("navi3", "Navi 32", 0x7460, 0x747F),
-    ("navi3", "Navi 33", 0x7480, 0x749F),
-    ("cdna", "Aqua Vanjaram MI300", 0x74A1, 0x74BF),
-    ("navi4", "Navi 48", 0x7550, 0x755F),
-    ("navi4", "Navi 44", 0x7590, 0x759F),
-    ("cdna", "MI350", 0x75A0, 0x75BF),
-)
-_APUS = (
-    ("ci", "Kaveri", 0x1304, 0x131D),
-    ("ci", "Kabini", 0x9830, 0x983F),
-    ("ci", "Mullins", 0x9850, 0x985F),
-    ("vi", "Carrizo", 0x9870, 0x9877),
-    ("vi", "Stoney", 0x98E4, 0x98E4),
-    ("vega", "Picasso", 0x15D8, 0x15D8),
-    ("vega", "Raven", 0x15DD, 0x15DD),
-    ("vega", "Barcelo", 0x15E7, 0x15E7),
-    ("vega", "Renoir", 0x1636, 0x1636),
-    ("vega", "Cezanne", 0x1638, 0x1638),
-    ("vega", "Lucienne", 0x164C, 0x164C),
-    ("navi1", "Cyan Skillfish", 0x13FE, 0x13FE),
-    ("navi2", "Van Gogh", 0x163F, 0x163F),
-    ("navi2", "Rembrandt", 0x164D, 0x164D),
-    ("navi2", "Rembrandt", 0x1681, 0x1681),
-    ("navi2", "Raphael", 0x164E, 0x164E),
-    ("navi2", "Mendocino", 0x1506, 0x1506),
-    ("navi2", "Granite Ridge", 0x13C0, 0x13C0),
-    ("navi3", "Phoenix", 0x15BF, 0x15BF),
-    ("navi3", "Phoenix 2", 0x15C8, 0x15C8),
-    ("navi3", "Hawk Point", 0x1900, 0x1901),
-    ("navi3", "Strix", 0x150E, 0x150E),
-    ("navi3", "Strix Halo", 0x1586, 0x1586),
-    ("navi3", "Krackan", 0x1114, 0x1114),
-    ("cdna", "Aqua Vanjaram MI300A", 0x74A0, 0x74A0),
-)
-
-
-def chip(device_id: int | None) -> Chip | None:
-    """The chip behind an AMD PCI device id; None for one that is not in the table."""
-    if device_id is None:
-        return None
-    for table, is_apu in ((_CARDS, False), (_APUS, True)):
-        for family, name, first, last in table:
-            if first <= device_id <= last:
-                return Chip(family, name, is_apu)
-    return None

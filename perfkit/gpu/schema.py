@@ -16,7 +16,7 @@ Number: TypeAlias = int | float
 
 
 class CardState(StrEnum):
-    """The state of a card; only an active one has values."""
+    """The state of a card; only an active one has values; a sleeping one, memory totals."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"

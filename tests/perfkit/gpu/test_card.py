@@ -17,7 +17,7 @@ def test_a_polaris_of_today_is_sampled_whole(tmp_path: Path) -> None:
     plant(tmp_path)
     sample = sample_of(tmp_path)
     told = {name: value for name, value in sample.to_dict().items() if value is not None}
-    del told["monotonic_s"], told["source"]
+    del told["monotonic_s"], told["source"], told["errors"]
     assert told == {
         "card": "card0", "pci": "0000:0a:00.0", "name": "AMD Polaris 10 [1002:67df]",
         "driver": "amdgpu", "state": "active", "pci_id": "1002:67df", "family": "polaris",
@@ -29,8 +29,8 @@ def test_a_polaris_of_today_is_sampled_whole(tmp_path: Path) -> None:
         "power_w": 83.021, "power_kind": "instant", "power_cap_w": 145.0,
         "temp_edge_c": 61.0, "temp_edge_crit_c": 94.0, "fan_rpm": 1210, "voltage_mv": 900,
         "pcie_speed_gts": 8.0, "pcie_gen": 3, "pcie_width": 16,
-        "errors": {},
     }  # fmt: skip
+    assert set(sample.errors) == {name for name in SAMPLED_FIELDS if name not in told}
     assert sample.vram_free_bytes == 7 << 30
     assert sample.hottest_c == 61.0
     assert sample.source["power_w"] == "hwmon:power1_input"
@@ -64,7 +64,7 @@ def test_a_missing_busy_file_is_unknown_and_not_idle(tmp_path: Path) -> None:
     plant(tmp_path, {**POLARIS, "gpu_busy_percent": None})
     sample = sample_of(tmp_path)
     assert sample.gpu_busy_pct is None
-    assert sample.errors == {"gpu_busy_pct": "sysfs:gpu_busy_percent: no such file"}
+    assert sample.errors["gpu_busy_pct"] == "sysfs:gpu_busy_percent: no such file"
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,9 @@ def test_a_label_without_its_reading_is_an_error_and_no_value(tmp_path: Path) ->
     plant(tmp_path, {**POLARIS, "hwmon/hwmon2/temp3_label": "mem\n"})
     sample = sample_of(tmp_path)
     assert sample.temp_memory_c is None
-    assert sample.errors == {
-        "temp_memory_c": "hwmon:temp3_input: no such file",
-        "temp_memory_crit_c": "hwmon:temp3_crit: no such file",
-    }
+    assert sample.errors["temp_memory_c"] == "hwmon:temp3_input: no such file"
+    assert sample.errors["temp_memory_crit_c"] == "hwmon:temp3_crit: no such file"
+    assert sample.errors["temp_junction_c"] == "hwmon: no sensor labelled junction"
 
 
 def test_an_unlabelled_sensor_is_the_first_one(tmp_path: Path) -> None:
@@ -199,20 +198,43 @@ def test_a_suspended_card_is_not_woken(tmp_path: Path, kernel: Kernel, status: s
     card = card_of(tmp_path)
     kernel.read.clear()
     sample = card.sample()
-    assert kernel.read == ["runtime_status"]
+    known = ["vram_total_bytes", "vis_vram_total_bytes", "gtt_total_bytes"]
+    assert kernel.read == [
+        "runtime_status",
+        *(f"mem_info_{name.removesuffix('_bytes')}" for name in known),
+    ]
     assert (sample.state, sample.is_apu, sample.pci) == (CardState.SUSPENDED, False, "0000:0a:00.0")
-    assert {getattr(sample, name) for name in SAMPLED_FIELDS} == {None}
-    assert set(sample.errors) == set(SAMPLED_FIELDS)
+    assert {name for name in SAMPLED_FIELDS if getattr(sample, name) is not None} == {*known}
+    assert set(sample.errors) == set(SAMPLED_FIELDS) - {*known}
+    kernel.read.clear()
     assert FastReader(card, ["gpu_busy_pct"]).read()[1:] == (CardState.SUSPENDED, (None,))
     assert set(kernel.read) == {"runtime_status"}
 
 
-def test_without_a_runtime_status_the_power_state_tells_that_a_card_sleeps(
-    tmp_path: Path, kernel: Kernel
+@pytest.mark.parametrize(
+    ("runtime", "power", "state"),
+    [
+        (None, "D3cold\n", CardState.SUSPENDED),
+        ("unsupported\n", "D3cold\n", CardState.SUSPENDED),
+        ("unsupported\r\n", "D3hot\r\n", CardState.SUSPENDED),
+        ("error\n", "D3hot\n", CardState.SUSPENDED),
+        ("", "D3cold\n", CardState.SUSPENDED),
+        ("resuming\n", "D0\n", CardState.SUSPENDED),
+        ("suspended\n", None, CardState.SUSPENDED),
+        ("unsupported\n", "D0\n", CardState.ACTIVE),
+        ("unsupported\n", "unknown\n", CardState.ACTIVE),
+        ("unsupported\n", None, CardState.ACTIVE),
+        ("error\n", "D0\n", CardState.ACTIVE),
+        (None, None, CardState.ACTIVE),
+        ("active\n", "D0\n", CardState.ACTIVE),
+    ],
+)
+def test_power_management_tells_whether_a_card_sleeps(
+    tmp_path: Path, kernel: Kernel, runtime: str | None, power: str | None, state: CardState
 ) -> None:
-    plant(tmp_path, {**POLARIS, "power/runtime_status": None, "power_state": "D3cold\n"})
-    assert sample_of(tmp_path).state is CardState.SUSPENDED
-    assert "gpu_busy_percent" not in kernel.read
+    plant(tmp_path, {**POLARIS, "power/runtime_status": runtime, "power_state": power})
+    assert sample_of(tmp_path).state is state
+    assert ("gpu_busy_percent" in kernel.read) == (state is CardState.ACTIVE)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +322,9 @@ def test_a_disagreement_is_noted_and_the_first_source_stays(tmp_path: Path) -> N
     plant(tmp_path, {**POLARIS, "gpu_busy_percent": "99\n", "gpu_metrics": table})
     sample = sample_of(tmp_path)
     assert (sample.gpu_busy_pct, sample.gpu_busy_avg_pct) == (99, 5)
-    assert sample.errors == {
-        "gpu_busy_pct": "sysfs:gpu_busy_percent says 99 %, "
-        "gpu_metrics:v1.3:average_gfx_activity 5 %"
-    }
+    assert sample.errors["gpu_busy_pct"] == (
+        "sysfs:gpu_busy_percent says 99 %, gpu_metrics:v1.3:average_gfx_activity 5 %"
+    )
 
 
 @pytest.mark.parametrize(
