@@ -24,8 +24,8 @@ from perfkit.gpu.sysfs import os_error_text, parse_number
 
 #: Stands for the mean of the partitions, where a table has no figure for the whole card.
 PARTITIONS = "partitions"
-#: By field the members that may have it, the first one available first; of a list the first element
-#: counts, as each partition has clocks of its own.
+#: By field the members that may have it, most trusted first. Of a list the first number that is not
+#: zero counts, as each partition has clocks of its own.
 FieldMembers: TypeAlias = Mapping[str, tuple[str, ...]]
 
 _EVERY: FieldMembers = {
@@ -100,13 +100,13 @@ class Told(NamedTuple):
 
 
 def _percent(told: Told) -> float:
-    """A utilisation. The driver's file is the same figure rounded down, so the closer unit is right
-    where one is close.
+    """A utilisation. Headers say % from 1.4 on. Before, and for APUs, the driver's file is the same
+    figure rounded down, so that the closer unit is right where one is close.
     """
     value, (format_, _) = told.value, told.revision
     units = (value, value / 100)
-    if value == 0:
-        return 0
+    if value == 0 or (1, 4) <= told.revision < (2, 0):
+        return value
     file = told.percent(_PERCENT_FILES[told.name])
     if file is not None:
         closer = min(units, key=lambda unit: abs(unit - file))
@@ -116,7 +116,7 @@ def _percent(told: Told) -> float:
         return value
     if value > 100 or (format_ == 2 and told.chip.startswith(_HUNDREDTHS)):
         return value / 100
-    raise Unclear(f"{value}, which may be % or hundredths of %")
+    raise Unclear(f"{value:g}, which may be % or hundredths of %")
 
 
 def _watts(told: Told) -> float:
@@ -124,7 +124,7 @@ def _watts(told: Told) -> float:
         return told.value
     may_be_watts = not told.chip or told.chip.startswith(_SMU_12)
     if told.revision[0] == 2 and may_be_watts and 0 < told.value < _POWER_MW_MIN:
-        raise Unclear(f"{told.value}, which may be W or mW")
+        raise Unclear(f"{told.value:g}, which may be W or mW")
     return told.value / 1_000
 
 
@@ -132,7 +132,7 @@ def _celsius(told: Told) -> float:
     if told.revision[0] == 1:
         return told.value
     if 0 < told.value < _CENTI_CELSIUS_MIN:
-        raise Unclear(f"{told.value}, which may be °C or hundredths of °C")
+        raise Unclear(f"{told.value:g}, which may be °C or hundredths of °C")
     return told.value / 100
 
 
@@ -216,7 +216,8 @@ def _number(table: MetricsTable, member: str) -> float | None:
     if member == PARTITIONS:
         dies = [die for partition in table.partitions() for die in partition]
         return sum(dies) / len(dies) if dies else None
-    return next(iter(table.numbers(member)), None)
+    numbers = table.numbers(member)
+    return next((number for number in numbers if number), numbers[0] if numbers else None)
 
 
 def _say_what_is_missing(table: MetricsTable, wanted: Collection[str], found: Found) -> None:
