@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
+from perfkit.gpu.doubts import explain
 from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
-from perfkit.gpu.metrics.throttle import throttle_reasons
 from perfkit.gpu.record import HWMON, DeviceFiles, DeviceRecord, HeldFile
 from perfkit.gpu.schema import (
     PCIE_GENERATIONS,
@@ -28,18 +28,11 @@ from perfkit.gpu.schema import (
     GpuSample,
     Number,
 )
-from perfkit.gpu.sysfs import SENSORS, Parse, candidates, lowest_clock, parse_sysfs
+from perfkit.gpu.sysfs import SENSORS, Parse, candidates, parse_sysfs
 from perfkit.gpu.tools import Tool
 
 #: Two figures of utilisation further apart than this are noted in `errors`.
 DISAGREE_PCT = 25.0
-#: Utilisation from here on is doubted on a card that is idle by its clock and power: some firmware
-#: says 100 % for ever. Idle is the lowest level's clock, and this share of the power cap; a card
-#: without levels or a cap, such as an APU, is idle up to these.
-PINNED_PCT = 99
-IDLE_SHARE = 0.2
-IDLE_HZ = 300_000_000
-IDLE_W = 10
 #: The kernel says these while it resets a card or is about to suspend the machine.
 _BUSY = frozenset({errno.EPERM, errno.EBUSY})
 #: Fast reads after which the best file of each field is looked for again.
@@ -86,20 +79,24 @@ class Card:
             self.close()
         is_apu = identity.is_apu if self.info.chip else _seems_apu(record)
         values = _values(found)
-        _explain(values, found, record, self.info)
+        explain(values, record, self._chip_name, identity.family or "")
         return replace(identity, state=state, is_apu=is_apu, **values)
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
         """The sources' values of some fields, in any state of the card."""
         found = Found()
         parse_sysfs(record, wanted, found)
-        chip = self.info.chip.name if self.info.chip else ""
-        parse_metrics(record, [name for name in wanted if name not in found.values], found, chip)
+        missing = [name for name in wanted if name not in found.values]
+        parse_metrics(record, missing, found, self._chip_name)
         for tool in self._tools:
             missing = [name for name in wanted if name not in found.values]
             if missing:
                 tool.read((self.info.pci, self.info.card), missing, found)
         return found
+
+    @property
+    def _chip_name(self) -> str:
+        return self.info.chip.name if self.info.chip else ""
 
     def is_suspended(self) -> bool:
         """Whether asking the card for anything would wake it; this does not."""
@@ -192,38 +189,6 @@ def _values(found: Found) -> dict[str, Any]:
     if speed := told.get("pcie_speed_gts"):
         values["pcie_gen"] = PCIE_GENERATIONS.get(speed.value)
     return {**values, "source": source, "errors": errors}
-
-
-def _explain(values: dict[str, Any], found: Found, record: DeviceRecord, info: CardInfo) -> None:
-    """Add why the card is throttled, and a doubt about utilisation that nothing else confirms."""
-    family, chip, _ = info.chip or ("", "", None)
-    if bits := found.values.get("throttle_bits"):
-        reasons = throttle_reasons(int(bits.value), bits.source, chip, family)
-        values["throttle_reasons"] = reasons
-        if reasons is None:
-            text = f"{bits.source}: {bits.value:#x}, which is not documented for this chip"
-            values["errors"]["throttle_reasons"] = text
-    for name in ("gpu_busy_pct", "gpu_busy_avg_pct"):
-        if values.get(name, 0) >= PINNED_PCT and (signs := _idle_signs(values, record)):
-            text = f"{values['source'][name]} says {values[name]:g} % at {signs}, which is idle"
-            values["errors"].setdefault(name, text)
-
-
-def _idle_signs(values: Mapping[str, Any], record: DeviceRecord) -> str:
-    """The clock and power of an idle card in words; empty if one of them shows work, or neither is
-    known.
-    """
-    clock, power, cap = (values.get(name) for name in ("sclk_hz", "power_w", "power_cap_w"))
-    signs = []
-    if clock is not None:
-        if clock > (lowest_clock(record) or IDLE_HZ):
-            return ""
-        signs.append(f"{clock / 1e6:.0f} MHz")
-    if power is not None:
-        if power > (IDLE_W if cap is None else cap * IDLE_SHARE):
-            return ""
-        signs.append(f"{power:.1f} W")
-    return " and ".join(signs)
 
 
 class FastSample(NamedTuple):

@@ -227,8 +227,9 @@ def _say_what_is_missing(table: MetricsTable, wanted: Collection[str], found: Fo
         found.fail("throttle_bits", f"{table.source}: {text}")
     each = [sum(dies) / len(dies) for dies in table.partitions()]
     if "gpu_busy_avg_pct" in wanted and each and max(each) - min(each) > _APART_PCT:
+        parts = "partitions" if "xcp_stats" in table.members else "compute dies"
         shares = ", ".join(f"{share:.0f}" for share in each)
-        found.fail("gpu_busy_avg_pct", f"{table.source}: partitions are busy {shares} %")
+        found.fail("gpu_busy_avg_pct", f"{table.source}: {parts} are busy {shares} %")
 
 
 def parse_metrics(

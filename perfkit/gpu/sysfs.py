@@ -22,7 +22,6 @@ from perfkit.gpu.schema import Found, Number, PowerKind, check
 Parse: TypeAlias = Callable[[bytes], Number]
 
 _LEVEL = re.compile(rb"\s*(?:\d{1,3}|S)\s*:\s*(\d{1,7})\s*M[Hh]z\s*(\*?)\s*")
-_NUMBERED = re.compile(r"^\s*\d{1,3}\s*:\s*(\d{1,7})\s*M[Hh]z", re.MULTILINE | re.ASCII)
 _LINK_LEVEL = re.compile(
     rb"\s*\d{1,3}\s*:\s*(\d{1,3}(?:\.\d+)?)\s*GT/s,?\s*x(\d{1,2})(?:\s+\d+\s*M[Hh]z)?\s*(\*?)\s*"
 )
@@ -80,12 +79,6 @@ def parse_level(raw: bytes, line_format: re.Pattern[bytes] = _LEVEL) -> tuple[fl
     if len(marked) != 1:
         raise ValueError("several levels are marked" if marked else "no level is marked")
     return marked.pop()
-
-
-def lowest_clock(record: DeviceRecord) -> int | None:
-    """The clock of the card's lowest numbered level, in Hz; None without levels."""
-    levels = _NUMBERED.findall(record.text("pp_dpm_sclk") or "")
-    return min((int(mhz) * 1_000_000 for mhz in levels), default=None)
 
 
 def _scaled(name: str, per: int = 1) -> Parse:

@@ -109,21 +109,25 @@ def _available(value: Any, kind: Any) -> Member:
 
 
 def _attributes(data: bytes) -> Iterator[tuple[str, Member]]:
-    """The members of a table that describes itself; those in another unit are left out."""
+    """The members of a table that describes itself; those in another unit are left out.
+
+    Bits 0 to 9 of an encoding are the number of values, then come id (10), type (4) and unit (8).
+    """
     try:
         (count,) = struct.unpack_from("<i", data, HEADER_BYTES)
         at = HEADER_BYTES + 4
         for _ in range(count):
             (encoding,) = struct.unpack_from("<Q", data, at)
-            # Bits 0 to 9 are the number of values, then id, type and unit, each a bit field.
-            code = f"<{encoding & 0x3FF}{ATTRIBUTE_TYPES[encoding >> 20 & 0xF]}"
-            values = struct.unpack_from(code, data, at + 8)
-            at += 8 + struct.calcsize(code)
+            number, kind = encoding & 0x3FF, encoding >> 20 & 0xF
+            if kind >= len(ATTRIBUTE_TYPES):
+                raise MetricsError(f"type {kind} of an attribute is not known")
+            letter = ATTRIBUTE_TYPES[kind]
+            values = struct.unpack_from(f"<{number}{letter}", data, at + 8)
+            width = struct.calcsize("<" + letter)
+            at += 8 + number * width
             attribute = ATTRIBUTES.get(encoding >> 10 & 0x3FF)
             if attribute is not None and attribute.unit == encoding >> 24 & 0xFF:
-                ones = (1 << 8 * struct.calcsize("<" + code[-1])) - 1 if code[-1].isupper() else -1
+                ones = (1 << 8 * width) - 1 if letter.isupper() else -1
                 yield attribute.member, tuple(None if each == ones else each for each in values)
-    except IndexError:
-        raise MetricsError(f"type {encoding >> 20 & 0xF} of an attribute is not known") from None
     except struct.error:
         raise MetricsError(f"attributes do not fit into {len(data)} bytes") from None

@@ -76,6 +76,34 @@ def test_an_attribute_is_read_by_its_id_and_type() -> None:
     assert table.partitions() == ((7,), (9,))
 
 
+#: Unit, type, code, first id, how many attributes like it, and values of each, in the order of
+#: `SMU_13_0_6_METRICS_FIELDS` in the kernel's swsmu/smu13/smu_v13_0_6_ppt.h.
+MI300 = (
+    (2, 2, "H", 0, 3, 1), (3, 2, "H", 3, 1, 1), (10, 2, "H", 4, 2, 1), (8, 6, "Q", 6, 1, 1),
+    (0, 6, "Q", 7, 1, 1), (4, 6, "Q", 8, 1, 1), (0, 4, "I", 9, 7, 1), (0, 2, "H", 16, 1, 1),
+    (7, 2, "H", 17, 1, 1), (0, 2, "H", 18, 1, 1), (6, 2, "H", 19, 1, 1), (10, 4, "I", 20, 2, 1),
+    (10, 6, "Q", 22, 1, 1), (8, 6, "Q", 23, 1, 1), (0, 6, "Q", 24, 3, 1), (0, 4, "I", 27, 2, 1),
+    (9, 6, "Q", 29, 2, 8), (0, 2, "H", 31, 1, 8), (5, 6, "Q", 32, 1, 1), (1, 2, "H", 33, 1, 8),
+    (1, 2, "H", 34, 3, 4), (1, 2, "H", 37, 1, 1), (0, 4, "I", 39, 1, 1), (10, 4, "I", 40, 1, 8),
+    (10, 2, "H", 41, 1, 40), (10, 2, "H", 42, 1, 4), (10, 6, "Q", 43, 1, 8), (0, 6, "Q", 44, 4, 8),
+)  # fmt: skip
+
+
+def test_the_attributes_of_an_mi300_make_the_size_that_such_a_card_gives() -> None:
+    """47 attributes in 1,150 bytes were reported of an MI300X with amdgpu 6.16."""
+    attributes = [
+        (unit, kind, first + number, code, [first + number] * values)
+        for unit, kind, code, first, count, values in MI300
+        for number in range(count)
+    ]
+    data = table_v1_9(*attributes)
+    assert (len(attributes), len(data)) == (47, 1_150)
+    told = parse_table(data)
+    assert told.numbers("curr_socket_power") == (3,)
+    assert told.numbers("current_gfxclk") == (33,) * 8
+    assert told.partitions() == ((40,),) * 8
+
+
 def test_attributes_that_are_not_used_are_stepped_over() -> None:
     table = parse_table(table_v1_9((0, 0, 900, "B", [1, 2, 3]), (3, 2, 3, "H", [194])))
     assert table.members == {"curr_socket_power": (194,)}
