@@ -45,7 +45,8 @@ class MetricsTable(NamedTuple):
 
     def numbers(self, member: str) -> tuple[int, ...]:
         """The available numbers of a member, one by one."""
-        return tuple(_flat(self.members.get(member)))
+        value = self.members.get(member)
+        return (value,) if isinstance(value, int) else tuple(_flat(value))
 
     def partitions(self) -> tuple[tuple[int, ...], ...]:
         """How busy each partition's compute dies are, in percent; empty where a table is silent.
@@ -65,8 +66,9 @@ class MetricsTable(NamedTuple):
 def _flat(member: Member) -> Iterator[int]:
     if isinstance(member, int):
         yield member
-    for each in member if isinstance(member, tuple) else ():
-        yield from _flat(each)
+    elif member is not None:
+        for each in member:
+            yield from _flat(each)
 
 
 def parse_table(data: bytes) -> MetricsTable:
