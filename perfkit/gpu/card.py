@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
+from perfkit.gpu.doubts import explain
 from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
 from perfkit.gpu.link import link_candidates, parse_link
 from perfkit.gpu.record import (
@@ -96,6 +97,7 @@ class Card:
         if state is CardState.GONE:
             self.close()
         values = {**_values(found), **partitions(record), "is_apu": self._is_apu(record)}
+        explain(values, record, self._chip_name, identity.family or "")
         return replace(identity, state=state, **values)
 
     def find(self, record: DeviceRecord, wanted: Collection[str]) -> Found:
@@ -103,7 +105,8 @@ class Card:
         found = Found()
         parse_sysfs(record, wanted, found)
         parse_link(record, wanted, found, self.info.chip, bool(self._is_apu(record)))
-        parse_metrics(record, [name for name in wanted if name not in found.values], found)
+        missing = [name for name in wanted if name not in found.values]
+        parse_metrics(record, missing, found, self._chip_name)
         for tool in self._tools:
             missing = [name for name in wanted if name not in found.values]
             if missing:
@@ -116,6 +119,10 @@ class Card:
     def _is_apu(self, record: DeviceRecord) -> bool | None:
         known = self.info.chip
         return _seems_apu(record) if known is None or known.is_apu is None else known.is_apu
+
+    @property
+    def _chip_name(self) -> str:
+        return self.info.chip.name if self.info.chip else ""
 
     def is_suspended(self) -> bool:
         """Whether asking the card for anything would wake it; this does not."""

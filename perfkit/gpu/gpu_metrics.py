@@ -1,267 +1,244 @@
-"""The binary table `gpu_metrics`, which newer cards fill in one go.
+"""The binary table `gpu_metrics`, which newer cards fill in one go, as fields of the schema.
 
-Its layouts are the C structures `gpu_metrics_v…` of the kernel's kgd_pp_interface.h, naturally
-aligned and, on every machine that takes such a card, little-endian. A header says size, format and
-content revision; a table is read only when all three belong together, because the same bytes mean
-something else in another revision. A field of all ones is not available.
+Units differ by format, by the comments of the kernel's kgd_pp_interface.h: tables of cards (1.x)
+have °C, W and %; those of APUs (2.x) hundredths of °C and of %, and mW; 3.0 has %, mW and, as its
+driver shows, hundredths of °C. Some firmware does not keep to it. Where a number may be in either
+unit, the driver's own file decides, then what the driver's source does for that chip, and else the
+value is unknown with a reason. Zeros that stand for unknown are refused likewise.
 
-Units differ by format: tables of cards (1.x) have °C, W and %; those of APUs (2.x) hundredths of
-°C and of %, and mW; 3.0 has hundredths of °C, %, and mW.
+A card in partitions is as busy as the table says of the whole card, or else as its partitions are
+in the mean. Percentages are never added up, and partitions that differ are told one by one.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
-from ctypes import LittleEndianStructure, c_uint8, c_uint16, c_uint32, c_uint64, sizeof
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
+from perfkit.gpu.metrics.layouts import Revision
+from perfkit.gpu.metrics.table import MetricsError, MetricsTable, parse_table
 from perfkit.gpu.record import DeviceRecord
-from perfkit.gpu.schema import Found, PowerKind
-from perfkit.gpu.sysfs import os_error_text
+from perfkit.gpu.schema import Found, Number, PowerKind
+from perfkit.gpu.sysfs import os_error_text, parse_number
 
-Revision: TypeAlias = tuple[int, int]
+#: Stands for the mean of the partitions, where a table has no figure for the whole card.
+PARTITIONS = "partitions"
+#: By field the members that may have it, most trusted first. Of a list the first number that is not
+#: zero counts, as each partition has clocks of its own.
+FieldMembers: TypeAlias = Mapping[str, tuple[str, ...]]
 
-HEADER_BYTES = 4
-_INTEGERS = {"8": c_uint8, "16": c_uint16, "32": c_uint32, "64": c_uint64}
-_WORD = re.compile(r"(\w+?)(?:\[(\d+)\])?(?::(8|16|32|64))?")
-
-# Members in order, 16 bits wide unless a width follows.
-_HEAT_1 = "temperature_edge temperature_hotspot temperature_mem temperature_vr[3] "
-_LOAD_1 = "average_gfx_activity average_umc_activity average_mm_activity average_socket_power "
-_CLOCKS_1 = (
-    "average_gfxclk average_socclk average_uclk average_video_clocks[4] current_gfxclk "
-    "current_socclk current_uclk current_video_clocks[4] throttle_status:32 current_fan_speed "
-)
-_V1_0 = (
-    "system_clock_counter:64 "
-    + _HEAT_1
-    + _LOAD_1
-    + "energy_accumulator:32 "
-    + _CLOCKS_1
-    + "pcie_link_width:8 pcie_link_speed:8"
-)
-_V1_1 = (
-    _HEAT_1
-    + _LOAD_1
-    + "energy_accumulator:64 system_clock_counter:64 "
-    + _CLOCKS_1
-    + "pcie_link_width pcie_link_speed padding gfx_activity_acc:32 mem_activity_acc:32 "
-    + "temperature_hbm[4]"
-)
-_V1_2 = _V1_1 + " firmware_timestamp:64"
-_V1_3 = _V1_2 + " voltage_soc voltage_gfx voltage_mem padding1 indep_throttle_status:64"
-
-_HEAD_14 = (
-    "temperature_hotspot temperature_mem temperature_vrsoc curr_socket_power average_gfx_activity "
-    "average_umc_activity vcn_activity[4] "
-)
-_LINKS_14 = (
-    "energy_accumulator:64 system_clock_counter:64 throttle_status:32 gfxclk_lock_status:32 "
-    "pcie_link_width pcie_link_speed xgmi_link_width xgmi_link_speed gfx_activity_acc:32 "
-    "mem_activity_acc:32 pcie_bandwidth_acc:64 pcie_bandwidth_inst:64 pcie_l0_to_recov_count:64 "
-    "pcie_replay_count:64 pcie_replay_rollover_count:64 "
-)
-_TAIL_14 = (
-    "xgmi_read_data_acc[8]:64 xgmi_write_data_acc[8]:64 firmware_timestamp:64 current_gfxclk[8] "
-    "current_socclk[4] current_vclk0[4] current_dclk0[4] current_uclk padding"
-)
-_V1_4 = _HEAD_14 + _LINKS_14 + _TAIL_14
-_V1_5 = (
-    _HEAD_14
-    + "jpeg_activity[32] "
-    + _LINKS_14
-    + "pcie_nak_sent_count:32 pcie_nak_received_count:32 "
-    + _TAIL_14
-)
-
-_HEAT_2 = (
-    "temperature_gfx temperature_soc temperature_core[8] temperature_l3[2] average_gfx_activity "
-    "average_mm_activity "
-)
-_POWER_2 = (
-    "average_socket_power average_cpu_power average_soc_power average_gfx_power "
-    "average_core_power[8] average_gfxclk average_socclk average_uclk average_fclk average_vclk "
-    "average_dclk current_gfxclk current_socclk current_uclk current_fclk current_vclk "
-    "current_dclk current_coreclk[8] current_l3clk[2] throttle_status:32 fan_pwm "
-)
-_V2_0 = "system_clock_counter:64 " + _HEAT_2 + _POWER_2 + "padding"
-_V2_1 = _HEAT_2 + "system_clock_counter:64 " + _POWER_2 + "padding[3]"
-_V2_2 = _V2_1 + " indep_throttle_status:64"
-_V2_3 = _V2_2 + (
-    " average_temperature_gfx average_temperature_soc average_temperature_core[8] "
-    "average_temperature_l3[2]"
-)
-_V2_4 = _V2_3 + (
-    " average_cpu_voltage average_soc_voltage average_gfx_voltage average_cpu_current "
-    "average_soc_current average_gfx_current"
-)
-_V3_0 = (
-    "temperature_gfx temperature_soc temperature_core[16] temperature_skin average_gfx_activity "
-    "average_vcn_activity average_ipu_activity[8] average_core_c0_activity[16] "
-    "average_dram_reads average_dram_writes average_ipu_reads average_ipu_writes "
-    "system_clock_counter:64 average_socket_power:32 average_ipu_power average_apu_power:32 "
-    "average_gfx_power:32 average_dgpu_power:32 average_all_core_power:32 average_core_power[16] "
-    "average_sys_power stapm_power_limit current_stapm_power_limit average_gfxclk average_socclk "
-    "average_vpeclk average_ipuclk average_fclk average_vclk average_uclk average_mpipuclk "
-    "current_coreclk[16] current_core_maxfreq current_gfx_maxfreq throttle_residency[7]:32 "
-    "time_filter_alphavalue:32"
-)
-
-#: Every revision that is read: its size in bytes and its members.
-LAYOUTS: Mapping[Revision, tuple[int, str]] = {
-    (1, 0): (80, _V1_0),
-    (1, 1): (96, _V1_1),
-    (1, 2): (104, _V1_2),
-    (1, 3): (120, _V1_3),
-    (1, 4): (288, _V1_4),
-    (1, 5): (360, _V1_5),
-    (2, 0): (120, _V2_0),
-    (2, 1): (120, _V2_1),
-    (2, 2): (128, _V2_2),
-    (2, 3): (152, _V2_3),
-    (2, 4): (168, _V2_4),
-    (3, 0): (264, _V3_0),
+_EVERY: FieldMembers = {
+    "gpu_busy_avg_pct": ("average_gfx_activity", PARTITIONS),
+    "gpu_busy_pct": ("average_gfx_activity", PARTITIONS),
+    "power_w": ("average_socket_power", "curr_socket_power"),
+    "sclk_hz": ("current_gfxclk", "average_gfxclk"),
+    "mclk_hz": ("current_uclk", "average_uclk"),
+    "throttle_bits": ("indep_throttle_status", "throttle_status"),
 }
-
-#: By field the members that may have it, and their unit in the schema's. The first one available
-#: counts, and the first element of a list: each partition has clocks of its own.
-FieldMembers: TypeAlias = Mapping[str, tuple[tuple[str, ...], float]]
-
 _CARD: FieldMembers = {
-    "gpu_busy_avg_pct": (("average_gfx_activity",), 1),
-    "gpu_busy_pct": (("average_gfx_activity",), 1),
-    "mem_busy_pct": (("average_umc_activity",), 1),
-    "power_w": (("average_socket_power", "curr_socket_power"), 1),
-    "temp_edge_c": (("temperature_edge",), 1),
-    "temp_junction_c": (("temperature_hotspot",), 1),
-    "temp_memory_c": (("temperature_mem",), 1),
-    "sclk_hz": (("current_gfxclk", "average_gfxclk"), 1_000_000),
-    "mclk_hz": (("current_uclk", "average_uclk"), 1_000_000),
-    "fan_rpm": (("current_fan_speed",), 1),
-    "voltage_mv": (("voltage_gfx",), 1),
-    "pcie_width": (("pcie_link_width",), 1),
-    "pcie_speed_gts": (("pcie_link_speed",), 0.1),
-    "throttle_bits": (("indep_throttle_status", "throttle_status"), 1),
+    **_EVERY,
+    "mem_busy_pct": ("average_umc_activity",),
+    "temp_edge_c": ("temperature_edge",),
+    "temp_junction_c": ("temperature_hotspot",),
+    "temp_memory_c": ("temperature_mem",),
+    "fan_rpm": ("current_fan_speed",),
+    "voltage_mv": ("voltage_gfx",),
+    "pcie_width": ("pcie_link_width",),
+    "pcie_speed_gts": ("pcie_link_speed",),
+    "energy_j": ("energy_accumulator",),
 }
 _APU: FieldMembers = {
-    "gpu_busy_avg_pct": (("average_gfx_activity",), 0.01),
-    "gpu_busy_pct": (("average_gfx_activity",), 0.01),
-    "power_w": (("average_socket_power",), 0.001),
-    "temp_edge_c": (("temperature_gfx",), 0.01),
-    "sclk_hz": (("current_gfxclk", "average_gfxclk"), 1_000_000),
-    "mclk_hz": (("current_uclk", "average_uclk"), 1_000_000),
-    "voltage_mv": (("average_gfx_voltage",), 1),
-    "throttle_bits": (("indep_throttle_status", "throttle_status"), 1),
+    **_EVERY,
+    "temp_edge_c": ("temperature_gfx",),
+    "voltage_mv": ("average_gfx_voltage",),
 }
-#: Up to firmware 0x5d4600 its utilisation is in hundredths; such a value above 100 is refused.
-_APU_3: FieldMembers = {
-    **_APU,
-    "gpu_busy_avg_pct": (("average_gfx_activity",), 1),
-    "gpu_busy_pct": (("average_gfx_activity",), 1),
-}
-#: The accumulator counts 2⁻¹⁶ J. The header says so from 1.4 on only; a Navi 21's counts mJ.
-_ENERGY: FieldMembers = {"energy_j": (("energy_accumulator",), 2.0**-16)}
 #: The fields that some revision has.
-METRICS_FIELDS = frozenset(_CARD.keys() | _APU.keys() | _ENERGY.keys())
-#: The driver leaves zero for unknown: no chip is at 0 °C, 0 V or on no lane.
-_NEVER_ZERO = frozenset(
-    "temp_edge_c temp_junction_c temp_memory_c voltage_mv pcie_width pcie_speed_gts".split()
-)
-#: Some Renoirs tell W where others tell mW; a value below this may be either.
+METRICS_FIELDS = frozenset(_CARD.keys() | _APU.keys())
+
+#: The driver's own file of a utilisation, which is in percent.
+_PERCENT_FILES: Mapping[str, str] = {
+    "gpu_busy_pct": "gpu_busy_percent",
+    "gpu_busy_avg_pct": "gpu_busy_percent",
+    "mem_busy_pct": "mem_busy_percent",
+}
+#: The file and the table are read a moment apart.
+_SAME_PCT = 5.0
+#: Partitions further apart than this are told one by one.
+_APART_PCT = 25
+#: Chips whose 2.x tables have hundredths of a percent, as their drivers divide by 100 for the file:
+#: renoir_ppt.c, yellow_carp_ppt.c, smu_v13_0_4_ppt.c and smu_v13_0_5_ppt.c in the kernel's
+#: drivers/gpu/drm/amd/pm/swsmu.
+_SMU_12 = ("Renoir", "Lucienne", "Cezanne", "Barcelo")
+_HUNDREDTHS = (*_SMU_12, "Rembrandt", "Raphael", "Granite Ridge", "Mendocino", "Phoenix", "Hawk")
+#: vangogh_ppt.c takes the number as it is.
+_PERCENT = ("Van Gogh",)
+#: Renoir's firmware tells mW, and W from 0x40000f or 0x373200 on (renoir_ppt.c). A number below
+#: this may be either.
 _POWER_MW_MIN = 500
+#: Hundredths of °C below this would be an APU close to freezing, and are likelier whole °C.
+_CENTI_CELSIUS_MIN = 300
+#: smu_v13_0_6_ppt.c fills the accumulator of both 1.8, where the header gives the unit, and 1.9.
+_SMU_13_0_6 = ("Aqua Vanjaram", "MI3")
 
 
-class MetricsError(ValueError):
-    """A table that can't be read; the message says what is wrong with it."""
+class Unclear(ValueError):
+    """A number whose meaning is not certain; the message is the number and why."""
 
 
-class MetricsTable(NamedTuple):
-    """A table's revision and members by name; None, alone or in a list, is not available."""
+class Told(NamedTuple):
+    """A field's number in a table, and what helps to understand it.
 
-    revision: Revision
-    members: Mapping[str, int | tuple[int | None, ...] | None]
-
-    @property
-    def source(self) -> str:
-        """How `GpuSample.source` names the table."""
-        return "gpu_metrics:v{}.{}".format(*self.revision)
-
-
-@cache
-def structure(revision: Revision) -> type[LittleEndianStructure]:
-    """The layout of a revision as a ctypes structure, its header included."""
-    members: list[tuple[str, Any]] = [("size", c_uint16), ("format", c_uint8), ("content", c_uint8)]
-    for word in LAYOUTS[revision][1].split():
-        match = _WORD.fullmatch(word)
-        assert match is not None, word
-        name, count, width = match.groups()
-        integer = _INTEGERS[width or "16"]
-        members.append((name, integer * int(count) if count else integer))
-    name = "GpuMetrics{}_{}".format(*revision)
-    return type(name, (LittleEndianStructure,), {"_fields_": members})
-
-
-def parse_table(data: bytes) -> MetricsTable:
-    """Read a table; what follows it in `data` is padding.
-
-    Raises MetricsError for one that is too short, of an unknown revision, of another size than its
-    revision has, or all zero.
+    `chip` is the chip's name, empty if unknown; `percent` reads the driver's own file.
     """
-    if len(data) < HEADER_BYTES:
-        raise MetricsError(f"{len(data)} bytes, less than a header")
-    size, revision = int.from_bytes(data[:2], "little"), (data[2], data[3])
-    if revision not in LAYOUTS:
-        raise MetricsError("revision {}.{} is not known".format(*revision))
-    expected = LAYOUTS[revision][0]
-    if size != expected:
-        raise MetricsError("{} bytes where v{}.{} has {}".format(size, *revision, expected))
-    if len(data) < size:
-        raise MetricsError(f"cut off after {len(data)} of {size} bytes")
-    if not any(data[HEADER_BYTES:size]):
-        raise MetricsError("all zero")
-    layout = structure(revision)
-    raw = layout.from_buffer_copy(data[:size])
-    return MetricsTable(
-        revision,
-        {
-            name: _available(getattr(raw, name), kind)
-            for name, kind, *_ in layout._fields_[3:]  # behind the header
-        },
-    )
+
+    name: str
+    value: float
+    revision: Revision
+    chip: str
+    percent: Callable[[str], float | None]
 
 
-def _available(value: Any, kind: Any) -> int | tuple[int | None, ...] | None:
-    if isinstance(value, int):
-        return None if value == (1 << 8 * sizeof(kind)) - 1 else value
-    return tuple(_available(each, kind._type_) for each in value)  # type: ignore[misc]
+def _percent(told: Told) -> float:
+    """A utilisation. Headers say % from 1.4 on. Before, and for APUs, the driver's file is the same
+    figure rounded down, so that the closer unit is right where one is close.
+    """
+    value, (format_, _) = told.value, told.revision
+    units = (value, value / 100)
+    if value == 0 or (1, 4) <= told.revision < (2, 0):
+        return value
+    file = told.percent(_PERCENT_FILES[told.name])
+    if file is not None:
+        closer = min(units, key=lambda unit: abs(unit - file))
+        if abs(closer - file) <= _SAME_PCT:
+            return closer
+    if format_ == 1 or (format_ == 2 and told.chip.startswith(_PERCENT) and value <= 100):
+        return value
+    if value > 100 or (format_ == 2 and told.chip.startswith(_HUNDREDTHS)):
+        return value / 100
+    raise Unclear(f"{value:g}, which may be % or hundredths of %")
 
 
-def interpret(table: MetricsTable, wanted: Collection[str], found: Found) -> None:
-    """Add the fields wanted that the table has, in the schema's units."""
-    fields = _CARD if table.revision[0] == 1 else _APU if table.revision[0] == 2 else _APU_3
-    if table.revision in ((1, 4), (1, 5)):
-        fields = {**fields, **_ENERGY}
+def _watts(told: Told) -> float:
+    if told.revision[0] == 1:
+        return told.value
+    may_be_watts = not told.chip or told.chip.startswith(_SMU_12)
+    if told.revision[0] == 2 and may_be_watts and 0 < told.value < _POWER_MW_MIN:
+        raise Unclear(f"{told.value:g}, which may be W or mW")
+    return told.value / 1_000
+
+
+def _celsius(told: Told) -> float:
+    if told.revision[0] == 1:
+        return told.value
+    if 0 < told.value < _CENTI_CELSIUS_MIN:
+        raise Unclear(f"{told.value:g}, which may be °C or hundredths of °C")
+    return told.value / 100
+
+
+def _hertz(told: Told) -> int:
+    if told.value == 0:
+        raise Unclear("0, which a table also says for a clock that it does not fill")
+    return int(told.value) * 1_000_000
+
+
+def _joules(told: Told) -> float:
+    """Energy, counted in 2⁻¹⁶ J. Before 1.4 the header gives no unit; a Navi 21 has another."""
+    documented = (1, 4) <= told.revision < (1, 9)
+    if not documented and not told.chip.startswith(_SMU_13_0_6):
+        raise Unclear(f"{told.value:,} in a unit that is not documented")
+    return told.value / 65_536
+
+
+def _throttle_bits(told: Told) -> float:
+    """The driver of 1.4 and later writes 0 in place of a status (smu_v13_0_6_ppt.c)."""
+    if told.value == 0 and (1, 4) <= told.revision < (2, 0):
+        raise Unclear("0, which the driver says whether or not the card is throttled")
+    return told.value
+
+
+_READ: Mapping[str, Callable[[Told], Number]] = {
+    "gpu_busy_avg_pct": _percent,
+    "gpu_busy_pct": _percent,
+    "mem_busy_pct": _percent,
+    "power_w": _watts,
+    "temp_edge_c": _celsius,
+    "temp_junction_c": _celsius,
+    "temp_memory_c": _celsius,
+    "sclk_hz": _hertz,
+    "mclk_hz": _hertz,
+    "pcie_speed_gts": lambda told: told.value / 10,
+    "energy_j": _joules,
+    "throttle_bits": _throttle_bits,
+}
+#: One of these is not zero in a chip that runs.
+_SIGNS_OF_LIFE = (
+    "temperature_edge temperature_hotspot temperature_gfx average_socket_power curr_socket_power "
+    "current_gfxclk"
+).split()
+
+
+def interpret(
+    table: MetricsTable,
+    wanted: Collection[str],
+    found: Found,
+    chip: str = "",
+    percent: Callable[[str], float | None] = lambda file: None,
+) -> None:
+    """Add the fields wanted that the table has, in the schema's units.
+
+    `percent` gives the content of the driver's own file of a utilisation, None without one.
+    """
+    fields = _CARD if table.revision[0] == 1 else _APU
+    signs = [number for sign in _SIGNS_OF_LIFE for number in table.numbers(sign)]
+    is_hollow = bool(signs) and not any(signs)
     for name in wanted:
-        members, unit = fields.get(name, ((), 1))
-        for member in members:
-            value = table.members.get(member)
-            if isinstance(value, tuple):
-                value = next((each for each in value if each is not None), None)
-            if value is None or (value == 0 and name in _NEVER_ZERO):
+        for member in fields.get(name, ()):
+            value = _number(table, member)
+            if value is None:
                 continue
-            if name == "power_w" and table.revision[0] == 2 and value < _POWER_MW_MIN:
-                found.fail(name, f"{table.source}: {value}, which may be W or mW")
+            source = f"{table.source}:{member}"
+            try:
+                if value == 0 and is_hollow:
+                    raise Unclear("0, as in all of a table that is not filled")
+                told = Told(name, value, table.revision, chip, percent)
+                exact = _READ[name](told) if name in _READ else value
+            except Unclear as error:
+                found.fail(name, f"{source}: {error}")
                 continue
-            kind = PowerKind.SOCKET if name == "power_w" else None
-            exact = value if unit == 1 else round(value * unit, 6)
-            found.put(name, exact, f"{table.source}:{member}", kind)
-            break
+            found.put(name, exact, source, PowerKind.SOCKET if name == "power_w" else None)
+            if name in found.values:
+                break
+    _say_what_is_missing(table, wanted, found)
 
 
-def parse_metrics(record: DeviceRecord, wanted: Collection[str], found: Found) -> None:
-    """Add the fields wanted that the record's table has; a card without one has no trouble."""
+def _number(table: MetricsTable, member: str) -> float | None:
+    if member == PARTITIONS:
+        dies = [die for partition in table.partitions() for die in partition]
+        return sum(dies) / len(dies) if dies else None
+    numbers = table.numbers(member)
+    return next((number for number in numbers if number), numbers[0] if numbers else None)
+
+
+def _say_what_is_missing(table: MetricsTable, wanted: Collection[str], found: Found) -> None:
+    """Add what a table says in another way than a field could."""
+    if "throttle_bits" in wanted and ((1, 6) <= table.revision < (2, 0) or table.revision[0] == 3):
+        text = "counters of throttled time, which say nothing of this moment"
+        found.fail("throttle_bits", f"{table.source}: {text}")
+    each = [sum(dies) / len(dies) for dies in table.partitions()]
+    if "gpu_busy_avg_pct" in wanted and each and max(each) - min(each) > _APART_PCT:
+        parts = "partitions" if "xcp_stats" in table.members else "compute dies"
+        shares = ", ".join(f"{share:.0f}" for share in each)
+        found.fail("gpu_busy_avg_pct", f"{table.source}: {parts} are busy {shares} %")
+
+
+def parse_metrics(
+    record: DeviceRecord, wanted: Collection[str], found: Found, chip: str = ""
+) -> None:
+    """Add the fields wanted that the record's table has; a card without one has no trouble.
+
+    `chip` is the chip's name, empty if unknown.
+    """
     wanted = METRICS_FIELDS.intersection(wanted)
     if not wanted:
         return
@@ -274,10 +251,17 @@ def parse_metrics(record: DeviceRecord, wanted: Collection[str], found: Found) -
     except MetricsError as error:
         text, code = f"gpu_metrics: {error}", None
     else:
-        interpret(table, wanted, found)
+        interpret(table, wanted, found, chip, lambda file: _percent_in(record, file))
         return
     for name in wanted:
         found.fail(name, text, code)
+
+
+def _percent_in(record: DeviceRecord, file: str) -> float | None:
+    with suppress(OSError, ValueError):
+        value = parse_number(record[file])
+        return value if 0 <= value <= 100 else None
+    return None
 
 
 def revision_of(record: DeviceRecord) -> Revision | None:

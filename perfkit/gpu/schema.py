@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from errno import ENOENT
 from typing import Any, NamedTuple, TypeAlias
 
 Number: TypeAlias = int | float
@@ -168,12 +169,23 @@ PLAUSIBLE_RANGES: Mapping[str, tuple[Number, Number]] = {
 }
 
 
+#: A chip that runs has none of these at exactly zero: drivers, firmware and tools say it for a
+#: sensor that is missing or sleeps, and for a figure that they do not fill.
+NEVER_ZERO = frozenset(
+    "temp_edge_c temp_junction_c temp_memory_c voltage_mv power_w energy_j".split()
+)
+
+
 class Implausible(ValueError):
     """A value that no card can have; the message says what was read."""
 
 
 def check(name: str, value: Number) -> Number:
-    """The value of a field; raises Implausible outside its `PLAUSIBLE_RANGES`."""
+    """The value of a field; raises Implausible outside its `PLAUSIBLE_RANGES`, and for a zero that
+    stands for unknown.
+    """
+    if value == 0 and name in NEVER_ZERO:
+        raise Implausible("0, which stands for an unknown value")
     low, high = PLAUSIBLE_RANGES[name]
     if not low <= value <= high:
         raise Implausible(f"{value:,} is not within {low:,} … {high:,}")
@@ -197,7 +209,7 @@ class Trouble(NamedTuple):
 
 class Found:
     """What sources found so far, by field; the first value of a field stays, and so does the first
-    reason why it has none.
+    reason why it has none, unless a later one says more.
     """
 
     __slots__ = ("troubles", "values")
@@ -207,12 +219,20 @@ class Found:
         self.troubles: dict[str, Trouble] = {}
 
     def put(self, name: str, value: Number, source: str, kind: PowerKind | None = None) -> None:
-        """Add a value, or a trouble if it is implausible."""
+        """Add a value, or a trouble if it is implausible.
+
+        Only the file of a fan itself tells that it stands still: the others say 0 for no fan too.
+        """
+        if name == "fan_rpm" and value == 0 and not source.startswith("hwmon:"):
+            self.fail(name, f"{source}: 0, which a card without a fan says too")
+            return
         try:
             self.values.setdefault(name, FieldValue(check(name, value), source, kind))
         except Implausible as error:
             self.fail(name, f"{source}: {error}")
 
     def fail(self, name: str, text: str, errno: int | None = None) -> None:
-        """Add why one source has no value for a field."""
-        self.troubles.setdefault(name, Trouble(text, errno))
+        """Add why one source has no value for a field; a missing file says least."""
+        before = self.troubles.get(name)
+        if before is None or before.errno == ENOENT != errno:
+            self.troubles[name] = Trouble(text, errno)

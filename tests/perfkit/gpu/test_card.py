@@ -334,7 +334,7 @@ def test_a_disagreement_is_noted_and_the_first_source_stays(tmp_path: Path) -> N
         (bytes(120), "revision 0.0 is not known"),
         (table_v1_3()[:4] + bytes(116), "all zero"),
         (table_v1_3()[:100], "cut off after 100 of 120 bytes"),
-        (b"\x78\x00\x01\x09" + b"\1" * 116, "revision 1.9 is not known"),
+        (b"\x78\x00\x01\x0a" + b"\1" * 116, "revision 1.10 is not known"),
         (b"\x60\x00\x01\x03" + b"\1" * 116, "96 bytes where v1.3 has 120"),
     ],
 )

@@ -14,9 +14,10 @@ import pytest
 
 from perfkit.gpu import fdinfo, gpu_metrics, smi, sysfs
 from perfkit.gpu.card import Cards
-from perfkit.gpu.gpu_metrics import LAYOUTS, MetricsError, parse_table
+from perfkit.gpu.metrics.layouts import ATTRIBUTES, LAYOUTS
+from perfkit.gpu.metrics.table import MetricsError, parse_table
 from perfkit.gpu.record import PADDING
-from perfkit.gpu.schema import PLAUSIBLE_RANGES, FieldValue, Found
+from perfkit.gpu.schema import NEVER_ZERO, PLAUSIBLE_RANGES, FieldValue, Found
 from perfkit.gpu.smi import ToolError
 
 _PARTS = (
@@ -48,6 +49,8 @@ _AMD = (
     '"mem_usage": {"total_vram": {"value": 16384, "unit": "MB"}}}]'
 )
 _INSERTS = ["[" * 50, "9" * 30, "\0", *'" { } , 1e999 NaN N/A null - é'.split(" "), ""]
+_CHIPS = ("", "Navi 21", "Renoir", "Van Gogh", "Phoenix", "Strix", "Aqua Vanjaram MI300")
+_NUMBERS = (0, 1, 42, 97, 320, 5_500, 65_535, 65_536, 2**32 - 1, 2**63, 2**64 - 1)
 _FDINFO = (
     "drm-driver:\tamdgpu\ndrm-pdev:\t0000:09:00.0\ndrm-client-id:\t7\n"
     "drm-memory-vram:\t524288 KiB\ndrm-memory-gtt:\t2048 KiB\ndrm-engine-gfx:\t1000000 ns\n"
@@ -113,30 +116,56 @@ def _told(field: str, content: bytes, per: int) -> set[float]:
 
 
 def _metrics(rng: random.Random) -> str | None:
-    revision = rng.choice([*LAYOUTS, (rng.randrange(256), rng.randrange(256))])
-    size = LAYOUTS.get(revision, (rng.randrange(400), ""))[0]
+    data = _attributes(rng) if rng.random() < 0.2 else _table(rng)
+    data = data[: rng.randrange(len(data) + 1)] if rng.random() < 0.2 else data
+    found = Found()
+    chip, percent = rng.choice(_CHIPS), rng.choice([None, rng.randrange(101)])
+    try:
+        table = parse_table(data)
+    except MetricsError:
+        return None
+    gpu_metrics.interpret(table, PLAUSIBLE_RANGES, found, chip, lambda file: percent)
+    step = 1 if table.revision == (1, 9) else 2  # attributes are not aligned
+    members = {
+        int.from_bytes(data[at : at + width], "little")
+        for width in (1, 2, 4, 8)
+        for at in range(0, len(data) - width + 1, min(width, step))
+    }
+    for name, field in found.values.items():
+        if field.source.endswith(":partitions"):  # a mean, which is no member
+            continue
+        raw = [field.value * scale for scale in (1, 1e-6, 10, 100, 1_000, 2**16)]
+        if not any(round(r) in members and abs(r - round(r)) <= 1e-6 * abs(r) for r in raw):
+            return f"v{table.revision} gave {name} {field.value}"
+    return _beyond(found)
+
+
+def _table(rng: random.Random) -> bytes:
+    """A table of a known layout, or of one that there is not."""
+    unknown = (rng.randrange(256), rng.randrange(256)), rng.randrange(400)
+    revision, size = rng.choice([*LAYOUTS, unknown])
     if rng.random() < 0.1:
         size = rng.randrange(400)
     body = rng.randbytes(max(0, size - 4))
     if rng.random() < 0.3:  # small figures, so that some of them are plausible
         body = bytes(byte if n % 2 == 0 else 0 for n, byte in enumerate(body))
-    data = size.to_bytes(2, "little") + bytes(revision) + body
-    data = data[: rng.randrange(len(data) + 1)] if rng.random() < 0.2 else data
-    found = Found()
-    try:
-        gpu_metrics.interpret(parse_table(data), PLAUSIBLE_RANGES, found)
-    except MetricsError:
-        return None
-    members = {
-        int.from_bytes(data[at : at + width], "little")
-        for width in (1, 2, 4, 8)
-        for at in range(0, len(data) - width + 1, width)
-    }
-    for name, field in found.values.items():
-        raw = [field.value * scale for scale in (1, 1e-6, 10, 100, 1_000, 2**16)]
-        if not any(round(r) in members and abs(r - round(r)) <= 1e-6 * abs(r) for r in raw):
-            return f"v{revision[0]}.{revision[1]} gave {name} {field.value}"
-    return _beyond(found)
+    return size.to_bytes(2, "little") + bytes(revision) + body
+
+
+def _attributes(rng: random.Random) -> bytes:
+    """A table that describes itself, whose encodings are mostly possible."""
+    body = b""
+    count = rng.randrange(8)
+    for _ in range(count):
+        id_ = rng.choice([*ATTRIBUTES, rng.randrange(1024)])
+        unit = ATTRIBUTES[id_].unit if id_ in ATTRIBUTES else rng.randrange(256)
+        kind, instances = rng.randrange(9), rng.randrange(4)
+        encoding = unit << 24 | kind << 20 | id_ << 10 | instances
+        width = 1 << kind // 2
+        values = b"".join(rng.choice(_NUMBERS).to_bytes(8, "little") for _ in range(instances))
+        body += encoding.to_bytes(8, "little") + values[: instances * width]
+    header = (8 + len(body)).to_bytes(2, "little") + b"\1\x09"
+    return header + (count + rng.choice([0, 0, 0, 1])).to_bytes(4, "little") + body
 
 
 def _mutated(rng: random.Random, text: str) -> str:
@@ -179,7 +208,7 @@ def _in(field: FieldValue, figures: set[float]) -> bool:
 def _beyond(found: Found) -> str | None:
     for name, field in found.values.items():
         low, high = PLAUSIBLE_RANGES[name]
-        if not low <= field.value <= high:
+        if not low <= field.value <= high or (field.value == 0 and name in NEVER_ZERO):
             return f"{name} is {field.value}"
     return None
 

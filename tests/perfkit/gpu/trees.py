@@ -76,3 +76,24 @@ def table_v1_3(**members: int) -> bytes:
         offset, code = offsets[name]
         struct.pack_into(f"<{code}", data, offset, value)
     return bytes(data)
+
+
+def table_of(revision: tuple[int, int], size: int, members: list[tuple[int, str, int]]) -> bytes:
+    """A table of a revision, all ones but for members given by offset and code of `struct`."""
+    data = bytearray(b"\xff" * size)
+    struct.pack_into("<HBB", data, 0, size, *revision)
+    for offset, code, value in members:
+        struct.pack_into(f"<{code}", data, offset, value)
+    return bytes(data)
+
+
+def table_v1_9(
+    *attributes: tuple[int, int, int, str, list[int]], count: int | None = None
+) -> bytes:
+    """A table of attributes by unit, type, id, code of the type, and values."""
+    body = b""
+    for unit, kind, attribute, code, values in attributes:
+        encoding = unit << 24 | kind << 20 | attribute << 10 | len(values)
+        body += struct.pack(f"<Q{len(values)}{code}", encoding, *values)
+    count = len(attributes) if count is None else count
+    return struct.pack("<HBBi", 8 + len(body), 1, 9, count) + body
