@@ -17,7 +17,7 @@ from perfkit.gpu.card import Cards
 from perfkit.gpu.gpu_metrics import LAYOUTS, MetricsError, parse_table
 from perfkit.gpu.record import PADDING
 from perfkit.gpu.schema import PLAUSIBLE_RANGES, FieldValue, Found
-from perfkit.gpu.smi import ToolError
+from perfkit.gpu.asking import ToolError
 
 _PARTS = (
     b"0 1 11 100 101 255 -1 44000 511000 41045000 4294967295 4294967296 18446744073709551615 "
