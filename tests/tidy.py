@@ -71,7 +71,8 @@ HOUSE: dict[str, str] = {
     "cluster.models cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
-    "perfkit.gpu": "perfkit.evidence cluster.work cluster.vocabulary",
+    "perfkit.gpu": "perfkit.gpu.answers perfkit.evidence cluster.work cluster.vocabulary",
+    "perfkit.gpu.answers": "cluster.vocabulary",
     "perfkit.gpu.rocprof": "perfkit.evidence",
     "perfkit.engines": "cluster.local cluster.shells cluster.spec cluster.work cluster.models "
     "cluster.vocabulary",

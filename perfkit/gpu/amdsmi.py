@@ -11,10 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from cluster.vocabulary.printable import printable
-from perfkit.gpu.asking import ToolError
+from perfkit.gpu.answers.asking import ToolError
+from perfkit.gpu.answers.documents import number_of, shown
 from perfkit.gpu.schema import Found, Number, PowerKind
-from perfkit.gpu.smi import number_of
 
 #: A 16- or 32-bit figure of all ones is not available.
 _NOT_AVAILABLE = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
@@ -65,7 +64,7 @@ def ask() -> dict[str, Found]:
     try:
         module = import_module("amdsmi")
     except (Exception, SystemExit) as error:  # it loads a library, which fails in many ways
-        raise ToolError(f"amdsmi can't be imported: {printable(str(error))}") from None
+        raise ToolError(f"amdsmi can't be imported: {shown(error)}") from None
     return ask_module(module)
 
 
@@ -75,7 +74,7 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
         module.amdsmi_init()
         handles = list(module.amdsmi_get_processor_handles())
     except Exception as error:  # its exceptions are its own
-        raise ToolError(f"amdsmi: {printable(str(error))}") from None
+        raise ToolError(f"amdsmi: {shown(error)}") from None
     try:
         cards = {}
         for handle in handles:
@@ -100,7 +99,7 @@ def parse(answers: Mapping[str, Any]) -> Found:
         value = number_of(told)
         if value is None or value in _NOT_AVAILABLE:
             if told is not None:
-                found.fail(name, f"amdsmi:{question}: {printable(str(told))[:40]}")
+                found.fail(name, f"amdsmi:{question}: {shown(told)}")
         else:
             kind = None
             if name == "power_w":

@@ -58,7 +58,7 @@ class ProcessUse:
 
     `shared_with` has the other processes that hold the same open files; what is used through those
     counts here and not there. `sdma_ns` is the time of ROCm's copies, `cu_n` the number of compute
-    units that it fills now; `source` says who told: fdinfo, kfd (ROCm's part of the driver) or both.
+    units that it fills now; `source` says who told: fdinfo, kfd (ROCm's part of it) or both.
     """
 
     pid: int

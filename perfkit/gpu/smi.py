@@ -14,13 +14,19 @@ are, so `amd-smi list` is asked for their PCI addresses.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from cluster.vocabulary.printable import printable
-from perfkit.gpu.asking import ToolError, run
+from perfkit.gpu.answers.asking import ToolError, run
+from perfkit.gpu.answers.documents import (
+    documents_of,
+    has_document,
+    merged,
+    number_of,
+    richer,
+    shown,
+)
 from perfkit.gpu.discovery import PCI
 from perfkit.gpu.schema import Found, Number, PowerKind
 
@@ -28,11 +34,6 @@ from perfkit.gpu.schema import Found, Number, PowerKind
 ROCM_SMI = ("rocm-smi", "-a", "--showmeminfo", "vram", "vis_vram", "gtt", "--json")
 AMD_SMI_METRICS = ("amd-smi", "metric", "--json")
 AMD_SMI_CARDS = ("amd-smi", "list", "--json")
-
-#: Places in a text where JSON is looked for.
-STARTS_MAX = 2_000
-#: Characters of an odd value in a reason.
-SHOWN_MAX = 40
 
 #: rocm-smi: field and kind of power by key in small letters, without its unit.
 _ROCM_KEYS: Mapping[str, tuple[str, PowerKind | None]] = {
@@ -118,19 +119,16 @@ _UNITS: Mapping[str, Mapping[str, Number]] = {
 }  # fmt: skip
 #: Plain decimals only: no exponent, no underscore, nothing infinite. A unit may follow.
 _QUANTITY = re.compile(r"([+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([^\s0-9.+-][^\s0-9]{0,9})?")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?")
-#: How the tools say that there is no value.
-_NOTHING = frozenset({"", "n/a", "na", "none", "null", "unknown", "not supported", "unsupported"})
 
 
 def ask_rocm_smi() -> dict[str, Found]:
     """Every card now, as `parse_rocm_smi`; raises ToolError."""
-    return parse_rocm_smi(run(ROCM_SMI, _has_document))
+    return parse_rocm_smi(run(ROCM_SMI, has_document))
 
 
 def ask_amd_smi() -> dict[str, Found]:
     """Every card now, as `parse_amd_smi`; raises ToolError."""
-    return parse_amd_smi(run(AMD_SMI_METRICS, _has_document), run(AMD_SMI_CARDS, _has_document))
+    return parse_amd_smi(run(AMD_SMI_METRICS, has_document), run(AMD_SMI_CARDS, has_document))
 
 
 def parse_rocm_smi(text: str) -> dict[str, Found]:
@@ -138,12 +136,12 @@ def parse_rocm_smi(text: str) -> dict[str, Found]:
 
     Entries that are no card, such as `system`, are left out, and so are values such as `N/A`.
     """
-    objects = [answer for answer in _documents(text, "rocm-smi") if isinstance(answer, dict)]
+    objects = [answer for answer in documents_of("rocm-smi", text) if isinstance(answer, dict)]
     if not objects:
         raise ToolError("rocm-smi: a list, not an object of cards")
     together: dict[str, Any] = {}
     for answer in objects:
-        together = _richer(together, answer)
+        together = richer(together, answer)
     entries = [
         (int(match[1]), entry)
         for card, entry in together.items()
@@ -151,9 +149,7 @@ def parse_rocm_smi(text: str) -> dict[str, Found]:
     ]
     cards: dict[str, Found] = {}
     for number, entry in sorted(entries, key=lambda numbered: numbered[0]):
-        facts: dict[str, Any] = {}
-        for key, value in entry.items():
-            facts = _richer(facts, {key.strip().rstrip(":").strip().lower(): value})
+        facts = merged((key.strip(": \t").lower(), value) for key, value in entry.items())
         _keep(cards, _address(facts.get("pci bus")) or f"card{number}", _of_rocm_smi(facts))
     return cards
 
@@ -194,7 +190,7 @@ def _entries(text: str) -> dict[int, dict[str, Any]]:
     """The tool's cards by its number; those told of several times are one."""
     lists = [
         answer.get("gpu_data", [answer]) if isinstance(answer, dict) else answer
-        for answer in _documents(text, "amd-smi")
+        for answer in documents_of("amd-smi", text)
     ]
     if not any(isinstance(answer, list | dict) for answer in lists):
         raise ToolError("amd-smi: no list of cards")
@@ -203,7 +199,7 @@ def _entries(text: str) -> dict[int, dict[str, Any]]:
         for entry in [answer] if isinstance(answer, dict) else answer:
             number = number_of(entry.get("gpu")) if isinstance(entry, dict) else None
             if isinstance(number, int) and number >= 0:
-                cards[number] = _richer(cards.get(number, {}), entry)
+                cards[number] = richer(cards.get(number, {}), entry)
     return cards
 
 
@@ -251,13 +247,13 @@ def _put(
     value = number_of(told)
     if value is None:
         if not isinstance(told, list | dict):
-            found.fail(name, f"{source}: {_shown(told)}")
+            found.fail(name, f"{source}: {shown(told)}")
         return False
     units = next(units for end, units in _UNITS.items() if name.endswith(end))
     usual = next(iter(units))
     unit = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("°", "") or usual
     if unit not in units:
-        found.fail(name, f"{source}: in {_shown(unit)}, not in {usual}")
+        found.fail(name, f"{source}: in {shown(unit)}, not in {usual}")
         return False
     found.put(name, value * units[unit], source, kind)
     return name in found.values
@@ -274,74 +270,3 @@ def _address(told: Any) -> str | None:
     if re.fullmatch(r"[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
         address = f"0000:{address}"
     return address if PCI.fullmatch(address) else None
-
-
-def _richer(known: Any, more: Any) -> Any:
-    """Two tellings of one thing: what is known stays, and what it lacks is added."""
-    if isinstance(known, dict) and isinstance(more, dict):
-        added = {key: _richer(known[key], value) for key, value in more.items() if key in known}
-        return {**known, **more, **added}
-    return more if known is None or _is_nothing(known) else known
-
-
-def _is_nothing(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() in _NOTHING
-
-
-def _shown(value: Any) -> str:
-    """A value from a tool for a reason: short, and no orders to a terminal."""
-    text = "no value" if value is None else printable(str(value))
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
-
-
-def documents(text: str) -> Iterator[Any]:
-    """Every JSON object and list of objects in a text, with anything around them, in order.
-
-    A key that an object has twice keeps what is known of both.
-    """
-    decoder = json.JSONDecoder(parse_constant=lambda name: None, object_pairs_hook=_object)
-    position = 0
-    for _ in range(STARTS_MAX):
-        match = _START.search(text, position)
-        if match is None:
-            return
-        try:
-            value, position = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            position = match.end()
-            continue
-        if isinstance(value, dict) or any(isinstance(item, dict) for item in value):
-            yield value
-
-
-_START = re.compile(r"[{\[]")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        value[key] = _richer(value[key], item) if key in value else item
-    return value
-
-
-def _has_document(text: str) -> bool:
-    return next(documents(text), None) is not None
-
-
-def _documents(text: str, tool: str) -> list[Any]:
-    found = list(documents(text))
-    if not found:
-        raise ToolError(f"{tool}: no JSON in the answer")
-    return found
-
-
-def number_of(value: Any) -> float | int | None:
-    """A number of JSON, or in a text such as `"39.0"`; None for N/A and the like."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value if abs(value) < 1e20 else None
-    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
-        return None
-    text = value.strip()
-    return float(text) if "." in text else int(text)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perfkit.gpu import amdsmi
-from perfkit.gpu.asking import ToolError
+from perfkit.gpu.answers.asking import ToolError
 from perfkit.gpu.schema import Found, Trouble
 from perfkit.gpu.smi import ask_amd_smi, ask_rocm_smi
 

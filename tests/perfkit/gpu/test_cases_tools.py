@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.asking import find
+from perfkit.gpu.answers.asking import find
 from perfkit.gpu.card import Cards
 from perfkit.gpu.fdinfo import processes
 from perfkit.gpu.smi import parse_amd_smi
@@ -30,14 +30,14 @@ def test_both_documents_of_an_answer_are_read() -> None:
     assert told == {"card0": [5, 100], "card1": [95, 300]}
 
 
-def test_rocm_smi_is_asked_for_memory_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rocm_smi_is_asked_for_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = case("tools_e2e")
     # The recorded tool answers without memory, as `rocm-smi -a` does; this one tells it if asked.
     tool = tmp_path / "rocm-smi"
     memory = {"card0": {"VRAM Total Memory (B)": str(8 << 30), "VRAM Total Used Memory (B)": "5"}}
-    asked = f"case \"$*\" in *'--showmeminfo vram vis_vram gtt'*) echo '{json.dumps(memory)}';; esac"
+    asked = (
+        f"case \"$*\" in *'--showmeminfo vram vis_vram gtt'*) echo '{json.dumps(memory)}';; esac"
+    )
     tool.write_text(f"{(folder / 'bin/rocm-smi').read_text()}\n{asked}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from perfkit.gpu import amdsmi, asking
-from perfkit.gpu.asking import ToolError, run
+from perfkit.gpu import amdsmi
+from perfkit.gpu.answers import asking
+from perfkit.gpu.answers.asking import ToolError, run
+from perfkit.gpu.answers.documents import documents, number_of
 from perfkit.gpu.card import Cards
 from perfkit.gpu.made_up import plant
 from perfkit.gpu.schema import Found, PowerKind
-from perfkit.gpu.smi import documents, number_of, parse_amd_smi, parse_rocm_smi
+from perfkit.gpu.smi import parse_amd_smi, parse_rocm_smi
 from perfkit.gpu.tools import RETRY_S, Tool, vendor_tools
 from tests.perfkit.gpu.trees import RECORDINGS
 
@@ -246,10 +248,12 @@ POWER = {"power": {"socket_power": {"value": 100, "unit": "W"}}}
     [
         json.dumps([amd(0, **BUSY), amd(1, **POWER)]),
         json.dumps([amd(0, **BUSY)]) + json.dumps([amd(1, **POWER)]),
-        json.dumps([amd(1, **POWER)], indent=4) + "\nWARNING: [gpu 0] slow\n" + json.dumps(BUSY | {"gpu": 0}),
+        json.dumps([amd(1, **POWER)], indent=4) + "\nWARNING: [gpu 0] slow\n"
+        + json.dumps(amd(0, **BUSY)),
         "AMD-SMI 26.0 {banner}\n" + json.dumps({"gpu_data": [amd(0, **BUSY)]}) + "\n=====\n"
         + json.dumps({"gpu_data": amd(1, **POWER)}),
-        json.dumps([amd(0, **BUSY), amd(1, power="N/A")]) + json.dumps([amd(0, usage="N/A"), amd(1, **POWER)]),
+        json.dumps([amd(0, **BUSY), amd(1, power="N/A")])
+        + json.dumps([amd(0, usage="N/A"), amd(1, **POWER)]),
     ],
 )  # fmt: skip
 def test_every_document_of_an_answer_is_read_in_any_order(text: str) -> None:
