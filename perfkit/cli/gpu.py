@@ -93,9 +93,9 @@ def gpu(
     asked = vendor_tools() if tools else ()
     with closing(Cards(drm_root or DRM_ROOT, asked)) as cards:
         _show(cards, as_json=as_json, watch=watch, processes=processes)
-    for tool in asked:
-        if tool.error is not None:
-            note(tool.error)
+    if not any(tool.has_answered for tool in asked):
+        for text in [tool.error for tool in asked if tool.error is not None]:
+            note(text)
 
 
 def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -> None:
@@ -105,7 +105,7 @@ def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -
         write_json(facts(cards, processes), as_json, indent=None if watch else 2)
         while watch and not PAUSE.wait(LOOK_EVERY_S):
             cards.refresh()
-            write_json(facts(cards, processes), as_json, indent=None)
+            write_json(facts(cards, processes, notes=False), as_json, indent=None)
     elif watch:
         show_live(live_views(cards, processes))
     else:
@@ -118,8 +118,11 @@ def _no_card(cards: Cards) -> str:
     return no_card_text(cards.root, cards.skipped)
 
 
-def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
-    """The samples as JSON values; the fields are those of `GpuSample`."""
+def facts(cards: Cards, processes: bool = False, *, notes: bool = True) -> list[dict[str, Any]]:
+    """The samples as JSON values; the fields are those of `GpuSample`.
+
+    With `notes` it also says what could not be seen of the processes.
+    """
     found = [sample.to_dict() for sample in cards.sample()]
     if processes:
         from dataclasses import asdict
@@ -127,7 +130,7 @@ def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
         from perfkit.gpu import fdinfo
 
         seen = fdinfo.look()
-        for text in seen.notes:
+        for text in seen.notes if notes else ():
             note(text)
         for card in found:
             card["processes"] = [asdict(use) for use in seen.uses if use.pci == card["pci"]]

@@ -76,7 +76,7 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
     except Exception as error:  # its exceptions are its own
         raise ToolError(f"amdsmi: {shown(error)}") from None
     try:
-        cards = {}
+        cards: dict[str, Found] = {}
         for handle in handles:
             pci = _answer(module.amdsmi_get_gpu_device_bdf, handle)
             if isinstance(pci, str):

@@ -41,6 +41,11 @@ class Tool:
         #: why no card is known
         self.error: str | None = None
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether it knew of a card when it was asked last."""
+        return bool(self._cards)
+
     def cards(self) -> Mapping[str, Found]:
         """The known fields of each card, at most `cache_s` old; no card while the tool fails."""
         now = self._clock()
