@@ -151,7 +151,7 @@ def test_without_a_terminal_a_card_is_a_line() -> None:
 
 
 def test_cards_in_trouble_come_first_and_a_gone_card_keeps_its_scale(tmp_path: Path) -> None:
-    well = POLARIS | {"uevent": "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:0B:00.0\n"}
+    well = {**POLARIS, "uevent": "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:0B:00.0\n"}
     first, second = plant(tmp_path), plant(tmp_path, well, "card1")
     watch = Watch(sampler := GpuSampler(tmp_path))
     for group in ("activity", "thermal"):

@@ -135,7 +135,7 @@ def test_watching_in_a_terminal_keeps_a_table_until_it_is_interrupted(
 def test_watching_wakes_no_card_that_sleeps(
     perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(tmp_path / "drm", POLARIS | {"power/runtime_status": "suspended\n"})
+    plant(tmp_path / "drm", {**POLARIS, "power/runtime_status": "suspended\n"})
     monkeypatch.setattr(gpu, "PAUSE", Looks(3))
     kernel = Kernel(monkeypatch)
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--watch")
@@ -184,7 +184,7 @@ def test_a_tool_that_does_not_answer_is_told_of(
 def test_a_name_can_not_steer_the_terminal(
     perfkit: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
 ) -> None:
-    plant(tmp_path / "drm", POLARIS | {"product_name": b"RX\xff\xfe580\x1b[31m\n"})
+    plant(tmp_path / "drm", {**POLARIS, "product_name": b"RX\xff\xfe580\x1b[31m\n"})
     recorded = RECORDINGS / "cases/nonutf8/drm"
     monkeypatch.setattr(gpu, "PAUSE", Looks(1))
     for root in (tmp_path / "drm", *([recorded] if recorded.exists() else [])):
