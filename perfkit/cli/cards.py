@@ -23,6 +23,8 @@ from perfkit.gpu.probe import complaint
 from perfkit.gpu.schema import CardState, GpuSample
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from perfkit.gpu.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 Series: TypeAlias = Sequence[tuple[float, float | None]]
 
 SPAN_S = 60.0
-RAMP, PLAIN_RAMP = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+#: The heights of a sparkline, without and with an encoding that has them.
+RAMPS = PLAIN_RAMP, RAMP = "_.-=+*#@", "▁▂▃▄▅▆▇█"
 GAP = " "
 CELLS_MIN, CELLS_MAX = 4, 30
 #: The columns of the live table, and how wide their figures get.
@@ -144,27 +147,29 @@ def _round_up(value: float) -> float:
 
 
 def live_table(cards: Sequence[Watched], width: int, now_s: float, ramp: str = RAMP) -> Text:
-    """The cards as a table that fits `width`, two lines for each."""
+    """The cards as a table that fits `width`, two lines for each; in ASCII if the ramp is."""
     keys = max((len(card.key) for card in cards), default=0)
     fixed = keys + sum(COLUMNS.values()) + 3 * len(COLUMNS)
     cells = max(CELLS_MIN, min(CELLS_MAX, (width - fixed) // len(COLUMNS)))
     wide = {name: cells + 1 + figure for name, figure in COLUMNS.items()}
     head = "  ".join(["card".ljust(keys), *(name.rjust(wide[name]) for name in COLUMNS)])
     lines = [Text(head, "bold")]
+    dropped = str.maketrans("", "", "°" if ramp.isascii() else "")
     for card in cards:
         line = Text().append(card.key.ljust(keys), "bold")
         figures = _figures(card.sample)
         for name, (low, high) in _scales(card.limits).items():
             drawn = sparkline(card.series[name], now_s, cells, low, high, ramp)
-            line.append(f"  {drawn}", "cyan").append(f" {figures[name].rjust(COLUMNS[name])}")
+            figure = figures[name].translate(dropped)
+            line.append(f"  {drawn}", "cyan").append(f" {figure.rjust(COLUMNS[name])}")
         lines.append(line)
         below = Text(f"  {card.sample.name or 'AMD card'}", "dim")
         for style, words in reasons(card.sample):
-            below.append("; ").append(words, style)
+            below.append("; ").append(words.translate(dropped), style)
         lines.append(below)
     lines.append(Text(FOOT, "dim"))
     for line in lines:
-        line.truncate(width, overflow="ellipsis")
+        line.truncate(width, overflow="crop" if ramp.isascii() else "ellipsis")
     return Text("\n").join(lines)
 
 
@@ -260,23 +265,61 @@ def _more_lines(sample: GpuSample) -> Iterator[str]:
         yield "; ".join(parts)
 
 
-def process_table(seen: Processes) -> Table | Text:
-    """The use by each process, a row for each card it uses; or that there is none."""
+class ProcessWatch:
+    """The processes that use a card, from look to look."""
+
+    def __init__(self) -> None:
+        self._engine_ns: dict[tuple[int, str], Mapping[str, int]] = {}
+        self._at_s = 0.0
+
+    def views(self, now_s: float) -> list[RenderableType]:
+        """The table of the processes, and what could not be seen of them.
+
+        It has the time of each engine at first, and later its share since the look before.
+        """
+        from perfkit.gpu import fdinfo
+
+        seen = fdinfo.look()
+        elapsed_ns = (now_s - self._at_s) * 1e9 if self._at_s else None
+        table = process_table(seen, self._engine_ns, elapsed_ns)
+        self._engine_ns = {(use.pid, use.pci): use.engine_ns for use in seen.uses}
+        self._at_s = now_s
+        return [Text(), table, *(Text(text, "dim") for text in seen.notes)]
+
+
+def process_table(
+    seen: Processes,
+    before_ns: Mapping[tuple[int, str], Mapping[str, int]] | None = None,
+    elapsed_ns: float | None = None,
+) -> Table | Text:
+    """The use by each process, a row for each card it uses; or that there is none.
+
+    With `elapsed_ns` it has the share of that time that each engine worked, by its time before.
+    """
     if not seen.uses:
         return Text("no process is seen to use a card")
-    table = plain_table("card", "pid", "process", "VRAM", "GTT", "engine time",
-                        left=("card", "process", "engine time"))  # fmt: skip
+    engines = "engine time" if elapsed_ns is None else "engines busy"
+    table = plain_table("card", "pid", "process", "VRAM", "GTT", engines,
+                        left=("card", "process", engines))  # fmt: skip
     for use in seen.uses:
         shared = f" (with {', '.join(map(str, use.shared_with))})" if use.shared_with else ""
+        before = (before_ns or {}).get((use.pid, use.pci), {})
+        worked = {
+            name: duration(ns / 1e9)
+            if elapsed_ns is None
+            else f"{100 * (ns - before[name]) / elapsed_ns:.0f} %"
+            for name, ns in use.engine_ns.items()
+            if ns and (elapsed_ns is None or ns > before.get(name, ns))
+        }
         sizes = (size(use.vram_bytes), size(use.gtt_bytes))
-        cells = (use.pci, str(use.pid), f"{use.name or '?'}{shared}", *sizes, _engine_time(use))
+        cells = (use.pci, str(use.pid), f"{use.name or '?'}{shared}", *sizes, _work(use, worked))
         table.add_row(*map(Text, cells))
     return table
 
 
-def _engine_time(use: ProcessUse) -> str:
+def _work(use: ProcessUse, worked: Mapping[str, str]) -> str:
     """The engines that worked for it, and what ROCm says of it, which has no time of its own."""
-    parts = [f"{name} {duration(ns / 1e9)}" for name, ns in use.engine_ns.items() if ns]
+    parts = [f"{name} {text}" for name, text in worked.items()]
     if use.sdma_ns:
         parts.append(f"copies {duration(use.sdma_ns / 1e9)}")
     if use.cu_n:

@@ -141,45 +141,35 @@ def view(cards: Cards, processes: bool = False) -> RenderableType:
     """A few lines for each card, with its unknown fields, and the processes that use it."""
     from rich.console import Group
 
-    from perfkit.cli.cards import card_lines
+    from perfkit.cli.cards import ProcessWatch, card_lines
 
     samples = cards.sample()
     if not samples:
         return Text(_no_card(cards), "yellow")
     lines = [line for sample in samples for line in card_lines(sample)]
-    return Group(*lines, *(process_views() if processes else ()))
-
-
-def process_views() -> list[RenderableType]:
-    """The processes that use a card, and what could not be seen of them."""
-    from perfkit.cli.cards import process_table
-    from perfkit.gpu import fdinfo
-
-    seen = fdinfo.look()
-    return [Text(), process_table(seen), *(Text(text, "dim") for text in seen.notes)]
+    return Group(*lines, *(ProcessWatch().views(time.monotonic()) if processes else ()))
 
 
 def live_views(cards: Cards, processes: bool = False) -> Iterator[RenderableType]:
     """The table of the cards, again and again; plain lines if it isn't drawn in place."""
     from rich.console import Group
 
-    from perfkit.cli.cards import PLAIN_RAMP, RAMP, Watch, live_table, plain_lines
+    from perfkit.cli.cards import RAMPS, ProcessWatch, Watch, live_table, plain_lines
     from perfkit.gpu.sampler import GpuSampler
 
     with GpuSampler(cards, rates_hz=WATCH_HZ) as sampler:
-        watch = Watch(sampler)
+        watch, users = Watch(sampler), ProcessWatch()
         while True:
-            console = out()
-            seen = watch.cards()
+            console, seen, now_s = out(), watch.cards(), time.monotonic()
             view: RenderableType
             if not seen:
                 view = Text(_no_card(cards), "yellow")
             elif is_drawn_in_place(console):
-                ramp = RAMP if console.encoding.lower().startswith("utf") else PLAIN_RAMP
-                view = live_table(seen, console.width, time.monotonic(), ramp)
+                ramp = RAMPS[console.encoding.lower().startswith("utf")]
+                view = live_table(seen, console.width, now_s, ramp)
             else:
                 view = plain_lines(seen)
-            yield Group(view, *process_views()) if processes else view
+            yield Group(view, *users.views(now_s)) if processes else view
             if PAUSE.wait(LOOK_EVERY_S):
                 return
 

@@ -126,6 +126,9 @@ def test_the_table_fits_the_terminal_and_uses_its_width() -> None:
         assert "190.0/192 GiB" in lines[3]
         assert lines[3].endswith("103 °C")
     assert table(cards, 80)[4].endswith("…")
+    plain = live_table(cards, 80, 60.0, PLAIN_RAMP).plain
+    assert plain.isascii()
+    assert max(map(len, plain.split("\n"))) == 80
 
 
 def test_a_row_has_the_figures_and_below_it_the_name() -> None:
@@ -214,3 +217,14 @@ def test_the_processes_are_a_table() -> None:
         (card, "17", "old", "0 B", "0 B", "unknown"),
     ]
     assert str(process_table(Processes(()))) == "no process is seen to use a card"
+
+
+def test_from_look_to_look_the_engines_have_shares() -> None:
+    card = "0000:0a:00.0"
+    uses = (
+        ProcessUse(12, "trainer", card, 0, 0, {"gfx": 2_000_000_000, "dec": 5}),
+        ProcessUse(13, "new", card, 0, 0, {"gfx": 7_000_000_000}),
+    )
+    before = {(12, card): {"gfx": 1_500_000_000, "dec": 5}}
+    shown = process_table(Processes(uses), before, elapsed_ns=2e9)
+    assert [row[-1] for row in rows(shown)] == ["gfx 25 %", "none"]
