@@ -168,6 +168,7 @@ class Module:
     AmdSmiTemperatureType = SimpleNamespace(EDGE=0, JUNCTION=1, VRAM=2)
     AmdSmiTemperatureMetric = SimpleNamespace(CURRENT=0)
     AmdSmiClkType = SimpleNamespace(GFX=0)
+    AmdSmiMemoryType = SimpleNamespace(VIS_VRAM=1, GTT=2)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -198,6 +199,15 @@ class Module:
     def amdsmi_get_temp_metric(self, handle: str, kind: int, metric: int) -> int:
         return 50 + kind
 
+    def amdsmi_get_gpu_memory_total(self, handle: str, kind: int) -> int:
+        return kind << 30
+
+    def amdsmi_get_gpu_memory_usage(self, handle: str, kind: int) -> int:
+        return kind << 20
+
+    def amdsmi_get_gpu_fan_rpms(self, handle: str, sensor: int) -> str:
+        return "N/A"
+
     def amdsmi_get_clock_info(self, handle: str, kind: int) -> Mapping[str, Any]:
         return {"clk": 1700}
 
@@ -210,10 +220,30 @@ def test_the_module_is_asked_function_by_function() -> None:
         "0000:0a:00.0": {
             "gpu_busy_pct": 91, "power_w": 120, "vram_total_bytes": 8 << 30,
             "vram_used_bytes": 100 << 20, "temp_edge_c": 50, "temp_junction_c": 51,
-            "temp_memory_c": 52, "sclk_hz": 1_700_000_000,
+            "temp_memory_c": 52, "sclk_hz": 1_700_000_000, "vis_vram_total_bytes": 1 << 30,
+            "vis_vram_used_bytes": 1 << 20, "gtt_total_bytes": 2 << 30, "gtt_used_bytes": 2 << 20,
         }
     }  # fmt: skip
+    assert cards["0000:0a:00.0"].troubles["fan_rpm"].text == "amdsmi:fan: N/A"
     assert cards["0000:0a:00.0"].values["power_w"].kind is PowerKind.AVERAGE
+
+
+def test_a_partition_that_tells_nothing_does_not_replace_its_card() -> None:
+    module = Module()
+    module.amdsmi_get_processor_handles = lambda: ["a", "c"]  # type: ignore[method-assign]
+    usual = module.amdsmi_get_gpu_activity
+
+    def once(handle: str) -> Mapping[str, Any]:
+        if handle == "c":
+            raise RuntimeError("not of a partition")
+        return usual(handle)
+
+    for name in ("power_info", "gpu_vram_usage", "temp_metric", "clock_info", "gpu_memory_total",
+                 "gpu_memory_usage"):  # fmt: skip
+        setattr(module, f"amdsmi_get_{name}", None)
+    module.amdsmi_get_gpu_activity = once  # type: ignore[method-assign]
+    (found,) = amdsmi.ask_module(module).values()
+    assert values(found) == {"gpu_busy_pct": 91}
 
 
 def test_a_module_that_does_not_start_is_an_error() -> None:
