@@ -168,7 +168,7 @@ def _of_rocm_smi(facts: Mapping[str, Any]) -> Found:
             found.put("pcie_width", int(link[2]), source)
         elif stem in _ROCM_KEYS and not (stem.endswith(" level") and not bracketed):
             name, kind = _ROCM_KEYS[stem]
-            _put(found, name, value if text == str(value).strip() else text, source, kind, unit)
+            _put(found, name, text if isinstance(value, str) else value, source, kind, unit)
     return found
 
 
@@ -188,15 +188,16 @@ def parse_amd_smi(metrics: str, cards: str = "[]") -> dict[str, Found]:
 
 def _entries(text: str) -> dict[int, dict[str, Any]]:
     """The tool's cards by its number; those told of several times are one."""
-    lists = [
-        answer.get("gpu_data", [answer]) if isinstance(answer, dict) else answer
+    answers = [
+        answer.get("gpu_data", answer) if isinstance(answer, dict) else answer
         for answer in documents_of("amd-smi", text)
     ]
-    if not any(isinstance(answer, list | dict) for answer in lists):
+    lists = [[answer] if isinstance(answer, dict) else answer for answer in answers]
+    if not any(isinstance(entries, list) for entries in lists):
         raise ToolError("amd-smi: no list of cards")
     cards: dict[int, dict[str, Any]] = {}
-    for answer in lists:
-        for entry in [answer] if isinstance(answer, dict) else answer:
+    for entries in lists:
+        for entry in entries if isinstance(entries, list) else ():
             number = number_of(entry.get("gpu")) if isinstance(entry, dict) else None
             if isinstance(number, int) and number >= 0:
                 cards[number] = richer(cards.get(number, {}), entry)
@@ -240,7 +241,7 @@ def _put(
     is the one in its key.
     """
     if isinstance(told, dict):
-        unit = str(told.get("unit", "")) or unit
+        unit = str(told.get("unit") or unit)
         told = told.get("value")
     if isinstance(told, str) and (match := _QUANTITY.fullmatch(told.strip())):
         told, unit = match[1], match[2] or unit

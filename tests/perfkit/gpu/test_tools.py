@@ -282,6 +282,8 @@ POWER = {"power": {"socket_power": {"value": 100, "unit": "W"}}}
         + json.dumps(amd(0, **BUSY)),
         "AMD-SMI 26.0 {banner}\n" + json.dumps({"gpu_data": [amd(0, **BUSY)]}) + "\n=====\n"
         + json.dumps({"gpu_data": amd(1, **POWER)}),
+        '{"gpu_data": null}' + json.dumps([amd(0, **BUSY)]) + '{"gpu_data": 5}'
+        + json.dumps([amd(1, **POWER), "N/A"]) + '{"gpu_data": "N/A"}',
         json.dumps([amd(0, **BUSY), amd(1, power="N/A")])
         + json.dumps([amd(0, usage="N/A"), amd(1, **POWER)]),
     ],
@@ -371,6 +373,7 @@ def test_keys_of_rocm_smi(key: str, value: str, field: str, expected: float | No
         ({"limit": {"max_power": 300}}, "power_cap_w", None),
         ({"limit": {"max_power": 300, "socket_power": "250 W"}}, "power_cap_w", 250),
         ({"usage": {"gfx_activity": "42 %"}}, "gpu_busy_pct", 42),
+        ({"usage": {"gfx_activity": {"value": 42, "unit": None}}}, "gpu_busy_pct", 42),
         ({"usage": {"gfx_activity": {"value": "42", "unit": "%"}}}, "gpu_busy_pct", 42),
         ({"clock": {"gfx": {"cur_clk": {"value": 1.5, "unit": "GHz"}}}}, "sclk_hz", 1_500_000_000),
         ({"clock": {"mem_0": {"clk": {"value": 96, "unit": "Mhz"}}}}, "mclk_hz", 96_000_000),
