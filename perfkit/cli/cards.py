@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,11 +20,12 @@ from rich.text import Text
 from perfkit.cli.terminal.output import plain_table
 from perfkit.evidence.text import duration, quantity, size
 from perfkit.gpu.probe import complaint
-from perfkit.gpu.schema import CardState, GpuSample
+from perfkit.gpu.schema import SAMPLED_FIELDS, CardState, GpuSample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from perfkit.gpu.card import FastSample
     from perfkit.gpu.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
@@ -55,11 +56,15 @@ FOOT = "the last minute, newest at the right; Ctrl-C ends it"
 
 @dataclass(frozen=True)
 class Watched:
-    """A card's newest sample, its last minute by column, and the sample that told its limits."""
+    """A card's newest sample, its last minute by column, and the sample that told its limits.
+
+    A card that `rests` is idle, and the sampler does not ask it, so that it can fall asleep.
+    """
 
     sample: GpuSample
     series: Mapping[str, Series]
     limits: GpuSample
+    rests: bool = False
 
     @property
     def key(self) -> str:
@@ -77,13 +82,18 @@ class Watch:
 
     def cards(self) -> list[Watched]:
         """Every card now; those that are gone, are being reset or are too hot come first."""
-        cards = []
-        for sample in self._sampler.samples():
-            key = sample.pci or sample.card
-            if sample.state is CardState.ACTIVE:
-                self._limits[key] = sample
-            cards.append(Watched(sample, self._series(key), self._limits.get(key, sample)))
+        cards = [self._card(key) for key in list(self._sampler.tracks)]
         return sorted(cards, key=lambda card: complaint(card.sample) is None)
+
+    def _card(self, key: str) -> Watched:
+        known, series = self._limits.get(key), self._series(key)
+        if known is not None and _is_left_alone(self._sampler.rows(key, "activity")):
+            unknown = dict.fromkeys((*SAMPLED_FIELDS, "throttle_reasons"))
+            return Watched(replace(known, **unknown, errors={}), series, known, rests=True)
+        sample = self._sampler.sample(key)
+        if sample.state is CardState.ACTIVE:
+            known = self._limits[key] = sample
+        return Watched(sample, series, known or sample)
 
     def _series(self, key: str) -> dict[str, Series]:
         series: dict[str, Series] = {
@@ -97,8 +107,18 @@ class Watch:
         return series
 
 
-def reasons(sample: GpuSample) -> Iterator[tuple[str, str]]:
+def _is_left_alone(rows: Sequence[FastSample]) -> bool:
+    """Whether the sampler did not ask an active card that has told something before."""
+    told = [any(value is not None for value in row.values) for row in rows]
+    return any(told) and not told[-1] and rows[-1].state is CardState.ACTIVE
+
+
+def reasons(card: Watched) -> Iterator[tuple[str, str]]:
     """Why a card needs a look, the worst first, each with its style."""
+    sample = card.sample
+    if card.rests:
+        yield REMARK, "idle, and left alone so that it can fall asleep"
+        return
     if trouble := complaint(sample):
         yield BAD, trouble.removeprefix(f"{sample.pci or sample.card} is ")
     if sample.ras_uncorrected_n:
@@ -164,7 +184,7 @@ def live_table(cards: Sequence[Watched], width: int, now_s: float, ramp: str = R
             line.append(f"  {drawn}", "cyan").append(f" {figure.rjust(COLUMNS[name])}")
         lines.append(line)
         below = Text(f"  {card.sample.name or 'AMD card'}", "dim")
-        for style, words in reasons(card.sample):
+        for style, words in reasons(card):
             below.append("; ").append(words.translate(dropped), style)
         lines.append(below)
     lines.append(Text(FOOT, "dim"))
@@ -182,7 +202,7 @@ def plain_lines(cards: Sequence[Watched]) -> Text:
                 (
                     f"{clock}  {card.sample.pci or card.sample.card}  "
                     + ", ".join(f"{name} {text}" for name, text in _figures(card.sample).items()),
-                    *(words for _, words in reasons(card.sample)),
+                    *(words for _, words in reasons(card)),
                 )
             )
         )

@@ -196,6 +196,11 @@ class GpuSampler:
         with self._lock:
             return [track.latest() for track in self.tracks.values()]
 
+    def sample(self, key: str) -> GpuSample:
+        """A full sample of one card now; raises KeyError if it is not watched."""
+        with self._lock:
+            return self.tracks[key].latest()
+
     def rows(self, key: str, group: str) -> list[FastSample]:
         """The samples kept of a card's group, oldest first; the key is its PCI address."""
         with self._lock:

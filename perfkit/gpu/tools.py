@@ -75,7 +75,7 @@ class Tool:
                     Trouble(f"{before.text}; {reason}", before.errno) if before else Trouble(reason)
                 )
             elif self.error is not None:
-                found.fail(name, self.error)
+                found.troubles.setdefault(name, Trouble(self.error))
 
 
 def vendor_tools() -> tuple[Tool, ...]:

@@ -22,10 +22,12 @@ from perfkit.cli.cards import (
     reasons,
     sparkline,
 )
+from perfkit.gpu.card import FastSample
 from perfkit.gpu.fdinfo import Processes, ProcessUse
 from perfkit.gpu.made_up import POLARIS, plant
 from perfkit.gpu.sampler import GpuSampler
 from perfkit.gpu.schema import CardState, GpuSample
+from tests.perfkit.gpu.trees import Kernel
 
 HEALTHY = GpuSample(
     card="card0", pci="0000:0a:00.0", name="AMD Polaris 10", gpu_busy_pct=37.0,
@@ -40,7 +42,7 @@ def watched(sample: GpuSample, series: Series = ()) -> Watched:
 
 
 def words(sample: GpuSample) -> list[str]:
-    return [text for _, text in reasons(sample)]
+    return [text for _, text in reasons(watched(sample))]
 
 
 # Why a card needs a look
@@ -56,7 +58,7 @@ def test_the_worst_reason_comes_first() -> None:
         throttle_reasons=("power limit", "hot memory"),
         errors={"gpu_busy_pct": "says 100 % when idle", "power_w": "EPERM"},
     )  # fmt: skip
-    assert list(reasons(sample)) == [
+    assert list(reasons(watched(sample))) == [
         ("red", "overheated: edge 95 °C, critical 94 °C"),
         ("red", "2 uncorrected errors"),
         ("yellow", "throttled: power limit, hot memory"),
@@ -169,6 +171,25 @@ def test_cards_in_trouble_come_first_and_a_gone_card_keeps_its_scale(tmp_path: P
     assert [card.sample.state for card in cards] == [CardState.GONE, CardState.ACTIVE]
     assert cards[0].limits.vram_total_bytes == 8 << 30
     assert first.exists()
+    sampler.stop()
+
+
+def test_a_card_that_the_sampler_leaves_alone_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path)
+    watch = Watch(sampler := GpuSampler(tmp_path))
+    sampler.read("activity")
+    assert not watch.cards()[0].rests
+    (track,) = sampler.tracks.values()
+    track.rows["activity"].append(FastSample(1.0, CardState.ACTIVE, (None, None, None)))
+    kernel = Kernel(monkeypatch)
+    (card,) = watch.cards()
+    assert (card.rests, card.sample.gpu_busy_pct, kernel.read) == (True, None, [])
+    assert card.limits.vram_total_bytes == 8 << 30
+    assert [text for _, text in reasons(card)] == [
+        "idle, and left alone so that it can fall asleep"
+    ]
     sampler.stop()
 
 
