@@ -3,15 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
+from typing import NamedTuple
 
 from cluster.core.run import Range, Run
 from cluster.vocabulary.events import WorkerJoined
-from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Load, Requirements
+from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 
 #: why a worker is barred: the transport can't reach it; a task of it didn't end in time
 NO_ROUTE, OVERRUN = "no route", "overrun"
+NO_GPU_LOAD = GpuLoad()
+
+
+class Card(NamedTuple):
+    """A card that is fit for work, and what was in use of it at its worker's last heartbeat.
+
+    ``busy`` and ``used``, of its memory, are parts of one. An unknown one counts as one half, so
+    that a silent card is neither shunned nor sought. A card that sleeps is idle.
+    """
+
+    gpu: Gpu
+    free_bytes: int | None
+    busy: float
+    used: float
+
+    @classmethod
+    def of(cls, gpu: Gpu, load: GpuLoad) -> Card:
+        """An announced card in its present state."""
+        free_bytes, total_bytes = load.free_bytes, gpu.memory_bytes
+        busy, used = (0.0 if load.asleep else 0.5), 0.5
+        if load.busy_pct is not None:
+            busy = load.busy_pct / 100.0
+        if free_bytes is not None and total_bytes:
+            used = 1.0 - min(1.0, free_bytes / total_bytes)
+        return cls(gpu, free_bytes, busy, used)
+
+    def meets(self, requirements: Requirements) -> bool:
+        """Whether this one card has all that a task asks of a card; unknown memory is too little
+        for a task that asks for some.
+        """
+        return (self.gpu.memory_bytes or 0) >= requirements.min_vram_bytes and (
+            requirements.gpu_family in (None, self.gpu.family)
+        )
+
+
+def needs_card(requirements: Requirements) -> bool:
+    """Whether a task asks for a card."""
+    return requirements.min_vram_bytes > 0 or requirements.gpu_family is not None
 
 
 class WorkerState:
@@ -45,22 +85,39 @@ class WorkerState:
         #: leases of suspects, at most one at a time: a task that kills workers must be alone
         self.suspects = 0
         self.draining = False
-        self.load: Load = NO_LOAD
+        self.load = NO_LOAD
         self.leases: dict[int, Lease] = {}
         #: the ids in its last heartbeat, in order of arrival
         self.said_held: list[int] = []
 
     @property
+    def load(self) -> Load:
+        """The load in its last heartbeat."""
+        return self._load
+
+    @load.setter
+    def load(self, load: Load) -> None:
+        self._load = load
+        #: its cards that are fit for work
+        self.cards = tuple(
+            Card.of(gpu, told)
+            for gpu, told in zip_longest(
+                self.gpus, load.gpus[: len(self.gpus)], fillvalue=NO_GPU_LOAD
+            )
+            if told.trouble is None
+        )
+
+    @property
     def free(self) -> int:
         """How many more tasks it may be given: none while its cards are in trouble."""
-        if self.draining or self.barred or self.load.gpu_trouble is not None:
+        if self.draining or self.barred or self._load.gpu_trouble is not None:
             return 0
         return self.credit - self.held
 
     @property
     def is_taking(self) -> bool:
         """Whether it takes work, at once or when it has room."""
-        return not self.draining and self.load.gpu_trouble is None
+        return not self.draining and self._load.gpu_trouble is None
 
     @property
     def is_doomed(self) -> bool:
@@ -86,20 +143,24 @@ class WorkerState:
         return lease in islice(open_leases, self.capacity) and lease.missing_since is None
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
-        """Whether it has the handler, the model and the card that a task asks for."""
+        """Whether it has the handler, the model and a fit card that a task asks for."""
         if kind not in self.kinds:
             return False
         if requirements is NO_REQUIREMENTS or requirements == NO_REQUIREMENTS:
             return True
         if requirements.model is not None and requirements.model not in self.models:
             return False
-        if not requirements.min_vram_bytes and requirements.gpu_family is None:
-            return True
-        return any(
-            gpu.vram_total_bytes >= requirements.min_vram_bytes
-            and requirements.gpu_family in (None, gpu.family)
-            for gpu in self.gpus
-        )
+        return not needs_card(requirements) or bool(self.cards_for(requirements))
+
+    def cards_for(self, requirements: Requirements) -> Sequence[Card]:
+        """The fit cards that a task could use: those that meet its requirements.
+
+        A task that asks for no card is taken to use a card of its own memory if there is one: the
+        graphics of a processor beside a card is not the card.
+        """
+        if needs_card(requirements):
+            return [card for card in self.cards if card.meets(requirements)]
+        return [card for card in self.cards if not card.gpu.is_apu] or self.cards
 
 
 @dataclass(slots=True)
