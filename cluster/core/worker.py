@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 from cluster.core.run import Range, Run
@@ -98,14 +98,10 @@ class WorkerState:
     @load.setter
     def load(self, load: Load) -> None:
         self._load = load
+        told = chain(load.gpus, repeat(NO_GPU_LOAD))
+        states = zip(self.gpus, told, strict=False)
         #: its cards that are fit for work
-        self.cards = tuple(
-            Card.of(gpu, told)
-            for gpu, told in zip_longest(
-                self.gpus, load.gpus[: len(self.gpus)], fillvalue=NO_GPU_LOAD
-            )
-            if told.trouble is None
-        )
+        self.cards = tuple(Card.of(gpu, state) for gpu, state in states if state.trouble is None)
 
     @property
     def free(self) -> int:

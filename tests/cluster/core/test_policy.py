@@ -237,10 +237,8 @@ def test_a_task_for_a_card_looks_at_the_memory_of_the_card(policies: Table) -> N
 
 
 def test_a_task_for_a_card_looks_at_one_card_and_not_at_their_sum() -> None:
-    one, many = (
-        offer("one", gpus=[Gpu("vega", 8 * GIB)]),
-        offer("many", gpus=[Gpu("vega", 8 * GIB)] * 3),
-    )
+    vega = Gpu("vega", 8 * GIB)
+    one, many = offer("one", gpus=[vega]), offer("many", gpus=[vega] * 3)
     one.load, many.load = Load(gpus=(busy(5, 0),)), Load(gpus=(busy(4, 0),) * 3)
     assert chosen(staffed(MemoryAware(), many, one), card(4)) == "one"
 
