@@ -33,7 +33,8 @@ class Rest:
 
     def __init__(self, device: Path) -> None:
         self._files = DeviceFiles(device)
-        self._until_s = -inf
+        #: Its pause ends then; before, `may_ask` has the answer.
+        self.until_s = -inf
         self._idle_since_s: float | None = None
         self._pause_s = 0.0
         self._memory: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class Rest:
 
         A card that sleeps may be asked too: whoever asks sees that it does, and leaves it asleep.
         """
-        if now_s >= self._until_s:
+        if now_s >= self.until_s:
             return True
         if self._is_at_work() or self._text("power/runtime_status").startswith("suspend"):
             self._wake()
@@ -67,7 +68,7 @@ class Rest:
         self._files.close()
 
     def _wake(self) -> None:
-        self._until_s, self._idle_since_s, self._pause_s = -inf, None, 0.0
+        self.until_s, self._idle_since_s, self._pause_s = -inf, None, 0.0
 
     def _begin_pause(self, now_s: float) -> None:
         delay_s = self._delay_s()
@@ -78,8 +79,8 @@ class Rest:
         shortest_s = DELAYS * delay_s
         longest_s = max(PAUSE_MAX_S, shortest_s)
         self._pause_s = min(max(shortest_s, 2 * self._pause_s), longest_s)
-        self._until_s = now_s + self._pause_s
-        self._idle_since_s = self._until_s + LOOK_S - IDLE_AFTER_S
+        self.until_s = now_s + self._pause_s
+        self._idle_since_s = self.until_s + LOOK_S - IDLE_AFTER_S
         self._memory = self._used()
 
     def _delay_s(self) -> float | None:

@@ -45,6 +45,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "link": ("pcie_speed_gts", "pcie_width"),
 }
 ACTIVITY = "activity"
+_UNKNOWN: Mapping[str, tuple[None, ...]] = {g: (None,) * len(GROUPS[g]) for g in GROUPS}
 _BUSY, _POWER = (GROUPS[ACTIVITY].index(name) for name in ("gpu_busy_pct", "power_w"))
 #: Reads a second of each group; a group that is left out, or at 0, is not read.
 RATES_HZ: Mapping[str, float] = {"activity": 10.0, "memory": 2.0, "clocks": 2.0, "thermal": 1.0}
@@ -95,38 +96,40 @@ class Track:
         self.rows: dict[str, deque[FastSample]] = {g: deque(maxlen=rows_max) for g in groups}
         self.energy_j: float | None = None
         self.pcie_bytes_per_s: tuple[int, int] | None = None
-        self._power: tuple[float, float | None] | None = None
+        self._power: tuple[float, float | None] = (0.0, None)
 
     def follow(self, card: Card, groups: Sequence[str]) -> None:
         """Read from a card, which may have moved."""
         self.card = card
-        self.rest = Rest(card.info.device) if self._rests else None
+        # A card without this file can't fall asleep by itself; it does not appear later.
+        can_sleep = (card.info.device / "power/autosuspend_delay_ms").exists()
+        self.rest = Rest(card.info.device) if self._rests and can_sleep else None
         self.readers = {group: FastReader(card, GROUPS[group]) for group in groups}
 
     def read(self, group: str) -> None:
         """Read a group once and keep it; all of it is unknown while the card is left alone."""
-        rest, now_s = self.rest, time.monotonic()
-        asked = rest is None or rest.may_ask(now_s)
-        if asked:
-            sample = self.readers[group].read()
-        else:
-            sample = FastSample(now_s, CardState.ACTIVE, (None,) * len(GROUPS[group]))
-        self.rows[group].append(sample)
-        works = False
-        if group == ACTIVITY:
-            self._add_energy(sample.monotonic_s, sample.values[_POWER])
-            works = bool(sample.values[_BUSY])
-        if rest is not None and asked and group == self._judge:
-            rest.note(now_s, works or sample.state is not CardState.ACTIVE)
+        rest = self.rest
+        if rest is not None:
+            now_s = time.monotonic()
+            if now_s < rest.until_s and not rest.may_ask(now_s):
+                self._keep(group, FastSample(now_s, CardState.ACTIVE, _UNKNOWN[group]))
+                return
+        sample = self.readers[group].read()
+        self._keep(group, sample)
+        if rest is not None and group == self._judge:
+            works = group == ACTIVITY and bool(sample.values[_BUSY])
+            rest.note(sample.monotonic_s, works or sample.state is not CardState.ACTIVE)
 
-    def _add_energy(self, now_s: float, power_w: float | None) -> None:
-        """Add the energy since the power before, unless one is unknown or a gap is between."""
-        before, self._power = self._power, (now_s, power_w)
-        if before is None or before[1] is None or power_w is None:
+    def _keep(self, group: str, sample: FastSample) -> None:
+        """Add a sample to its ring, and its power to the energy, unless a gap is before it."""
+        self.rows[group].append(sample)
+        if group != ACTIVITY:
             return
-        passed_s = now_s - before[0]
-        if passed_s <= GAP_MAX_S:
-            self.energy_j = (self.energy_j or 0.0) + passed_s * (before[1] + power_w) / 2
+        now_s, power_w = sample.monotonic_s, sample.values[_POWER]
+        (before_s, before_w), self._power = self._power, (now_s, power_w)
+        if before_w is not None and power_w is not None and now_s - before_s <= GAP_MAX_S:
+            joules = (now_s - before_s) * (before_w + power_w) / 2
+            self.energy_j = joules if self.energy_j is None else self.energy_j + joules
 
     def latest(self) -> GpuSample:
         """A full sample now, with the energy, the mean utilisation and the PCIe traffic."""
@@ -260,14 +263,25 @@ class GpuSampler:
                 before.follow(card, [*self.rates_hz])
 
     def _run(self) -> None:
-        """Read each group when it is due; missed times are left out."""
-        clock = time.monotonic
+        """Read each group when it is due; missed times are left out.
+
+        Each line costs processor time: after a sleep, its code is no longer in the caches.
+        """
+        clock, sleep = time.monotonic, time.sleep
         now_s = clock()
         periods_s = {group: 1 / rate for group, rate in self.rates_hz.items()}
         due = [(now_s, group) for group in periods_s] + [(now_s + REFRESH_S, _REFRESH)]
         periods_s[_REFRESH] = REFRESH_S
         heapify(due)
-        while not self._ended(due[0][0] - clock()):
+        while True:
+            within_s = due[0][0] - clock()
+            if within_s > SLEEP_MAX_S:
+                self._done.wait(within_s)
+            elif within_s > 0:
+                # Takes half the processor time of an Event's wait, and delays `stop` little.
+                sleep(within_s)
+            if self._done.is_set():
+                return
             with self._lock:
                 now_s = clock()
                 while due[0][0] <= now_s + SLACK_S:
@@ -289,15 +303,6 @@ class GpuSampler:
             self.cards.refresh()
             self._track()
 
-    def _ended(self, within_s: float) -> bool:
-        """Sleep for `within_s`, or until `stop`; whether it was called."""
-        if within_s > SLEEP_MAX_S:
-            return self._done.wait(within_s)
-        if within_s > 0:
-            # Takes half the processor time of an Event's wait, and delays `stop` little.
-            time.sleep(within_s)
-        return self._done.is_set()
-
     def _watch_pcie(self) -> None:
         """Read `pcie_bw` of each card in turn, a second each; suspended ones are left asleep."""
         while True:
@@ -305,7 +310,7 @@ class GpuSampler:
                 awake = [t for t in self.tracks.values() if _is_awake(t)]
             for track in awake:
                 track.pcie_bytes_per_s = read_pcie_bw(track.card.info.device)
-            if self._ended(1.0):
+            if self._done.wait(1.0):
                 return
 
 
