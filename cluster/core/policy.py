@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cluster.core.run import Needs
-from cluster.core.worker import WorkerState, needs_card
+from cluster.core.worker import UNKNOWN_USE, WorkerState, needs_card
 
 SMOOTHING = 0.2
 
@@ -138,26 +138,20 @@ class RoundRobin(ScanPolicy):
 class LeastLoaded(ScanPolicy):
     """The worker with the lowest load.
 
-    The load is ``0.7 * held / capacity + 0.2 * busy + 0.1 * used``, the last two of the least
-    loaded card that the task could use, and of its memory. Tasks held weigh most because only that
-    figure is never out of date; the card's figures break ties. A worker without a card counts as
+    The load is ``0.7 * held / capacity + 0.3 * in_use``, the latter of the least used card that
+    the task could use: 0.2 for its engines and 0.1 for its memory. Tasks held weigh most because
+    only that figure is never out of date; the card breaks ties. A worker without a card counts as
     one with a silent card.
     """
 
     name = "least-loaded"
-    HELD, BUSY, USED = 0.7, 0.2, 0.1
-    NO_CARD = BUSY / 2 + USED / 2
+    HELD, CARD = 0.7, 0.3
+    NO_CARD = CARD * UNKNOWN_USE
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """The weighted load."""
-        return self.HELD * self.held_share(worker) + self.card_share(worker, needs)
-
-    def card_share(self, worker: WorkerState, needs: Needs) -> float:
-        """The card's part of the load."""
-        if not worker.cards:
-            return self.NO_CARD
-        cards = worker.cards_for(needs[1])
-        return min((self.BUSY * c.busy + self.USED * c.used for c in cards), default=self.NO_CARD)
+        card_share = self.CARD * worker.in_use(needs[1]) if worker.cards else self.NO_CARD
+        return self.HELD * self.held_share(worker) + card_share
 
     def held_share(self, worker: WorkerState) -> float:
         """Tasks held for each that it can run at once."""

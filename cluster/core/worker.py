@@ -15,38 +15,32 @@ from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Gpu, GpuLoad, Load
 #: why a worker is barred: the transport can't reach it; a task of it didn't end in time
 NO_ROUTE, OVERRUN = "no route", "overrun"
 NO_GPU_LOAD = GpuLoad()
+#: how much is taken to be in use of what is unknown
+UNKNOWN_USE = 0.5
 
 
 class Card(NamedTuple):
-    """A card that is fit for work, and what was in use of it at its worker's last heartbeat.
+    """A card that is fit for work, and how much of it was in use at its worker's last heartbeat.
 
-    ``busy`` and ``used``, of its memory, are parts of one. An unknown one counts as one half, so
-    that a silent card is neither shunned nor sought. A card that sleeps is idle.
+    ``in_use`` is from 0 to 1, two thirds its engines and one third its memory. An unknown figure
+    counts as one half, so that a silent card is neither shunned nor sought; a card that sleeps is
+    idle.
     """
 
     gpu: Gpu
     free_bytes: int | None
-    busy: float
-    used: float
+    in_use: float
 
     @classmethod
     def of(cls, gpu: Gpu, load: GpuLoad) -> Card:
         """An announced card in its present state."""
         free_bytes, total_bytes = load.free_bytes, gpu.memory_bytes
-        busy, used = (0.0 if load.asleep else 0.5), 0.5
+        busy, used = (0.0 if load.asleep else UNKNOWN_USE), UNKNOWN_USE
         if load.busy_pct is not None:
             busy = load.busy_pct / 100.0
         if free_bytes is not None and total_bytes:
             used = 1.0 - min(1.0, free_bytes / total_bytes)
-        return cls(gpu, free_bytes, busy, used)
-
-    def meets(self, requirements: Requirements) -> bool:
-        """Whether this one card has all that a task asks of a card; unknown memory is too little
-        for a task that asks for some.
-        """
-        return (self.gpu.memory_bytes or 0) >= requirements.min_vram_bytes and (
-            requirements.gpu_family in (None, self.gpu.family)
-        )
+        return cls(gpu, free_bytes, (2.0 * busy + used) / 3.0)
 
 
 def needs_card(requirements: Requirements) -> bool:
@@ -102,6 +96,8 @@ class WorkerState:
         states = zip(self.gpus, told, strict=False)
         #: its cards that are fit for work
         self.cards = tuple(Card.of(gpu, state) for gpu, state in states if state.trouble is None)
+        self._usual_cards = [card for card in self.cards if not card.gpu.is_apu] or self.cards
+        self._in_use = min((card.in_use for card in self._usual_cards), default=UNKNOWN_USE)
 
     @property
     def free(self) -> int:
@@ -146,17 +142,31 @@ class WorkerState:
             return True
         if requirements.model is not None and requirements.model not in self.models:
             return False
-        return not needs_card(requirements) or bool(self.cards_for(requirements))
+        return bool(self.cards_for(requirements)) or not needs_card(requirements)
 
     def cards_for(self, requirements: Requirements) -> Sequence[Card]:
-        """The fit cards that a task could use: those that meet its requirements.
+        """The fit cards that a task could use: each has all that it asks of a card.
 
-        A task that asks for no card is taken to use a card of its own memory if there is one: the
-        graphics of a processor beside a card is not the card.
+        Unknown memory is too little for a task that asks for some. A task that asks for no card is
+        taken to use one with memory of its own: a processor's graphics beside a card is not the
+        card.
         """
-        if needs_card(requirements):
-            return [card for card in self.cards if card.meets(requirements)]
-        return [card for card in self.cards if not card.gpu.is_apu] or self.cards
+        least_bytes, family = requirements.min_vram_bytes, requirements.gpu_family
+        if not least_bytes and family is None:
+            return self._usual_cards
+        return [
+            card
+            for card in self.cards
+            if (family is None or card.gpu.family == family)
+            and (card.gpu.memory_bytes or 0) >= least_bytes
+        ]
+
+    def in_use(self, requirements: Requirements) -> float:
+        """How much is in use of the least used card that a task could use; half without one."""
+        cards = self.cards_for(requirements)
+        if cards is self._usual_cards:
+            return self._in_use
+        return min([card.in_use for card in cards], default=UNKNOWN_USE)
 
 
 @dataclass(slots=True)
