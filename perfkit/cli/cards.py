@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,12 +20,11 @@ from rich.text import Text
 from perfkit.cli.terminal.output import plain_table
 from perfkit.evidence.text import duration, quantity, size
 from perfkit.gpu.probe import complaint
-from perfkit.gpu.schema import SAMPLED_FIELDS, CardState, GpuSample
+from perfkit.gpu.schema import CardState, GpuSample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfkit.gpu.card import FastSample
     from perfkit.gpu.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
@@ -86,11 +85,11 @@ class Watch:
         return sorted(cards, key=lambda card: complaint(card.sample) is None)
 
     def _card(self, key: str) -> Watched:
-        known, series = self._limits.get(key), self._series(key)
-        if known is not None and _is_left_alone(self._sampler.rows(key, "activity")):
-            unknown = dict.fromkeys((*SAMPLED_FIELDS, "throttle_reasons"))
-            return Watched(replace(known, **unknown, errors={}), series, known, rests=True)
-        sample = self._sampler.sample(key)
+        sample, series = self._sampler.sample(key), self._series(key)
+        known = self._limits.get(key)
+        if sample is None:
+            nothing = GpuSample(card=key, name=known.name if known else None)
+            return Watched(nothing, series, known or nothing, rests=True)
         if sample.state is CardState.ACTIVE:
             known = self._limits[key] = sample
         return Watched(sample, series, known or sample)
@@ -105,12 +104,6 @@ class Watch:
             for row in self._sampler.rows(key, "thermal")
         ]
         return series
-
-
-def _is_left_alone(rows: Sequence[FastSample]) -> bool:
-    """Whether the sampler did not ask an active card that has told something before."""
-    told = [any(value is not None for value in row.values) for row in rows]
-    return any(told) and not told[-1] and rows[-1].state is CardState.ACTIVE
 
 
 def reasons(card: Watched) -> Iterator[tuple[str, str]]:

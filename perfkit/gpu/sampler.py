@@ -230,10 +230,16 @@ class GpuSampler:
         with self._lock:
             return [track.latest() for track in self.tracks.values()]
 
-    def sample(self, key: str) -> GpuSample:
-        """A full sample of one card now; raises KeyError if it is not watched."""
+    def sample(self, key: str) -> GpuSample | None:
+        """A full sample of one card now; None while it is left alone so that it can fall asleep.
+
+        Raises KeyError if it is not watched.
+        """
         with self._lock:
-            return self.tracks[key].latest()
+            track = self.tracks[key]
+            if track.rest is not None and not track.rest.may_ask(time.monotonic()):
+                return None
+            return track.latest()
 
     def rows(self, key: str, group: str) -> list[FastSample]:
         """The samples kept of a card's group, oldest first; the key is its PCI address."""

@@ -1,5 +1,6 @@
 """What people see of cards: the lines, the table of processes, and the live table."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,11 @@ from perfkit.cli.cards import (
     reasons,
     sparkline,
 )
-from perfkit.gpu.card import FastSample
 from perfkit.gpu.fdinfo import Processes, ProcessUse
 from perfkit.gpu.made_up import POLARIS, plant
 from perfkit.gpu.sampler import GpuSampler
 from perfkit.gpu.schema import CardState, GpuSample
-from tests.perfkit.gpu.trees import Kernel
+from tests.perfkit.gpu.trees import SENSOR_FILES, Kernel
 
 HEALTHY = GpuSample(
     card="card0", pci="0000:0a:00.0", name="AMD Polaris 10", gpu_busy_pct=37.0,
@@ -177,15 +177,16 @@ def test_cards_in_trouble_come_first_and_a_gone_card_keeps_its_scale(tmp_path: P
 def test_a_card_that_the_sampler_leaves_alone_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(tmp_path)
+    plant(tmp_path, {**POLARIS, "power/autosuspend_delay_ms": "5000\n"})
     watch = Watch(sampler := GpuSampler(tmp_path))
-    sampler.read("activity")
     assert not watch.cards()[0].rests
     (track,) = sampler.tracks.values()
-    track.rows["activity"].append(FastSample(1.0, CardState.ACTIVE, (None, None, None)))
+    assert track.rest is not None
+    track.rest.until_s = math.inf
     kernel = Kernel(monkeypatch)
     (card,) = watch.cards()
-    assert (card.rests, card.sample.gpu_busy_pct, kernel.read) == (True, None, [])
+    assert (card.rests, card.key, card.sample.gpu_busy_pct) == (True, "0a:00.0", None)
+    assert not [name for name in kernel.read if name.startswith(SENSOR_FILES)]
     assert card.limits.vram_total_bytes == 8 << 30
     assert [text for _, text in reasons(card)] == [
         "idle, and left alone so that it can fall asleep"
