@@ -176,7 +176,7 @@ def live_table(cards: Sequence[Watched], width: int, now_s: float, ramp: str = R
             figure = figures[name].translate(dropped)
             line.append(f"  {drawn}", "cyan").append(f" {figure.rjust(COLUMNS[name])}")
         lines.append(line)
-        below = Text(f"  {card.sample.name or 'AMD card'}", "dim")
+        below = Text().append(f"  {card.sample.name or 'AMD card'}", "dim")
         for style, words in reasons(card):
             below.append("; ").append(words.translate(dropped), style)
         lines.append(below)
