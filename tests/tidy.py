@@ -50,9 +50,9 @@ HOUSE: dict[str, str] = {
     "perfkit.optimized perfkit.evidence cluster.local cluster.supervision cluster.shells "
     "cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
-    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.optimized perfkit.pool "
-    "perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work cluster.models "
-    "cluster.vocabulary",
+    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized "
+    "perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work "
+    "cluster.models cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",
@@ -71,7 +71,9 @@ HOUSE: dict[str, str] = {
     "cluster.models cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
-    "perfkit.gpu": "perfkit.gpu.metrics perfkit.evidence cluster.work cluster.vocabulary",
+    "perfkit.gpu": "perfkit.gpu.answers perfkit.gpu.metrics perfkit.evidence cluster.work "
+    "cluster.vocabulary",
+    "perfkit.gpu.answers": "cluster.vocabulary",
     "perfkit.gpu.metrics": "",
     "perfkit.gpu.rocprof": "perfkit.evidence",
     "perfkit.engines": "cluster.local cluster.shells cluster.spec cluster.work cluster.models "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cluster.core.run import Needs
-from cluster.core.worker import WorkerState
+from cluster.core.worker import UNKNOWN_USE, WorkerState, needs_card
 
 SMOOTHING = 0.2
 
@@ -29,6 +29,9 @@ class AssignmentPolicy(Protocol):
 
     def touch(self, worker: WorkerState) -> None:
         """A worker's tasks or its load have changed."""
+
+    def offers_changed(self, worker: WorkerState) -> None:
+        """A card of a worker is no longer fit for work, or is again; it is touched afterwards."""
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
         """A worker holds ``change`` more tasks with these needs; it is touched afterwards."""
@@ -51,6 +54,9 @@ class PlainPolicy:
 
     def touch(self, worker: WorkerState) -> None:
         """Do nothing: a worker is looked at when it is scored."""
+
+    def offers_changed(self, worker: WorkerState) -> None:
+        """Do nothing: what a worker offers is looked at when it is scored."""
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
         """Do nothing: a worker is looked at when it is scored."""
@@ -132,26 +138,20 @@ class RoundRobin(ScanPolicy):
 class LeastLoaded(ScanPolicy):
     """The worker with the lowest load.
 
-    The load is ``0.7 * held / capacity + 0.2 * gpu_busy + 0.1 * vram_used``, the last two as
-    fractions of one. Tasks held weigh most because only that figure is never out of date; the
-    card's figures break ties. An unknown figure counts as one half, so that a silent card is
-    neither shunned nor sought.
+    The load is ``0.7 * held / capacity + 0.3 * in_use``, the latter of the least used card that
+    the task could use: 0.2 for its engines and 0.1 for its memory. Tasks held weigh most because
+    only that figure is never out of date; the card breaks ties. A worker without a card counts as
+    one with a silent card.
     """
 
     name = "least-loaded"
-    HELD, GPU_BUSY, VRAM_USED = 0.7, 0.2, 0.1
+    HELD, CARD = 0.7, 0.3
+    NO_CARD = CARD * UNKNOWN_USE
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """The weighted load."""
-        return self.HELD * self.held_share(worker) + self.card_share(worker)
-
-    def card_share(self, worker: WorkerState) -> float:
-        """The card's part of the load, which changes only with a heartbeat."""
-        busy_pct, free_bytes = worker.load.gpu_busy_pct, worker.load.vram_free_bytes
-        busy = 0.5 if busy_pct is None or not 0.0 <= busy_pct <= 100.0 else busy_pct / 100.0
-        total_bytes = sum(gpu.vram_total_bytes for gpu in worker.gpus)
-        used = 0.5 if free_bytes is None or not total_bytes else 1 - free_bytes / total_bytes
-        return self.GPU_BUSY * busy + self.VRAM_USED * used
+        card_share = self.CARD * worker.in_use(needs[1]) if worker.cards else self.NO_CARD
+        return self.HELD * self.held_share(worker) + card_share
 
     def held_share(self, worker: WorkerState) -> float:
         """Tasks held for each that it can run at once."""
@@ -169,12 +169,7 @@ class GpuMatch(LeastLoaded):
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """Whole GiB of card that the task would leave unused, then the load."""
         requirements = needs[1]
-        sizes = [
-            gpu.vram_total_bytes
-            for gpu in worker.gpus
-            if gpu.vram_total_bytes >= requirements.min_vram_bytes
-            and requirements.gpu_family in (None, gpu.family)
-        ]
+        sizes = [card.gpu.memory_bytes or 0 for card in worker.cards_for(requirements)]
         spare = min(sizes) - requirements.min_vram_bytes if sizes else 0
         return 100.0 * (spare >> 30) + super().score(worker, needs)
 
@@ -215,15 +210,20 @@ class LatencyAware(ScanPolicy):
 
 
 class MemoryAware(ScanPolicy):
-    """The worker with the most free memory per task held: of the card if the task needs one."""
+    """The worker with the most free memory per task held.
+
+    For a task that needs a card it is the memory of one card: the one with most, of those that the
+    task could use.
+    """
 
     name = "memory-aware"
 
     def score(self, worker: WorkerState, needs: Needs) -> float:
         """Minus the free bytes per task held; a worker with unknown memory comes last."""
-        load = worker.load
-        wants_card = needs[1].min_vram_bytes or needs[1].gpu_family is not None
-        free = load.vram_free_bytes if wants_card else load.memory_free_bytes
+        free = worker.load.memory_free_bytes
+        if needs_card(needs[1]):
+            told = (card.free_bytes for card in worker.cards_for(needs[1]))
+            free = max((free for free in told if free is not None), default=None)
         return float(worker.held) if free is None else -free / (worker.held + 1)
 
 
@@ -254,7 +254,7 @@ class Adaptive(PlainPolicy):
 
     def part(self, needs: Needs) -> ScanPolicy:
         """The policy that fits the needs."""
-        if needs[1].min_vram_bytes or needs[1].gpu_family is not None:
+        if needs_card(needs[1]):
             return self._match
         fastest, slowest = self.spread_s(needs[0])
         return self._latency if slowest > self.ALIKE * fastest else self._load

@@ -79,7 +79,10 @@ class Roster:
         if worker is None:
             return
         if event.load != worker.load:
+            before = [card.gpu for card in worker.cards]
             worker.load = event.load
+            if before != [card.gpu for card in worker.cards]:
+                self.policy.offers_changed(worker)
             self.touch(worker)
         if worker.barred == NO_ROUTE and now - worker.barred_at > self.limits.heartbeat_s:
             # It lives, so its way to work is broken: it finds another one by joining again.

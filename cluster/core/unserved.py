@@ -16,7 +16,7 @@ from cluster.core.run import Needs, Run
 from cluster.core.worker import WorkerState
 from cluster.vocabulary.errors import did_you_mean
 from cluster.vocabulary.lifecycle import Cause
-from cluster.vocabulary.task import Failure, State
+from cluster.vocabulary.task import Failure, Gpu, State
 
 #: a look at a run costs one step, an end a few
 STEPS, STEPS_OF_AN_END = 4_096, 32
@@ -27,8 +27,8 @@ MAX_NAMED = 10
 
 
 class Unserved:
-    """Ends waiting tasks whose needs no worker offers. A busy worker offers, a draining one and one
-    whose cards are in trouble do not.
+    """Ends waiting tasks whose needs no worker offers. A busy worker offers; a draining one does
+    not, nor does a card in trouble.
     """
 
     def __init__(self, ledger: Ledger, roster: Roster) -> None:
@@ -128,10 +128,17 @@ def what_is_missing(needs: Needs, workers: list[WorkerState]) -> str:
     if model is not None and model not in models:
         return f"no worker offers kind {kind!r} with model {model!r}; {_offered(model, models)}"
     card = f"a card of family {requirements.gpu_family or 'any'!r}"
-    cards = {f"{g.family} with {g.vram_total_bytes} bytes" for w in able for g in w.gpus}
+    cards = {_card(c.gpu) for worker in able for c in worker.cards}
     wanted = f"{card} and {requirements.min_vram_bytes} bytes"
     with_model = "" if model is None else f" and model {model!r}"
-    return f"no worker offers kind {kind!r}{with_model} with {wanted}; {_offered('', cards)}"
+    missing = f"no worker offers kind {kind!r}{with_model} with {wanted}; {_offered('', cards)}"
+    troubles = sorted({t.trouble for worker in able for t in worker.load.gpus if t.trouble})
+    return "; ".join([missing, *troubles[:MAX_NAMED]])
+
+
+def _card(gpu: Gpu) -> str:
+    memory = "unknown memory" if gpu.memory_bytes is None else f"{gpu.memory_bytes} bytes"
+    return f"{gpu.family or 'unknown family'} with {memory}"
 
 
 def _offered(wanted: str, names: Iterable[str]) -> str:

@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
+from typing import NamedTuple
 
 from cluster.core.run import Range, Run
 from cluster.vocabulary.events import WorkerJoined
-from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Load, Requirements
+from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 
 #: why a worker is barred: the transport can't reach it; a task of it didn't end in time
 NO_ROUTE, OVERRUN = "no route", "overrun"
+NO_GPU_LOAD = GpuLoad()
+#: how much is taken to be in use of what is unknown
+UNKNOWN_USE = 0.5
+
+
+class Card(NamedTuple):
+    """A card that is fit for work, and how much of it was in use at its worker's last heartbeat.
+
+    ``in_use`` is from 0 to 1, two thirds its engines and one third its memory. An unknown figure
+    counts as one half, so that a silent card is neither shunned nor sought; a card that sleeps is
+    idle.
+    """
+
+    gpu: Gpu
+    free_bytes: int | None
+    in_use: float
+
+    @classmethod
+    def of(cls, gpu: Gpu, load: GpuLoad) -> Card:
+        """An announced card in its present state."""
+        free_bytes, total_bytes = load.free_bytes, gpu.memory_bytes
+        busy, used = (0.0 if load.asleep else UNKNOWN_USE), UNKNOWN_USE
+        if load.busy_pct is not None:
+            busy = load.busy_pct / 100.0
+        if free_bytes is not None and total_bytes:
+            used = 1.0 - min(1.0, free_bytes / total_bytes)
+        return cls(gpu, free_bytes, (2.0 * busy + used) / 3.0)
+
+
+def needs_card(requirements: Requirements) -> bool:
+    """Whether a task asks for a card."""
+    return requirements.min_vram_bytes > 0 or requirements.gpu_family is not None
 
 
 class WorkerState:
@@ -45,22 +79,37 @@ class WorkerState:
         #: leases of suspects, at most one at a time: a task that kills workers must be alone
         self.suspects = 0
         self.draining = False
-        self.load: Load = NO_LOAD
+        self.load = NO_LOAD
         self.leases: dict[int, Lease] = {}
         #: the ids in its last heartbeat, in order of arrival
         self.said_held: list[int] = []
 
     @property
+    def load(self) -> Load:
+        """The load in its last heartbeat."""
+        return self._load
+
+    @load.setter
+    def load(self, load: Load) -> None:
+        self._load = load
+        told = chain(load.gpus, repeat(NO_GPU_LOAD))
+        states = zip(self.gpus, told, strict=False)
+        #: its cards that are fit for work
+        self.cards = tuple(Card.of(gpu, state) for gpu, state in states if state.trouble is None)
+        self._usual_cards = [card for card in self.cards if not card.gpu.is_apu] or self.cards
+        self._in_use = min((card.in_use for card in self._usual_cards), default=UNKNOWN_USE)
+
+    @property
     def free(self) -> int:
         """How many more tasks it may be given: none while its cards are in trouble."""
-        if self.draining or self.barred or self.load.gpu_trouble is not None:
+        if self.draining or self.barred or self._load.gpu_trouble is not None:
             return 0
         return self.credit - self.held
 
     @property
     def is_taking(self) -> bool:
         """Whether it takes work, at once or when it has room."""
-        return not self.draining and self.load.gpu_trouble is None
+        return not self.draining and self._load.gpu_trouble is None
 
     @property
     def is_doomed(self) -> bool:
@@ -86,20 +135,38 @@ class WorkerState:
         return lease in islice(open_leases, self.capacity) and lease.missing_since is None
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
-        """Whether it has the handler, the model and the card that a task asks for."""
+        """Whether it has the handler, the model and a fit card that a task asks for."""
         if kind not in self.kinds:
             return False
         if requirements is NO_REQUIREMENTS or requirements == NO_REQUIREMENTS:
             return True
         if requirements.model is not None and requirements.model not in self.models:
             return False
-        if not requirements.min_vram_bytes and requirements.gpu_family is None:
-            return True
-        return any(
-            gpu.vram_total_bytes >= requirements.min_vram_bytes
-            and requirements.gpu_family in (None, gpu.family)
-            for gpu in self.gpus
-        )
+        return bool(self.cards_for(requirements)) or not needs_card(requirements)
+
+    def cards_for(self, requirements: Requirements) -> Sequence[Card]:
+        """The fit cards that a task could use: each has all that it asks of a card.
+
+        Unknown memory is too little for a task that asks for some. A task that asks for no card is
+        taken to use one with memory of its own: a processor's graphics beside a card is not the
+        card.
+        """
+        least_bytes, family = requirements.min_vram_bytes, requirements.gpu_family
+        if not least_bytes and family is None:
+            return self._usual_cards
+        return [
+            card
+            for card in self.cards
+            if (family is None or card.gpu.family == family)
+            and (card.gpu.memory_bytes or 0) >= least_bytes
+        ]
+
+    def in_use(self, requirements: Requirements) -> float:
+        """How much is in use of the least used card that a task could use; half without one."""
+        cards = self.cards_for(requirements)
+        if cards is self._usual_cards:
+            return self._in_use
+        return min([card.in_use for card in cards], default=UNKNOWN_USE)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from cluster.vocabulary.task import (
+    MAX_GPUS,
     NO_LOAD,
     NO_REQUIREMENTS,
     NO_RETRY,
@@ -139,7 +140,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     credit: Annotated[int, Meta(ge=1, le=1_000_000)]
     kinds: Names
     models: Names = []
-    gpus: Annotated[list[Gpu], Meta(max_length=64)] = []
+    gpus: Annotated[list[Gpu], Meta(max_length=MAX_GPUS)] = []
     host: Name = "?"
     pid: Count = 0
     epoch: Count = 0

@@ -110,23 +110,48 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A graphics card of a worker: its family (``polaris``, ``vega`` …) and its memory."""
+    """A graphics card of a worker, as announced; None is unknown.
 
-    family: Name
-    vram_total_bytes: Count
+    The family is ``polaris``, ``vega`` …. The memory is what a program can use: video memory, and
+    on an APU the host's memory that the driver lends it (GTT).
+    """
+
+    family: Name | None = None
+    memory_bytes: Count | None = None
+    is_apu: bool = False
+
+
+class GpuLoad(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of one card at its worker's last heartbeat; None is unknown.
+
+    ``trouble`` says why it can't work: it counts as not offered until that is None. ``own_…`` is
+    the use by the worker's process: memory of the card, and the time of its engines, which counts
+    up.
+    """
+
+    free_bytes: Count | None = None
+    busy_pct: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
+    temperature_c: Annotated[float, Meta(ge=-273.15, le=1_000.0)] | None = None
+    asleep: bool = False
+    trouble: Annotated[str, Meta(max_length=512)] | None = None
+    own_memory_bytes: Count | None = None
+    own_engine_ns: Count | None = None
+
+
+#: the cards of one worker: an MI300X can be eight in each of eight partitions
+MAX_GPUS = 64
 
 
 class Load(msgspec.Struct, frozen=True, omit_defaults=True):
     """The state of a worker's host at its last heartbeat; None is unknown.
 
-    ``gpu_trouble`` says why none of its cards can work; the worker gets no tasks until it is None.
+    ``gpus`` has each card's state, in the order in which the worker announced its cards.
+    ``gpu_trouble`` says why none of them can work; the worker gets no tasks until it is None.
     """
 
     rss_bytes: Count | None = None
     memory_free_bytes: Count | None = None
-    vram_free_bytes: Count | None = None
-    gpu_busy_pct: float | None = None
-    temperature_c: float | None = None
+    gpus: Annotated[tuple[GpuLoad, ...], Meta(max_length=MAX_GPUS)] = ()
     gpu_trouble: Text | None = None
 
 

@@ -36,6 +36,7 @@ EXAMPLES = (
     ("for a dashboard", "perfkit bench latency --export bmf=bmf.json --export asv=asv.json"),
     ("every goal beside the bare limit", "perfkit bench limits --profile quick"),
     ("the cost of watching GPUs", "perfkit bench gpu"),
+    ("and whether recorded cards are read right", "perfkit bench gpu --recorded recordings"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
 )
 #: What measures each table of goals; its module has the `PROFILES` it takes.
@@ -73,6 +74,15 @@ Model: TypeAlias = Annotated[
 ProfileName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="quick for a look, full for a claim.")
 ]
+Recorded: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="For gpu: recorded cards and profiles, each with a right.json beside it.",
+    ),
+]
 Target: TypeAlias = Annotated[
     Path | None, opt.json_option("The result with every raw figure", folder="for all, a folder")
 ]
@@ -89,6 +99,7 @@ def bench(
     model: Model = None,
     knobs: opt.SpecKnobs = None,
     profile: ProfileName = "quick",
+    recorded: Recorded = None,
     as_json: Target = None,
     export: opt.Exports = None,
 ) -> None:
@@ -104,6 +115,8 @@ def bench(
     """
     from perfkit.evidence.results import encode
 
+    if experiment != "gpu":
+        opt.refuse(context, "recorded", "is for gpu only: it compares what cards say")
     if experiment == ALL:
         opt.refuse(context, "workers tasks engine model export", "is not for all: each has its own")
         named = {"spec", "knobs"} & opt.given(context)
@@ -113,7 +126,8 @@ def bench(
     if experiment in TABLES:
         unused = "spec workers tasks engine model knobs export"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
-        table = _measure_goals(experiment, profile, seed)
+        given = {} if recorded is None else {"recorded": recorded}
+        table = _measure_goals(experiment, profile, seed, **given)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
     from perfkit.bench.experiments.catalogue import EXPERIMENTS, run
@@ -175,12 +189,12 @@ def _ending(one: Ran) -> str:
     return f"failed: {one.error}" if one.result is None else one.result.figure_text
 
 
-def _measure_goals(name: str, profile: str, seed: int) -> GoalTable:
+def _measure_goals(name: str, profile: str, seed: int, **given: Path) -> GoalTable:
     module_name, function = TABLES[name]
     module = import_module(module_name)
     check_known("profile", profile, module.PROFILES, "--profile: ")
     with progress() as say:
-        table: GoalTable = getattr(module, function)(profile, seed=seed, progress=say)
+        table: GoalTable = getattr(module, function)(profile, seed=seed, progress=say, **given)
     return table
 
 

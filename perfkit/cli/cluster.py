@@ -290,7 +290,7 @@ def _probe(gpu: bool) -> str | None:
     from perfkit.gpu.probe import GpuProbe
 
     if not GpuProbe().gpus():
-        note(f"--gpu: no AMD card with known memory under {DRM_ROOT}, so none is announced; "
+        note(f"--gpu: no AMD card under {DRM_ROOT}, so none is announced; "
              "`perfkit gpu` says what is there")  # fmt: skip
     return GPU_PROBE
 

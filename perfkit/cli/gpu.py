@@ -5,6 +5,7 @@ one, from a file that rocprof wrote.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import (
     errors_as_lines,
+    is_drawn_in_place,
     note,
     out,
     plain_table,
@@ -29,12 +31,16 @@ if TYPE_CHECKING:
 
     from perfkit.gpu.card import Cards
     from perfkit.gpu.rocprof import KernelProfile, TopKernels
-    from perfkit.gpu.schema import GpuSample
 
 LOOK_EVERY_S = 1.0
+#: Waited on between two looks; nothing sets it but a test, and Ctrl-C ends the wait.
+PAUSE = threading.Event()
+#: How often the live table's figures are read.
+WATCH_HZ = {"activity": 2.0, "thermal": 1.0}
 
 EXAMPLES = (
     ("every AMD card", "perfkit gpu"),
+    ("left open: the last minute of each", "perfkit gpu --watch"),
     ("for a program", "perfkit gpu --json | jq '.[].power_w'"),
     ("a line of JSON each second", "perfkit gpu --json --watch"),
     ("a tree recorded from another machine", "perfkit gpu --drm-root ./rx580 --json"),
@@ -55,7 +61,7 @@ def gpu(
     ] = None,
     as_json: Annotated[Path | None, opt.json_option("A list of cards")] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again every second, until Ctrl-C.")
+        bool, typer.Option("--watch", help="A live table with the last minute, until Ctrl-C.")
     ] = False,
     tools: Annotated[
         bool,
@@ -84,96 +90,88 @@ def gpu(
         raise SettingError(f"--drm-root: {drm_root} is not a folder")
     if tools and drm_root is not None:
         raise SettingError("--tools asks this machine's cards; leave out --drm-root")
-    with closing(Cards(drm_root or DRM_ROOT, vendor_tools() if tools else ())) as cards:
+    asked = vendor_tools() if tools else ()
+    with closing(Cards(drm_root or DRM_ROOT, asked)) as cards:
         _show(cards, as_json=as_json, watch=watch, processes=processes)
+    if not any(tool.has_answered for tool in asked):
+        for text in [tool.error for tool in asked if tool.error is not None]:
+            note(text)
 
 
 def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -> None:
-    from perfkit.gpu.discovery import no_card_text
-
-    pause = threading.Event()
     if as_json is not None:
         if not len(cards):
-            note(no_card_text(cards.root, cards.skipped))
+            note(_no_card(cards))
         write_json(facts(cards, processes), as_json, indent=None if watch else 2)
-        while watch and not pause.wait(LOOK_EVERY_S):
+        while watch and not PAUSE.wait(LOOK_EVERY_S):
             cards.refresh()
-            write_json(facts(cards, processes), as_json, indent=None)
-        return
-    if not watch:
+            write_json(facts(cards, processes, notes=False), as_json, indent=None)
+    elif watch:
+        show_live(live_views(cards, processes))
+    else:
         out().print(view(cards, processes))
-        return
-
-    def views() -> Iterator[RenderableType]:
-        yield view(cards, processes)
-        while not pause.wait(LOOK_EVERY_S):
-            cards.refresh()
-            yield view(cards, processes)
-
-    show_live(views())
 
 
-def facts(cards: Cards, processes: bool = False) -> list[dict[str, Any]]:
-    """The samples as JSON values; the fields are those of `GpuSample`."""
+def _no_card(cards: Cards) -> str:
+    from perfkit.gpu.discovery import no_card_text
+
+    return no_card_text(cards.root, cards.skipped)
+
+
+def facts(cards: Cards, processes: bool = False, *, notes: bool = True) -> list[dict[str, Any]]:
+    """The samples as JSON values; the fields are those of `GpuSample`.
+
+    With `notes` it also says what could not be seen of the processes.
+    """
     found = [sample.to_dict() for sample in cards.sample()]
     if processes:
         from dataclasses import asdict
 
-        from perfkit.gpu.fdinfo import processes as all_processes
+        from perfkit.gpu import fdinfo
 
-        uses = [asdict(use) for use in all_processes()]
+        seen = fdinfo.look()
+        for text in seen.notes if notes else ():
+            note(text)
         for card in found:
-            card["processes"] = [use for use in uses if use["pci"] == card["pci"]]
+            card["processes"] = [asdict(use) for use in seen.uses if use.pci == card["pci"]]
     return found
 
 
 def view(cards: Cards, processes: bool = False) -> RenderableType:
     """A few lines for each card, with its unknown fields, and the processes that use it."""
     from rich.console import Group
-    from rich.text import Text
 
-    from perfkit.gpu.discovery import no_card_text
+    from perfkit.cli.cards import ProcessWatch, card_lines
 
     samples = cards.sample()
     if not samples:
-        return Text(no_card_text(cards.root, cards.skipped), "yellow")
-    lines: list[Text] = []
-    for sample in samples:
-        head = [sample.name or "AMD card", sample.driver or "no driver", sample.state.value]
-        lines.append(Text.assemble((sample.pci or sample.card, "bold"), f"  {', '.join(head)}"))
-        lines += [Text(f"  {line}") for line in _lines(sample)]
-        if sample.errors:
-            lines.append(Text(f"  unknown or doubtful: {', '.join(sample.errors)}", "dim"))
-    return Group(*lines, *(map(Text, _process_lines()) if processes else ()))
+        return Text(_no_card(cards), "yellow")
+    lines = [line for sample in samples for line in card_lines(sample)]
+    return Group(*lines, *(ProcessWatch().views(time.monotonic()) if processes else ()))
 
 
-def _process_lines() -> list[str]:
-    from perfkit.evidence.text import size
-    from perfkit.gpu.fdinfo import processes
+def live_views(cards: Cards, processes: bool = False) -> Iterator[RenderableType]:
+    """The table of the cards, again and again; plain lines if it isn't drawn in place."""
+    from rich.console import Group
 
-    return [
-        f"{use.pci}  pid {use.pid} {use.name or '?'}: VRAM {size(use.vram_bytes)}, "
-        f"GTT {size(use.gtt_bytes)}"
-        for use in processes()
-    ]
+    from perfkit.cli.cards import RAMPS, ProcessWatch, Watch, live_table, plain_lines
+    from perfkit.gpu.sampler import GpuSampler
 
-
-def _lines(sample: GpuSample) -> list[str]:
-    from perfkit.evidence.text import quantity, size
-
-    kind = f" ({sample.power_kind.value})" if sample.power_kind else ""
-    width = "" if sample.pcie_width is None else f".0 x{sample.pcie_width}"
-    return [
-        f"busy {quantity(sample.gpu_busy_pct, '%')}, memory controller "
-        f"{quantity(sample.mem_busy_pct, '%')}; VRAM {size(sample.vram_used_bytes)} of "
-        f"{size(sample.vram_total_bytes)}, GTT {size(sample.gtt_used_bytes)}",
-        f"core {quantity(sample.sclk_hz, 'MHz', 1e-6)}, memory "
-        f"{quantity(sample.mclk_hz, 'MHz', 1e-6)}, {quantity(sample.voltage_mv, 'mV')}; power "
-        f"{quantity(sample.power_w, 'W')}{kind} of {quantity(sample.power_cap_w, 'W')}",
-        f"edge {quantity(sample.temp_edge_c, '°C')}, junction "
-        f"{quantity(sample.temp_junction_c, '°C')}, memory {quantity(sample.temp_memory_c, '°C')}; "
-        f"fan {quantity(sample.fan_rpm, 'rpm')}; PCIe {quantity(sample.pcie_gen)}{width}",
-    ]
+    with GpuSampler(cards, rates_hz=WATCH_HZ) as sampler:
+        watch, users = Watch(sampler), ProcessWatch()
+        while True:
+            console, seen, now_s = out(), watch.cards(), time.monotonic()
+            view: RenderableType
+            if not seen:
+                view = Text(_no_card(cards), "yellow")
+            elif is_drawn_in_place(console):
+                ramp = RAMPS[console.encoding.lower().startswith("utf")]
+                view = live_table(seen, console.width, now_s, ramp)
+            else:
+                view = plain_lines(seen)
+            yield Group(view, *users.views(now_s)) if processes else view
+            if PAUSE.wait(LOOK_EVERY_S):
+                return
 
 
 def kernels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import starmap, zip_longest
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import Unreachable
 from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
+from cluster.vocabulary.task import Gpu, GpuLoad
 from perfkit.cli.terminal.output import out, plain_table, show_live, write_json
 from perfkit.evidence.text import size
 
@@ -84,11 +86,7 @@ def status_view(status: Status) -> RenderableType:
         parts.append(Text("no workers: start one with `perfkit cluster worker`", "yellow"))
     if len(status.workers) > WORKERS_SHOWN:
         parts.append(Text(f"… and {len(status.workers) - WORKERS_SHOWN:,} more", "dim"))
-    parts += [
-        Text(f"{worker.worker} gets no work: {worker.load.gpu_trouble}", "red")
-        for worker in status.workers
-        if worker.load.gpu_trouble is not None
-    ]
+    parts += [Text(line, "red") for worker in status.workers for line in _troubles(worker)]
     parts += [
         Text(f"{host.host}: {host.restarts:,} restarts of workers. {host.trouble}", "yellow")
         for host in status.hosts
@@ -108,7 +106,7 @@ def _looks(client: Client) -> Iterator[Status]:
 def _worker_table(status: Status) -> RenderableType:
     names = ["worker", "host", "pid", "holds", "finished", "memory", "heard", "offers"]
     words = ("worker", "host", "offers", "card")
-    cards = any(_card(worker) for worker in status.workers)
+    cards = any(_cards(worker) for worker in status.workers)
     table = plain_table(*names, *(["card"] if cards else []), left=words)
     for column in table.columns[:7]:
         column.no_wrap = True
@@ -124,7 +122,7 @@ def _worker_table(status: Status) -> RenderableType:
             size(worker.load.rss_bytes),
             f"{worker.silent_s:.1f} s ago",
             _name(", ".join([*worker.models, *kinds])),
-            *([_card(worker) or "–"] if cards else []),
+            *([_name(_cards(worker)) if _cards(worker) else "–"] if cards else []),
         )
     return table
 
@@ -134,15 +132,32 @@ def _name(text: str) -> Text:
     return Text(printable(text))
 
 
-def _card(worker: WorkerStatus) -> str:
-    """The utilisation, free memory and temperature of its GPUs; empty for a worker without."""
-    load = worker.load
+def _troubles(worker: WorkerStatus) -> list[str]:
+    """Why it gets no work, or else which of its cards get none."""
+    if worker.load.gpu_trouble is not None:
+        return [f"{worker.worker} gets no work: {worker.load.gpu_trouble}"]
+    told = [card.trouble for card in worker.load.gpus if card.trouble is not None]
+    return [f"{worker.worker} gets no work for one card: {trouble}" for trouble in told]
+
+
+def _cards(worker: WorkerStatus) -> str:
+    """A line for each card; empty for a worker without."""
+    return "\n".join(starmap(_card, zip_longest(worker.gpus, worker.load.gpus)))
+
+
+def _card(gpu: Gpu | None, load: GpuLoad | None) -> str:
+    """A card's family, utilisation, free memory, temperature, and what the worker uses of it."""
+    load = load or GpuLoad()
+    family = (gpu.family if gpu else None) or "card"
     parts = [
-        "" if load.gpu_busy_pct is None else f"{load.gpu_busy_pct:.0f} %",
-        "" if load.vram_free_bytes is None else f"{size(load.vram_free_bytes)} free",
+        "asleep" if load.asleep else "",
+        "" if load.busy_pct is None else f"{load.busy_pct:.0f} %",
+        "" if load.free_bytes is None else f"{size(load.free_bytes)} free",
         "" if load.temperature_c is None else f"{load.temperature_c:.0f} °C",
+        "" if not load.own_memory_bytes else f"uses {size(load.own_memory_bytes)}",
+        "in trouble" if load.trouble is not None else "",
     ]
-    return ", ".join(filter(None, parts))
+    return f"{family}: {', '.join(filter(None, parts)) or 'nothing known'}"
 
 
 def _tasks(status: Status) -> str:

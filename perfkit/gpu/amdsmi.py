@@ -11,8 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from perfkit.gpu.answers.asking import ToolError
+from perfkit.gpu.answers.documents import number_of, shown
 from perfkit.gpu.schema import Found, Number, PowerKind
-from perfkit.gpu.smi import ToolError, number_of
 
 #: A 16- or 32-bit figure of all ones is not available.
 _NOT_AVAILABLE = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
@@ -27,6 +28,11 @@ _QUESTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "memory": lambda module, card: _temperature(module, card, "VRAM"),
     "sclk": lambda module, card: module.amdsmi_get_clock_info(card, module.AmdSmiClkType.GFX),
     "mclk": lambda module, card: module.amdsmi_get_clock_info(card, module.AmdSmiClkType.MEM),
+    "fan": lambda module, card: module.amdsmi_get_gpu_fan_rpms(card, 0),
+    "vis_vram_total": lambda module, card: _memory(module, card, "total", "VIS_VRAM"),
+    "vis_vram_used": lambda module, card: _memory(module, card, "usage", "VIS_VRAM"),
+    "gtt_total": lambda module, card: _memory(module, card, "total", "GTT"),
+    "gtt_used": lambda module, card: _memory(module, card, "usage", "GTT"),
 }
 #: Field, answer, key in it ("" for the answer itself), and its unit in the field's.
 _FIELDS: tuple[tuple[str, str, str, Number], ...] = (
@@ -45,6 +51,11 @@ _FIELDS: tuple[tuple[str, str, str, Number], ...] = (
     ("sclk_hz", "sclk", "cur_clk", 1_000_000),
     ("mclk_hz", "mclk", "clk", 1_000_000),
     ("mclk_hz", "mclk", "cur_clk", 1_000_000),
+    ("fan_rpm", "fan", "", 1),
+    ("vis_vram_total_bytes", "vis_vram_total", "", 1),
+    ("vis_vram_used_bytes", "vis_vram_used", "", 1),
+    ("gtt_total_bytes", "gtt_total", "", 1),
+    ("gtt_used_bytes", "gtt_used", "", 1),
 )
 
 
@@ -52,8 +63,8 @@ def ask() -> dict[str, Found]:
     """Every card now, by PCI address; raises ToolError without the module."""
     try:
         module = import_module("amdsmi")
-    except Exception as error:  # it loads a shared library, which fails in many ways
-        raise ToolError(f"amdsmi can't be imported: {error}") from None
+    except (Exception, SystemExit) as error:  # it loads a library, which fails in many ways
+        raise ToolError(f"amdsmi can't be imported: {shown(error)}") from None
     return ask_module(module)
 
 
@@ -63,14 +74,16 @@ def ask_module(module: ModuleType | Any) -> dict[str, Found]:
         module.amdsmi_init()
         handles = list(module.amdsmi_get_processor_handles())
     except Exception as error:  # its exceptions are its own
-        raise ToolError(f"amdsmi: {error}") from None
+        raise ToolError(f"amdsmi: {shown(error)}") from None
     try:
-        cards = {}
+        cards: dict[str, Found] = {}
         for handle in handles:
             pci = _answer(module.amdsmi_get_gpu_device_bdf, handle)
             if isinstance(pci, str):
                 told = {name: _answer(ask, module, handle) for name, ask in _QUESTIONS.items()}
-                cards[pci.lower()] = parse(told)
+                # Memory partitions share their card's address, and may tell nothing.
+                if pci.lower() not in cards or not cards[pci.lower()].values:
+                    cards[pci.lower()] = parse(told)
         return cards
     finally:
         _answer(module.amdsmi_shut_down)
@@ -84,7 +97,10 @@ def parse(answers: Mapping[str, Any]) -> Found:
         if key:
             told = told.get(key) if isinstance(told, dict) else None
         value = number_of(told)
-        if value is not None and value not in _NOT_AVAILABLE:
+        if value is None or value in _NOT_AVAILABLE:
+            if told is not None:
+                found.fail(name, f"amdsmi:{question}: {shown(told)}")
+        else:
             kind = None
             if name == "power_w":
                 kind = PowerKind.AVERAGE if key.startswith("average") else PowerKind.SOCKET
@@ -95,6 +111,11 @@ def parse(answers: Mapping[str, Any]) -> Found:
 def _temperature(module: Any, card: Any, sensor: str) -> Any:
     kind = getattr(module.AmdSmiTemperatureType, sensor)
     return module.amdsmi_get_temp_metric(card, kind, module.AmdSmiTemperatureMetric.CURRENT)
+
+
+def _memory(module: Any, card: Any, what: str, region: str) -> Any:
+    ask = getattr(module, f"amdsmi_get_gpu_memory_{what}")
+    return ask(card, getattr(module.AmdSmiMemoryType, region))
 
 
 def _answer(question: Callable[..., Any], *about: Any) -> Any:

@@ -7,57 +7,83 @@ cools by a degree.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from cluster.vocabulary.task import NO_LOAD, Gpu, Load
+from cluster.vocabulary.task import MAX_GPUS, NO_LOAD, Gpu, GpuLoad, Load
 from cluster.work.host import host_load
-from perfkit.gpu.card import Cards
-from perfkit.gpu.discovery import DRM_ROOT
-from perfkit.gpu.schema import CardState, GpuSample
+from perfkit.gpu import fdinfo
+from perfkit.gpu.card import Card, Cards
+from perfkit.gpu.discovery import DRM_ROOT, chip
+from perfkit.gpu.record import HeldFile
+from perfkit.gpu.rest import Rest
+from perfkit.gpu.schema import CardState, Found, GpuSample
+from perfkit.gpu.sysfs import parse_sysfs
 
+#: These are told of a card that sleeps or rests too: the driver knows them without asking it.
+MEMORY = "vram_used_bytes vram_total_bytes gtt_used_bytes gtt_total_bytes".split()
 #: The fields read for each heartbeat.
 FIELDS = (
-    "gpu_busy_pct vram_used_bytes vram_total_bytes temp_edge_c temp_junction_c temp_memory_c "
-    "temp_edge_crit_c temp_junction_crit_c temp_memory_crit_c"
-).split()
-#: Critical temperatures of a card that tells none: amdgpu's own for Polaris and Vega 10.
-CRITICAL_C = {"edge": 94.0, "junction": 105.0, "memory": 95.0}
+    *MEMORY,
+    *"gpu_busy_pct temp_edge_c temp_junction_c temp_memory_c".split(),
+    *"temp_edge_crit_c temp_junction_crit_c temp_memory_crit_c".split(),
+)
+SENSORS = ("edge", "junction", "memory")
+#: Critical temperatures of cards that tell none, by chip and sensor. They are what the boards' own
+#: BIOS says of these chips, as `temp*_crit` of an RX 580 and of a Vega 56 in LACT's recordings
+#: (tests/snapshots/amd). Other chips have other limits, and APUs tell none: amdgpu hides theirs
+#: (`hwmon_attributes_visible` in amdgpu_pm.c).
+CRITICAL_C: Mapping[str, Mapping[str, float]] = {
+    "Polaris 10": {"edge": 94.0},
+    "Vega 10": {"edge": 85.0, "junction": 105.0, "memory": 95.0},
+}
 #: A card is well again this far below critical, and after this time without a complaint.
 COOLER_C = 5.0
 WELL_AFTER_S = 10.0
 #: A heartbeat waits this long for the cards, which hang if they stay silent for HUNG_AFTER_S.
 PATIENCE_S = 0.05
 HUNG_AFTER_S = 5.0
+#: Descriptors of a process that are looked at for its use of cards.
+DESCRIPTORS_MAX = 4_096
 
 
 def complaint(sample: GpuSample, margin_c: float = 0.0) -> str | None:
     """Why a card should not get work, in words; None if it is well or asleep.
 
-    A suspended card is well: work wakes it. Temperatures count from `margin_c` below critical.
+    A suspended card is well: work wakes it. Temperatures count from `margin_c` below critical. A
+    sensor whose critical temperature neither the card nor CRITICAL_C tells has no limit.
     """
     name = sample.pci or sample.card
     if sample.state in (CardState.GONE, CardState.RESETTING):
         words = "is gone" if sample.state is CardState.GONE else "is being reset, or hangs"
         return f"{name} {words}"
-    for sensor, default_c in CRITICAL_C.items():
+    known_c = _critical_c(sample)
+    for sensor in SENSORS:
         now_c = getattr(sample, f"temp_{sensor}_c")
-        critical_c = getattr(sample, f"temp_{sensor}_crit_c") or default_c
-        if now_c is not None and now_c >= critical_c - margin_c:
+        critical_c = getattr(sample, f"temp_{sensor}_crit_c") or known_c.get(sensor)
+        if now_c is not None and critical_c is not None and now_c >= critical_c - margin_c:
             words = "is overheated" if now_c >= critical_c else "has not cooled down"
             return f"{name} {words}: {sensor} {now_c:g} °C, critical {critical_c:g} °C"
     return None
 
 
-class GpuProbe:
-    """Tells a worker its load; the worker may use every card below `root`.
+def _critical_c(sample: GpuSample) -> Mapping[str, float]:
+    known = chip(int(sample.pci_id.rpartition(":")[2], 16)) if sample.pci_id else None
+    return CRITICAL_C.get(known.name, {}) if known else {}
 
-    Free memory is that of the fit card with the most, utilisation the mean of all cards, and
-    temperature the highest of all. `gpu_trouble` is set while no card is fit for work.
+
+class GpuProbe:
+    """Tells a worker its load and each card's; the worker may use every card below `root`.
+
+    `gpu_trouble` is set while no card is fit for work. An idle card is asked more and more rarely,
+    so that it can sleep; until then its utilisation and temperature are those it told last.
     """
 
     def __init__(
@@ -66,23 +92,26 @@ class GpuProbe:
         *,
         clock: Callable[[], float] = time.monotonic,
         host: Callable[[], Load] = host_load,
+        process: Path = Path("/proc/self"),
     ) -> None:
         self.cards = Cards(root)
         self._clock = clock
         self._host = host
+        self._process = process
         self._asking: threading.Thread | None = None
         self._asked_at = 0.0
         self._told = NO_LOAD
-        #: By card, its last complaint and when it was.
-        self._complaints: dict[str, tuple[str, float]] = {}
+        self._watched: dict[str, _Watched] = {}
 
     def gpus(self) -> list[Gpu]:
-        """The cards as a worker announces them: those whose family and memory are known."""
-        samples = [card.sample(FIELDS) for card in self.cards]
+        """The cards as a worker announces them; what is unknown of one is None.
+
+        An APU's memory includes what the driver lends it of the host's.
+        """
+        samples = [_with_memory(card, card.sample(FIELDS)) for card in self.cards]
         return [
-            Gpu(family=sample.family, vram_total_bytes=sample.vram_total_bytes)
-            for sample in samples
-            if sample.family is not None and sample.vram_total_bytes is not None
+            Gpu(sample.family, sample.usable_bytes, bool(sample.is_apu))
+            for sample in samples[:MAX_GPUS]
         ]
 
     def __call__(self) -> Load:
@@ -106,32 +135,129 @@ class GpuProbe:
         )
 
     def _ask(self) -> None:
-        """Sample every card and keep the load."""
-        samples = [card.sample(FIELDS) for card in self.cards]
-        if any(sample.state is CardState.GONE for sample in samples):
+        """Ask every card and keep the load."""
+        now_s = self._clock()
+        own = own_use(self._process)
+        loads = [self._watch(card).ask(now_s, own) for card in self.cards][:MAX_GPUS]
+        if any(watched.is_gone for watched in self._watched.values()):
             self.cards.refresh()
-        troubles = [self._trouble(sample) for sample in samples]
-        fit = [s for s, trouble in zip(samples, troubles, strict=True) if trouble is None]
-        busy = [s.gpu_busy_pct for s in samples if s.gpu_busy_pct is not None]
-        hottest = [s.hottest_c for s in samples if s.hottest_c is not None]
-        free = [s.vram_free_bytes for s in fit if s.vram_free_bytes is not None]
-        self._told = Load(
-            vram_free_bytes=max(free, default=None),
-            gpu_busy_pct=sum(busy) / len(busy) if busy else None,
-            temperature_c=max(hottest, default=None),
-            gpu_trouble=None if fit or not samples else "; ".join(filter(None, troubles)),
+        troubles = [load.trouble for load in loads if load.trouble is not None]
+        all_unfit = bool(troubles) and len(troubles) == len(loads)
+        self._told = Load(gpus=tuple(loads), gpu_trouble="; ".join(troubles) if all_unfit else None)
+
+    def _watch(self, card: Card) -> _Watched:
+        """The card as watched so far; one that moved keeps its complaint."""
+        watched = self._watched.get(card.info.key)
+        if watched is None:
+            watched = self._watched[card.info.key] = _Watched(card)
+        elif watched.card is not card:
+            watched.follow(card)
+        return watched
+
+
+class _Watched:
+    """One card from heartbeat to heartbeat: what it told last, its pauses, and its complaint."""
+
+    def __init__(self, card: Card) -> None:
+        self._complaint: tuple[str, float] | None = None
+        self.follow(card)
+
+    def follow(self, card: Card) -> None:
+        """Ask this card from now on."""
+        self.card = card
+        self._rest = Rest(card.info.device)
+        self._last: GpuSample | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the card was not there when it was asked."""
+        return self._last is not None and self._last.state is CardState.GONE
+
+    def ask(self, now_s: float, own: Mapping[str, OwnUse]) -> GpuLoad:
+        """Its load now, with the process's own use by PCI address."""
+        asked = self._last is None or self._rest.may_ask(now_s)
+        sample = self.card.sample(FIELDS) if asked or self._last is None else self._last
+        self._last = sample
+        trouble = self._trouble(sample, now_s)
+        asleep = sample.state is CardState.SUSPENDED
+        if asked:
+            self._rest.note(now_s, asleep or bool(sample.gpu_busy_pct) or trouble is not None)
+        if asleep or not asked:
+            sample = _with_memory(self.card, sample)
+        use = own.get(sample.pci or "", NO_USE)
+        return GpuLoad(
+            free_bytes=sample.usable_free_bytes,
+            busy_pct=sample.gpu_busy_pct,
+            temperature_c=sample.hottest_c,
+            asleep=asleep,
+            trouble=trouble,
+            own_memory_bytes=use.memory_bytes(bool(sample.is_apu)),
+            own_engine_ns=use.engine_ns,
         )
 
-    def _trouble(self, sample: GpuSample) -> str | None:
-        """Why a card is not fit; its last complaint stays until it has been well for a while."""
-        key = sample.pci or sample.card
-        now = self._clock()
-        known = self._complaints.get(key)
+    def _trouble(self, sample: GpuSample, now_s: float) -> str | None:
+        """Why it is not fit; its last complaint stays until it has been well for a while."""
+        known = self._complaint
         found = complaint(sample, COOLER_C if known else 0.0)
         if found is not None:
-            self._complaints[key] = (found, now)
+            self._complaint = (found, now_s)
             return found
-        if known is not None and now - known[1] < WELL_AFTER_S:
+        if known is not None and now_s - known[1] < WELL_AFTER_S:
             return known[0]
-        self._complaints.pop(key, None)
+        self._complaint = None
         return None
+
+
+def _with_memory(card: Card, sample: GpuSample) -> GpuSample:
+    """A sample with its memory as it is now, which wakes no card and ends no pause."""
+    found = Found()
+    parse_sysfs(card.files.read(), MEMORY, found)
+    return replace(sample, **{name: told.value for name, told in found.values.items()})
+
+
+class OwnUse(NamedTuple):
+    """What this process uses of a card: memory, and the time of all engines; None is unknown."""
+
+    vram_bytes: int | None = None
+    gtt_bytes: int | None = None
+    engine_ns: int | None = None
+
+    def memory_bytes(self, is_apu: bool) -> int | None:
+        """The memory that counts: video memory, and an APU's share of the host's."""
+        return _sum(self.vram_bytes, self.gtt_bytes) if is_apu else self.vram_bytes
+
+
+NO_USE = OwnUse()
+
+
+def own_use(process: Path = Path("/proc/self")) -> dict[str, OwnUse]:
+    """The use of each card by this process, by PCI address; only its own descriptors are read."""
+    clients: dict[object, fdinfo.DrmClient] = {}
+    try:
+        descriptors = os.listdir(process / "fd")[:DESCRIPTORS_MAX]
+    except OSError:
+        return {}
+    for descriptor in descriptors:
+        try:
+            if not os.readlink(process / "fd" / descriptor).startswith("/dev/dri/"):
+                continue
+            content = HeldFile(process / "fdinfo" / descriptor).read(fdinfo.TEXT_BYTES)
+        except OSError:
+            continue
+        client = fdinfo.parse(content.decode("utf-8", "replace"))
+        if client is not None:
+            clients[client.pci, descriptor if client.client is None else client.client] = client
+    uses: dict[str, OwnUse] = {}
+    for client in clients.values():
+        use = uses.get(client.pci, NO_USE)
+        uses[client.pci] = OwnUse(
+            _sum(use.vram_bytes, client.vram_bytes),
+            _sum(use.gtt_bytes, client.gtt_bytes),
+            _sum(use.engine_ns, *client.engine_ns.values()),
+        )
+    return uses
+
+
+def _sum(*parts: int | None) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None

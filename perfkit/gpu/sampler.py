@@ -2,18 +2,21 @@
 
 Utilisation changes within milliseconds, temperature within seconds, and every read costs processor
 time of the machine that is being watched. So one thread reads fields in groups, each at its own
-rate, from files that stay open, and keeps the samples in rings of fixed length. `pcie_bw` has a
-thread of its own, off unless asked for: the kernel sleeps for a second in each read.
+rate, from files that stay open, and keeps the samples in rings of fixed length. An idle card is
+left alone for longer and longer, so that it can sleep. `pcie_bw` has a thread of its own, off
+unless asked for: the kernel sleeps for a second in each read.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from heapq import heapify, heapreplace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -24,7 +27,8 @@ from perfkit.evidence.text import UNKNOWN, quantity, size
 from perfkit.gpu.card import Card, Cards, FastReader, FastSample
 from perfkit.gpu.discovery import DRM_ROOT
 from perfkit.gpu.record import read_text
-from perfkit.gpu.schema import GpuSample
+from perfkit.gpu.rest import Rest
+from perfkit.gpu.schema import CardState, GpuSample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +44,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "thermal": ("temp_edge_c", "temp_junction_c", "temp_memory_c", "fan_rpm"),
     "link": ("pcie_speed_gts", "pcie_width"),
 }
-_BUSY, _POWER = (GROUPS["activity"].index(name) for name in ("gpu_busy_pct", "power_w"))
+ACTIVITY = "activity"
+_UNKNOWN: Mapping[str, tuple[None, ...]] = {g: (None,) * len(GROUPS[g]) for g in GROUPS}
+_BUSY, _POWER = (GROUPS[ACTIVITY].index(name) for name in ("gpu_busy_pct", "power_w"))
 #: Reads a second of each group; a group that is left out, or at 0, is not read.
 RATES_HZ: Mapping[str, float] = {"activity": 10.0, "memory": 2.0, "clocks": 2.0, "thermal": 1.0}
 RATE_MAX_HZ = 1_000.0
@@ -49,10 +55,14 @@ ROWS_MAX = 10_000
 REFRESH_S = 5.0
 #: Powers further apart are not integrated to energy: the power in between is unknown.
 GAP_MAX_S = 5.0
+#: Groups that are due within this time are read at one waking.
+SLACK_S = 0.001
 #: A longer sleep waits for `stop`; a shorter one delays it.
 SLEEP_MAX_S = 0.1
 #: The number of latest utilisations in the mean.
 MEAN_N = 10
+#: Stands among the groups that are due for a look for cards.
+_REFRESH = ""
 
 
 def energy_j(power_w: Series, from_s: float, to_s: float) -> float | None:
@@ -78,29 +88,48 @@ def energy_j(power_w: Series, from_s: float, to_s: float) -> float | None:
 class Track:
     """One watched card: a ring of samples for each group, and its energy so far."""
 
-    def __init__(self, card: Card, groups: Sequence[str], rows_max: int) -> None:
+    def __init__(self, card: Card, groups: Sequence[str], rows_max: int, *, rests: bool) -> None:
+        self._rests = rests
+        #: The group that tells whether the card works.
+        self._judge = ACTIVITY if ACTIVITY in groups else next(iter(groups), "")
         self.follow(card, groups)
         self.rows: dict[str, deque[FastSample]] = {g: deque(maxlen=rows_max) for g in groups}
         self.energy_j: float | None = None
         self.pcie_bytes_per_s: tuple[int, int] | None = None
-        self._power: tuple[float, float | None] | None = None
+        self._power: tuple[float, float | None] = (0.0, None)
 
     def follow(self, card: Card, groups: Sequence[str]) -> None:
         """Read from a card, which may have moved."""
         self.card = card
+        # A card without this file can't fall asleep by itself; it does not appear later.
+        can_sleep = (card.info.device / "power/autosuspend_delay_ms").exists()
+        self.rest = Rest(card.info.device) if self._rests and can_sleep else None
         self.readers = {group: FastReader(card, GROUPS[group]) for group in groups}
 
     def read(self, group: str) -> None:
-        """Read a group once and keep it; power adds to the energy, unless a gap is before it."""
+        """Read a group once and keep it; all of it is unknown while the card is left alone."""
+        rest = self.rest
+        if rest is not None:
+            now_s = time.monotonic()
+            if now_s < rest.until_s and not rest.may_ask(now_s):
+                self._keep(group, FastSample(now_s, CardState.ACTIVE, _UNKNOWN[group]))
+                return
         sample = self.readers[group].read()
+        self._keep(group, sample)
+        if rest is not None and group == self._judge:
+            works = group == ACTIVITY and bool(sample.values[_BUSY])
+            rest.note(sample.monotonic_s, works or sample.state is not CardState.ACTIVE)
+
+    def _keep(self, group: str, sample: FastSample) -> None:
+        """Add a sample to its ring, and its power to the energy, unless a gap is before it."""
         self.rows[group].append(sample)
-        if group != "activity":
+        if group != ACTIVITY:
             return
-        before, self._power = self._power, (sample.monotonic_s, sample.values[_POWER])
-        if before is not None:
-            joules = energy_j((before, self._power), before[0], self._power[0])
-            if joules is not None:
-                self.energy_j = (self.energy_j or 0.0) + joules
+        now_s, power_w = sample.monotonic_s, sample.values[_POWER]
+        (before_s, before_w), self._power = self._power, (now_s, power_w)
+        if before_w is not None and power_w is not None and now_s - before_s <= GAP_MAX_S:
+            joules = (now_s - before_s) * (before_w + power_w) / 2
+            self.energy_j = joules if self.energy_j is None else self.energy_j + joules
 
     def latest(self) -> GpuSample:
         """A full sample now, with the energy, the mean utilisation and the PCIe traffic."""
@@ -127,8 +156,9 @@ class GpuSampler:
     """Watches the cards below `root` from `start`, or `with`, until `stop`.
 
     `rates_hz` gives each of `GROUPS` its rate. A ring keeps the latest `rows_max` samples of a
-    card's group. `pcie_bw` also watches the traffic over PCIe. Raises ValueError for an unknown
-    group and for a rate outside 0 … 1,000 Hz.
+    card's group. `pcie_bw` also watches the traffic over PCIe. `let_sleep` leaves an idle card
+    alone (see `Rest`); without it a card that is watched never sleeps. Raises ValueError for an
+    unknown group and for a rate outside 0 … 1,000 Hz.
     """
 
     def __init__(
@@ -138,6 +168,7 @@ class GpuSampler:
         rates_hz: Mapping[str, float] = RATES_HZ,
         rows_max: int = ROWS_MAX,
         pcie_bw: bool = False,
+        let_sleep: bool = True,
     ) -> None:
         for group, rate in rates_hz.items():
             if group not in GROUPS:
@@ -148,10 +179,13 @@ class GpuSampler:
         self.rates_hz = {group: rate for group, rate in rates_hz.items() if rate}
         self._rows_max = rows_max
         self._pcie_bw = pcie_bw
+        self._let_sleep = let_sleep
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.tracks: dict[str, Track] = {}
+        #: The root's entries at the last look for cards.
+        self._seen: frozenset[tuple[str, int]] | None = None
+        self.tracks: Mapping[str, Track] = {}
         self._track()
 
     def __enter__(self) -> Self:
@@ -196,6 +230,17 @@ class GpuSampler:
         with self._lock:
             return [track.latest() for track in self.tracks.values()]
 
+    def sample(self, key: str) -> GpuSample | None:
+        """A full sample of one card now; None while it is left alone so that it can fall asleep.
+
+        Raises KeyError if it is not watched.
+        """
+        with self._lock:
+            track = self.tracks[key]
+            if track.rest is not None and not track.rest.may_ask(time.monotonic()):
+                return None
+            return track.latest()
+
     def rows(self, key: str, group: str) -> list[FastSample]:
         """The samples kept of a card's group, oldest first; the key is its PCI address."""
         with self._lock:
@@ -222,46 +267,77 @@ class GpuSampler:
         for card in self.cards:
             before = self.tracks.get(card.info.key)
             if before is None:
-                self.tracks[card.info.key] = Track(card, [*self.rates_hz], self._rows_max)
+                track = Track(card, [*self.rates_hz], self._rows_max, rests=self._let_sleep)
+                # Others may be reading the old one.
+                self.tracks = {**self.tracks, card.info.key: track}
             elif before.card is not card:
                 before.follow(card, [*self.rates_hz])
 
     def _run(self) -> None:
-        """Read each group when it is due; missed times are left out."""
-        due = dict.fromkeys(self.rates_hz, time.monotonic())
-        refresh_at = time.monotonic() + REFRESH_S
-        while True:
-            now = time.monotonic()
-            for group, at in due.items():
-                if at <= now:
-                    self.read(group)
-                    period_s = 1 / self.rates_hz[group]
-                    due[group] = at + period_s if at + period_s > now else now + period_s
-            if now >= refresh_at:
-                with self._lock:
-                    self.cards.refresh()
-                    self._track()
-                refresh_at = now + REFRESH_S
-            if self._ended(min([*due.values(), refresh_at]) - time.monotonic()):
-                return
+        """Read each group when it is due; missed times are left out.
 
-    def _ended(self, within_s: float) -> bool:
-        """Sleep for `within_s`, or until `stop`; whether it was called."""
-        if within_s > SLEEP_MAX_S:
-            return self._done.wait(within_s)
-        # Takes half the processor time of an Event's wait, and delays `stop` little.
-        time.sleep(max(0.0, within_s))
-        return self._done.is_set()
+        Each line costs processor time: after a sleep, its code is no longer in the caches.
+        """
+        clock, sleep = time.monotonic, time.sleep
+        now_s = clock()
+        periods_s = {group: 1 / rate for group, rate in self.rates_hz.items()}
+        due = [(now_s, group) for group in periods_s] + [(now_s + REFRESH_S, _REFRESH)]
+        periods_s[_REFRESH] = REFRESH_S
+        heapify(due)
+        while True:
+            within_s = due[0][0] - clock()
+            if within_s > SLEEP_MAX_S:
+                self._done.wait(within_s)
+            elif within_s > 0:
+                # Takes half the processor time of an Event's wait, and delays `stop` little.
+                sleep(within_s)
+            if self._done.is_set():
+                return
+            with self._lock:
+                now_s = clock()
+                while due[0][0] <= now_s + SLACK_S:
+                    at_s, group = due[0]
+                    if group == _REFRESH:
+                        self._refresh()
+                    else:
+                        for track in self.tracks.values():
+                            track.read(group)
+                    next_s = at_s + periods_s[group]
+                    missed = next_s <= now_s
+                    heapreplace(due, (now_s + periods_s[group] if missed else next_s, group))
+
+    def _refresh(self) -> None:
+        """Look for cards again if the root's entries are not those of the last look."""
+        seen = _entries(self.cards.root)
+        if seen != self._seen:
+            self._seen = seen
+            self.cards.refresh()
+            self._track()
 
     def _watch_pcie(self) -> None:
         """Read `pcie_bw` of each card in turn, a second each; suspended ones are left asleep."""
         while True:
             with self._lock:
-                awake = [t for t in self.tracks.values() if not t.card.is_suspended()]
+                awake = [t for t in self.tracks.values() if _is_awake(t)]
             for track in awake:
                 track.pcie_bytes_per_s = read_pcie_bw(track.card.info.device)
-            if self._ended(1.0):
+            if self._done.wait(1.0):
                 return
+
+
+def _is_awake(track: Track) -> bool:
+    """Whether a read would neither wake the card nor keep it awake."""
+    rests = track.rest is not None and not track.rest.may_ask(time.monotonic())
+    return not rests and not track.card.is_suspended()
+
+
+def _entries(root: Path) -> frozenset[tuple[str, int]] | None:
+    """The entries of a root and their inodes, which are new for a card that came back."""
+    try:
+        with os.scandir(root) as entries:
+            return frozenset((entry.name, entry.inode()) for entry in entries)
+    except OSError:
+        return None
 
 
 def thread_cpu_s(thread: threading.Thread) -> float:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from perfkit.gpu import amdsmi
-from perfkit.gpu.schema import Found
-from perfkit.gpu.smi import ToolError, ask_amd_smi, ask_rocm_smi
+from perfkit.gpu.answers.asking import ToolError
+from perfkit.gpu.schema import Found, Trouble
+from perfkit.gpu.smi import ask_amd_smi, ask_rocm_smi
 
 CACHE_S = 2.0
 #: A tool that failed is left alone for longer: it is missing, or the driver hangs.
@@ -40,6 +41,11 @@ class Tool:
         #: why no card is known
         self.error: str | None = None
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether it knew of a card when it was asked last."""
+        return bool(self._cards)
+
     def cards(self) -> Mapping[str, Found]:
         """The known fields of each card, at most `cache_s` old; no card while the tool fails."""
         now = self._clock()
@@ -54,7 +60,8 @@ class Tool:
     def read(self, keys: Sequence[str | None], wanted: Collection[str], found: Found) -> None:
         """Add the fields wanted of the card with one of these keys, the best first.
 
-        The error of a tool that fails is no field's trouble.
+        A tool's reason joins those of the sources before it. The error of a tool that fails is no
+        field's trouble, unless nothing else says why the field has no value.
         """
         cards = self.cards()
         mine = next((cards[key] for key in keys if key is not None and key in cards), Found())
@@ -62,7 +69,13 @@ class Tool:
             if name in mine.values:
                 found.values.setdefault(name, mine.values[name])
             elif name in mine.troubles:
-                found.fail(name, mine.troubles[name].text)
+                reason = mine.troubles[name].text
+                before = found.troubles.get(name)
+                found.troubles[name] = (
+                    Trouble(f"{before.text}; {reason}", before.errno) if before else Trouble(reason)
+                )
+            elif self.error is not None:
+                found.troubles.setdefault(name, Trouble(self.error))
 
 
 def vendor_tools() -> tuple[Tool, ...]:

@@ -85,9 +85,9 @@ class Indexed:
     """A plain policy with its scores in buckets instead of a scan.
 
     ``bucket`` maps a score to a small number of the same order. With a ``sizer`` leases hold many
-    tasks, and a worker with enough work in hand is skipped. Needs that the same workers offer share
-    an index, so that a change costs one step for each different set of workers; ``by_needs`` gives
-    each its own, for scores that depend on the needs.
+    tasks, and a worker with enough work in hand is skipped. Needs that ask for the same card and
+    that the same workers offer share an index, so that a change costs one step for each of these;
+    ``by_needs`` gives all needs their own, for scores that depend on more.
     """
 
     def __init__(
@@ -122,6 +122,10 @@ class Indexed:
         self._scorer.leave(worker)
         if self.sizer is not None:
             self.sizer.leave(worker)
+        self._forget()
+
+    def offers_changed(self, worker: WorkerState) -> None:
+        """Drop the cached offers."""
         self._forget()
 
     def touch(self, worker: WorkerState) -> None:
@@ -164,7 +168,8 @@ class Indexed:
     def _learn(self, needs: Needs) -> Buckets:
         """Find the workers that offer it; O(workers), once until a worker joins or leaves."""
         eligible = [worker for worker in self._workers.values() if worker.offers(*needs)]
-        key: object = needs if self._is_by_needs else frozenset(w.id for w in eligible)
+        card = needs[1].min_vram_bytes, needs[1].gpu_family
+        key: object = needs if self._is_by_needs else (card, frozenset(w.id for w in eligible))
         buckets = self._indexes.get(key)
         if buckets is None:
             if len(self._indexes) >= MAX_INDEXES:

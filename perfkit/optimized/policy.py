@@ -29,7 +29,6 @@ from cluster.core.policy import (
 )
 from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
-from cluster.vocabulary.task import Load
 from perfkit.optimized.index import MAX_NEEDS, Indexed
 from perfkit.optimized.sizer import LEASE_S, Sizer
 
@@ -43,19 +42,6 @@ class WorkShare(LeastLoaded):
     def __init__(self, sizer: Sizer) -> None:
         super().__init__()
         self._sizer = sizer
-        #: the share of a worker's card, and the load it was computed from
-        self._cards: dict[str, tuple[Load, float]] = {}
-
-    def leave(self, worker: WorkerState) -> None:
-        super().leave(worker)
-        self._cards.pop(worker.id, None)
-
-    def card_share(self, worker: WorkerState) -> float:
-        """Computed once for each new load."""
-        known = self._cards.get(worker.id)
-        if known is None or known[0] is not worker.load:
-            known = self._cards[worker.id] = (worker.load, super().card_share(worker))
-        return known[1]
 
     def held_share(self, worker: WorkerState) -> float:
         """From 0, idle, to 1, all slots taken and LEASE_S of work in hand."""
@@ -133,6 +119,10 @@ class IndexedAdaptive(Adaptive):
         self._spreads.clear()
         self._reports_left.clear()
 
+    def offers_changed(self, worker: WorkerState) -> None:
+        for index in self._indexes.values():
+            index.offers_changed(worker)
+
     def touch(self, worker: WorkerState) -> None:
         for index in self._indexes.values():
             index.touch(worker)
@@ -183,6 +173,9 @@ class CachedLeastLoaded(LeastLoaded):
 
     def leave(self, worker: WorkerState) -> None:
         super().leave(worker)
+        self._eligible.clear()
+
+    def offers_changed(self, worker: WorkerState) -> None:
         self._eligible.clear()
 
     def eligible(self, needs: Needs) -> Sequence[WorkerState]:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from cluster import Client, ClusterSpec, LocalCluster, Priority
 from cluster.vocabulary.errors import ClientClosed, ClusterError, TaskDeadLettered, Unreachable
-from cluster.vocabulary.task import Gpu
+from cluster.vocabulary.task import Gpu, GpuLoad
 from perfkit.gpu.made_up import plant
 
 TIMEOUT_S = 20
@@ -140,10 +140,10 @@ def test_every_worker_has_the_probe_and_gets_no_work_while_its_card_is_overheate
         local.add_worker()
         local.workers[0].kill()
         local.restart_worker(local.workers[0])
-        until(lambda: all(w.load.gpu_busy_pct == 37.0 for w in client.status().workers))
+        until(lambda: all(w.load.gpus for w in client.status().workers))
         for worker in client.status().workers:
             assert worker.gpus == [Gpu("polaris", 8 << 30)]
-            assert (worker.load.vram_free_bytes, worker.load.temperature_c) == (7 << 30, 61.0)
+            assert worker.load.gpus == (GpuLoad(7 << 30, 37.0, 61.0),)
             assert worker.load.gpu_trouble is None
         assert client.submit("echo", b"cool").result(TIMEOUT_S) == b"cool"
         (device / "hwmon/hwmon2/temp1_input").write_text("97000\n")

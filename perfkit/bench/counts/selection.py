@@ -18,7 +18,7 @@ from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.events import WorkerJoined
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import percentile_interval
@@ -103,11 +103,12 @@ def _made_worker(number: int, rng: random.Random) -> WorkerState:
         capacity=CAPACITY,
         credit=CREDIT,
         kinds=[KIND],
-        gpus=[Gpu(family=FAMILIES[number % len(FAMILIES)], vram_total_bytes=VRAM_BYTES)],
+        gpus=[Gpu(family=FAMILIES[number % len(FAMILIES)], memory_bytes=VRAM_BYTES)],
     )
     worker = WorkerState(joined, epoch=1, now=0.0)
     worker.held = rng.randrange(1, worker.credit)
-    worker.load = Load(gpu_busy_pct=rng.uniform(0, 100), vram_free_bytes=rng.randrange(VRAM_BYTES))
+    busy_pct, free_bytes = rng.uniform(0, 100), rng.randrange(VRAM_BYTES)
+    worker.load = Load(gpus=(GpuLoad(busy_pct=busy_pct, free_bytes=free_bytes),))
     return worker
 
 

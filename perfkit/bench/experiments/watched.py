@@ -153,7 +153,8 @@ def watch(
     recording = Recording()
     with make_engine("zmq", workers=workers, spec=spec, models=work.models) as engine:
         map_s(engine, work)  # a warm-up
-        sampler = GpuSampler(source.root)
+        # Power is wanted of an idle card too.
+        sampler = GpuSampler(source.root, let_sleep=False)
         _read(sampler)
         with sampler:
             began_s = time.monotonic()

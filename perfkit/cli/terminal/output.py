@@ -106,10 +106,15 @@ def write_json_text(text: str, target: Path = STDOUT) -> None:
     write(text, target)
 
 
+def is_drawn_in_place(console: Console) -> bool:
+    """Whether `show_live` draws over the view before."""
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
 def show_live(views: Iterable[RenderableType]) -> None:
     """Show one view after another: in place in a terminal, else below each other."""
     console = out()
-    if not console.file.isatty() or console.is_dumb_terminal:
+    if not is_drawn_in_place(console):
         for view in views:
             console.print(view)
         return

@@ -1,6 +1,7 @@
 """Each policy's choice by its own measure."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from cluster.core.policy import (
     RoundRobin,
 )
 from cluster.core.run import Needs
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from perfkit.optimized import policy as optimised
 from tests.cluster.core.scheduling import ECHO, chosen, offer, staffed
 
@@ -81,8 +82,52 @@ def test_the_load_is_weighted_as_documented(
     worker = offer(capacity=2, gpus=[Gpu("vega", 8 * GIB)])
     worker.held = held
     free = None if vram_free_gib is None else vram_free_gib * GIB
-    worker.load = Load(gpu_busy_pct=busy_pct, vram_free_bytes=free)
+    worker.load = Load(gpus=(GpuLoad(free, busy_pct),))
     assert LeastLoaded().score(worker, ECHO) == pytest.approx(score)
+
+
+def busy(free_gib: float, busy_pct: float, **more: Any) -> GpuLoad:
+    return GpuLoad(int(free_gib * GIB), busy_pct, **more)
+
+
+def test_two_idle_cards_are_empty_and_a_sleeping_one_is_idle() -> None:
+    two = offer(gpus=[Gpu("polaris", 8 * GIB)] * 2)
+    two.load = Load(gpus=(busy(8, 0), busy(8, 0)))
+    assert LeastLoaded().score(two, ECHO) == 0.0
+    two.load = Load(gpus=(GpuLoad(8 * GIB, asleep=True), busy(0, 100)))
+    assert LeastLoaded().score(two, ECHO) == 0.0
+
+
+#: a card of 24 GiB that is full and busy, beside the idle graphics of the processor
+BESIDE = {"gpus": [Gpu("navi3", 24 * GIB), Gpu("navi2", 10 * GIB, is_apu=True)]}
+FULL = Load(gpus=(busy(1, 100), busy(10, 0)))
+
+
+@each_table
+def test_the_graphics_of_a_processor_do_not_stand_for_the_card_beside_them(policies: Table) -> None:
+    beside, idle = offer("beside", **BESIDE), offer("idle", gpus=[Gpu("navi3", 24 * GIB)])
+    beside.load, idle.load = FULL, Load(gpus=(busy(20, 30),))
+    for name in ("least-loaded", "memory-aware", "gpu-match"):
+        policy = staffed(policies[name](), beside, idle)
+        assert chosen(policy, card(16)) == chosen(policy, card(0, "navi3")) == "idle"
+        assert chosen(policy, card(0, "navi2")) == "beside"
+    assert chosen(staffed(policies["least-loaded"](), beside, idle)) == "idle"
+
+
+@each_table
+@pytest.mark.parametrize("name", ["least-loaded", "memory-aware", "gpu-match", "round-robin"])
+def test_a_card_in_trouble_is_not_offered_and_does_not_keep_the_other_one_back(
+    policies: Table, name: str
+) -> None:
+    worker = offer(gpus=[Gpu("polaris", 8 * GIB), Gpu("vega", 16 * GIB)])
+    policy = staffed(policies[name](), worker)
+    assert chosen(policy, card(9)) == "w"
+    for trouble, told in (("it is too hot", None), (None, "w")):
+        worker.load = Load(gpus=(busy(8, 0), busy(16, 0, trouble=trouble)))
+        policy.offers_changed(worker)
+        policy.touch(worker)
+        assert chosen(policy, card(8)) == chosen(policy) == "w"
+        assert chosen(policy, card(9)) == chosen(policy, card(0, "vega")) == told
 
 
 def test_equals_are_taken_in_the_order_in_which_they_joined() -> None:
@@ -184,11 +229,18 @@ def test_the_most_free_memory_per_task_in_hand_wins() -> None:
 @each_table
 def test_a_task_for_a_card_looks_at_the_memory_of_the_card(policies: Table) -> None:
     a, b = (offer(name, gpus=[Gpu("vega", 8 * GIB)]) for name in "ab")
-    a.load = Load(memory_free_bytes=64 * GIB, vram_free_bytes=GIB)
-    b.load = Load(memory_free_bytes=GIB, vram_free_bytes=4 * GIB)
+    a.load = Load(memory_free_bytes=64 * GIB, gpus=(busy(1, 0),))
+    b.load = Load(memory_free_bytes=GIB, gpus=(busy(4, 0),))
     policy = staffed(policies["memory-aware"](), a, b)
     assert chosen(policy) == "a"
     assert chosen(policy, card(1)) == chosen(policy, card(0, "vega")) == "b"
+
+
+def test_a_task_for_a_card_looks_at_one_card_and_not_at_their_sum() -> None:
+    vega = Gpu("vega", 8 * GIB)
+    one, many = offer("one", gpus=[vega]), offer("many", gpus=[vega] * 3)
+    one.load, many.load = Load(gpus=(busy(5, 0),)), Load(gpus=(busy(4, 0),) * 3)
+    assert chosen(staffed(MemoryAware(), many, one), card(4)) == "one"
 
 
 def test_a_worker_with_unknown_memory_comes_last() -> None:

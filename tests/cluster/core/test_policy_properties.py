@@ -2,7 +2,6 @@
 by its own measure.
 """
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +19,7 @@ from hypothesis.stateful import (
 from cluster.core.policy import Adaptive, AssignmentPolicy, LeastLoaded, ScanPolicy
 from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from perfkit.optimized.index import Indexed
 from perfkit.optimized.sizer import MAX_LEASE
 from tests.cluster.core.scheduling import PARTS, give, offer, untraced
@@ -54,8 +53,16 @@ def score(policy: AssignmentPolicy, worker: WorkerState, needs: Needs) -> float:
 LOADS = st.builds(
     Load,
     memory_free_bytes=st.none() | st.integers(0, 64 * GIB),
-    vram_free_bytes=st.none() | st.integers(0, 32 * GIB),
-    gpu_busy_pct=st.none() | st.floats(0, 100) | st.sampled_from([math.nan, math.inf, -math.inf]),
+    gpus=st.lists(
+        st.builds(
+            GpuLoad,
+            st.none() | st.integers(0, 32 * GIB),
+            st.none() | st.floats(0, 100),
+            asleep=st.booleans(),
+            trouble=st.sampled_from([None, None, "it is too hot"]),
+        ),
+        max_size=3,
+    ).map(tuple),
 )
 #: no shrinking: it takes minutes
 BRIEFLY = settings(
@@ -71,7 +78,15 @@ NEWCOMERS = st.builds(
     st.integers(1, 3) | st.just(40),
     kinds=st.sampled_from([["echo", "spin"], ["echo"], ["spin"]]),
     models=st.sampled_from([[], ["m"]]),
-    gpus=st.lists(st.builds(Gpu, st.sampled_from(["vega", "polaris"]), st.integers(0, 9 * GIB))),
+    gpus=st.lists(
+        st.builds(
+            Gpu,
+            st.sampled_from([None, "vega", "polaris"]),
+            st.none() | st.integers(0, 9 * GIB),
+            st.booleans(),
+        ),
+        max_size=3,
+    ),
 )
 NEEDS = st.sampled_from(ALL_NEEDS)
 
@@ -128,7 +143,10 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(data=st.data(), load=LOADS)
     def say(self, data: st.DataObject, load: Load) -> None:
         worker = data.draw(st.sampled_from(list(self.here.values())))
+        before = worker.cards
         worker.load = load
+        if [card.gpu for card in before] != [card.gpu for card in worker.cards]:
+            self.policy.offers_changed(worker)
         self.policy.touch(worker)
 
     def choice(self, needs: Needs, suspect: bool) -> WorkerState | None:

@@ -4,11 +4,12 @@ Events go in one at a time and the answer is compared whole. What happens on a b
 long run is the simulator's business, not this file's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from cluster.core.policy import POLICIES
+from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -17,6 +18,7 @@ from cluster.vocabulary.task import (
     Backoff,
     Failure,
     Gpu,
+    GpuLoad,
     Load,
     Priority,
     Requirements,
@@ -24,7 +26,7 @@ from cluster.vocabulary.task import (
     State,
     TaskId,
 )
-from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
+from tests.cluster.core.scheduling import PARTS, Bench, T, delivered, ended, holding
 
 
 def late(position: int, waited: str) -> Failure:
@@ -663,3 +665,21 @@ def test_a_worker_with_a_card_in_trouble_gets_no_more_until_it_recovers() -> Non
     assert bench.submit(b"b", submission=1) == []
     assert bench.finish("w", 1, 0, b"A") == [delivered(b"A")]
     assert bench.beat("w", load=Load()) == [bench.assign("w", 2, 0, b"b")]
+
+
+@pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
+def test_a_card_in_trouble_holds_back_only_what_needs_it(
+    make: Callable[[], AssignmentPolicy],
+) -> None:
+    bench = Bench(make)
+    bench.join("w", credit=4, gpus=[Gpu("vega", 8), Gpu("polaris", 4)])
+    large = Requirements(min_vram_bytes=8)
+    assert bench.submit(b"a", requirements=large) == [bench.assign("w", 1, 0, b"a")]
+    bench.finish("w", 1, 0, b"A")
+    assert bench.beat("w", load=Load(gpus=(GpuLoad(trouble="hot"), GpuLoad()))) == []
+    assert bench.submit(b"b", submission=1, requirements=large) == []
+    assert bench.submit(b"c", submission=2) == [bench.assign("w", 2, 0, b"c")]
+    bench.finish("w", 2, 0, b"C")
+    assert bench.beat("w", load=Load(gpus=(GpuLoad(), GpuLoad()))) == [
+        bench.assign("w", 3, 0, b"b")
+    ]

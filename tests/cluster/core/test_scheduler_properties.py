@@ -29,6 +29,7 @@ from cluster.vocabulary.task import (
     Backoff,
     Failure,
     Gpu,
+    GpuLoad,
     Load,
     Priority,
     ProcessState,
@@ -163,13 +164,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tell(on.TasksReleased(lease.worker, lease.epoch, lease.id, start))
 
     @precondition(lambda self: self.epochs)
-    @rule(data=st.data(), stale=st.booleans(), load=st.integers(0, 100) | st.none())
-    def heartbeat(self, data: st.DataObject, stale: bool, load: int | None) -> None:
+    @rule(
+        data=st.data(),
+        stale=st.booleans(),
+        load=st.integers(0, 100) | st.none(),
+        trouble=st.sampled_from([None, None, "hot"]),
+    )
+    def heartbeat(
+        self, data: st.DataObject, stale: bool, load: int | None, trouble: str | None
+    ) -> None:
         worker = data.draw(st.sampled_from(sorted(self.epochs)))
         ids = [lease.id for lease in self.leases if lease.worker == worker]
         held = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
         epoch = self.epochs[worker] - stale
-        self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpu_busy_pct=load)))
+        gpus = (GpuLoad(busy_pct=load, trouble=trouble),)
+        self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpus=gpus)))
 
     @rule(worker=WORKERS, how=st.sampled_from(["unreachable", "left", "draining"]))
     def go(self, worker: str, how: str) -> None:

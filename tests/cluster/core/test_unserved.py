@@ -4,7 +4,7 @@ import pytest
 
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.task import Failure, Gpu, Load, Requirements, State
+from cluster.vocabulary.task import Failure, Gpu, GpuLoad, Load, Requirements, State
 from tests.cluster.core.scheduling import Bench, T, delivered, ended, holding
 
 
@@ -49,6 +49,13 @@ def test_a_task_that_no_worker_offers_fails_with_what_is_missing() -> None:
             {"gpu_family": "polaris", "model": "m"},
             "no worker offers kind 'echo' and model 'm' with "
             "a card of family 'polaris' and 0 bytes; offered: vega with 8 bytes",
+        ),
+        (
+            {"gpus": [Gpu(None, 8), Gpu("vega", None)]},
+            "echo",
+            {"gpu_family": "polaris"},
+            "no worker offers kind 'echo' with a card of family 'polaris' and 0 bytes; "
+            "offered: unknown family with 8 bytes, vega with unknown memory",
         ),
         (
             {"kinds": [f"k{n:02}" for n in range(12)]},
@@ -107,6 +114,18 @@ def test_a_draining_worker_or_one_in_trouble_offers_nothing() -> None:
     bench.beat("v", load=Load(gpu_trouble="lost"))
     bench.submit(b"x")
     assert len(told(bench.wait(0.3))) == 1
+
+
+def test_a_task_for_a_card_in_trouble_fails_with_the_trouble() -> None:
+    bench = Bench(unserved_s=0.2)
+    bench.join("w", gpus=[Gpu("vega", 8), Gpu("polaris", 4)])
+    bench.beat("w", load=Load(gpus=(GpuLoad(trouble="0000:0a:00.0 is overheated"),)))
+    bench.submit(b"x", requirements=Requirements(gpu_family="vega"))
+    bench.report("w", "running")
+    assert told(bench.wait(0.3)) == [
+        "not served within 0.2 s: no worker offers kind 'echo' with a card of family 'vega' and "
+        "0 bytes; offered: polaris with 4 bytes; 0000:0a:00.0 is overheated"
+    ]
 
 
 def test_a_task_that_killed_the_last_worker_is_buried_with_its_story() -> None:

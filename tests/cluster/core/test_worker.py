@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from tests.cluster.core.scheduling import offer
 
 GIB = 1 << 30
@@ -28,6 +28,33 @@ def test_one_card_must_meet_everything_that_is_asked_of_a_card(
     needs: Requirements, offered: bool
 ) -> None:
     assert offer(models=["m"], gpus=CARDS).offers("echo", needs) is offered
+
+
+@pytest.mark.parametrize(
+    ("needs", "offered"),
+    [
+        (NO_REQUIREMENTS, True),
+        (Requirements(min_vram_bytes=8 * GIB), True),
+        (Requirements(min_vram_bytes=9 * GIB), False),
+        (Requirements(gpu_family="polaris"), False),
+        (Requirements(gpu_family="vega"), True),
+        (Requirements(gpu_family="vega", min_vram_bytes=1), False),
+    ],
+)
+def test_what_is_unknown_of_a_card_is_not_offered(needs: Requirements, offered: bool) -> None:
+    unknown = [Gpu(None, 8 * GIB), Gpu("vega", None)]
+    assert offer(gpus=unknown).offers("echo", needs) is offered
+
+
+def test_a_card_that_is_not_fit_is_not_offered_until_it_is() -> None:
+    worker, large = offer(gpus=CARDS), Requirements(min_vram_bytes=9 * GIB)
+    worker.load = Load(gpus=(GpuLoad(), GpuLoad(trouble="hot"), GpuLoad()))
+    assert [card.gpu for card in worker.cards] == CARDS[:1]
+    assert worker.offers("echo", Requirements(min_vram_bytes=8 * GIB))
+    assert not worker.offers("echo", large)
+    assert worker.free == 4, "the other card works"
+    worker.load = Load()
+    assert worker.offers("echo", large)
 
 
 def test_a_kind_it_has_no_handler_for_is_not_offered() -> None:

@@ -1,5 +1,6 @@
 """A message comes back equal; any other input is a ProtocolError and costs little memory."""
 
+import math
 import subprocess
 import sys
 
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from cluster.protocol.codec import DictCodec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ProtocolError
-from cluster.vocabulary.task import Failure, Priority, Requirements, Retry
+from cluster.vocabulary.task import (
+    MAX_GPUS,
+    Failure,
+    GpuLoad,
+    Load,
+    Priority,
+    Requirements,
+    Retry,
+)
+from perfkit.optimized.codec import PackedCodec
 from tests.cluster.protocol.wire import ACTIONS, ANYTHING, EVENTS, messages
 
 
@@ -230,3 +240,32 @@ def test_a_large_but_honest_message_passes():
     failures = [Failure(n, "ValueError", "no") for n in range(65_536)]
     event = on.TasksFinished("w", 1, 1, 0, [b""] * 65_536, failures)
     assert DictCodec().events([frame(event)]) == [event]
+
+
+@pytest.mark.parametrize("codec", [DictCodec, PackedCodec])
+@pytest.mark.parametrize(
+    "gpus",
+    [
+        (GpuLoad(busy_pct=math.nan),),
+        (GpuLoad(busy_pct=100.1),),
+        (GpuLoad(busy_pct=-1.0),),
+        (GpuLoad(temperature_c=math.inf),),
+        (GpuLoad(free_bytes=-1),),
+        (GpuLoad(own_engine_ns=-1),),
+        (GpuLoad(trouble="x" * 513),),
+        (GpuLoad(),) * (MAX_GPUS + 1),
+    ],
+)
+def test_a_load_that_no_card_can_have_is_refused(codec, gpus):
+    ((*frames,),) = codec().encode([on.WorkerHeartbeat("w", 1, [], Load(gpus=gpus))])
+    with pytest.raises(ProtocolError):
+        codec().events(frames)
+
+
+@pytest.mark.parametrize("codec", [DictCodec, PackedCodec])
+def test_the_load_of_many_cards_is_a_small_message(codec):
+    card = GpuLoad(1 << 33, 50.0, 61.0, False, "0000:0a:00.0 is gone", 1 << 33, 1 << 50)
+    beat = on.WorkerHeartbeat("w", 1, [], Load(1 << 33, 1 << 33, (card,) * 8))
+    ((frame_,),) = codec().encode([beat])
+    assert len(frame_) < 1_500
+    assert codec().events([frame_]) == [beat]

@@ -42,6 +42,9 @@ def values(kind):
         case inspect.ListType():
             most = min(kind.max_length or 4, 4)
             return st.lists(values(kind.item_type), min_size=kind.min_length or 0, max_size=most)
+        case inspect.VarTupleType():
+            most = min(kind.max_length or 4, 4)
+            return st.lists(values(kind.item_type), max_size=most).map(tuple)
         case inspect.TupleType():
             return st.tuples(*map(values, kind.item_types))
         case inspect.DictType():

@@ -15,7 +15,7 @@ from cluster.transport.hello import HELLO
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.task import Load
+from cluster.vocabulary.task import GpuLoad, Load
 from cluster.work.workloads import HANDLERS
 
 TIMEOUT_S = 10
@@ -81,7 +81,7 @@ def test_its_probe_reaches_the_status_and_a_card_in_trouble_gets_no_work(serve, 
     future = client.submit("echo", b"x")
     assert until(lambda: sum(client.status().queued.values()) == 1)
     assert not future.done()
-    told.append(Load(gpu_busy_pct=50.0, temperature_c=60.0))
+    told.append(Load(gpus=(GpuLoad(busy_pct=50.0, temperature_c=60.0),)))
     assert future.result(TIMEOUT_S) == b"x"
 
 

@@ -269,6 +269,8 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_runs(
         ("limits --tasks 5", "--tasks is not for limits"),
         ("limits --engine zmq", "--engine is not for limits"),
         ("memory --set burst=3", "--set is not for memory"),
+        ("limits --recorded .", "--recorded is for gpu only"),
+        ("throughput --recorded .", "--recorded is for gpu only"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_runs(

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
 
 from perfkit.cli import gpu
 from perfkit.gpu import fdinfo, tools
-from perfkit.gpu.fdinfo import ProcessUse
+from perfkit.gpu.answers.asking import ToolError
+from perfkit.gpu.fdinfo import Processes, ProcessUse
 from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.schema import Found
+from tests.perfkit.gpu.trees import RECORDINGS, SENSOR_FILES, Kernel
 
 Call = Callable[..., Result]
 #: The names that programs rely on.
@@ -36,7 +40,7 @@ class Looks:
 @pytest.fixture
 def uses(monkeypatch: pytest.MonkeyPatch) -> None:
     use = ProcessUse(12, "trainer", "0000:0a:00.0", 4 << 20, None, {"gfx": 5})
-    monkeypatch.setattr(fdinfo, "processes", lambda: [use])
+    monkeypatch.setattr(fdinfo, "look", lambda: Processes((use,), ("3 more are hidden",)))
 
 
 def test_a_program_gets_a_list_of_cards_and_nothing_else(perfkit: Call, tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ def test_people_see_a_few_lines_for_each_card(perfkit: Call, tmp_path: Path) -> 
         "  busy 37 %, memory controller unknown; VRAM 1.0 GiB of 8.0 GiB, GTT 20.0 MiB",
         "  core 611 MHz, memory 2,000 MHz, 900 mV; power 83.02 W (instant) of 145 W",
         "  edge 61 °C, junction unknown, memory unknown; fan 1,210 rpm; PCIe 3.0 x16",
-        "  unknown or doubtful: mem_busy_pct",
+        "  --json tells why the rest is unknown",
     ]
 
 
@@ -100,20 +104,51 @@ def test_watching_gives_a_line_each_second(
     perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path / "drm")
-    monkeypatch.setattr(gpu.threading, "Event", lambda: Looks(3))
+    monkeypatch.setattr(gpu, "PAUSE", Looks(3))
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--json", "--watch")
     assert ran.exit_code == 0
     assert [json.loads(line)[0]["pci"] for line in ran.stdout.splitlines()] == ["0000:0a:00.0"] * 3
 
 
-def test_people_who_watch_see_the_newest_values(
+def test_watching_without_a_terminal_gives_a_line_for_each_card_and_look(
     perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(tmp_path / "drm")
-    monkeypatch.setattr(gpu.threading, "Event", lambda: Looks(2))
+    monkeypatch.setattr(gpu, "PAUSE", Looks(2))
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--watch")
     assert ran.exit_code == 0
-    assert "AMD Polaris 10" in ran.stdout
+    figures = "0000:0a:00.0  busy 37 %, VRAM 1.0/8 GiB, power 83/145 W, hottest 61 °C"
+    assert [line.partition("  ")[2] for line in ran.stdout.splitlines()] == [figures] * 2
+
+
+def test_watching_in_a_terminal_keeps_a_table_until_it_is_interrupted(
+    terminal: Any, tmp_path: Path
+) -> None:
+    plant(tmp_path / "drm")
+    watching = terminal("gpu", "--drm-root", tmp_path / "drm", "--watch")
+    watching.wait_for("▄  37 %")
+    watching.wait_for("AMD Polaris 10")
+    watching.wait_for("Ctrl-C ends it")
+    assert watching.interrupt() == 130
+
+
+def test_watching_wakes_no_card_that_sleeps(
+    perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path / "drm", {**POLARIS, "power/runtime_status": "suspended\n"})
+    monkeypatch.setattr(gpu, "PAUSE", Looks(3))
+    kernel = Kernel(monkeypatch)
+    ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--watch")
+    assert ran.stdout.count("asleep, and not woken to be asked") == 3
+    assert "runtime_status" in kernel.read
+    assert not [name for name in kernel.read if name.startswith(SENSOR_FILES)]
+
+
+def test_watching_without_a_card_says_so(
+    perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "PAUSE", Looks(1))
+    assert "no AMD card below" in perfkit("gpu", "--drm-root", tmp_path, "--watch").stdout
 
 
 @pytest.mark.usefixtures("uses")
@@ -121,11 +156,39 @@ def test_processes_are_shown_on_request(perfkit: Call, tmp_path: Path) -> None:
     plant(tmp_path / "drm")
     ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--json", "--processes")
     (card,) = json.loads(ran.stdout)
-    assert card["processes"] == [
-        {
-            "pid": 12, "name": "trainer", "pci": "0000:0a:00.0", "vram_bytes": 4 << 20,
-            "gtt_bytes": None, "engine_ns": {"gfx": 5},
-        }
-    ]  # fmt: skip
+    (use,) = card["processes"]
+    assert use | {
+        "pid": 12, "name": "trainer", "pci": "0000:0a:00.0", "vram_bytes": 4 << 20,
+        "gtt_bytes": None, "engine_ns": {"gfx": 5}, "shared_with": [],
+    } == use  # fmt: skip
+    assert ran.stderr == "3 more are hidden\n"
     shown = perfkit("gpu", "--drm-root", tmp_path / "drm", "--processes").stdout
-    assert "0000:0a:00.0  pid 12 trainer: VRAM 4.0 MiB, GTT unknown" in shown
+    assert "0000:0a:00.0   12  trainer  4.0 MiB  unknown  gfx 0.0 s" in shown
+    assert "3 more are hidden" in shown
+
+
+def test_a_tool_that_does_not_answer_is_told_of(
+    perfkit: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail() -> dict[str, Found]:
+        raise ToolError("rocm-smi is missing")
+
+    plant(tmp_path / "drm", {"vendor": "0x1002\n"})
+    monkeypatch.setattr("perfkit.gpu.discovery.DRM_ROOT", tmp_path / "drm")
+    monkeypatch.setattr(tools, "vendor_tools", lambda: (tools.Tool(fail),))
+    ran = perfkit("gpu", "--tools")
+    assert (ran.exit_code, ran.stderr) == (0, "rocm-smi is missing\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--watch"]])
+def test_a_name_can_not_steer_the_terminal(
+    perfkit: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
+) -> None:
+    plant(tmp_path / "drm", {**POLARIS, "product_name": b"RX\xff\xfe580\x1b[31m\n"})
+    recorded = RECORDINGS / "cases/nonutf8/drm"
+    monkeypatch.setattr(gpu, "PAUSE", Looks(1))
+    for root in (tmp_path / "drm", *([recorded] if recorded.exists() else [])):
+        ran = perfkit("gpu", "--drm-root", root, *arguments)
+        assert (ran.exit_code, ran.stderr) == (0, "")
+        assert "\x1b" not in ran.stdout
+        assert "--watch" in arguments or "RX\N{REPLACEMENT CHARACTER}" in ran.stdout

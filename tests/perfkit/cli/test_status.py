@@ -13,7 +13,7 @@ from typer.testing import Result
 from cluster.shells.client import Client
 from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
-from cluster.vocabulary.task import Load
+from cluster.vocabulary.task import Gpu, GpuLoad, Load
 from perfkit.cli import status as module
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
 from perfkit.cli.terminal.output import SafeConsole
@@ -85,12 +85,25 @@ def test_a_worker_with_a_hostile_name_is_shown_as_text_and_whole_in_json(
 
 
 def test_a_worker_with_cards_shows_them_and_their_trouble() -> None:
-    busy = {"vram_free_bytes": 7 << 30, "gpu_busy_pct": 37.4, "temperature_c": 99.0}
-    load = Load(**busy, gpu_trouble="c is overheated")
-    lines = seen(status(worker("w-1", load=load), worker("w-2"))).splitlines()
-    assert lines[1].endswith("37 %, 7.0 GiB free, 99 °C")
-    assert lines[2].rstrip().endswith("–")
-    assert "w-1 gets no work: c is overheated" in lines
+    gpus = [Gpu("navi3", 24 << 30), Gpu("navi2", 10 << 30, is_apu=True), Gpu(None, 8 << 30)]
+    hot = GpuLoad(7 << 30, 37.4, 99.0, trouble="c is overheated", own_memory_bytes=1 << 30)
+    load = Load(gpus=(hot, GpuLoad(asleep=True)))
+    both = Load(gpus=(hot,), gpu_trouble="c is overheated")
+    shown = status(
+        worker("w-1", gpus=gpus, load=load),
+        worker("w-2", gpus=gpus[:1], load=both),
+        worker("w-3"),
+    )
+    lines = [line.rstrip() for line in seen(shown, 160).splitlines()]
+    one = "navi3: 37 %, 7.0 GiB free, 99 °C, uses 1.0 GiB, in trouble"
+    assert lines[1].endswith(one)
+    assert [line.strip() for line in lines[2:4]] == ["navi2: asleep", "card: nothing known"]
+    assert lines[4].endswith(one)
+    assert lines[5].endswith("–")
+    assert lines[6:8] == [
+        "w-1 gets no work for one card: c is overheated",
+        "w-2 gets no work: c is overheated",
+    ]
 
 
 def test_a_narrow_terminal_cuts_no_number() -> None:

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from perfkit.gpu import fdinfo, gpu_metrics, smi, sysfs
+from perfkit.gpu.answers.asking import ToolError
 from perfkit.gpu.card import Cards
 from perfkit.gpu.metrics.layouts import ATTRIBUTES, LAYOUTS
 from perfkit.gpu.metrics.table import MetricsError, parse_table
 from perfkit.gpu.record import PADDING
 from perfkit.gpu.schema import NEVER_ZERO, PLAUSIBLE_RANGES, FieldValue, Found
-from perfkit.gpu.smi import ToolError
 
 _PARTS = (
     b"0 1 11 100 101 255 -1 44000 511000 41045000 4294967295 4294967296 18446744073709551615 "
@@ -41,12 +41,14 @@ _ROCM = (
     'WARNING: no such file\n{"card0": {"PCI Bus": "0000:09:00.0", "GPU use (%)": "11", '
     '"Average Graphics Package Power (W)": "39.0", "sclk clock speed:": "(300Mhz)", '
     '"Temperature (Sensor edge) (C)": "31.0", "VRAM Total Memory (B)": "34342961152", '
-    '"pcie clock level": "1 (8.0GT/s x16)", "Fan RPM": "N/A"}, "system": {"Driver": "6.2"}}'
+    '"pcie clock level": "1 (8.0GT/s x16)", "Fan RPM": "N/A"}, "system": {"Driver": "6.2"}}\n'
+    '{"card0": {"VRAM Total Used Memory (B)": "77"}, "card0": {"GPU use (%)": "N/A"}}'
 )
 _AMD = (
     '[{"gpu": 0, "usage": {"gfx_activity": {"value": 42, "unit": "%"}, "umc_activity": "N/A"}, '
     '"power": {"socket_power": 250}, "clock": {"gfx_0": {"clk": {"value": 1877, "unit": "MHz"}}}, '
-    '"mem_usage": {"total_vram": {"value": 16384, "unit": "MB"}}}]'
+    '"mem_usage": {"total_vram": {"value": 16384, "unit": "MB"}}}]\nnote\n'
+    '{"gpu_data": [{"gpu": 1, "fan": {"rpm": "1,200"}, "power": "9 W", "usage": "N/A"}]}'
 )
 _INSERTS = ["[" * 50, "9" * 30, "\0", *'" { } , 1e999 NaN N/A null - é'.split(" "), ""]
 _CHIPS = ("", "Navi 21", "Renoir", "Van Gogh", "Phoenix", "Strix", "Aqua Vanjaram MI300")
@@ -54,6 +56,7 @@ _NUMBERS = (0, 1, 42, 97, 320, 5_500, 65_535, 65_536, 2**32 - 1, 2**63, 2**64 - 
 _FDINFO = (
     "drm-driver:\tamdgpu\ndrm-pdev:\t0000:09:00.0\ndrm-client-id:\t7\n"
     "drm-memory-vram:\t524288 KiB\ndrm-memory-gtt:\t2048 KiB\ndrm-engine-gfx:\t1000000 ns\n"
+    "drm-total-vram:\t3 GiB\ndrm-shared-vram:\t7 MiB\namd-evicted-vram:\t512 KiB\n"
 )
 
 
@@ -201,7 +204,7 @@ def _answered(text: str, read: Callable[[str], Mapping[str, Found]]) -> str | No
 
 def _in(field: FieldValue, figures: set[float]) -> bool:
     """Whether a figure of the text is the value, in a unit that the tools use."""
-    units = (1, 1e-3, 1_000, 1_000_000, 1 << 10, 1 << 20, 1 << 30)
+    units = (1, 1e-6, 1e-3, 1_000, 1_000_000, 1_000_000_000, 1 << 10, 1 << 20, 1 << 30, 1 << 40)
     return any(abs(field.value / unit - f) <= 1e-9 * abs(f) for unit in units for f in figures)
 
 
@@ -219,8 +222,9 @@ def _fdinfo(rng: random.Random) -> str | None:
     if client is None:
         return None
     figures = {int(figure) for figure in re.findall(r"\d+", text)}
-    for told in (client.vram_bytes, client.gtt_bytes, *client.engine_ns.values()):
-        scaled = {told, (told or 0) >> 10, (told or 0) >> 20, (told or 0) >> 30}
+    memory = (client.vram_bytes, client.gtt_bytes, client.vram_shared_bytes)
+    for told in (*memory, client.vram_evicted_bytes, *client.engine_ns.values()):
+        scaled = {(told or 0) >> shift for shift in (0, 10, 20, 30, 40)}
         if told is not None and figures.isdisjoint(scaled):
             return f"{text!r} gave {told}"
     return None

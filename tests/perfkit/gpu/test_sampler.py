@@ -1,7 +1,8 @@
 """Cards watched: groups at their rates, rings that are full, energy, and tables of it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from perfkit.gpu.schema import CardState
 from tests.perfkit.gpu.trees import Kernel
 
 PCI = "0000:0a:00.0"
+#: What the kernel shows of a card that falls asleep when nobody has used it for 5 s.
+CAN_SLEEP = {"power/control": "auto\n", "power/autosuspend_delay_ms": "5000\n"}
 
 
 class Clock:
@@ -223,6 +226,58 @@ def test_a_table_for_notebooks(tmp_path: Path) -> None:
 def test_wrong_rates_are_refused(tmp_path: Path, rates: dict[str, float], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         GpuSampler(tmp_path, rates_hz=rates)
+
+
+def watched(sampler: GpuSampler, clock: Clock, seconds: int) -> None:
+    """Read every group once a second, as the sampler's thread would."""
+    for _ in range(seconds):
+        for group in sampler.rates_hz:
+            sampler.read(group)
+        clock.now_s += 1
+
+
+def test_an_idle_card_is_left_alone_until_it_works(
+    tmp_path: Path, clock: Clock, kernel: Kernel
+) -> None:
+    device = plant(tmp_path, {**POLARIS, **CAN_SLEEP, "gpu_busy_percent": "0\n"})
+    sampler = GpuSampler(tmp_path)
+    watched(sampler, clock, 8)
+    kernel.read.clear()
+    watched(sampler, clock, 4)
+    assert [name for name in kernel.read if not name.startswith(("runtime_", "mem_info"))] == []
+    resting = sampler.rows(PCI, "thermal")[-4:]
+    assert {row.values for row in resting} == {(None,) * len(GROUPS["thermal"])}
+    (device / "mem_info_vram_used").write_text("4096\n")
+    (device / "gpu_busy_percent").write_text("99\n")
+    watched(sampler, clock, 20)
+    for group in sampler.rates_hz:
+        rows = sampler.rows(PCI, group)[-20:]
+        assert {row.values[0] for row in rows} == {sampler.rows(PCI, group)[-1].values[0]}
+        assert rows[0].values[0] is not None
+    assert sampler.rows(PCI, "activity")[-20].values[0] == 99
+
+
+def test_energy_has_a_gap_where_a_card_was_left_alone(tmp_path: Path, clock: Clock) -> None:
+    plant(tmp_path, {**POLARIS, **CAN_SLEEP, "gpu_busy_percent": "0\n"})
+    sampler = GpuSampler(tmp_path)
+    watched(sampler, clock, 60)
+    known = [row for row in sampler.rows(PCI, "activity") if row.values[2] is not None]
+    steps = [after.monotonic_s - before.monotonic_s for before, after in pairwise(known)]
+    expected = sum(step for step in steps if step == 1) * 83.021
+    assert sampler.tracks[PCI].energy_j == pytest.approx(expected)
+    assert max(steps) > GAP_MAX_S
+
+
+@pytest.mark.parametrize(
+    ("files", "let_sleep"), [({}, True), (CAN_SLEEP, False)], ids=["can't sleep", "must not"]
+)
+def test_a_card_that_cannot_or_must_not_sleep_is_watched_all_the_time(
+    tmp_path: Path, clock: Clock, files: Mapping[str, str], let_sleep: bool
+) -> None:
+    plant(tmp_path, {**POLARIS, **files, "gpu_busy_percent": "0\n"})
+    sampler = GpuSampler(tmp_path, let_sleep=let_sleep)
+    watched(sampler, clock, 60)
+    assert {row.values for row in sampler.rows(PCI, "activity")} == {(0, 1 << 30, 83.021)}
 
 
 def test_a_sleeping_card_is_watched_without_waking_it(tmp_path: Path, kernel: Kernel) -> None:

@@ -19,7 +19,7 @@ from cluster.core.policy import (
 from cluster.core.run import Needs
 from cluster.core.worker import WorkerState
 from cluster.vocabulary import events as on
-from cluster.vocabulary.task import NO_REQUIREMENTS, Load, Requirements
+from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from perfkit.optimized import policy as optimised
 from perfkit.optimized.index import MAX_INDEXES, MAX_NEEDS
 from perfkit.optimized.policy import (
@@ -48,14 +48,14 @@ Maker = Callable[[], AssignmentPolicy]
 def test_without_a_sizer_the_choice_is_as_good_as_the_plain_one(
     make: Maker, held: list[int], busy: list[int]
 ) -> None:
-    crew = [offer(f"w{number}", 2, 5) for number in range(len(held))]
+    crew = [offer(f"w{number}", 2, 5, gpus=[Gpu("vega", 8)]) for number in range(len(held))]
     policy, plain = staffed(make(), *crew), LeastLoaded()
     staffed(plain, *crew)
     policy.choose(ECHO, False)
     for worker, count in zip(crew, held, strict=True):
         give(policy, worker, ECHO, count)
     for worker, pct in zip(crew, busy, strict=False):
-        worker.load = Load(gpu_busy_pct=float(pct))
+        worker.load = Load(gpus=(GpuLoad(busy_pct=float(pct)),))
         policy.touch(worker)
     ours, theirs = policy.choose(ECHO, False), plain.choose(ECHO, False)
     assert ours is not None
@@ -199,6 +199,17 @@ def test_needs_that_the_same_workers_offer_share_an_index_unless_scored_by_needs
         for needs in (ECHO, ("noop", NO_REQUIREMENTS)):
             assert chosen(policy, needs) is not None
         assert len(policy._indexes) == indexes
+
+
+def test_needs_of_different_cards_are_scored_apart() -> None:
+    a, b = (offer(name, gpus=[Gpu("vega", 8), Gpu("polaris", 8)]) for name in "ab")
+    policy = staffed(POLICIES["least-loaded"](), a, b)
+    a.load, b.load = (
+        Load(gpus=(GpuLoad(8, 100.0 * hot), GpuLoad(8, 100.0 - 100.0 * hot))) for hot in (0, 1)
+    )
+    for _ in range(3):
+        assert chosen(policy, ("echo", Requirements(gpu_family="vega"))) == "a"
+        assert chosen(policy, ("echo", Requirements(gpu_family="polaris"))) == "b"
 
 
 # Adaptive

@@ -1,0 +1,1 @@
+"""The answers of tools: how one is run, and what it printed."""
