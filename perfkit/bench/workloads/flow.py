@@ -72,13 +72,16 @@ class Flow:
         return len(self._sent_s)
 
     def await_results(self, count: int) -> None:
-        """Wait until this many tasks have a result; raises ExperimentError if they take long."""
+        """Wait until this many tasks have a result; raises ExperimentError once no result has come
+        for a long time.
+        """
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self._ends) >= count, RESULT_TIMEOUT_S):
-                raise ExperimentError(
-                    f"{len(self._ends)} of {self.sent} tasks had a result after "
-                    f"{RESULT_TIMEOUT_S:.0f} s; is the cluster alive?"
-                )
+            while (seen := len(self._ends)) < count:
+                if not self._changed.wait_for(lambda: len(self._ends) > seen, RESULT_TIMEOUT_S):
+                    raise ExperimentError(
+                        f"{seen} of {self.sent} tasks had a result, and no other came for "
+                        f"{RESULT_TIMEOUT_S:.0f} s; is the cluster alive?"
+                    )
 
     def end(self) -> list[Passage]:
         """Send no more, wait for every result, and return when each task was sent and ended.
