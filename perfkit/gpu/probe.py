@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -212,7 +212,8 @@ def _with_memory(card: Card, sample: GpuSample) -> GpuSample:
     """A sample with its memory as it is now, which wakes no card and ends no pause."""
     found = Found()
     parse_sysfs(card.files.read(), MEMORY, found)
-    return replace(sample, **{name: told.value for name, told in found.values.items()})
+    told: dict[str, Any] = {name: field.value for name, field in found.values.items()}
+    return replace(sample, **told)
 
 
 class OwnUse(NamedTuple):
