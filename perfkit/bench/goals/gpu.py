@@ -195,7 +195,7 @@ def _watch(root: Path, rate_hz: int, watch_s: float) -> Mapping[str, float]:
     sampler = GpuSampler(root, rates_hz={"activity": rate_hz})
     sampler.read("activity")  # finds the file of each field, once
     with sampler:
-        cpu_pct = _cpu_pct(lambda: sampler.cpu_s, watch_s)
+        cpu_pct = _cpu_pct(lambda: sampler.cpu_s, watch_s, rate_hz)
     (key,) = sampler.tracks
     rows = sampler.rows(key, "activity")
     if {row.values for row in rows} != {VALUES} or len(rows) < watch_s * rate_hz / 2 - 2:
@@ -214,13 +214,15 @@ def _wake(rate_hz: int, watch_s: float) -> Mapping[str, float]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        return {f"cpu_{rate_hz}_hz": _cpu_pct(lambda: thread_cpu_s(thread), watch_s)}
+        return {f"cpu_{rate_hz}_hz": _cpu_pct(lambda: thread_cpu_s(thread), watch_s, rate_hz)}
     finally:
         done.set()
         thread.join()
 
 
-def _cpu_pct(used_s: Callable[[], float], watch_s: float) -> float:
+def _cpu_pct(used_s: Callable[[], float], watch_s: float, rate_hz: int) -> float:
+    """Percent of a core that a thread uses while it is watched, without its start."""
+    threading.Event().wait(0.5 / rate_hz)
     began_s, cpu_s = time.perf_counter(), used_s()
     threading.Event().wait(watch_s)
     return 100.0 * (used_s() - cpu_s) / (time.perf_counter() - began_s)
