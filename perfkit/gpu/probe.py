@@ -175,9 +175,9 @@ class _Watched:
 
     def ask(self, now_s: float, own: Mapping[str, OwnUse]) -> GpuLoad:
         """Its load now, with the process's own use by PCI address."""
-        asked = self._last is None or self._rest.may_ask(now_s)
-        sample = self.card.sample(FIELDS) if asked or self._last is None else self._last
-        self._last = sample
+        last = self._last
+        asked = last is None or self._rest.may_ask(now_s)
+        sample = self._last = self.card.sample(FIELDS) if last is None or asked else last
         trouble = self._trouble(sample, now_s)
         asleep = sample.state is CardState.SUSPENDED
         if asked:

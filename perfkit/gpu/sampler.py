@@ -127,6 +127,11 @@ class Track:
             joules = (now_s - before_s) * (before_w + power_w) / 2
             self.energy_j = joules if self.energy_j is None else self.energy_j + joules
 
+    def close(self) -> None:
+        """Close the files that tell whether the card works."""
+        if self.rest is not None:
+            self.rest.close()
+
     def latest(self) -> GpuSample:
         """A full sample now, with the energy, the mean utilisation and the PCIe traffic."""
         sample = self.card.sample()
@@ -209,6 +214,8 @@ class GpuSampler:
             thread.join()
         self._threads = []
         self.cards.close()
+        for track in self.tracks.values():
+            track.close()
 
     @property
     def cpu_s(self) -> float:
