@@ -177,7 +177,8 @@ class _Watched:
         """Its load now, with the process's own use by PCI address."""
         last = self._last
         asked = last is None or self._rest.may_ask(now_s)
-        sample = self._last = self.card.sample(FIELDS) if last is None or asked else last
+        sample = self._sample() if last is None or asked else last
+        self._last = sample
         trouble = self._trouble(sample, now_s)
         asleep = sample.state is CardState.SUSPENDED
         if asked:
@@ -194,6 +195,12 @@ class _Watched:
             own_memory_bytes=use.memory_bytes(bool(sample.is_apu)),
             own_engine_ns=use.engine_ns,
         )
+
+    def _sample(self) -> GpuSample:
+        """Its fields now. One that fell asleep while it was asked refuses as if it were reset."""
+        sample = self.card.sample(FIELDS)
+        fell_asleep = sample.state is CardState.RESETTING and self.card.is_suspended()
+        return self.card.sample(FIELDS) if fell_asleep else sample
 
     def _trouble(self, sample: GpuSample, now_s: float) -> str | None:
         """Why it is not fit; its last complaint stays until it has been well for a while."""
