@@ -93,11 +93,11 @@ class Rest:
 
         The file gives EIO without autosuspend, and a delay below 0 forbids it.
         """
-        delay, status = (
-            self._text(f"power/{n}") for n in ("autosuspend_delay_ms", "runtime_status")
-        )
-        sleeps = self._text("power/control") == "auto" and status != "unsupported"
-        if not sleeps or not _DELAY.fullmatch(delay) or int(delay) > DELAY_MAX_S * 1_000:
+        control, status = self._text("power/control"), self._text("power/runtime_status")
+        if control != "auto" or status == "unsupported":
+            return None
+        delay = self._text("power/autosuspend_delay_ms")
+        if not _DELAY.fullmatch(delay) or int(delay) > DELAY_MAX_S * 1_000:
             return None
         return int(delay) / 1_000
 
