@@ -68,7 +68,11 @@ class Backoff(StrEnum):
 
 
 class Requirements(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker must offer to be given the task; None asks for nothing."""
+    """What a worker must offer to be given the task; None and 0 ask for nothing.
+
+    ``min_vram_bytes`` and ``gpu_family`` are of one card that is fit for work. An APU's memory is
+    all that it can use: see ``Gpu``.
+    """
 
     model: Name | None = None
     min_vram_bytes: Count = 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -175,8 +175,9 @@ class _Watched:
 
     def ask(self, now_s: float, own: Mapping[str, OwnUse]) -> GpuLoad:
         """Its load now, with the process's own use by PCI address."""
-        asked = self._last is None or self._rest.may_ask(now_s)
-        sample = self.card.sample(FIELDS) if asked or self._last is None else self._last
+        last = self._last
+        asked = last is None or self._rest.may_ask(now_s)
+        sample = self._sample() if last is None or asked else last
         self._last = sample
         trouble = self._trouble(sample, now_s)
         asleep = sample.state is CardState.SUSPENDED
@@ -195,6 +196,12 @@ class _Watched:
             own_engine_ns=use.engine_ns,
         )
 
+    def _sample(self) -> GpuSample:
+        """Its fields now. One that fell asleep while it was asked refuses as if it were reset."""
+        sample = self.card.sample(FIELDS)
+        fell_asleep = sample.state is CardState.RESETTING and self.card.is_suspended()
+        return self.card.sample(FIELDS) if fell_asleep else sample
+
     def _trouble(self, sample: GpuSample, now_s: float) -> str | None:
         """Why it is not fit; its last complaint stays until it has been well for a while."""
         known = self._complaint
@@ -212,7 +219,8 @@ def _with_memory(card: Card, sample: GpuSample) -> GpuSample:
     """A sample with its memory as it is now, which wakes no card and ends no pause."""
     found = Found()
     parse_sysfs(card.files.read(), MEMORY, found)
-    return replace(sample, **{name: told.value for name, told in found.values.items()})
+    told: dict[str, Any] = {name: field.value for name, field in found.values.items()}
+    return replace(sample, **told)
 
 
 class OwnUse(NamedTuple):

@@ -13,6 +13,7 @@ keeps the card awake: a display, a job until its fence, a ROCm process, `control
 
 from __future__ import annotations
 
+import re
 from math import inf
 from pathlib import Path
 
@@ -25,6 +26,10 @@ DELAYS, PAUSE_MAX_S = 1.5, 60.0
 #: How long it is asked between two such pauses.
 LOOK_S = 1.0
 
+#: A card with a longer delay is not meant to sleep.
+DELAY_MAX_S = 600.0
+
+_DELAY = re.compile(r"[0-9]{1,9}")
 _MEMORY = ("mem_info_vram_used", "mem_info_gtt_used")
 
 
@@ -84,14 +89,17 @@ class Rest:
         self._memory = self._used()
 
     def _delay_s(self) -> float | None:
-        """How long the card waits before it sleeps; None if it never does.
+        """How long the card waits before it sleeps; None if it never does, or hardly ever.
 
         The file gives EIO without autosuspend, and a delay below 0 forbids it.
         """
-        delay = self._text("power/autosuspend_delay_ms")
-        if self._text("power/control") != "auto" or not delay.isdecimal():
+        control, status = self._text("power/control"), self._text("power/runtime_status")
+        if control != "auto" or status == "unsupported":
             return None
-        return int(delay) / 1_000 if self._text("power/runtime_status") != "unsupported" else None
+        delay = self._text("power/autosuspend_delay_ms")
+        if not _DELAY.fullmatch(delay) or int(delay) > DELAY_MAX_S * 1_000:
+            return None
+        return int(delay) / 1_000
 
     def _is_at_work(self) -> bool:
         """Whether something else uses it, or has used its memory since the pause began."""

@@ -109,27 +109,28 @@ class Track:
     def read(self, group: str) -> None:
         """Read a group once and keep it; all of it is unknown while the card is left alone."""
         rest = self.rest
-        if rest is not None:
-            now_s = time.monotonic()
-            if now_s < rest.until_s and not rest.may_ask(now_s):
-                self._keep(group, FastSample(now_s, CardState.ACTIVE, _UNKNOWN[group]))
-                return
-        sample = self.readers[group].read()
-        self._keep(group, sample)
-        if rest is not None and group == self._judge:
-            works = group == ACTIVITY and bool(sample.values[_BUSY])
-            rest.note(sample.monotonic_s, works or sample.state is not CardState.ACTIVE)
-
-    def _keep(self, group: str, sample: FastSample) -> None:
-        """Add a sample to its ring, and its power to the energy, unless a gap is before it."""
+        if rest is None or rest.until_s < (now_s := time.monotonic()) or rest.may_ask(now_s):
+            sample = self.readers[group].read()
+            if rest is not None and group == self._judge:
+                works = group == ACTIVITY and bool(sample.values[_BUSY])
+                rest.note(sample.monotonic_s, works or sample.state is not CardState.ACTIVE)
+        else:
+            sample = FastSample(now_s, CardState.ACTIVE, _UNKNOWN[group])
         self.rows[group].append(sample)
-        if group != ACTIVITY:
-            return
-        now_s, power_w = sample.monotonic_s, sample.values[_POWER]
+        if group == ACTIVITY:
+            self._add_energy(sample.monotonic_s, sample.values[_POWER])
+
+    def _add_energy(self, now_s: float, power_w: float | None) -> None:
+        """Add the energy since the power before, unless one is unknown or a gap is between."""
         (before_s, before_w), self._power = self._power, (now_s, power_w)
         if before_w is not None and power_w is not None and now_s - before_s <= GAP_MAX_S:
             joules = (now_s - before_s) * (before_w + power_w) / 2
             self.energy_j = joules if self.energy_j is None else self.energy_j + joules
+
+    def close(self) -> None:
+        """Close the files that tell whether the card works."""
+        if self.rest is not None:
+            self.rest.close()
 
     def latest(self) -> GpuSample:
         """A full sample now, with the energy, the mean utilisation and the PCIe traffic."""
@@ -213,6 +214,8 @@ class GpuSampler:
             thread.join()
         self._threads = []
         self.cards.close()
+        for track in self.tracks.values():
+            track.close()
 
     @property
     def cpu_s(self) -> float:

@@ -82,7 +82,8 @@ def _cards(place: Path) -> dict[str, Any]:
     cards = Cards(place / "drm" if (place / "drm").is_dir() else place)
     found = {sample.pci or sample.card: sample.to_dict() for sample in cards.sample()}
     cards.close()
-    return _plain(found)
+    values: dict[str, Any] = _plain(found)
+    return values
 
 
 def _profile(file: Path) -> Any:

@@ -148,6 +148,17 @@ def test_a_card_that_hangs_or_is_gone_is_not_fit(
     assert (card.busy_pct, card.temperature_c, card.trouble) == (None, None, load.gpu_trouble)
 
 
+def test_a_card_that_falls_asleep_while_it_is_asked_is_not_in_trouble(
+    tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path)
+    kernel.refuse_sensors(errno.EPERM)
+    said = iter([False, True, True])
+    monkeypatch.setattr(Card, "is_suspended", lambda card: next(said))
+    (card,) = probe(tmp_path)().gpus
+    assert card == GpuLoad(free_bytes=7 << 30, asleep=True)
+
+
 def test_a_silent_card_delays_no_heartbeat_and_is_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

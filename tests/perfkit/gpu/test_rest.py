@@ -68,6 +68,8 @@ def test_pauses_follow_the_cards_own_delay(tmp_path: Path, delay_ms: str, pause_
         {"power/autosuspend_delay_ms": "-1\n"},
         {"power/autosuspend_delay_ms": None},
         {"power/autosuspend_delay_ms": "soon\n"},
+        {"power/autosuspend_delay_ms": "600001\n"},
+        {"power/autosuspend_delay_ms": "9" * 40},
         {"power/runtime_status": "unsupported\n"},
         {"power/runtime_usage": "1\n"},
     ],
