@@ -21,7 +21,8 @@ from cluster.vocabulary.task import MAX_GPUS, NO_LOAD, Gpu, GpuLoad, Load
 from cluster.work.host import host_load
 from perfkit.gpu import fdinfo
 from perfkit.gpu.card import Card, Cards
-from perfkit.gpu.discovery import DRM_ROOT, chip
+from perfkit.gpu.chips import chip
+from perfkit.gpu.discovery import DRM_ROOT
 from perfkit.gpu.record import HeldFile
 from perfkit.gpu.rest import Rest
 from perfkit.gpu.schema import CardState, Found, GpuSample
