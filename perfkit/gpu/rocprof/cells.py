@@ -43,13 +43,23 @@ class SourceFile:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.spellings: dict[str, str] = {}
         self._notes: dict[str, list[int]] = {}
+        self._sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def note(self, text: str, line: int | None = None) -> None:
         """Add what was repaired or left out, and on which line."""
         lines = self._notes.setdefault(text, [])
         if line is not None:
             lines.append(line)
+
+    def called(self, name: str) -> str:
+        """The file's own spelling of a column, for messages."""
+        return self.spellings.get(name, name)
+
+    def shared(self, sizes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """An equal tuple that was seen before: a long file repeats a few sizes."""
+        return None if sizes is None else self._sizes.setdefault(sizes, sizes)
 
     def error(self, what: str, to_do: str, line: int | None = None) -> RocprofError:
         """The error to raise: `file, line 3: what; to_do`."""
@@ -62,12 +72,12 @@ class SourceFile:
 
 
 def is_number(text: str) -> bool:
-    """Whether `number` takes it for one, with or without all its digits."""
+    """Whether `exact` takes it for one, with or without all its digits."""
     return _NUMBER.fullmatch(text) is not None
 
 
-def number(text: str, shift: int = 0) -> int | float:
-    """A number times 10**shift, exact if it is whole.
+def exact(text: str, shift: int = 0) -> int | Fraction:
+    """A number times 10**shift, as it is written.
 
     Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for a number
     above 2**53 with a point or an exponent, which a double has rounded. Raises NotANumber.
@@ -75,15 +85,20 @@ def number(text: str, shift: int = 0) -> int | float:
     if not is_number(text):
         raise NotANumber(text)
     is_whole = text.lstrip("-").isdigit()
-    if is_whole and not shift:
-        return int(text)
+    if is_whole:
+        return int(text) * 10**shift if shift >= 0 else Fraction(int(text), 10**-shift)
     written = Decimal(text)
     if written and int(written.as_tuple().exponent) > 0:
         raise LostDigits(text)
-    if not is_whole and written.copy_abs() > EXACT_MAX:
+    if written.copy_abs() > EXACT_MAX:
         raise LostDigits(text)
     value = Fraction(written) * 10**shift
-    return int(value) if value.denominator == 1 else float(value)
+    return value.numerator if value.denominator == 1 else value
+
+
+def rounded(value: int | Fraction) -> int | float:
+    """The value itself if it is whole, else the nearest double."""
+    return value if isinstance(value, int) else float(value)
 
 
 def clean(text: str, source: SourceFile, line: int | None) -> str:
