@@ -89,12 +89,11 @@ def _content(content: bytes, source: SourceFile) -> SheetContent:
         return SheetContent("trace in Chrome's JSON", *read_trace(text, source))
     with long_fields(len(content) + 1):
         header, rows = read_rows(content, source)
-        if len(header) < 2:
-            raise unknown(",".join(header), source)
-        sheet = sheet_of(header, rows, source)
-        found = read_sheet(sheet)
-        if found is None:
-            raise other_sheet(header, source) or unknown(",".join(header), source)
+        if (refused := other_sheet(header, source)) is not None:
+            raise refused
+        found = read_sheet(sheet_of(header, rows, source)) if len(header) > 1 else None
+    if found is None:
+        raise unknown(",".join(header), source)
     return found
 
 

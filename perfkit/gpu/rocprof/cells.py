@@ -77,7 +77,7 @@ def is_number(text: str) -> bool:
 
 
 def exact(text: str, shift: int = 0) -> int | Fraction:
-    """A number times 10**shift, as it is written.
+    """A number times 10**shift, which is 0 or more, as it is written.
 
     Raises LostDigits for `1.62068E+14`, which stands for any of 10**9 numbers, and for a number
     above 2**53 with a point or an exponent, which a double has rounded. Raises NotANumber.
@@ -86,13 +86,13 @@ def exact(text: str, shift: int = 0) -> int | Fraction:
         raise NotANumber(text)
     is_whole = text.lstrip("-").isdigit()
     if is_whole:
-        return int(text) * 10**shift if shift >= 0 else Fraction(int(text), 10**-shift)
+        return int(text) * int(10**shift)
     written = Decimal(text)
     if written and int(written.as_tuple().exponent) > 0:
         raise LostDigits(text)
     if written.copy_abs() > EXACT_MAX:
         raise LostDigits(text)
-    value = Fraction(written) * 10**shift
+    value = Fraction(written) * int(10**shift)
     return value.numerator if value.denominator == 1 else value
 
 

@@ -34,8 +34,9 @@ _Counters: TypeAlias = dict[str, int | float | None]
 
 #: Rows that are read of one table or view.
 ROWS_MAX = 4_000_000
-#: Steps of SQLite's virtual machine for all queries, in calls of the progress handler.
-STEPS_MAX, STEPS_EACH = 20_000, 100_000
+#: Steps of SQLite's virtual machine for all queries: a view takes some hundred for a row, which has
+#: about as many bytes. They are counted in portions.
+STEPS_MAX, STEPS_PER_BYTE, STEPS_EACH = 200_000_000, 20, 100_000
 #: A text or blob is no longer than this; the longest are the names of kernels.
 VALUE_BYTES_MAX = 2**24
 #: Text of all rows together.
@@ -158,7 +159,8 @@ def _errors(source: SourceFile) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             raise source.error(
-                "a database whose views do not come to an end", "profile fewer kernels"
+                "a database whose views do not come to an end",
+                "give it as the profiler wrote it",
             ) from None
         if "locked" in str(error):
             raise source.error("a database in use", "wait until the profiler has ended") from None
@@ -171,26 +173,30 @@ def _opened(database: Path | bytes) -> sqlite3.Connection:
     if isinstance(database, bytes):
         connection = sqlite3.connect(":memory:")
         connection.deserialize(database)
+        size_bytes = len(database)
     else:
-        uri = f"{database.resolve().as_uri()}?mode=ro"
-        # A log that was not written back needs a folder in which SQLite may write; without a log
-        # there is nothing that could change below the reader.
-        log = database.with_name(f"{database.name}-wal")
-        try:
-            connection = sqlite3.connect(uri, uri=True, timeout=1)
-            connection.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.OperationalError as error:
-            if "unable to open" not in str(error) or log.exists():
-                raise
-            connection = sqlite3.connect(f"{uri}&immutable=1", uri=True)
+        connection = sqlite3.connect(_uri(database), uri=True, timeout=1)
+        size_bytes = database.stat().st_size
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA query_only = ON")
-    steps = iter(range(STEPS_MAX))
+    steps = iter(range((STEPS_MAX + STEPS_PER_BYTE * size_bytes) // STEPS_EACH))
     connection.set_progress_handler(lambda: next(steps, None) is None, STEPS_EACH)
     return connection
+
+
+def _uri(path: Path) -> str:
+    """The database for reading only.
+
+    SQLite puts files beside one whose journal is a write-ahead log, and leaves them there. If there
+    is no log, nobody writes, and it may take the file as it is.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    with path.open("rb") as file:
+        has_log_mode = file.read(20)[18:20] == b"\x02\x02"
+    has_log = path.resolve().with_name(f"{path.resolve().name}-wal").exists()
+    return f"{uri}&immutable=1" if has_log_mode and not has_log else uri
 
 
 class _Part(NamedTuple):
@@ -303,12 +309,14 @@ class _Reader:
         found = {}
         for field in _RESOLVED.keys() & self._there(name, part.columns).keys():
             table, *columns = _RESOLVED[field]
-            place = next((t for t in (table + suffix, table) if t in self.names), None)
             wanted = {"guid": "guid", "id": "id"} | {column: column for column in columns}
-            rows = self._select(place, wanted) if place else ()
+            same = table + suffix
             found[field] = {
-                (row.get("guid"), row.get("id")): next(filter(None, map(row.get, columns)), None)
-                for row in rows
+                (row.get("guid"), row.get("id")): next(
+                    (row[column] for column in columns if row.get(column) is not None), None
+                )
+                for place in ([same] if same in self.names else self._named(table, r"_\w+"))
+                for row in self._select(place, wanted)
             }
         return found
 

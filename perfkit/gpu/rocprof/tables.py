@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 #: The notebook's view shows no more rows; the frame has all.
 ROWS_SHOWN = 20
+#: Tables show so much of a name; a template's may be as long as a book.
+NAME_SHOWN = 160
 
 _KERNEL_COLUMNS = (
     "name start_ns duration_ns grid workgroup device queue dispatch "
@@ -210,7 +212,7 @@ def _total_texts(total: KernelTotal) -> list[str]:
     if total.calls and total.timed_calls is not None and total.timed_calls < total.calls:
         calls += f" ({total.timed_calls:,} timed)"
     return [
-        total.name,
+        _shown(total.name),
         calls,
         quantity(total.total_ns, "µs", 1e-3),
         quantity(total.mean_ns, "µs", 1e-3),
@@ -220,9 +222,13 @@ def _total_texts(total: KernelTotal) -> list[str]:
     ]
 
 
+def _shown(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN else f"{name[: NAME_SHOWN - 1]}…"
+
+
 def _kernel_texts(kernel: Kernel) -> Sequence[str]:
     return (
-        kernel.name,
+        _shown(kernel.name),
         UNKNOWN if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
         quantity(kernel.duration_ns, "µs", 1e-3),
         UNKNOWN if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),
