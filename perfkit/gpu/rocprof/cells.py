@@ -84,8 +84,7 @@ def exact(text: str, shift: int = 0) -> int | Fraction:
     """
     if not is_number(text):
         raise NotANumber(text)
-    is_whole = text.lstrip("-").isdigit()
-    if is_whole:
+    if text.lstrip("-").isdigit():
         return int(text) * int(10**shift)
     written = Decimal(text)
     if written and int(written.as_tuple().exponent) > 0:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 Counters: TypeAlias = Mapping[str, int | float | None]
@@ -98,11 +99,11 @@ def traffic(flow: Flow, counters: Counters) -> Traffic:
         value = counters.get(name)
         if value is not None:
             return Traffic(round(value * _KIB), f"{flow}_bytes is {name}, given in KiB")
-    sums = channel_sums(counters)
-    for formula in FORMULAS:
+    formulas = _formulas(flow, tuple(counters))
+    sums = channel_sums(counters) if formulas else {}
+    for formula in formulas:
         values = [_total(name, counters, sums) for name in formula.terms]
-        is_other = formula.without and _is_there(formula.without, counters)
-        if formula.flow == flow and None not in values and not is_other:
+        if None not in values:
             return _apply(formula, [value for value in values if value is not None])
     return Traffic(None)
 
@@ -128,9 +129,15 @@ def _total(name: str, counters: Counters, sums: Mapping[str, int | float]) -> in
     return counters.get(name) if total is None else total
 
 
-def _is_there(name: str, counters: Counters) -> bool:
-    """Whether the counter was collected, even if its value is unknown."""
-    return any(known.removesuffix("_sum").partition("[")[0] == name for known in counters)
+@lru_cache(maxsize=1024)
+def _formulas(flow: Flow, names: tuple[str, ...]) -> tuple[Formula, ...]:
+    """The formulas all of whose counters were collected, even if a value is unknown."""
+    there = {name.partition("[")[0].removesuffix("_sum") for name in names}
+    return tuple(
+        formula
+        for formula in FORMULAS
+        if formula.flow == flow and there >= formula.terms.keys() and formula.without not in there
+    )
 
 
 def _apply(formula: Formula, values: list[int | float]) -> Traffic:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from sys import intern
 from typing import TypeAlias
 
 from perfkit.gpu.rocprof.cells import UNKNOWN_WORDS, SourceFile
@@ -26,13 +25,14 @@ from perfkit.gpu.rocprof.columns import (
     END,
     NAME,
     PART,
-    PLACE,
     START,
     is_additive,
 )
-from perfkit.gpu.rocprof.records import ProfileRecord, kernel_of, with_counters
+from perfkit.gpu.rocprof.records import ProfileRecord, kernel_of, place_of, with_counters
 from perfkit.gpu.rocprof.tables import Kernel
 
+#: Dispatches with one id that a row is compared with, the latest: a file may have 0 for every id.
+LOOKED_AT_MAX = 64
 #: 0 stands for a time that was not taken.
 _NOT_TAKEN = UNKNOWN_WORDS | {"0"}
 _Counters: TypeAlias = Mapping[str, int | float | None]
@@ -55,32 +55,37 @@ class Dispatches:
         self.source = source
         #: False if the file does not tell how many dispatches there were.
         self.is_countable = True
-        self._by_key: dict[tuple[str, ...], list[_Dispatch]] = {}
+        self._by_key: dict[tuple[object, ...], list[_Dispatch]] = {}
         self._in_order: list[_Dispatch] = []
 
     def add(self, row: ProfileRecord, counters: dict[str, int | float | None]) -> None:
         """Add a row with the counters in it. Raises RocprofError as `kernel_of` does."""
-        where = [place for name in PLACE if (place := _first(row, (name,)))]
-        dispatch_id = _first(row, DISPATCH)
-        key = (*where, _first(row, DEVICE), dispatch_id, _first(row, NAME))
-        time, part = _time(row), _first(row, PART)
-        same = self._by_key.get(key)
-        if same is not None:
-            found = _of_other_part(same, part) if part and dispatch_id else None
-            found = found or self._at(same, time, counters, bool(where and dispatch_id))
-            if found is None and time is not None and dispatch_id:
-                found = self._in_other_pass(same, counters)
-            if found is not None:
-                _merge(found, row, counters, part)
-                if time not in found.times:
-                    found.times.append(time)
-                return
-        kernel = kernel_of(row)
-        if kernel is not None:
+        place, device = place_of(row) or "", row.label(DEVICE) or ""
+        dispatch_id, name = row.label(DISPATCH) or "", row.label(NAME) or ""
+        time, part = _time(row), row.label(PART) or ""
+        # Without an id a row with all counters is a dispatch, and one of a counter is of its time.
+        is_alone = not (dispatch_id or part or "countername" in row.fields)
+        key = (place, device, dispatch_id or (name, time))
+        there = () if is_alone else self._by_key.get(key, ())
+        # A name may be damaged in one row, but no two dispatches have one id at one time.
+        same = [
+            dispatch
+            for dispatch in there[-LOOKED_AT_MAX:]
+            if dispatch.kernel.name == name or (time is not None and time in dispatch.times)
+        ]
+        found = _of_other_part(same, part) if part and dispatch_id else None
+        found = found or self._at(same, time, counters, bool(place and dispatch_id))
+        if found is None and time is not None and dispatch_id:
+            found = self._in_other_pass(same, counters)
+        if found is not None:
+            _merge(found, row, counters, part)
+            if time not in found.times:
+                found.times.append(time)
+        elif (kernel := kernel_of(row)) is not None:
             parts = {name: {part} for name in counters} if part else None
-            dispatch = _Dispatch(kernel, counters, [time], parts)
-            self._by_key.setdefault(key, []).append(dispatch)
-            self._in_order.append(dispatch)
+            self._in_order.append(_Dispatch(kernel, counters, [time], parts))
+            if not is_alone:
+                self._by_key.setdefault(key, []).append(self._in_order[-1])
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Every dispatch with all its counters; the collector is empty afterwards."""
@@ -152,11 +157,6 @@ def _sum(
         return None
     row.source.note("a dispatch was written once for each XCC; counters are sums over them")
     return None if before is None or value is None else before + value
-
-
-def _first(row: ProfileRecord, names: tuple[str, ...]) -> str:
-    found = row.text(names)
-    return "" if found is None else intern(found[1])
 
 
 def _time(row: ProfileRecord) -> _Time:

@@ -27,6 +27,7 @@ from perfkit.gpu.rocprof.columns import (
     GRID_XYZ,
     KNOWN,
     NAME,
+    PLACE,
     QUEUE,
     SIZE,
     SOURCE,
@@ -41,6 +42,8 @@ from perfkit.gpu.rocprof.tables import Kernel, Transfer
 _WHOLE_MAX = 2**64
 _DIRECTION = re.compile(r"(host|device)_?to_?(host|device)|(?:^|_)([hd])to([hd])(?:_|$)", re.I)
 _SIDES = {"h": "host", "d": "device"}
+#: Names of one thing that a place has under one of them.
+_PLACES = {"processid": "pid", "process": "pid", "nodeid": "node", "hostname": "host"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,15 @@ def kernel_of(row: ProfileRecord) -> Kernel | None:
         device=row.label(DEVICE),
         queue=row.label(QUEUE),
         dispatch=row.label(DISPATCH),
+        place=place_of(row),
     )
+
+
+def place_of(row: ProfileRecord) -> str | None:
+    """Where a dispatch or a copy ran, as far as the row tells: `guid=… nid=1 pid=7`."""
+    known = [(name, row.label((name,))) for name in PLACE if name in row.fields]
+    told = " ".join(f"{_PLACES.get(name, name)}={value}" for name, value in known if value)
+    return intern(told) if told else None
 
 
 def counters_in(row: ProfileRecord) -> dict[str, int | float | None]:
@@ -218,6 +229,7 @@ def transfer_of(row: ProfileRecord, direction: str | None) -> Transfer:
         source=row.label(SOURCE),
         destination=row.label(DESTINATION),
         size_bytes=row.whole(SIZE),
+        place=place_of(row),
     )
 
 

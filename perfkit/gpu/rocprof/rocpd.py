@@ -50,7 +50,8 @@ _KERNELS = {
     "workgroupy": "workgroup_y", "workgroupz": "workgroup_z", "event": "event_id",
 }  # fmt: skip
 _COPIES = {
-    "direction": "name", "start": "start", "end": "end", "size": "size",
+    "guid": "guid", "nid": "nid", "pid": "pid", "direction": "name", "start": "start",
+    "end": "end", "size": "size",
     "srcagentabsindex": "src_agent_abs_index", "dstagentabsindex": "dst_agent_abs_index",
 }  # fmt: skip
 _COUNTERS = {
@@ -65,7 +66,7 @@ _KERNEL_TABLE = _KERNELS | {
     "workgroupy": "workgroup_size_y", "workgroupz": "workgroup_size_z",
 }  # fmt: skip
 _COPY_TABLE = _COPIES | {
-    "guid": "guid", "direction": "name_id", "srcagentabsindex": "src_agent_id",
+    "direction": "name_id", "srcagentabsindex": "src_agent_id",
     "dstagentabsindex": "dst_agent_id",
 }  # fmt: skip
 _COUNTER_TABLE = {"guid": "guid", "event": "event_id", "counter": "pmc_id", "value": "value"}

@@ -23,7 +23,7 @@ ROWS_SHOWN = 20
 NAME_SHOWN = 160
 
 _KERNEL_COLUMNS = (
-    "name start_ns duration_ns grid workgroup device queue dispatch "
+    "name start_ns duration_ns grid workgroup device queue dispatch place "
     "fetched_bytes written_bytes bandwidth_bytes_per_s"
 ).split()
 
@@ -35,7 +35,8 @@ class Kernel:
     `start_ns` is on the profiler's clock, whose zero is arbitrary. `grid` and `workgroup` are in
     work-items: three dimensions, or their product alone if the file has no more; only PyTorch's
     traces have the grid in workgroups. `device`, `queue` and `dispatch` are the profiler's own
-    names. `counters` are as measured.
+    names; `place` is what the file tells of the process and the node (`guid=… pid=…`), in which
+    those begin again. `counters` are as measured.
     `fetched_bytes` and `written_bytes` are the traffic with video memory; see
     `perfkit.gpu.rocprof.counters` for the formulas.
     """
@@ -48,6 +49,7 @@ class Kernel:
     device: str | None = None
     queue: str | None = None
     dispatch: str | None = None
+    place: str | None = None
     counters: Mapping[str, int | float | None] = field(default_factory=dict)
     fetched_bytes: int | None = None
     written_bytes: int | None = None
@@ -75,6 +77,7 @@ class Transfer:
     source: str | None = None
     destination: str | None = None
     size_bytes: int | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

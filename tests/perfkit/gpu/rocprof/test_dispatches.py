@@ -94,3 +94,21 @@ def test_the_same_dispatch_without_a_column_of_xccs_has_unknown_counters() -> No
         {"SQ_A": 5, "SQ_B": 6},
     ]
     assert any("counted once" in note for note in found.notes)
+
+
+def test_rows_without_ids_that_have_all_counters_are_a_dispatch_each() -> None:
+    assert len(counters_of("KernelName,SQ_WAVES\nf,1\nf,1\nf,2\n")) == 3
+    assert (
+        len(counters_of("Kind,Kernel_Name,Start_Timestamp\n" + "KERNEL_DISPATCH,f,10\n" * 3)) == 3
+    )
+
+
+def test_two_kernels_with_one_id_and_without_times_are_two() -> None:
+    header = "Dispatch_Id,Kernel_Name,Counter_Name,Counter_Value\n"
+    assert counters_of(header + "1,f,SQ_A,1\n1,g,SQ_A,2\n") == [{"SQ_A": 1}, {"SQ_A": 2}]
+
+
+def test_one_id_for_all_dispatches_takes_no_quadratic_time() -> None:
+    header = "Dispatch_Id,Kernel_Name,Start_Timestamp,End_Timestamp,Counter_Name,Counter_Value\n"
+    rows = "".join(f"0,f,{at},{at + 5},SQ_A,1\n" for at in range(10, 200_010, 10))
+    assert len(profile(header + rows).kernels) == 20_000

@@ -299,7 +299,7 @@ def test_counters_whose_names_end_in_a_number_are_no_repetition() -> None:
     ("damaged", "sound", "note"),
     [
         (V1 + '3,"scale(float*, float)",0,0', V1, "line 5: ends early"),
-        (V1 + V1.splitlines()[2].replace("scale(float*, float) [clone .kd]", ""), V1,
+        (V1 + V1.splitlines()[2].replace("1,\"scale(float*, float) [clone .kd]", "3,\""), V1,
          "line 5: no kernel name"),
         (V2 + 'Dispatch_ID(2), Kernel_Name("sca\nDispatch_ID(3), GPU_ID(1 PASSED\n', V2,
          "lines 4-5: a record that is cut off"),
