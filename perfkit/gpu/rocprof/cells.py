@@ -62,9 +62,9 @@ class SourceFile:
         return None if sizes is None else self._sizes.setdefault(sizes, sizes)
 
     def error(self, what: str, to_do: str, line: int | None = None) -> RocprofError:
-        """The error to raise: `file, line 3: what; to_do`."""
+        """The error to raise: `file, line 3: what; to_do`, printable in one line."""
         place = self.file if line is None else f"{self.file}, line {line}"
-        return RocprofError(f"{place}: {what}; {to_do}")
+        return RocprofError(printable(f"{place}: {what}; {to_do}"))
 
     def notes(self) -> tuple[str, ...]:
         """Every note with its lines, in the order of their first lines."""
@@ -100,13 +100,19 @@ def rounded(value: int | Fraction) -> int | float:
     return value if isinstance(value, int) else float(value)
 
 
+def printable(text: str) -> str:
+    """The text with � for whatever a terminal might obey."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
 def clean(text: str, source: SourceFile, line: int | None) -> str:
     """A name that can be printed and encoded anywhere."""
     text = text.strip()
-    if text.isprintable():
-        return text
-    source.note("unprintable characters in a name are shown as �", line)
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    if not text.isprintable():
+        source.note("unprintable characters in a name are shown as �", line)
+    return printable(text)
 
 
 def _lines(lines: list[int]) -> str:

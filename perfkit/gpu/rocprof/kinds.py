@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from io import BytesIO
 
-from perfkit.gpu.rocprof.cells import RocprofError, SourceFile
+from perfkit.gpu.rocprof.cells import RocprofError, SourceFile, printable
 from perfkit.gpu.rocprof.columns import plain
 
 SQLITE = b"SQLite format 3\0"
@@ -118,9 +118,8 @@ def unknown(first: str, source: SourceFile) -> RocprofError:
     word = first.strip().partition(":")[0].strip().lower()
     if word in _TEXTS:
         return source.error(_TEXTS[word], _BESIDE, 1)
-    begins = "".join(letter if letter.isprintable() else "�" for letter in first[:60])
     return source.error(
-        f"not written by rocprof; it begins with {begins!r}",
+        f"not written by rocprof; it begins with {printable(first[:60])!r}",
         "give its database, its CSV, the lines rocprofv2 prints, or a trace in Chrome's JSON",
         1,
     )

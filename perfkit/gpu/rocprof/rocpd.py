@@ -166,6 +166,8 @@ def _errors(source: SourceFile) -> Iterator[None]:
         if "locked" in str(error):
             raise source.error("a database in use", "wait until the profiler has ended") from None
         raise source.error(f"a database that cannot be read: {error}", _DAMAGED) from None
+    except UnicodeDecodeError:  # sqlite3 takes names and its own messages for UTF-8
+        raise source.error("a damaged database: its names are no text", _DAMAGED) from None
     except (sqlite3.Error, OverflowError, MemoryError) as error:
         raise source.error(f"a damaged database: {error}", _DAMAGED) from None
 
@@ -331,7 +333,7 @@ def _other(reader: _Reader, source: SourceFile) -> RocprofError:
             return source.error(
                 "the database of rocprof v1", "give the .csv or .json that has the same name"
             )
-    shown = ", ".join("".join(c if c.isprintable() else "�" for c in n) for n in reader.names[:5])
+    shown = ", ".join(reader.names[:5])
     return source.error(
         f"a database that is no profile (tables: {shown or 'none'})",
         "give the database that rocprofv3 wrote",
