@@ -17,7 +17,10 @@ from itertools import pairwise
 EXACT_MAX = 2**53
 #: Lines that a note names before it counts the rest.
 LINES_NAMED = 3
-UNKNOWN_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "-"})
+#: Also what the profilers print for a metric that was divided by 0.
+UNKNOWN_WORDS = frozenset(
+    {"", "n/a", "na", "<na>", "nan", "-nan", "inf", "-inf", "none", "null", "unknown", "-", "?"}
+)
 
 _NUMBER = re.compile(r"-?\d{1,40}(?:\.\d{0,40})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 

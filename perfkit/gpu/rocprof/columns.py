@@ -66,20 +66,20 @@ KNOWN = frozenset(
 #: A hardware counter is its block, `_`, and what the block counts; then how instances were put
 #: together, or the number of one. Blocks: counter_defs.yaml of ROCm/rocprofiler-sdk.
 _HARDWARE = re.compile(
-    r"(?:SQ|SQC|SQG|SP|SPI|TA|TD|TCP|TCC|TCA|TCI|TCS|GRBM|GRBMSE|CPC|CPF|CPG|CPM|CP|GDS|GCEA|GCMC|"
-    r"GCR|GCUTCL2|GE|GL1A|GL1C|GL1CG|GL2A|GL2C|GLARBA|GLARBC|GUS|RLC|RMI|PA|SX|CB|DB|VGT|IA|WD|PH|"
-    r"RPB|SDMA\d?|ATC|ATCL2|EA|MC|MCVML2|VML2|UTCL1|UTCL2|CHA|CHC|CHCG|LDS_BANK|KFD|WGS|WAVE)"
+    r"(?:SQ|SQC|SQG|SPI|TA|TD|TCP|TCC|TCA|TCI|TCS|GRBM|GRBMSE|CPC|CPF|CPG|GDS|GCEA|GCR|GCUTCL2|"
+    r"GL1A|GL1C|GL1CG|GL2A|GL2C|GUS|RLC|RMI|SDMA\d?|ATCL2|MCVML2|UTCL1|UTCL2|CHA|CHC|CHCG)"
     r"_[A-Z0-9][A-Z0-9_]*(?:_(?:sum|avr|avg|min|max|expand))?(?:\[\d{1,4}\])?",
     re.ASCII,
 )
 #: Metrics that AMD derives from them: the names are those of metrics.xml and counter_defs.yaml.
 _DERIVED = re.compile(
-    r"(?:(?:FETCH|WRITE|[RW]DATA1)_SIZE|WRITE_REQ_32B|TOTAL_\d\d_OPS|(?:CU|GPU|SIMD|FLOPS)_"
-    r"(?:UTIL|UTILIZATION|OCCUPANCY|NUM|UTIL_F\d\d)|(?:XCC|SE|SA|TCC|TCP|LDS)_NUM|MAX_WAVE_SIZE|"
-    r"(?:Fetch|Write)Size|Wavefronts|MemWrites32B|FETCH_SIZE_SUM|WRITE_SIZE_SUM|"
+    r"(?:(?:FETCH|WRITE|[RW]DATA1)_SIZE|WRITE_REQ_32B|TOTAL_\d\d_OPS|RDC_OPS_\d\d_PER_SIMDCYCLE|"
+    r"(?:CU|GPU|SIMD|CP|EA)_(?:UTIL|UTILIZATION|OCCUPANCY)|(?:CU|SIMD|XCC|SE|SA|LDS)_NUM|"
+    r"MAX_WAVE_SIZE|WAVE_(?:DEP|ISSUE)_WAIT|(?:Fetch|Write)Size|Wavefronts|MemWrites32B|"
+    r"WaveDuration|WaveExec|[sv]L1d\w+|"
     r"[A-Z]\w*?(?:Insts|Busy|Util|Utilization|Stalled|StalledByLDS|BankConflict|CacheHit|"
-    r"Percent|OccupancyPerCU|OccupancyPerActiveCU|CacheHitRate|Latency|Flops|Iops|Wait)|"
-    r"[sv]L1d\w+|L2CacheHit|GPUBusy)(?:_(?:sum|avr|min|max))?",
+    r"Percent|OccupancyPerCU|OccupancyPerActiveCU|Rate|Ratio|Latency|Flops|Iops|Wait))"
+    r"(?:_(?:sum|avr|min|max))?",
     re.ASCII,
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -54,10 +54,18 @@ def _delimiter(content: bytes) -> str:
     return max(",;\t", key=lambda delimiter: header.count(delimiter.encode()))
 
 
-def _parsed(text: io.TextIOWrapper, source: SourceFile, delimiter: str) -> Iterator[Row]:
-    """Each row that is CSV and not blank."""
-    reader = csv.reader(text, strict=True, delimiter=delimiter)
+def _parsed(text: Iterable[str], source: SourceFile, delimiter: str) -> Iterator[Row]:
+    """Each row that is CSV and not blank; a quote within a name is taken as it is."""
+    lines: list[str] = []
+
+    def remembered() -> Iterator[str]:
+        for line in text:
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(remembered(), strict=True, delimiter=delimiter)
     while True:
+        lines.clear()
         line = reader.line_num + 1
         try:
             cells = next(reader, None)
@@ -66,10 +74,11 @@ def _parsed(text: io.TextIOWrapper, source: SourceFile, delimiter: str) -> Itera
                 raise source.error(
                     f"not CSV: {error}", "close the quote that opens in this line", line
                 ) from None
-            ended = "unexpected end" in str(error)
-            what = "ends early, as when the run is killed" if ended else f"not CSV ({error})"
-            source.note(f"{what}; left out", line)
-            continue
+            if "unexpected end" in str(error):
+                source.note("ends early, as when the run is killed; left out", line)
+                continue
+            source.note("a quote within a value is not doubled", line)
+            cells = next(csv.reader(lines, delimiter=delimiter))
         if cells is None:
             return
         if any(map(str.strip, cells)):

@@ -7,6 +7,7 @@ named for what it is, with the file to give instead.
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable
 from io import BytesIO
@@ -18,20 +19,19 @@ SQLITE = b"SQLite format 3\0"
 #: A file beyond this is refused: while it is read, memory holds it a few times over.
 FILE_BYTES_MAX = 256 * 2**20
 
-_BESIDE = (
-    "give the file of kernels or counters of the same run; rocprofv3 writes it with --kernel-trace"
-)
+_BESIDE = "give the file of kernels or counters of the same run, or profile with --kernel-trace"
+_OTHER_FORMAT = "profile with --output-format rocpd or csv"
 #: First bytes of other files, what they are, and what to do instead.
 _MAGIC = {
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it with unzstd"),
     b"\xfd7zXZ": ("compressed by xz", "unpack it with unxz"),
     b"BZh": ("compressed by bzip2", "unpack it with bunzip2"),
-    b"\x7fELF": ("a program or a code object", _BESIDE),
-    b"\x75\x11\x1f\xc1": ("a trace in the Common Trace Format", _BESIDE),
-    b"\xc1\x1f\x11\x75": ("a trace in the Common Trace Format", _BESIDE),
-    b"OTF2": ("a trace in the Open Trace Format (OTF2)", _BESIDE),
-    b"<": ("XML or a web page", _BESIDE),
+    b"\x7fELF": ("a program or a code object", "give what the profiler wrote"),
+    b"\x75\x11\x1f\xc1": ("a trace in the Common Trace Format", _OTHER_FORMAT),
+    b"\xc1\x1f\x11\x75": ("a trace in the Common Trace Format", _OTHER_FORMAT),
+    b"OTF2": ("a trace in the Open Trace Format (OTF2)", _OTHER_FORMAT),
+    b"<": ("XML or a web page", "give what the profiler wrote"),
 }
 #: Byte order marks; UTF-32's begins as UTF-16's does.
 _MARKS = {
@@ -69,9 +69,9 @@ _SHEETS: tuple[tuple[frozenset[str], str], ...] = tuple(
 _TEXTS = {
     "pmc": "the list of counters that rocprof is to collect",
     "jobs": "the list of counters that rocprofv3 is to collect",
-    "rocm": "a log or a description of the machine",
-    "begin_ts": "the start time of a run",
 }
+#: `begin:end process:thread call(…)`, which rocprof v1 turns into CSV and JSON.
+_RAW = re.compile(r"\d+:\d+ \d+:\d+ ", re.ASCII)
 
 
 def unpacked(content: bytes, source: SourceFile) -> bytes:
@@ -117,7 +117,11 @@ def unknown(first: str, source: SourceFile) -> RocprofError:
     """The error that says how a file begins that no profiler wrote, or what text it is."""
     word = first.strip().partition(":")[0].strip().lower()
     if word in _TEXTS:
-        return source.error(_TEXTS[word], _BESIDE, 1)
+        return source.error(_TEXTS[word], "give what the profiler wrote", 1)
+    if _RAW.match(first):
+        return source.error(
+            "a raw trace of rocprof v1", "give the .csv or .json of the same run", 1
+        )
     return source.error(
         f"not written by rocprof; it begins with {printable(first[:60])!r}",
         "give its database, its CSV, the lines rocprofv2 prints, or a trace in Chrome's JSON",
@@ -141,6 +145,6 @@ def _refuse_binary(content: bytes, source: SourceFile) -> None:
             raise source.error(what, to_do)
     # A list of packets, each behind a 0x0a and its length (perfetto, protos/perfetto/trace).
     if content.startswith(b"\n") and b"\0" in content[:4096]:
-        raise source.error("a trace for Perfetto (pftrace)", _BESIDE)
+        raise source.error("a trace for Perfetto (pftrace)", _OTHER_FORMAT)
     if content[:4096].count(b"\0") > len(content[:4096].strip(b"\0")) // 16 + 1:
-        raise source.error("not text", _BESIDE)
+        raise source.error("not text", "give what the profiler wrote")

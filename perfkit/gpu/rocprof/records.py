@@ -41,6 +41,10 @@ from perfkit.gpu.rocprof.tables import Kernel, Transfer
 #: No clock in ns and no grid comes near.
 _WHOLE_MAX = 2**64
 _DIRECTION = re.compile(r"(host|device)_?to_?(host|device)|(?:^|_)([hd])to([hd])(?:_|$)", re.I)
+#: `(64, 1, 1)`, `64x1x1` and the like.
+_THREE = re.compile(
+    r"[\[({]? *([1-9]\d{0,9}) ?[, xX] ?([1-9]\d{0,9}) ?[, xX] ?([1-9]\d{0,9}) *[\])}]?"
+)
 _SIDES = {"h": "host", "d": "device"}
 #: Names of one thing that a place has under one of them.
 _PLACES = {"processid": "pid", "process": "pid", "nodeid": "node", "hostname": "host"}
@@ -109,10 +113,12 @@ class ProfileRecord:
     def sizes(
         self, xyz: tuple[tuple[str, ...], ...], total: tuple[str, ...]
     ) -> tuple[int, ...] | None:
-        """Three dimensions, or their product alone; 0 stands for unset."""
+        """Three dimensions, also in one value, or their product alone; 0 stands for unset."""
         each = [self.whole(names) for names in xyz]
         if all(each):
             return tuple(size for size in each if size is not None)
+        if (found := self.text(total)) and (three := _THREE.fullmatch(found[1])):
+            return tuple(int(size) for size in three.groups())
         product = self.whole(total)
         return (product,) if product else None
 

@@ -79,7 +79,9 @@ GOOD = ("g", 40, 20, {"SQ_WAVES": 8})
         ('0,"f(int)",1,10,30,4,5', [("f(int)", 10, 20, {"SQ_WAVES": 4})], "at the end left out"),
         ('0,"f(int)",1,10,30,4,,', [("f(int)", 10, 20, {"SQ_WAVES": 4})], ""),
         ("0,f,g,1,10,30,4", [], "more values than columns; left out"),
-        ('0,"f(int)"x,1,10,30,4', [], "not CSV"),
+        ('0,"f(int)"x,1,10,30,4', [("f(int)x", 10, 20, {"SQ_WAVES": 4})], "not doubled"),
+        ("0,f,1,10,30,-nan", [("f", 10, 20, {"SQ_WAVES": None})], ""),
+        ("0,f,1,10,30,inf", [("f", 10, 20, {"SQ_WAVES": None})], ""),
         (HEADER.strip(), [], ""),
     ],
 )
@@ -103,10 +105,17 @@ def test_counters_that_rocprofv2_announced_and_did_not_write_are_unknown() -> No
     ]
 
 
-UNKNOWN = "Stream_Name Region Duration_us LDS_SIZE VGPR_Spill Marker_Id Occupancy GRID_DIM".split()
+@pytest.mark.parametrize("grid", ["[64, 2, 1]", "(64,2,1)", "64x2x1", "64 2 1", "{64, 2, 1}"])
+def test_a_grid_may_be_three_numbers_in_one_value(grid: str) -> None:
+    (kernel,) = profile(f'Dispatch_ID,Kernel_Name,Grid_Size\n1,f,"{grid}"\n').kernels
+    assert kernel.grid == (64, 2, 1)
 
 
-@pytest.mark.parametrize("column", UNKNOWN)
+@pytest.mark.parametrize(
+    "column",
+    "DB_NAME MC_ID Stream_Name Region Duration_us LDS_SIZE VGPR_Spill Marker_Id Occupancy "
+    "GRID_DIM".split(),
+)
 def test_an_unknown_column_is_no_counter(column: str) -> None:
     text = f"Dispatch_ID,Kernel_Name,SQ_WAVES,{column}\n1,f,4,5\n"
     assert [dict(k.counters) for k in profile(text).kernels] == [{"SQ_WAVES": 4}]
@@ -194,6 +203,11 @@ def test_a_file_of_something_else_is_named_for_what_it_is(header: str, words: st
     with pytest.raises(ValueError, match=words) as caught:
         profile(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
     assert "--kernel-trace" in str(caught.value)
+
+
+def test_a_raw_trace_of_rocprof_v1_is_named_for_what_it_is() -> None:
+    with pytest.raises(ValueError, match=r"a raw trace of rocprof v1; give the .csv or .json"):
+        profile("1822810364769411:1822810364771941 116477:116477 hsa_init()\n")
 
 
 @pytest.mark.parametrize(
