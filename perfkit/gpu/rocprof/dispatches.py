@@ -36,16 +36,20 @@ LOOKED_AT_MAX = 64
 #: 0 stands for a time that was not taken.
 _NOT_TAKEN = UNKNOWN_WORDS | {"0"}
 _Counters: TypeAlias = Mapping[str, int | float | None]
-_Time: TypeAlias = tuple[str, str] | None
+_Time: TypeAlias = str | None
 
 
 @dataclass(slots=True)
 class _Dispatch:
+    """One dispatch; a long file has a million of them, so each is small."""
+
     kernel: Kernel
     counters: dict[str, int | float | None]
-    times: list[_Time]
+    times: tuple[_Time, ...]
     #: The XCCs that each counter is from, if the rows tell.
     parts: dict[str, set[str]] | None
+    #: The one before it that has the same key.
+    earlier: _Dispatch | None
 
 
 class Dispatches:
@@ -55,24 +59,19 @@ class Dispatches:
         self.source = source
         #: False if the file does not tell how many dispatches there were.
         self.is_countable = True
-        self._by_key: dict[tuple[object, ...], list[_Dispatch]] = {}
+        self._latest: dict[tuple[object, ...], _Dispatch] = {}
         self._in_order: list[_Dispatch] = []
 
     def add(self, row: ProfileRecord, counters: dict[str, int | float | None]) -> None:
         """Add a row with the counters in it. Raises RocprofError as `kernel_of` does."""
         place, device = place_of(row) or "", row.label(DEVICE) or ""
-        dispatch_id, name = row.label(DISPATCH) or "", row.label(NAME) or ""
+        dispatch_id, name = (row.text(DISPATCH) or ("", ""))[1], row.label(NAME) or ""
         time, part = _time(row), row.label(PART) or ""
         # Without an id a row with all counters is a dispatch, and one of a counter is of its time.
         is_alone = not (dispatch_id or part or "countername" in row.fields)
         key = (place, device, dispatch_id or (name, time))
-        there = () if is_alone else self._by_key.get(key, ())
-        # A name may be damaged in one row, but no two dispatches have one id at one time.
-        same = [
-            dispatch
-            for dispatch in there[-LOOKED_AT_MAX:]
-            if dispatch.kernel.name == name or (time is not None and time in dispatch.times)
-        ]
+        latest = None if is_alone else self._latest.get(key)
+        same = [] if latest is None else list(_alike(latest, name, time))
         found = _of_other_part(same, part) if part and dispatch_id else None
         found = found or self._at(same, time, counters, bool(place and dispatch_id))
         if found is None and time is not None and dispatch_id:
@@ -80,23 +79,25 @@ class Dispatches:
         if found is not None:
             _merge(found, row, counters, part)
             if time not in found.times:
-                found.times.append(time)
+                found.times += (time,)
         elif (kernel := kernel_of(row)) is not None:
             parts = {name: {part} for name in counters} if part else None
-            self._in_order.append(_Dispatch(kernel, counters, [time], parts))
+            dispatch = _Dispatch(kernel, counters, (time,), parts, latest)
+            self._in_order.append(dispatch)
             if not is_alone:
-                self._by_key.setdefault(key, []).append(self._in_order[-1])
+                self._latest[key] = dispatch
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Every dispatch with all its counters; the collector is empty afterwards."""
         return tuple(self._finished())
 
     def _finished(self) -> Iterator[Kernel]:
-        self._by_key.clear()
+        self._latest.clear()
         waiting = self._in_order[::-1]
         self._in_order.clear()
         while waiting:
             dispatch = waiting.pop()
+            dispatch.earlier = None
             yield with_counters(dispatch.kernel, dispatch.counters, self.source)
 
     def _at(
@@ -123,6 +124,16 @@ class Dispatches:
             "a dispatch was run once for each group of counters; its times are those of one run"
         )
         return lacking[0]
+
+
+def _alike(latest: _Dispatch | None, name: str, time: _Time) -> Iterator[_Dispatch]:
+    """The latest dispatches with a key that have its name, or its time and a damaged name."""
+    for _ in range(LOOKED_AT_MAX):
+        if latest is None:
+            return
+        if latest.kernel.name == name or (time is not None and time in latest.times):
+            yield latest
+        latest = latest.earlier
 
 
 def _of_other_part(same: list[_Dispatch], part: str) -> _Dispatch | None:
@@ -162,4 +173,4 @@ def _sum(
 def _time(row: ProfileRecord) -> _Time:
     start, end = row.text(START), row.text(END)
     times = ("" if start is None else start[1], "" if end is None else end[1])
-    return None if all(time in _NOT_TAKEN for time in times) else times
+    return None if all(time in _NOT_TAKEN for time in times) else "-".join(times)

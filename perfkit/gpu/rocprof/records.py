@@ -159,6 +159,7 @@ def kernel_of(row: ProfileRecord) -> Kernel | None:
         row.source.note("no kernel name; left out", row.line)
         return None
     start_ns, duration_ns = times_of(row)
+    dispatch = row.text(DISPATCH)  # not shared as other labels are: no two are alike
     return Kernel(
         name=name,
         start_ns=start_ns,
@@ -167,7 +168,7 @@ def kernel_of(row: ProfileRecord) -> Kernel | None:
         workgroup=row.source.shared(row.sizes(WORKGROUP_XYZ, WORKGROUP)),
         device=row.label(DEVICE),
         queue=row.label(QUEUE),
-        dispatch=row.label(DISPATCH),
+        dispatch=None if dispatch is None else clean(dispatch[1], row.source, row.line),
         place=place_of(row),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.tables import data_frame, html_table
@@ -26,6 +27,10 @@ _KERNEL_COLUMNS = (
     "name start_ns duration_ns grid workgroup device queue dispatch place "
     "fetched_bytes written_bytes bandwidth_bytes_per_s"
 ).split()
+
+
+#: One for all: a trace has a million kernels without counters.
+_NO_COUNTERS: Mapping[str, int | float | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Kernel:
     queue: str | None = None
     dispatch: str | None = None
     place: str | None = None
-    counters: Mapping[str, int | float | None] = field(default_factory=dict)
+    counters: Mapping[str, int | float | None] = field(default_factory=lambda: _NO_COUNTERS)
     fetched_bytes: int | None = None
     written_bytes: int | None = None
 
