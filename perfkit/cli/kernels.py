@@ -27,7 +27,7 @@ def kernels(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Databases (rocpd), CSV, printed lines or JSON traces of profilers.",
         ),
     ],

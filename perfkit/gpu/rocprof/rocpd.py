@@ -128,9 +128,8 @@ def _kernels(reader: _Reader, source: SourceFile) -> tuple[Kernel, ...]:
         source.note("counters that belong to no dispatch; left out")
     dispatches = Dispatches(source)
     for row in reader.rows(kernels):
-        dispatches.add(
-            ProfileRecord(_texts(row), source), dict(counters.get(_key(row, common), {}))
-        )
+        known = counters.pop(_key(row, common), {})
+        dispatches.add(ProfileRecord(_texts(row), source), known)
     return dispatches.kernels()
 
 

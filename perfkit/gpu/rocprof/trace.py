@@ -31,7 +31,9 @@ from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
 _Event: TypeAlias = Mapping[str, Any]
 
-_CATEGORIES = {"gpu": "kernel", "kernel": "kernel", "copy": "copy", "gpu_memcpy": "copy"}
+_CATEGORIES = {
+    "gpu": "kernel", "kernel": "kernel", "copy": "copy", "gpu_memcpy": "copy", "memcpy": "copy",
+}  # fmt: skip
 #: rocprof v1 puts it among the kernels to show that the queue waits.
 _BARRIER = "<barrier packet>"
 _GPU_TRACK = re.compile(r"GPU *\d*", re.ASCII)

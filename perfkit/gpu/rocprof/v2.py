@@ -18,7 +18,7 @@ from perfkit.gpu.rocprof.records import ProfileRecord, counters_in, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
 _BEGIN = (
-    r"\bDispatch_ID\(\d|\bdispatch\[(\d{1,20})\], |\bRecord ?[\[(]\d|"
+    r"\bDispatch_ID\(\d|\bdispatch\[(\d{1,20})\], |\bRecord ?[\[(]\d{1,20}[\])], Domain\(|"
     r"\bDomain\(\w+_DOMAIN\)"
 )
 #: A file has such a line.
@@ -34,8 +34,8 @@ _TIMES = ("dispatchns", "beginns", "endns", "completens")
 
 def read_lines(
     lines: Iterable[str], source: SourceFile
-) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
-    """The printed dispatches and copies, in order.
+) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...], bool]:
+    """The printed dispatches and copies, in order, and whether their number is known.
 
     A record that the program's own output cut is left out with a note. Raises RocprofError for text
     in place of a number.
@@ -54,7 +54,7 @@ def read_lines(
     dispatches, operations = printed.kernels(), traced.kernels()
     if dispatches and operations:
         source.note("kernels are there as dispatches and as traced operations; those were left out")
-    return dispatches or operations, tuple(transfers)
+    return dispatches or operations, tuple(transfers), printed.is_countable
 
 
 def _records(lines: Iterable[str], source: SourceFile) -> Iterator[ProfileRecord]:
