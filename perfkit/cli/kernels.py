@@ -27,7 +27,6 @@ def kernels(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE",
             help="Databases (rocpd), CSV, printed lines or JSON traces of profilers.",
         ),
     ],

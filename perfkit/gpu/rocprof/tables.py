@@ -195,6 +195,7 @@ class KernelProfile:
             "file": self.file,
             "format": self.format,
             "notes": list(self.notes),
+            "is_countable": self.is_countable,
             "kernels": [k.row() | {"counters": dict(k.counters)} for k in self.kernels],
             "transfers": [asdict(transfer) for transfer in self.transfers],
             "peak_bytes_per_s": top.peak_bytes_per_s,

@@ -101,3 +101,7 @@ def test_a_name_as_long_as_a_book_is_cut_in_the_table_alone(perfkit: Call, tmp_p
     path = written(tmp_path, f"Index,KernelName,BeginNs,EndNs\n0,{name},10,30\n")
     assert len(perfkit("kernels", path).stdout) < 2_000
     assert json.loads(perfkit("kernels", path, "--json").stdout)["kernels"][0]["name"] == name
+
+
+def test_usage_says_that_there_may_be_several_files(perfkit: Call) -> None:
+    assert "perfkit kernels [OPTIONS] FILES..." in perfkit("kernels", "--help").stdout
