@@ -21,8 +21,8 @@ DURATION = ("durationns", "duration")
 DISPATCH = ("dispatchid", "dispatch", "index")
 DEVICE = ("gpuid", "agentid", "agentabsindex", "devid", "deviceid", "device")
 QUEUE = ("queueid", "queue", "stream")
-GRID = ("grd", "gridsize")
-WORKGROUP = ("wgr", "workgroupsize")
+GRID = ("grd", "gridsize", "grid")
+WORKGROUP = ("wgr", "workgroupsize", "workgroup")
 GRID_XYZ = (("gridsizex", "gridx"), ("gridsizey", "gridy"), ("gridsizez", "gridz"))
 WORKGROUP_XYZ = (
     ("workgroupsizex", "workgroupx", "blockx"),

@@ -143,11 +143,7 @@ class _Fitter:
     def _with_unwritten(self, cells: list[str]) -> list[str] | None:
         """A row without sig and obj, and maybe counters: rocprofv2 writes 0 around its times."""
         at, wanted = self._unwritten_at, len(self.header)
-        if (
-            at is None
-            or len(cells) < at + 4
-            or (cells[-4].strip(), cells[-1].strip()) != ("0",) * 2
-        ):
+        if at is None or len(cells) < at + 4 or {cells[-4].strip(), cells[-1].strip()} != {"0"}:
             return None
         if wanted - len(cells) == len(_UNWRITTEN):
             return [*cells[:at], "", "", *cells[at:]]

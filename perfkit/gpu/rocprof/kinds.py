@@ -31,7 +31,6 @@ _MAGIC = {
     b"\x75\x11\x1f\xc1": ("a trace in the Common Trace Format", _OTHER_FORMAT),
     b"\xc1\x1f\x11\x75": ("a trace in the Common Trace Format", _OTHER_FORMAT),
     b"OTF2": ("a trace in the Open Trace Format (OTF2)", _OTHER_FORMAT),
-    b"<": ("XML or a web page", "give what the profiler wrote"),
 }
 #: Byte order marks; UTF-32's begins as UTF-16's does.
 _MARKS = {
@@ -118,6 +117,8 @@ def unknown(first: str, source: SourceFile) -> RocprofError:
     word = first.strip().partition(":")[0].strip().lower()
     if word in _TEXTS:
         return source.error(_TEXTS[word], "give what the profiler wrote", 1)
+    if word.startswith("<"):
+        return source.error("XML or a web page", "give what the profiler wrote", 1)
     if _RAW.match(first):
         return source.error(
             "a raw trace of rocprof v1", "give the .csv or .json of the same run", 1
@@ -143,8 +144,28 @@ def _refuse_binary(content: bytes, source: SourceFile) -> None:
     for magic, (what, to_do) in _MAGIC.items():
         if content.startswith(magic):
             raise source.error(what, to_do)
-    # A list of packets, each behind a 0x0a and its length (perfetto, protos/perfetto/trace).
-    if content.startswith(b"\n") and b"\0" in content[:4096]:
+    if _is_packets(content):
         raise source.error("a trace for Perfetto (pftrace)", _OTHER_FORMAT)
     if content[:4096].count(b"\0") > len(content[:4096].strip(b"\0")) // 16 + 1:
         raise source.error("not text", "give what the profiler wrote")
+
+
+def _is_packets(content: bytes, looked_at: int = 3) -> bool:
+    """Whether it is packets, each behind 0x0a and its length (perfetto, protos/perfetto/trace).
+
+    The length is a varint: seven bits of a byte, the lowest first, and one for more to come.
+    """
+    at = 0
+    for _ in range(looked_at):
+        if content[at : at + 1] != b"\n":
+            return at == len(content) > 0
+        length, shift, at = 0, 0, at + 1
+        while at < len(content) and shift < 35:
+            length |= (content[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if content[at - 1] < 128:
+                break
+        if not length:
+            return False
+        at += length
+    return at <= len(content)

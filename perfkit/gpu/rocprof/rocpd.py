@@ -103,7 +103,7 @@ def read_database(
     """
     with _errors(source), closing(_opened(database)) as connection:
         reader = _Reader(connection, source)
-        is_ours = any(name.startswith("rocpd_") or name == "kernels" for name in reader.names)
+        is_ours = any(name.startswith(("rocpd_", "kernels")) for name in reader.names)
         if not is_ours or "rocpd_op" in reader.names:
             raise _other(reader, source)
         copies = reader.part("memory_copies", _COPIES, "rocpd_memory_copy", _COPY_TABLE)
