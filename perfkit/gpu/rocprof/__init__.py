@@ -98,6 +98,7 @@ def _content(content: bytes, source: SourceFile) -> SheetContent:
 
 
 def _profile(found: SheetContent, source: SourceFile) -> KernelProfile:
+    source.check()
     if not found.kernels and (found.kind == _ROCPD or not found.transfers):
         source.note("there is no kernel in it" + ("" if found.transfers else ", and no transfer"))
     return KernelProfile(

@@ -48,6 +48,8 @@ class SourceFile:
         self.file = file
         self.spellings: dict[str, str] = {}
         self._notes: dict[str, list[int]] = {}
+        self._numeric: set[str] = set()
+        self._no_numbers: dict[str, RocprofError] = {}
         self._sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def note(self, text: str, line: int | None = None) -> None:
@@ -68,6 +70,23 @@ class SourceFile:
         """The error to raise: `file, line 3: what; to_do`, printable in one line."""
         place = self.file if line is None else f"{self.file}, line {line}"
         return RocprofError(printable(f"{place}: {what}; {to_do}"))
+
+    def is_number(self, name: str) -> None:
+        """A value of this column was a number."""
+        self._numeric.add(name)
+
+    def is_no_number(self, name: str, value: str, place: str, line: int | None) -> None:
+        """A value of this column was text, which makes it unknown if others are numbers."""
+        self.note(f"{self.called(name)} is no number and is unknown", line)
+        what = f"{self.called(name)}{place} is {value[:40]!r}, which is no number"
+        error = self.error(what, "correct or delete the record", line)
+        self._no_numbers.setdefault(name, error)
+
+    def check(self) -> None:
+        """Raise RocprofError if a column of numbers had text alone: the file is something else."""
+        for name, error in self._no_numbers.items():
+            if name not in self._numeric:
+                raise error
 
     def notes(self) -> tuple[str, ...]:
         """Every note with its lines, in the order of their first lines."""

@@ -108,10 +108,7 @@ def _declared_counters(names: Sequence[str]) -> frozenset[str]:
 
 
 def read_sheet(sheet: Sheet) -> SheetContent | None:
-    """The kernels and copies of a sheet; None if it is about something else.
-
-    Raises RocprofError as `kernel_of` does.
-    """
+    """The kernels and copies of a sheet; None if it is about something else."""
     columns = sheet.columns
     if "function" in columns:
         return None  # calls of the program, which name kernels too

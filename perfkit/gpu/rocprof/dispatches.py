@@ -63,7 +63,7 @@ class Dispatches:
         self._in_order: list[_Dispatch] = []
 
     def add(self, row: ProfileRecord, counters: dict[str, int | float | None]) -> None:
-        """Add a row with the counters in it. Raises RocprofError as `kernel_of` does."""
+        """Add a row with the counters in it."""
         place, device = place_of(row) or "", row.label(DEVICE) or ""
         dispatch_id, name = (row.text(DISPATCH) or ("", ""))[1], row.label(NAME) or ""
         time, part = _time(row), row.label(PART) or ""

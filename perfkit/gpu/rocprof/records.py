@@ -75,10 +75,7 @@ class ProfileRecord:
         return None if found is None else intern(clean(found[1], self.source, self.line))
 
     def figure(self, names: tuple[str, ...]) -> int | float | None:
-        """A number of 0 or more; None with a note if it cannot be trusted.
-
-        Raises RocprofError for text that is no number.
-        """
+        """A number of 0 or more; None with a note if it cannot be trusted."""
         found = self.text(names)
         value = None if found is None else self._exact(*found)
         return None if value is None else rounded(value)
@@ -99,7 +96,7 @@ class ProfileRecord:
     ) -> int | Fraction | None:
         """A time in units of 10**-shift ns; a fraction of a ns comes from a mean over passes.
 
-        Raises RocprofError for text that is no number, with the `place` of a record without lines.
+        `place` tells where the record is, if it has no line.
         """
         found = self.text(names)
         value = None if found is None else self._exact(*found, shift, place)
@@ -135,11 +132,9 @@ class ProfileRecord:
             )
             return None
         except NotANumber:
-            raise self.source.error(
-                f"{self.source.called(name)}{place} is {text[:40]!r}, which is no number",
-                "correct or delete the record",
-                self.line,
-            ) from None
+            self.source.is_no_number(name, text, place, self.line)
+            return None
+        self.source.is_number(name)
         if value < 0:
             self._note(name, "is below 0, which cannot be, and is unknown")
             return None
@@ -150,10 +145,7 @@ class ProfileRecord:
 
 
 def kernel_of(row: ProfileRecord) -> Kernel | None:
-    """The kernel of a row, without its counters; None, with a note, without a name.
-
-    Raises RocprofError for text in place of a number.
-    """
+    """The kernel of a row, without its counters; None, with a note, without a name."""
     name = row.label(NAME)
     if name is None:
         row.source.note("no kernel name; left out", row.line)

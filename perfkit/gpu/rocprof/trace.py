@@ -41,8 +41,10 @@ _EVENTS = re.compile(r'"traceEvents"\s*:\s*\[')
 _BETWEEN = re.compile(r"[\s,]*")
 #: From microseconds to nanoseconds, as a power of ten.
 _NS_SHIFT = 3
-#: An event that does not end within so many letters of the file's end was cut, else it is broken.
-_CUT_MAX = 65_536
+#: Between an event and the next, where reading goes on after an event that is no JSON.
+_NEXT = re.compile(r"\}\s*,\s*(?=\{)")
+#: A file with more of them is no trace.
+_BAD_MAX = 100
 
 _Timed = TypeVar("_Timed", Kernel, Transfer)
 
@@ -50,7 +52,7 @@ _Timed = TypeVar("_Timed", Kernel, Transfer)
 def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
     """The kernels and copies among the events, in their order.
 
-    Raises RocprofError for text that is no JSON, for no events and for text in place of a number.
+    Raises RocprofError for text that is no JSON and for no events.
     """
     tracks: dict[str | None, str] = {}
     found: list[Kernel | Transfer | _Event] = []
@@ -75,34 +77,36 @@ def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple
 
 
 def _events(text: str, source: SourceFile) -> Iterator[_Event]:
-    """Each event. A trace that was cut ends with its last whole event, with a note."""
+    """Each event that is JSON; others are left out, and the end if it is cut, with a note."""
     # Numbers stay text, as in the other formats: a double would round those above 2**53. Names of
     # annotations are not always escaped, hence not strict.
     decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
-    at, has_events = _begin(text, source), False
+    at, good, bad = _begin(text, source), 0, 0
     while True:
         between = _BETWEEN.match(text, at)
         at = at if between is None else between.end()
         if at >= len(text) or text[at] == "]":
             break
         try:
-            event, end = decoder.raw_decode(text, at)
+            event, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
-            if has_events and len(text) - at < _CUT_MAX:
-                source.note("ends early, as when the run is killed", error.lineno)
-                return
-            raise source.error(
-                f"not JSON: {error.msg}", "copy the file again if it was cut", error.lineno
-            ) from None
+            following, bad = _NEXT.search(text, at + 1), bad + 1
+            if bad > _BAD_MAX or (following is None and not good):
+                raise source.error(
+                    f"not JSON: {error.msg}", "copy the file again if it was cut", error.lineno
+                ) from None
+            what = "ends early, as when the run is killed" if following is None else "not JSON"
+            source.note(f"{what}; left out", error.lineno)
+            at = len(text) if following is None else following.end()
         except RecursionError:
             raise source.error(
                 "nested too deeply for a trace", "give the trace that the profiler wrote"
             ) from None
-        at = end
-        if isinstance(event, Mapping):
-            has_events = True
-            yield event
-    if at >= len(text) and not has_events:
+        else:
+            if isinstance(event, Mapping):
+                good += 1
+                yield event
+    if at >= len(text) and not good:
         raise source.error("not JSON: it ends early", "copy the file again if it was cut", 1)
 
 

@@ -37,8 +37,7 @@ def read_lines(
 ) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...], bool]:
     """The printed dispatches and copies, in order, and whether their number is known.
 
-    A record that the program's own output cut is left out with a note. Raises RocprofError for text
-    in place of a number.
+    A record that the program's own output cut is left out with a note.
     """
     printed, traced = Dispatches(source), Dispatches(source)
     transfers: list[Transfer] = []

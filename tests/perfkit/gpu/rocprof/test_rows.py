@@ -67,6 +67,26 @@ def test_a_name_may_be_longer_than_csv_takes_by_itself(letters: int) -> None:
     assert figures(event) == [(name, 1500, 2500, {})]
 
 
+def test_one_byte_that_is_no_text_makes_one_number_unknown() -> None:
+    rows = b"0,f,1,10,30,4\n1,f,1,4\xff0,60,4\n2,f,1,70,90,\xff\n"
+    assert figures(HEADER.encode() + rows) == [
+        ("f", 10, 20, {"SQ_WAVES": 4}),
+        ("f", None, None, {"SQ_WAVES": 4}),
+        ("f", 70, 20, {"SQ_WAVES": None}),
+    ]
+    assert "line 3: BeginNs is no number and is unknown" in profile(HEADER.encode() + rows).notes
+
+
+@pytest.mark.parametrize("place", range(60))
+def test_one_byte_spoils_one_event_of_a_trace_at_most(place: int) -> None:
+    event = '{"ph":"X","cat":"kernel","name":"f","ts":1.5,"dur":2.5,"args":{"device":0}}'
+    broken = f"{event[:place]}\xff{event[place + 1 :]}".encode("latin-1")
+    text = b",\n".join([b"[" + event.encode(), broken, event.encode() + b"]"])
+    kept = [kernel for kernel in profile(text).kernels if kernel.duration_ns == 2500]
+    assert len(kept) >= 2
+    assert any("no UTF-8" in note for note in profile(text).notes)
+
+
 GOOD = ("g", 40, 20, {"SQ_WAVES": 8})
 
 
