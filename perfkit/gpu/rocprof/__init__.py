@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perfkit.gpu.rocprof import kinds
 from perfkit.gpu.rocprof.cells import RocprofError, SourceFile
-from perfkit.gpu.rocprof.csv_files import SheetContent, read_sheet, sheet_of
+from perfkit.gpu.rocprof.csv_files import FileContent, read_sheet, sheet_of
 from perfkit.gpu.rocprof.csv_rows import long_fields, read_rows
 from perfkit.gpu.rocprof.kinds import SQLITE, other_sheet, unknown, unpacked
 from perfkit.gpu.rocprof.rocpd import read_database
@@ -60,7 +60,7 @@ def _read(path: str | Path) -> KernelProfile:
         with Path(path).open("rb") as file:
             content = file.read(len(SQLITE))
             if content == SQLITE:
-                found = SheetContent(_ROCPD, *read_database(Path(path), source))
+                found = FileContent(_ROCPD, *read_database(Path(path), source))
                 return _profile(found, source)
             content += file.read(kinds.FILE_BYTES_MAX + 1 - len(content))
     except (OSError, ValueError) as error:
@@ -78,15 +78,15 @@ def parse(content: bytes, file: str = "the profile") -> KernelProfile:
     return _profile(_content(unpacked(content, source), source), source)
 
 
-def _content(content: bytes, source: SourceFile) -> SheetContent:
+def _content(content: bytes, source: SourceFile) -> FileContent:
     if content.startswith(SQLITE):
-        return SheetContent(_ROCPD, *read_database(content, source))
+        return FileContent(_ROCPD, *read_database(content, source))
     if RECORD.search(content):  # first: the program may print a line that looks like JSON
         lines = io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace", newline=None)
-        return SheetContent("lines of rocprofv2", *read_lines(lines, source))
+        return FileContent("lines of rocprofv2", *read_lines(lines, source))
     if _JSON.match(content):
         text = content.decode("utf-8", "replace")
-        return SheetContent("trace in Chrome's JSON", *read_trace(text, source))
+        return FileContent("trace in Chrome's JSON", *read_trace(text, source))
     with long_fields(len(content) + 1):
         header, rows = read_rows(content, source)
         if (refused := other_sheet(header, source)) is not None:
@@ -97,7 +97,7 @@ def _content(content: bytes, source: SourceFile) -> SheetContent:
     return found
 
 
-def _profile(found: SheetContent, source: SourceFile) -> KernelProfile:
+def _profile(found: FileContent, source: SourceFile) -> KernelProfile:
     source.check()
     if not found.kernels and (found.kind == _ROCPD or not found.transfers):
         source.note("there is no kernel in it" + ("" if found.transfers else ", and no transfer"))

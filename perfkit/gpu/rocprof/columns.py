@@ -38,9 +38,14 @@ COUNTER_VALUE = ("countervalue", "value")
 PART = ("xccid", "xcc", "xcdid", "xcd")
 #: Where a dispatch ran: ids of dispatches begin again in each of these.
 PLACE = tuple(
-    "guid nodeid node nid host hostname machine rank mpirank processid process pid run runid "
-    "session file source".split()
+    "guid nodeid node nid host hostname machine rank mpirank processid process pid".split()
 )
+#: What tells dispatches apart in a place. An id of the call that launched it is the last choice, as
+#: a graph launches many with one.
+IDS = (*DISPATCH, "correlationid")
+#: What rocprofv2 calls the operations on a GPU in the two domains that it traces; the other domains
+#: are calls of the program, which name kernels too.
+GPU_DOMAINS = ("HIP_OPS_DOMAIN", "HSA_OPS_DOMAIN")
 
 _OTHERS = (
     # v1

@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from perfkit.gpu.rocprof.cells import SourceFile, clean
-from perfkit.gpu.rocprof.columns import COUNTER_NAME, COUNTER_VALUE, KNOWN, NAME, is_counter, plain
+from perfkit.gpu.rocprof.columns import (
+    COUNTER_NAME,
+    COUNTER_VALUE,
+    GPU_DOMAINS,
+    KNOWN,
+    NAME,
+    is_counter,
+    plain,
+)
 from perfkit.gpu.rocprof.csv_rows import Row
 from perfkit.gpu.rocprof.dispatches import Dispatches
 from perfkit.gpu.rocprof.records import ProfileRecord, counters_in, transfer_of
@@ -29,8 +37,6 @@ from perfkit.gpu.rocprof.tables import Kernel, Transfer
 _MERGED = re.compile(r"(.+?)(?:_|(\.))\d{1,3}", re.ASCII)
 #: A derived metric of the user's own, in the place where rocprof v1 has only counters.
 _OWN_METRIC = re.compile(r"[A-Z]\w*(?:\[\d{1,4}\])?", re.ASCII)
-#: What rocprofv2 calls the operations on a GPU in the two domains that it traces.
-_OF_THE_GPU = ("HIP_OPS_DOMAIN", "HSA_OPS_DOMAIN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
-class SheetContent:
+class FileContent:
     """What a file held, under the name of its kind."""
 
     kind: str
@@ -107,7 +113,7 @@ def _declared_counters(names: Sequence[str]) -> frozenset[str]:
     return frozenset(name for name in between if _OWN_METRIC.fullmatch(name))
 
 
-def read_sheet(sheet: Sheet) -> SheetContent | None:
+def read_sheet(sheet: Sheet) -> FileContent | None:
     """The kernels and copies of a sheet; None if it is about something else."""
     columns = sheet.columns
     if "function" in columns:
@@ -115,7 +121,7 @@ def read_sheet(sheet: Sheet) -> SheetContent | None:
     if "direction" in columns and "starttimestamp" in columns:
         kind = "memory copies of rocprofv3"
         copies = tuple(transfer_of(row, row.fields["direction"]) for row in sheet.rows())
-        return SheetContent(kind, transfers=copies)
+        return FileContent(kind, transfers=copies)
     if {"domain", "operation"} <= columns.keys():
         return _operations(sheet)
     if columns.keys().isdisjoint(NAME):
@@ -136,7 +142,7 @@ def _kernels(
     sheet: Sheet,
     counters: Callable[[ProfileRecord], dict[str, int | float | None]],
     to_do: str,
-) -> SheetContent:
+) -> FileContent:
     """Every dispatch, with a note if none has a duration: the tools take times on request only."""
     dispatches = Dispatches(sheet.source)
     for row in sheet.rows():
@@ -147,7 +153,7 @@ def _kernels(
         has_times = not sheet.columns.keys().isdisjoint(("beginns", "starttimestamp"))
         advice = "" if has_times or not to_do else f"; {to_do}"
         sheet.source.note(f"no dispatch has a duration{advice}")
-    return SheetContent(kind, kernels, is_countable=dispatches.is_countable)
+    return FileContent(kind, kernels, is_countable=dispatches.is_countable)
 
 
 def _counter_of(row: ProfileRecord) -> dict[str, int | float | None]:
@@ -158,16 +164,16 @@ def _counter_of(row: ProfileRecord) -> dict[str, int | float | None]:
     return {name: row.figure(COUNTER_VALUE)}
 
 
-def _operations(sheet: Sheet) -> SheetContent:
+def _operations(sheet: Sheet) -> FileContent:
     """The kernels and copies among rocprofv2's traced operations on the GPU."""
     dispatches = Dispatches(sheet.source)
     transfers = []
     for row in sheet.rows():
         words = row.fields["operation"] or ""
-        if row.fields["domain"] not in _OF_THE_GPU:
+        if row.fields["domain"] not in GPU_DOMAINS:
             continue
         if "copy" in words.lower():
             transfers.append(transfer_of(row, words))
         elif "barrier" not in words.lower():
             dispatches.add(row, {})
-    return SheetContent("operations of rocprofv2", dispatches.kernels(), tuple(transfers))
+    return FileContent("operations of rocprofv2", dispatches.kernels(), tuple(transfers))

@@ -23,6 +23,7 @@ from perfkit.gpu.rocprof.columns import (
     DEVICE,
     DISPATCH,
     END,
+    IDS,
     NAME,
     PART,
     START,
@@ -65,10 +66,11 @@ class Dispatches:
     def add(self, row: ProfileRecord, counters: dict[str, int | float | None]) -> None:
         """Add a row with the counters in it."""
         place, device = place_of(row) or "", row.label(DEVICE) or ""
-        dispatch_id, name = (row.text(DISPATCH) or ("", ""))[1], row.label(NAME) or ""
-        time, part = _time(row), row.label(PART) or ""
+        is_long = "countername" in row.fields
+        dispatch_id = (row.text(IDS if is_long else DISPATCH) or ("", ""))[1]
+        name, time, part = row.label(NAME) or "", _time(row), row.label(PART) or ""
         # Without an id a row with all counters is a dispatch, and one of a counter is of its time.
-        is_alone = not (dispatch_id or part or "countername" in row.fields)
+        is_alone = not (dispatch_id or part or is_long)
         key = (place, device, dispatch_id or (name, time))
         latest = None if is_alone else self._latest.get(key)
         same = [] if latest is None else list(_alike(latest, name, time))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from perfkit.gpu.rocprof.cells import SourceFile
-from perfkit.gpu.rocprof.columns import KNOWN, NAME, is_counter, plain
+from perfkit.gpu.rocprof.columns import GPU_DOMAINS, KNOWN, NAME, is_counter, plain
 from perfkit.gpu.rocprof.dispatches import Dispatches
 from perfkit.gpu.rocprof.records import ProfileRecord, counters_in, transfer_of
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
@@ -27,8 +27,6 @@ _RECORD = re.compile(_BEGIN, re.ASCII)
 _KEY = re.compile(r"[\s,:]*([A-Za-z][\w -]*?(?:\[\d{1,4}\])?) ?\(", re.ASCII)
 _NUMBERED = re.compile(r"[\s,:]*Record ?\[\d{1,20}\]", re.ASCII)
 _COUNTER_LINE = re.compile(r"(?:, |\s+)([A-Z]\w*(?:\[\d{1,4}\])?) \(([^()]{1,40})\)", re.ASCII)
-#: The other domains are calls of the program, which name kernels too.
-_OF_THE_GPU = ("HIP_OPS_DOMAIN", "HSA_OPS_DOMAIN")
 _TIMES = ("dispatchns", "beginns", "endns", "completens")
 
 
@@ -46,9 +44,9 @@ def read_lines(
         words = row.fields.get("operationname") or row.fields.get("operation") or ""
         if domain is None:
             printed.add(row, counters_in(row))
-        elif domain in _OF_THE_GPU and "copy" in words.lower():
+        elif domain in GPU_DOMAINS and "copy" in words.lower():
             transfers.append(transfer_of(row, words))
-        elif domain in _OF_THE_GPU and (row.text(NAME) or "dispatch" in words.lower()):
+        elif domain in GPU_DOMAINS and (row.text(NAME) or "dispatch" in words.lower()):
             traced.add(row, {})
     dispatches, operations = printed.kernels(), traced.kernels()
     if dispatches and operations:

@@ -112,3 +112,15 @@ def test_one_id_for_all_dispatches_keeps_them_apart_by_their_times() -> None:
     header = "Dispatch_Id,Kernel_Name,Start_Timestamp,End_Timestamp,Counter_Name,Counter_Value\n"
     rows = "".join(f"0,f,{at},{at + 5},SQ_A,1\n" for at in range(10, 3_010, 10))
     assert len(profile(header + rows).kernels) == 300
+
+
+def test_the_id_of_the_launch_tells_rows_of_counters_apart_if_there_is_no_other() -> None:
+    header = "Process_Id,Correlation_Id,Kernel_Name,Counter_Name,Counter_Value\n"
+    rows = "".join(f"7,{at},f,{name},{at}\n" for name in ("SQ_A", "SQ_B") for at in range(3))
+    assert counters_of(header + rows) == [{"SQ_A": at, "SQ_B": at} for at in range(3)]
+
+
+def test_the_file_that_a_row_came_from_makes_no_other_dispatch() -> None:
+    header = "File,PID,Dispatch_ID,Kernel_Name,Start_Timestamp,End_Timestamp,Counter_Name,"
+    rows = "pmc_1.csv,7,1,f,10,30,SQ_A,4\npmc_2.csv,7,1,f,110,130,SQ_B,5\n"
+    assert counters_of(f"{header}Counter_Value\n{rows}") == [{"SQ_A": 4, "SQ_B": 5}]
