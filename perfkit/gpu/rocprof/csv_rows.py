@@ -11,16 +11,19 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TypeAlias
 
 from perfkit.gpu.rocprof.cells import SourceFile
-from perfkit.gpu.rocprof.columns import NAME, plain
+from perfkit.gpu.rocprof.columns import KNOWN, NAME, plain
 
 Row: TypeAlias = tuple[int, list[str]]
 #: rocprofv2 announces them as rocprof v1 does, and does not write them (plugin/file/file_v1.cpp).
 _UNWRITTEN = ("sig", "obj")
 #: The last columns of rocprof v1.
 _TIMES = ["dispatchns", "beginns", "endns", "completens"]
+#: Among so many rows the header is looked for: a console's log has messages before it.
+_BEGIN_ROWS = 100
 #: A row this many lines long is a quote that was never closed.
 _ROW_LINES_MAX = 1_000
 
@@ -42,10 +45,18 @@ def read_rows(content: bytes, source: SourceFile) -> tuple[list[str], Iterator[R
     """
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace", newline="")
     rows = _parsed(text, source, _delimiter(content))
-    _, header = next(rows, (0, []))
+    begin = list(islice(rows, _BEGIN_ROWS))
+    at = next((at for at, (_, cells) in enumerate(begin) if _is_header(cells)), 0)
+    if at:
+        source.note("comes before the header; left out", begin[at - 1][0])
+    header = begin[at][1] if begin else []
     while header and not header[-1].strip():
         header.pop()  # early releases end every line with a comma
-    return header, _Fitter(header, source).fitted(rows)
+    return header, _Fitter(header, source).fitted(chain(begin[at + 1 :], rows))
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    return sum(plain(cell) in KNOWN and cell.strip() != "" for cell in cells) > 1
 
 
 def _delimiter(content: bytes) -> str:

@@ -43,6 +43,13 @@ def test_line_ends_encodings_and_packing_change_nothing(text: str, changed: obje
     assert profile(changed(text)).notes == profile(text).notes or changed(text)[:1] == b"\n"
 
 
+@pytest.mark.parametrize("text", [V1, V3_TRACE, V3_COUNTERS], ids=["v1", "v3", "pmc"])
+def test_messages_before_the_header_are_left_out(text: str) -> None:
+    logged = f"RPL: on 'a' in 'b'\n# made, by a script\n{text}"
+    assert figures(logged) == figures(text)
+    assert "line 2: comes before the header; left out" in profile(logged).notes
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_a_spreadsheets_delimiters_are_told_from_the_header(delimiter: str) -> None:
     text = 'Index,KernelName,BeginNs,EndNs\n0,"f(int{int)",10,30\n'.replace(",", delimiter)
