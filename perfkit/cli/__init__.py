@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from perfkit.cli import baseline, bench, cluster, compare, gpu, inspect, report, soak, specs
+from perfkit.cli import (
+    baseline,
+    bench,
+    cluster,
+    compare,
+    gpu,
+    inspect,
+    kernels,
+    report,
+    soak,
+    specs,
+)
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.streams import Command
 
@@ -40,7 +51,7 @@ add_command(app, "compare", compare.compare, *compare.EXAMPLES)
 add_command(app, "specs", specs.specs, *specs.EXAMPLES)
 add_command(app, "soak", soak.soak, *soak.EXAMPLES)
 add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
-add_command(app, "kernels", gpu.kernels, *gpu.KERNEL_EXAMPLES)
+add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

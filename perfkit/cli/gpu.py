@@ -1,6 +1,4 @@
-"""``perfkit gpu``: the AMD cards of this machine, read from sysfs; ``perfkit kernels``: what ran on
-one, from a file that rocprof wrote.
-"""
+"""``perfkit gpu``: the AMD cards of this machine, read from sysfs."""
 
 from __future__ import annotations
 
@@ -16,21 +14,12 @@ from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import SettingError
-from perfkit.cli.terminal.output import (
-    errors_as_lines,
-    is_drawn_in_place,
-    note,
-    out,
-    plain_table,
-    show_live,
-    write_json,
-)
+from perfkit.cli.terminal.output import is_drawn_in_place, note, out, show_live, write_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfkit.gpu.card import Cards
-    from perfkit.gpu.rocprof import KernelProfile, TopKernels
 
 LOOK_EVERY_S = 1.0
 #: Waited on between two looks; nothing sets it but a test, and Ctrl-C ends the wait.
@@ -45,12 +34,6 @@ EXAMPLES = (
     ("a line of JSON each second", "perfkit gpu --json --watch"),
     ("a tree recorded from another machine", "perfkit gpu --drm-root ./rx580 --json"),
     ("the processes that use them", "perfkit gpu --processes"),
-)
-
-KERNEL_EXAMPLES = (
-    ("the ten that took the most time", "perfkit kernels results.csv"),
-    ("against the memory of an RX 580", "perfkit kernels results.csv --top 5 --peak 256"),
-    ("for a program", "perfkit kernels kernel_trace.csv --json | jq .top"),
 )
 
 
@@ -172,53 +155,3 @@ def live_views(cards: Cards, processes: bool = False) -> Iterator[RenderableType
             yield Group(view, *users.views(now_s)) if processes else view
             if PAUSE.wait(LOOK_EVERY_S):
                 return
-
-
-def kernels(
-    file: Annotated[Path, typer.Argument(help="CSV, printed lines or JSON trace of rocprof.")],
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="How many kernels to show.")] = 10,
-    peak: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, metavar="GB/S", help="The card's memory bandwidth, to show shares of it."
-        ),
-    ] = None,
-    as_json: Annotated[Path | None, opt.json_option("Every dispatch and transfer")] = None,
-) -> None:
-    """Show which GPU kernels took the most time, and their bandwidth if it was counted.
-
-    Reads files of rocprof v1, rocprofv2 and rocprofv3, told apart by content. Notes below the table
-    say what was repaired or is unknown.
-
-    Ends with 1 if the file is no profile, with 2 if it is not there.
-    """
-    if not file.exists():
-        raise SettingError(f"there is no file {file}")
-    from perfkit.gpu.rocprof import RocprofError, read
-
-    with errors_as_lines(RocprofError):
-        profile = read(file)
-        ranked = profile.top_kernels(top, None if peak is None else peak * 1e9)
-        if as_json is not None:
-            write_json(profile.to_json(ranked), as_json)
-        else:
-            _show_kernels(profile, ranked)
-
-
-def _show_kernels(profile: KernelProfile, ranked: TopKernels) -> None:
-    """Print the top as a table, then the counts, then the notes."""
-    console = out()
-    if ranked.kernels:
-        header, rows = ranked.texts()
-        table = plain_table(*header, left=("kernel",))
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
-    counts = (
-        f"{len(profile.kernels):,} dispatches of {ranked.names:,} kernels",
-        f"{len(profile.transfers):,} transfers",
-        profile.format,
-    )
-    console.print(f"  {', '.join(counts)}", markup=False)
-    for line in profile.notes:
-        note(f"  {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from inspect import cleandoc
 from typing import Any
@@ -36,7 +37,7 @@ class Subcommand(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line as manuals write it: ``NAME``, not ``{name}``."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 def _type_of(parameter: Any) -> Callable[..., str | None]:

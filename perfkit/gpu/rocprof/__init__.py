@@ -7,19 +7,18 @@ kernels and one of transfers; the notes say what was wrong with a file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import io
+import re
 from pathlib import Path
 
+from perfkit.gpu.rocprof import kinds
 from perfkit.gpu.rocprof.cells import RocprofError, SourceFile
-from perfkit.gpu.rocprof.csv_files import (
-    Sheet,
-    copies,
-    counted_kernels,
-    kernels_of,
-    read_sheet,
-    traced_kernels,
-)
-from perfkit.gpu.rocprof.records import NAME
+from perfkit.gpu.rocprof.csv_files import FileContent, read_sheet, sheet_of
+from perfkit.gpu.rocprof.csv_rows import long_fields, read_rows
+from perfkit.gpu.rocprof.kinds import SQLITE, other_sheet, unknown, unpacked
+from perfkit.gpu.rocprof.rocpd import read_database
+from perfkit.gpu.rocprof.several import together
 from perfkit.gpu.rocprof.tables import Kernel, KernelProfile, KernelTotal, TopKernels, Transfer
 from perfkit.gpu.rocprof.trace import read_trace
 from perfkit.gpu.rocprof.v2 import RECORD, read_lines
@@ -35,105 +34,78 @@ __all__ = [
     "read",
 ]
 
-#: A file beyond this is refused: while it is read, memory holds it several times over.
-FILE_BYTES_MAX = 256 * 2**20
-
-_AS_CSV = "profile with rocprofv3 --output-format csv"
-#: First bytes of other files that the profilers leave, and what to do instead.
-_MAGIC = {
-    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
-    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save it as CSV"),
-    b"SQLite format 3": ("a database (rocpd, or rocprof v1's .db)", _AS_CSV),
-    b"\xff\xfe": ("UTF-16", "save it as UTF-8"),
-    b"\xfe\xff": ("UTF-16", "save it as UTF-8"),
-}
-#: Other CSV files of the profilers, by a column of theirs alone.
-_OTHER_SHEETS = {
-    "Function": "a trace of API calls",
-    "TotalDurationNs": "totals by name",
-    "Node_Id": "a list of agents",
+_ROCPD = "database of rocprofv3"
+#: The first event of a trace, or of a part of one.
+_JSON = re.compile(rb"\s*(?:[\[{]|,\s*\{)")
+_TO_DO = {
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "give the files in it",
+    errno.EACCES: "make it readable for this user",
 }
 
 
-def read(path: str | Path) -> KernelProfile:
-    """The kernels and transfers in a file of rocprof v1, rocprofv2 or rocprofv3.
+def read(path: str | Path, *more: str | Path) -> KernelProfile:
+    """The kernels and transfers in files of rocprof v1, rocprofv2, rocprofv3 or PyTorch.
 
-    CSV of all three, the lines rocprofv2 prints and traces in Chrome's JSON are told apart by
-    content. Raises RocprofError, with the file, its line and what to do.
+    Databases (rocpd), CSV of all releases, the lines rocprofv2 prints and traces in Chrome's JSON
+    are told apart by content. A dispatch that is in several files counts once. Raises RocprofError,
+    with the file, its line and what to do.
     """
+    return together([_read(file) for file in (path, *more)])
+
+
+def _read(path: str | Path) -> KernelProfile:
     source = SourceFile(str(path))
     try:
         with Path(path).open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+            content = file.read(len(SQLITE))
+            if content == SQLITE:
+                found = FileContent(_ROCPD, *read_database(Path(path), source))
+                return _profile(found, source)
+            content += file.read(kinds.FILE_BYTES_MAX + 1 - len(content))
     except (OSError, ValueError) as error:
+        if isinstance(error, RocprofError):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise source.error(f"cannot be read: {reason}", "check the path") from None
+        to_do = _TO_DO.get(getattr(error, "errno", None) or 0, "check the path")
+        raise source.error(f"cannot be read: {reason}", to_do) from None
     return parse(content, str(path))
 
 
 def parse(content: bytes, file: str = "the profile") -> KernelProfile:
     """The profile in the bytes of a file, as `read`; messages call it `file`."""
     source = SourceFile(file)
-    text = _text(content, source)
-    first = text.lstrip().partition("\n")[0]
-    if RECORD.search(text):  # first: the program may print a line that looks like JSON
-        kind, (kernels, transfers) = "lines of rocprofv2", read_lines(text, source)
-    elif first.startswith(("{", "[")):
-        kind, (kernels, transfers) = "trace in Chrome's JSON", read_trace(text, source)
-    elif "," in first:
-        kind, kernels, transfers = _from_sheet(read_sheet(text, source), source)
-    else:
-        raise _unknown(first, source)
-    if not kernels and not transfers:
-        source.note("there is no kernel and no transfer in it")
-    return KernelProfile(kernels, transfers, file, kind, source.notes())
+    return _profile(_content(unpacked(content, source), source), source)
 
 
-def _from_sheet(
-    sheet: Sheet, source: SourceFile
-) -> tuple[str, tuple[Kernel, ...], tuple[Transfer, ...]]:
-    columns = set(sheet.columns)
-    if {"Direction", "Start_Timestamp"} <= columns:
-        return "memory copies of rocprofv3", (), copies(sheet)
-    readers: tuple[tuple[str, str, Callable[[Sheet], tuple[Kernel, ...]]], ...] = (
-        ("Counter_Name", "counters of rocprofv3", counted_kernels),
-        ("Kind", "kernel trace of rocprofv3", traced_kernels),
-        ("Kernel_Name", "CSV of rocprofv2", kernels_of),
-        ("KernelName", "CSV of rocprof v1", kernels_of),
-    )
-    for column, kind, kernels in readers:
-        if column in columns and not columns.isdisjoint(NAME):
-            return kind, kernels(sheet), ()
-    for column, what in _OTHER_SHEETS.items():
-        if column in columns:
-            raise source.error(
-                f"{what}, without the kernels", "give the file of kernels or counters beside it"
-            )
-    raise _unknown(",".join(sheet.columns), source)
+def _content(content: bytes, source: SourceFile) -> FileContent:
+    if content.startswith(SQLITE):
+        return FileContent(_ROCPD, *read_database(content, source))
+    if RECORD.search(content):  # first: the program may print a line that looks like JSON
+        lines = io.TextIOWrapper(io.BytesIO(content), "utf-8", "replace", newline=None)
+        return FileContent("lines of rocprofv2", *read_lines(lines, source))
+    if _JSON.match(content):
+        text = content.decode("utf-8", "replace")
+        return FileContent("trace in Chrome's JSON", *read_trace(text, source))
+    with long_fields(len(content) + 1):
+        header, rows = read_rows(content, source)
+        if (refused := other_sheet(header, source)) is not None:
+            raise refused
+        found = read_sheet(sheet_of(header, rows, source)) if len(header) > 1 else None
+    if found is None:
+        raise unknown(",".join(header), source)
+    return found
 
 
-def _text(content: bytes, source: SourceFile) -> str:
-    if len(content) > FILE_BYTES_MAX:
-        raise source.error(
-            f"more than {FILE_BYTES_MAX // 2**20} MiB", "profile fewer kernels (rocprof --range)"
-        )
-    for magic, (what, to_do) in _MAGIC.items():
-        if content.startswith(magic):
-            raise source.error(what, to_do)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise source.error("not text (UTF-8)", _AS_CSV, line) from None
-    if not text.strip():
-        raise source.error("empty", "profile again; did the program launch a kernel?")
-    return text
-
-
-def _unknown(first: str, source: SourceFile) -> RocprofError:
-    begins = "".join(letter if letter.isprintable() else "�" for letter in first[:60])
-    return source.error(
-        f"not written by rocprof; it begins with {begins!r}",
-        "give its CSV, the lines rocprofv2 prints, or a trace in Chrome's JSON",
-        1,
+def _profile(found: FileContent, source: SourceFile) -> KernelProfile:
+    source.check()
+    if not found.kernels and (found.kind == _ROCPD or not found.transfers):
+        source.note("there is no kernel in it" + ("" if found.transfers else ", and no transfer"))
+    return KernelProfile(
+        found.kernels,
+        found.transfers,
+        source.file,
+        found.kind,
+        source.notes(),
+        found.is_countable,
     )

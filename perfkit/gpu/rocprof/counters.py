@@ -8,7 +8,8 @@ formulas are those of AMD's own derived metrics FETCH_SIZE and WRITE_SIZE, in by
 * gfx940 (MI300), where TCC_BUBBLE counts the reads of 128 bytes: ROCm/rocprofiler-sdk,
   counter_defs.yaml; as TCC_EA_READBW also in ROCm/rocprofiler,
   src/core/counters/metrics/derived_counters.xml
-* gfx10 and gfx11: the same derived_counters.xml, which defines no WRITE_SIZE for them
+* gfx10, gfx11 and gfx12, whose L2 cache is GL2C: the same counter_defs.yaml. gfx12 has no reads of
+  96 bytes, and no WRITE_SIZE is defined for it
 
 Traffic includes bytes that caches fetched without need; atomics count as writes.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 Counters: TypeAlias = Mapping[str, int | float | None]
@@ -42,6 +44,8 @@ class Formula:
     flow: Flow
     terms: Mapping[str, int]
     caveat: str = ""
+    #: A counter of another generation, which counts in another way.
+    without: str = ""
 
     @property
     def text(self) -> str:
@@ -54,7 +58,7 @@ _EA = {"TCC_EA_RDREQ": 64, "TCC_EA_RDREQ_32B": -32}
 _EA1 = {"TCC_EA1_RDREQ": 64, "TCC_EA1_RDREQ_32B": -32}
 _EA_WRITES = {"TCC_EA_WRREQ": 32, "TCC_EA_WRREQ_64B": 32}
 _EA1_WRITES = {"TCC_EA1_WRREQ": 32, "TCC_EA1_WRREQ_64B": 32}
-_VEGA_20 = "on Vega 20 (gfx906) this is one of two ports: collect the TCC_EA1 counters too"
+_VEGA_20 = "on Vega 20 (gfx906) this is one of two ports, and TCC_EA1 counts the other"
 
 #: A formula comes before those it contains. A read that is not counted as of 32 bytes is of 64:
 #: (R − R32)·64 + R32·32 = 64·R − 32·R32; a write that is not counted as of 64 bytes is of 32.
@@ -68,7 +72,13 @@ FORMULAS = (
     Formula("gfx940", "fetched", {"TCC_EA0_RDREQ": 64, "TCC_EA0_RDREQ_32B": -32, "TCC_BUBBLE": 64}),
     Formula("gfx940", "written", {"TCC_EA0_WRREQ": 32, "TCC_EA0_WRREQ_64B": 32}),
     Formula("gfx10+", "fetched", {f"GL2C_EA_RDREQ_{n}B": n for n in (32, 64, 96, 128)}),
-)
+    Formula("gfx10+", "written", {"GL2C_MC_WRREQ": 32, "GL2C_EA_WRREQ_64B": 32}),
+    Formula(
+        "gfx12", "fetched", {f"GL2C_EA_RDREQ_{n}B": n for n in (32, 64, 128)},
+        "on gfx10 and gfx11 the reads of 96 bytes are missing in it",
+        without="GL2C_EA_RDREQ_96B",
+    ),
+)  # fmt: skip
 
 
 class Traffic(NamedTuple):
@@ -89,10 +99,11 @@ def traffic(flow: Flow, counters: Counters) -> Traffic:
         value = counters.get(name)
         if value is not None:
             return Traffic(round(value * _KIB), f"{flow}_bytes is {name}, given in KiB")
-    sums = channel_sums(counters)
-    for formula in FORMULAS:
+    formulas = _formulas(flow, tuple(counters))
+    sums = channel_sums(counters) if formulas else {}
+    for formula in formulas:
         values = [_total(name, counters, sums) for name in formula.terms]
-        if formula.flow == flow and None not in values:
+        if None not in values:
             return _apply(formula, [value for value in values if value is not None])
     return Traffic(None)
 
@@ -116,6 +127,17 @@ def _total(name: str, counters: Counters, sums: Mapping[str, int | float]) -> in
     if total is None:
         total = sums.get(name)
     return counters.get(name) if total is None else total
+
+
+@lru_cache(maxsize=1024)
+def _formulas(flow: Flow, names: tuple[str, ...]) -> tuple[Formula, ...]:
+    """The formulas all of whose counters were collected, even if a value is unknown."""
+    there = {name.partition("[")[0].removesuffix("_sum") for name in names}
+    return tuple(
+        formula
+        for formula in FORMULAS
+        if formula.flow == flow and there >= formula.terms.keys() and formula.without not in there
+    )
 
 
 def _apply(formula: Formula, values: list[int | float]) -> Traffic:

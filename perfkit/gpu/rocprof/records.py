@@ -1,14 +1,12 @@
-"""From the named values of one dispatch to a kernel, under the names of any release.
-
-The tools write the same facts under different names: rocprof v1 `BeginNs`, rocprofv2
-`Begin_Timestamp`, rocprofv3 `Start_Timestamp`. A value under any other name is a counter.
-"""
+"""From the named values of one dispatch or copy to a Kernel or a Transfer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from sys import intern
 
 from perfkit.gpu.rocprof.cells import (
     UNKNOWN_WORDS,
@@ -16,55 +14,48 @@ from perfkit.gpu.rocprof.cells import (
     NotANumber,
     SourceFile,
     clean,
-    number,
+    exact,
+    rounded,
+)
+from perfkit.gpu.rocprof.columns import (
+    DESTINATION,
+    DEVICE,
+    DISPATCH,
+    DURATION,
+    END,
+    GRID,
+    GRID_XYZ,
+    KNOWN,
+    NAME,
+    PLACE,
+    QUEUE,
+    SIZE,
+    SOURCE,
+    START,
+    WORKGROUP,
+    WORKGROUP_XYZ,
 )
 from perfkit.gpu.rocprof.counters import FLOWS, traffic
 from perfkit.gpu.rocprof.tables import Kernel, Transfer
 
-NAME = ("KernelName", "Kernel_Name", "kernel-name", "kernel_name")
-START = ("BeginNs", "Start_Timestamp", "Begin_Timestamp", "start_time", "Begin")
-END = ("EndNs", "End_Timestamp", "end_time", "End")
-DURATION = ("DurationNs", "Duration_ns", "Duration_NS", "Duration")
-DISPATCH = ("Index", "Dispatch_Id", "Dispatch_ID", "dispatch")
-DEVICE = ("gpu-id", "gpu_id", "GPU_ID", "Agent_Id", "dev-id")
-QUEUE = ("queue-id", "queue_id", "Queue_ID", "Queue_Id")
-GRID = ("grd", "Grid_Size")
-GRID_XYZ = ("Grid_Size_X", "Grid_Size_Y", "Grid_Size_Z")
-WORKGROUP = ("wgr", "Workgroup_Size")
-WORKGROUP_XYZ = ("Workgroup_Size_X", "Workgroup_Size_Y", "Workgroup_Size_Z")
-
-#: Columns without use that are no counters.
-_OTHERS = (
-    # v1
-    "queue-index pid tid lds lmem scr vgpr arch_vgpr accum_vgpr sgpr fbar wave_size sig obj "
-    "DispatchNs CompleteNs time "
-    # rocprofv2
-    "queue_index Queue_Index Process_ID Thread_ID PID TID LDS LDS_Per_Workgroup Scratch_Size "
-    "Scratch_Per_Workitem Arch_VGPR Accum_VGPR Accumulative_VGPR SGPR Wave_Size Correlation_ID "
-    "Record Domain Operation Operation_Name Function "
-    # rocprofv3
-    "Kind Process_Id Thread_Id Stream_Id Kernel_Id Correlation_Id LDS_Block_Size VGPR_Count "
-    "Accum_VGPR_Count SGPR_Count Private_Segment_Size Group_Segment_Size Counter_Name "
-    "Counter_Value "
-    # traces in JSON
-    "Name args Data stream-id roctx-range cid correlation device stream"
-).split()
-NO_COUNTERS = frozenset(
-    [
-        *NAME, *START, *END, *DURATION, *DISPATCH, *DEVICE, *QUEUE, *GRID, *GRID_XYZ, *WORKGROUP,
-        *WORKGROUP_XYZ, *_OTHERS, "", "Unnamed: 0",
-    ]
-)  # fmt: skip
-
 #: No clock in ns and no grid comes near.
 _WHOLE_MAX = 2**64
 _DIRECTION = re.compile(r"(host|device)_?to_?(host|device)|(?:^|_)([hd])to([hd])(?:_|$)", re.I)
+#: `(64, 1, 1)`, `64x1x1` and the like.
+_THREE = re.compile(
+    r"[\[({]? *([1-9]\d{0,9}) ?[, xX] ?([1-9]\d{0,9}) ?[, xX] ?([1-9]\d{0,9}) *[\])}]?"
+)
 _SIDES = {"h": "host", "d": "device"}
+#: Names of one thing that a place has under one of them.
+_PLACES = {"processid": "pid", "process": "pid", "nodeid": "node", "hostname": "host"}
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRecord:
-    """The named values of one record as text; unknown ones are None or absent."""
+    """The values of one record as text, by `plain` names; counters have their own names.
+
+    Unknown values are None or absent.
+    """
 
     fields: Mapping[str, str | None]
     source: SourceFile
@@ -74,117 +65,157 @@ class ProfileRecord:
         """The first of these names that has a value, and the value."""
         for name in names:
             value = self.fields.get(name)
-            if value is not None and value.strip().lower() not in UNKNOWN_WORDS:
-                return name, value.strip()
+            if value is not None and (value := value.strip()).lower() not in UNKNOWN_WORDS:
+                return name, value
         return None
 
     def label(self, names: tuple[str, ...]) -> str | None:
         """A value that is a name, made printable."""
         found = self.text(names)
-        return None if found is None else clean(found[1], self.source, self.line)
+        return None if found is None else intern(clean(found[1], self.source, self.line))
 
-    def figure(self, names: tuple[str, ...], shift: int = 0, place: str = "") -> int | float | None:
-        """A number of 0 or more times 10**shift; None with a note if it cannot be trusted.
-
-        Raises RocprofError for text that is no number, with the `place` of a record without lines.
-        """
+    def figure(self, names: tuple[str, ...]) -> int | float | None:
+        """A number of 0 or more; None with a note if it cannot be trusted."""
         found = self.text(names)
-        if found is None:
-            return None
-        name, text = found
-        try:
-            value = number(text, shift)
-        except LostDigits:
-            self.source.note(
-                f"{name} has lost its last digits and is unknown; a spreadsheet does that (it "
-                "writes 1.62068E+14): use the file as the profiler wrote it",
-                self.line,
-            )
-            return None
-        except NotANumber:
-            raise self.source.error(
-                f"{name}{place} is {text[:40]!r}, which is no number",
-                "profile again, or delete the record",
-                self.line,
-            ) from None
-        if value < 0:
-            self.source.note(f"{name} is below 0, which cannot be, and is unknown", self.line)
-            return None
-        return value
+        value = None if found is None else self._exact(*found)
+        return None if value is None else rounded(value)
 
     def whole(self, names: tuple[str, ...]) -> int | None:
         """A whole number of 64 bits; other numbers are unknown, with a note."""
-        found, value = self.text(names), self.figure(names)
+        found = self.text(names)
+        value = None if found is None else self._exact(*found)
         if found is None or value is None:
             return None
         if isinstance(value, int) and value < _WHOLE_MAX:
             return value
-        self.source.note(f"{found[0]} is no whole number of 64 bits and is unknown", self.line)
+        self._note(found[0], "is no whole number of 64 bits and is unknown")
         return None
 
-    def sizes(self, xyz: tuple[str, ...], total: tuple[str, ...]) -> tuple[int, ...] | None:
-        """Three dimensions, or their product alone; 0 stands for unset."""
-        each = [self.whole((name,)) for name in xyz]
+    def time(
+        self, names: tuple[str, ...], shift: int = 0, place: str = ""
+    ) -> int | Fraction | None:
+        """A time in units of 10**-shift ns; a fraction of a ns comes from a mean over passes.
+
+        `place` tells where the record is, if it has no line.
+        """
+        found = self.text(names)
+        value = None if found is None else self._exact(*found, shift, place)
+        if found is None or value is None:
+            return None
+        if value < _WHOLE_MAX:
+            return value
+        self._note(found[0], "is no time of 64 bits and is unknown")
+        return None
+
+    def sizes(
+        self, xyz: tuple[tuple[str, ...], ...], total: tuple[str, ...]
+    ) -> tuple[int, ...] | None:
+        """Three dimensions, also in one value, or their product alone; 0 stands for unset."""
+        each = [self.whole(names) for names in xyz]
         if all(each):
             return tuple(size for size in each if size is not None)
+        if (found := self.text(total)) and (three := _THREE.fullmatch(found[1])):
+            return tuple(int(size) for size in three.groups())
         product = self.whole(total)
         return (product,) if product else None
 
+    def _exact(
+        self, name: str, text: str, shift: int = 0, place: str = ""
+    ) -> int | Fraction | None:
+        try:
+            value = exact(text, shift)
+        except LostDigits:
+            self._note(
+                name,
+                "has lost its last digits and is unknown, as if a spreadsheet had rounded it "
+                "(1.62068E+14)",
+            )
+            return None
+        except NotANumber:
+            self.source.is_no_number(name, text, place, self.line)
+            return None
+        self.source.is_number(name)
+        if value < 0:
+            self._note(name, "is below 0, which cannot be, and is unknown")
+            return None
+        return value
 
-def kernel_of(
-    row: ProfileRecord, counters: Mapping[str, int | float | None] | None = None
-) -> Kernel | None:
-    """The kernel of a row, with the counters in it or those given.
+    def _note(self, name: str, text: str) -> None:
+        self.source.note(f"{self.source.called(name)} {text}", self.line)
 
-    None, with a note, without a name. Raises RocprofError for text in place of a number.
-    """
+
+def kernel_of(row: ProfileRecord) -> Kernel | None:
+    """The kernel of a row, without its counters; None, with a note, without a name."""
     name = row.label(NAME)
     if name is None:
         row.source.note("no kernel name; left out", row.line)
         return None
     start_ns, duration_ns = times_of(row)
-    if counters is None:
-        counters = {key: row.figure((key,)) for key in row.fields if key not in NO_COUNTERS}
-    flows = []
-    for flow in FLOWS:
-        found = traffic(flow, counters)
-        flows.append(found.size_bytes)
-        if found.how is not None:
-            row.source.note(found.how)
+    dispatch = row.text(DISPATCH)  # not shared as other labels are: no two are alike
     return Kernel(
         name=name,
         start_ns=start_ns,
         duration_ns=duration_ns,
-        grid=row.sizes(GRID_XYZ, GRID),
-        workgroup=row.sizes(WORKGROUP_XYZ, WORKGROUP),
+        grid=row.source.shared(row.sizes(GRID_XYZ, GRID)),
+        workgroup=row.source.shared(row.sizes(WORKGROUP_XYZ, WORKGROUP)),
         device=row.label(DEVICE),
         queue=row.label(QUEUE),
-        dispatch=row.label(DISPATCH),
+        dispatch=None if dispatch is None else clean(dispatch[1], row.source, row.line),
+        place=place_of(row),
+    )
+
+
+def place_of(row: ProfileRecord) -> str | None:
+    """Where a dispatch or a copy ran, as far as the row tells: `guid=… nid=1 pid=7`."""
+    known = [(name, row.label((name,))) for name in PLACE if name in row.fields]
+    told = " ".join(f"{_PLACES.get(name, name)}={value}" for name, value in known if value)
+    return intern(told) if told else None
+
+
+def counters_in(row: ProfileRecord) -> dict[str, int | float | None]:
+    """The counters that a row has in columns of their own."""
+    return {name: row.figure((name,)) for name in row.fields if name not in KNOWN}
+
+
+def with_counters(
+    kernel: Kernel, counters: Mapping[str, int | float | None], source: SourceFile
+) -> Kernel:
+    """The kernel with its counters and the traffic that follows from them, noted once."""
+    if not counters:
+        return kernel
+    flows = [traffic(flow, counters) for flow in FLOWS]
+    for flow in flows:
+        if flow.how is not None:
+            source.note(flow.how)
+    return replace(
+        kernel,
         counters=counters,
-        fetched_bytes=flows[0],
-        written_bytes=flows[1],
+        fetched_bytes=flows[0].size_bytes,
+        written_bytes=flows[1].size_bytes,
     )
 
 
 def times_of(row: ProfileRecord) -> tuple[int | None, int | None]:
-    """Start and duration of a record in ns.
+    """Start and duration of a record in ns, rounded after they were subtracted.
 
     The profilers write 0 for an unknown time. If the end is before the start, one of the two is
     wrong, so the duration is unknown.
     """
-    start_ns, end_ns = row.whole(START), row.whole(END)
-    given_ns = row.whole(DURATION)
-    if 0 in (start_ns, end_ns):
+    start, end, given = row.time(START), row.time(END), row.time(DURATION)
+    given_ns = None if given is None else round(given)
+    if 0 in (start, end):
         row.source.note("a time of 0 stands for one that was not taken", row.line)
-        return start_ns or None, given_ns
-    if start_ns is None or end_ns is None:
-        return start_ns, given_ns
-    if end_ns < start_ns:
+        return round(start) if start else None, given_ns
+    if start is None or end is None:
+        return None if start is None else round(start), given_ns
+    if end < start:
         row.source.note("ends before it begins; its duration is unknown", row.line)
-        return start_ns, None
-    if given_ns not in (None, end_ns - start_ns):
+        return round(start), None
+    if start.denominator > 1 or end.denominator > 1:
+        row.source.note("times are to a fraction of a ns, as means over passes are; rounded")
+    if given_ns not in (None, round(end - start)):
         row.source.note("its duration is not end less begin, which counts here", row.line)
-    return start_ns, end_ns - start_ns
+    return round(start), round(end - start)
 
 
 def transfer_of(row: ProfileRecord, direction: str | None) -> Transfer:
@@ -194,8 +225,10 @@ def transfer_of(row: ProfileRecord, direction: str | None) -> Transfer:
         direction=direction_of(direction),
         start_ns=start_ns,
         duration_ns=duration_ns,
-        source=row.label(("Source_Agent_Id",)),
-        destination=row.label(("Destination_Agent_Id",)),
+        source=row.label(SOURCE),
+        destination=row.label(DESTINATION),
+        size_bytes=row.whole(SIZE),
+        place=place_of(row),
     )
 
 

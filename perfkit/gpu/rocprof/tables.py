@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.tables import data_frame, html_table
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
 NS_PER_S = 1_000_000_000
 #: The notebook's view shows no more rows; the frame has all.
 ROWS_SHOWN = 20
+#: Tables show so much of a name; a template's may be as long as a book.
+NAME_SHOWN = 160
 
 _KERNEL_COLUMNS = (
-    "name start_ns duration_ns grid workgroup device queue dispatch "
+    "name start_ns duration_ns grid workgroup device queue dispatch place "
     "fetched_bytes written_bytes bandwidth_bytes_per_s"
 ).split()
+
+
+#: One for all: a trace has a million kernels without counters.
+_NO_COUNTERS: Mapping[str, int | float | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,10 @@ class Kernel:
     """One dispatch of a kernel.
 
     `start_ns` is on the profiler's clock, whose zero is arbitrary. `grid` and `workgroup` are in
-    work-items: three dimensions, or their product alone if the file has no more. `device`,
-    `queue` and `dispatch` are the profiler's own names. `counters` are as measured.
+    work-items: three dimensions, or their product alone if the file has no more; only PyTorch's
+    traces have the grid in workgroups. `device`, `queue` and `dispatch` are the profiler's own
+    names; `place` is what the file tells of the process and the node (`guid=… pid=…`), in which
+    those begin again. `counters` are as measured.
     `fetched_bytes` and `written_bytes` are the traffic with video memory; see
     `perfkit.gpu.rocprof.counters` for the formulas.
     """
@@ -45,7 +54,8 @@ class Kernel:
     device: str | None = None
     queue: str | None = None
     dispatch: str | None = None
-    counters: Mapping[str, int | float | None] = field(default_factory=dict)
+    place: str | None = None
+    counters: Mapping[str, int | float | None] = field(default_factory=lambda: _NO_COUNTERS)
     fetched_bytes: int | None = None
     written_bytes: int | None = None
 
@@ -61,27 +71,33 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One copy between host and device; `direction` is `host_to_device` and the like."""
+    """One copy between host and device; `direction` is `host_to_device` and the like.
+
+    Of the profilers' files only rocpd and PyTorch's traces tell `size_bytes`.
+    """
 
     direction: str | None
     start_ns: int | None = None
     duration_ns: int | None = None
     source: str | None = None
     destination: str | None = None
+    size_bytes: int | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTotal:
     """All calls of the kernels of one name.
 
+    `calls` and what is counted over them are None if the file does not tell how many there were.
     `total_ns` and `mean_ns` are over the `timed_calls`, whose duration is known; `time_share` is of
     the time of all kernels, in 0..1. Bytes are sums, None unless known for every call; bandwidth is
     bytes over time of the calls for which both are known, and `peak_share` its part of the peak.
     """
 
     name: str
-    calls: int
-    timed_calls: int
+    calls: int | None
+    timed_calls: int | None
     total_ns: int | None
     mean_ns: float | None
     time_share: float | None
@@ -117,9 +133,10 @@ class TopKernels:
 
 @dataclass(frozen=True)
 class KernelProfile:
-    """The contents of one file, in its order; `format` names the tool that wrote it.
+    """The contents of one file or several, in order; `format` names the tool that wrote it.
 
-    `notes` say what was repaired, left out or unknown, with the lines of the file.
+    `notes` say what was repaired, left out or unknown, with the lines of the file. If a file does
+    not tell how many dispatches there were (`is_countable`), no total over them is told either.
     """
 
     kernels: tuple[Kernel, ...]
@@ -127,6 +144,12 @@ class KernelProfile:
     file: str
     format: str
     notes: tuple[str, ...] = ()
+    is_countable: bool = True
+
+    @property
+    def dispatches_text(self) -> str:
+        """How many dispatches there are, for people."""
+        return f"{len(self.kernels):,}" if self.is_countable else "an unknown number of"
 
     def top_kernels(self, n: int = 10, peak_bytes_per_s: float | None = None) -> TopKernels:
         """The n kernel names that took the most time in total, those of unknown time last.
@@ -143,7 +166,10 @@ class KernelProfile:
             groups.setdefault(kernel.name, []).append(kernel)
         whole_ns = sum(kernel.duration_ns or 0 for kernel in self.kernels)
         totals = [
-            _total(name, kernels, whole_ns, peak_bytes_per_s) for name, kernels in groups.items()
+            _total(name, kernels, whole_ns, peak_bytes_per_s)
+            if self.is_countable
+            else KernelTotal(name, *[None] * (len(KernelTotal.__match_args__) - 1))
+            for name, kernels in groups.items()
         ]
         totals.sort(key=lambda t: -1 if t.total_ns is None else t.total_ns, reverse=True)
         return TopKernels(tuple(totals[:n]), len(totals), peak_bytes_per_s)
@@ -169,6 +195,7 @@ class KernelProfile:
             "file": self.file,
             "format": self.format,
             "notes": list(self.notes),
+            "is_countable": self.is_countable,
             "kernels": [k.row() | {"counters": dict(k.counters)} for k in self.kernels],
             "transfers": [asdict(transfer) for transfer in self.transfers],
             "peak_bytes_per_s": top.peak_bytes_per_s,
@@ -182,7 +209,7 @@ class KernelProfile:
         if self.transfers:
             notes.insert(0, f"{len(self.transfers):,} transfers are in transfers_frame().")
         return html_table(
-            f"{len(self.kernels):,} dispatches in {self.file} ({self.format})",
+            f"{self.dispatches_text} dispatches in {self.file} ({self.format})",
             ("kernel", "start", "duration", "grid", "fetched", "written", "bandwidth"),
             (_kernel_texts(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
             notes,
@@ -190,11 +217,11 @@ class KernelProfile:
 
 
 def _total_texts(total: KernelTotal) -> list[str]:
-    calls = f"{total.calls:,}"
-    if total.timed_calls < total.calls:
+    calls = UNKNOWN if total.calls is None else f"{total.calls:,}"
+    if total.calls and total.timed_calls is not None and total.timed_calls < total.calls:
         calls += f" ({total.timed_calls:,} timed)"
     return [
-        total.name,
+        _shown(total.name),
         calls,
         quantity(total.total_ns, "µs", 1e-3),
         quantity(total.mean_ns, "µs", 1e-3),
@@ -204,9 +231,13 @@ def _total_texts(total: KernelTotal) -> list[str]:
     ]
 
 
+def _shown(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN else f"{name[: NAME_SHOWN - 1]}…"
+
+
 def _kernel_texts(kernel: Kernel) -> Sequence[str]:
     return (
-        kernel.name,
+        _shown(kernel.name),
         UNKNOWN if kernel.start_ns is None else f"{kernel.start_ns:,} ns",
         quantity(kernel.duration_ns, "µs", 1e-3),
         UNKNOWN if kernel.grid is None else " × ".join(f"{n:,}" for n in kernel.grid),

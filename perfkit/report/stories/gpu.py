@@ -141,18 +141,27 @@ def energy(watched: Watched) -> Shown:
 def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
     """The kernels that took the most time, and their bandwidth beside the card's peak.
 
-    Without a file it says how to give one. Raises RocprofError for a file that is no profile.
+    `rocprof` is a profile, or several with commas between them. Without one it says how to give
+    one. Raises RocprofError for a file that is no profile.
     """
-    if not str(rocprof):
+    files = _files(rocprof)
+    if not files:
         words = "No rocprof file was given, so no kernel is shown; give one with -p rocprof=FILE."
         return Shown((Words((words,))._repr_html_(),))
-    profile = read(resolved(rocprof))
+    profile = read(*files)
     peak = None if peak_gb_per_s is None else peak_gb_per_s * 1e9
     top = profile.top_kernels(TOP, peak)
     parts = [top._repr_html_()] if top.kernels else []
     if any(kernel.bandwidth_bytes_per_s is not None for kernel in top.kernels):
         parts.append(bandwidths(top)._repr_html_())
     return Shown((*parts, _kernel_words(profile, top)._repr_html_()))
+
+
+def _files(rocprof: str | Path) -> tuple[Path, ...]:
+    """The file of this name, or the files between its commas."""
+    if resolved(rocprof).is_file():
+        return (resolved(rocprof),)
+    return tuple(resolved(name.strip()) for name in str(rocprof).split(",") if name.strip())
 
 
 def bandwidths(top: TopKernels) -> Figure:
@@ -233,7 +242,7 @@ def _provider_words(watched: Watched) -> str:
 
 def _kernel_words(profile: KernelProfile, top: TopKernels) -> Words:
     told = [
-        f"{profile.file} ({profile.format}): {len(profile.kernels):,} dispatches of {top.names:,} "
+        f"{profile.file} ({profile.format}): {profile.dispatches_text} dispatches of {top.names:,} "
         f"kernels, {len(profile.transfers):,} transfers. None of it is from this run."
     ]
     if top.kernels and top.peak_bytes_per_s is None:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 
 from typer.testing import Result
 
@@ -63,3 +65,43 @@ def test_a_file_that_is_not_there_is_a_wrong_argument(perfkit: Call, tmp_path: P
     ended = perfkit("kernels", tmp_path / "none.csv")
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert "there is no file" in ended.stderr
+
+
+def test_several_files_are_one_profile(perfkit: Call, tmp_path: Path) -> None:
+    other = tmp_path / "copies.csv"
+    other.write_text(MADE_UP["v3 copies"])
+    shown = perfkit("kernels", written(tmp_path, V1), other, "--json")
+    found = json.loads(shown.stdout)
+    assert (len(found["kernels"]), len(found["transfers"])) == (3, 2)
+    missing = perfkit("kernels", written(tmp_path, V1), tmp_path / "none.csv")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+
+
+def test_a_database_without_kernels_says_so_and_is_no_failure(
+    perfkit: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.db"
+    with closing(connect(path)) as database:
+        database.execute("CREATE TABLE rocpd_kernel_dispatch_x (id, start, end, kernel_id)")
+    shown = perfkit("kernels", path)
+    assert shown.exit_code == 0
+    assert "0 dispatches of 0 kernels, 0 transfers, database of rocprofv3" in shown.stdout
+    assert "there is no kernel in it" in shown.stderr
+
+
+def test_dispatches_that_nothing_tells_apart_are_not_counted(perfkit: Call, tmp_path: Path) -> None:
+    text = "Kernel_Name,Counter_Name,Counter_Value\nf,SQ_WAVES,1\nf,SQ_WAVES,2\n"
+    shown = perfkit("kernels", written(tmp_path, text))
+    assert "an unknown number of dispatches of 1 kernels" in " ".join(shown.stdout.split())
+    assert "all totals are unknown" in " ".join(shown.stderr.split())
+
+
+def test_a_name_as_long_as_a_book_is_cut_in_the_table_alone(perfkit: Call, tmp_path: Path) -> None:
+    name = f"f<{'A' * 200_000}>"
+    path = written(tmp_path, f"Index,KernelName,BeginNs,EndNs\n0,{name},10,30\n")
+    assert len(perfkit("kernels", path).stdout) < 2_000
+    assert json.loads(perfkit("kernels", path, "--json").stdout)["kernels"][0]["name"] == name
+
+
+def test_usage_says_that_there_may_be_several_files(perfkit: Call) -> None:
+    assert "perfkit kernels [OPTIONS] FILES..." in perfkit("kernels", "--help").stdout

@@ -1,5 +1,9 @@
 """Made-up profiles of every kind, one small text each, for tests and fuzzers to start from."""
 
+from contextlib import closing
+from pathlib import Path
+from sqlite3 import connect
+
 V1 = """\
 Index,KernelName,gpu-id,queue-id,queue-index,pid,tid,grd,wgr,lds,scr,vgpr,sgpr,fbar,sig,obj,\
 TCC_MC_RDREQ_sum,TCC_MC_WRREQ_sum,DispatchNs,BeginNs,EndNs,CompleteNs
@@ -84,3 +88,47 @@ MADE_UP = {
     "v1 trace": V1_TRACE,
     "v2 trace": V2_TRACE,
 }
+
+#: A database of rocprofv3 with two processes; SQLite takes tables for views.
+ROCPD_VIEWS = """
+CREATE TABLE kernels (guid, pid, name, start, end, grid_x, grid_y, grid_z, workgroup_x,
+  workgroup_y, workgroup_z, agent_abs_index, queue_id, dispatch_id);
+INSERT INTO kernels VALUES
+  ('a', 7, 'add(int)', 1000, 3000, 256, 2, 1, 64, 1, 1, 4, 1, 1),
+  ('a', 7, 'add(int)', 4000, 5000, 256, 2, 1, 64, 1, 1, 5, 1, 1),
+  ('b', 8, 'add(int)', 1000, 3000, 256, 2, 1, 64, 1, 1, 4, 1, 1);
+CREATE TABLE counters_collection (guid, dispatch_id, agent_abs_index, counter_name, value);
+INSERT INTO counters_collection VALUES
+  ('a', 1, 4, 'FETCH_SIZE', 2.0), ('a', 1, 5, 'FETCH_SIZE', 3.5), ('b', 1, 4, 'FETCH_SIZE', 4);
+CREATE TABLE memory_copies (guid, name, size, start, end, src_agent_abs_index, dst_agent_abs_index);
+INSERT INTO memory_copies VALUES ('a', 'MEMORY_COPY_HOST_TO_DEVICE', 4096, 10, 60, 0, 4);
+"""
+
+#: The tables below the views of one process; `x` is the end of its guid in their names.
+ROCPD_TABLES = """
+CREATE TABLE rocpd_kernel_dispatch_x (id INTEGER PRIMARY KEY, guid, nid, pid, agent_id, kernel_id,
+  dispatch_id, queue_id, start, end, grid_size_x, grid_size_y, grid_size_z, event_id);
+INSERT INTO rocpd_kernel_dispatch_x VALUES (1, 'x', 1, 1, 2, 3, 1, 1, 10, 30, 64, 1, 1, 5),
+  (2, 'x', 1, 1, 2, 4, 2, 1, 40, 70, 64, 1, 1, 6);
+CREATE TABLE rocpd_info_kernel_symbol_x (id, guid, kernel_name, display_name);
+INSERT INTO rocpd_info_kernel_symbol_x VALUES (3, 'x', '_Z1fi', 'f(int)'), (4, 'x', '_Z1gi', NULL);
+CREATE TABLE rocpd_info_agent_x (id, guid, absolute_index);
+INSERT INTO rocpd_info_agent_x VALUES (1, 'x', 0), (2, 'x', 4);
+CREATE TABLE rocpd_info_pmc_x (id, guid, name);
+INSERT INTO rocpd_info_pmc_x VALUES (1, 'x', 'SQ_WAVES'), (2, 'x', 'SQ_WAVES');
+CREATE TABLE rocpd_pmc_event_x (id, guid, event_id, pmc_id, value);
+INSERT INTO rocpd_pmc_event_x VALUES (1, 'x', 5, 1, 3.0), (2, 'x', 5, 2, 4.0), (3, 'x', 6, 1, 9.0);
+CREATE TABLE rocpd_string_x (id, guid, string);
+INSERT INTO rocpd_string_x VALUES (8, 'x', 'MEMORY_COPY_DEVICE_TO_HOST');
+CREATE TABLE rocpd_memory_copy_x (id, guid, start, end, name_id, src_agent_id, dst_agent_id, size);
+INSERT INTO rocpd_memory_copy_x VALUES (1, 'x', 80, 90, 8, 2, 1, 16);
+"""
+
+
+def database(folder: Path, script: str, name: str = "results.db") -> Path:
+    """The path of a new database in which the script was run."""
+    path = folder / name
+    path.unlink(missing_ok=True)
+    with closing(connect(path)) as written:
+        written.executescript(script)
+    return path

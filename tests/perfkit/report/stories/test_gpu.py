@@ -1,8 +1,10 @@
 """The notebook of cards: a stand-in never passes for a card of this machine."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 
@@ -162,6 +164,26 @@ def test_without_a_profile_the_page_says_how_to_give_one() -> None:
     shown = gpu.kernels("", None)._repr_html_()
     assert "No rocprof file was given" in shown
     assert "-p rocprof=FILE" in shown
+
+
+def test_several_profiles_are_shown_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(TIMED)
+    (tmp_path / "b, of another run.csv").write_text(
+        TIMED.replace("fill", "copy").replace(",1", ",7")
+    )
+    one = gpu.kernels(tmp_path / "b, of another run.csv", None)._repr_html_()
+    assert "2 dispatches of 2 kernels" in one
+    (tmp_path / "b.csv").write_text(TIMED.replace("1000", "1001").replace("2000", "2001"))
+    both = gpu.kernels(f"{tmp_path / 'a.csv'}, {tmp_path / 'b.csv'}", None)._repr_html_()
+    assert "4 dispatches of 2 kernels" in both
+
+
+def test_a_database_without_kernels_says_so(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "results.db")) as database:
+        database.execute("CREATE TABLE rocpd_kernel_dispatch_1 (id, start, end)")
+    shown = gpu.kernels(tmp_path / "results.db", None)._repr_html_()
+    assert "there is no kernel in it" in shown
+    assert "0 dispatches of 0 kernels" in shown
 
 
 def kernels_of(folder: Path, profile: str, peak_gb_per_s: float | None) -> str:
