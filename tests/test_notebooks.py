@@ -14,7 +14,7 @@ from perfkit.bench.experiments.catalogue import EXPERIMENTS
 from perfkit.bench.goals import gpu, memory
 from perfkit.cli.report import all_notebooks
 from perfkit.evidence.results import load
-from perfkit.gpu.made_up import plant
+from perfkit.gpu.device.made_up import plant
 from perfkit.optimized.specs import ABLATIONS
 from perfkit.report import ExitCode, Progress, ReportRun, run_report
 from perfkit.report.engine.notebook import read_notebook

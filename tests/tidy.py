@@ -29,9 +29,9 @@ HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
     "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
     "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
-    "perfkit.gpu.rocprof perfkit.optimized perfkit.evidence cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.models "
-    "cluster.vocabulary",
+    "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
+    "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
+    "cluster.shells cluster.transport cluster.spec cluster.models cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
     "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
@@ -46,12 +46,12 @@ HOUSE: dict[str, str] = {
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
-    "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.engines "
-    "perfkit.optimized perfkit.evidence cluster.local cluster.supervision cluster.shells "
-    "cluster.spec cluster.vocabulary",
+    "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu "
+    "perfkit.gpu.device perfkit.engines perfkit.optimized perfkit.evidence cluster.local "
+    "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
-    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized "
-    "perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work "
+    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device perfkit.gpu.rocprof "
+    "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work "
     "cluster.models cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
@@ -71,9 +71,11 @@ HOUSE: dict[str, str] = {
     "cluster.models cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
-    "perfkit.gpu": "perfkit.gpu.answers perfkit.gpu.metrics perfkit.evidence cluster.work "
-    "cluster.vocabulary",
-    "perfkit.gpu.answers": "cluster.vocabulary",
+    "perfkit.gpu": "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.evidence "
+    "cluster.work cluster.vocabulary",
+    "perfkit.gpu.sources": "perfkit.gpu.metrics perfkit.gpu.device cluster.vocabulary",
+    "perfkit.gpu.processes": "perfkit.gpu.device cluster.vocabulary",
+    "perfkit.gpu.device": "cluster.vocabulary",
     "perfkit.gpu.metrics": "",
     "perfkit.gpu.rocprof": "perfkit.evidence",
     "perfkit.engines": "cluster.local cluster.shells cluster.spec cluster.work cluster.models "

@@ -19,13 +19,13 @@ from rich.text import Text
 
 from perfkit.cli.terminal.output import plain_table
 from perfkit.evidence.text import duration, quantity, size
+from perfkit.gpu.device.schema import CardState, GpuSample
 from perfkit.gpu.probe import complaint
-from perfkit.gpu.schema import CardState, GpuSample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfkit.gpu.fdinfo import Processes, ProcessUse
+    from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
 #: (seconds, value) in order; unknown values are None.
@@ -293,7 +293,7 @@ class ProcessWatch:
 
         It has the time of each engine at first, and later its share since the look before.
         """
-        from perfkit.gpu import fdinfo
+        from perfkit.gpu.processes import fdinfo
 
         seen = fdinfo.look()
         elapsed_ns = (now_s - self._at_s) * 1e9 if self._at_s else None

@@ -286,7 +286,7 @@ def _probe(gpu: bool) -> str | None:
     """What makes a worker's probe with --gpu, for which this machine should have a card."""
     if not gpu:
         return None
-    from perfkit.gpu.discovery import DRM_ROOT
+    from perfkit.gpu.device.discovery import DRM_ROOT
     from perfkit.gpu.probe import GpuProbe
 
     if not GpuProbe().gpus():

@@ -66,8 +66,8 @@ def gpu(
     Ends with 0 if there is no card, and with 2 if the folder is missing.
     """
     from perfkit.gpu.card import Cards
-    from perfkit.gpu.discovery import DRM_ROOT
-    from perfkit.gpu.tools import vendor_tools
+    from perfkit.gpu.device.discovery import DRM_ROOT
+    from perfkit.gpu.sources.tools import vendor_tools
 
     if drm_root is not None and not drm_root.is_dir():
         raise SettingError(f"--drm-root: {drm_root} is not a folder")
@@ -96,7 +96,7 @@ def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -
 
 
 def _no_card(cards: Cards) -> str:
-    from perfkit.gpu.discovery import no_card_text
+    from perfkit.gpu.device.discovery import no_card_text
 
     return no_card_text(cards.root, cards.skipped)
 
@@ -110,7 +110,7 @@ def facts(cards: Cards, processes: bool = False, *, notes: bool = True) -> list[
     if processes:
         from dataclasses import asdict
 
-        from perfkit.gpu import fdinfo
+        from perfkit.gpu.processes import fdinfo
 
         seen = fdinfo.look()
         for text in seen.notes if notes else ():

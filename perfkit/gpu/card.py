@@ -16,11 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perfkit.gpu.discovery import DRM_ROOT, CardInfo, discover
-from perfkit.gpu.doubts import explain
-from perfkit.gpu.gpu_metrics import parse_metrics, revision_of
-from perfkit.gpu.link import link_candidates, parse_link
-from perfkit.gpu.record import (
+from perfkit.gpu.device.discovery import DRM_ROOT, CardInfo, discover
+from perfkit.gpu.device.record import (
     HWMON,
     PADDING,
     PAGE_BYTES,
@@ -29,7 +26,7 @@ from perfkit.gpu.record import (
     DeviceRecord,
     HeldFile,
 )
-from perfkit.gpu.schema import (
+from perfkit.gpu.device.schema import (
     PCIE_GENERATIONS,
     SAMPLED_FIELDS,
     CardState,
@@ -37,8 +34,11 @@ from perfkit.gpu.schema import (
     GpuSample,
     Number,
 )
-from perfkit.gpu.sysfs import SENSORS, Parse, candidates, no_source, parse_sysfs, partitions
-from perfkit.gpu.tools import Tool
+from perfkit.gpu.sources.doubts import explain
+from perfkit.gpu.sources.gpu_metrics import parse_metrics, revision_of
+from perfkit.gpu.sources.link import link_candidates, parse_link
+from perfkit.gpu.sources.sysfs import SENSORS, Parse, candidates, no_source, parse_sysfs, partitions
+from perfkit.gpu.sources.tools import Tool
 
 #: Two figures of utilisation further apart than this are noted in `errors`.
 DISAGREE_PCT = 25.0

@@ -19,14 +19,14 @@ import msgspec
 
 from cluster.vocabulary.task import MAX_GPUS, NO_LOAD, Gpu, GpuLoad, Load
 from cluster.work.host import host_load
-from perfkit.gpu import fdinfo
 from perfkit.gpu.card import Card, Cards
-from perfkit.gpu.chips import chip
-from perfkit.gpu.discovery import DRM_ROOT
-from perfkit.gpu.record import HeldFile
+from perfkit.gpu.device.chips import chip
+from perfkit.gpu.device.discovery import DRM_ROOT
+from perfkit.gpu.device.record import HeldFile
+from perfkit.gpu.device.schema import CardState, Found, GpuSample
+from perfkit.gpu.processes import fdinfo
 from perfkit.gpu.rest import Rest
-from perfkit.gpu.schema import CardState, Found, GpuSample
-from perfkit.gpu.sysfs import parse_sysfs
+from perfkit.gpu.sources.sysfs import parse_sysfs
 
 #: These are told of a card that sleeps or rests too: the driver knows them without asking it.
 MEMORY = "vram_used_bytes vram_total_bytes gtt_used_bytes gtt_total_bytes".split()

@@ -17,7 +17,7 @@ import re
 from math import inf
 from pathlib import Path
 
-from perfkit.gpu.record import PADDING, DeviceFiles
+from perfkit.gpu.device.record import PADDING, DeviceFiles
 
 #: A card without work for this long is idle.
 IDLE_AFTER_S = 5.0

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from perfkit.evidence.tables import data_frame, html_table
 from perfkit.evidence.text import UNKNOWN, quantity, size
 from perfkit.gpu.card import Card, Cards, FastReader, FastSample
-from perfkit.gpu.discovery import DRM_ROOT
-from perfkit.gpu.record import read_text
+from perfkit.gpu.device.discovery import DRM_ROOT
+from perfkit.gpu.device.record import read_text
+from perfkit.gpu.device.schema import CardState, GpuSample
 from perfkit.gpu.rest import Rest
-from perfkit.gpu.schema import CardState, GpuSample
 
 if TYPE_CHECKING:
     import pandas as pd

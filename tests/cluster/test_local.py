@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from cluster import Client, ClusterSpec, LocalCluster, Priority
 from cluster.vocabulary.errors import ClientClosed, ClusterError, TaskDeadLettered, Unreachable
 from cluster.vocabulary.task import Gpu, GpuLoad
-from perfkit.gpu.made_up import plant
+from perfkit.gpu.device.made_up import plant
 
 TIMEOUT_S = 20
 #: appends a line when a task is begun, so that what ran where, and how often, can be counted

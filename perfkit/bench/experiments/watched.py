@@ -19,10 +19,10 @@ from perfkit.bench.workloads.served import model_work
 from perfkit.engines import make_engine
 from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.gpu.discovery import DRM_ROOT, discover, no_card_text
-from perfkit.gpu.made_up import made_up_card
+from perfkit.gpu.device.discovery import DRM_ROOT, discover, no_card_text
+from perfkit.gpu.device.made_up import made_up_card
+from perfkit.gpu.device.schema import GpuSample
 from perfkit.gpu.sampler import GROUPS, GpuSampler, Series, energy_j
-from perfkit.gpu.schema import GpuSample
 
 
 class Origin(StrEnum):

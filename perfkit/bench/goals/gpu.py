@@ -22,7 +22,7 @@ from perfkit.bench.workloads.load import WrongResult
 from perfkit.bench.workloads.rounds import Arm, ArmSamples, take_turns
 from perfkit.evidence.environment import fingerprint
 from perfkit.gpu.card import Cards, FastReader
-from perfkit.gpu.made_up import made_up_card
+from perfkit.gpu.device.made_up import made_up_card
 from perfkit.gpu.sampler import GROUPS, GpuSampler, thread_cpu_s
 
 OPENING, WAKING = "opening the files each time", "a thread that only wakes"

@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from perfkit.gpu.card import Cards
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import PLAUSIBLE_RANGES
 from perfkit.gpu.rocprof import RocprofError, read
-from perfkit.gpu.schema import PLAUSIBLE_RANGES
 
 #: Files that say which card it is, or whether it sleeps; the others are torn.
 _KEPT = ("vendor", "device", "uevent", "power/runtime_status", "hwmon/hwmon2/name")

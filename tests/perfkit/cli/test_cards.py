@@ -23,10 +23,10 @@ from perfkit.cli.cards import (
     reasons,
     sparkline,
 )
-from perfkit.gpu.fdinfo import Processes, ProcessUse
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import CardState, GpuSample
+from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
 from perfkit.gpu.sampler import GpuSampler
-from perfkit.gpu.schema import CardState, GpuSample
 from tests.perfkit.gpu.trees import SENSOR_FILES, Kernel
 
 HEALTHY = GpuSample(

@@ -9,11 +9,12 @@ import pytest
 from typer.testing import Result
 
 from perfkit.cli import gpu
-from perfkit.gpu import fdinfo, tools
-from perfkit.gpu.answers.asking import ToolError
-from perfkit.gpu.fdinfo import Processes, ProcessUse
-from perfkit.gpu.made_up import POLARIS, plant
-from perfkit.gpu.schema import Found
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import Found
+from perfkit.gpu.processes import fdinfo
+from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
+from perfkit.gpu.sources import tools
+from perfkit.gpu.sources.asking import ToolError
 from tests.perfkit.gpu.trees import RECORDINGS, SENSOR_FILES, Kernel
 
 Call = Callable[..., Result]
@@ -174,7 +175,7 @@ def test_a_tool_that_does_not_answer_is_told_of(
         raise ToolError("rocm-smi is missing")
 
     plant(tmp_path / "drm", {"vendor": "0x1002\n"})
-    monkeypatch.setattr("perfkit.gpu.discovery.DRM_ROOT", tmp_path / "drm")
+    monkeypatch.setattr("perfkit.gpu.device.discovery.DRM_ROOT", tmp_path / "drm")
     monkeypatch.setattr(tools, "vendor_tools", lambda: (tools.Tool(fail),))
     ran = perfkit("gpu", "--tools")
     assert (ran.exit_code, ran.stderr) == (0, "rocm-smi is missing\n")

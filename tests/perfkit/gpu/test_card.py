@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import REPLAN_AFTER, Card, Cards, FastReader
-from perfkit.gpu.made_up import POLARIS, plant
-from perfkit.gpu.schema import SAMPLED_FIELDS, CardState, Found, PowerKind
-from perfkit.gpu.tools import Tool
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import SAMPLED_FIELDS, CardState, Found, PowerKind
+from perfkit.gpu.sources.tools import Tool
 from tests.perfkit.gpu.trees import Kernel, card_of, sample_of, table_v1_3
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from perfkit.cli import app
 from perfkit.gpu.card import Cards
-from perfkit.gpu.schema import SAMPLED_FIELDS
+from perfkit.gpu.device.schema import SAMPLED_FIELDS
 from tests.perfkit.gpu.trees import RECORDINGS
 
 CASES = RECORDINGS / "cases"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.answers.asking import find
 from perfkit.gpu.card import Cards
-from perfkit.gpu.fdinfo import processes
-from perfkit.gpu.smi import parse_amd_smi
-from perfkit.gpu.tools import vendor_tools
+from perfkit.gpu.processes.fdinfo import processes
+from perfkit.gpu.sources.asking import find
+from perfkit.gpu.sources.smi import parse_amd_smi
+from perfkit.gpu.sources.tools import vendor_tools
 from tests.perfkit.gpu.trees import RECORDINGS
 
 

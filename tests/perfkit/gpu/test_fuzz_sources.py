@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from perfkit.gpu import fdinfo, gpu_metrics, smi, sysfs
-from perfkit.gpu.answers.asking import ToolError
 from perfkit.gpu.card import Cards
+from perfkit.gpu.device.record import PADDING
+from perfkit.gpu.device.schema import NEVER_ZERO, PLAUSIBLE_RANGES, FieldValue, Found
 from perfkit.gpu.metrics.layouts import ATTRIBUTES, LAYOUTS
 from perfkit.gpu.metrics.table import MetricsError, parse_table
-from perfkit.gpu.record import PADDING
-from perfkit.gpu.schema import NEVER_ZERO, PLAUSIBLE_RANGES, FieldValue, Found
+from perfkit.gpu.processes import fdinfo
+from perfkit.gpu.sources import gpu_metrics, smi, sysfs
+from perfkit.gpu.sources.asking import ToolError
 
 _PARTS = (
     b"0 1 11 100 101 255 -1 44000 511000 41045000 4294967295 4294967296 18446744073709551615 "

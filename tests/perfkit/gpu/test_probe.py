@@ -13,7 +13,8 @@ import pytest
 from cluster.vocabulary.task import Gpu, GpuLoad, Load
 from perfkit.gpu import probe as module
 from perfkit.gpu.card import Card
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import GpuSample
 from perfkit.gpu.probe import (
     HUNG_AFTER_S,
     WELL_AFTER_S,
@@ -22,7 +23,6 @@ from perfkit.gpu.probe import (
     complaint,
     own_use,
 )
-from perfkit.gpu.schema import GpuSample
 from tests.perfkit.gpu.trees import Kernel, sample_of
 
 #: What the kernel shows of a card that falls asleep when nobody has used it for 5 s.

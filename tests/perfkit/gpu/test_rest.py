@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.rest import DELAYS, IDLE_AFTER_S, LOOK_S, PAUSE_MAX_S, Rest
 
 CAN_SLEEP = {"power/control": "auto\n", "power/autosuspend_delay_ms": "5000\n"}

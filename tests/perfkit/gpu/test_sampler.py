@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from perfkit.gpu import sampler as module
 from perfkit.gpu.card import Cards
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import CardState
 from perfkit.gpu.sampler import (
     GAP_MAX_S,
     GROUPS,
@@ -21,7 +22,6 @@ from perfkit.gpu.sampler import (
     read_pcie_bw,
     samples_html,
 )
-from perfkit.gpu.schema import CardState
 from tests.perfkit.gpu.trees import Kernel
 
 PCI = "0000:0a:00.0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import Card, Cards
-from perfkit.gpu.schema import GpuSample
+from perfkit.gpu.device.schema import GpuSample
 
 #: Where recordings of real cards and tools are; tests skip without them.
 RECORDINGS = Path(

@@ -8,7 +8,7 @@ import pytest
 from perfkit.bench.experiments import watched as module
 from perfkit.bench.experiments.watched import Origin, find_cards, watch
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.gpu.made_up import plant
+from perfkit.gpu.device.made_up import plant
 from perfkit.optimized.specs import OPTIMIZED
 
 

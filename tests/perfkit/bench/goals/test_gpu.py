@@ -8,7 +8,7 @@ import pytest
 from perfkit.bench.goals import gpu
 from perfkit.bench.goals.gpu import GOALS, GpuSizes, measure_gpu
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.gpu.made_up import plant
+from perfkit.gpu.device.made_up import plant
 
 SMALL = GpuSizes(rounds=2, samples=20, watch_s=0.02, torn=20)
 COUNTED = ["fields_right", "recordings_right", "torn_inputs"]

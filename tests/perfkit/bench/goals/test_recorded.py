@@ -8,7 +8,7 @@ import pytest
 
 from perfkit.bench.goals.recorded import read_recordings
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
 from tests.perfkit.gpu import right
 from tests.perfkit.gpu.profiles import V3_TRACE
 from tests.perfkit.gpu.test_recorded_cards import EXPECTED

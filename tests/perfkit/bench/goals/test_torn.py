@@ -4,8 +4,8 @@ import pytest
 
 from perfkit.bench.goals import torn
 from perfkit.bench.goals.torn import torn_inputs
-from perfkit.gpu import sysfs
 from perfkit.gpu.rocprof import Kernel, KernelProfile
+from perfkit.gpu.sources import sysfs
 
 
 def test_torn_inputs_are_read_right() -> None:

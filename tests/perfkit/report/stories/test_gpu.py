@@ -13,9 +13,9 @@ from perfkit.bench.goals.gpu import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
+from perfkit.gpu.device.schema import GpuSample, PowerKind
 from perfkit.gpu.rocprof import RocprofError
 from perfkit.gpu.sampler import Series
-from perfkit.gpu.schema import GpuSample, PowerKind
 from perfkit.report.engine import headlines
 from perfkit.report.stories import gpu
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from perfkit.gpu.device.record import DeviceRecord
 from perfkit.gpu.metrics.throttle import throttle_reasons
-from perfkit.gpu.record import DeviceRecord
 
 #: Utilisation from here on is doubted on a card that is idle by clock and power: the firmware of
 #: some Raven, Picasso and others says 100 % for ever (gitlab.freedesktop.org/drm/amd issue 1932).

@@ -16,8 +16,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
-from perfkit.gpu.record import HWMON, PADDING, DeviceRecord
-from perfkit.gpu.schema import PLAUSIBLE_RANGES, Found, Number, PowerKind, Trouble, check
+from perfkit.gpu.device.record import HWMON, PADDING, DeviceRecord
+from perfkit.gpu.device.schema import PLAUSIBLE_RANGES, Found, Number, PowerKind, Trouble, check
 
 Parse: TypeAlias = Callable[[bytes], Number]
 

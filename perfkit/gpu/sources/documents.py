@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cluster.vocabulary.printable import printable
-from perfkit.gpu.answers.asking import ToolError
+from perfkit.gpu.sources.asking import ToolError
 
 #: Places in a text where JSON is looked for.
 STARTS_MAX = 2_000

@@ -11,9 +11,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from perfkit.gpu.answers.asking import ToolError
-from perfkit.gpu.answers.documents import number_of, shown
-from perfkit.gpu.schema import Found, Number, PowerKind
+from perfkit.gpu.device.schema import Found, Number, PowerKind
+from perfkit.gpu.sources.asking import ToolError
+from perfkit.gpu.sources.documents import number_of, shown
 
 #: A 16- or 32-bit figure of all ones is not available.
 _NOT_AVAILABLE = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)

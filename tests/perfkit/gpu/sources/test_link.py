@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import FastReader
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
 from tests.perfkit.gpu.trees import card_of, sample_of, table_v1_3
 
 NAVI = {

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.vocabulary.printable import printable
-from perfkit.gpu.chips import Chip, chip, family_of_core
-from perfkit.gpu.record import PCI as PCI
-from perfkit.gpu.record import DeviceFiles, DeviceRecord, read_text
+from perfkit.gpu.device.chips import Chip, chip, family_of_core
+from perfkit.gpu.device.record import PCI as PCI
+from perfkit.gpu.device.record import DeviceFiles, DeviceRecord, read_text
 
 DRM_ROOT = Path("/sys/class/drm")
 AMD = 0x1002

@@ -16,11 +16,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
+from perfkit.gpu.device.record import DeviceRecord
+from perfkit.gpu.device.schema import Found, Number, PowerKind
 from perfkit.gpu.metrics.layouts import Revision
 from perfkit.gpu.metrics.table import MetricsError, MetricsTable, parse_table
-from perfkit.gpu.record import DeviceRecord
-from perfkit.gpu.schema import Found, Number, PowerKind
-from perfkit.gpu.sysfs import os_error_text, parse_number
+from perfkit.gpu.sources.sysfs import os_error_text, parse_number
 
 #: Stands for the mean of the partitions, where a table has no figure for the whole card.
 PARTITIONS = "partitions"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.gpu.gpu_metrics import interpret
+from perfkit.gpu.device.schema import PLAUSIBLE_RANGES, SAMPLED_FIELDS, Found, PowerKind
 from perfkit.gpu.metrics.layouts import LAYOUTS, Revision
 from perfkit.gpu.metrics.table import MetricsError, parse_table
-from perfkit.gpu.schema import PLAUSIBLE_RANGES, SAMPLED_FIELDS, Found, PowerKind
+from perfkit.gpu.sources.gpu_metrics import interpret
 from tests.perfkit.gpu.trees import table_of, table_v1_3, table_v1_9
 
 #: Offset, code and value of some members of each layout, counted by hand from the structures,

@@ -14,11 +14,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
-from perfkit.gpu.chips import Chip
-from perfkit.gpu.gpu_metrics import parse_metrics
-from perfkit.gpu.record import PADDING, PORT, DeviceRecord
-from perfkit.gpu.schema import Found, Number, Trouble, check
-from perfkit.gpu.sysfs import Candidate, parse_field, parse_level, scaled
+from perfkit.gpu.device.chips import Chip
+from perfkit.gpu.device.record import PADDING, PORT, DeviceRecord
+from perfkit.gpu.device.schema import Found, Number, Trouble, check
+from perfkit.gpu.sources.gpu_metrics import parse_metrics
+from perfkit.gpu.sources.sysfs import Candidate, parse_field, parse_level, scaled
 
 #: Families whose cards have no switch, and those whose cards have one; others may.
 _SWITCHLESS = frozenset({"si", "ci", "vi", "polaris"})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.made_up import POLARIS, plant
 from tests.perfkit.gpu.trees import sample_of, table_v1_3
 
 #: 100 % at the lowest level's clock, with a tenth of the power that the card may take.

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perfkit.gpu.discovery import DRM_ROOT, PCI
-from perfkit.gpu.record import read_text
+from perfkit.gpu.device.discovery import DRM_ROOT, PCI
+from perfkit.gpu.device.record import read_text
 
 KFD_ROOT = Path("/sys/class/kfd/kfd")
 #: The kernel's fixed number of the host's process namespace (include/linux/proc_ns.h).

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.fdinfo import ProcessUse, look, processes
-from perfkit.gpu.kfd import HOST_PIDS, KfdUse, gpu_places, kfd_uses, numbers_as_host
+from perfkit.gpu.processes.fdinfo import ProcessUse, look, processes
+from perfkit.gpu.processes.kfd import HOST_PIDS, KfdUse, gpu_places, kfd_uses, numbers_as_host
 
 PROPERTIES = "cpu_cores_count 0\nlocation_id {}\ndomain {}\ndrm_render_minor 128\n"
 FDINFO = (

@@ -18,8 +18,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from perfkit.gpu.answers.asking import ToolError, run
-from perfkit.gpu.answers.documents import (
+from perfkit.gpu.device.discovery import PCI
+from perfkit.gpu.device.schema import Found, Number, PowerKind
+from perfkit.gpu.sources.asking import ToolError, run
+from perfkit.gpu.sources.documents import (
     documents_of,
     has_document,
     merged,
@@ -27,8 +29,6 @@ from perfkit.gpu.answers.documents import (
     richer,
     shown,
 )
-from perfkit.gpu.discovery import PCI
-from perfkit.gpu.schema import Found, Number, PowerKind
 
 #: `-a` leaves the memory out.
 ROCM_SMI = ("rocm-smi", "-a", "--showmeminfo", "vram", "vis_vram", "gtt", "--json")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu import amdsmi
 from perfkit.gpu.card import FastReader
-from perfkit.gpu.made_up import POLARIS, plant
-from perfkit.gpu.schema import NEVER_ZERO, Found
-from perfkit.gpu.smi import parse_amd_smi, parse_rocm_smi
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import NEVER_ZERO, Found
+from perfkit.gpu.sources import amdsmi
+from perfkit.gpu.sources.smi import parse_amd_smi, parse_rocm_smi
 from tests.perfkit.gpu.trees import card_of, sample_of, table_v1_3
 
 HWMON = {

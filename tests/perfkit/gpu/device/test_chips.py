@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.chips import _APUS, _CARDS, chip, family_of_core
-from perfkit.gpu.made_up import POLARIS, plant
+from perfkit.gpu.device.chips import _APUS, _CARDS, chip, family_of_core
+from perfkit.gpu.device.made_up import POLARIS, plant
 from tests.perfkit.gpu.trees import sample_of
 
 #: Family, chip, and its ids one by one, from the kernel's amdgpu_drv.c (`pciidlist`), libdrm's

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.vocabulary.printable import printable
-from perfkit.gpu.discovery import PCI
-from perfkit.gpu.kfd import KFD_ROOT, KfdUse, kfd_uses, numbers_as_host
-from perfkit.gpu.record import HeldFile, read_text
+from perfkit.gpu.device.discovery import PCI
+from perfkit.gpu.device.record import HeldFile, read_text
+from perfkit.gpu.processes.kfd import KFD_ROOT, KfdUse, kfd_uses, numbers_as_host
 
 PROC = Path("/proc")
 #: Bytes read of one descriptor.

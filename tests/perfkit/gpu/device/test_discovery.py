@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import Cards
-from perfkit.gpu.discovery import chip, discover
-from perfkit.gpu.made_up import plant
+from perfkit.gpu.device.discovery import chip, discover
+from perfkit.gpu.device.made_up import plant
 
 AT = "DRIVER=amdgpu\nPCI_ID=1002:67DF\nPCI_SLOT_NAME=0000:{:02x}:00.0\n"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.fdinfo import DrmClient, ProcessUse, parse, processes
+from perfkit.gpu.processes.fdinfo import DrmClient, ProcessUse, parse, processes
 
 ONE = (
     "pos:\t0\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:0A:00.0\ndrm-client-id:\t7\n"

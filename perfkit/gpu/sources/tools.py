@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from perfkit.gpu import amdsmi
-from perfkit.gpu.answers.asking import ToolError
-from perfkit.gpu.schema import Found, Trouble
-from perfkit.gpu.smi import ask_amd_smi, ask_rocm_smi
+from perfkit.gpu.device.schema import Found, Trouble
+from perfkit.gpu.sources import amdsmi
+from perfkit.gpu.sources.asking import ToolError
+from perfkit.gpu.sources.smi import ask_amd_smi, ask_rocm_smi
 
 CACHE_S = 2.0
 #: A tool that failed is left alone for longer: it is missing, or the driver hangs.

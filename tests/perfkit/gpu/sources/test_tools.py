@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from perfkit.gpu import amdsmi
-from perfkit.gpu.answers import asking
-from perfkit.gpu.answers.asking import ToolError, run
-from perfkit.gpu.answers.documents import documents, number_of
 from perfkit.gpu.card import Cards
-from perfkit.gpu.made_up import plant
-from perfkit.gpu.schema import Found, PowerKind
-from perfkit.gpu.smi import parse_amd_smi, parse_rocm_smi
-from perfkit.gpu.tools import RETRY_S, Tool, vendor_tools
+from perfkit.gpu.device.made_up import plant
+from perfkit.gpu.device.schema import Found, PowerKind
+from perfkit.gpu.sources import amdsmi, asking
+from perfkit.gpu.sources.asking import ToolError, run
+from perfkit.gpu.sources.documents import documents, number_of
+from perfkit.gpu.sources.smi import parse_amd_smi, parse_rocm_smi
+from perfkit.gpu.sources.tools import RETRY_S, Tool, vendor_tools
 from tests.perfkit.gpu.trees import RECORDINGS
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import Cards
-from perfkit.gpu.discovery import discover
-from perfkit.gpu.made_up import POLARIS, plant
-from perfkit.gpu.schema import SAMPLED_FIELDS
-from perfkit.gpu.sysfs import parse_level
+from perfkit.gpu.device.discovery import discover
+from perfkit.gpu.device.made_up import POLARIS, plant
+from perfkit.gpu.device.schema import SAMPLED_FIELDS
+from perfkit.gpu.sources.sysfs import parse_level
 from tests.perfkit.gpu.trees import sample_of
 
 

@@ -1,1 +1,0 @@
-"""The answers of tools: how one is run, and what it printed."""
