@@ -51,8 +51,8 @@ HOUSE: dict[str, str] = {
     "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec cluster.work "
-    "cluster.models cluster.vocabulary",
+    "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec "
+    "cluster.work cluster.models cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",
