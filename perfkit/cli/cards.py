@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from perfkit.cli.terminal.output import plain_table
 from perfkit.evidence.text import duration, quantity, size
-from perfkit.gpu.device.schema import CardState, GpuSample
+from perfkit.gpu.device.schema import SAMPLED_FIELDS, CardState, GpuSample
 from perfkit.gpu.probe import complaint
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ SHOWN: Mapping[str, str] = {
 _PLACES = {
     "busy": ("activity", 0), "VRAM": ("activity", 1), "power": ("activity", 2),
 }  # fmt: skip
+LEFT_ALONE = "idle, and left alone so that it can fall asleep"
 FOOT = "the last minute, newest at the right; Ctrl-C ends it"
 
 
@@ -106,11 +107,20 @@ class Watch:
         return series
 
 
+def watched_samples(sampler: GpuSampler) -> list[GpuSample]:
+    """A full sample of each card; one that is left alone has no values, and says why."""
+    left_alone = dict.fromkeys(SAMPLED_FIELDS, LEFT_ALONE)
+    return [
+        sampler.sample(key) or replace(track.card.identity(), errors=left_alone)
+        for key, track in list(sampler.tracks.items())
+    ]
+
+
 def reasons(card: Watched) -> Iterator[tuple[str, str]]:
     """Why a card needs a look, the worst first, each with its style."""
     sample = card.sample
     if card.rests:
-        yield REMARK, "idle, and left alone so that it can fall asleep"
+        yield REMARK, LEFT_ALONE
         return
     if trouble := complaint(sample):
         yield BAD, trouble.removeprefix(f"{sample.pci or sample.card} is ")

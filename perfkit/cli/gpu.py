@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfkit.gpu.card import Cards
+    from perfkit.gpu.device.schema import GpuSample
 
 LOOK_EVERY_S = 1.0
 #: Waited on between two looks; nothing sets it but a test, and Ctrl-C ends the wait.
@@ -82,17 +83,31 @@ def gpu(
 
 
 def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -> None:
-    if as_json is not None:
-        if not len(cards):
-            note(_no_card(cards))
-        write_json(facts(cards, processes), as_json, indent=None if watch else 2)
-        while watch and not PAUSE.wait(LOOK_EVERY_S):
-            cards.refresh()
-            write_json(facts(cards, processes, notes=False), as_json, indent=None)
+    if as_json is not None and not len(cards):
+        note(_no_card(cards))
+    if watch and as_json is not None:
+        _watch_json(cards, as_json, processes)
     elif watch:
         show_live(live_views(cards, processes))
+    elif as_json is not None:
+        write_json(facts(cards.sample(), processes), as_json, indent=2)
     else:
         out().print(view(cards, processes))
+
+
+def _watch_json(cards: Cards, as_json: Path, processes: bool) -> None:
+    """Write a line each second; what could not be seen of the processes is said once."""
+    from perfkit.cli.cards import watched_samples
+    from perfkit.gpu.sampler import GpuSampler
+
+    notes = True
+    with GpuSampler(cards, rates_hz=WATCH_HZ) as sampler:
+        while True:
+            found = facts(watched_samples(sampler), processes, notes=notes)
+            write_json(found, as_json, indent=None)
+            notes = False
+            if PAUSE.wait(LOOK_EVERY_S):
+                return
 
 
 def _no_card(cards: Cards) -> str:
@@ -101,12 +116,14 @@ def _no_card(cards: Cards) -> str:
     return no_card_text(cards.root, cards.skipped)
 
 
-def facts(cards: Cards, processes: bool = False, *, notes: bool = True) -> list[dict[str, Any]]:
+def facts(
+    samples: Sequence[GpuSample], processes: bool = False, *, notes: bool = True
+) -> list[dict[str, Any]]:
     """The samples as JSON values; the fields are those of `GpuSample`.
 
     With `notes` it also says what could not be seen of the processes.
     """
-    found = [sample.to_dict() for sample in cards.sample()]
+    found = [sample.to_dict() for sample in samples]
     if processes:
         from dataclasses import asdict
 

@@ -70,9 +70,9 @@ class Card:
         self._states: list[HeldFile]
         self._forget_files()
 
-    def sample(self, wanted: Collection[str] = SAMPLED_FIELDS) -> GpuSample:
-        """The fields wanted, now; never raises for what the card says."""
-        identity = GpuSample(
+    def identity(self) -> GpuSample:
+        """Which card it is, without a value; nothing of it is read."""
+        return GpuSample(
             card=self.info.card,
             pci=self.info.pci,
             name=self.info.name,
@@ -82,6 +82,10 @@ class Card:
             is_apu=self.info.chip.is_apu if self.info.chip else None,
             monotonic_s=time.monotonic(),
         )
+
+    def sample(self, wanted: Collection[str] = SAMPLED_FIELDS) -> GpuSample:
+        """The fields wanted, now; never raises for what the card says."""
+        identity = self.identity()
         if not self._is_there():
             errors = dict.fromkeys(wanted, "the card is gone")
             return replace(identity, state=CardState.GONE, errors=errors)

@@ -22,6 +22,7 @@ from perfkit.cli.cards import (
     process_table,
     reasons,
     sparkline,
+    watched_samples,
 )
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import CardState, GpuSample
@@ -191,6 +192,10 @@ def test_a_card_that_the_sampler_leaves_alone_is_not_asked(
     assert [text for _, text in reasons(card)] == [
         "idle, and left alone so that it can fall asleep"
     ]
+    (told,) = watched_samples(sampler)
+    assert (told.pci, told.gpu_busy_pct) == ("0000:0a:00.0", None)
+    assert told.errors["power_w"] == "idle, and left alone so that it can fall asleep"
+    assert not [name for name in kernel.read if name.startswith(SENSOR_FILES)]
     sampler.stop()
 
 
