@@ -39,7 +39,7 @@ _SCALES = (1.0, 1e3, 1e6, 1e-6)
 
 
 def torn_inputs(inputs: int, seed: int = 0) -> list[str]:
-    """Read so many torn inputs; returns what was wrong with each that was read wrongly."""
+    """Read this many torn inputs; returns what was wrong with each that was read wrongly."""
     rng = random.Random(seed)
     with TemporaryDirectory(prefix="torn-inputs-") as folder:
         root = Path(folder)

@@ -95,13 +95,6 @@ class GpuSample:
     errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def vram_free_bytes(self) -> int | None:
-        """Free video memory; None without both figures."""
-        if self.vram_used_bytes is None or self.vram_total_bytes is None:
-            return None
-        return self.vram_total_bytes - self.vram_used_bytes
-
-    @property
     def usable_bytes(self) -> int | None:
         """Memory that a program can use: video memory, and the GTT of an APU, whose video memory
         is only the part that its firmware set aside.

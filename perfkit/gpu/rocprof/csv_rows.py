@@ -22,7 +22,7 @@ Row: TypeAlias = tuple[int, list[str]]
 _UNWRITTEN = ("sig", "obj")
 #: The last columns of rocprof v1.
 _TIMES = ["dispatchns", "beginns", "endns", "completens"]
-#: Among so many rows the header is looked for: a console's log has messages before it.
+#: The header is looked for in this many rows: a console's log has messages before it.
 _BEGIN_ROWS = 100
 #: A row this many lines long is a quote that was never closed.
 _ROW_LINES_MAX = 1_000

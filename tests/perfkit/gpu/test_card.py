@@ -31,7 +31,7 @@ def test_a_polaris_of_today_is_sampled_whole(tmp_path: Path) -> None:
         "pcie_speed_gts": 8.0, "pcie_gen": 3, "pcie_width": 16,
     }  # fmt: skip
     assert set(sample.errors) == {name for name in SAMPLED_FIELDS if name not in told}
-    assert sample.vram_free_bytes == 7 << 30
+    assert sample.usable_free_bytes == 7 << 30
     assert sample.hottest_c == 61.0
     assert sample.source["power_w"] == "hwmon:power1_input"
     assert sample.source["sclk_hz"] == "hwmon:freq1_input"
@@ -107,7 +107,7 @@ def test_used_memory_above_the_total_is_refused_and_the_total_stays(tmp_path: Pa
     plant(tmp_path, {**POLARIS, "mem_info_vram_used": "8589934593\n"})
     sample = sample_of(tmp_path)
     assert (sample.vram_used_bytes, sample.vram_total_bytes) == (None, 8 << 30)
-    assert sample.vram_free_bytes is None
+    assert sample.usable_free_bytes is None
     assert "more than the total of 8,589,934,592" in sample.errors["vram_used_bytes"]
     assert "vram_used_bytes" not in sample.source
 
