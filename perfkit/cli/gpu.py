@@ -73,7 +73,7 @@ def gpu(
     if drm_root is not None and not drm_root.is_dir():
         raise SettingError(f"--drm-root: {drm_root} is not a folder")
     if tools and drm_root is not None:
-        raise SettingError("--tools asks this machine's cards; leave out --drm-root")
+        note("--tools asks this machine: an answer counts for the card with its PCI address")
     asked = vendor_tools() if tools else ()
     with closing(Cards(drm_root or DRM_ROOT, asked)) as cards:
         _show(cards, as_json=as_json, watch=watch, processes=processes)

@@ -1,6 +1,7 @@
 """``perfkit gpu``: for people, for programs, and on a machine without a card."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,26 @@ def test_without_a_card_it_says_so_and_ends_well(perfkit: Call, tmp_path: Path) 
     assert ran.stderr.replace("\n", "") == sentence
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["--drm-root", "nowhere"], "--drm-root: nowhere is not a folder"),
-        (["--drm-root", ".", "--tools"], "--tools asks this machine's cards"),
-    ],
-)
-def test_wrong_arguments_are_refused(perfkit: Call, arguments: list[str], complaint: str) -> None:
-    ran = perfkit("gpu", *arguments)
+def test_a_folder_that_is_not_there_is_refused(perfkit: Call) -> None:
+    ran = perfkit("gpu", "--drm-root", "nowhere")
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert complaint in ran.stderr
+    assert "--drm-root: nowhere is not a folder" in ran.stderr
+
+
+def test_tools_answer_for_a_folder_by_address(
+    perfkit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path / "drm", {**POLARIS, "gpu_busy_percent": None})
+    tool = tmp_path / "bin" / "rocm-smi"
+    tool.parent.mkdir()
+    answer = json.dumps({"card7": {"PCI Bus": "0000:0A:00.0", "GPU use (%)": "12"}})
+    tool.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    ran = perfkit("gpu", "--drm-root", tmp_path / "drm", "--tools", "--json")
+    (card,) = json.loads(ran.stdout)
+    assert card["gpu_busy_pct"] == 12
+    assert "an answer counts for the card with its PCI address" in ran.stderr
 
 
 def test_tools_are_asked_on_request(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:
