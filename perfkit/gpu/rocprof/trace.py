@@ -52,12 +52,14 @@ _Timed = TypeVar("_Timed", Kernel, Transfer)
 def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple[Transfer, ...]]:
     """The kernels and copies among the events, in their order.
 
-    Raises RocprofError for text that is no JSON and for no events.
+    Raises RocprofError for text that is no JSON, and for JSON of something else.
     """
     tracks: dict[str | None, str] = {}
     found: list[Kernel | Transfer | _Event] = []
+    phases: set[object] = set()
     for event in _events(text, source):
         phase, track = event.get("ph"), _text(event.get("pid"))
+        phases.add(_text(phase))
         if phase == "M" and event.get("name") == "process_name":
             tracks[track] = _text(_mapping(event.get("args")).get("name")) or ""
         elif phase in ("X", "B", "E"):
@@ -65,6 +67,8 @@ def read_trace(text: str, source: SourceFile) -> tuple[tuple[Kernel, ...], tuple
                 found += _record(event, tracks, source)
             else:
                 found.append(event)  # its track may get a name later
+    if phases == {None}:
+        raise source.error("JSON without an event of a trace", "give the trace of a profiler")
     records = [
         record
         for item in found

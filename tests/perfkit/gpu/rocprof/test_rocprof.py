@@ -366,6 +366,7 @@ def test_a_profile_of_nothing_says_so() -> None:
         ('[{"ph":"X",\n"name":', "a.csv, line 2: not JSON"),
         ("[NaN", "line 1: not JSON"),
         ("{}", "JSON without traceEvents"),
+        ('[{"gpu": 0, "power": {"value": 9}}]', "JSON without an event of a trace"),
         ("[" * 200_000, "nested too deeply"),
         ('{"rocprofiler-sdk-tool":[]}', "--output-format rocpd"),
         ('[{"ph":"X","cat":"gpu","name":"f","ts":"x"}]', "ts of 'f' is 'x', which is no number"),
