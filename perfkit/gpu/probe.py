@@ -7,13 +7,12 @@ cools by a degree.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -22,9 +21,8 @@ from cluster.work.host import host_load
 from perfkit.gpu.card import Card, Cards
 from perfkit.gpu.device.chips import chip
 from perfkit.gpu.device.discovery import DRM_ROOT
-from perfkit.gpu.device.record import HeldFile
 from perfkit.gpu.device.schema import CardState, Found, GpuSample
-from perfkit.gpu.processes import fdinfo
+from perfkit.gpu.processes.fdinfo import NO_USE, OwnUse, own_use
 from perfkit.gpu.rest import Rest
 from perfkit.gpu.sources.sysfs import parse_sysfs
 
@@ -51,8 +49,6 @@ WELL_AFTER_S = 10.0
 #: A heartbeat waits this long for the cards, which hang if they stay silent for HUNG_AFTER_S.
 PATIENCE_S = 0.05
 HUNG_AFTER_S = 5.0
-#: Descriptors of a process that are looked at for its use of cards.
-DESCRIPTORS_MAX = 4_096
 
 
 def complaint(sample: GpuSample, margin_c: float = 0.0) -> str | None:
@@ -222,51 +218,3 @@ def _with_memory(card: Card, sample: GpuSample) -> GpuSample:
     parse_sysfs(card.files.read(), MEMORY, found)
     told: dict[str, Any] = {name: field.value for name, field in found.values.items()}
     return replace(sample, **told)
-
-
-class OwnUse(NamedTuple):
-    """What this process uses of a card: memory, and the time of all engines; None is unknown."""
-
-    vram_bytes: int | None = None
-    gtt_bytes: int | None = None
-    engine_ns: int | None = None
-
-    def memory_bytes(self, is_apu: bool) -> int | None:
-        """The memory that counts: video memory, and an APU's share of the host's."""
-        return _sum(self.vram_bytes, self.gtt_bytes) if is_apu else self.vram_bytes
-
-
-NO_USE = OwnUse()
-
-
-def own_use(process: Path = Path("/proc/self")) -> dict[str, OwnUse]:
-    """The use of each card by this process, by PCI address; only its own descriptors are read."""
-    clients: dict[object, fdinfo.DrmClient] = {}
-    try:
-        descriptors = os.listdir(process / "fd")[:DESCRIPTORS_MAX]
-    except OSError:
-        return {}
-    for descriptor in descriptors:
-        try:
-            if not os.readlink(process / "fd" / descriptor).startswith("/dev/dri/"):
-                continue
-            content = HeldFile(process / "fdinfo" / descriptor).read(fdinfo.TEXT_BYTES)
-        except OSError:
-            continue
-        client = fdinfo.parse(content.decode("utf-8", "replace"))
-        if client is not None:
-            clients[client.pci, descriptor if client.client is None else client.client] = client
-    uses: dict[str, OwnUse] = {}
-    for client in clients.values():
-        use = uses.get(client.pci, NO_USE)
-        uses[client.pci] = OwnUse(
-            _sum(use.vram_bytes, client.vram_bytes),
-            _sum(use.gtt_bytes, client.gtt_bytes),
-            _sum(use.engine_ns, *client.engine_ns.values()),
-        )
-    return uses
-
-
-def _sum(*parts: int | None) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if known else None

@@ -47,7 +47,7 @@ class Rest:
     def may_ask(self, now_s: float) -> bool:
         """Whether its sensors may be read now; always, unless it rests and shows no sign of work.
 
-        A card that sleeps may be asked too: whoever asks sees that it does, and leaves it asleep.
+        A card that sleeps may be asked too: the answer is that it sleeps, and it stays asleep.
         """
         if now_s >= self.until_s:
             return True

@@ -1,6 +1,6 @@
 """Recordings of cards and of profilers' files, read and compared with what is right.
 
-Recordings are not part of the project, so whoever has some says where. Each is a folder with a
+Recordings are not part of the project, so their folder is an argument. Each is a folder with a
 `right.json` that was written by hand:
 
     {"gpu": {"0000:09:00.0": {"gpu_busy_pct": 11, "temp_memory_c": null}},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from ctypes import LittleEndianStructure, sizeof
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from perfkit.gpu.metrics.layouts import (
@@ -71,8 +72,9 @@ def _flat(member: Member) -> Iterator[int]:
             yield from _flat(each)
 
 
+@lru_cache(maxsize=16)
 def parse_table(data: bytes) -> MetricsTable:
-    """Read a table; what follows it in `data` is padding.
+    """Read a table; what follows it in `data` is padding. A sample asks for the same one often.
 
     Raises MetricsError for one that is too short, of an unknown revision, of another size than its
     revision has, or all zero, and for attributes that do not fit.

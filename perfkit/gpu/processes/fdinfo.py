@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cluster.vocabulary.printable import printable
 from perfkit.gpu.device.discovery import PCI
@@ -27,6 +28,8 @@ PROC = Path("/proc")
 #: Bytes read of one descriptor.
 TEXT_BYTES = 16_384
 DESCRIPTORS_MAX = 100_000
+#: The same for the own process, which is looked at with each heartbeat.
+OWN_DESCRIPTORS_MAX = 4_096
 
 #: Without a unit it is bytes. Linux before 5.19 writes kB and means KiB.
 _SIZE = re.compile(r"([0-9]{1,18})(?:\s*(KiB|MiB|GiB|TiB|kB))?")
@@ -124,22 +127,14 @@ def _bytes(facts: Mapping[str, str], *keys: str) -> int | None:
     return None
 
 
-def processes(proc: Path = PROC, kfd: Path = KFD_ROOT) -> list[ProcessUse]:
+def look(proc: Path = PROC, kfd: Path = KFD_ROOT) -> Processes:
     """Every process that can be seen to use a card, one row for each card it uses."""
-    return list(look(proc, kfd).uses)
-
-
-def look(proc: Path = PROC, kfd: Path = KFD_ROOT, pids: Collection[int] | None = None) -> Processes:
-    """`processes`, with notes of what could not be seen; of these `pids` only, if given."""
     everyone = sorted(int(name) for name in os.listdir(proc) if re.fullmatch("[0-9]+", name))
     rocm = kfd_uses(kfd)
     notes = []
     if rocm and not numbers_as_host(proc):
         notes.append("ROCm's own list is left out: it has the host's process ids, not those here")
         rocm = []
-    if pids is not None:
-        everyone = [pid for pid in everyone if pid in pids]
-        rocm = [use for use in rocm if use.pid in pids]
     held, refused_n = _held(proc, everyone, {use.pid for use in rocm})
     if refused_n:
         who = "1 other process" if refused_n == 1 else f"{refused_n:,} other processes"
@@ -239,6 +234,49 @@ def _name(proc: Path, pid: int) -> str | None:
     return None if name is None else printable(name)
 
 
-def _sum(told: list[int | None]) -> int | None:
+def _sum(told: Sequence[int | None]) -> int | None:
     known = [value for value in told if value is not None]
     return sum(known) if known else None
+
+
+class OwnUse(NamedTuple):
+    """What this process uses of a card: memory, and the time of all engines; None is unknown."""
+
+    vram_bytes: int | None = None
+    gtt_bytes: int | None = None
+    engine_ns: int | None = None
+
+    def memory_bytes(self, is_apu: bool) -> int | None:
+        """The memory that counts: video memory, and an APU's share of the host's."""
+        return _sum([self.vram_bytes, self.gtt_bytes]) if is_apu else self.vram_bytes
+
+
+NO_USE = OwnUse()
+
+
+def own_use(process: Path = Path("/proc/self")) -> dict[str, OwnUse]:
+    """The use of each card by this process, by PCI address; only its own descriptors are read."""
+    clients: dict[object, DrmClient] = {}
+    try:
+        descriptors = os.listdir(process / "fd")[:OWN_DESCRIPTORS_MAX]
+    except OSError:
+        return {}
+    for descriptor in descriptors:
+        try:
+            if not os.readlink(process / "fd" / descriptor).startswith("/dev/dri/"):
+                continue
+            content = HeldFile(process / "fdinfo" / descriptor).read(TEXT_BYTES)
+        except OSError:
+            continue
+        client = parse(content.decode("utf-8", "replace"))
+        if client is not None:
+            clients[client.pci, descriptor if client.client is None else client.client] = client
+    uses: dict[str, OwnUse] = {}
+    for client in clients.values():
+        use = uses.get(client.pci, NO_USE)
+        uses[client.pci] = OwnUse(
+            _sum([use.vram_bytes, client.vram_bytes]),
+            _sum([use.gtt_bytes, client.gtt_bytes]),
+            _sum([use.engine_ns, *client.engine_ns.values()]),
+        )
+    return uses

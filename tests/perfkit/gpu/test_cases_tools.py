@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perfkit.gpu.card import Cards
-from perfkit.gpu.processes.fdinfo import processes
+from perfkit.gpu.processes.fdinfo import look
 from perfkit.gpu.sources.asking import find
 from perfkit.gpu.sources.smi import parse_amd_smi
 from perfkit.gpu.sources.tools import vendor_tools
@@ -59,7 +59,7 @@ def test_the_recorded_tool_leaves_a_reason_for_memory(monkeypatch: pytest.Monkey
 
 
 def test_a_client_in_two_processes_counts_once() -> None:
-    (use,) = processes(case("fdinfo_shared_client") / "proc", Path("nowhere"))
+    (use,) = look(case("fdinfo_shared_client") / "proc", Path("nowhere")).uses
     assert (use.pid, use.shared_with) == (100, (200,))
     assert (use.vram_bytes, use.gtt_bytes) == (1 << 30, 2 << 20)
     assert use.engine_ns == {"gfx": 1234, "compute": 99}

@@ -19,10 +19,9 @@ from perfkit.gpu.probe import (
     HUNG_AFTER_S,
     WELL_AFTER_S,
     GpuProbe,
-    OwnUse,
     complaint,
-    own_use,
 )
+from perfkit.gpu.processes.fdinfo import OwnUse, own_use
 from tests.perfkit.gpu.trees import Kernel, sample_of
 
 #: What the kernel shows of a card that falls asleep when nobody has used it for 5 s.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perfkit.gpu.processes.fdinfo import DrmClient, ProcessUse, parse, processes
+from perfkit.gpu.processes.fdinfo import DrmClient, ProcessUse, look, parse
 
 ONE = (
     "pos:\t0\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:0A:00.0\ndrm-client-id:\t7\n"
@@ -92,7 +92,7 @@ def test_a_client_that_several_descriptors_share_counts_once(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     both = {"gfx": 2000, "compute": 1000}
-    assert processes(tmp_path, tmp_path / "no kfd") == [
+    assert list(look(tmp_path, tmp_path / "no kfd").uses) == [
         ProcessUse(12, "trainer", "0000:0a:00.0", 4 << 20, 2 << 20, both),
         ProcessUse(13, None, "0000:0a:00.0", 2 << 20, 2 << 20, both),
     ]
@@ -110,7 +110,7 @@ def test_a_client_that_several_processes_share_counts_once(tmp_path: Path) -> No
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    rows = processes(tmp_path, tmp_path / "no kfd")
+    rows = list(look(tmp_path, tmp_path / "no kfd").uses)
     assert [(use.pid, use.pci, use.vram_bytes, use.shared_with) for use in rows] == [
         (3, "0000:0a:00.0", 2 << 20, (20, 30)),
         (20, "0000:0a:00.0", 2 << 20, ()),
@@ -120,4 +120,4 @@ def test_a_client_that_several_processes_share_counts_once(tmp_path: Path) -> No
 
 
 def test_the_processes_of_this_machine_can_be_read() -> None:
-    assert all(use.pid > 0 for use in processes())
+    assert all(use.pid > 0 for use in list(look().uses))
