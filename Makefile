@@ -61,7 +61,7 @@ lock: $(STAMP) ## pin every dependency anew for this Python, with hashes
 	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_INDEX_URL PIP_CONFIG_FILE=/dev/null \
 	  $(VENV)/pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --extra infer --extra lab --extra profile --extra peers --extra dev --output-file $(LOCK) pyproject.toml
+	  --extra infer --extra lab --extra serve --extra gpu --extra profile --extra peers --extra dev --output-file $(LOCK) pyproject.toml
 
 clean: ## remove .venv, caches and generated reports
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

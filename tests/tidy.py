@@ -31,7 +31,8 @@ HOUSE: dict[str, str] = {
     "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
     "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
     "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
-    "cluster.shells cluster.transport cluster.spec cluster.models cluster.vocabulary",
+    "cluster.shells cluster.transport cluster.spec cluster.models cluster.models.repository "
+    "cluster.models.runtime cluster.models.frames cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
     "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
@@ -52,7 +53,7 @@ HOUSE: dict[str, str] = {
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
     "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device perfkit.gpu.rocprof "
     "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec "
-    "cluster.work cluster.models cluster.vocabulary",
+    "cluster.work cluster.models cluster.models.runtime cluster.models.frames cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",
@@ -60,7 +61,7 @@ HOUSE: dict[str, str] = {
     "perfkit.evidence cluster.spec",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
-    "cluster.core cluster.protocol cluster.models cluster.vocabulary",
+    "cluster.core cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
     "cluster.vocabulary",
@@ -68,7 +69,7 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
-    "cluster.models cluster.vocabulary",
+    "cluster.models cluster.models.frames cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.gpu": "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.evidence "
@@ -84,6 +85,8 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
+    "cluster.serve": "cluster.supervision cluster.shells cluster.spec cluster.models.frames "
+    "cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "
@@ -96,7 +99,13 @@ HOUSE: dict[str, str] = {
     "cluster.transport": "cluster.spec cluster.vocabulary",
     "cluster.spec": "cluster.protocol cluster.vocabulary",
     "cluster.work": "cluster.protocol cluster.vocabulary",
-    "cluster.models": "cluster.vocabulary",
+    "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.repository "
+    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
+    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.runtime": "cluster.models.repository cluster.vocabulary",
+    "cluster.models.repository": "cluster.vocabulary",
+    "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",
     "cluster.core": "cluster.vocabulary",
     "cluster.vocabulary": "",

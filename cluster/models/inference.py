@@ -4,9 +4,8 @@ A worker calls `model_handlers` with the names it serves and gets a batch handle
 of payloads in, a list of results out, in order. **A bad payload does not fail its batch: its place
 in the list holds the exception** (a `PayloadError` or a `ModelError`) instead of a result.
 
-The format of payloads and results depends on the model's kind: see `cluster.models.rows`,
-`cluster.models.filetypes` and `cluster.models.embedding`. This module imports neither numpy nor
-onnxruntime until a model is loaded.
+The format of payloads and results depends on the model's kind: see the modules of
+`cluster.models.kinds`. This module imports neither numpy nor onnxruntime until a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from cluster.models.adapter import Adapter, Question
-from cluster.models.cache import Cache
-from cluster.models.embedding import TextEmbedding
-from cluster.models.filetypes import FileTypes, file_payload
-from cluster.models.manifest import (
+from cluster.models.kinds.adapter import Adapter, Question
+from cluster.models.kinds.embedding import TextEmbedding
+from cluster.models.kinds.filetypes import FileTypes, file_payload
+from cluster.models.kinds.rows import Rows
+from cluster.models.repository.manifest import (
     MANIFEST,
     Label,
     Manifest,
@@ -31,9 +30,10 @@ from cluster.models.manifest import (
     model_path,
     read_manifest,
 )
-from cluster.models.network import PREFERENCE, Network
-from cluster.models.rows import Rows
-from cluster.models.sharing import SHARED_BYTES_MIN, open_network
+from cluster.models.runtime.cache import Cache
+from cluster.models.runtime.network import Network
+from cluster.models.runtime.session import PREFERENCE
+from cluster.models.runtime.sharing import SHARED_BYTES_MIN, open_network
 from cluster.vocabulary.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """A loaded model for a status page: its kind, its exact file, and where it runs.
 
     ``load_ms`` is how long this load took, ``network_ms`` of it for the network; the first load of
-    a process includes the import of the runtime. `cluster.models.network.Network` explains
+    a process includes the import of the runtime. `cluster.models.runtime.session` explains
     ``provider`` and ``nodes_by_provider``. ``shared`` says that its weights are mapped, once for
     all workers of the host; ``notes`` tell what this load had to make, and why: see
-    `cluster.models.sharing`.
+    `cluster.models.runtime.sharing`.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.models.manifest import needs_extra
+from cluster.models.repository.manifest import needs_extra
 
 if TYPE_CHECKING:
     import numpy as np

@@ -216,7 +216,7 @@ def row_payload(path: Path) -> bytes:
     Raises:
         PayloadError: it holds anything else. OSError: it cannot be read.
     """
-    from cluster.models.tensor import pack_tensor
+    from cluster.models.frames.tensor import pack_tensor
 
     try:
         import numpy as np
@@ -280,7 +280,7 @@ TEXT_MODELS = frozenset({"minilm"})
 
 def _decoded(content: bytes, request: Request) -> Any:
     """A result as plain values or text, a tensor with its numbers in lists, or else hex digits."""
-    from cluster.models.tensor import TensorError, unpack_tensor
+    from cluster.models.frames.tensor import TensorError, unpack_tensor
 
     try:
         if request.model is None:

@@ -200,7 +200,7 @@ def hears(client, messages):
 
 def test_objects_are_refused_where_they_are_packed():
     np = pytest.importorskip("numpy")
-    from cluster.models.tensor import pack_tensor
+    from cluster.models.frames.tensor import pack_tensor
 
     for array in ([object()], [None], [[1], [2, 3]], np.array([b"x"], dtype=object)):
         with pytest.raises(ClusterError, match="cannot be sent as a tensor"):

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from cluster import LocalCluster
-from cluster.models.tensor import pack_tensor
+from cluster.models.frames.tensor import pack_tensor
 from cluster.vocabulary.errors import TaskFailed
-from tests.cluster.models.test_network import X, Y, node, save
+from tests.cluster.models.runtime.test_network import X, Y, node, save
 
 np = pytest.importorskip("numpy")
 TIMEOUT_S = 20

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import msgspec
 
 from cluster import ClusterCoordinator, Handlers, Worker
-from cluster.models.tensor import pack_tensor, unpack_tensor
+from cluster.models.frames.tensor import pack_tensor, unpack_tensor
 from cluster.protocol.codec import Codec, Frame, Message
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, load_part

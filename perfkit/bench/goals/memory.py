@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from msgspec.structs import replace
 
-from cluster.models.manifest import ModelError
+from cluster.models.inference import ModelError
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals.memory_runs import (
     MemoryContest,

@@ -20,10 +20,10 @@ from pathlib import Path
 from statistics import median
 
 from cluster.local import LocalCluster
-from cluster.models.cache import Cache
+from cluster.models.frames.tensor import unpack_tensor
 from cluster.models.inference import Model, ModelRepository
+from cluster.models.runtime.cache import Cache
 from cluster.models.samples import LIKE_AND_UNLIKE
-from cluster.models.tensor import unpack_tensor
 from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED

@@ -81,8 +81,8 @@ def model_work(name: str, tasks: int, seed: int) -> Work:
 
 def _digits(tasks: int, rng: random.Random) -> Inputs:
     """Rows that the model was not trained on."""
+    from cluster.models.frames.tensor import pack_tensor
     from cluster.models.samples import held_out_digits
-    from cluster.models.tensor import pack_tensor
 
     rows, labels = held_out_digits()
     order = rng.sample(range(len(rows)), len(rows))

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.models.filetypes import FILE_BLOCK_BYTES
+from cluster.models.frames.tensor import pack_tensor
 from cluster.models.inference import (
     BUILT_IN,
     Model,
@@ -28,8 +28,8 @@ from cluster.models.inference import (
     file_payload,
     model_handlers,
 )
+from cluster.models.kinds.filetypes import FILE_BLOCK_BYTES
 from cluster.models.samples import held_out_digits
-from cluster.models.tensor import pack_tensor
 
 onnxruntime = pytest.importorskip("onnxruntime")
 magika = pytest.importorskip("magika")

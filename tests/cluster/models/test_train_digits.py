@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.models.manifest import ModelError
+from cluster.models.repository.manifest import ModelError
 from cluster.models.samples import DIGITS, held_out_digits
 from tests.cluster.models.train_digits import (
     ACCURACY_MIN,

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.models.manifest import ModelError
+from cluster.models.repository.manifest import ModelError
 from cluster.models.samples import DIGITS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import ctypes
 
 import pytest
 
-from cluster.models.tensor import TensorError, pack_tensor, unpack_tensor
+from cluster.models.frames.tensor import TensorError, pack_tensor, unpack_tensor
 from cluster.shells.mapping import as_payload
 from cluster.vocabulary.buffers import check_travels
 from cluster.work.handlers import sort_out

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.local import LocalCluster
-from cluster.models.manifest import ModelError
+from cluster.models.repository.manifest import ModelError
 from perfkit.bench.goals import memory, memory_runs
 from perfkit.bench.goals.memory import GOALS, measure_memory
 from perfkit.bench.goals.memory_runs import MemoryContest, MemorySizes

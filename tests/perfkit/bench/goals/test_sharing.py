@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.models.frames.tensor import pack_tensor
 from cluster.models.inference import ModelRepository
 from cluster.models.samples import LIKE_AND_UNLIKE
-from cluster.models.tensor import pack_tensor
 from perfkit.bench.goals import sharing as module
 from perfkit.bench.goals.sharing import (
     MODEL,
@@ -68,7 +68,7 @@ def test_every_figure_has_plain_and_shared_samples_and_a_goal(known: None) -> No
 
 
 def test_an_unshared_model_is_not_measured(known: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.models.sharing.CPU", "another")
+    monkeypatch.setattr("cluster.models.runtime.sharing.CPU", "another")
     with pytest.raises(ExperimentError, match="minilm cannot be shared here: it runs on CPU"):
         measure_sharing()
 

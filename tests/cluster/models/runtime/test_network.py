@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from cluster.models.frames.tensor import pack_tensor
 from cluster.models.inference import Model, ModelError, ModelRepository
-from cluster.models.tensor import pack_tensor
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cluster import LocalCluster
-from cluster.models import sharing
+from cluster.models.frames.tensor import pack_tensor, unpack_tensor
 from cluster.models.inference import Model, ModelError, ModelRepository
+from cluster.models.runtime import sharing
 from cluster.models.samples import held_out_digits
-from cluster.models.tensor import pack_tensor, unpack_tensor
 from tests.cluster.models.test_inference import CPU, IDLE, decode, make_model
 
 pytest.importorskip("onnxruntime")

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.models.adapter import NAN, Adapter, Question
-from cluster.models.manifest import Manifest, ModelError, PayloadError, package_folder
-from cluster.models.network import Network
+from cluster.models.kinds.adapter import NAN, Adapter, Question
+from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, package_folder
+from cluster.models.runtime.network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cluster.models.tensor import (
+from cluster.models.frames.tensor import (
     DIMENSIONS_MAX,
     TENSOR_BYTES_MAX,
     TensorError,
@@ -141,12 +141,12 @@ def test_a_frame_that_lost_a_byte_is_noticed(array, data):
 def test_numpy_is_imported_by_the_first_array_and_its_absence_told_in_a_sentence():
     program = """
 import sys
-import cluster.models.tensor
+import cluster.models.frames.tensor
 assert "numpy" not in sys.modules
 sys.modules["numpy"] = None
 try:
-    cluster.models.tensor.unpack_tensor(b"")
-except cluster.models.tensor.TensorError as error:
+    cluster.models.frames.tensor.unpack_tensor(b"")
+except cluster.models.frames.tensor.TensorError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models import cache as module
-from cluster.models.cache import Cache, default_folder, sha256_hex
-from cluster.models.manifest import ModelError
-from cluster.models.sharing import ModelFile, Workshop
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime import cache as module
+from cluster.models.runtime.cache import Cache, default_folder, sha256_hex
+from cluster.models.runtime.sharing import ModelFile, Workshop
 
 CONTENT = b"made once"
 
@@ -218,7 +218,7 @@ def test_a_build_that_fails_leaves_nothing_behind(cache: Cache, build: Builder) 
 def test_a_builder_that_is_killed_is_followed_by_another(cache: Cache, build: Builder) -> None:
     program = f"""
 import pathlib, sys
-from cluster.models.cache import Cache
+from cluster.models.runtime.cache import Cache
 def build(folder):
     (folder / "graph").write_bytes(b"half")
     print("building", flush=True)
@@ -342,7 +342,7 @@ def test_a_small_file_is_hashed_without_openssl_in_the_process(tmp_path: Path) -
     program = f"""
 import sys
 from pathlib import Path
-from cluster.models.cache import Cache
+from cluster.models.runtime.cache import Cache
 print(Cache(Path({str(tmp_path)!r})).sha256(Path({str(path)!r})), "_hashlib" in sys.modules)
 """
     # Coverage, which is started in each process, would load it.

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.models.cache import Cache
-from cluster.models.embedding import TEXT_BYTES_MAX
+from cluster.models.frames.tensor import unpack_tensor
 from cluster.models.inference import Model, ModelError, ModelRepository, PayloadError
+from cluster.models.kinds.embedding import TEXT_BYTES_MAX
+from cluster.models.runtime.cache import Cache
 from cluster.models.samples import LIKE_AND_UNLIKE
-from cluster.models.tensor import unpack_tensor
-from tests.cluster.models import bert
+from tests.cluster.models.runtime import bert
 from tests.cluster.models.test_inference import make_model
 
 LONG = "The quick brown fox jumps over the lazy dog, and " * 60

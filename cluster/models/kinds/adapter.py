@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.models.manifest import Label
+from cluster.models.repository.manifest import Label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

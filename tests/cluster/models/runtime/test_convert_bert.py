@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.models.convert_bert import OPSET, convert_bert, main
-from cluster.models.manifest import ModelError
-from tests.cluster.models import bert
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.convert_bert import OPSET, convert_bert, main
+from tests.cluster.models.runtime import bert
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

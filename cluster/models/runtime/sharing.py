@@ -10,8 +10,8 @@ The result depends on the model's file, the runtime's version and the processor'
 three are part of the entry's name in the cache. Providers other than the CPU move the weights to
 their own memory and are given the plain file.
 
-Each step runs in a process of its own (``python -m cluster.models.sharing``): the worker would
-otherwise keep the memory it took.
+Each step runs in a process of its own (``python -m cluster.models.runtime.sharing``): the worker
+would otherwise keep the memory it took.
 
 The settings are described at
 https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html and in
@@ -29,9 +29,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.models.cache import Cache, sha256_hex
-from cluster.models.manifest import Manifest, ModelError
-from cluster.models.network import CPU, Network, load_runtime, session_options
+from cluster.models.repository.manifest import Manifest, ModelError
+from cluster.models.runtime.cache import Cache, sha256_hex
+from cluster.models.runtime.network import Network
+from cluster.models.runtime.session import CPU, load_runtime, session_options
 
 #: Below this, sharing would save a worker too little memory.
 SHARED_BYTES_MIN = 16 << 20
@@ -121,7 +122,7 @@ class Workshop:
         plain = ModelFile(self._source)
         if self._source.suffix != WEIGHTS_SUFFIX:
             return plain
-        from cluster.models.convert_bert import VERSION as GRAPH_VERSION
+        from cluster.models.runtime.convert_bert import VERSION as GRAPH_VERSION
 
         return self._made(plain, "onnx", (GRAPH_VERSION,), "convert_bert")
 
@@ -151,7 +152,13 @@ class Workshop:
         return ModelFile(made.folder / MODEL_FILE, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path) -> None:
-        command = [sys.executable, "-m", f"cluster.models.{module}", str(source), str(target)]
+        command = [
+            sys.executable,
+            "-m",
+            f"cluster.models.runtime.{module}",
+            str(source),
+            str(target),
+        ]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False

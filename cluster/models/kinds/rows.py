@@ -1,8 +1,8 @@
 """Models that classify rows of numbers, such as ``digits``.
 
-A payload is a tensor (`cluster.models.tensor`), float32[width] for one row or float32[N, width] for
-several. The result is a MessagePack map ``{"label": …, "score": …}``, or a list of N of them. A
-score is the network's, 0 to 1.
+A payload is a tensor (`cluster.models.frames.tensor`), float32[width] for one row or
+float32[N, width] for several. The result is a MessagePack map ``{"label": …, "score": …}``, or a
+list of N of them. A score is the network's, 0 to 1.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import NAN, Adapter, Question
-from cluster.models.manifest import Label, Manifest, ModelError, PayloadError
-from cluster.models.network import Network
-from cluster.models.tensor import TensorError, unpack_tensor
+from cluster.models.frames.tensor import TensorError, unpack_tensor
+from cluster.models.kinds.adapter import NAN, Adapter, Question
+from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
+from cluster.models.runtime.network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,8 +7,8 @@ scaled to length 1. Constants are folded: the query's weights include the scale 
 query, key and value are one product; and the position embeddings include the type embedding of a
 first sentence, the only one there is.
 
-Run as ``python -m cluster.models.convert_bert WEIGHTS ONNX``, a process of its own, so that its
-memory is given back. Needs onnx and safetensors (the extra ``[infer]``).
+Run as ``python -m cluster.models.runtime.convert_bert WEIGHTS ONNX``, a process of its own, so that
+its memory is given back. Needs onnx and safetensors (the extra ``[infer]``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cluster.models.manifest import ModelError, PositiveInt
+from cluster.models.repository.manifest import ModelError, PositiveInt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

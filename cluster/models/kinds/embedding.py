@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.adapter import NAN, Adapter, Question
-from cluster.models.manifest import Manifest, ModelError, PayloadError, PositiveInt, needs_extra
-from cluster.models.network import Network
-from cluster.models.tensor import pack_tensor
+from cluster.models.frames.tensor import pack_tensor
+from cluster.models.kinds.adapter import NAN, Adapter, Question
+from cluster.models.repository.manifest import (
+    Manifest,
+    ModelError,
+    PayloadError,
+    PositiveInt,
+    needs_extra,
+)
+from cluster.models.runtime.network import Network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Arrays as bytes: one alone in `tensor`, several with names in `tensors`."""

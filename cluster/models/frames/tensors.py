@@ -1,0 +1,194 @@
+"""Named tensors on the wire: the inputs of any model, and its outputs.
+
+Every model takes such a frame beside the payloads of its own kind, and answers it with one. The
+names of types and the bytes of each tensor are those of the Open Inference Protocol's binary
+extension (https://github.com/kserve/open-inference-protocol), so that a server passes them on
+uncopied and needs no numpy. A frame is
+
+=================  =============================================================================
+bytes              content
+=================  =============================================================================
+0–1                ``b"T2"``: the format and its version
+2–5                length of the header, unsigned 32 bit, little-endian
+6 …                the header: a MessagePack array, see `Header`
+… multiple of 16   zeros; then each tensor's bytes, each followed by zeros to a multiple of 16
+=================  =============================================================================
+
+Numbers are little-endian, rows first. A BYTES tensor holds its elements one after another, each
+behind its length, unsigned 32 bit, little-endian.
+
+`DESCRIBE` is a payload too: any model answers it with its `cluster.models.inference.ModelInfo` as
+JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
+
+import msgspec
+from msgspec import Meta
+
+from cluster.models.frames.tensor import DIMENSIONS_MAX, TENSOR_BYTES_MAX, Extent, TensorError
+from cluster.vocabulary.buffers import check_travels
+
+TENSORS_MAX = 256
+
+Datatype: TypeAlias = (
+    Literal["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]
+    | Literal["FP16", "FP32", "FP64", "BYTES"]
+)
+#: The bytes of an element; an element of BYTES has a length of its own.
+ITEM_BYTES: dict[str, int] = {
+    **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
+}
+DATATYPES: tuple[str, ...] = tuple(t for part in get_args(Datatype) for t in get_args(part))
+
+MAGIC = b"T2"
+DESCRIBE = b"T2?"
+
+_PREFIX = struct.Struct("<2sI")
+_LENGTH = struct.Struct("<I")
+_ALIGNMENT = 16
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1_024)]
+Shape: TypeAlias = Annotated[tuple[Extent, ...], Meta(max_length=DIMENSIONS_MAX)]
+
+
+class Port(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A tensor without its numbers: name, type and shape."""
+
+    name: Name
+    datatype: Datatype
+    shape: Shape
+
+    def __str__(self) -> str:
+        """The tensor as an error message names it: ``FP32[1, 64] 'input'``."""
+        return f"{self.datatype}{list(self.shape)} {self.name!r}"
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The tensors that follow, in order, and the names of the outputs wanted; none means all."""
+
+    tensors: Annotated[tuple[Port, ...], Meta(max_length=TENSORS_MAX)]
+    outputs: Annotated[tuple[Name, ...], Meta(max_length=TENSORS_MAX)] = ()
+
+
+class Tensor(NamedTuple):
+    """A named tensor: its data are the numbers as bytes, see the top of this file."""
+
+    port: Port
+    data: bytes | memoryview
+
+
+class Tensors(NamedTuple):
+    """What a frame holds: tensors, whose data are views of it, and the names of wanted outputs."""
+
+    tensors: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()
+
+
+_DECODER = msgspec.msgpack.Decoder(Header)
+
+
+def encode_tensors(tensors: Sequence[Tensor], outputs: Iterable[str] = ()) -> bytes:
+    """The frame of some tensors, whose data are copied once.
+
+    Raises:
+        TensorError: the data do not fit shape and type, or a bound is exceeded.
+    """
+    header = msgspec.msgpack.encode(Header(tuple(t.port for t in tensors), tuple(outputs)))
+    parts: list[bytes | memoryview] = [_PREFIX.pack(MAGIC, len(header)), header]
+    parts.append(_padding(_PREFIX.size + len(header)))
+    for port, data in tensors:
+        check_data(port, data)
+        parts += (data, _padding(len(data)))
+    return b"".join(parts)
+
+
+def decode_tensors(buffer: bytes | bytearray | memoryview) -> Tensors:
+    """What is in a frame; the data are views that keep ``buffer`` alive.
+
+    Raises:
+        TensorError: anything but exactly one frame as `encode_tensors` makes it.
+    """
+    try:
+        view = memoryview(buffer)
+        if type(buffer) is not bytes:
+            check_travels(view)
+        view = view.cast("B")
+        magic, header_bytes = _PREFIX.unpack_from(view)
+    except (TypeError, ValueError, struct.error) as error:
+        raise TensorError(f"not a frame of tensors: {error}") from error
+    if magic != MAGIC:
+        raise TensorError(f"not a frame of tensors: it begins with {magic!r} instead of {MAGIC!r}")
+    at = _PREFIX.size + header_bytes
+    try:
+        header = _DECODER.decode(view[_PREFIX.size : at])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TensorError(f"a frame of tensors with a bad header: {error}") from error
+    at += -at % _ALIGNMENT
+    found = []
+    for number, port in enumerate(header.tensors):
+        size_bytes = _size_bytes(port)
+        if size_bytes is None:
+            size_bytes = _measure(port, view[at:])
+        data = view[at : at + size_bytes]
+        if len(data) != size_bytes:
+            raise TensorError(
+                f"the frame ends within tensor {number}, {port}: {len(data)} of {size_bytes} bytes"
+            )
+        found.append(Tensor(port, data.toreadonly()))
+        at += size_bytes + -size_bytes % _ALIGNMENT
+    if at != len(view):
+        raise TensorError(f"a frame of tensors with {len(view)} bytes; its header tells of {at}")
+    return Tensors(tuple(found), header.outputs)
+
+
+def check_data(port: Port, data: bytes | memoryview) -> None:
+    """Raise TensorError unless a tensor's data fit its type and shape."""
+    size_bytes = _size_bytes(port)
+    if size_bytes is None:
+        size_bytes = _measure(port, memoryview(data))
+    if len(data) != size_bytes:
+        raise TensorError(f"{port} takes {size_bytes} bytes, not {len(data)}")
+
+
+def split_bytes(port: Port, data: bytes | memoryview) -> Iterator[memoryview]:
+    """The elements of a BYTES tensor; TensorError if the data end within one."""
+    view, at = memoryview(data), 0
+    for number in range(prod(port.shape)):
+        if at + _LENGTH.size > len(view):
+            raise TensorError(f"{port} ends before the length of element {number}")
+        (length,) = _LENGTH.unpack_from(view, at)
+        at += _LENGTH.size + length
+        if at > len(view):
+            raise TensorError(f"{port} ends within element {number}, of {length} bytes")
+        yield view[at - length : at]
+
+
+def join_bytes(elements: Iterable[bytes | memoryview]) -> bytes:
+    """The data of a BYTES tensor with these elements."""
+    return b"".join(part for one in elements for part in (_LENGTH.pack(len(one)), one))
+
+
+def _measure(port: Port, data: memoryview) -> int:
+    return sum(_LENGTH.size + len(one) for one in split_bytes(port, data))
+
+
+def _size_bytes(port: Port) -> int | None:
+    """The bytes that a tensor's numbers take; None for BYTES. TensorError over the bound."""
+    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
+    item_bytes = ITEM_BYTES.get(port.datatype, _LENGTH.size)
+    if prod(max(1, extent) for extent in port.shape) * item_bytes > TENSOR_BYTES_MAX:
+        raise TensorError(f"{port} is over the bound of {TENSOR_BYTES_MAX} bytes")
+    return prod(port.shape) * item_bytes if port.datatype in ITEM_BYTES else None
+
+
+def _padding(length: int) -> bytes:
+    return bytes(-length % _ALIGNMENT)

@@ -1,0 +1,1 @@
+"""How payloads are read and results are written: one module for each kind of model."""

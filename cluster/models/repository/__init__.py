@@ -1,0 +1,1 @@
+"""Models as folders: what describes them, and where they lie."""

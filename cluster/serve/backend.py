@@ -1,0 +1,32 @@
+"""What the API needs of whatever runs the tasks: this cluster, or another engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from cluster.vocabulary.task import Priority
+
+
+class Backend(Protocol):
+    """Runs tasks by name. Every method may be called from the API's loop, so none of them waits.
+
+    A future holds the result, or the cluster's error: see `cluster.shells.client.Client`.
+    """
+
+    def submit_batch(
+        self,
+        kind: str,
+        payloads: Sequence[bytes],
+        *,
+        priority: Priority = Priority.NORMAL,
+        timeout_s: float | None = None,
+    ) -> Sequence[Future[bytes]]:
+        """Hand in like tasks at once; a future for each, in order."""
+
+    def kinds(self) -> Collection[str]:
+        """The kinds of task that its workers offer, as far as it knows now."""
+
+    def close(self) -> None:
+        """End what it has started; futures that are open are cancelled."""
