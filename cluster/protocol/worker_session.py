@@ -8,8 +8,9 @@ from the left end of a deque and give them back from its right end, one atomic s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -29,18 +30,20 @@ class HeldLease:
 
     __slots__ = (
         "cancelled",
+        "due_at",
         "epoch",
         "id",
         "kind",
         "next",
         "pending",
+        "prepared",
         "reported",
         "stop",
         "stored",
         "was_cut",
     )
 
-    def __init__(self, action: do.Assign) -> None:
+    def __init__(self, action: do.Assign, now: float = 0.0) -> None:
         self.id = action.lease
         self.epoch = action.epoch
         self.kind = action.kind
@@ -49,6 +52,10 @@ class HeldLease:
         self.next = self.reported = action.start
         self.stop = action.start + len(action.payloads)
         self.was_cut = False
+        #: the tasks' deadline on this worker's clock
+        self.due_at = None if action.left_s is None else now + action.left_s
+        #: by position, what a model has read of pending payloads ahead of its run
+        self.prepared: dict[int, Any] = {}
         #: positions to skip unless they have been started
         self.cancelled: set[int] = set()
         #: results too large for a report, once there is one
@@ -76,6 +83,7 @@ class HeldLease:
                 self.pending.pop()
                 self.stop -= 1
                 self.was_cut = True
+        self.prepared.clear()
 
 
 class WorkerSession:
@@ -92,6 +100,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
+        batches: Mapping[str, int] | None = None,
         stored_bytes_max: int = Limits().stored_result_bytes,
     ) -> None:
         self.name = name
@@ -110,7 +119,7 @@ class WorkerSession:
         self._stored_bytes_max = stored_bytes_max
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
-            name, incarnation, capacity, credit, *offers, host, pid
+            name, incarnation, capacity, credit, *offers, host, pid, batches=dict(batches or {})
         )
 
     def introduction(self, again: bool = False) -> list[on.Event]:
@@ -128,10 +137,10 @@ class WorkerSession:
         beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
         return [beat, *(e for lease in self.storing.values() for e in self._announce(lease))]
 
-    def handle(self, action: do.Action) -> list[on.Event]:
+    def handle(self, action: do.Action, now: float = 0.0) -> list[on.Event]:
         """Take in one message from the coordinator; returns the answers."""
         if isinstance(action, do.Assign):
-            return self._assigned(action)
+            return self._assigned(action, now)
         if isinstance(action, do.Welcome):
             if action.incarnation == self.incarnation and action.epoch != self.epoch:
                 self._drop_all()
@@ -147,10 +156,7 @@ class WorkerSession:
             return self._release(lease) if lease is not None else []
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
-            if lease is not None:
-                first = lease.next if lease.stored is None else lease.reported
-                lease.cancelled.update(action.positions or range(first, lease.stop))
-                return self._go_on(lease)
+            return self._cancel(lease, action.positions) if lease is not None else []
         elif isinstance(action, do.Read):
             return self._read(action)
         return []
@@ -166,6 +172,27 @@ class WorkerSession:
             if lease.pending:
                 return lease
         return None
+
+    def take_like(self, lease: HeldLease, most: int) -> list[HeldLease]:
+        """Leases of the same kind that nobody works on, now the caller's, oldest first, with at
+        least ``most`` tasks in all if there are as many.
+        """
+        taken: list[HeldLease] = []
+        others: list[HeldLease] = []
+        while self.ready and most > 0:
+            one = self.ready.popleft()
+            if one.kind != lease.kind:
+                others.append(one)
+            elif one.pending:
+                taken.append(one)
+                most -= len(one.pending)
+        self.ready.extendleft(reversed(others))
+        return taken
+
+    def put_back(self, leases: Sequence[HeldLease]) -> None:
+        """Let go of leases that are still held and have work left; they come first again."""
+        kept = [x for x in leases if x.pending and self.leases.get(x.id) is x]
+        self.ready.extendleft(reversed(kept))
 
     def report(
         self,
@@ -216,17 +243,29 @@ class WorkerSession:
         self._drop_all()
         return [] if epoch is None else [on.WorkerLeft(self.name, epoch, reason)]
 
-    def _assigned(self, action: do.Assign) -> list[on.Event]:
+    def _assigned(self, action: do.Assign, now: float) -> list[on.Event]:
         if action.epoch != self.epoch or action.lease in self._recent:
             return []
         self._recent[action.lease] = None
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
-        lease = self.leases[action.lease] = HeldLease(action)
+        lease = self.leases[action.lease] = HeldLease(action, now)
         if self.draining:
             return self._farewell() + self._release(lease)
         self.ready.append(lease)
         return []
+
+    def _cancel(self, lease: HeldLease, positions: Sequence[int]) -> list[on.Event]:
+        """Skip these tasks, or all that are not started. A lease that is not begun and has no other
+        tasks is given back at once: its place is another's.
+        """
+        first = lease.next if lease.stored is None else lease.reported
+        lease.cancelled.update(positions or range(first, lease.stop))
+        is_unwanted = lease.cancelled.issuperset(range(lease.next, lease.stop))
+        if lease.stored is None and lease.pending and is_unwanted and lease in self.ready:
+            self.ready.remove(lease)
+            return self._release(lease)
+        return self._go_on(lease)
 
     def _farewell(self) -> list[on.Event]:
         """The event that a draining worker repeats to a coordinator that still sends work."""

@@ -129,7 +129,9 @@ class StreamReceived(msgspec.Struct, array_like=True, tag=8):
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     """A worker process started; ``incarnation`` grows with each process of the same name.
 
-    It runs ``capacity`` tasks at once and never holds more than ``credit``. ``epoch`` is the last
+    It runs ``capacity`` leases at once and never holds more tasks than ``credit``. ``batches`` maps
+    the kinds whose tasks it runs together to how many at most, whatever leases they are from, so
+    that it wants as many in hand. ``epoch`` is the last
     one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
     epochs and leases from 1, and must not give this one again.
     """
@@ -144,6 +146,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     host: Name = "?"
     pid: Count = 0
     epoch: Count = 0
+    batches: dict[Name, Annotated[int, Meta(ge=2, le=65_536)]] = {}
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
