@@ -124,9 +124,11 @@ def run_worker(
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
     if models:
-        from cluster.models.inference import model_handlers
+        from cluster.models.inference import ModelRepository
 
-        offered.update(model_handlers(models, share=share), views=True)
+        repository = ModelRepository(share=share)
+        for model in models:
+            offered.register_model(model, repository.load(model))
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,

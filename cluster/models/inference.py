@@ -114,6 +114,7 @@ class Model:
         self.provider = network.provider
         self.threads = network.threads
         self.labels = info.labels
+        self.batch_items_max = info.batch_items_max
         self._network = network
         self._adapter = adapter
         self._frames = frames

@@ -142,7 +142,7 @@ class BatchRun:
         if self._questions:
             self._outcomes = call_batch(self._model.run, self._questions)
         self._ended_at = clock()
-        if self._questions:
+        if self._items:
             self._curves[self._bucket].observe(self._items, self._ended_at - self._began_at)
 
     def finished(self) -> list[tuple[HeldLease, FinishedTasks]]:
