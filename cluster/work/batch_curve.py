@@ -24,11 +24,11 @@ BUCKETS_MAX = 64
 
 
 class BatchCurve:
-    """The runs of one bucket. ``most`` bounds the items of a run."""
+    """The runs of one bucket. ``most`` bounds the items of a run; the first may hold ``items``."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, items: int = 1) -> None:
         #: how many items the next run may hold
-        self.items = 1
+        self.items = items
         self._most = most
         #: items a second by size, a power of two
         self._rates: dict[int, float] = {}
@@ -72,7 +72,7 @@ class BatchCurve:
         """Grow while that pays, shrink if it does not any more."""
         rates, size = self._rates, self.items
         here, smaller, larger = rates[size], rates.get(size // 2), rates.get(size * 2)
-        if smaller is not None and here < smaller * WORTH_GROWING:
+        if size > 1 and (smaller is None or here < smaller * WORTH_GROWING):
             self._go_to(size // 2)
         elif 2 * size <= self._most and (
             larger is None or larger > here * WORTH_GROWING or self._runs >= TRY_AGAIN_RUNS
@@ -85,10 +85,11 @@ class BatchCurve:
 
 
 class BatchCurves:
-    """The curves of one model by bucket."""
+    """The curves of one model by bucket; a new one begins where the bucket before it is."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._newest = BatchCurve(most)
         self._curves: dict[Hashable, BatchCurve] = {}
 
     def __getitem__(self, bucket: Hashable) -> BatchCurve:
@@ -97,5 +98,6 @@ class BatchCurves:
         if curve is None:
             if len(self._curves) >= BUCKETS_MAX:
                 del self._curves[next(iter(self._curves))]
-            curve = self._curves[bucket] = BatchCurve(self._most)
+            curve = self._curves[bucket] = BatchCurve(self._most, self._newest.items)
+        self._newest = curve
         return curve
