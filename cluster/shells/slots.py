@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from cluster.protocol.stored_results import FinishedTasks
 from cluster.protocol.worker_session import HeldLease, WorkerSession
-from cluster.shells.connection import Connection
+from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.work.batch_run import TASKS_MAX, BatchRuns
 from cluster.work.forks import end_copy
@@ -19,6 +20,22 @@ from cluster.work.handlers import Handlers
 from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
+
+
+class Line(Protocol):
+    """Where a slot reports: a connection to a coordinator, or what stands in for one."""
+
+    #: the slot's thread
+    thread: int
+    #: held from collecting outcomes until they are sent, which keeps them in order
+    lock: threading.Lock
+
+    @property
+    def send(self) -> Callable[[Sequence[on.Event]], None]:
+        """Sends events."""
+
+    def tend(self) -> None:
+        """Receives, and sees to it that the line is alive."""
 
 
 class Slots:
@@ -50,17 +67,17 @@ class Slots:
         self._is_over = False
         #: how many tasks of a kind to run between two looks at the clock
         self._steps: dict[str, int] = {}
-        self._runners: dict[Connection, LeaseRunner] = {}
+        self._runners: dict[Line, LeaseRunner] = {}
         #: of the threads in `work`
-        self._connections: list[Connection] = []
+        self._lines: list[Line] = []
         #: whether this is the copy in a forked child of a handler
         self._is_copy = False
 
     def current_task(self) -> str:
         """The task that the calling thread runs, as lease.position; "" in a thread without one."""
         thread = threading.get_ident()
-        for connection, runner in list(self._runners.items()):
-            if connection.thread == thread:
+        for line, runner in list(self._runners.items()):
+            if line.thread == thread:
                 return f"{runner.lease.id}.{runner.lease.next - 1}"
         return ""
 
@@ -83,26 +100,26 @@ class Slots:
             self._work.notify_all()
             self._all_busy.notify()
 
-    def work(self, connection: Connection) -> None:
+    def work(self, line: Line) -> None:
         """Run leases in one of several slots, until the end."""
-        self._connections.append(connection)
+        self._lines.append(line)
         try:
             while (lease := self._wait_for_lease()) is not None:
                 if lease.kind in self._handlers.models:
-                    self._run_batch(lease, connection)
+                    self._run_batch(lease, line)
                 else:
-                    self._run_lease(lease, connection)
+                    self._run_lease(lease, line)
                 self._wake()
         finally:
-            with connection.lock:
-                self._connections.remove(connection)
+            with line.lock:
+                self._lines.remove(line)
 
-    def run_next(self, connection: Connection) -> bool:
+    def run_next(self, line: Line) -> bool:
         """Run a lease in the calling thread; false without one."""
         with self.lock:
             lease = self._session.take()
         if lease is not None:
-            self._run_lease(lease, connection)
+            self._run_lease(lease, line)
         return lease is not None
 
     def read_ahead(self) -> None:
@@ -116,18 +133,18 @@ class Slots:
 
     def tend(self) -> None:
         """Report outcomes that slow handlers hold up, and tend the lines of busy and idle slots."""
-        for connection in list(self._connections) or list(self._runners):
+        for line in list(self._lines) or list(self._runners):
             # A taken lock means that its slot is reporting, so nothing is held up.
-            if not connection.lock.acquire(blocking=False):
+            if not line.lock.acquire(blocking=False):
                 continue
             try:
-                runner = self._runners.get(connection)
+                runner = self._runners.get(line)
                 if runner is not None:
-                    self._report(runner.lease, runner.collect(), connection)
-                if runner is not None or connection in self._connections:
-                    connection.tend()
+                    self._report(runner.lease, runner.collect(), line)
+                if runner is not None or line in self._lines:
+                    line.tend()
             finally:
-                connection.lock.release()
+                line.lock.release()
 
     def _wait_for_lease(self) -> HeldLease | None:
         """The next lease, the caller's; None at the end."""
@@ -140,7 +157,7 @@ class Slots:
                 self._idle -= 1
         return None
 
-    def _run_batch(self, lease: HeldLease, connection: Connection) -> None:
+    def _run_batch(self, lease: HeldLease, line: Line) -> None:
         """Run tasks of this lease and of others of its kind together."""
         batch = self._batches.begin(lease.kind, self._limits)
         with self.lock:
@@ -150,38 +167,38 @@ class Slots:
             self._session.put_back([x for x in left if x not in batch.leases])
             self.notify()
         batch.run(time.monotonic)
-        with connection.lock:
+        with line.lock:
             for ended, finished in batch.finished():
-                self._report(ended, finished, connection, is_over=True)
+                self._report(ended, finished, line, is_over=True)
         with self.lock:
             self._session.put_back([x for x in left if x in batch.leases])
 
-    def _run_lease(self, lease: HeldLease, connection: Connection) -> None:
+    def _run_lease(self, lease: HeldLease, line: Line) -> None:
         """Run a lease step by step, so that results don't wait long."""
         step = self._steps.get(lease.kind, 1)
         runner = LeaseRunner(lease, self._handlers, step, self._limits)
-        self._runners[connection] = runner
+        self._runners[line] = runner
         while runner.go_on():
             if runner.waits_s() > REPORT_AFTER_S:
-                with connection.lock:
-                    self._report(lease, runner.collect(), connection)
+                with line.lock:
+                    self._report(lease, runner.collect(), line)
         if self._is_copy:
             end_copy(runner)
-        del self._runners[connection]
+        del self._runners[line]
         self._steps[lease.kind] = runner.step
-        with connection.lock:
-            self._report(lease, runner.collect(), connection, is_over=True)
+        with line.lock:
+            self._report(lease, runner.collect(), line, is_over=True)
 
     def _report(
         self,
         lease: HeldLease,
         finished: FinishedTasks,
-        connection: Connection,
+        line: Line,
         *,
         is_over: bool = False,
     ) -> None:
         """Report the outcomes so far, and give back at the end what would wait behind a large
-        result; the caller holds the connection's lock.
+        result; the caller holds the line's lock.
         """
         with self.lock:
             events = []
@@ -191,4 +208,4 @@ class Slots:
             if is_over and lease.stored is not None:
                 events += self._session.give_back(lease)
         if events:
-            connection.send(events)
+            line.send(events)
