@@ -47,7 +47,9 @@ class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
-    load for each heartbeat; unknown values are None. Raises ClusterError for an invalid capacity,
+    load for each heartbeat; unknown values are None. ``on_serve`` is called, in a thread that must
+    not wait, with the models that this worker is wanted to serve from now on; what it loads or
+    unloads then is told by ``offer``. Raises ClusterError for an invalid capacity,
     name or kind; so does ``run`` if the coordinator has another codec or other limits than
     ``spec``, or refuses this worker.
     """
@@ -63,6 +65,7 @@ class Worker:
         models: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
+        on_serve: Callable[[list[str]], None] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.handlers = handlers
@@ -73,8 +76,9 @@ class Worker:
         self.on_failure: Callable[[BaseException], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
-        batches = BatchRuns(handlers)
-        sizes = batches.sizes()
+        self._batches = BatchRuns(handlers)
+        sizes = self._batches.sizes()
+        self._on_serve = on_serve
         incarnation = time.time_ns()
 
         def session(spec: ClusterSpec) -> WorkerSession:
@@ -102,10 +106,12 @@ class Worker:
         self.spec = spec or learn_spec(endpoint, None)
         self._session = session(self.spec)
         self._waker = Waker()
-        self._slots = Slots(self._session, handlers, batches, self.spec.limits, self._waker.wake)
+        self._slots = Slots(
+            self._session, handlers, self._batches, self.spec.limits, self._waker.wake
+        )
         self._lock = self._slots.lock
         #: whether the main thread runs the tasks
-        self._works_alone = capacity == 1 and not handlers.models
+        self._works_alone = capacity == 1 and not handlers.models and on_serve is None
         #: wakes the control thread after a welcome and at the end
         self._control_waker = Waker()
         self._drain = threading.Event()
@@ -160,6 +166,16 @@ class Worker:
         self._read_at = time.monotonic()
         self._drain.set()
         self._waker.wake()
+
+    def offer(self, kinds: Sequence[str], models: Sequence[str], trouble: str = "") -> None:
+        """Offer these kinds and models from now on; ``trouble`` names a model that could not be
+        loaded, and why. Call it from any thread: before a handler is taken away, after one is
+        there. What is not started of other kinds is given back.
+        """
+        batches = {kind: most for kind, most in self._batches.sizes().items() if kind in kinds}
+        with self._lock:
+            self._session.offer(kinds, models, trouble, batches)  # a heartbeat says so
+        self._control_waker.wake()
 
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT stop this worker; call it from the main thread."""
@@ -255,6 +271,7 @@ class Worker:
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
             connection.tend()
+            self._obey()
             self._slots.tend()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
@@ -265,7 +282,7 @@ class Worker:
             epoch, is_storing = self._session.epoch, bool(self._session.storing)
             now = time.monotonic()
             answers = [e for action in actions for e in self._session.handle(action, now)]
-            if self._session.epoch != epoch:
+            if self._session.epoch != epoch or self._session.has_orders:
                 self._control_waker.wake()
             if epoch is None:
                 self._hear_refusal(actions)
@@ -275,6 +292,17 @@ class Worker:
         if any(isinstance(answer, on.ChunkRead) for answer in answers):
             self._read_at = now
         return answers
+
+    def _obey(self) -> None:
+        """Carry out the coordinator's orders: serve other models, end."""
+        with self._lock:
+            wanted, is_dismissed = self._session.orders()
+            if wanted is not None and self._on_serve is None:
+                self._session.refuse(wanted)
+        if wanted is not None and self._on_serve is not None:
+            self._on_serve(wanted)
+        if is_dismissed:
+            self.stop()
 
     def _hear_refusal(self, actions: Sequence[do.Action]) -> None:
         """Give up if the coordinator has refused to admit this worker for 2 * ``liveness_s``."""
