@@ -89,10 +89,11 @@ HOUSE: dict[str, str] = {
     "cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
-    "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "
-    "cluster.models cluster.vocabulary",
+    "cluster.process": "cluster.model_offers cluster.supervision cluster.shells cluster.spec "
+    "cluster.work cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
+    "cluster.model_offers": "cluster.work cluster.models cluster.models.kinds cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
     "cluster.shells": "cluster.transport cluster.spec cluster.core cluster.work cluster.protocol "
     "cluster.vocabulary",

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cluster.protocol.held_lease import HeldLease
 from cluster.protocol.stored_results import FinishedTasks
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.worker_session import WorkerSession
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.work.batch_run import TASKS_MAX, BatchRuns

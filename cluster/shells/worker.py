@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 import zmq
@@ -77,41 +78,35 @@ class Worker:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
         self._batches = BatchRuns(handlers)
-        sizes = self._batches.sizes()
         self._on_serve = on_serve
-        incarnation = time.time_ns()
-
-        def session(spec: ClusterSpec) -> WorkerSession:
-            return WorkerSession(
-                self.name,
-                incarnation=incarnation,
-                capacity=capacity,
-                credit=capacity * spec.credit * max(sizes.values(), default=1),
-                kinds=handlers.kinds(),
-                models=models,
-                gpus=gpus,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                batches=sizes,
-                stored_bytes_max=spec.limits.stored_result_bytes,
-            )
-
+        self._introduced: dict[str, Any] = {
+            "incarnation": time.time_ns(),
+            "capacity": capacity,
+            "kinds": handlers.kinds(),
+            "models": models,
+            "gpus": gpus,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "batches": self._batches.sizes(),
+        }
         try:
-            for event in session(spec or BASELINE).introduction():
+            for event in self._make_session(spec or BASELINE).introduction():
                 msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
         except msgspec.ValidationError as error:
             raise ClusterError(
                 f"worker {self.name!r} with capacity {capacity}: {in_words(error, on.WorkerJoined)}"
             ) from error
         self.spec = spec or learn_spec(endpoint, None)
-        self._session = session(self.spec)
+        self._session = self._make_session(self.spec)
         self._waker = Waker()
         self._slots = Slots(
             self._session, handlers, self._batches, self.spec.limits, self._waker.wake
         )
         self._lock = self._slots.lock
         #: whether the main thread runs the tasks
-        self._works_alone = capacity == 1 and not handlers.models and on_serve is None
+        self._works_alone = capacity == 1 and not handlers.models
+        self._threads: list[threading.Thread] = []
+        self._context: Context
         #: wakes the control thread after a welcome and at the end
         self._control_waker = Waker()
         self._drain = threading.Event()
@@ -131,17 +126,11 @@ class Worker:
         Raises whatever ended one of the worker's threads, without a goodbye, and ClusterError if
         the coordinator goes on refusing this worker.
         """
-        context: Context = zmq.Context()
-        connection = self._connect(context, lambda: self._session.introduction(again=True))
-        parts = [partial(self._connected, self._control, context)]
+        self._context = context = zmq.Context()
+        connection = self._connect(lambda: self._session.introduction(again=True))
+        self._begin(partial(self._connected, self._control))
         if not self._works_alone:
-            parts += [partial(self._connected, self._slots.work, context)] * self.capacity
-            parts.append(partial(self._slots.read_ahead))
-        threads = [
-            threading.Thread(target=self._guard, args=(part,), daemon=True) for part in parts
-        ]
-        for thread in threads:
-            thread.start()
+            self._begin_slots()
         try:
             self._loop(connection)
         except BaseException:
@@ -151,7 +140,7 @@ class Worker:
             connection.close()
             raise
         self._end_threads()
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
         with self._lock:
             events = self._session.leave("stopped")
@@ -193,16 +182,35 @@ class Worker:
         """The task that the calling thread runs, as lease.position; "" in a thread without one."""
         return self._slots.current_task()
 
-    def _connect(
-        self, context: Context, introduction: Callable[[], list[on.Event]] = list
-    ) -> Connection:
+    def _make_session(self, spec: ClusterSpec) -> WorkerSession:
+        batch = max(self._batches.sizes().values(), default=1)
+        return WorkerSession(
+            self.name,
+            credit=max(1, self.capacity * spec.credit * batch),
+            stored_bytes_max=spec.limits.stored_result_bytes,
+            **self._introduced,
+        )
+
+    def _connect(self, introduction: Callable[[], list[on.Event]] = list) -> Connection:
         here = self._hear, introduction, self._fail
-        return Connection(context, self.endpoint, self.spec, *here)
+        return Connection(self._context, self.endpoint, self.spec, *here)
 
     def _fail(self, error: BaseException) -> None:
         """End the worker with an error."""
         self._error = error
         self._waker.wake()
+
+    def _begin(self, part: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(part,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _begin_slots(self) -> None:
+        """Have threads run the tasks from now on."""
+        self._works_alone = False
+        for _ in range(self.capacity):
+            self._begin(partial(self._connected, self._slots.work))
+        self._begin(self._slots.read_ahead)
 
     def _guard(self, part: Callable[[], None]) -> None:
         """Run a thread; its error ends the worker."""
@@ -213,9 +221,9 @@ class Worker:
                 self.on_failure(error)
             self._fail(error)
 
-    def _connected(self, part: Callable[[Connection], None], context: Context) -> None:
+    def _connected(self, part: Callable[[Connection], None]) -> None:
         """Run a part with a connection of its own."""
-        connection = self._connect(context)
+        connection = self._connect()
         try:
             part(connection)
         finally:
@@ -300,6 +308,8 @@ class Worker:
             if wanted is not None and self._on_serve is None:
                 self._session.refuse(wanted)
         if wanted is not None and self._on_serve is not None:
+            if self._works_alone:
+                self._begin_slots()
             self._on_serve(wanted)
         if is_dismissed:
             self.stop()

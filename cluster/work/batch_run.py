@@ -12,8 +12,8 @@ from concurrent.futures import CancelledError
 from itertools import islice
 from typing import Any, NamedTuple
 
+from cluster.protocol.held_lease import HeldLease
 from cluster.protocol.stored_results import FinishedTasks
-from cluster.protocol.worker_session import HeldLease
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure

@@ -2,7 +2,8 @@
 
 from collections import deque
 
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Gpu, Load
@@ -307,6 +308,7 @@ def test_no_further_lease_is_taken_while_too_much_is_stored() -> None:
 
 def test_leases_of_one_kind_are_taken_together_and_others_keep_their_places() -> None:
     session = worker()
+    session.offer(["echo", "other"], [])
     for lease, kind in enumerate(["echo", "other", "echo", "echo", "other"], 1):
         session.handle(do.Assign("w", 1, lease, kind, 0, [b"x", b"y"]))
     first = session.take()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.protocol.worker_session import HeldLease
+from cluster.protocol.held_lease import HeldLease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.limits import Limits
 from cluster.work.batch_run import BatchRuns
