@@ -48,6 +48,7 @@ __all__ = [
     "Question",
     "file_payload",
     "model_handlers",
+    "model_kinds",
     "model_name",
 ]
 
@@ -154,7 +155,7 @@ class ModelRepository:
         opened_s = time.perf_counter()
         network.declare(found.inputs, found.outputs)
         places = [path.parent, *([found.folder] if found.folder else [])]
-        tried = try_out(manifest, network, places, asks=manifest.kind == "tensors")
+        trial = try_out(manifest, network, places, asks=manifest.kind == "tensors")
         adapter = KINDS[manifest.kind](manifest, path, network)
         ended_s = time.perf_counter()
         info = ModelInfo(
@@ -175,14 +176,16 @@ class ModelRepository:
             precision="original",
             threads=network.threads,
             sessions=1,
+            golden=trial.golden,
             load_ms=(ended_s - started_s) * 1e3,
             network_ms=(opened_s - started_s) * 1e3,
             file_size_bytes=file.size_bytes,
             file_sha256=self._cache.sha256(path),
             shared=file.shared,
-            notes=(*found.notes, *file.notes, *tried),
+            notes=(*found.notes, *file.notes, *trial.notes),
         )
-        return Model(network, adapter, NamedTensors(manifest, path, network), info)
+        frames = NamedTensors(manifest, path, network)
+        return Model(network, adapter, frames, info, refusal=trial.refusal)
 
 
 def _version(found: ModelFolder, version: int | str) -> int:
@@ -193,6 +196,24 @@ def _version(found: ModelFolder, version: int | str) -> int:
             f"model {found.manifest.name!r} has no version {version}; there are {', '.join(there)}"
         )
     return there[str(version)]
+
+
+def model_kinds(names: Iterable[str], root: str | Path | None = None) -> list[str]:
+    """The kinds of task that `model_handlers` answers; nothing is loaded.
+
+    Raises:
+        ModelError: there is no such model, or its configuration is wrong.
+    """
+    repository = ModelRepository(root)
+    found = [repository.find(name) for name in names]
+    return [
+        kind
+        for model in found
+        for kind in (
+            model.manifest.name,
+            *(f"{model.manifest.name}/{version}" for version in model.served()),
+        )
+    ]
 
 
 def model_handlers(

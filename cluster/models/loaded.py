@@ -25,8 +25,9 @@ class ModelInfo(msgspec.Struct, frozen=True):
     ``batch_items_max`` rows in one run of the session. ``load_ms`` is how long this load took,
     ``network_ms`` of it for the network; the first load of a process includes the import of the
     runtime. `cluster.models.runtime.session` explains ``provider`` and ``nodes_by_provider``.
-    ``shared`` says that its weights are mapped, once for all workers of the host; ``notes`` tell
-    what this load had to make, and why: see `cluster.models.runtime.sharing`.
+    ``golden`` says that it gave its golden outputs, ``shared`` that its weights are mapped, once
+    for all workers of the host; ``notes`` tell what this load had to make, and why: see
+    `cluster.models.runtime.sharing`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     precision: str
     threads: int
     sessions: int
+    golden: bool
     load_ms: float
     network_ms: float
     file_size_bytes: int
@@ -58,15 +60,25 @@ class Model:
     """A loaded model, made by `ModelRepository.load`.
 
     ``prepare`` needs no network, so a thread of its own may call it while ``run`` computes. All
-    methods may be called from any thread.
+    methods may be called from any thread. ``refusal`` says why it took no made-up input when it was
+    loaded; None if it ran.
     """
 
-    def __init__(self, network: Network, adapter: Adapter, frames: NamedTensors, info: ModelInfo):
+    def __init__(
+        self,
+        network: Network,
+        adapter: Adapter,
+        frames: NamedTensors,
+        info: ModelInfo,
+        *,
+        refusal: str | None = None,
+    ) -> None:
         self.name = info.name
         self.version = info.version
         self.provider = network.provider
         self.threads = network.threads
         self.labels = info.labels
+        self.refusal = refusal
         self._network = network
         self._adapter = adapter
         self._frames = frames

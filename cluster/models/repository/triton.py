@@ -24,6 +24,8 @@ _OTHER_NAMES = {"STRING": "BYTES"}
 _READ = frozenset(
     ("name", "platform", "backend", "max_batch_size", "input", "output", "version_policy")
 ) | {"default_model_filename"}
+#: Without these a model would answer, but wrongly.
+_UNSERVED = frozenset({"sequence_batching", "ensemble_scheduling", "batch_input", "batch_output"})
 _READ_OF_TENSOR = frozenset({"name", "data_type", "dims", "label_filename"})
 
 
@@ -68,6 +70,8 @@ def _config(folder: Path, message: Message) -> TritonConfig:
         told = _text(message, field)
         if told and not told.startswith("onnxruntime"):
             raise ValueError(f"{field} {told!r} is not served here; onnxruntime is")
+    for field in _UNSERVED.intersection(message):
+        raise ValueError(f"{field} is not served here")
     inputs, outputs = ([*_messages(message, field)] for field in ("input", "output"))
     most = int(_text(message, "max_batch_size") or -1)
     manifest = {

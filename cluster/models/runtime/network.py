@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.repository.triton import Declared
+from cluster.models.runtime.reasons import explained
 from cluster.models.runtime.session import PREFERENCE, one_line, open_session
 
 if TYPE_CHECKING:
@@ -88,9 +89,11 @@ class Network:
     ) -> None:
         self.name = manifest.name
         self.threads = threads
-        self._session, self.provider, self.nodes_by_provider = open_session(
-            self.name, path, threads, preference, optimized=optimized
-        )
+        try:
+            opened = open_session(self.name, path, threads, preference, optimized=optimized)
+        except ModelError as error:
+            raise explained(self.name, path, error) from error
+        self._session, self.provider, self.nodes_by_provider = opened
         self.inputs = self._describe(self._session.get_inputs(), "input")
         self.outputs = self._describe(self._session.get_outputs(), "output")
         if not self.inputs or not self.outputs:

@@ -70,10 +70,19 @@ class Golden(NamedTuple):
                 )
 
 
-def try_out(
-    manifest: Manifest, network: Network, places: Iterable[Path], *, asks: bool
-) -> list[str]:
-    """Check a network's golden outputs and have it run once; what there is to note.
+class Trial(NamedTuple):
+    """What came of trying a network out: ``golden`` says that it gave its golden outputs,
+    ``refusal`` why it took no made-up input, where there was no golden one. ``notes`` are for those
+    who look at the model.
+    """
+
+    golden: bool
+    refusal: str | None
+    notes: tuple[str, ...]
+
+
+def try_out(manifest: Manifest, network: Network, places: Iterable[Path], *, asks: bool) -> Trial:
+    """Check a network's golden outputs, and have it run once.
 
     ``places`` may hold golden files. With ``asks`` a network that may batch and whose manifest does
     not say is asked whether its rows are independent, and stops batching unless they are.
@@ -83,9 +92,9 @@ def try_out(
     """
     golden = read_golden(manifest, places)
     notes = []
-    feed, reason = first_run(network)
-    if reason is not None:
-        notes.append(f"made-up input was refused, so it is not warmed up: {reason}")
+    feed, refusal = first_run(network)
+    if refusal is not None and golden is None:
+        notes.append(f"it has not run yet: it takes no made-up input: {refusal}")
     if asks and network.batches and manifest.batches is None:
         if golden is not None and _rows(golden.inputs) > 1:
             feed = {name: it[:ROWS] for name, it in golden.take_inputs(network).items()}
@@ -94,7 +103,7 @@ def try_out(
             notes.append(f"it does not batch: {why}")
     if golden is not None:
         golden.check(network)
-    return notes
+    return Trial(golden is not None, refusal if golden is None else None, tuple(notes))
 
 
 def read_golden(manifest: Manifest, places: Iterable[Path]) -> Golden | None:
