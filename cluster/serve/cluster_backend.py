@@ -27,7 +27,6 @@ class ClusterBackend:
         self._generation = 0
         self._status: Status | None = None
         self._over = threading.Event()
-        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._keep_asking, name="offers", daemon=True)
         self.refresh()
         self._thread.start()
@@ -69,20 +68,12 @@ class ClusterBackend:
             self._models = frozenset(model for w in workers for model in w.models)
             self._generation += 1
 
-    def refresh_soon(self) -> None:
-        """Have the thread ask at once: something is about to change, or has changed."""
-        self._wanted.set()
-
     def close(self) -> None:
         """Close the client; the thread ends."""
         self._over.set()
-        self._wanted.set()
         self.client.close()
         self._thread.join(ANSWER_S)
 
     def _keep_asking(self) -> None:
-        while not self._over.is_set():
-            self._wanted.wait(REFRESH_S)
-            self._wanted.clear()
-            if not self._over.is_set():
-                self.refresh()
+        while not self._over.wait(REFRESH_S):
+            self.refresh()

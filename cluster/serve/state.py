@@ -10,9 +10,15 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from cluster.serve.admission import Admission
 from cluster.serve.backend import Backend
+from cluster.serve.catalogue import Catalogue
+from cluster.serve.dispatch import Dispatcher
+from cluster.serve.http.bodies import Budget
 from cluster.serve.http.problems import Problem
+from cluster.serve.http.rates import Buckets
 from cluster.serve.http.tokens import ANYBODY, Identity, Role, Tokens
+from cluster.serve.statistics import Statistics
 from cluster.shells.client import Client
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -56,6 +62,16 @@ class State:
     started_at: float = field(default_factory=time.time)
     #: set once the process is to end: what is open is finished, what comes is refused
     stopping: bool = False
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.budget = Budget(settings.held_bytes)
+        self.buckets = Buckets(settings.rate_per_s, settings.burst)
+        self.statistics = Statistics()
+        self.dispatcher = Dispatcher(
+            self.backend, Admission(settings.queued_per_client, settings.queued_per_model)
+        )
+        self.catalogue = Catalogue(self.backend, self.dispatcher)
 
 
 def authorise(state: State, scope: Scope, role: Role) -> Identity:
