@@ -1,9 +1,9 @@
 """``/v1/embeddings`` and ``/v1/models`` as OpenAI's clients use them.
 
 The API is https://platform.openai.com/docs/api-reference/embeddings. Models of kind text-embedding
-serve it, and any with one BYTES input that answers with rows of floats. A vector is as long as the model
-makes it: ``dimensions`` may only repeat that length, as cutting a vector that was not trained for
-it would spoil it. ``usage`` is 0: a worker's tokenizer does not tell how many tokens it made.
+serve it, and any with one BYTES input that answers with rows of floats. A vector is as long as the
+model makes it: ``dimensions`` may only repeat that length, as cutting a vector that was not trained
+for it would spoil it. ``usage`` is 0: a worker does not tell how many tokens it made of a text.
 """
 
 from __future__ import annotations

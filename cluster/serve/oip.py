@@ -253,5 +253,8 @@ async def _check_parameters(state: State, request: Request) -> None:
     parameters = found.get("parameters") or {}
     known = {"unload_dependents"}
     if not isinstance(parameters, dict) or not parameters.keys() <= known:
-        raise Problem(400, "only unload_dependents is read here: put a model and its "
-                           "configuration into the repository, see `perfkit model add`")  # fmt: skip
+        raise Problem(
+            400,
+            "only unload_dependents is read here: put a model and its configuration into the "
+            "repository, see `perfkit model add`",
+        )
