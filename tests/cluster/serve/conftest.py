@@ -1,6 +1,5 @@
 """API servers for tests: real processes beside a real cluster that serves digits."""
 
-import socket
 import tempfile
 import time
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import pytest
 from cluster import LocalCluster
 from cluster.supervision.children import Process
 from perfkit.optimized.specs import OPTIMIZED
+from tests.cluster.serve.wire import raw_exchange
 
 READY_S = 30.0
 
@@ -54,35 +54,5 @@ def api(served):
 
 @pytest.fixture
 def exchange(api):
-    """Send raw bytes to the API, and read until it closes or stops sending."""
+    """Send raw bytes to the API, and read its answer: see `raw_exchange`."""
     return lambda data, **how: raw_exchange(api, data, **how)
-
-
-def raw_exchange(api, data, *, quiet_s=5.0, ends=False):
-    with socket.create_connection((api.host, api.port), quiet_s) as peer:
-        try:
-            peer.sendall(data)
-            if ends:
-                peer.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # refused before it was all sent
-        found = b""
-        try:
-            while part := peer.recv(1 << 16):
-                found += part
-                if is_complete(found):
-                    break
-        except OSError:
-            pass
-    return found
-
-
-def is_complete(answer):
-    """Whether an answer of known length is all there."""
-    head, end, body = answer.partition(b"\r\n\r\n")
-    lengths = [
-        int(line.partition(b":")[2])
-        for line in head.lower().split(b"\r\n")
-        if line.startswith(b"content-length:")
-    ]
-    return bool(end and lengths and len(body) >= lengths[0])
