@@ -90,7 +90,7 @@ HOUSE: dict[str, str] = {
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "
-    "cluster.models cluster.vocabulary",
+    "cluster.models cluster.models.providers cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
@@ -103,7 +103,9 @@ HOUSE: dict[str, str] = {
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
-    "cluster.models.runtime": "cluster.models.repository cluster.vocabulary",
+    "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
+    "cluster.vocabulary",
+    "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",

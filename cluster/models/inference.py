@@ -31,9 +31,10 @@ from cluster.models.repository.manifest import (
     read_manifest,
 )
 from cluster.models.runtime.cache import Cache
+from cluster.models.runtime.choice import DEFAULT_WISH, Wish, choose
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import PREFERENCE
-from cluster.models.runtime.sharing import SHARED_BYTES_MIN, open_network
+from cluster.models.runtime.sharing import SHARED_BYTES_MIN, Workshop, open_network
 from cluster.vocabulary.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class ModelInfo(msgspec.Struct, frozen=True):
     kind: str
     description: str
     provider: str
+    device: str
     nodes_by_provider: dict[str, int] | None
+    precision: str
     threads: int
     labels: int
     load_ms: float
@@ -193,8 +196,16 @@ class ModelRepository:
         """Every model's name, sorted; nothing is opened, so a listed model may fail to load."""
         return sorted(self._folders())
 
-    def load(self, name: str, *, threads: int = 1, preference: Sequence[str] = PREFERENCE) -> Model:
-        """Open a model on the first provider of ``preference`` that runs it.
+    def load(
+        self,
+        name: str,
+        *,
+        threads: int = 1,
+        wish: Wish = DEFAULT_WISH,
+        preference: Sequence[str] = PREFERENCE,
+    ) -> Model:
+        """Open a model as ``wish`` says: on the card of this process, if it has one and that is
+        faster, or else on the first provider of ``preference`` that runs it.
 
         Raises:
             ModelError: there is no such model, it is broken, or a package is not installed.
@@ -212,9 +223,12 @@ class ModelRepository:
                 f"model {name!r}: there is no kind {manifest.kind!r}; there are {', '.join(KINDS)}"
             )
         path = model_path(manifest, folders[name])
+        choice = choose(Workshop(self._cache, name, path), self._cache, wish, threads=threads)
         network, file = open_network(
-            manifest, path, self._cache, threads, preference, self._share_bytes_min
-        )
+            manifest, path, self._cache, threads, choice.preference or preference,
+            self._share_bytes_min, choice.precision,
+        )  # fmt: skip
+        choice.accept(network.opened)
         opened_s = time.perf_counter()
         adapter = KINDS[manifest.kind](manifest, path, network)
         ended_s = time.perf_counter()
@@ -223,7 +237,9 @@ class ModelRepository:
             kind=manifest.kind,
             description=manifest.description,
             provider=network.provider,
+            device=network.device,
             nodes_by_provider=network.nodes_by_provider,
+            precision=choice.precision,
             threads=network.threads,
             labels=len(adapter.labels),
             load_ms=(ended_s - started_s) * 1e3,
@@ -231,7 +247,7 @@ class ModelRepository:
             file_size_bytes=path.stat().st_size,
             file_sha256=self._cache.sha256(path),
             shared=file.shared,
-            notes=file.notes,
+            notes=(*choice.notes, *file.notes),
         )
         return Model(manifest, network, adapter, info)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.models.repository.manifest import Manifest, ModelError
-from cluster.models.runtime.session import PREFERENCE, one_line, open_session
+from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,15 +44,15 @@ class Network:
         manifest: Manifest,
         path: Path,
         threads: int = 1,
-        preference: Sequence[str] = PREFERENCE,
+        preference: Sequence[Provider] = PREFERENCE,
         *,
         optimized: bool = False,
     ) -> None:
         self.name = manifest.name
         self.threads = threads
-        self._session, self.provider, self.nodes_by_provider = open_session(
-            self.name, path, threads, preference, optimized=optimized
-        )
+        #: the session, and what is known of it
+        self.opened = open_session(self.name, path, threads, preference, optimized=optimized)
+        self._session, self.provider, self.nodes_by_provider, self.device = self.opened
         ports, outputs = self._session.get_inputs(), self._session.get_outputs()
         if not ports or not outputs:
             raise ModelError(f"model {self.name!r}: {path} has no input or no output")
