@@ -1,7 +1,7 @@
 """The provider and the precision of a model on this host: tried once, then remembered.
 
 Without a card (`cluster.vocabulary.cards.CARD` is not set) and with a fixed precision there is
-nothing to choose and nothing is tried. Otherwise `cluster.models.runtime.trial` compares answers
+nothing to choose and nothing is tried. Otherwise `cluster.models.runtime.candidates` compares answers
 and times, and the result is kept in the cache for this card, driver, runtime, file and wish.
 
 **A card that can't be used is an error, not a slow success**: where a card is asked for and Vulkan
@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,19 +25,19 @@ from cluster.models.providers.usage import check_used, engine_times_ns
 from cluster.models.providers.webgpu import WEBGPU, check_options, claim_card, claimed_card
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import Cache, sha256_hex
-from cluster.models.runtime.convert_precision import PRECISIONS
-from cluster.models.runtime.golden import SAME, difference, read_tensors, run_all, write_tensors
-from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime
-from cluster.models.runtime.sharing import Workshop, processor
-from cluster.models.runtime.trial import (
+from cluster.models.runtime.candidates import (
     INPUTS,
     PROVIDERS,
     Candidate,
     Request,
     Row,
     outputs_name,
-    run_trial,
+    try_candidates,
 )
+from cluster.models.runtime.convert_precision import PRECISIONS
+from cluster.models.runtime.golden import SAME, difference, read_tensors, run_all, write_tensors
+from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime
+from cluster.models.runtime.sharing import Workshop, processor
 from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import did_you_mean
 
@@ -179,7 +178,7 @@ def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder:
     with tempfile.TemporaryDirectory(prefix="trial-") as place:
         if inputs:
             write_tensors(Path(place) / INPUTS, inputs)
-        rows = run_trial(request, Path(place))
+        rows = try_candidates(request, Path(place))
         for file in (INPUTS, *map(outputs_name, range(len(rows)))):
             if (Path(place) / file).exists():
                 shutil.copy(Path(place) / file, folder / file)
@@ -231,6 +230,8 @@ def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choic
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # it loads a parser of e-mail
+
     try:
         return version(package)
     except PackageNotFoundError:

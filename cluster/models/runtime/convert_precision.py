@@ -10,7 +10,6 @@ ones; they are stored and multiplied as before, so it gains no time.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +58,8 @@ def _quantize_for_cpu(source: Path, target: Path) -> None:
     """Weights as signed integers, a scale for each column: unsigned ones are slower than floats,
     and ``ConvInteger`` is several times slower.
     """
+    import logging
+
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises a step that has been done

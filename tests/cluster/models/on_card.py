@@ -18,9 +18,9 @@ from cluster.models.providers.vulkan import vulkan_devices
 from cluster.models.providers.webgpu import WEBGPU, claim_card
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import default_folder
+from cluster.models.runtime.candidates import Candidate, Request, try_candidates
 from cluster.models.runtime.choice import Wish
 from cluster.models.runtime.session import load_runtime, open_session
-from cluster.models.runtime.trial import Candidate, Request, run_trial
 from cluster.models.samples import held_out_digits
 from cluster.vocabulary.cards import CARD
 from cluster.work.handlers import Handlers
@@ -80,7 +80,7 @@ def try_file(path: str) -> Any:
     candidates = (Candidate("fp32", "webgpu", path),)
     request = Request("mine", path, candidates, str(default_folder() / "shaders"))
     with tempfile.TemporaryDirectory() as folder:
-        (row,) = run_trial(request, Path(folder))
+        (row,) = try_candidates(request, Path(folder))
     return msgspec.to_builtins(row)
 
 

@@ -22,8 +22,8 @@ from cluster import LocalCluster
 from cluster.models.frames.tensor import pack_tensor
 from cluster.models.inference import ModelRepository
 from cluster.models.providers.webgpu import WEBGPU
+from cluster.models.runtime.candidates import Row
 from cluster.models.runtime.session import CPU, processor_name
-from cluster.models.runtime.trial import Row
 from cluster.models.samples import held_out_digits
 from tests.cluster.models.vulkan import ask, radv, software
 

@@ -1,6 +1,6 @@
 """Tries one model in several precisions on the CPU and the card: who is right, and how fast?
 
-It runs in a process of its own (``python -m cluster.models.runtime.trial FOLDER``): a driver that
+It runs in a process of its own (``python -m cluster.models.runtime.candidates FOLDER``): a driver that
 crashes ends the trial and not a worker, and the memory of all these sessions is freed. The folder
 has the request and gets the answer, a line of JSON for each step, so that the parent knows at which
 candidate a trial has ended. Then it is run again without that one.
@@ -12,9 +12,7 @@ kernel must say that it did the work.
 
 from __future__ import annotations
 
-import random
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -84,8 +82,8 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def items_per_s(self) -> float | None:
-        """The median; None if it wasn't timed."""
-        return 1 / statistics.median(self.item_s) if self.item_s else None
+        """By the median block; None if it wasn't timed."""
+        return 1 / sorted(self.item_s)[len(self.item_s) // 2] if self.item_s else None
 
     def __str__(self) -> str:
         """In words, such as ``cpu fp32: 1,200 items/s``."""
@@ -112,7 +110,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     row: Row | None = None
 
 
-def run_trial(request: Request, folder: Path) -> list[Row]:
+def try_candidates(request: Request, folder: Path) -> list[Row]:
     """A row for each candidate. ``folder`` may hold `INPUTS`; it gets them, and the outputs of each
     candidate as `outputs_name` says.
 
@@ -127,7 +125,7 @@ def run_trial(request: Request, folder: Path) -> list[Row]:
             request, candidates=tuple(request.candidates[at] for at in left)
         )
         (folder / REQUEST).write_bytes(msgspec.json.encode(some))
-        command = [sys.executable, "-P", "-m", "cluster.models.runtime.trial", str(folder)]
+        command = [sys.executable, "-P", "-m", "cluster.models.runtime.candidates", str(folder)]
         command += [str(at) for at in left]
         try:
             done = subprocess.run(
@@ -292,6 +290,8 @@ def _time(
     runs = {at: max(1, round(BLOCK_S / max(once_s[at], 1e-6))) for at in racing}
     round_s = sum(runs[at] * once_s[at] for at in racing)
     rounds = max(ROUNDS_MIN, min(ROUNDS_MAX, round(TIMING_S / max(round_s, 1e-6))))
+    import random
+
     chance = random.Random(0)
     for _ in range(rounds):
         chance.shuffle(racing)
