@@ -290,9 +290,11 @@ def _run_crew(
     note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
     probe, cards = _probe(gpu), cards_for(gpu, workers)
     options = worker_options(found.capacity, found.handlers, found.models, probe)
-    log, show = find_log(log_file), log_level.value
+    log = find_log(log_file)
     with stop_signals():
-        run_workers(workers, found.coordinator, found.peer_spec(), options, log, show, cards)
+        run_workers(
+            workers, found.coordinator, found.peer_spec(), options, log, log_level.value, cards
+        )
 
 
 def _probe(gpu: bool) -> str | None:

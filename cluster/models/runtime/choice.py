@@ -2,7 +2,8 @@
 
 Without a card (`cluster.vocabulary.cards.CARD` is not set) and with a fixed precision there is
 nothing to choose and nothing is tried. Otherwise `cluster.models.runtime.candidates` compares
-answers and times, and the result is kept in the cache for this card, driver, runtime, file and wish.
+answers and times, and the result is kept in the cache for this card, driver, runtime, file and
+wish.
 
 **A card that can't be used is an error, not a slow success**: where a card is asked for and Vulkan
 does not show it, loading fails. A card that is there, but wrong or slower for a model, leaves the
