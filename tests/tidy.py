@@ -106,7 +106,7 @@ HOUSE: dict[str, str] = {
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
-    "cluster.models.runtime": "cluster.models.repository cluster.vocabulary",
+    "cluster.models.runtime": "cluster.models.repository cluster.models.frames cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",
