@@ -126,9 +126,10 @@ def run_worker(
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
     if models:
-        from cluster.models.inference import model_handlers
+        from cluster.models.inference import model_handlers, model_name
 
         offered.update(model_handlers(models, share=share), views=True)
+        models = [model_name(model) for model in models]
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,

@@ -27,14 +27,17 @@ ROOT = Path(__file__).parent.parent
 #: only rows below it. Modules that lie directly in a package have rows of their own.
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
-    "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
-    "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
-    "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
+    "perfkit.cli": "perfkit.cli.models perfkit.cli.terminal perfkit perfkit.report "
+    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression "
+    "perfkit.profile perfkit.gpu perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device "
+    "perfkit.gpu.rocprof "
     "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
     "cluster.shells cluster.transport cluster.spec cluster.models cluster.models.repository "
     "cluster.models.runtime cluster.models.frames cluster.vocabulary",
+    "perfkit.cli.models": "perfkit.cli.terminal perfkit.evidence cluster.models "
+    "cluster.models.repository cluster.models.frames cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
+    "perfkit.evidence cluster.spec cluster.models cluster.models.repository cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",

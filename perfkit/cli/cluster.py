@@ -18,7 +18,7 @@ from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError, Settings, check_known
+from perfkit.cli.terminal.config import SettingError, Settings
 from perfkit.cli.terminal.output import FAILED, note
 
 app = typer.Typer(
@@ -71,6 +71,7 @@ LogFile: TypeAlias = Annotated[
 def up(
     workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     bind: opt.Bind = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
@@ -97,6 +98,7 @@ def up(
         knobs,
         workers=workers,
         models=model,
+        repository=repository,
         bind=bind,
         spec=spec,
         capacity=capacity,
@@ -106,7 +108,7 @@ def up(
     from perfkit.cli.crew import find_log
     from perfkit.cli.up import run_up
 
-    _check_models(found.models)
+    opt.find_models(found)
     _check_bind(found)
     run_up(
         found,
@@ -148,6 +150,7 @@ def coordinator(
 def worker(
     endpoint: opt.Endpoint = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     capacity: opt.Capacity = None,
     handlers: opt.Handlers = None,
     name: Annotated[
@@ -178,12 +181,13 @@ def worker(
         knobs,
         endpoint=endpoint,
         models=model,
+        repository=repository,
         capacity=capacity,
         handlers=handlers,
         spec=spec,
     )
     chosen = found.peer_spec()
-    _check_models(found.models)
+    opt.find_models(found)
     if workers is not None:
         if name is not None:
             raise SettingError("--name is for a single worker; --workers names them itself")
@@ -202,7 +206,6 @@ def worker(
         return
     from cluster.process import run_worker
 
-    _bind_to_card(gpu)
     note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
     run_worker(
         chosen,
@@ -212,7 +215,7 @@ def worker(
         name=name,
         capacity=found.capacity,
         alone=True,
-        probe=_probe(gpu),
+        probe=_bind_to_card(gpu),
     )
 
 
@@ -315,19 +318,11 @@ def cards_for(gpu: bool, workers: int) -> list[str]:
     return cards[:workers]
 
 
-def _bind_to_card(gpu: bool) -> None:
-    """With --gpu bind this process to the first card."""
+def _bind_to_card(gpu: bool) -> str | None:
+    """With --gpu bind this process to the first card; returns what makes its probe."""
     for card in cards_for(gpu, 1):
         os.environ.update(card_environment(card))
-
-
-def _check_models(models: list[str]) -> None:
-    """Raise SettingError for an unknown model before a process is started for it."""
-    from cluster.models.inference import ModelRepository
-
-    known = ModelRepository().names()
-    for name in models:
-        check_known("model", name, known)
+    return _probe(gpu)
 
 
 def _check_bind(settings: Settings) -> None:
@@ -342,6 +337,7 @@ def _check_bind(settings: Settings) -> None:
 add_command(
     app, "up", up,
     ("two workers that tell file types", "perfkit cluster up --workers 2 --model magika"),
+    ("a model of your own", "perfkit cluster up --model iris.onnx"),
     ("a slow network", "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3"),
     ("from a program, on any free port", "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json"),
 )  # fmt: skip

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 from cluster.models.providers.webgpu import WEBGPU
 from cluster.models.repository.manifest import Manifest, ModelError
+from cluster.models.repository.weights import weight_files
 from cluster.models.runtime.cache import Cache, sha256_hex
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, Provider, load_runtime, session_options
@@ -53,9 +54,11 @@ TIMEOUT_S = 300.0
 class ModelFile(NamedTuple):
     """A file to open, and the cache's ``entries`` it comes from. ``shared`` says that the runtime
     has optimised it and its weights are mapped; ``notes`` tell what was made for it now, and why.
+    ``size_bytes`` are those of the source, with its weights.
     """
 
     path: Path
+    size_bytes: int = 0
     entries: tuple[str, ...] = ()
     shared: bool = False
     notes: tuple[str, ...] = ()
@@ -77,7 +80,7 @@ def open_network(
     opened, and the notes say why.
 
     Raises:
-        ModelError: the source cannot be converted, or the runtime refuses it.
+        ModelError: the source cannot be read or converted, or the runtime refuses it.
     """
     workshop = Workshop(cache, manifest.name, source)
     available = load_runtime(manifest.name).get_available_providers()
@@ -107,6 +110,14 @@ class Workshop:
         self._cache = cache
         self.name = name
         self._source = source
+        try:
+            is_graph = source.suffix != WEIGHTS_SUFFIX
+            self._weights = weight_files(source) if is_graph else []
+            self._size_bytes = sum(it.stat().st_size for it in (source, *self._weights))
+        except OSError as error:
+            raise ModelError(
+                f"model {name!r}: cannot read {error.filename}: {error.strerror}"
+            ) from error
 
     def file(
         self, share_bytes_min: int | None, precision: str = "fp32", on_card: bool = False
@@ -117,7 +128,7 @@ class Workshop:
             ModelError: the source cannot be converted.
         """
         plain = self.in_precision(precision, on_card)
-        if share_bytes_min is None or plain.path.stat().st_size < share_bytes_min:
+        if share_bytes_min is None or plain.size_bytes < share_bytes_min:
             return plain
         try:
             return self._shared(plain)
@@ -138,7 +149,8 @@ class Workshop:
 
         form = precision, "card" if on_card else "cpu"
         depends_on = FORM_VERSION, load_runtime(self.name).__version__, *plain.entries
-        return self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        made = self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        return made._replace(size_bytes=made.path.stat().st_size)
 
     def plain(self) -> ModelFile:
         """The ONNX file: the source itself, or its conversion.
@@ -146,7 +158,7 @@ class Workshop:
         Raises:
             ModelError: the source cannot be converted.
         """
-        plain = ModelFile(self._source)
+        plain = ModelFile(self._source, self._size_bytes)
         if self._source.suffix != WEIGHTS_SUFFIX:
             return plain
         from cluster.models.runtime.convert_bert import VERSION as GRAPH_VERSION
@@ -165,7 +177,8 @@ class Workshop:
         cache if it is there.
         """
         try:
-            content = repr((self._cache.sha256(self._source), *depends_on)).encode()
+            hashes = [self._cache.sha256(it) for it in (self._source, *self._weights)]
+            content = repr((*hashes, *depends_on)).encode()
             entry = f"{self.name}-{what}-{sha256_hex(content)[:16]}"
             made = self._cache.entry(
                 entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE, *options)
@@ -176,7 +189,8 @@ class Workshop:
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
-        return ModelFile(made.folder / MODEL_FILE, (*of.entries, entry), notes=notes)
+        path = made.folder / MODEL_FILE
+        return ModelFile(path, of.size_bytes, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path, *options: str) -> None:
         command = [
