@@ -1,9 +1,9 @@
 """Tries one model in several precisions on the CPU and the card: who is right, and how fast?
 
-It runs in a process of its own (``python -m cluster.models.runtime.candidates FOLDER``): a driver
-that crashes ends the trial and not a worker, and the memory of all these sessions is freed. The
-folder has the request and gets the answer, a line of JSON for each step, so that the parent knows
-at which candidate a trial has ended. Then it is run again without that one.
+It runs in a process of its own (``python -m … FOLDER``): a driver that crashes ends the trial and
+not a worker, and the memory of all these sessions is freed. The folder has the request and gets the
+answer, a line of JSON for each step, so that the parent knows at which candidate a trial has ended.
+Then it is run again without that one.
 
 All candidates first answer the same inputs, and each is compared with the model's own file on
 the CPU. Only then is time measured, in blocks that alternate in random order. For a card the

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 #: Raised with every change of what a trial does.
 VERSION = 1
 AUTO = "auto"
+#: The precision of a file that is not converted.
+AS_IS = PRECISIONS[0]
 #: What `AUTO` may cost by default.
 BUDGET_POINTS = 0.5
 ROWS = "rows.json"
@@ -60,7 +62,7 @@ class Wish(NamedTuple):
     """
 
     provider: str = AUTO
-    precision: str = "fp32"
+    precision: str = AS_IS
     budget_points: float = BUDGET_POINTS
     options: Mapping[str, str] = {}
 
@@ -74,9 +76,6 @@ class Wish(NamedTuple):
                 hint = did_you_mean(word, known) or f"; there are {', '.join(known)}"
                 raise ModelError(f"there is no {what} {word!r}{hint}")
         check_options(self.options)
-
-
-DEFAULT_WISH = Wish()
 
 
 class Choice(NamedTuple):
@@ -125,11 +124,11 @@ def choose(
     wish: Wish,
     *,
     threads: int = 1,
-    inputs: Mapping[str, NDArray[Any]] | None = None,
+    inputs: Callable[[], Mapping[str, NDArray[Any]] | None] = lambda: None,
     what: str = "",
 ) -> Choice:
-    """How to open the model of a workshop on this host, by a trial with ``inputs`` (default: made
-    up) if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
+    """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
+    if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
 
     The card is claimed if it is chosen.
 
@@ -149,17 +148,17 @@ def choose(
         raise ModelError(f"model {name!r}: {error}") from error
     providers = [it for it in PROVIDERS if it == "cpu" or with_card]
     tried, failed = _candidates(workshop, wish, providers)
-    plain = workshop.plain().path
+    plain, given = workshop.plain().path, inputs()
     request = Request(name, str(plain), tuple(tried), str(shaders), threads, what)
     depends_on = (
         VERSION, cache.sha256(plain), str(card), card and card.driver, runtime.__version__,
         _version("onnxruntime-ep-webgpu"), processor(), threads, wish, what,
-        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (inputs or {}).items()],
+        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (given or {}).items()],
     )  # fmt: skip
     entry = f"{name}-choice-{sha256_hex(repr(depends_on).encode())[:16]}"
 
     def build(folder: Path) -> None:
-        rows = try_all(request, inputs, folder)
+        rows = try_all(request, given, folder)
         (folder / ROWS).write_bytes(msgspec.json.encode((*rows, *failed)))
 
     try:
@@ -190,7 +189,7 @@ def _candidates(
     workshop: Workshop, wish: Wish, providers: list[str]
 ) -> tuple[list[Candidate], list[Row]]:
     """What to try, the model's own file on the CPU first, and rows for what can't be made."""
-    precisions = PRECISIONS if wish.precision == AUTO else ("fp32", wish.precision)
+    precisions = PRECISIONS if wish.precision == AUTO else (AS_IS, wish.precision)
     tried, failed = [], []
     for precision in dict.fromkeys(precisions):
         for provider in providers:

@@ -128,7 +128,7 @@ class Workshop:
             ModelError: the source cannot be converted.
         """
         plain = self.in_precision(precision, on_card)
-        if share_bytes_min is None or self._size_bytes < share_bytes_min:
+        if share_bytes_min is None or plain.size_bytes < share_bytes_min:
             return plain
         try:
             return self._shared(plain)
@@ -149,7 +149,8 @@ class Workshop:
 
         form = precision, "card" if on_card else "cpu"
         depends_on = FORM_VERSION, load_runtime(self.name).__version__, *plain.entries
-        return self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        made = self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        return made._replace(size_bytes=made.path.stat().st_size)
 
     def plain(self) -> ModelFile:
         """The ONNX file: the source itself, or its conversion.
@@ -189,7 +190,7 @@ class Workshop:
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
         path = made.folder / MODEL_FILE
-        return ModelFile(path, self._size_bytes, (*of.entries, entry), notes=notes)
+        return ModelFile(path, of.size_bytes, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path, *options: str) -> None:
         command = [
