@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError, Future
 from functools import cache
 from typing import ClassVar, Self, TypeAlias
 
-from cluster.models.inference import model_handlers
+from cluster.models.inference import model_handlers, model_kinds
 from cluster.shells.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.shells.mapping import Chunk, MapReader, as_payload
 from cluster.spec import BASELINE, ClusterSpec
@@ -61,7 +61,7 @@ class Engine(ABC):
         self.workers = workers
         self.spec = spec
         self.models = tuple(models)
-        self.kinds = frozenset([*HANDLERS.kinds(), *models])
+        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(models)])
         self._open = False
 
     @abstractmethod
@@ -158,6 +158,15 @@ class ColumnEngine(Engine):
 
         self._follow(sent, settle)
         return future
+
+    def submit_column(
+        self, kind: str, payloads: list[bytes], settle: Callable[[Column | Exception], None]
+    ) -> None:
+        """Send payloads as one column; ``settle`` is called once with its outcome. Raises as
+        submit does.
+        """
+        self._check(kind)
+        self._follow(self._hand_in(kind, payloads), settle)
 
     def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
         """Results in order, with a window of columns in flight as in a cluster's client."""
