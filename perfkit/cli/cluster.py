@@ -16,7 +16,7 @@ import typer
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError, Settings, check_known
+from perfkit.cli.terminal.config import SettingError, Settings
 from perfkit.cli.terminal.output import FAILED, note
 
 app = typer.Typer(
@@ -69,6 +69,7 @@ LogFile: TypeAlias = Annotated[
 def up(
     workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     bind: opt.Bind = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
@@ -94,6 +95,7 @@ def up(
         knobs,
         workers=workers,
         models=model,
+        repository=repository,
         bind=bind,
         spec=spec,
         capacity=capacity,
@@ -103,7 +105,7 @@ def up(
     from perfkit.cli.crew import find_log
     from perfkit.cli.up import run_up
 
-    _check_models(found.models)
+    opt.find_models(found)
     _check_bind(found)
     run_up(
         found,
@@ -144,6 +146,7 @@ def coordinator(
 def worker(
     endpoint: opt.Endpoint = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     capacity: opt.Capacity = None,
     handlers: opt.Handlers = None,
     name: Annotated[
@@ -176,12 +179,13 @@ def worker(
         knobs,
         endpoint=endpoint,
         models=model,
+        repository=repository,
         capacity=capacity,
         handlers=handlers,
         spec=spec,
     )
     chosen = found.peer_spec()
-    _check_models(found.models)
+    opt.find_models(found)
     if workers is not None:
         if name is not None:
             raise SettingError("--name is for a single worker; --workers names them itself")
@@ -190,8 +194,7 @@ def worker(
         from perfkit.cli.up import stop_signals
 
         note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-        probe = _probe(gpu)
-        options = worker_options(found.capacity, found.handlers, found.models, probe)
+        options = worker_options(found.capacity, found.handlers, found.models, _probe(gpu))
         with stop_signals():
             run_workers(
                 workers, found.coordinator, chosen, options, find_log(log_file), log_level.value
@@ -295,15 +298,6 @@ def _probe(gpu: bool) -> str | None:
     return GPU_PROBE
 
 
-def _check_models(models: list[str]) -> None:
-    """Raise SettingError for an unknown model before a process is started for it."""
-    from cluster.models.inference import ModelRepository
-
-    known = ModelRepository().names()
-    for name in models:
-        check_known("model", name, known)
-
-
 def _check_bind(settings: Settings) -> None:
     from cluster.transport.endpoints import check_bind
 
@@ -316,6 +310,7 @@ def _check_bind(settings: Settings) -> None:
 add_command(
     app, "up", up,
     ("two workers that tell file types", "perfkit cluster up --workers 2 --model magika"),
+    ("a model of your own", "perfkit cluster up --model iris.onnx"),
     ("a slow network", "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3"),
     ("from a program, on any free port", "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json"),
 )  # fmt: skip

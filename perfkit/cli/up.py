@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.local import LocalCluster
+from cluster.models.inference import model_name
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.cli.crew import Deaths, Level, print_output
@@ -136,7 +137,8 @@ def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: Pa
 def _question(local: LocalCluster, settings: Settings) -> str:
     """The options of a submit that these workers can answer."""
     if settings.models:
-        return f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
+        name = model_name(settings.models[0])
+        return f"--model {name} {QUESTIONS.get(name, 'FILE…')}"
     with local.client() as client:
         kinds = client.status().workers[0].kinds
     return f"--kind {'echo' if 'echo' in kinds else min(kinds, default='KIND')} --payload hello"

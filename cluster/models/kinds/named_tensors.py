@@ -20,9 +20,9 @@ from cluster.models.frames.tensors import (
     join_bytes,
     split_bytes,
 )
-from cluster.models.kinds.adapter import Adapter, Question, fits
+from cluster.models.kinds.adapter import Adapter, Question
 from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata
+from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata, fits
 from cluster.vocabulary.errors import did_you_mean
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.models.repository.manifest import Manifest, ModelError
+from cluster.models.repository.weights import weight_files
 from cluster.models.runtime.cache import Cache, sha256_hex
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, load_runtime, session_options
@@ -52,9 +53,11 @@ TIMEOUT_S = 300.0
 class ModelFile(NamedTuple):
     """A file to open, and the cache's ``entries`` it comes from. ``shared`` says that the runtime
     has optimised it and its weights are mapped; ``notes`` tell what was made for it now, and why.
+    ``size_bytes`` are those of the source, with its weights.
     """
 
     path: Path
+    size_bytes: int = 0
     entries: tuple[str, ...] = ()
     shared: bool = False
     notes: tuple[str, ...] = ()
@@ -75,7 +78,7 @@ def open_network(
     opened, and the notes say why.
 
     Raises:
-        ModelError: the source cannot be converted, or the runtime refuses it.
+        ModelError: the source cannot be read or converted, or the runtime refuses it.
     """
     workshop = Workshop(cache, manifest.name, source)
     available = load_runtime(manifest.name).get_available_providers()
@@ -102,6 +105,14 @@ class Workshop:
         self._cache = cache
         self._name = name
         self._source = source
+        try:
+            is_graph = source.suffix != WEIGHTS_SUFFIX
+            self._weights = weight_files(source) if is_graph else []
+            self._size_bytes = sum(it.stat().st_size for it in (source, *self._weights))
+        except OSError as error:
+            raise ModelError(
+                f"model {name!r}: cannot read {error.filename}: {error.strerror}"
+            ) from error
 
     def file(self, share_bytes_min: int | None) -> ModelFile:
         """The file to open: shared from ``share_bytes_min`` bytes on, unless that fails.
@@ -110,7 +121,7 @@ class Workshop:
             ModelError: the source cannot be converted.
         """
         plain = self._plain()
-        if share_bytes_min is None or plain.path.stat().st_size < share_bytes_min:
+        if share_bytes_min is None or self._size_bytes < share_bytes_min:
             return plain
         try:
             return self._shared(plain)
@@ -119,7 +130,7 @@ class Workshop:
 
     def _plain(self) -> ModelFile:
         """The ONNX file: the source itself, or its conversion."""
-        plain = ModelFile(self._source)
+        plain = ModelFile(self._source, self._size_bytes)
         if self._source.suffix != WEIGHTS_SUFFIX:
             return plain
         from cluster.models.runtime.convert_bert import VERSION as GRAPH_VERSION
@@ -138,7 +149,8 @@ class Workshop:
         if it is there.
         """
         try:
-            content = repr((self._cache.sha256(self._source), *depends_on)).encode()
+            hashes = [self._cache.sha256(it) for it in (self._source, *self._weights)]
+            content = repr((*hashes, *depends_on)).encode()
             entry = f"{self._name}-{what}-{sha256_hex(content)[:16]}"
             made = self._cache.entry(
                 entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE)
@@ -149,7 +161,8 @@ class Workshop:
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
-        return ModelFile(made.folder / MODEL_FILE, (*of.entries, entry), notes=notes)
+        path = made.folder / MODEL_FILE
+        return ModelFile(path, self._size_bytes, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path) -> None:
         command = [
