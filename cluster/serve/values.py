@@ -147,13 +147,14 @@ def _checked(port: Port, values: list[Any]) -> list[Any]:
     """The elements in the tensor's type; Problem 400 that names the first that is of another."""
     decoder = _DECODERS[port.datatype]
     try:
-        return msgspec.convert(values, decoder.type)
+        found: list[Any] = msgspec.convert(values, decoder.type)
     except msgspec.ValidationError as error:
         place = str(error).rpartition("$[")[2].partition("]")[0]
         number = int(place) if place.isdigit() else 0
         raise Problem(
             400, f"{port}: element {number} is {values[number]!r:.40}, not {_WORDS[id(decoder)]}"
         ) from None
+    return found
 
 
 def _out_of_range(port: Port, values: list[Any]) -> str:
