@@ -94,7 +94,7 @@ HOUSE: dict[str, str] = {
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.model_offers cluster.supervision cluster.shells cluster.spec "
-    "cluster.work cluster.vocabulary",
+    "cluster.work cluster.models.providers cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
     "cluster.model_offers": "cluster.work cluster.models cluster.models.kinds cluster.vocabulary",
@@ -108,7 +108,9 @@ HOUSE: dict[str, str] = {
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
-    "cluster.models.runtime": "cluster.models.repository cluster.vocabulary",
+    "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
+    "cluster.vocabulary",
+    "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",

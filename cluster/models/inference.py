@@ -32,9 +32,10 @@ from cluster.models.repository.folders import (
 )
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError
 from cluster.models.runtime.cache import Cache
+from cluster.models.runtime.choice import DEFAULT_WISH, Wish, choose
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import PREFERENCE
-from cluster.models.runtime.sharing import SHARED_BYTES_MIN, open_network
+from cluster.models.runtime.sharing import SHARED_BYTES_MIN, Workshop, open_network
 from cluster.models.runtime.trial import try_out
 from cluster.vocabulary.errors import did_you_mean
 
@@ -124,9 +125,11 @@ class ModelRepository:
         version: int | str | None = None,
         *,
         threads: int | None = None,
+        wish: Wish = DEFAULT_WISH,
         preference: Sequence[str] = PREFERENCE,
     ) -> Model:
-        """Open a model, by default its newest version that is served, on the first provider of
+        """Open a model, by default its newest version that is served, as ``wish`` says: on the
+        card of this process, if it has one and that is faster, or else on the first provider of
         ``preference`` that runs it and gives its golden outputs.
 
         Raises:
@@ -137,7 +140,9 @@ class ModelRepository:
             raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
         served = found.served()
         wanted = served[-1] if version is None else _version(found, version)
-        return self._load(found, wanted, served, threads or found.manifest.threads, preference)
+        return self._load(
+            found, wanted, served, threads or found.manifest.threads, wish, preference
+        )
 
     def _load(
         self,
@@ -145,13 +150,18 @@ class ModelRepository:
         version: int,
         served: Sequence[int],
         threads: int,
+        wish: Wish,
         preference: Sequence[str],
     ) -> Model:
         started_s = time.perf_counter()
         manifest, path = found.manifest, found.files[version]
+        workshop = Workshop(self._cache, manifest.name, path)
+        choice = choose(workshop, self._cache, wish, threads=threads)
         network, file = open_network(
-            manifest, path, self._cache, threads, preference, self._share_bytes_min
-        )
+            manifest, path, self._cache, threads, choice.preference or preference,
+            self._share_bytes_min, choice.precision,
+        )  # fmt: skip
+        choice.accept(network.opened)
         opened_s = time.perf_counter()
         network.declare(found.inputs, found.outputs)
         places = [path.parent, *([found.folder] if found.folder else [])]
@@ -171,9 +181,9 @@ class ModelRepository:
             batch_items_max=network.rows_max,
             labels=adapter.labels,
             provider=network.provider,
-            device=None,
+            device=network.device,
             nodes_by_provider=network.nodes_by_provider,
-            precision="original",
+            precision=choice.precision,
             threads=network.threads,
             sessions=1,
             golden=trial.golden,
@@ -182,7 +192,7 @@ class ModelRepository:
             file_size_bytes=file.size_bytes,
             file_sha256=self._cache.sha256(path),
             shared=file.shared,
-            notes=(*found.notes, *file.notes, *trial.notes),
+            notes=(*found.notes, *choice.notes, *file.notes, *trial.notes),
         )
         frames = NamedTensors(manifest, path, network)
         return Model(network, adapter, frames, info, refusal=trial.refusal)

@@ -6,6 +6,7 @@ imports its own, and help appears at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
@@ -88,7 +90,8 @@ def up(
     as lease.position.
 
     Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies. With
-    --gpu the workers get no work while a card is overheated, hangs or is gone.
+    --gpu each worker is bound to a card of its own, on which models run that are faster there, and
+    gets no work while its card is overheated, hangs or is gone.
     """
     found = opt.settings(
         config,
@@ -111,6 +114,7 @@ def up(
         found,
         found.cluster_spec(),
         probe=_probe(gpu),
+        cards=cards_for(gpu, found.workers),
         log=find_log(log_file),
         show=log_level.value,
         as_json=as_json,
@@ -168,11 +172,9 @@ def worker(
 ) -> None:
     """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes the tasks it has started.
 
-    With --workers a supervisor runs several, each a process, and starts one again that has died.
-
     A worker waits for a coordinator that is not there yet, and for one that went away. Writes one
-    line of JSON when a coordinator has welcomed it: its name and pid. With --gpu it gets no work
-    while a card is overheated, hangs or is gone.
+    line of JSON when a coordinator has welcomed it: its name, its pid and, with --gpu, its card. It
+    gets no work while that is overheated, hangs or is gone. Several cards want as many --workers.
     """
     found = opt.settings(
         config,
@@ -189,19 +191,11 @@ def worker(
     if workers is not None:
         if name is not None:
             raise SettingError("--name is for a single worker; --workers names them itself")
-        from cluster.supervision.crew import worker_options
-        from perfkit.cli.crew import find_log, run_workers
-        from perfkit.cli.up import stop_signals
-
-        note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-        options = worker_options(found.capacity, found.handlers, found.models, _probe(gpu))
-        with stop_signals():
-            run_workers(
-                workers, found.coordinator, chosen, options, find_log(log_file), log_level.value
-            )
+        _run_crew(found, workers, log_file, log_level, gpu=gpu)
         return
     from cluster.process import run_worker
 
+    _bind_to_card(gpu)
     note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
     run_worker(
         chosen,
@@ -285,6 +279,24 @@ def submit(
         raise typer.Exit(FAILED)
 
 
+def _run_crew(
+    found: Settings, workers: int, log_file: Path | None, log_level: OutputLevel, *, gpu: bool
+) -> None:
+    """Run several workers, looked after by a supervisor, until Ctrl-C."""
+    from cluster.supervision.crew import worker_options
+    from perfkit.cli.crew import find_log, run_workers
+    from perfkit.cli.up import stop_signals
+
+    note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
+    probe, cards = _probe(gpu), cards_for(gpu, workers)
+    options = worker_options(found.capacity, found.handlers, found.models, probe)
+    log = find_log(log_file)
+    with stop_signals():
+        run_workers(
+            workers, found.coordinator, found.peer_spec(), options, log, log_level.value, cards
+        )
+
+
 def _probe(gpu: bool) -> str | None:
     """What makes a worker's probe with --gpu, for which this machine should have a card."""
     if not gpu:
@@ -296,6 +308,28 @@ def _probe(gpu: bool) -> str | None:
         note(f"--gpu: no AMD card under {DRM_ROOT}, so none is announced; "
              "`perfkit gpu` says what is there")  # fmt: skip
     return GPU_PROBE
+
+
+def cards_for(gpu: bool, workers: int) -> list[str]:
+    """The cards that `workers` workers are bound to with --gpu, one each, by PCI address. A process
+    that is bound to a card already keeps it.
+    """
+    if not gpu or CARD in os.environ:
+        return []
+    from perfkit.gpu.device.discovery import discover
+
+    cards = [it.pci for it in discover().cards if it.pci and it.driver == "amdgpu"]
+    if len(cards) > workers:
+        note(f"{workers} of {len(cards)} cards have a worker; --workers {len(cards)} uses all")
+    elif 0 < len(cards) < workers:
+        note(f"{len(cards)} of {workers} workers have a card; the others use the CPU")
+    return cards[:workers]
+
+
+def _bind_to_card(gpu: bool) -> None:
+    """With --gpu bind this process to the first card."""
+    for card in cards_for(gpu, 1):
+        os.environ.update(card_environment(card))
 
 
 def _check_bind(settings: Settings) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
-from cluster.models.runtime.session import PREFERENCE, one_line, open_session
+from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,17 +83,18 @@ class Network:
         manifest: Manifest,
         path: Path,
         threads: int = 1,
-        preference: Sequence[str] = PREFERENCE,
+        preference: Sequence[Provider] = PREFERENCE,
         *,
         optimized: bool = False,
     ) -> None:
         self.name = manifest.name
         self.threads = threads
         try:
-            opened = open_session(self.name, path, threads, preference, optimized=optimized)
+            #: the session, and what is known of it
+            self.opened = open_session(self.name, path, threads, preference, optimized=optimized)
         except ModelError as error:
             raise explained(self.name, path, error) from error
-        self._session, self.provider, self.nodes_by_provider = opened
+        self._session, self.provider, self.nodes_by_provider, self.device = self.opened
         self.inputs = self._describe(self._session.get_inputs(), "input")
         self.outputs = self._describe(self._session.get_outputs(), "output")
         if not self.inputs or not self.outputs:
