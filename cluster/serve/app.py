@@ -20,7 +20,7 @@ from cluster.serve import embeddings, oip
 from cluster.serve.handling import answer_problem, handle
 from cluster.serve.http.bodies import Receive, Send
 from cluster.serve.http.problems import Problem
-from cluster.serve.operations import live, metrics
+from cluster.serve.operations import admin, live, metrics
 from cluster.serve.operations.measures import Measures
 from cluster.serve.state import Scope, State
 
@@ -35,6 +35,7 @@ def make_app(state: State) -> Application:
         routes=[
             *oip.routes(state),
             *embeddings.routes(state),
+            *admin.routes(state),
             *live.routes(state, measures),
             *metrics.routes(state, measures),
         ],
