@@ -101,6 +101,8 @@ def routes(state: State) -> list[BaseRoute]:
 def _guard(state: State, role: Role, handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         authorise(state, request.scope, role)
+        if request.method != "GET":
+            _check_origin(request)
         return await handler(request)
 
     return guarded
@@ -270,6 +272,13 @@ class Administration:
             raise Problem(502, str(error)) from None
         except ClusterError as error:
             raise Problem(otherwise, str(error)) from None
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse what another site's page has a browser send: without tokens it would be obeyed."""
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise Problem(403, f"the page at {origin[:200]} may not change this cluster")
 
 
 def _json(content: Any, status: int = 200, location: str | None = None) -> Response:

@@ -22,6 +22,7 @@ from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.operations.measures import Measures
 from cluster.serve.state import State, authorise
+from cluster.vocabulary.status import Status
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {
@@ -41,10 +42,11 @@ HEADERS = {
 
 def routes(state: State, measures: Measures) -> list[BaseRoute]:
     """The page and the figures that it draws."""
+    figures = Figures(state, measures)
 
     async def live(request: Request) -> Response:
         authorise(state, request.scope, Role.READ)
-        body = msgspec.json.encode(_figures(state, measures))
+        body = msgspec.json.encode(figures.shown())
         return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
     return [Route("/", _page), Route("/page/{name}", _page), Route("/cluster/live", live)]
@@ -62,31 +64,39 @@ def _read(name: str) -> bytes:
     return (PAGE / name).read_bytes()
 
 
-def _figures(state: State, measures: Measures) -> dict[str, Any]:
-    """What the page draws; None is unknown. Times are seconds."""
-    everything, by_pair = measures.recent()
-    admission = state.dispatcher.admission
-    backend = state.backend
-    coordinator, status, engine = None, None, type(backend).__name__
-    if isinstance(backend, ClusterBackend):
-        status, engine = backend.status, f"coordinator at {backend.client.endpoint}"
-        coordinator = {
-            "taken_s": backend.answered_at_s,
-            "age_s": backend.answered_at_s and time.monotonic() - backend.answered_at_s,
-            "error": None if status is not None else backend.trouble,
+class Figures:
+    """What the page draws. A status is encoded once, as that of thousands of workers takes time."""
+
+    def __init__(self, state: State, measures: Measures) -> None:
+        self._state = state
+        self._measures = measures
+        self._encoded: tuple[Status | None, msgspec.Raw] = (None, msgspec.Raw(b"null"))
+
+    def shown(self) -> dict[str, Any]:
+        """Everything as it is now; None is unknown. Times are seconds."""
+        everything, by_pair = self._measures.recent()
+        backend, admission = self._state.backend, self._state.dispatcher.admission
+        coordinator, status, engine = None, None, type(backend).__name__
+        if isinstance(backend, ClusterBackend):
+            status, engine = backend.status, f"coordinator at {backend.client.endpoint}"
+            coordinator = {
+                "taken_s": backend.answered_at_s,
+                "error": None if status is not None else backend.trouble,
+            }
+        if status is not self._encoded[0]:
+            self._encoded = status, msgspec.Raw(msgspec.json.encode(status))
+        return {
+            "at": time.time(),
+            "engine": engine,
+            "coordinator": coordinator,
+            "status": self._encoded[1],
+            "requests": {
+                **msgspec.structs.asdict(everything),
+                "waiting": admission.queued,
+                "in_flight": admission.in_flight,
+            },
+            "models": [
+                {"model": model, "protocol": protocol, **msgspec.structs.asdict(recent)}
+                for (model, protocol), recent in by_pair.items()
+            ],
         }
-    return {
-        "at": time.time(),
-        "engine": engine,
-        "coordinator": coordinator,
-        "status": status,
-        "requests": {
-            **msgspec.structs.asdict(everything),
-            "waiting": admission.queued,
-            "in_flight": admission.in_flight,
-        },
-        "models": [
-            {"model": model, "protocol": protocol, **msgspec.structs.asdict(recent)}
-            for (model, protocol), recent in by_pair.items()
-        ],
-    }

@@ -157,7 +157,9 @@ function draw(live) {
   const figures = { queued, done: counter("done"), failed: counter("failed"), assigned: status?.assigned, ...requests };
   drawTiles(figures, status, workers);
   drawCharts(live.at, figures);
-  drawModels(live.models || []);
+  const isAlone = live.coordinator === null && live.requests !== null;
+  for (const part of document.querySelectorAll(".of-cluster")) part.hidden = isAlone;
+  drawModels(live.models || [], status);
   drawQueues(status);
   drawWorkers(status, workers, live.at);
   drawHosts(status);
@@ -307,16 +309,24 @@ function fillCell(node, cell) {
   });
 }
 
-function drawModels(models) {
+/** Models that were asked for, then those that workers serve and nobody has asked for. */
+function drawModels(asked, status) {
+  const kinds = new Map((status?.kinds || []).map((kind) => [kind.kind, kind]));
+  const names = new Set(asked.map((model) => model.model));
+  const served = new Set((status?.workers || []).flatMap((worker) => worker.models));
+  const idle = [...served].filter((name) => !names.has(name)).sort(natural);
+  const models = [...asked, ...idle.map((model) => ({ model, protocol: GAP, total: 0 }))];
   fillTable(find("models"), [
     { title: "Model", cell: (m) => m.model },
     { title: "Protocol", words: true, cell: (m) => m.protocol },
+    { title: "Workers", cell: (m) => whole(kinds.get(m.model)?.workers) },
+    { title: "Queued", cell: (m) => count(kinds.get(m.model)?.queued) },
     { title: "Requests/s", cell: (m) => count(m.per_s) },
     { title: "p50", cell: (m) => seconds(m.p50_s) },
     { title: "p99", cell: (m) => seconds(m.p99_s) },
     { title: "Errors/s", cell: (m) => count(m.errors_per_s) },
     { title: "Requests", cell: (m) => whole(m.total) },
-  ], models.map((model) => ({ key: `${model.model} ${model.protocol}`, of: model })), "No request for a model has come yet.");
+  ], models.map((model) => ({ key: `${model.model} ${model.protocol}`, of: model })), "No worker serves a model, and none was asked for.");
 }
 
 function drawQueues(status) {

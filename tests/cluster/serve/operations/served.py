@@ -27,11 +27,16 @@ class Site:
         self.state = state
 
     def ask(
-        self, path: str, body: Any = None, method: str | None = None, token: str | None = None
+        self,
+        path: str,
+        body: Any = None,
+        method: str | None = None,
+        token: str | None = None,
+        **headers: str,
     ) -> SimpleNamespace:
         """An answer's status, headers, text, and json if it is some. ``body`` is JSON or bytes."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        request = Request(f"{self.url}{path}", data, method=method)
+        request = Request(f"{self.url}{path}", data, headers, method=method)
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:

@@ -355,6 +355,25 @@ def test_without_a_worker_or_a_coordinator_health_is_503_and_orders_say_why(unti
         backend.close()
 
 
+def test_another_sites_page_can_not_have_a_browser_change_the_cluster(site):
+    for origin, status in (("http://evil.example", 403), ("null", 403), (site.url, 200)):
+        answer = site.ask("/cluster/tasks", {"kind": "echo"}, origin=origin)
+        assert answer.status == status, origin
+
+
+def test_a_worker_without_a_supervisor_fails_its_restart_with_the_reason(serve, until):
+    alone = serve()
+    backend = ClusterBackend(alone.client)
+    with served(State(backend, alone.client)) as site:
+        assert site.ask("/cluster/restart", {}).status == 202
+        until(lambda: site.ask("/cluster/restart").json["state"] == "failed")
+        (step,) = site.ask("/cluster/restart").json["steps"]
+        assert step["state"] == "failed"
+        assert "supervisor" in step["error"]
+        assert submit(site, text="still here").status == 200
+    backend.close()
+
+
 def test_every_state_can_be_asked_for(site):
     for state in TaskState:
         assert site.ask(f"/cluster/tasks?state={state.value}").status == 200

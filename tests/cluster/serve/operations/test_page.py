@@ -239,6 +239,17 @@ def test_a_lost_coordinator_and_a_lost_api_leave_gaps(tab, until, impatient):
         backend.close()
 
 
+def test_an_engine_without_a_coordinator_shows_its_requests_alone(tab, fleet, until):
+    client = fleet.client()
+    with served(State(client)) as site:
+        tab.open(f"{site.url}/", DESKTOP)
+        until(lambda: state_of(tab) == "serving")
+        assert tab.ask("document.getElementById('workers').offsetHeight") == 0
+        assert tile(tab, "Workers") == GAP
+        until(lambda: tile(tab, "Requests per second") == "0")
+    client.close()
+
+
 def test_many_workers_are_bands_and_a_few_rows(tab, until, tmp_path):
     with contextlib.ExitStack() as stack:
         coordinator = stack.enter_context(ClusterCoordinator(OPTIMIZED))
