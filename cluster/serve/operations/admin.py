@@ -11,8 +11,9 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -24,7 +25,8 @@ from starlette.routing import BaseRoute, Route
 
 from cluster.serve.cluster_backend import ClusterBackend
 from cluster.serve.dispatch import problem_of
-from cluster.serve.http.bodies import Body
+from cluster.serve.handling import CLIENT_CLOSED_REQUEST, may_come
+from cluster.serve.http.bodies import Body, ClientGone
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.operations.kept import Kept
@@ -103,7 +105,10 @@ def _guard(state: State, role: Role, handler: Handler) -> Handler:
         authorise(state, request.scope, role)
         if request.method != "GET":
             _check_origin(request)
-        return await handler(request)
+        try:
+            return await handler(request)
+        except ClientGone:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     return guarded
 
@@ -183,22 +188,16 @@ class Administration:
 
     async def submit(self, request: Request) -> Response:
         """Submit a task: 200 with its result, or 202 with its id for ``"wait": false``."""
-        asked = await _read(self._state, request, NewTask)
-        client = self._client()
-        payload = _payload(asked)
-        priority = _choice("priority", asked.priority, {p.name.lower(): p for p in Priority})
-        timeout_s = asked.timeout_s or self._state.settings.timeout_s
-        try:
-            future = client.submit(asked.kind, payload, priority=priority, timeout_s=timeout_s)
-        except ClusterError as error:
-            raise Problem(400, str(error)) from None
-        if asked.wait:
+        may_come(self._state, request.scope, Role.SUBMIT)
+        async with _reading(self._state, request, NewTask) as asked:
+            future = self._hand_in(asked)
+            if not asked.wait:
+                id = await _accepted(future)
+                self._kept.add(id, future)
+                return _json({"task": _text(id)}, 202, location=f"/cluster/tasks/{_text(id)}")
             await _ended(future)
             status, outcome = _outcome(future)
             return _json({"task": _text(future.task_id), **outcome}, status)
-        id = await _accepted(future)
-        self._kept.add(id, future)
-        return _json({"task": _text(id)}, 202, location=f"/cluster/tasks/{_text(id)}")
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a task that has not ended."""
@@ -209,8 +208,8 @@ class Administration:
 
     async def change_policy(self, request: Request) -> Response:
         """Have another policy choose workers: ``{"policy": "adaptive"}``."""
-        asked = await _read(self._state, request, NewPolicy)
-        status = await self._ask(Client.change_policy, asked.policy)
+        async with _reading(self._state, request, NewPolicy) as asked:
+            status = await self._ask(Client.change_policy, asked.policy)
         return _json({"policy": status.policy})
 
     async def drain(self, request: Request) -> Response:
@@ -222,13 +221,14 @@ class Administration:
 
     async def restart(self, request: Request) -> Response:
         """Restart one worker, or some one after another, so that the others go on."""
-        name = request.path_params.get("name")
-        asked = NewRestart([name]) if name else await _read(self._state, request, NewRestart)
         client = self._client()
+        async with _reading(self._state, request, NewRestart) as asked:
+            name = request.path_params.get("name")
+            chosen = asked.workers if name is None else [name]
         if self._restart is not None and self._restart.is_running:
             raise Problem(409, "a rolling restart is running; GET /cluster/restart tells how far")
         names = await self._names()
-        wanted = names if asked.workers is None else list(dict.fromkeys(asked.workers))
+        wanted = names if chosen is None else list(dict.fromkeys(chosen))
         for name in wanted:
             _check_worker(name, names)
         if not wanted:
@@ -249,6 +249,15 @@ class Administration:
             raise Problem(409, "no rolling restart is running")
         self._restart.stop()
         return _json(self._restart.progress, 202, location="/cluster/restart")
+
+    def _hand_in(self, asked: NewTask) -> TaskFuture:
+        client, payload = self._client(), _payload(asked)
+        priority = _choice("priority", asked.priority, {p.name.lower(): p for p in Priority})
+        timeout_s = asked.timeout_s or self._state.settings.timeout_s
+        try:
+            return client.submit(asked.kind, payload, priority=priority, timeout_s=timeout_s)
+        except ClusterError as error:
+            raise Problem(400, str(error)) from None
 
     async def _names(self) -> list[str]:
         status: Status = await self._ask(Client.status)
@@ -287,8 +296,9 @@ def _json(content: Any, status: int = 200, location: str | None = None) -> Respo
     return Response(body, status, media_type="application/json", headers=headers)
 
 
-async def _read(state: State, request: Request, shape: type[Asked]) -> Asked:
-    """The body as ``shape``, which may be empty if nothing in it is needed.
+@asynccontextmanager
+async def _reading(state: State, request: Request, shape: type[Asked]) -> AsyncIterator[Asked]:
+    """The body as ``shape``, counted as held until the end; it may be empty if it needs nothing.
 
     Raises:
         Problem: 400 with what is wrong and where; as of `Body.read`.
@@ -297,11 +307,13 @@ async def _read(state: State, request: Request, shape: type[Asked]) -> Asked:
     headers = dict(request.scope["headers"])
     try:
         data = await body.read(request.receive, headers, state.settings.body_bytes)
-        return msgspec.json.decode(data or b"{}", type=shape)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        fields = ", ".join(shape.__struct_fields__)
-        text = f"the body is not as it should be: {error}; it is JSON with {fields}"
-        raise Problem(400, text) from None
+        try:
+            asked = msgspec.json.decode(data or b"{}", type=shape)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            fields = ", ".join(shape.__struct_fields__)
+            text = f"the body is not as it should be: {error}; it is JSON with {fields}"
+            raise Problem(400, text) from None
+        yield asked
     finally:
         body.release()
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+#: a model and a protocol
+Pair: TypeAlias = tuple[str, str]
 #: upper bounds of the latency histogram that Prometheus is given
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -101,23 +104,32 @@ class Recent(msgspec.Struct, frozen=True):
     p99_s: float | None = None
 
 
-class _Snapshot(msgspec.Struct, frozen=True):
+class Series:
+    """The answers about one model over one protocol, counted by HTTP status, and what they took."""
+
+    __slots__ = ("codes", "items", "latency", "queue_time")
+
+    def __init__(self) -> None:
+        self.codes: Counter[int] = Counter()
+        self.latency = Histogram(FINE_S)
+        self.queue_time = Histogram(FINE_S)
+        self.items = Histogram(ITEMS)
+
+
+class _Snapshot(NamedTuple):
+    """At a time, each series' counts by status and by bucket of latency."""
+
     at_s: float
-    requests: Counter[tuple[str, str, int]]
-    latency: dict[tuple[str, str], list[int]]
+    counts: dict[Pair, tuple[Counter[int], list[int]]]
 
 
 class Measures:
-    """Counts, latencies and batches of one API process, from its start."""
+    """Counts, latencies and items of one API process, from its start."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: by model, protocol and HTTP status
-        self.requests: Counter[tuple[str, str, int]] = Counter()
-        #: by model and protocol, in buckets of FINE_S
-        self.latency: dict[tuple[str, str], Histogram] = {}
-        self.queue_time: dict[tuple[str, str], Histogram] = {}
-        self.items: dict[tuple[str, str], Histogram] = {}
+        #: by model and protocol
+        self.series: dict[Pair, Series] = {}
         self._models: set[str] = set()
         self._snapshots: deque[_Snapshot] = deque()
 
@@ -128,21 +140,20 @@ class Measures:
 
         A refusal (4xx) is only counted: it took no work, and would hide how long work takes.
         """
-        pair = self._label(model, code), protocol
-        self.requests[*pair, code] += 1
+        series = self.series.get((model, protocol)) or self._series_of(model, protocol, code)
+        series.codes[code] += 1
         if not 400 <= code < 500:
-            _of(self.latency, pair, FINE_S).add(latency_s)
-            _of(self.queue_time, pair, FINE_S).add(queue_s)
-            _of(self.items, pair, ITEMS).add(items)
+            series.latency.add(latency_s)
+            series.queue_time.add(queue_s)
+            series.items.add(items)
 
-    def recent(self) -> tuple[Recent, dict[tuple[str, str], Recent]]:
+    def recent(self) -> tuple[Recent, dict[Pair, Recent]]:
         """The newest figures, of all requests and by model and protocol.
 
         They are of the time since an earlier call, so that nobody pays while nobody looks.
         """
-        now = _Snapshot(
-            self._clock(), self.requests.copy(), {k: [*h.counts] for k, h in self.latency.items()}
-        )
+        counts = {k: (s.codes.copy(), [*s.latency.counts]) for k, s in self.series.items()}
+        now = _Snapshot(self._clock(), counts)
         seen = self._snapshots
         while seen and seen[0].at_s < now.at_s - 1.5 * WINDOW_S:
             seen.popleft()
@@ -151,65 +162,38 @@ class Measures:
         before = seen[0] if seen and now.at_s - seen[0].at_s >= SNAPSHOT_S else None
         if not seen or now.at_s - seen[-1].at_s >= SNAPSHOT_S:
             seen.append(now)
-        pairs = sorted({(model, protocol) for model, protocol, _ in now.requests})
-        by_pair = {pair: _recent(before, now, [pair]) for pair in pairs}
-        return _recent(before, now, pairs), by_pair
+        by_pair = {pair: _recent(before, now, [pair]) for pair in sorted(counts)}
+        return _recent(before, now, [*counts]), by_pair
 
-    def _label(self, model: str, code: int) -> str:
-        """The model's name as a label. Labels must stay few, and names come from requests: one
-        counts only once a request for it was not refused.
+    def _series_of(self, model: str, protocol: str, code: int) -> Series:
+        """A new series, or that of OTHER models. Series must stay few, and names come from
+        requests: a model gets one only once a request for it was not refused.
         """
-        if model in self._models:
-            return model
-        if not model or 400 <= code < 500 or len(self._models) >= MODELS_MAX:
-            return OTHER
-        self._models.add(model)
-        return model
+        if model not in self._models:
+            if not model or 400 <= code < 500 or len(self._models) >= MODELS_MAX:
+                model = OTHER
+            else:
+                self._models.add(model)
+        return self.series.setdefault((model, protocol), Series())
 
 
-def _of(
-    family: dict[tuple[str, str], Histogram], pair: tuple[str, str], bounds: Sequence[float]
-) -> Histogram:
-    found = family.get(pair)
-    if found is None:
-        found = family[pair] = Histogram(bounds)
-    return found
-
-
-def _recent(before: _Snapshot | None, now: _Snapshot, pairs: Sequence[tuple[str, str]]) -> Recent:
-    wanted = set(pairs)
-
-    def counted(snapshot: _Snapshot, least: int, end: int) -> int:
-        return sum(
-            n for (model, protocol, code), n in snapshot.requests.items()
-            if least <= code < end and (model, protocol) in wanted
-        )  # fmt: skip
-
-    total = counted(now, 0, 1000)
+def _recent(before: _Snapshot | None, now: _Snapshot, pairs: Sequence[Pair]) -> Recent:
+    total = sum(now.counts[pair][0].total() for pair in pairs)
     if before is None:
         return Recent(total)
+    nothing: tuple[Counter[int], list[int]] = Counter(), [0] * (len(FINE_S) + 1)
+    codes, buckets = Counter[int](), nothing[1]
+    for pair in pairs:
+        (old_codes, old), (new_codes, new) = before.counts.get(pair, nothing), now.counts[pair]
+        codes += new_codes - old_codes
+        buckets = [sum(b) - o for *b, o in zip(buckets, new, old, strict=True)]
     window_s = now.at_s - before.at_s
-
-    def per_s(least: int, end: int) -> float:
-        return (counted(now, least, end) - counted(before, least, end)) / window_s
-
-    fresh = [0] * (len(FINE_S) + 1)
-    for grown in _grown(before, now, wanted):
-        fresh = [a + b for a, b in zip(fresh, grown, strict=True)]
     return Recent(
         total,
         window_s,
-        per_s=per_s(0, 1000),
-        errors_per_s=per_s(500, 1000),
-        refused_per_s=per_s(400, 500),
-        p50_s=quantile(fresh, FINE_S, 0.5),
-        p99_s=quantile(fresh, FINE_S, 0.99),
+        per_s=codes.total() / window_s,
+        errors_per_s=sum(n for code, n in codes.items() if code >= 500) / window_s,
+        refused_per_s=sum(n for code, n in codes.items() if 400 <= code < 500) / window_s,
+        p50_s=quantile(buckets, FINE_S, 0.5),
+        p99_s=quantile(buckets, FINE_S, 0.99),
     )
-
-
-def _grown(before: _Snapshot, now: _Snapshot, pairs: set[tuple[str, str]]) -> Iterator[list[int]]:
-    """By pair, how far each bucket has grown."""
-    for pair in pairs & now.latency.keys():
-        counts = now.latency[pair]
-        old = before.latency.get(pair)
-        yield counts if old is None else [a - b for a, b in zip(counts, old, strict=True)]

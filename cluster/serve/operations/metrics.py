@@ -10,7 +10,7 @@ OpenMetrics where the scraper asks for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from cluster.serve.cluster_backend import ClusterBackend
 from cluster.serve.http.tokens import Role
-from cluster.serve.operations.measures import ITEMS, LATENCY_S, Histogram, Measures
+from cluster.serve.operations.measures import ITEMS, LATENCY_S, Histogram, Measures, Series
 from cluster.serve.state import State, authorise
 from cluster.vocabulary.status import HostStatus, KindStatus, Status, WorkerStatus
 from cluster.vocabulary.task import Gpu, GpuLoad
@@ -108,6 +108,14 @@ CLUSTER: tuple[Family, ...] = (
     Family("coordinator_incidents_total", "What else the coordinator counts, once it happened.",
            ("incident",),
            lambda s: [((name,), n) for name, n in sorted(s.counters.items()) if name not in NAMED]),
+)  # fmt: skip
+
+HISTOGRAMS: tuple[tuple[str, str, Sequence[float], Callable[[Series], Histogram]], ...] = (
+    ("request_duration_seconds", "Time from a request to its answer, but for refusals.",
+     LATENCY_S, lambda s: s.latency),
+    ("request_queue_duration_seconds", "Time that a request waited before it was handed in.",
+     LATENCY_S, lambda s: s.queue_time),
+    ("request_items", "Items (rows, texts) of a request.", ITEMS, lambda s: s.items),
 )  # fmt: skip
 
 WORKERS: tuple[tuple[str, str, Callable[[WorkerStatus], float | None]], ...] = (
@@ -221,7 +229,11 @@ class ApiCollector:
             yield from _cluster(backend)
 
     def _requests(self) -> Iterator[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.metrics_core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
 
         admission = self._state.dispatcher.admission
         yield GaugeMetricFamily(
@@ -232,42 +244,23 @@ class ApiCollector:
             "perfkit_requests_in_flight", "Tasks of requests that this API has handed in.",
             value=admission.in_flight,
         )  # fmt: skip
-        measures, pair = self._measures, ("model", "protocol")
+        series = self._measures.series.copy()
         requests = CounterMetricFamily(
             "perfkit_requests",
             "Requests for a model that were answered, by HTTP status: 429 is over a client's "
             "bound, 503 over what the cluster can do in time; an unknown model is 'other'.",
-            labels=(*pair, "code"),
+            labels=("model", "protocol", "code"),
         )
-        for (model, protocol, code), n in measures.requests.copy().items():
-            requests.add_metric((model, protocol, str(code)), n)
+        for pair, one in series.items():
+            for code, n in one.codes.copy().items():
+                requests.add_metric((*pair, str(code)), n)
         yield requests
-        yield _histogram(
-            "request_duration_seconds", "Time from a request to its answer, but for refusals.",
-            pair, measures.latency, LATENCY_S,
-        )  # fmt: skip
-        yield _histogram(
-            "request_queue_duration_seconds", "Time that a request waited before it was handed in.",
-            pair, measures.queue_time, LATENCY_S,
-        )  # fmt: skip
-        yield _histogram(
-            "request_items", "Items (rows, texts) of a request.", pair, measures.items, ITEMS
-        )
-
-
-def _histogram(
-    name: str,
-    text: str,
-    labels: tuple[str, ...],
-    of: dict[tuple[str, str], Histogram],
-    bounds: Iterable[float],
-) -> Metric:
-    from prometheus_client.metrics_core import HistogramMetricFamily
-
-    family = HistogramMetricFamily(f"perfkit_{name}", text, labels=labels)
-    for pair, histogram in of.copy().items():
-        family.add_metric(pair, histogram.cumulative(tuple(bounds)), histogram.total)
-    return family
+        for name, text, bounds, histogram in HISTOGRAMS:
+            family = HistogramMetricFamily(f"perfkit_{name}", text, labels=("model", "protocol"))
+            for pair, one in series.items():
+                found = histogram(one)
+                family.add_metric(pair, found.cumulative(bounds), found.total)
+            yield family
 
 
 def _cluster(backend: ClusterBackend) -> Iterator[Metric]:

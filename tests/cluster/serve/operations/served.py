@@ -22,7 +22,7 @@ DEADLINE_S = 30.0
 class Site:
     """An API at ``url``, over ``state``."""
 
-    def __init__(self, url: str, state: State) -> None:
+    def __init__(self, url: str, state: State | None = None) -> None:
         self.url = url
         self.state = state
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 
 import pytest
@@ -275,6 +276,19 @@ def test_a_body_over_the_bound_is_413(fleet):
     backend.close()
 
 
+def test_a_submission_is_bounded_by_the_rate_and_by_the_bytes_that_are_held(fleet):
+    client = fleet.client()
+    backend = ClusterBackend(client)
+    settings = Settings(rate_per_s=0.01, burst=1, held_bytes=1_000)
+    with served(State(backend, client, settings)) as site:
+        assert submit(site, text="x" * 2_000).status == 503
+        refused = submit(site, text="x")
+        assert refused.status == 429
+        assert int(refused.headers["retry-after"]) > 1
+        assert site.state.budget.held_bytes == 0
+    backend.close()
+
+
 ROLES = [
     ("GET", "/cluster/health", None),
     ("GET", "/", None),
@@ -353,6 +367,17 @@ def test_without_a_worker_or_a_coordinator_health_is_503_and_orders_say_why(unti
             site.state.stopping = True
             assert site.ask("/cluster/health").json["status"] == "stopping"
         backend.close()
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(site, caplog, until):
+    host, port = site.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), DEADLINE_S) as peer:
+        head = "POST /cluster/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+        peer.sendall(head.encode())
+        until(lambda: site.state.budget.held_bytes == 1)
+    until(lambda: site.state.budget.held_bytes == 0)
+    assert site.ask("/cluster/health").status == 200
+    assert not caplog.records
 
 
 def test_another_sites_page_can_not_have_a_browser_change_the_cluster(site):

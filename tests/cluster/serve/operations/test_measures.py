@@ -109,23 +109,33 @@ def test_two_who_look_at_once_see_the_same_window(measures, clock):
     assert measures.recent()[0].window_s > 5
 
 
+def counted(measures):
+    return {(*pair, code): n for pair, s in measures.series.items() for code, n in s.codes.items()}
+
+
 def test_a_refusal_is_counted_but_has_no_latency(measures):
     measures.observe("digits", "v2", 200, 0.01, 0.0, 1)
     measures.observe("digits", "v2", 429, 0.0001, 0.0, 1)
-    assert measures.requests == {("digits", "v2", 200): 1, ("digits", "v2", 429): 1}
-    assert sum(measures.latency["digits", "v2"].counts) == 1
+    assert counted(measures) == {("digits", "v2", 200): 1, ("digits", "v2", 429): 1}
+    assert sum(measures.series["digits", "v2"].latency.counts) == 1
 
 
 def test_names_that_only_refused_requests_had_share_one_label(measures):
     for number in range(1_000):
         measures.observe(f"guess-{number}", "v2", 404, 0.001, 0.0, 1)
+    measures.observe("", "v2", 503, 0.001, 0.0, 1)
     measures.observe("digits", "v2", 200, 0.001, 0.0, 1)
-    assert measures.requests == {(OTHER, "v2", 404): 1_000, ("digits", "v2", 200): 1}
+    measures.observe("digits", "openai", 400, 0.001, 0.0, 1)
+    assert counted(measures) == {
+        (OTHER, "v2", 404): 1_000,
+        (OTHER, "v2", 503): 1,
+        ("digits", "v2", 200): 1,
+        ("digits", "openai", 400): 1,
+    }
 
 
 def test_names_of_models_beyond_the_bound_share_one_label(measures):
     for number in range(10 * MODELS_MAX):
         measures.observe(f"m{number}", "v2", 200, 0.001, 0.0, 1)
-    models = {model for model, _, _ in measures.requests}
-    assert len(models) == MODELS_MAX + 1
-    assert measures.requests[OTHER, "v2", 200] == 9 * MODELS_MAX
+    assert len(measures.series) == MODELS_MAX + 1
+    assert counted(measures)[OTHER, "v2", 200] == 9 * MODELS_MAX

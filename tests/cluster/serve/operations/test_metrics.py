@@ -8,7 +8,7 @@ import threading
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from tests.cluster.serve.operations.served import DEADLINE_S
+from tests.cluster.serve.operations.served import DEADLINE_S, Site
 
 
 def scrape(site):
@@ -106,6 +106,14 @@ def test_the_process_itself_is_measured(busy):
     families = scrape(busy)
     assert value(families, "process_resident_memory_bytes") > 1 << 20
     assert value(families, "process_open_fds") > 3
+
+
+def test_the_api_as_a_process_has_all_of_it(api):
+    site = Site(api.url)
+    assert site.ask("/").headers["content-type"].startswith("text/html")
+    assert value(scrape(site), "perfkit_workers") == 1
+    assert site.ask("/cluster/health").json == {"status": "ok", "workers": 1}
+    assert site.ask("/cluster/live").json["status"]["workers"][0]["models"] == ["digits"]
 
 
 def test_a_silent_coordinator_does_not_block_a_scrape_and_its_values_go_missing(
