@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.protocol.client_session import ClientSession, Options, Settled
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import (
