@@ -13,7 +13,7 @@ from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 
 REFRESH_S = 1.0
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 
 
 class ClusterBackend:

@@ -57,9 +57,7 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     try:
         values = _DECODERS[port.datatype].decode(text)
     except msgspec.DecodeError:
-        values = _flatten(port, text)
-        for number, value in enumerate(values):
-            _check(port, number, value)
+        values = _checked(port, _flatten(port, text))
     if len(values) != count:
         raise Problem(400, f"{port} has {len(values)} elements in 'data'; its shape tells {count}")
     try:
@@ -145,15 +143,18 @@ def _flatten(port: Port, text: bytes) -> list[Any]:
     return values
 
 
-def _check(port: Port, number: int, value: Any) -> None:
-    """Problem 400 for an element that is not of the tensor's type."""
+def _checked(port: Port, values: list[Any]) -> list[Any]:
+    """The elements in the tensor's type; Problem 400 that names the first that is of another."""
     decoder = _DECODERS[port.datatype]
     try:
-        msgspec.convert([value], decoder.type)
-    except msgspec.ValidationError:
+        found: list[Any] = msgspec.convert(values, decoder.type)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition("$[")[2].partition("]")[0]
+        number = int(place) if place.isdigit() else 0
         raise Problem(
-            400, f"{port}: element {number} is {value!r:.40}, not {_WORDS[id(decoder)]}"
+            400, f"{port}: element {number} is {values[number]!r:.40}, not {_WORDS[id(decoder)]}"
         ) from None
+    return found
 
 
 def _out_of_range(port: Port, values: list[Any]) -> str:
