@@ -107,7 +107,7 @@ HOUSE: dict[str, str] = {
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
-    "cluster.vocabulary",
+    "cluster.models.frames cluster.vocabulary",
     "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",

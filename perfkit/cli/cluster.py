@@ -238,17 +238,21 @@ def submit(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Files to ask about, one task each; for minilm also texts."
+            metavar="FILE",
+            help="Files to ask about, one task each: .npz, .npy or CSV for a "
+            "model of tensors; for a model of texts also the texts.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, …")
+        str | None,
+        typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, yours, …"),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
     ] = None,
     payload: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text for the handler, or for minilm.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Text for the handler, or for a model of texts."),
     ] = None,
     priority: Annotated[
         PriorityName, typer.Option(help="More urgent tasks go first.")
@@ -363,6 +367,7 @@ add_command(
     app, "submit", submit,
     ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
     ("64 numbers from 0 to 16 a line, or .npy", "perfkit cluster submit --model digits rows.csv"),
+    ("arrays by name, for a model of yours", "perfkit cluster submit --model iris rows.npz"),
     ("texts as vectors", 'perfkit cluster submit --model minilm "A man is eating." letter.txt'),
     ("how long is a round trip?", "perfkit cluster submit --kind echo --payload x --repeat 100"),
     ("urgent", "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso"),
