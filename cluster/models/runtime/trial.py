@@ -145,7 +145,7 @@ def difference(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: flo
         exact, given = wanted.astype(np.float64), found.astype(np.float64)
         with np.errstate(invalid="ignore"):
             gaps = np.abs(given - exact)
-            close = gaps <= atol + rtol * np.abs(exact)
+            close = np.isfinite(exact) & (gaps <= atol + rtol * np.abs(exact))
         same = close | (given == exact) | (np.isnan(given) & np.isnan(exact))
         gaps = np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
         worst = gaps.max(initial=0.0)

@@ -105,7 +105,8 @@ def list_(
     from cluster.models.inference import ModelRepository
 
     root = opt.find_repository(repository)
-    found = [_listed(ModelRepository(root), name) for name in ModelRepository(root).names()]
+    models = ModelRepository()
+    found = [_listed(models, name) for name in models.names()]
     if as_json is not None:
         write_json({"repository": str(root), "models": found}, as_json)
         return
@@ -148,7 +149,7 @@ def check(
     chosen = names or sorted(model_folders([root]))
     if not chosen:
         note(f"there is no model in {root}; add one with `perfkit model add NAME FILE.onnx`")
-    found = list(check_models(ModelRepository(root), chosen))
+    found = list(check_models(ModelRepository(), chosen))
     if as_json is not None:
         write_json(msgspec.to_builtins(found), as_json)
     elif found:
