@@ -203,6 +203,7 @@ BAD = [
     ("POST", "/cluster/tasks", b"{", "truncated"),
     ("POST", "/cluster/tasks", b"\xff", "JSON"),
     ("POST", "/cluster/tasks", b"[" * 100_000, "JSON"),
+    ("POST", "/cluster/tasks", b'{"kind": "echo", "text": "\\ud800"}', "JSON"),
     ("POST", "/cluster/tasks", {}, "kind"),
     ("POST", "/cluster/tasks", {"kind": ""}, "kind"),
     ("POST", "/cluster/tasks", {"kind": 7}, "kind"),
