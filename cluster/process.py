@@ -110,6 +110,7 @@ def run_worker(
     ``share`` is false. ``probe`` names a function that makes the worker's probe, which may have a
     method ``gpus`` for its cards. A worker that is bound to a card announces it.
     """
+    from cluster.model_offers import ModelOffers
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
     from cluster.work.host import host_load
@@ -125,11 +126,7 @@ def run_worker(
     if not isinstance(registry, Handlers):
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
-    if models:
-        from cluster.models.inference import model_handlers, model_name
-
-        offered.update(model_handlers(models, share=share), views=True)
-        models = [model_name(model) for model in models]
+    served = ModelOffers(offered, models, share=share)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,
@@ -137,9 +134,10 @@ def run_worker(
         name=name,
         capacity=capacity,
         spec=spec,
-        models=models,
+        models=served.names,
         gpus=ask.gpus() if hasattr(ask, "gpus") else (),
         probe=ask,
+        on_serve=lambda wanted: served.change(wanted, worker.offer),
     )
 
     def ready() -> None:

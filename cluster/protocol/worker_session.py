@@ -1,81 +1,27 @@
 """A worker's side of the protocol, sans-IO like the scheduler: the leases it holds and its epoch.
 
 worker.py puts sockets and threads around it, the simulator a network that loses, repeats and
-delays. It takes no lock. Only one of its parts is shared: threads claim a lease's pending tasks
-from the left end of a deque and give them back from its right end, one atomic step a task.
+delays. It takes no lock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
-from cluster.protocol.stored_results import FinishedTasks, StoredResults
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.stored_results import FinishedTasks
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import NO_LOAD, Failure, Gpu, Load
 
 MAX_RECENT = 4_096
-
-
-class HeldLease:
-    """A lease that a worker holds: positions before ``next`` are started, those from ``stop`` on
-    given back.
-    """
-
-    __slots__ = (
-        "cancelled",
-        "epoch",
-        "id",
-        "kind",
-        "next",
-        "pending",
-        "reported",
-        "stop",
-        "stored",
-        "was_cut",
-    )
-
-    def __init__(self, action: do.Assign) -> None:
-        self.id = action.lease
-        self.epoch = action.epoch
-        self.kind = action.kind
-        #: payloads not started, from position ``next`` on
-        self.pending = deque(action.payloads)
-        self.next = self.reported = action.start
-        self.stop = action.start + len(action.payloads)
-        self.was_cut = False
-        #: positions to skip unless they have been started
-        self.cancelled: set[int] = set()
-        #: results too large for a report, once there is one
-        self.stored: StoredResults | None = None
-
-    def store(self, position: int, result: bytes | bytearray | memoryview) -> None:
-        """Store a large result until its client has fetched it; its outcome is ``b""``."""
-        if self.stored is None:
-            self.stored = StoredResults()
-        self.stored.put(position, result)
-
-    def claim(self, most: int) -> list[bytes]:
-        """Start the next tasks, at most ``most``: their payloads; empty when nothing is left."""
-        payloads: list[bytes] = []
-        # Another thread may give them back meanwhile.
-        with suppress(IndexError):
-            payloads.extend(self.pending.popleft() for _ in range(most))
-        self.next += len(payloads)
-        return payloads
-
-    def give_back(self) -> None:
-        """Give back all that is not started."""
-        with suppress(IndexError):
-            while True:
-                self.pending.pop()
-                self.stop -= 1
-                self.was_cut = True
+#: what changes with a worker's offers
+OFFERS = ("kinds", "models", "batches")
 
 
 class WorkerSession:
@@ -92,6 +38,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
+        batches: Mapping[str, int] | None = None,
         stored_bytes_max: int = Limits().stored_result_bytes,
     ) -> None:
         self.name = name
@@ -108,6 +55,14 @@ class WorkerSession:
         #: leases with large results that are not fetched yet
         self.storing: dict[int, HeldLease] = {}
         self._stored_bytes_max = stored_bytes_max
+        #: orders to be carried out: the models that it is wanted to serve, and to drain and end
+        self._wanted: list[str] | None = None
+        self._is_dismissed = False
+        #: what it offers, and whether the coordinator has still to acknowledge it
+        self._offered = on.WorkerOffers(
+            name, 0, list(kinds), list(models), batches=dict(batches or {})
+        )
+        self._has_news = False
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
@@ -119,25 +74,53 @@ class WorkerSession:
         """
         if self.epoch is not None and not again:
             return []
-        return [replace(self._introduction, epoch=self._last_epoch)]
+        now: dict[str, Any] = {name: getattr(self._offered, name) for name in OFFERS}
+        return [replace(self._introduction, epoch=self._last_epoch, **now)]
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
-        """Events to send regularly: its leases, its host's load and its stored results."""
+        """Events to send regularly: its leases, its host's load, its offers until they are
+        acknowledged, and its stored results.
+        """
         if self.epoch is None:
             return []
         beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
-        return [beat, *(e for lease in self.storing.values() for e in self._announce(lease))]
+        stored = [e for lease in self.storing.values() for e in self._announce(lease)]
+        return [beat, *self._offers(), *stored]
 
-    def handle(self, action: do.Action) -> list[on.Event]:
+    def offer(
+        self,
+        kinds: Sequence[str],
+        models: Sequence[str],
+        trouble: str = "",
+        batches: Mapping[str, int] | None = None,
+    ) -> list[on.Event]:
+        """Offer these kinds and models from now on; ``trouble`` names a model that could not be
+        loaded, and why. Returns the events that say so and give back what is not started of other
+        kinds; heartbeats repeat them.
+        """
+        return self._change_offers(
+            kinds=list(kinds), models=list(models), trouble=trouble, batches=dict(batches or {})
+        )
+
+    def refuse(self, wanted: Sequence[str]) -> list[on.Event]:
+        """The events that say that this worker can't change its models as it is wanted to."""
+        models = self._offered.models
+        odd = sorted({*wanted} ^ {*models})
+        trouble = f"it can't load or unload models while it runs: {', '.join(odd)}"[:1_000]
+        return self._change_offers(trouble=trouble if odd else "")
+
+    def handle(self, action: do.Action, now: float = 0.0) -> list[on.Event]:
         """Take in one message from the coordinator; returns the answers."""
         if isinstance(action, do.Assign):
-            return self._assigned(action)
+            return self._assigned(action, now)
         if isinstance(action, do.Welcome):
             if action.incarnation == self.incarnation and action.epoch != self.epoch:
                 self._drop_all()
                 self.epoch = self._last_epoch = action.epoch
                 self.heartbeat_s = action.heartbeat_s
-                return self._farewell() if self.draining else []
+                self._offered = replace(self._offered, heard=0)
+                self._has_news = self._offered.revision > 0
+                return self._farewell() if self.draining else self._offers()
         elif isinstance(action, do.Disconnect):
             if self.epoch is None or action.epoch == self.epoch:
                 self._drop_all()
@@ -147,13 +130,25 @@ class WorkerSession:
             return self._release(lease) if lease is not None else []
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
-            if lease is not None:
-                first = lease.next if lease.stored is None else lease.reported
-                lease.cancelled.update(action.positions or range(first, lease.stop))
-                return self._go_on(lease)
+            return self._cancel(lease, action.positions) if lease is not None else []
         elif isinstance(action, do.Read):
             return self._read(action)
+        elif isinstance(action, do.Serve | do.Drain | do.Acknowledge):
+            return self._obey(action) if action.epoch == self.epoch else []
         return []
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether `orders` has any."""
+        return self._wanted is not None or self._is_dismissed
+
+    def orders(self) -> tuple[list[str] | None, bool]:
+        """The coordinator's orders since the last call: the models that it is wanted to serve, and
+        whether to drain and end.
+        """
+        orders = self._wanted, self._is_dismissed
+        self._wanted, self._is_dismissed = None, False
+        return orders
 
     def take(self) -> HeldLease | None:
         """The oldest lease that nobody works on, now the caller's; None without work, or without
@@ -166,6 +161,27 @@ class WorkerSession:
             if lease.pending:
                 return lease
         return None
+
+    def take_like(self, lease: HeldLease, most: int) -> list[HeldLease]:
+        """Leases of the same kind that nobody works on, now the caller's, oldest first, with at
+        least ``most`` tasks in all if there are as many.
+        """
+        taken: list[HeldLease] = []
+        others: list[HeldLease] = []
+        while self.ready and most > 0:
+            one = self.ready.popleft()
+            if one.kind != lease.kind:
+                others.append(one)
+            elif one.pending:
+                taken.append(one)
+                most -= len(one.pending)
+        self.ready.extendleft(reversed(others))
+        return taken
+
+    def put_back(self, leases: Sequence[HeldLease]) -> None:
+        """Let go of leases that are still held and have work left; they come first again."""
+        kept = [x for x in leases if x.pending and self.leases.get(x.id) is x]
+        self.ready.extendleft(reversed(kept))
 
     def report(
         self,
@@ -216,17 +232,56 @@ class WorkerSession:
         self._drop_all()
         return [] if epoch is None else [on.WorkerLeft(self.name, epoch, reason)]
 
-    def _assigned(self, action: do.Assign) -> list[on.Event]:
+    def _assigned(self, action: do.Assign, now: float) -> list[on.Event]:
         if action.epoch != self.epoch or action.lease in self._recent:
             return []
         self._recent[action.lease] = None
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
-        lease = self.leases[action.lease] = HeldLease(action)
+        lease = self.leases[action.lease] = HeldLease(action, now)
         if self.draining:
             return self._farewell() + self._release(lease)
+        if action.kind not in self._offered.kinds:
+            return self._release(lease)
         self.ready.append(lease)
         return []
+
+    def _cancel(self, lease: HeldLease, positions: Sequence[int]) -> list[on.Event]:
+        """Skip these tasks, or all that are not started. A lease that is not begun and has no other
+        tasks is given back at once: its place is another's.
+        """
+        first = lease.next if lease.stored is None else lease.reported
+        lease.cancelled.update(positions or range(first, lease.stop))
+        is_unwanted = lease.cancelled.issuperset(range(lease.next, lease.stop))
+        if lease.stored is None and lease.pending and is_unwanted and lease in self.ready:
+            self.ready.remove(lease)
+            return self._release(lease)
+        return self._go_on(lease)
+
+    def _obey(self, action: do.Serve | do.Drain | do.Acknowledge) -> list[on.Event]:
+        if isinstance(action, do.Drain):
+            self._is_dismissed = True
+        elif isinstance(action, do.Acknowledge):
+            self._has_news &= action.revision < self._offered.revision
+        elif action.number > self._offered.heard:
+            self._wanted = action.models
+            return self._change_offers(heard=action.number)
+        return []
+
+    def _change_offers(self, **changes: Any) -> list[on.Event]:
+        changes["revision"] = self._offered.revision + 1
+        self._offered, self._has_news = replace(self._offered, **changes), True
+        return self._offers()
+
+    def _offers(self) -> list[on.Event]:
+        """The events that say what it offers and give back the rest, until that is known."""
+        if self.epoch is None or not self._has_news:
+            return []
+        events: list[on.Event] = [replace(self._offered, epoch=self.epoch)]
+        for lease in list(self.leases.values()):
+            if lease.kind not in self._offered.kinds:
+                events += self._release(lease)
+        return events
 
     def _farewell(self) -> list[on.Event]:
         """The event that a draining worker repeats to a coordinator that still sends work."""

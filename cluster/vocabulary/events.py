@@ -26,17 +26,23 @@ from cluster.vocabulary.task import (
     Requirements,
     Retry,
     Seconds,
+    State,
     Text,
 )
 
 MAX_TASKS_PER_MESSAGE = 65_536
 MAX_PROCESSES_PER_HOST = 4_096
+MAX_TASKS_LISTED = 1_000
 
 Payloads: TypeAlias = Annotated[list[bytes], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
 Failures: TypeAlias = Annotated[list[Failure], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Numbers: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
+#: the kinds whose tasks a worker runs together, and how many at most
+Batches: TypeAlias = Annotated[
+    dict[Name, Annotated[int, Meta(ge=2, le=65_536)]], Meta(max_length=1024)
+]
 #: a worker's name, its process id, and what its supervisor sees of it
 Processes: TypeAlias = Annotated[
     list[tuple[Name, Count, ProcessState]], Meta(max_length=MAX_PROCESSES_PER_HOST)
@@ -106,6 +112,54 @@ class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
     policy: Name
 
 
+class ModelsRequested(msgspec.Struct, array_like=True, tag=30):
+    """An operator wants every worker to load and to unload some models."""
+
+    client: Name
+    request: Count
+    load: Names = []
+    unload: Names = []
+
+
+class LeaveRequested(msgspec.Struct, array_like=True, tag=31):
+    """An operator wants a worker's process to finish what it runs and to leave; if ``again``, its
+    supervisor is to start another one. Nothing happens if the worker has another process by now.
+    """
+
+    client: Name
+    request: Count
+    worker: Name
+    pid: Count
+    again: bool = False
+
+
+class TasksRequested(msgspec.Struct, array_like=True, tag=32):
+    """An operator asked for the newest tasks, those of one ``state`` if it is given."""
+
+    client: Name
+    request: Count
+    state: State | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_TASKS_LISTED)] = 100
+
+
+class StoryRequested(msgspec.Struct, array_like=True, tag=33):
+    """An operator asked what has happened to a task."""
+
+    client: Name
+    request: Count
+    run: Count
+    position: Count
+
+
+class CancelRequested(msgspec.Struct, array_like=True, tag=34):
+    """An operator cancels a task of any client."""
+
+    client: Name
+    request: Count
+    run: Count
+    position: Count
+
+
 class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
     """A client has room for ``size_bytes`` from ``offset`` of a result stored under a lease."""
 
@@ -129,7 +183,9 @@ class StreamReceived(msgspec.Struct, array_like=True, tag=8):
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     """A worker process started; ``incarnation`` grows with each process of the same name.
 
-    It runs ``capacity`` tasks at once and never holds more than ``credit``. ``epoch`` is the last
+    It runs ``capacity`` leases at once and never holds more tasks than ``credit``. ``batches`` maps
+    the kinds whose tasks it runs together to how many at most, whatever leases they are from, so
+    that it wants as many in hand. ``epoch`` is the last
     one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
     epochs and leases from 1, and must not give this one again.
     """
@@ -144,6 +200,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     host: Name = "?"
     pid: Count = 0
     epoch: Count = 0
+    batches: Batches = {}
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
@@ -217,6 +274,24 @@ class ChunkRead(msgspec.Struct, array_like=True, tag=17):
     chunk: OneChunk
 
 
+class WorkerOffers(msgspec.Struct, array_like=True, tag=18):
+    """A worker offers other kinds and models than before; it repeats this until it is acknowledged.
+
+    ``revision`` counts a process's offers up from 1, so that an older message changes nothing.
+    ``trouble`` names a model that could not be loaded, and why. ``heard`` is the number of the last
+    order to serve models that it has received.
+    """
+
+    worker: Name
+    epoch: Count
+    kinds: Names
+    models: Names
+    trouble: Text = ""
+    revision: Count = 0
+    heard: Count = 0
+    batches: Batches = {}
+
+
 class HostReported(msgspec.Struct, array_like=True, tag=20):
     """A supervisor saw its workers' processes. It says so each ``heartbeat_s`` and at once after a
     change; it names a process that has ended for 10 s.
@@ -247,13 +322,18 @@ class WorkerUnreachable(msgspec.Struct):
     leases: Numbers
 
 
-Event: TypeAlias = (
+FromPeer: TypeAlias = (
     TasksSubmitted
     | TasksCancelled
     | ClientHeartbeat
     | ClientLeft
     | StatusRequested
     | PolicyChanged
+    | ModelsRequested
+    | LeaveRequested
+    | TasksRequested
+    | StoryRequested
+    | CancelRequested
     | ChunkRequested
     | StreamReceived
     | WorkerJoined
@@ -264,7 +344,8 @@ Event: TypeAlias = (
     | WorkerLeft
     | ResultStored
     | ChunkRead
+    | WorkerOffers
     | HostReported
     | HostLeft
-    | WorkerUnreachable
 )
+Event: TypeAlias = FromPeer | WorkerUnreachable

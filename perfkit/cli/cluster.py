@@ -191,18 +191,7 @@ def worker(
     if workers is not None:
         if name is not None:
             raise SettingError("--name is for a single worker; --workers names them itself")
-        from cluster.supervision.crew import worker_options
-        from perfkit.cli.crew import find_log, run_workers
-        from perfkit.cli.up import stop_signals
-
-        note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-        probe, cards = _probe(gpu), cards_for(gpu, workers)
-        options = worker_options(found.capacity, found.handlers, found.models, probe)
-        with stop_signals():
-            run_workers(
-                workers, found.coordinator, chosen, options, find_log(log_file), log_level.value,
-                cards,
-            )  # fmt: skip
+        _run_crew(found, workers, log_file, log_level, gpu=gpu)
         return
     from cluster.process import run_worker
 
@@ -291,6 +280,24 @@ def submit(
     request.check()
     if not run_submit(found.coordinator, found.peer_spec(), request, as_json=as_json):
         raise typer.Exit(FAILED)
+
+
+def _run_crew(
+    found: Settings, workers: int, log_file: Path | None, log_level: OutputLevel, *, gpu: bool
+) -> None:
+    """Run several workers, looked after by a supervisor, until Ctrl-C."""
+    from cluster.supervision.crew import worker_options
+    from perfkit.cli.crew import find_log, run_workers
+    from perfkit.cli.up import stop_signals
+
+    note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
+    probe, cards = _probe(gpu), cards_for(gpu, workers)
+    options = worker_options(found.capacity, found.handlers, found.models, probe)
+    log = find_log(log_file)
+    with stop_signals():
+        run_workers(
+            workers, found.coordinator, found.peer_spec(), options, log, log_level.value, cards
+        )
 
 
 def _probe(gpu: bool) -> str | None:

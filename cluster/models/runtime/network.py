@@ -83,12 +83,11 @@ class Network:
         self.name = manifest.name
         self.threads = threads
         try:
-            opened = open_session(self.name, path, threads, preference, optimized=optimized)
+            #: the session, and what is known of it
+            self.opened = open_session(self.name, path, threads, preference, optimized=optimized)
         except ModelError as error:
             raise explained(self.name, path, error) from error
-        #: the session, and what is known of it
-        self.opened = opened
-        self._session, self.provider, self.nodes_by_provider, self.device = opened
+        self._session, self.provider, self.nodes_by_provider, self.device = self.opened
         self.inputs = self._describe(self._session.get_inputs(), "input")
         self.outputs = self._describe(self._session.get_outputs(), "output")
         if not self.inputs or not self.outputs:

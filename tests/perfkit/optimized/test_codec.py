@@ -237,14 +237,14 @@ def test_one_message_may_have_all_its_payloads_attached():
         [b"\x91\x02"],
         [b"\x80"],
         [b"\x91" * 100_000],
-        [b"\x92\x02\x91" + b"\x91" * 100_000],
-        [b"\x92\x02\x91\x93\x04\xa1c" + b"\x91" * 100_000],
+        [b"\x92\x03\x91" + b"\x91" * 100_000],
+        [b"\x92\x03\x91\x93\x04\xa1c" + b"\x91" * 100_000],
         [b"\x94\x02\x90\x90" + b"\x91" * 100_000],
         [b"\xdc\xff\xff" * 2_000],
         [b"\xdd\xff\xff\xff\xff"],
         [b"\x93\x02\x90\xdd\xff\xff\xff\xff"],
-        [b"\x92\x02\x91\x92\x04\xdb\xff\xff\xff\xff"],
-        [b"\x92\x02\x91\x92\x04\xa2\xff\xfe"],
+        [b"\x92\x03\x91\x92\x04\xdb\xff\xff\xff\xff"],
+        [b"\x92\x03\x91\x92\x04\xa2\xff\xfe"],
         [envelope(LEFT) + b"\xc0"],
         [envelope(LEFT, version=1)],
         [encode([VERSION, [LEFT] * (MAX_MESSAGES + 1)])],
@@ -277,7 +277,7 @@ def test_hostile_input_is_refused(frames):
     ("frames", "complaint"),
     [
         ([], "at least one frame"),
-        ([envelope(LEFT, version=7)], "version 2 is spoken here, not 7"),
+        ([envelope(LEFT, version=7)], "version 3 is spoken here, not 7"),
         ([envelope(LEFT), b"x", b"y"], "0 payloads were announced, 2 frames follow"),
         ([envelope(SUBMITTED, attached=[(0, 5)]), LARGE], "message 0 has no place 5"),
         ([envelope([4, ""])], "length >= 1"),
@@ -353,8 +353,8 @@ def test_a_large_frame_is_checked_as_a_small_one():
         envelope(padding, do.Recall("w", 1, 2)),
         envelope(padding, version=1),
         envelope(padding) + b"\xc0",
-        b"\x92\x02\x91\x93\x04\xa1c" + b"\x91" * COUNTED_BYTES,
-        b"\x92\x02\x92" + encode(padding) + b"\x92\x04\xa2\xff\xfe",
+        b"\x92\x03\x91\x93\x04\xa1c" + b"\x91" * COUNTED_BYTES,
+        b"\x92\x03\x92" + encode(padding) + b"\x92\x04\xa2\xff\xfe",
     ):
         with pytest.raises(ProtocolError, match="version"):
             codec.events([hostile])
