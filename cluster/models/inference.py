@@ -183,7 +183,7 @@ class ModelRepository:
         manifest, path = found.manifest, found.files[version]
         places = [path.parent, *([found.folder] if found.folder else [])]
         choice = choose(
-            Workshop(self._cache, manifest.name, path), wish, threads=threads,
+            lambda: Workshop(self._cache, manifest.name, path), wish, threads=threads,
             inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
             what=MEANINGS.get(manifest.kind, ""),
         )  # fmt: skip
