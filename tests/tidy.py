@@ -88,8 +88,14 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
-    "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
-    "cluster.work cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
+    "cluster.serve.__main__": "cluster.serve.app cluster.serve cluster.serve.http "
+    "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.serve.app": "cluster.serve.operations cluster.serve cluster.serve.http",
+    "cluster.serve.operations": "cluster.serve cluster.serve.http cluster.shells "
+    "cluster.vocabulary",
+    "cluster.serve": "cluster.serve.http cluster.supervision cluster.model_offers cluster.shells "
+    "cluster.spec cluster.work cluster.protocol cluster.models cluster.models.frames "
+    "cluster.vocabulary",
     "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
@@ -109,7 +115,7 @@ HOUSE: dict[str, str] = {
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
-    "cluster.vocabulary",
+    "cluster.models.frames cluster.vocabulary",
     "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",

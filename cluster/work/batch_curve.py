@@ -72,10 +72,11 @@ class BatchCurve:
         """Grow while that pays, shrink if it does not any more."""
         rates, size = self._rates, self.items
         here, smaller, larger = rates[size], rates.get(size // 2), rates.get(size * 2)
-        if size > 1 and (smaller is None or here < smaller * WORTH_GROWING):
+        is_time_to_try = self._runs >= TRY_AGAIN_RUNS
+        if size > 1 and (is_time_to_try if smaller is None else here < smaller * WORTH_GROWING):
             self._go_to(size // 2)
         elif 2 * size <= self._most and (
-            larger is None or larger > here * WORTH_GROWING or self._runs >= TRY_AGAIN_RUNS
+            larger is None or larger > here * WORTH_GROWING or is_time_to_try
         ):
             rates.pop(2 * size, None)
             self._go_to(2 * size)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.models.frames.arrays import NUMPY
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
@@ -25,28 +26,20 @@ if TYPE_CHECKING:
 Outputs = dict[str, Any]
 
 
-class Datatype(NamedTuple):
-    """A type of number or text: its name in the Open Inference Protocol and numpy's name."""
-
-    oip: str
-    numpy: str
-
-
-#: By the runtime's names. Texts are numpy's objects, each a str: the runtime's own interface reads
-#: and gives nothing but UTF-8.
-DATATYPES: Mapping[str, Datatype] = {
-    "tensor(bool)": Datatype("BOOL", "bool"),
-    "tensor(string)": Datatype("BYTES", "object"),
-    "tensor(float16)": Datatype("FP16", "float16"),
-    "tensor(float)": Datatype("FP32", "float32"),
-    "tensor(double)": Datatype("FP64", "float64"),
+#: The names of types in the Open Inference Protocol by the runtime's. Texts are numpy's objects,
+#: each a str: the runtime's interface for Python reads and gives nothing but UTF-8.
+DATATYPES: Mapping[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
     **{
-        f"tensor({sign}int{bits})": Datatype(f"{sign.upper()}INT{bits}", f"{sign}int{bits}")
-        for sign in ("", "u")
+        f"tensor({kind}{bits})": f"{kind.upper()}{bits}"
+        for kind in ("int", "uint")
         for bits in (8, 16, 32, 64)
     },
 }
-NUMPY: Mapping[str, str] = {datatype.oip: datatype.numpy for datatype in DATATYPES.values()}
 
 
 class TensorMetadata(msgspec.Struct, frozen=True):
@@ -225,11 +218,11 @@ class Network:
         if port.type not in DATATYPES:
             raise ModelError(
                 f"model {self.name!r}: its {what} {port.name!r} is a {port.type}, which can't be "
-                f"served; tensors of {', '.join(NUMPY)} can"
+                f"served; tensors of {', '.join(DATATYPES.values())} can"
                 + (SEQUENCE_HINT if port.type.startswith("seq(map") else "")
             )
         extents = (it if isinstance(it, int) and it >= 0 else -1 for it in port.shape)
-        return TensorMetadata(port.name, DATATYPES[port.type].oip, tuple(extents))
+        return TensorMetadata(port.name, DATATYPES[port.type], tuple(extents))
 
 
 SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cluster.models.frames.arrays import NUMPY, converted
+from cluster.models.frames.tensor import TensorError
 from cluster.models.repository.manifest import Manifest, ModelError
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata, fits
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,10 +32,6 @@ ROWS = 4
 #: Runs of other sizes round differently; rows that depend on each other differ by far more.
 ROWS_RTOL = 1e-2
 ROWS_ATOL = 1e-3
-
-
-#: The kinds of numpy's types that may stand for another.
-_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu", "O": "U"}
 
 
 class Golden(NamedTuple):
@@ -147,7 +145,7 @@ def difference(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: flo
         exact, given = wanted.astype(np.float64), found.astype(np.float64)
         with np.errstate(invalid="ignore"):
             gaps = np.abs(given - exact)
-            close = gaps <= atol + rtol * np.abs(exact)
+            close = np.isfinite(exact) & (gaps <= atol + rtol * np.abs(exact))
         same = close | (given == exact) | (np.isnan(given) & np.isnan(exact))
         gaps = np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
         worst = gaps.max(initial=0.0)
@@ -234,7 +232,6 @@ def _fitting(
     model: str, file: str, arrays: Mapping[str, NDArray[Any]], ports: Mapping[str, TensorMetadata]
 ) -> Outputs:
     """The arrays by the graph's names, with its types, in its order."""
-    import numpy as np
 
     if arrays and all(name == f"arr_{number}" for number, name in enumerate(arrays)):
         arrays = dict(zip(ports, arrays.values(), strict=False))  # savez without names
@@ -248,14 +245,10 @@ def _fitting(
     for name, port in ports.items():
         if name not in arrays:
             continue
-        array, dtype = arrays[name], np.dtype(NUMPY[port.datatype])
-        if array.dtype.kind == "S":
-            array = np.char.decode(array, "utf-8")
-        converted = array.astype(dtype) if array.dtype.kind in _KINDS[dtype.kind] else None
-        # A fraction may lose digits, a whole number may not.
-        if converted is None or (dtype.kind != "f" and not np.array_equal(converted, array)):
-            raise ModelError(f"model {model!r}: {file}: {name!r} is {array.dtype}, not {port}")
-        found[name] = converted
+        try:
+            found[name] = converted(arrays[name], port.datatype)
+        except TensorError as error:
+            raise ModelError(f"model {model!r}: {file}: {name!r}: {error}") from error
     return found
 
 
