@@ -384,7 +384,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(si
 def test_a_request_that_waits_when_the_api_ends_is_told_so(crew, start_api, until):
     with start_api("--endpoint", crew.fleet.endpoint, "--drain", 0.2) as ending:
         answers = []
-        task = {"kind": "sleep", "text": "20"}
+        task = {"kind": "sleep", "text": "4"}
         waiting = threading.Thread(
             target=lambda: answers.append(Site(ending.url).ask("/cluster/tasks", task))
         )
