@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
 
 from cluster.vocabulary.errors import ClusterError
 from cluster.work.handlers import Handlers
@@ -31,10 +32,16 @@ class ServedModel:
         self._kind = kind
         with manager.using(kind) as model:
             self.batch_items_max = model.describe().batch_items_max
+            #: reading a payload takes no session, so it is no use that the manager must know of
+            self._reader = ref(model)
 
     def prepare(self, payload: Any) -> Question | bytes | Exception:
         """`Model.prepare`; raises ModelError if the model can't be loaded again."""
+        reader = self._reader()
+        if reader is not None:
+            return reader.prepare(payload)
         with self._manager.using(self._kind) as model:
+            self._reader = ref(model)
             return model.prepare(payload)
 
     def run(self, questions: Sequence[Question]) -> list[bytes | Exception]:

@@ -93,8 +93,9 @@ HOUSE: dict[str, str] = {
     "cluster.serve.app": "cluster.serve.operations cluster.serve cluster.serve.http",
     "cluster.serve.operations": "cluster.serve cluster.serve.http cluster.shells "
     "cluster.vocabulary",
-    "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
-    "cluster.work cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
+    "cluster.serve": "cluster.serve.http cluster.supervision cluster.model_offers cluster.shells "
+    "cluster.spec cluster.work cluster.protocol cluster.models cluster.models.frames "
+    "cluster.vocabulary",
     "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",

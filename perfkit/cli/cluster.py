@@ -195,7 +195,6 @@ def worker(
         return
     from cluster.process import run_worker
 
-    _bind_to_card(gpu)
     note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
     run_worker(
         chosen,
@@ -205,7 +204,7 @@ def worker(
         name=name,
         capacity=found.capacity,
         alone=True,
-        probe=_probe(gpu),
+        probe=_bind_to_card(gpu),
     )
 
 
@@ -330,10 +329,11 @@ def cards_for(gpu: bool, workers: int) -> list[str]:
     return cards[:workers]
 
 
-def _bind_to_card(gpu: bool) -> None:
-    """With --gpu bind this process to the first card."""
+def _bind_to_card(gpu: bool) -> str | None:
+    """With --gpu bind this process to the first card; returns what makes its probe."""
     for card in cards_for(gpu, 1):
         os.environ.update(card_environment(card))
+    return _probe(gpu)
 
 
 def _check_bind(settings: Settings) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cluster.local import LocalCluster
 
 LOOK_EVERY_S = 0.5
+#: what makes the API's backend, if that is not a client of a cluster
+LOCAL = "cluster.serve.local_backend:make_backend"
+ANOTHER = "perfkit.engines.backend:make_backend"
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -195,7 +198,7 @@ def _target(
     facts: dict[str, Any] = {"engine": engine.value, "models": found.models}
     if engine is not EngineName.ZMQ:
         made = {**facts, "workers": found.workers, "address": address}
-        flags += ["--engine", "perfkit.engines.backend:make_backend"]
+        flags += ["--engine", LOCAL if engine is EngineName.LOCAL else ANOTHER]
         flags += ["--engine-options", json.dumps(made)]
         return facts, None
     if address is not None:

@@ -1,9 +1,9 @@
 """Tries one model in several precisions on the CPU and the card: who is right, and how fast?
 
-It runs in a process of its own (``python -m cluster.models.runtime.candidates FOLDER``): a driver
-that crashes ends the trial and not a worker, and the memory of all these sessions is freed. The
-folder has the request and gets the answer, a line of JSON for each step, so that the parent knows
-at which candidate a trial has ended. Then it is run again without that one.
+It runs in a process of its own (``python -m … FOLDER``): a driver that crashes ends the trial and
+not a worker, and the memory of all these sessions is freed. The folder has the request and gets the
+answer, a line of JSON for each step, so that the parent knows at which candidate a trial has ended.
+Then it is run again without that one.
 
 All candidates first answer the same inputs, and each is compared with the model's own file on
 the CPU. Only then is time measured, in blocks that alternate in random order. For a card the
@@ -83,7 +83,11 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def items_per_s(self) -> float | None:
         """By the median block; None if it wasn't timed."""
-        return 1 / sorted(self.item_s)[len(self.item_s) // 2] if self.item_s else None
+        if not self.item_s:
+            return None
+        from statistics import median  # it takes 15 ms to load
+
+        return 1 / median(self.item_s)
 
     def __str__(self) -> str:
         """In words, such as ``cpu fp32: 1,200 items/s``."""
@@ -195,9 +199,7 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
                 outputs = _first_run(opened, inputs)
                 rows[at] = _judge(candidate, opened, wanted, outputs, request.what, cpu_nodes)
                 write_tensors(folder / outputs_name(at), outputs)
-                started_s = time.perf_counter()
-                run_all(opened.session, inputs)
-                once_s[at] = time.perf_counter() - started_s
+                once_s[at] = _once_s(opened.session, inputs)
                 sessions[at] = opened.session
             except Exception as error:  # the runtime's errors share no base of their own
                 has_crashed = isinstance(error, DeviceLost)
@@ -273,6 +275,16 @@ def _judge(
         difference=apart if apart != float("inf") else None,
         loss_points=loss if loss != float("inf") else None,
     )
+
+
+def _once_s(session: Any, inputs: Mapping[str, Any]) -> float:
+    """Seconds of a run, the best of a few short ones."""
+    best_s, tries = float("inf"), 0
+    while tries < 3 and (tries == 0 or best_s < BLOCK_S):
+        started_s = time.perf_counter()
+        run_all(session, inputs)
+        best_s, tries = min(best_s, time.perf_counter() - started_s), tries + 1
+    return best_s
 
 
 def _time(
