@@ -66,16 +66,20 @@ class Material:
         if self.tokenizer is not None:
             bodies = [{"model": self.model, "input": row} for row in self.rows]
             return self._questions("/v1/embeddings", bodies)
-        return self._questions(
-            f"/v2/models/{self.model}/infer",
-            [{"inputs": self._tensors(row)} for row in self.rows],
-        )
+        return self.oip_rows()
+
+    def oip_rows(self) -> Questions:
+        """As the Open Inference Protocol has them, in JSON; texts as its strings."""
+        bodies = [{"inputs": self._tensors(row)} for row in self.rows]
+        return self._questions(f"/v2/models/{self.model}/infer", bodies)
 
     def rows_json(self, path: str) -> Questions:
         """As a list of one row, for servers whose body is what its programmer makes it."""
         return self._questions(path, [{"rows": [row]} for row in self.rows])
 
     def _tensors(self, row: Sequence[Any]) -> list[dict[str, Any]]:
+        if self.tokenizer is not None:
+            return [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [row]}]
         columns = [row, [1] * len(row)][: len(self.inputs)]
         return [
             {"name": name, "shape": [1, len(row)], "datatype": OIP_TYPES[dtype], "data": column}
