@@ -10,20 +10,23 @@ import socket
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from cluster.local import Process
+from cluster.local import LocalCluster, Process
+from cluster.spec import ClusterSpec, encode_spec
 from perfkit.bench.serving.exchange import Questions, mistake_of
 from perfkit.bench.serving.material import Material
 from perfkit.bench.workloads.load import ExperimentError
 
 PEERS_FOLDER = Path(__file__).parent / "peers"
 READY_S, STOP_S, ASK_EVERY_S = 90.0, 8.0, 0.1
+#: What makes the backend of `engine=local`.
+LOCAL_ENGINE = "perfkit.engines.serving:local"
 #: The most requests of a batch: what the load has in flight at most.
 BATCH_MAX = 64
 
@@ -51,6 +54,31 @@ def bare(about: Material, threads: int = 1, batch_max: int = BATCH_MAX) -> Itera
     with _running("perfkit.bench.serving.bare_server", options) as process:
         port = int(process.announcement(time.monotonic() + READY_S)["port"])
         yield _answering(name, port, about.oip(), process)
+
+
+@contextmanager
+def ours(
+    about: Material, spec: ClusterSpec, options: Sequence[str] = (), workers: int = 1
+) -> Iterator[Server]:
+    """The API in front of a coordinator and workers, each a process, with more `options` for it."""
+    with LocalCluster(workers, spec, models=(about.model,)) as local:
+        given = ["--endpoint", local.endpoint, "--spec", encode_spec(spec), *options]
+        with _api(about, "cluster", given) as server:
+            yield server
+
+
+@contextmanager
+def ours_local(about: Material) -> Iterator[Server]:
+    """The API with a pool of processes instead of a cluster: `perfkit serve --engine local`."""
+    with _api(about, "local", ["--engine", LOCAL_ENGINE]) as server:
+        yield server
+
+
+@contextmanager
+def _api(about: Material, name: str, options: Sequence[str]) -> Iterator[Server]:
+    with _running("cluster.serve", [*options, "--bind", "127.0.0.1:0"]) as process:
+        url = process.announcement(time.monotonic() + READY_S)["url"]
+        yield _answering(name, int(url.rpartition(":")[2]), about.oip(), process)
 
 
 #: How each peer is asked: the path and the body that its script reads.

@@ -9,6 +9,7 @@ in the server's own process, which suits models that are not bound by Python.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,12 +43,20 @@ class Model(MLModel):  # type: ignore[misc]
         return InferenceResponse(model_name=self.name, outputs=[output])
 
 
+def free_port() -> int:
+    """A port for gRPC, which can't be switched off."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 if __name__ == "__main__":
     given = options()
     with tempfile.TemporaryDirectory() as folder:
         server = {
             "host": "127.0.0.1", "http_port": given.port, "parallel_workers": 0, "debug": False,
-            "grpc_port": given.port + 1, "metrics_endpoint": None,
+            "grpc_port": free_port(), "metrics_endpoint": None,
         }  # fmt: skip
         model = {
             "name": given.name, "implementation": "mlserver_server.Model",
