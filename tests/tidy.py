@@ -85,8 +85,9 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
-    "cluster.serve": "cluster.supervision cluster.shells cluster.spec cluster.models.frames "
-    "cluster.vocabulary",
+    "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
+    "cluster.models.frames cluster.vocabulary",
+    "cluster.serve.http": "cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "

@@ -28,5 +28,14 @@ class Backend(Protocol):
     def kinds(self) -> Collection[str]:
         """The kinds of task that its workers offer, as far as it knows now."""
 
+    def models(self) -> Collection[str]:
+        """The names among them that are models, and so answer a frame of tensors."""
+
+    def generation(self) -> int:
+        """A number that grows when workers come or go, or offer something else."""
+
+    def ready(self) -> bool:
+        """Whether a task that is handed in now would reach a worker, as far as it knows."""
+
     def close(self) -> None:
         """End what it has started; futures that are open are cancelled."""

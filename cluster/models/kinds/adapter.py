@@ -7,10 +7,11 @@ writes the network's output as a result. It knows nothing of sessions, so tests 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.models.repository.manifest import Label
+from cluster.models.repository.manifest import Label, ModelError
+from cluster.models.runtime.network import Outputs, TensorMetadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,17 +21,39 @@ NAN = "gave NaN instead of a number"
 
 
 class Question(NamedTuple):
-    """The rows of a payload, [N, …]; ``single`` asks for a bare answer, not a list of one."""
+    """What a payload asks a network.
 
-    rows: NDArray[Any]
-    single: bool = True
+    ``inputs`` are by name, in the graph's order. With ``by_rows`` the first axis of each input and
+    output is that of its rows, so questions of one ``bucket`` may run together; otherwise it runs
+    alone. ``outputs`` are the names of those that ``write`` needs, which makes the result of them
+    and raises ModelError if they hold no answer; its text follows the model's name.
+    """
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: tuple[str, ...]
+    write: Callable[[Outputs], bytes]
+    by_rows: bool = True
+
+    @property
+    def items(self) -> int:
+        """The rows; a question that runs alone is one item."""
+        return len(next(iter(self.inputs.values()))) if self.by_rows else 1
+
+    @property
+    def bucket(self) -> Hashable:
+        """Questions with equal buckets may run together: the inputs' types and row shapes."""
+        start = int(self.by_rows)
+        return tuple(
+            (name, value.dtype.char, value.shape[start:]) for name, value in self.inputs.items()
+        )
 
 
 class Adapter(ABC):
     """Reads payloads and writes results of one kind; ``labels`` are all the results may have."""
 
-    labels: tuple[Label, ...]
-    input_name: str
+    labels: tuple[Label, ...] = ()
+    #: Any bytes are a payload, so some that begin like a frame of tensors need not be one.
+    takes_any_bytes = False
 
     @abstractmethod
     def read(self, payload: bytes | memoryview) -> Question | bytes:
@@ -40,23 +63,17 @@ class Adapter(ABC):
             PayloadError: this kind does not take such a payload.
         """
 
-    @abstractmethod
-    def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
-        """The result for a question, from its rows of the network's output, [N, classes].
 
-        Raises:
-            ModelError: they hold no answer; its text follows the model's name.
-        """
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the wanted one, whose open axes are -1."""
+    return len(shape) == len(wanted) and all(
+        want in (-1, extent) for extent, want in zip(shape, wanted, strict=True)
+    )
 
-    def feeds(
-        self, questions: Sequence[Question], rows_max: int
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        """The network's inputs by name for each run of at most ``rows_max`` rows, in order. A lone
-        question is not copied.
-        """
-        import numpy as np
 
-        tables = [question.rows for question in questions]
-        rows = tables[0] if len(tables) == 1 else np.concatenate(tables)
-        for start in range(0, len(rows), rows_max):
-            yield {self.input_name: rows[start : start + rows_max]}
+def check_answer(port: TensorMetadata, value: NDArray[Any]) -> None:
+    """Raise ModelError unless an output has the row shape that the graph tells, and no NaN."""
+    if not fits(value.shape[1:], port.row_shape):
+        raise ModelError(f"gave {value.dtype}{list(value.shape)}, not the {port} of its graph")
+    if (value != value).any():
+        raise ModelError(NAN)

@@ -16,17 +16,14 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from cluster.models.kinds.adapter import NAN, Adapter, Question
+from cluster.models.kinds.adapter import Adapter, Question, check_answer
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, package_folder
-from cluster.models.runtime.network import Network
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from cluster.models.runtime.network import Network, Outputs
 
 #: The bytes that `file_payload` keeps of either end. A package that reads more is refused.
 FILE_BLOCK_BYTES = 4096
@@ -101,6 +98,8 @@ class FileTypes(Adapter):
         ModelError: the package's configuration asks for something this module does not do.
     """
 
+    takes_any_bytes = True
+
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
         if manifest.package is None:
             raise ModelError(f"model {manifest.name!r}: kind {manifest.kind!r} needs a package")
@@ -119,23 +118,25 @@ class FileTypes(Adapter):
             ) from error
         named = {config.overwrite_map.get(label, label) for label in config.target_labels_space}
         self.labels = tuple(sorted(named | {"empty", "txt", "unknown"}))
-        self.input_name = network.input_name
+        (self._input, taken), *_ = network.inputs.items()
+        given, *_ = network.outputs.values()
+        width = config.beg_size + config.end_size
         if (
             config.mid_size
             or config.use_inputs_at_offsets
             or config.block_size > FILE_BLOCK_BYTES
             or max(config.beg_size, config.end_size) > config.block_size
             or config.min_file_size_for_dl > config.beg_size
-            or (config.beg_size + config.end_size,) != network.row_shape
-            or len(config.target_labels_space) != network.classes
+            or taken.row_shape != (width,)
+            or given.row_shape != (len(config.target_labels_space),)
             or not self._types.keys() >= set(self.labels)
         ):
             raise ModelError(
                 f"model {manifest.name!r}: this version of the package {manifest.package} reads "
                 "files in a way that is not supported; version 1.0 is"
             )
-        width = config.beg_size + config.end_size
-        network.expect(manifest.kind, {self.input_name: f"int32[N, {width}]"})
+        self._given = given
+        network.expect(manifest.kind, {self._input: f"INT32[?, {width}]"})
 
     def read(self, payload: bytes | memoryview) -> Question | bytes:
         """The tokens of both ends, int32[1, 2048]; a rule answers for short content."""
@@ -152,15 +153,14 @@ class FileTypes(Adapter):
         tokens = np.full((1, config.beg_size + config.end_size), config.padding_token, np.int32)
         tokens[0, : len(head)] = np.frombuffer(head, np.uint8)
         tokens[0, tokens.shape[1] - len(tail) :] = np.frombuffer(tail, np.uint8)
-        return Question(tokens)
+        return Question({self._input: tokens}, (self._given.name,), self._write)
 
-    def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
+    def _write(self, outputs: Outputs) -> bytes:
         """The most probable type; ``txt`` or ``unknown`` below its threshold."""
-        (scores,) = outputs
+        check_answer(self._given, outputs[self._given.name])
+        (scores,) = outputs[self._given.name]
         column = int(scores.argmax())
         score = float(scores[column])
-        if score != score:
-            raise ModelError(NAN)
         guess = self._config.target_labels_space[column]
         label = self._config.overwrite_map.get(guess, guess)
         threshold = self._config.thresholds.get(guess, self._config.medium_confidence_threshold)

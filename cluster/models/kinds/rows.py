@@ -8,17 +8,13 @@ list of N of them. A score is the network's, 0 to 1.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cluster.models.frames.tensor import TensorError, unpack_tensor
-from cluster.models.kinds.adapter import NAN, Adapter, Question
+from cluster.models.kinds.adapter import Adapter, Question, check_answer
 from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
-from cluster.models.runtime.network import Network
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from cluster.models.runtime.network import Network, Outputs
 
 #: The bound without one in the manifest: any number but infinity.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -36,23 +32,35 @@ class Rows(Adapter):
 
     Raises:
         ModelError: the network does not take rows, or does not have one class for each label.
+        The scores are its first output that is a table of numbers with a fraction.
     """
 
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
-        if len(network.row_shape) != 1:
+        name, port = next(iter(network.inputs.items()))
+        if len(port.shape) != 2 or port.shape[1] < 0:
             raise ModelError(
                 f"model {manifest.name!r}: {path} does not take rows of a fixed width, "
                 f"as kind {manifest.kind!r} wants"
             )
-        if len(manifest.labels) != network.classes:
+        self._input, self._width = name, port.shape[1]
+        network.expect(manifest.kind, {name: f"FP32[?, {self._width}]"})
+        scores = [
+            it
+            for it in network.outputs.values()
+            if it.datatype in ("FP16", "FP32", "FP64") and len(it.shape) == 2
+        ]
+        if not scores:
             raise ModelError(
-                f"model {manifest.name!r}: its manifest has {len(manifest.labels)} labels "
-                f"for {network.classes} classes"
+                f"model {manifest.name!r}: kind {manifest.kind!r} reads an answer from a table of "
+                f"scores; the graph gives {' and '.join(map(str, network.outputs.values()))}"
+            )
+        self._scores = scores[0]
+        if len(manifest.labels) != self._scores.shape[1]:
+            raise ModelError(
+                f"model {manifest.name!r}: it has {len(manifest.labels)} labels for the scores "
+                f"{self._scores}"
             )
         self.labels = manifest.labels
-        self.input_name = network.input_name
-        (self._width,) = network.row_shape
-        network.expect(manifest.kind, {self.input_name: f"float32[N, {self._width}]"})
         self._low = -FLOAT32_MAX if manifest.input_min is None else manifest.input_min
         self._high = FLOAT32_MAX if manifest.input_max is None else manifest.input_max
 
@@ -73,15 +81,21 @@ class Rows(Adapter):
         # NaN compares as false, so it is refused too.
         if rows.size and not (self._low <= rows.min() and rows.max() <= self._high):
             raise PayloadError(f"the numbers must lie within {self._low:g} and {self._high:g}")
-        return Question(rows.reshape(-1, width), single=rows.ndim == 1)
+        write = self._write_one if rows.ndim == 1 else self._write
+        return Question({self._input: rows.reshape(-1, width)}, (self._scores.name,), write)
 
-    def write(self, question: Question, outputs: NDArray[Any]) -> bytes:
+    def _results(self, outputs: Outputs) -> list[RowResult]:
         """The most probable class of each row."""
-        best = outputs.argmax(axis=1)
-        results = [
+        table = outputs[self._scores.name]
+        check_answer(self._scores, table)
+        best = table.argmax(axis=1)
+        return [
             RowResult(self.labels[column], float(scores[column]))
-            for column, scores in zip(best.tolist(), outputs, strict=True)
+            for column, scores in zip(best.tolist(), table, strict=True)
         ]
-        if any(result.score != result.score for result in results):
-            raise ModelError(NAN)
-        return msgspec.msgpack.encode(results[0] if question.single else results)
+
+    def _write(self, outputs: Outputs) -> bytes:
+        return msgspec.msgpack.encode(self._results(outputs))
+
+    def _write_one(self, outputs: Outputs) -> bytes:
+        return msgspec.msgpack.encode(self._results(outputs)[0])

@@ -43,7 +43,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder. ``file`` may hold wildcards, for packages that put a version into the path; the last
     match counts. A ``file`` of safetensors is converted before it is opened. ``install`` is the
     command for a package that the extra does not bring. ``input_min`` and ``input_max`` bound the
-    numbers of a row. ``batch_rows_max`` bounds the rows of one run of the session: larger batches
+    numbers of a row. ``batch_items_max`` bounds the rows of one run of the session: larger batches
     soon cost memory without being faster, and some graphs round differently in them.
     """
 
@@ -56,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     install: str | None = None
     input_min: float | None = None
     input_max: float | None = None
-    batch_rows_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
 
 
 def read_manifest(folder: Path) -> Manifest:

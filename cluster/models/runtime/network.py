@@ -1,14 +1,17 @@
 """A network: what a graph takes and gives, and its runs.
 
-A graph is served if its inputs and its output are tensors of numbers with the batch as first axis.
-Each run's output is checked against its batch before anyone's rows are cut from it.
+Any number of inputs and outputs are served, of every type that the Open Inference Protocol names
+and ONNX knows. A network *batches* if each of them leaves its first axis open. Then each run's
+outputs are checked against its batch before anyone's rows are cut from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.session import PREFERENCE, one_line, open_session
@@ -16,27 +19,61 @@ from cluster.models.runtime.session import PREFERENCE, one_line, open_session
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: The types of numbers, by the runtime's names for tensors of them.
-_TYPES = {
-    f"tensor({name})": {"float": "float32", "double": "float64"}.get(name, name)
-    for name in (
-        *("float", "double", "float16", "bool", "int8", "int16", "int32", "int64"),
-        *("uint8", "uint16", "uint32", "uint64"),
-    )
+#: Outputs by name.
+Outputs = dict[str, Any]
+
+
+class Datatype(NamedTuple):
+    """A type of number or text: its name in the Open Inference Protocol and numpy's name."""
+
+    oip: str
+    numpy: str
+
+
+#: By the runtime's names. Texts are numpy's objects, each a str: the runtime's own interface reads
+#: and gives nothing but UTF-8.
+DATATYPES: Mapping[str, Datatype] = {
+    "tensor(bool)": Datatype("BOOL", "bool"),
+    "tensor(string)": Datatype("BYTES", "object"),
+    "tensor(float16)": Datatype("FP16", "float16"),
+    "tensor(float)": Datatype("FP32", "float32"),
+    "tensor(double)": Datatype("FP64", "float64"),
+    **{
+        f"tensor({sign}int{bits})": Datatype(f"{sign.upper()}INT{bits}", f"{sign}int{bits}")
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
 }
+NUMPY: Mapping[str, str] = {datatype.oip: datatype.numpy for datatype in DATATYPES.values()}
+
+
+class TensorMetadata(msgspec.Struct, frozen=True):
+    """An input or output as the Open Inference Protocol describes it; -1 is an open axis."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """As an error message names it: ``FP32[?, 64] 'input'``."""
+        return f"{self.datatype}[{', '.join(map(_extent, self.shape))}] {self.name!r}"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """One row: the shape without its first axis."""
+        return self.shape[1:]
 
 
 class Network:
-    """One session, from inputs by name to its first output.
+    """One session, from inputs by name to outputs by name.
 
     `cluster.models.runtime.session` explains ``provider``, ``nodes_by_provider`` and ``optimized``.
-    ``row_shape`` is one row of the first input, empty if the graph leaves it open; ``classes`` is
-    the width of the output, None if open. ``inputs`` maps the inputs that need a value to what they
-    take, such as ``float32[N, 64]``, with ? for an open extent.
+    ``inputs`` and ``outputs`` are by name, in the graph's order; inputs with a value of their own
+    are left out. ``batches``: see the top of this file. ``rows_max`` bounds the rows of one run.
 
     Raises:
         ModelError: onnxruntime is missing or refuses the file, no provider can run it, or its
-        inputs or its output can't be served.
+        inputs or outputs can't be served.
     """
 
     def __init__(
@@ -53,71 +90,80 @@ class Network:
         self._session, self.provider, self.nodes_by_provider = open_session(
             self.name, path, threads, preference, optimized=optimized
         )
-        ports, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if not ports or not outputs:
+        self.inputs = self._describe(self._session.get_inputs(), "input")
+        self.outputs = self._describe(self._session.get_outputs(), "output")
+        if not self.inputs or not self.outputs:
             raise ModelError(f"model {self.name!r}: {path} has no input or no output")
-        self.inputs = {it.name: self._describe(it, "input", manifest) for it in ports}
-        output = outputs[0]
-        if not self._describe(output, "output", manifest).startswith("float"):
-            raise ModelError(
-                f"model {self.name!r}: its output {output.name!r} is a {output.type}; an answer "
-                "is read from one of float, float16 or double"
-            )
-        first = ports[0]
-        self.input_name: str = first.name
-        self._output_name: str = output.name
-        row = first.shape[1:]
-        self.row_shape: tuple[int, ...] = (
-            tuple(row) if all(isinstance(extent, int) for extent in row) else ()
-        )
-        width = output.shape[-1] if len(output.shape) == 2 else None
-        self.classes: int | None = width if isinstance(width, int) else None
+        ports = (*self.inputs.values(), *self.outputs.values())
+        self.batches = all(port.shape[:1] == (-1,) for port in ports)
+        self.rows_max = manifest.batch_items_max if self.batches else 1
 
-    def run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """The first output for these inputs, rows in their order.
+    def run(
+        self, feed: Mapping[str, NDArray[Any]], outputs: Iterable[str], rows: int | None = None
+    ) -> Outputs:
+        """Some outputs by name; with ``rows``, each has that many, in the order of the inputs.
 
         Raises:
-            ModelError: the runtime refused or failed, or the output has other rows than the inputs
-            or another width than the graph says.
+            ModelError: the runtime refused or failed, or an output has other rows.
         """
+        names = list(outputs)
         try:
-            (output,) = self._session.run([self._output_name], dict(feed))
+            found = self._session.run(names, dict(feed))
         except Exception as error:  # the runtime's errors share no base of their own
             raise ModelError(f"model {self.name!r} failed: {one_line(error)}") from error
-        result: NDArray[Any] = output
-        rows = len(next(iter(feed.values())))
-        if result.shape[:1] != (rows,) or self.classes not in (None, *result.shape[1:]):
-            raise ModelError(
-                f"model {self.name!r} gave {result.dtype}{list(result.shape)} for a batch of "
-                f"{rows} rows; which row is whose can't be told"
-            )
-        return result
+        for value in found:
+            if rows is not None and value.shape[:1] != (rows,):
+                raise ModelError(
+                    f"model {self.name!r} gave {value.dtype}{list(value.shape)} for a batch of "
+                    f"{rows} rows; which row is whose can't be told"
+                )
+        return dict(zip(names, found, strict=True))
+
+    def no_rows(self, outputs: Iterable[str]) -> Outputs:
+        """Outputs for a batch of no rows: some providers fail at one."""
+        import numpy as np
+
+        empty = {}
+        for port in map(self.outputs.__getitem__, outputs):
+            shape = [0, *(max(0, extent) for extent in port.row_shape)]
+            empty[port.name] = np.empty(shape, NUMPY[port.datatype])
+        return empty
 
     def expect(self, kind: str, inputs: Mapping[str, str]) -> None:
-        """Raise ModelError unless the graph takes exactly these ``inputs``."""
-        if self.inputs != inputs:
-            wanted, found = (
-                " and ".join(f"{name} ({what})" for name, what in some.items())
-                for some in (inputs, self.inputs)
-            )
+        """Raise ModelError unless the graph takes exactly these ``inputs``, such as
+        ``FP32[?, 64]`` by name, and a batch of rows or one row at a time.
+        """
+        for port in (*self.inputs.values(), *self.outputs.values()):
+            if port.shape[:1] not in ((-1,), (1,)):
+                raise ModelError(
+                    f"model {self.name!r}: {port} has no open first axis for the rows of a batch, "
+                    f"as kind {kind!r} wants; export it with one, or choose kind 'tensors'"
+                )
+        wanted = [f"{what} {name!r}" for name, what in inputs.items()]
+        found = [str(port) for port in self.inputs.values()]
+        if [it.replace("[1", "[?", 1) for it in found] != wanted:
             raise ModelError(
-                f"model {self.name!r}: kind {kind!r} wants a graph that takes {wanted}; this one "
-                f"takes {found}"
+                f"model {self.name!r}: kind {kind!r} wants a graph that takes "
+                f"{' and '.join(wanted)}; this one takes {' and '.join(found)}"
             )
 
-    def _describe(self, port: Any, what: str, manifest: Manifest) -> str:
-        """What an input or output carries; ModelError if that can't be served."""
-        if port.type not in _TYPES:
+    def _describe(self, ports: Iterable[Any], what: str) -> dict[str, TensorMetadata]:
+        """The ports by name; ModelError if one can't be served."""
+        return {port.name: self._metadata(port, what) for port in ports}
+
+    def _metadata(self, port: Any, what: str) -> TensorMetadata:
+        if port.type not in DATATYPES:
             raise ModelError(
-                f"model {self.name!r}: its {what} {port.name!r} is a {port.type}; only tensors of "
-                "numbers can be served"
+                f"model {self.name!r}: its {what} {port.name!r} is a {port.type}, which can't be "
+                f"served; tensors of {', '.join(NUMPY)} can"
+                + (SEQUENCE_HINT if port.type.startswith("seq(map") else "")
             )
-        batch, *row = port.shape or [0]
-        if isinstance(batch, int) and (batch, manifest.batch_rows_max) != (1, 1):
-            raise ModelError(
-                f"model {self.name!r}: its {what} {port.name!r} has shape {port.shape}, without an "
-                "open first axis for the rows of a batch; export it with one, or, if it is 1, set "
-                "batch_rows_max = 1"
-            )
-        extents = [str(extent) if isinstance(extent, int) else "?" for extent in row]
-        return f"{_TYPES[port.type]}[{', '.join(['N', *extents])}]"
+        extents = (it if isinstance(it, int) and it >= 0 else -1 for it in port.shape)
+        return TensorMetadata(port.name, DATATYPES[port.type].oip, tuple(extents))
+
+
+SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
+
+
+def _extent(extent: int) -> str:
+    return "?" if extent < 0 else str(extent)

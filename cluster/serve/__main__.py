@@ -1,0 +1,212 @@
+"""The API as a process of its own: ``python -m cluster.serve --endpoint tcp://127.0.0.1:5555``.
+
+It prints one line of JSON when it listens. SIGTERM, SIGINT or the end of standard input stop it:
+what is open is finished, what comes meanwhile gets 503. With ``--alone``, for a service manager,
+only signals do. With ``--parent FD`` it dies at once when the pipe at that descriptor closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+from cluster.serve.app import make_app
+from cluster.serve.backend import Backend
+from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.http.connection import Connection
+from cluster.serve.http.server import ApiServer
+from cluster.serve.http.tokens import Tokens
+from cluster.serve.state import Settings, State
+from cluster.shells.client import Client
+from cluster.shells.malloc_trim import reexec_with_one_heap
+from cluster.spec import decode_spec, load_part
+from cluster.supervision.ending import die_with_parent, stop_with_parent
+from cluster.vocabulary.errors import ClusterError
+
+YOUNG_OBJECTS = 50_000
+
+
+def read_bind(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; raises ClusterError for other texts."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ClusterError(f"{text!r} is no address to listen at; write it as 127.0.0.1:8000")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server at this host."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises ClusterError with the reason if there can't be one."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ClusterError(f"cannot listen at {host}:{port}: {reason}") from None
+
+
+def check_wide(host: str, tokens: Tokens | None, certfile: str | None) -> None:
+    """Refuse to listen beyond this machine without tokens, and warn of tokens in clear text."""
+    if is_loopback(host):
+        return
+    if tokens is None:
+        raise ClusterError(
+            f"{host} can be reached from other machines, and without tokens anyone there could "
+            "use this server: give it --tokens FILE (`perfkit serve token NAME --role submit` "
+            "makes one), or bind it to 127.0.0.1"
+        )
+    if certfile is None:
+        print(
+            "serve: tokens travel in clear text without TLS; --cert and --key add it, unless a "
+            "proxy does that", file=sys.stderr,
+        )  # fmt: skip
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Raise ClusterError unless both files are there and belong together, or neither is given."""
+    if (certfile is None) != (keyfile is None):
+        raise ClusterError("TLS takes both a certificate (--cert) and its key (--key)")
+    if certfile is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+        except (OSError, ssl.SSLError) as error:
+            raise ClusterError(f"TLS can't use {certfile} and {keyfile}: {error}") from None
+
+
+def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Call a function in the loop, from another thread."""
+    loop.call_soon_threadsafe(call)
+
+
+def make_backend(options: argparse.Namespace) -> tuple[Backend, Client | None]:
+    """What runs the tasks, and the client if it is a cluster."""
+    if options.engine is not None:
+        make = load_part(options.engine)
+        backend: Backend = make(options.address) if options.address else make()
+        return backend, None
+    spec = decode_spec(options.spec) if options.spec else None
+    client = Client(options.endpoint, spec=spec)
+    return ClusterBackend(client), client
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve until told to stop; raises ClusterError if it can't begin."""
+    host, port = read_bind(options.bind)
+    check_certificate(options.cert, options.key)
+    tokens = Tokens(options.tokens) if options.tokens else None
+    check_wide(host, tokens, options.cert)
+    settings = Settings(
+        connections=options.connections,
+        timeout_s=options.timeout,
+        rate_per_s=options.rate,
+        burst=options.burst,
+        header_s=options.header_deadline,
+        body_s=options.body_deadline,
+        body_bytes=options.body_mib << 20,
+    )
+    listener = listen(host, port)
+    with listener:
+        backend, client = make_backend(options)
+        state = State(backend, client, settings, tokens)
+        Connection.header_s = settings.header_s
+        Connection.body_s = settings.body_s
+        Connection.connections_max = settings.connections
+        port = listener.getsockname()[1]
+        scheme = "https" if options.cert else "http"
+        shown = f"[{host}]" if ":" in host else host
+
+        def ready() -> None:
+            if not options.alone:
+                loop = asyncio.get_running_loop()
+                stop_with_parent(partial(call_in, loop, server.stop))
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(YOUNG_OBJECTS)
+            facts = {"pid": os.getpid(), "url": f"{scheme}://{shown}:{port}"}
+            print(json.dumps(facts), flush=True)
+
+        def stopping() -> None:
+            state.stopping = True
+
+        server = ApiServer(
+            make_app(state),
+            idle_s=settings.idle_s,
+            drain_s=options.drain,
+            certfile=options.cert,
+            keyfile=options.key,
+            on_ready=ready,
+            on_stopping=stopping,
+        )
+        try:
+            server.run(sockets=[listener])
+        finally:
+            backend.close()
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    settings = Settings()
+    parser = argparse.ArgumentParser(prog="python -m cluster.serve", description=__doc__)
+    parser.add_argument("--endpoint", help="where the cluster's coordinator listens")
+    parser.add_argument("--spec", help="the cluster's spec as JSON (default: the coordinator's)")
+    parser.add_argument("--engine", help="module:attribute of what makes a backend instead")
+    parser.add_argument("--address", help="what that is called with: where its engine runs")
+    parser.add_argument("--bind", default="127.0.0.1:8000", help="HOST:PORT to listen at")
+    parser.add_argument("--tokens", type=Path, help="file of tokens; without one, anybody may ask")
+    parser.add_argument("--cert", help="TLS: the certificate's file")
+    parser.add_argument("--key", help="TLS: the file of its key")
+    numbers: dict[str, tuple[float, str]] = {
+        "rate": (settings.rate_per_s, "requests a second of a client; 0: any"),
+        "burst": (settings.burst, "requests of a client that may come at once"),
+        "connections": (settings.connections, "connections at once"),
+        "timeout": (settings.timeout_s, "seconds for a request that names no timeout"),
+        "header-deadline": (settings.header_s, "seconds in which a request's headers must come"),
+        "body-deadline": (settings.body_s, "seconds in which a request's body must come"),
+        "body-mib": (settings.body_bytes >> 20, "MiB of a request's body"),
+        "drain": (30.0, "seconds in which open requests may end when told to stop"),
+    }
+    for name, (default, text) in numbers.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
+    parser.add_argument("--alone", action="store_true", help="ignore the end of standard input")
+    parser.add_argument("--parent", type=int, metavar="FD", help="die when this pipe closes")
+    options = parser.parse_args(argv)
+    if (options.endpoint is None) == (options.engine is None):
+        parser.error("give either --endpoint or --engine")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the API; returns the exit code: 2 if it can't begin."""
+    options = parse(argv)
+    if argv is None:
+        reexec_with_one_heap()
+    if options.parent is not None:
+        die_with_parent(options.parent)
+    try:
+        serve(options)
+    except ClusterError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

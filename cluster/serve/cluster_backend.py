@@ -1,0 +1,79 @@
+"""This cluster behind the API: its client, and what its workers offer, asked for each second.
+
+The question waits for the coordinator, so a thread asks it and the API's loop reads the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cluster.shells.client import Client
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.status import Status
+
+REFRESH_S = 1.0
+ANSWER_S = 5.0
+
+
+class ClusterBackend:
+    """A `Backend` over a client, which it closes at its end."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.submit_batch = client.submit_batch
+        self._offers: object = None
+        self._kinds: frozenset[str] = frozenset()
+        self._models: frozenset[str] = frozenset()
+        self._generation = 0
+        self._status: Status | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_asking, name="offers", daemon=True)
+        self.refresh()
+        self._thread.start()
+
+    def kinds(self) -> frozenset[str]:
+        """The kinds that any worker offers."""
+        return self._kinds
+
+    def models(self) -> frozenset[str]:
+        """The models that any worker serves."""
+        return self._models
+
+    def generation(self) -> int:
+        """Grows when a worker comes, goes, or offers something else."""
+        return self._generation
+
+    def ready(self) -> bool:
+        """Whether the coordinator answered the last question and has a worker."""
+        return self._status is not None and bool(self._status.workers)
+
+    @property
+    def status(self) -> Status | None:
+        """The cluster's last status; None while the coordinator does not answer."""
+        return self._status
+
+    def refresh(self) -> None:
+        """Ask the coordinator now, and wait for its answer. Not for the API's loop."""
+        try:
+            status = self.client.status(ANSWER_S)
+        except ClusterError:
+            self._status = None
+            return
+        workers = [w for w in status.workers if not w.draining]
+        offers = {(w.worker, w.epoch, *w.kinds, *w.models) for w in workers}
+        self._status = status
+        if offers != self._offers:
+            self._offers = offers
+            self._kinds = frozenset(kind for w in workers for kind in w.kinds)
+            self._models = frozenset(model for w in workers for model in w.models)
+            self._generation += 1
+
+    def close(self) -> None:
+        """Close the client; the thread ends."""
+        self._over.set()
+        self.client.close()
+        self._thread.join(ANSWER_S)
+
+    def _keep_asking(self) -> None:
+        while not self._over.wait(REFRESH_S):
+            self.refresh()

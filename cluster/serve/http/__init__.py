@@ -1,0 +1,1 @@
+"""Plain HTTP, below every protocol: problems, bodies, tokens, rates and connections."""

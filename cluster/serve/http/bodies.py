@@ -1,0 +1,234 @@
+"""Bodies of requests and answers: read within bounds, decompressed and compressed.
+
+A body is counted while it comes in and while it is decompressed, so a compressed one can't grow
+past the bound either (a "zip bomb").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from cluster.serve.http.problems import Problem
+
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+Buffer: TypeAlias = bytes | bytearray | memoryview
+RawHeader: TypeAlias = tuple[bytes, bytes]
+
+#: where a request's scope tells the connection that it came by, among the ASGI extensions; its
+#: ``on_lost`` is called if the client leaves
+CONNECTION = "perfkit.connection"
+#: what is decompressed or compressed without leaving the loop, which others wait for
+INLINE_BYTES = 1 << 18
+#: shorter answers are not worth compressing
+COMPRESSED_BYTES_MIN = 1_024
+#: zlib's window for each encoding; 32 more read either of the first two by their header
+WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
+
+
+class ClientGone(Exception):
+    """The client has closed the connection: nobody waits for an answer."""
+
+
+class Budget:
+    """Bytes that all requests of a process may hold at once."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Count bytes as held; Problem 503 if there is no room for them."""
+        if self.held_bytes + size_bytes > self.most_bytes:
+            raise Problem(
+                503,
+                f"the requests that are open hold {self.held_bytes >> 20} MiB, and at most "
+                f"{self.most_bytes >> 20} MiB are held at once: try again later",
+                retry_after_s=1.0,
+                closes=True,
+            )
+        self.held_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Count bytes as free again."""
+        self.held_bytes -= size_bytes
+
+
+class Body:
+    """A request's body, counted in the budget until `release`."""
+
+    __slots__ = ("_budget", "counted_bytes", "data")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.counted_bytes = 0
+        self.data: Buffer = b""
+
+    def count(self, size_bytes: int) -> None:
+        """Take so much more of the budget."""
+        self._budget.take(size_bytes)
+        self.counted_bytes += size_bytes
+
+    def release(self) -> None:
+        """Give back what it has taken."""
+        self._budget.give_back(self.counted_bytes)
+        self.counted_bytes = 0
+
+    async def read(
+        self, receive: Receive, headers: Mapping[bytes, bytes], most_bytes: int
+    ) -> Buffer:
+        """All of the body, decompressed.
+
+        Raises:
+            Problem: 413 over the bound, 415 for an unknown encoding, 400 for broken compression,
+                503 if all requests together hold too much.
+            ClientGone: the client left before the end.
+        """
+        encoding = headers.get(b"content-encoding", b"").strip().lower()
+        if encoding not in (b"", b"identity", *WINDOW_BITS):
+            raise Problem(
+                415,
+                f"the body's Content-Encoding is {encoding.decode('latin-1')[:64]!r}; "
+                "gzip, deflate and identity can be read",
+                closes=True,
+                headers=(("accept-encoding", "gzip, deflate, identity"),),
+            )
+        check_length(headers, most_bytes)
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        data: Buffer = message.get("body", b"")
+        self.count(len(data))
+        if message.get("more_body"):
+            data = bytearray(data)
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGone
+                part = message.get("body", b"")
+                self.count(len(part))
+                data += part
+                if len(data) > most_bytes:
+                    raise too_large(most_bytes)
+        if encoding in WINDOW_BITS:
+            data = await self._decompress(data, encoding, most_bytes)
+        self.data = data
+        return data
+
+    async def _decompress(self, data: Buffer, encoding: bytes, most_bytes: int) -> Buffer:
+        inflater = Inflater(encoding, most_bytes)
+        found = inflater.feed(data, INLINE_BYTES)
+        self.count(len(found))
+        if not inflater.over:
+            # The rest may take long; zlib lets other threads run meanwhile.
+            self.count(most_bytes - len(found))
+            rest = await asyncio.to_thread(inflater.finish)
+            self._budget.give_back(most_bytes - len(found) - len(rest))
+            self.counted_bytes -= most_bytes - len(found) - len(rest)
+            found += rest
+        return found
+
+
+class Inflater:
+    """Decompression within a bound, in two steps. Problem 400 for broken data, 413 over the
+    bound.
+    """
+
+    def __init__(self, encoding: bytes, most_bytes: int) -> None:
+        self._name = encoding.decode()
+        self._bits = WINDOW_BITS[encoding]
+        self._most_bytes = most_bytes
+        self._made_bytes = 0
+        self._left: Buffer = b""
+        self._zlib = zlib.decompressobj(self._bits)
+        self.over = False
+
+    def feed(self, data: Buffer, most_bytes: int) -> bytes:
+        """What the data hold, at most so many bytes; ``over`` tells if that is all."""
+        # Some clients send "deflate" without zlib's header: RFC 9110, section 8.4.1.2.
+        if self._bits == WINDOW_BITS[b"deflate"] and data and (data[0] & 0x0F) != 8:
+            self._zlib = zlib.decompressobj(-self._bits)
+        return self._inflate(data, most_bytes)
+
+    def finish(self) -> bytes:
+        """The rest."""
+        parts = []
+        while not self.over:
+            parts.append(self._inflate(self._left, self._most_bytes + 1 - self._made_bytes))
+        return b"".join(parts)
+
+    def _inflate(self, data: Buffer, most_bytes: int) -> bytes:
+        try:
+            found = self._zlib.decompress(data, most_bytes)
+        except zlib.error as error:
+            raise Problem(400, f"the body is no valid {self._name}: {error}") from None
+        self._made_bytes += len(found)
+        if self._made_bytes > self._most_bytes:
+            raise too_large(self._most_bytes, "decompressed ")
+        if self._zlib.eof:
+            if self._zlib.unused_data:
+                raise Problem(400, f"the body goes on after the end of its {self._name} stream")
+            self.over = True
+        elif len(found) < most_bytes:
+            raise Problem(400, f"the body ends within its {self._name} stream")
+        self._left = self._zlib.unconsumed_tail
+        return found
+
+
+def check_length(headers: Mapping[bytes, bytes], most_bytes: int) -> None:
+    """Problem 413 if the length that a request tells is over the bound, before it is read."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and (len(length) > 18 or int(length) > most_bytes):
+        raise too_large(most_bytes)
+
+
+def too_large(most_bytes: int, what: str = "") -> Problem:
+    """The problem of a body over the bound."""
+    shown = f"{most_bytes >> 20} MiB" if most_bytes >= 1 << 20 else f"{most_bytes} bytes"
+    return Problem(413, f"the {what}body is over the bound of {shown}", closes=True)
+
+
+def wanted_encoding(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The encoding that an answer may have by Accept-Encoding (RFC 9110, section 12.5.3)."""
+    accepted = headers.get(b"accept-encoding")
+    if not accepted:
+        return None
+    best, best_weight = None, 0.0
+    for item in accepted.lower().split(b","):
+        name, _, weight_text = item.partition(b";")
+        try:
+            weight = float(weight_text.partition(b"=")[2] or 1)
+        except ValueError:
+            weight = 0.0
+        if name.strip() in WINDOW_BITS and weight > best_weight:
+            best, best_weight = name.strip(), weight
+    return best
+
+
+async def answer(
+    send: Send,
+    status: int,
+    headers: list[RawHeader],
+    parts: Sequence[Buffer],
+    encoding: bytes | None = None,
+) -> None:
+    """Send an answer, compressed if an encoding is wanted and it is worth it."""
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if encoding is not None and len(body) >= COMPRESSED_BYTES_MIN:
+        if len(body) > INLINE_BYTES:
+            body = await asyncio.to_thread(compress, body, encoding)
+        else:
+            body = compress(body, encoding)
+        headers = [*headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def compress(body: Buffer, encoding: bytes) -> bytes:
+    """The body in an encoding, as fast as zlib can."""
+    deflater = zlib.compressobj(1, zlib.DEFLATED, WINDOW_BITS[encoding])
+    return deflater.compress(body) + deflater.flush()

@@ -1,0 +1,276 @@
+"""Requests and answers of the Open Inference Protocol: JSON and binary tensors to frames and back.
+
+The protocol is https://github.com/kserve/open-inference-protocol (rest/inference_rest.md); binary
+tensors, classification and the parameters ``priority`` and ``timeout`` are Triton's extensions
+(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/README.html).
+"""
+
+from __future__ import annotations
+
+from heapq import nlargest
+from math import prod
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from cluster.models.frames.tensor import DIMENSIONS_MAX, TENSOR_BYTES_MAX, TensorError
+from cluster.models.frames.tensors import (
+    DATATYPES,
+    TENSORS_MAX,
+    Port,
+    Tensor,
+    check_data,
+    decode_tensors,
+    encode_tensors,
+    join_bytes,
+)
+from cluster.serve.catalogue import Description
+from cluster.serve.http.bodies import Buffer, RawHeader
+from cluster.serve.http.problems import Problem
+from cluster.serve.values import read_values, write_values
+from cluster.vocabulary.task import Priority
+
+#: JSON takes several times its size while it is read
+JSON_BYTES_MAX = 32 << 20
+#: Texts are measured one by one.
+TEXTS_MAX = 1 << 18
+HEADER_LENGTH = b"inference-header-content-length"
+#: Triton's priorities, of which 1 is the highest and 0 the default
+PRIORITIES = {0: Priority.NORMAL, 1: Priority.URGENT, 2: Priority.HIGH, 3: Priority.NORMAL}
+
+Whole = Annotated[int, Meta(ge=0)]
+Extent = Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)]
+Name = Annotated[str, Meta(min_length=1, max_length=1_024)]
+
+
+class InputParameters(msgspec.Struct, frozen=True):
+    """What an input may carry besides its numbers."""
+
+    binary_data_size: Whole | None = None
+    shared_memory_region: str | None = None
+
+
+class OutputParameters(msgspec.Struct, frozen=True):
+    """How an output is wanted."""
+
+    binary_data: bool | None = None
+    classification: Whole = 0
+    shared_memory_region: str | None = None
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What a request may ask for; a timeout is in microseconds. Others are ignored."""
+
+    priority: Whole = 0
+    timeout: Whole = 0
+    binary_data_output: bool = False
+    sequence_id: int | str = 0
+
+
+class Input(msgspec.Struct, frozen=True):
+    """A tensor of a request; its numbers are read later, by its type."""
+
+    name: Name
+    shape: Annotated[list[Extent], Meta(max_length=DIMENSIONS_MAX)]
+    datatype: str
+    parameters: InputParameters = InputParameters()
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A wanted output."""
+
+    name: Name
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferRequest(msgspec.Struct, frozen=True):
+    """A request as its JSON tells it."""
+
+    inputs: Annotated[list[Input], Meta(max_length=TENSORS_MAX)]
+    id: str = ""
+    parameters: Parameters = Parameters()
+    outputs: Annotated[list[Output], Meta(max_length=TENSORS_MAX)] = []
+
+
+class Asked(NamedTuple):
+    """A request that is ready for a worker: its frame, and how the answer is wanted."""
+
+    frame: bytes
+    id: str
+    parameters: Parameters
+    outputs: list[Output]
+    #: the first input's first axis, which is the batch where the model has one
+    rows: int
+
+
+_DECODER = msgspec.json.Decoder(InferRequest)
+
+
+def read_request(body: Buffer, header_length: bytes | None) -> Asked:
+    """What a body asks for. ``header_length`` is the header of that name, the length of its JSON.
+
+    Raises:
+        Problem: 400 with what is wrong and where; 413 for too much JSON.
+    """
+    view = memoryview(body)
+    json_bytes = len(view)
+    if header_length is not None:
+        if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(view):
+            raise Problem(
+                400,
+                f"Inference-Header-Content-Length is {header_length.decode('latin-1')[:32]!r}, "
+                f"and the body has {len(view)} bytes",
+            )
+        json_bytes = int(header_length)
+    if json_bytes > JSON_BYTES_MAX:
+        raise Problem(
+            413,
+            f"the request's JSON is over {JSON_BYTES_MAX >> 20} MiB: send tensors as binary data",
+        )
+    try:
+        request = _DECODER.decode(view[:json_bytes])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(400, f"the body is no inference request: {error}") from None
+    if not request.inputs:
+        raise Problem(400, "the request has no inputs")
+    if request.parameters.sequence_id not in (0, ""):
+        raise Problem(400, "parameters.sequence_id: no model here keeps a state between requests")
+    tensors = _read_inputs(request.inputs, view[json_bytes:])
+    names = [output.name for output in request.outputs]
+    if len(set(names)) < len(names):
+        raise Problem(400, f"an output is wanted twice: {', '.join(names)[:200]}")
+    if any(output.parameters.shared_memory_region for output in request.outputs):
+        raise _shared_memory()
+    try:
+        frame = encode_tensors(tensors, names)
+    except TensorError as error:
+        raise Problem(400, f"input {error}") from None
+    shape = tensors[0].port.shape
+    return Asked(frame, request.id, request.parameters, request.outputs, shape[0] if shape else 1)
+
+
+def priority_of(parameters: Parameters) -> Priority:
+    """The cluster's priority for Triton's number."""
+    return PRIORITIES.get(parameters.priority, Priority.LOW)
+
+
+def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
+    tensors, at, seen = [], 0, set()
+    for number, one in enumerate(inputs):
+        if one.datatype not in DATATYPES:
+            raise Problem(
+                400,
+                f"inputs[{number}] {one.name!r:.100} has the datatype {one.datatype!r:.40}; "
+                f"there are {', '.join(DATATYPES)}",
+            )
+        if one.name in seen:
+            raise Problem(400, f"inputs[{number}]: there are two inputs {one.name!r:.100}")
+        seen.add(one.name)
+        port = Port(one.name, one.datatype, tuple(one.shape))  # type: ignore[arg-type]
+        if one.parameters.shared_memory_region is not None:
+            raise _shared_memory()
+        if one.datatype == "BYTES" and prod(one.shape) > TEXTS_MAX:
+            raise Problem(413, f"input {port} has over {TEXTS_MAX} texts: send several requests")
+        size_bytes = one.parameters.binary_data_size
+        if (size_bytes is None) == (not one.data):
+            both = "both 'data' and" if size_bytes is not None else "neither 'data' nor"
+            raise Problem(400, f"input {port} has {both} parameters.binary_data_size")
+        if size_bytes is None:
+            tensors.append(Tensor(port, read_values(port, one.data)))
+            continue
+        data = binary[at : at + size_bytes]
+        if len(data) != size_bytes:
+            raise Problem(
+                400,
+                f"input {port}: binary_data_size is {size_bytes}, the body has {len(data)} left",
+            )
+        at += size_bytes
+        tensors.append(Tensor(port, data))
+    if at != len(binary):
+        raise Problem(
+            400,
+            f"the body has {len(binary)} bytes after its JSON, and the inputs' binary_data_size "
+            f"tell of {at}; is the header Inference-Header-Content-Length right?",
+        )
+    return tensors
+
+
+def _shared_memory() -> Problem:
+    return Problem(400, "shared memory regions are not supported: send tensors in the request")
+
+
+def write_answer(
+    result: Buffer, asked: Asked, model: Description
+) -> tuple[list[RawHeader], list[Buffer]]:
+    """The headers and the parts of an answer's body.
+
+    Raises:
+        Problem: 500 for a result that is no frame, 422 for what JSON can't hold.
+    """
+    try:
+        found = decode_tensors(result).tensors
+    except TensorError as error:
+        raise Problem(500, f"model {model.name!r} answered with {error}") from None
+    wanted = {output.name: output.parameters for output in asked.outputs}
+    outputs: list[dict[str, Any]] = []
+    parts: list[Buffer] = [b""]
+    for tensor in found:
+        how = wanted.get(tensor.port.name, OutputParameters())
+        if how.classification:
+            tensor = classify(tensor, how.classification, model)
+        port, data = tensor
+        shown: dict[str, Any] = {
+            "name": port.name,
+            "datatype": port.datatype,
+            "shape": port.shape,
+        }
+        is_binary = how.binary_data
+        if is_binary is None:
+            is_binary = asked.parameters.binary_data_output
+        if is_binary:
+            shown["parameters"] = {"binary_data_size": len(data)}
+            parts.append(data)
+        else:
+            shown["data"] = write_values(port, memoryview(data))
+        outputs.append(shown)
+    text: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
+    if asked.id:
+        text["id"] = asked.id
+    text["outputs"] = outputs
+    parts[0] = msgspec.json.encode(text)
+    if len(parts) == 1:
+        return [(b"content-type", b"application/json")], parts
+    return [
+        (b"content-type", b"application/octet-stream"),
+        (HEADER_LENGTH, b"%d" % len(parts[0])),
+    ], parts
+
+
+def classify(tensor: Tensor, count: int, model: Description) -> Tensor:
+    """The ``count`` highest elements of each row as texts ``value:index[:label]``, Triton's
+    classification extension.
+    """
+    port = tensor.port
+    if port.datatype in ("BYTES", "BOOL") or not port.shape:
+        raise Problem(400, f"output {port} can't be classified: it has no rows of numbers")
+    check_data(port, tensor.data)
+    values = write_values(port, memoryview(tensor.data))
+    # The batch is the first axis; a model without one has a single row.
+    rows = port.shape[0] if model.batches else 1
+    width = prod(port.shape[1:] if model.batches else port.shape)
+    texts: list[bytes] = []
+    for start in range(0, rows * width, max(1, width)):
+        row = values[start : start + width]
+        for index in nlargest(min(count, width), range(width), key=row.__getitem__):
+            label = model.label(index)
+            text = (
+                f"{row[index]:f}:{index}"
+                if isinstance(row[index], float)
+                else f"{row[index]}:{index}"
+            )
+            texts.append((text if label is None else f"{text}:{label}").encode())
+    columns = min(count, width)
+    shape = (rows, columns) if model.batches else (columns,)
+    return Tensor(Port(port.name, "BYTES", shape), join_bytes(texts))

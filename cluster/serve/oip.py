@@ -1,0 +1,260 @@
+"""The Open Inference Protocol V2 over HTTP, with the extensions of Triton that work here.
+
+https://github.com/kserve/open-inference-protocol has the protocol, and
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/README.html
+the extensions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from cluster.serve.catalogue import Description, PortInfo
+from cluster.serve.dispatch import problem_of
+from cluster.serve.handling import Answer, Call, may_come
+from cluster.serve.http.bodies import Body, Buffer
+from cluster.serve.http.problems import Problem
+from cluster.serve.http.tokens import Role
+from cluster.serve.infer import HEADER_LENGTH, priority_of, read_request, write_answer
+from cluster.serve.state import State
+from cluster.vocabulary.errors import ClusterError
+
+#: what works with any backend; a cluster can load and unload models too
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "schedule_policy",
+    "statistics",
+)
+#: how long a model may take to be loaded, or unloaded
+LOADED_S = 120.0
+LOOK_EVERY_S = 0.1
+#: parameters of a request to load or unload
+LOAD_BYTES_MAX = 1 << 20
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def words(problem: Problem) -> dict[str, str]:
+    """An error as the protocol shows it."""
+    return {"error": problem.message}
+
+
+def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitable[Answer]]:
+    """What answers an inference request for a model."""
+
+    async def infer(call: Call, body: Buffer) -> Answer:
+        state = call.state
+        kind = state.catalogue.kind(name, version)
+        model = state.catalogue.known(kind) or await state.catalogue.describe(name, version)
+        call.model, call.version = model.name, model.version
+        asked = read_request(body, call.headers.get(HEADER_LENGTH))
+        call.items = asked.rows if model.batches else 1
+        timeout_us = asked.parameters.timeout
+        ticket = state.dispatcher.submit(
+            kind,
+            asked.frame,
+            client=call.client,
+            priority=priority_of(asked.parameters),
+            timeout_s=timeout_us / 1e6 if timeout_us else state.settings.timeout_s,
+        )
+        (result,) = await call.results([ticket])
+        return write_answer(result, asked, model)
+
+    return infer
+
+
+def routes(state: State) -> list[BaseRoute]:
+    """Everything of the protocol but inference, which `cluster.serve.app` routes by hand."""
+    return [
+        Route("/v2", _guarded(state, _server), name="server"),
+        Route("/v2/health/live", _live),
+        Route("/v2/health/ready", _ready_of(state)),
+        Route("/v2/models", _guarded(state, _names)),
+        Route("/v2/models/stats", _guarded(state, _statistics)),
+        *(
+            Route(f"/v2/models/{{name}}{versions}{path}", _guarded(state, answer_it))
+            for versions in ("", "/versions/{version}")
+            for path, answer_it in (
+                ("", _metadata),
+                ("/ready", _model_ready),
+                ("/config", _config),
+                ("/stats", _statistics),
+            )
+        ),
+        Route("/v2/repository/index", _guarded(state, _index), methods=["POST"]),
+        *(
+            Route(
+                f"/v2/repository/models/{{name}}/{action}",
+                _guarded(state, _load if action == "load" else _unload, Role.ADMIN),
+                methods=["POST"],
+            )
+            for action in ("load", "unload")
+        ),
+    ]
+
+
+def _guarded(
+    state: State, answer_it: Callable[[State, Request], Awaitable[Any]], role: Role = Role.READ
+) -> Handler:
+    """A handler for whom the role allows it, whose result is the answer as plain data."""
+
+    async def handler(request: Request) -> Response:
+        may_come(state, request.scope, role)
+        found = await answer_it(state, request)
+        return Response(msgspec.json.encode(found), media_type="application/json")
+
+    return handler
+
+
+def _ready_of(state: State) -> Handler:
+    async def ready(request: Request) -> Response:
+        is_ready = state.backend.ready() and not state.stopping
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    return ready
+
+
+async def _live(request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _server(state: State, request: Request) -> dict[str, Any]:
+    try:
+        own = version("perfkit")
+    except PackageNotFoundError:
+        own = "unknown"
+    extensions = [*EXTENSIONS, *(["model_repository"] if state.client else [])]
+    return {"name": "perfkit", "version": own, "extensions": sorted(extensions)}
+
+
+async def _names(state: State, request: Request) -> dict[str, Any]:
+    return {"models": state.catalogue.names()}
+
+
+async def _described(state: State, request: Request) -> Description:
+    path = request.path_params
+    return await state.catalogue.describe(path["name"], path.get("version"))
+
+
+async def _metadata(state: State, request: Request) -> dict[str, Any]:
+    model = await _described(state, request)
+    return {
+        "name": model.name,
+        "versions": state.catalogue.versions(model.name) or [model.version],
+        "platform": model.platform,
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+    }
+
+
+async def _model_ready(state: State, request: Request) -> dict[str, Any]:
+    name, wanted = request.path_params["name"], request.path_params.get("version")
+    state.catalogue.kind(name, wanted)
+    if not state.backend.ready():
+        raise Problem(503, f"no worker for model {name!r} can be reached now", retry_after_s=1.0)
+    return {"name": name, "ready": True}
+
+
+async def _config(state: State, request: Request) -> dict[str, Any]:
+    """The model's configuration in the words of Triton's ``model_config.proto``."""
+    model = await _described(state, request)
+
+    def shown(port: PortInfo) -> dict[str, Any]:
+        kind = "TYPE_STRING" if port.datatype == "BYTES" else f"TYPE_{port.datatype}"
+        dims = port.shape[1:] if model.batches else port.shape
+        return {"name": port.name, "data_type": kind, "dims": dims}
+
+    return {
+        "name": model.name,
+        "platform": model.platform,
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": model.batch_items_max if model.batches else 0,
+        "input": [shown(port) for port in model.inputs],
+        "output": [shown(port) for port in model.outputs],
+    }
+
+
+async def _statistics(state: State, request: Request) -> dict[str, Any]:
+    path = request.path_params
+    names = [path["name"]] if "name" in path else state.catalogue.names()
+    found = []
+    for name in names:
+        versions = state.catalogue.versions(name) or ["1"]
+        if (wanted := path.get("version")) is not None:
+            versions = [wanted]
+        for one in versions:
+            state.catalogue.kind(name, one)
+            found.append(state.statistics.shown(name, one))
+    return {"model_stats": found}
+
+
+async def _index(state: State, request: Request) -> list[dict[str, str]]:
+    return [
+        {"name": name, "version": one, "state": "READY", "reason": ""}
+        for name in state.catalogue.names()
+        for one in state.catalogue.versions(name) or ["1"]
+    ]
+
+
+async def _load(state: State, request: Request) -> dict[str, Any]:
+    await _change(state, request, loads=True)
+    return {}
+
+
+async def _unload(state: State, request: Request) -> dict[str, Any]:
+    await _change(state, request, loads=False)
+    return {}
+
+
+async def _change(state: State, request: Request, *, loads: bool) -> None:
+    """Have the workers load or unload a model, and wait until they have."""
+    name = request.path_params["name"]
+    await _check_parameters(state, request)
+    client = state.client
+    if client is None:
+        raise Problem(400, "models are loaded and unloaded by a cluster's workers; "
+                           "this server has another engine")  # fmt: skip
+    try:
+        change = {"load" if loads else "unload": [name]}
+        await asyncio.to_thread(lambda: client.serve_models(**change))
+    except ClusterError as error:
+        problem = problem_of(error)
+        raise Problem(400 if problem.status == 500 else problem.status, str(error)) from None
+    until_s = time.monotonic() + LOADED_S
+    while (name in state.backend.models()) != loads:
+        if time.monotonic() > until_s:
+            what = "loaded" if loads else "unloaded"
+            raise Problem(504, f"model {name!r} is not {what} after {LOADED_S:g} s")
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _check_parameters(state: State, request: Request) -> None:
+    """Problem 400 for what Triton could take with it: a configuration, or the model itself."""
+    body = Body(state.budget)
+    try:
+        data = await body.read(request.receive, dict(request.scope["headers"]), LOAD_BYTES_MAX)
+        found = msgspec.json.decode(data or b"{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(400, f"the body is no JSON object: {error}") from None
+    finally:
+        body.release()
+    parameters = found.get("parameters") or {}
+    known = {"unload_dependents"}
+    if not isinstance(parameters, dict) or not parameters.keys() <= known:
+        raise Problem(
+            400,
+            "only unload_dependents is read here: put a model and its configuration into the "
+            "repository, see `perfkit model add`",
+        )

@@ -1,0 +1,166 @@
+"""The numbers of a tensor between JSON and bytes, each checked, without numpy.
+
+The names of types and their bytes are the Open Inference Protocol's; see
+`cluster.models.frames.tensors`. Numbers are little-endian there, and on every machine that this
+runs on.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable
+from math import isfinite, prod
+from typing import Any
+
+import msgspec
+
+from cluster.models.frames.tensors import Port, join_bytes, split_bytes
+from cluster.serve.http.problems import Problem
+
+#: Numbers as JSON become Python objects first; more than these are sent as binary data.
+JSON_ELEMENTS_MAX = 1 << 22
+
+#: the codes of the module array for each type; FP16, BOOL and BYTES have none
+_CODES = {
+    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
+    "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+    "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_FLOATS = msgspec.json.Decoder(list[float])
+_WHOLES = msgspec.json.Decoder(list[int])
+_BOOLS = msgspec.json.Decoder(list[bool])
+_TEXTS = msgspec.json.Decoder(list[str])
+_ANYTHING = msgspec.json.Decoder(list[Any])
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    **dict.fromkeys(_CODES, _WHOLES),
+    **dict.fromkeys(("FP16", "FP32", "FP64"), _FLOATS),
+    "BOOL": _BOOLS,
+    "BYTES": _TEXTS,
+}
+_WORDS = {id(_FLOATS): "a number", id(_WHOLES): "a whole number", id(_BOOLS): "true or false",
+          id(_TEXTS): "a text"}  # fmt: skip
+
+
+def read_values(port: Port, data: msgspec.Raw) -> bytes:
+    """The bytes of a tensor whose numbers are JSON: a flat list, or lists nested as its shape.
+
+    Raises:
+        Problem: 400 that names the element which is not of the tensor's type or out of its range,
+            or a number of elements that is not the shape's; 413 for too many.
+    """
+    count = prod(port.shape)
+    text = bytes(data)
+    if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
+        raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} elements: send it as binary data")
+    try:
+        values = _DECODERS[port.datatype].decode(text)
+    except msgspec.DecodeError:
+        values = _flatten(port, text)
+        for number, value in enumerate(values):
+            _check(port, number, value)
+    if len(values) != count:
+        raise Problem(400, f"{port} has {len(values)} elements in 'data'; its shape tells {count}")
+    try:
+        return _PACKERS.get(port.datatype, _pack_array)(port, values)
+    except (OverflowError, struct.error):
+        raise Problem(400, f"{port}: {_out_of_range(port, values)}") from None
+
+
+def write_values(port: Port, data: memoryview) -> list[Any]:
+    """The elements of a tensor as JSON can hold them.
+
+    Raises:
+        Problem: 500 for numbers that JSON has no words for, and texts that are not UTF-8.
+    """
+    if prod(port.shape) > JSON_ELEMENTS_MAX:
+        raise Problem(413, f"output {port} is too large for JSON: ask for it as binary_data")
+    if port.datatype == "BYTES":
+        try:
+            return [str(one, "utf-8") for one in split_bytes(port, data)]
+        except UnicodeDecodeError:
+            raise Problem(
+                422, f"output {port} holds bytes that are no UTF-8: ask for it as binary_data"
+            ) from None
+    if port.datatype == "BOOL":
+        return [value != 0 for value in data]
+    if port.datatype == "FP16":
+        values = list(struct.unpack(f"<{len(data) // 2}e", data))
+    else:
+        values = array(_CODES[port.datatype], bytes(data)).tolist()
+    if port.datatype[0] == "F" and not isfinite(sum(values)) and not all(map(isfinite, values)):
+        raise Problem(
+            422, f"output {port} holds NaN or infinity, which JSON can't: ask for binary_data"
+        )
+    return values
+
+
+def _pack_array(port: Port, values: list[Any]) -> bytes:
+    packed = array(_CODES[port.datatype], values)
+    if port.datatype[0] == "F" and not isfinite(sum(packed)) and not all(map(isfinite, packed)):
+        raise OverflowError  # array makes infinity of what is too large
+    return packed.tobytes()
+
+
+def _pack_half(port: Port, values: list[float]) -> bytes:
+    return struct.pack(f"<{len(values)}e", *values)
+
+
+def _pack_bools(port: Port, values: list[bool]) -> bytes:
+    return bytes(values)
+
+
+def _pack_texts(port: Port, values: list[str]) -> bytes:
+    return join_bytes([value.encode() for value in values])
+
+
+_PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
+    "FP16": _pack_half,
+    "BOOL": _pack_bools,
+    "BYTES": _pack_texts,
+}
+
+
+def _flatten(port: Port, text: bytes) -> list[Any]:
+    """The elements of nested lists, which must be nested as the shape says."""
+    if text.count(b"[") > JSON_ELEMENTS_MAX:
+        raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} lists: send it as binary data")
+    try:
+        values = _ANYTHING.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(400, f"{port}: 'data' is no list: {error}") from None
+    if not any(isinstance(value, list) for value in values):
+        return values
+    for depth, extent in enumerate(port.shape):
+        rows = [values] if depth == 0 else values
+        for row in rows:
+            if not isinstance(row, list) or len(row) != extent:
+                found = f"a list of {len(row)}" if isinstance(row, list) else f"{row!r:.40}"
+                raise Problem(
+                    400, f"{port}: axis {depth} of 'data' takes lists of {extent}, not {found}"
+                )
+        if depth:
+            values = [value for row in rows for value in row]
+    return values
+
+
+def _check(port: Port, number: int, value: Any) -> None:
+    """Problem 400 for an element that is not of the tensor's type."""
+    decoder = _DECODERS[port.datatype]
+    try:
+        msgspec.convert([value], decoder.type)
+    except msgspec.ValidationError:
+        raise Problem(
+            400, f"{port}: element {number} is {value!r:.40}, not {_WORDS[id(decoder)]}"
+        ) from None
+
+
+def _out_of_range(port: Port, values: list[Any]) -> str:
+    """Which element its type can't hold."""
+    for number, value in enumerate(values):
+        try:
+            _PACKERS.get(port.datatype, _pack_array)(port, [value])
+        except (OverflowError, struct.error):
+            return f"element {number} is {value!r:.40}, out of the range of {port.datatype}"
+    return "an element is out of range"
