@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from secrets import token_urlsafe
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
+from cluster.spec import ClusterSpec
+from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.goals.memory_runs import MB, settled
 from perfkit.bench.goals.table import OPTIMIZED, Contest
 from perfkit.bench.serving.asking import Generator
@@ -24,18 +30,21 @@ from perfkit.bench.serving.exchange import Report
 from perfkit.bench.serving.hostile import Hostility, attack
 from perfkit.bench.serving.material import Material, material
 from perfkit.bench.serving.servers import Server, bare, ours, ours_local, peer
-from perfkit.bench.workloads.load import ExperimentError, WrongResult
 from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.evidence.samples import percentile
 from perfkit.profile.watch import process_memory
 
 #: The arms beside OPTIMIZED and the peers.
-AGAIN, LOCAL, BARE, UNBATCHED = "A/A", "engine=local", "bare", "bare, unbatched"
+AGAIN, LOCAL, BARE, UNBATCHED = "A/A", "engine=local", "bare", "unbatched"
+#: The API without hostile requests beside the others.
+QUIET = "without hostile requests"
 #: The most requests in flight, and the figures' names of them.
 MANY = 32
 #: A model that takes milliseconds needs longer blocks.
 SLOW = ("minilm", "texts")
 SAMPLE_EVERY_S = 0.05
+#: Hostile requests per second, and those of others meanwhile.
+HOSTILE_PER_S, OTHERS_PER_S = 100.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,13 @@ def servers(field: Field, about: Material) -> Iterator[Mapping[str, Server]]:
         running[UNBATCHED] = stack.enter_context(bare(about, batch_max=1))
         if about.name != "magika":
             running[BARE] = stack.enter_context(bare(about))
+        others = {name: partial(peer, name, python, about) for name, python in field.peers.items()}
         if about.name == "digits":
-            running[LOCAL] = stack.enter_context(ours_local(about))
-        for name, python in field.peers.items() if about.name != "magika" else ():
+            others[LOCAL] = partial(ours_local, about)
+        for name, start in others.items() if about.name != "magika" else ():
             try:
-                running[name] = stack.enter_context(peer(name, python, about))
-            except ExperimentError as error:
+                running[name] = stack.enter_context(start())
+            except ClusterError as error:
                 field.missing[f"{name} with {about.name}"] = str(error).splitlines()[0]
                 field.contest.say(f"{name} with {about.name}: {error}")
         yield running
@@ -128,7 +138,7 @@ def _contest(field: Field, about: Material, running: Mapping[str, Server]) -> Ar
     rate_per_s = None
     if slow and sizes.open_s:
         report = field.closed(running[UNBATCHED], MANY, duration_s)
-        rate_per_s = report.in_time / duration_s / 2
+        rate_per_s = report.per_s / 2
         field.rates_per_s[about.name] = rate_per_s
     arms: dict[str, Arm] = {
         name: partial(_block, field, about.name, name, server, connections, duration_s, rate_per_s)
@@ -150,7 +160,7 @@ def _block(
     found = {}
     for count in reversed(connections):
         report = field.closed(server, count, duration_s)
-        found[f"{model}_{count}"] = report.in_time / duration_s
+        found[f"{model}_{count}"] = report.per_s
         if count == MANY:
             found[f"{model}_time"] = median(report.latencies_ms)
     if rate_per_s is not None:
@@ -175,6 +185,50 @@ def memory(field: Field) -> ArmSamples:
                 samples.setdefault(figure, {}).setdefault(OPTIMIZED, []).append(mb)
         field.contest.say(f"memory of the API, process {number + 1}: {found['api_idle']} MB")
     return samples
+
+
+def hostility(field: Field) -> tuple[ArmSamples, Hostility]:
+    """p99 of others and the API's memory, without and with hostile requests; and what they got."""
+    sizes, about, found = field.contest.sizes, material("digits"), Hostility()
+    if not sizes.hostile:
+        return {}, found
+    each = -(-sizes.hostile // (sizes.rounds + 1))  # the warm-up counts too
+    duration_s = each / HOSTILE_PER_S
+    with _guarded_by_tokens(field.contest.optimized, about) as server:
+
+        def others() -> float:
+            report = field.open(server, OTHERS_PER_S, duration_s)
+            return percentile(report.latencies_ms, 99) or 0.0
+
+        def attacked() -> Mapping[str, float]:
+            with (
+                ThreadPoolExecutor(1) as pool,
+                _watched(partial(_pss_mb, server.process.pid)) as mb,
+            ):
+                attacking = pool.submit(
+                    attack, server.port, server.questions, each, HOSTILE_PER_S, len(found.statuses)
+                )
+                p99_ms = others()
+                found.add(attacking.result())
+            known = [one for one in mb if one is not None]
+            return {"others_p99": p99_ms, **({"hostile_memory": max(known)} if known else {})}
+
+        arms: dict[str, Arm] = {OPTIMIZED: attacked, QUIET: lambda: {"others_p99": others()}}
+        samples = field.contest.take_turns(arms, sizes.rounds, "ms p99 of others")
+    return samples, found
+
+
+@contextmanager
+def _guarded_by_tokens(spec: ClusterSpec, about: Material) -> Iterator[Server]:
+    """The API with tokens; its questions carry a right one."""
+    secret = token_urlsafe(32)
+    with TemporaryDirectory(prefix="tokens-") as folder:
+        file = Path(folder, "tokens")
+        file.write_text(f"{sha256(secret.encode()).hexdigest()} submit bench\n")
+        headers = {"Authorization": f"Bearer {secret}"}
+        options = ["--tokens", str(file), "--header-deadline", "3"]
+        with ours(about, spec, options, headers=headers) as server:
+            yield server
 
 
 @contextmanager

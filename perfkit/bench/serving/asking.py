@@ -38,7 +38,8 @@ class Generator:
     def run(self, job: Job) -> Report:
         """The report of one job; ExperimentError if the generator died."""
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             write_message(process.stdin, msgspec.msgpack.encode(job))
             message = read_message(process.stdout)

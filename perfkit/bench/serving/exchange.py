@@ -49,21 +49,26 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What came back: `in_time` of the answers within the `duration_s` of the job.
+    """What came back, the last answer `took_s` after the first request.
 
     `statuses` counts HTTP status codes, `wrong` right statuses with a wrong answer, and `broken`
     connections that ended or gave no answer; `mistake` describes the first of these. `cpu_share`
     is the part of one core that the generator itself used.
     """
 
-    in_time: int
     answers: int
+    took_s: float
     latencies_ms: list[float]
     statuses: dict[int, int]
     wrong: int
     broken: int
     mistake: str
     cpu_share: float
+
+    @property
+    def per_s(self) -> float:
+        """Answers per second, those included that were open when the time was over."""
+        return self.answers / self.took_s if self.took_s else 0.0
 
 
 def request_bytes(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:

@@ -118,8 +118,8 @@ class Load:
         self._waiting: deque[tuple[int, int]] = deque()
         self._connections: list[Connection] = []
         self._in_flight = 0
-        self._due = 0
-        self._in_time = 0
+        self._due = False
+        self._began_ns = self._last_ns = 0
         self._latencies_ns: list[int] = []
         self._statuses: Counter[int] = Counter()
         self._answers: Counter[tuple[int, int, bytes]] = Counter()
@@ -137,16 +137,17 @@ class Load:
             for connection in self._connections:
                 connection.close()
             reason = f"nothing listens at 127.0.0.1:{job.port}: {error}"
-            return Report(0, 0, [], {}, 0, job.connections, reason, 0.0)
+            return Report(0, 0.0, [], {}, 0, job.connections, reason, 0.0)
         gc.collect()
         gc.freeze()
-        cpu_s, began_ns = time.process_time(), time.perf_counter_ns()
+        cpu_s, self._began_ns = time.process_time(), time.perf_counter_ns()
+        began_ns = self._began_ns
         self._until_ns = began_ns + int(job.duration_s * 1e9)
         if job.rate_per_s is None:
             for _ in range(job.connections):
                 self._ask(self._idle.popleft())
         else:
-            self._due = 1  # until every arrival is scheduled
+            self._due = True  # until the last request has fallen due
             self._schedule(began_ns, job.rate_per_s)
         limit_s = job.duration_s + job.timeout_s
         await asyncio.wait([self._done], timeout=limit_s)
@@ -178,7 +179,7 @@ class Load:
             if due_ns < self._until_ns:
                 self._loop.call_later((due_ns - time.perf_counter_ns()) / 1e9, fall_due)
             else:
-                self._due = 0
+                self._due = False
                 self._finish()
 
         fall_due()
@@ -230,7 +231,7 @@ class Load:
         self._statuses[status] += 1
         self._answers[number, status, body] += 1
         self._latencies_ns.append(now_ns - began_ns)
-        self._in_time += now_ns <= self._until_ns
+        self._last_ns = now_ns
         if not keeps:
             self._loop.create_task(self._replace())
         elif self.job.rate_per_s is not None:
@@ -258,7 +259,7 @@ class Load:
         self._note(reason)
         if self._broken >= max(8, self.job.connections):
             self._waiting.clear()
-            self._until_ns = 0
+            self._until_ns, self._due = 0, False
         elif connection is not None:
             self._loop.create_task(self._replace())
         self._finish()
@@ -267,8 +268,9 @@ class Load:
         self._mistake = self._mistake or reason
 
     def _finish(self) -> None:
-        over = time.perf_counter_ns() >= self._until_ns
-        if over and not (self._in_flight or self._waiting or self._due or self._done.done()):
+        is_open = self.job.rate_per_s is not None
+        over = not self._due if is_open else time.perf_counter_ns() >= self._until_ns
+        if over and not (self._in_flight or self._waiting or self._done.done()):
             self._done.set_result(None)
 
     def _report(self, cpu_share: float) -> Report:
@@ -282,8 +284,8 @@ class Load:
                 wrong += count
                 self._note(f"question {number}: {mistake}")
         return Report(
-            in_time=self._in_time,
             answers=sum(self._answers.values()),
+            took_s=max(0, self._last_ns - self._began_ns) / 1e9,
             latencies_ms=[took_ns / NS_PER_MS for took_ns in self._latencies_ns],
             statuses=dict(self._statuses),
             wrong=wrong,

@@ -183,8 +183,7 @@ def _of_rows(model: str, rows: list[Any], compared: Comparison) -> Material:
         first: NDArray[Any] = np.array([row])
         arrays = [first, np.ones_like(first)]
         feed = {
-            name: array.astype(dtype)
-            for (name, dtype), array in zip(inputs, arrays, strict=False)
+            name: array.astype(dtype) for (name, dtype), array in zip(inputs, arrays, strict=False)
         }
         found: list[float] = session.run([output], feed)[0][0].tolist()
         return found

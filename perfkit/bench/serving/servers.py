@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from msgspec.structs import replace
 
 from cluster.local import LocalCluster, Process
 from cluster.spec import ClusterSpec, encode_spec
@@ -58,27 +59,34 @@ def bare(about: Material, threads: int = 1, batch_max: int = BATCH_MAX) -> Itera
 
 @contextmanager
 def ours(
-    about: Material, spec: ClusterSpec, options: Sequence[str] = (), workers: int = 1
+    about: Material,
+    spec: ClusterSpec,
+    options: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """The API in front of a coordinator and workers, each a process, with more `options` for it."""
-    with LocalCluster(workers, spec, models=(about.model,)) as local:
+    """The API in front of a coordinator and a worker, each a process, with more `options` for it.
+
+    Every question carries the `headers`.
+    """
+    with LocalCluster(1, spec, models=(about.model,)) as local:
         given = ["--endpoint", local.endpoint, "--spec", encode_spec(spec), *options]
-        with _api(about, "cluster", given) as server:
+        questions = replace(about.oip(), headers={**(headers or {})})
+        with _api(questions, "cluster", given) as server:
             yield server
 
 
 @contextmanager
 def ours_local(about: Material) -> Iterator[Server]:
     """The API with a pool of processes instead of a cluster: `perfkit serve --engine local`."""
-    with _api(about, "local", ["--engine", LOCAL_ENGINE]) as server:
+    with _api(about.oip(), "local", ["--engine", LOCAL_ENGINE]) as server:
         yield server
 
 
 @contextmanager
-def _api(about: Material, name: str, options: Sequence[str]) -> Iterator[Server]:
+def _api(questions: Questions, name: str, options: Sequence[str]) -> Iterator[Server]:
     with _running("cluster.serve", [*options, "--bind", "127.0.0.1:0"]) as process:
         url = process.announcement(time.monotonic() + READY_S)["url"]
-        yield _answering(name, int(url.rpartition(":")[2]), about.oip(), process)
+        yield _answering(name, int(url.rpartition(":")[2]), questions, process)
 
 
 #: How each peer is asked: the path and the body that its script reads.
