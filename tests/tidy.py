@@ -30,9 +30,9 @@ HOUSE: dict[str, str] = {
     "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
     "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
     "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.evidence cluster.process cluster.local cluster.supervision "
-    "cluster.shells cluster.transport cluster.spec cluster.models cluster.models.repository "
-    "cluster.models.runtime cluster.models.frames cluster.vocabulary",
+    "perfkit.optimized perfkit.evidence cluster.serve.http cluster.process cluster.local "
+    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.models "
+    "cluster.models.repository cluster.models.runtime cluster.models.frames cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
     "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
@@ -91,7 +91,7 @@ HOUSE: dict[str, str] = {
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
     "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
     "cluster.models.frames cluster.vocabulary",
-    "cluster.serve.http": "cluster.vocabulary",
+    "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
     "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "

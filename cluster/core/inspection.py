@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from heapq import nlargest
 from itertools import pairwise
 
 from cluster.core.clients import Clients
@@ -9,19 +12,23 @@ from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger
 from cluster.core.rangeset import as_ranges
 from cluster.core.roster import Roster
-from cluster.vocabulary.status import HostStatus, Status, WorkerStatus
+from cluster.core.worker import WorkerState
+from cluster.vocabulary.status import HostStatus, KindStatus, Status, WorkerStatus
 from cluster.vocabulary.task import Priority, State
+
+#: the kinds in a status
+MAX_KINDS = 1_024
 
 
 def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: float) -> Status:
     """Counts by state and priority, totals, and every worker."""
-    queued = dict(zip((p.name.lower() for p in Priority), ledger.queued(), strict=True))
+    waiting = dict(zip((p.name.lower() for p in Priority), queued(ledger), strict=True))
     workers = roster.workers.values()
     return Status(
         policy=roster.policy.name,
         clients=len(clients.by_name),
         runs=len(ledger.runs),
-        queued=queued,
+        queued=waiting,
         assigned=sum(worker.held for worker in workers),
         delayed=sum(ledger.delayed),
         payload_bytes=ledger.payload_bytes,
@@ -44,6 +51,10 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: 
                 models=sorted(worker.models),
                 gpus=worker.gpus,
                 load=worker.load,
+                wanted=sorted(worker.wanted),
+                trouble=worker.trouble,
+                service_s_p50=worker.service.quantile_s(0.50),
+                service_s_p99=worker.service.quantile_s(0.99),
             )
             for worker in workers
         ],
@@ -57,7 +68,32 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: 
             )
             for name, host in hosts.by_name.items()
         ],
+        kinds=_kinds(ledger, workers),
     )
+
+
+def queued(ledger: Ledger) -> list[int]:
+    """By priority, how many tasks wait for a worker; O(leases)."""
+    waiting = [open - delayed for open, delayed in zip(ledger.open, ledger.delayed, strict=True)]
+    for lease in ledger.leases.values():
+        pieces = lease.pieces(lease.next, lease.stop)
+        waiting[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
+    return waiting
+
+
+def _kinds(ledger: Ledger, workers: Iterable[WorkerState]) -> list[KindStatus]:
+    """Each kind that has tasks or is offered, by name; O(leases + what workers offer)."""
+    offered = Counter(kind for worker in workers if worker.is_taking for kind in worker.kinds)
+    assigned = Counter[str]()
+    for lease in ledger.leases.values():
+        pieces = lease.pieces(lease.next, lease.stop)
+        assigned[lease.run.needs[0]] += sum(piece.stop - piece.start for piece in pieces)
+    names, tasks = {**ledger.open_by_kind, **offered}, ledger.open_by_kind
+    shown = names if len(names) <= MAX_KINDS else nlargest(MAX_KINDS, names, key=tasks.__getitem__)
+    return [
+        KindStatus(kind, tasks[kind] - assigned[kind], assigned[kind], offered[kind])
+        for kind in sorted(shown)
+    ]
 
 
 def validate(ledger: Ledger, roster: Roster, clients: Clients) -> None:
@@ -148,10 +184,14 @@ def _check_totals(ledger: Ledger) -> None:
     for priority in Priority:
         level = [run for run in runs if run.priority == priority]
         waiting = [piece for run in level for pieces in run.waiting for piece in pieces]
-        queued = sum(piece.stop - piece.start for piece in waiting)
+        waits = sum(piece.stop - piece.start for piece in waiting)
         assert ledger.open[priority] == sum(run.open for run in level), "open tasks"
-        assert ledger.queued()[priority] == queued, "queued tasks"
+        assert queued(ledger)[priority] == waits, "queued tasks"
         assert ledger.delayed[priority] == sum(len(run.delayed or ()) for run in level), "delayed"
+    by_kind = Counter[str]()
+    for run in runs:
+        by_kind[run.needs[0]] += run.open
+    assert ledger.open_by_kind == +by_kind, "open tasks by kind"
     payload = sum(run.payload_bytes for run in runs)
     assert ledger.payload_bytes == payload <= ledger.limits.payload_bytes, "payload bytes"
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"

@@ -10,8 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from cluster.core.backpressure import Backpressure
-from cluster.core.queue import RunQueue
+from cluster.core.queue import Backpressure, RunQueue
 from cluster.core.rangeset import as_ranges
 from cluster.core.run import (
     NOTHING,
@@ -22,6 +21,7 @@ from cluster.core.run import (
     Received,
     Run,
     Streamed,
+    as_text,
     pack,
     unpack,
 )
@@ -43,8 +43,6 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
-#: a story in a failure's message, which is a Text
-MAX_STORY_CHARS = 16_000
 #: at this many interned values all are forgotten
 MAX_INTERNED = 4_096
 
@@ -77,6 +75,8 @@ class Ledger:
         #: by priority, the tasks that are not terminal, and of those the ones that wait for a retry
         self.open, self.delayed = [0] * len(Priority), [0] * len(Priority)
         self.open_tasks = 0
+        #: by kind, the tasks that are not terminal
+        self.open_by_kind: Counter[str] = Counter()
         #: payload bytes of runs with open tasks
         self.payload_bytes = 0
         self.backpressure = Backpressure(limits.retained_bytes)
@@ -87,14 +87,6 @@ class Ledger:
         self._interned: dict[Any, Any] = {}
         self._next_run = 1
         self._next_lease = 1
-
-    def queued(self) -> list[int]:
-        """By priority, how many tasks wait for a worker; O(leases)."""
-        queued = [open - delayed for open, delayed in zip(self.open, self.delayed, strict=True)]
-        for lease in self.leases.values():
-            pieces = lease.pieces(lease.next, lease.stop)
-            queued[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
-        return queued
 
     @property
     def leases_granted(self) -> int:
@@ -124,8 +116,7 @@ class Ledger:
         run.needs, run.retry = self._intern(run.needs), self._intern(run.retry)
         self._next_run += 1
         self.runs[run.id] = run
-        self.open[run.priority] += run.count
-        self.open_tasks += run.count
+        self._count_open(run, run.count)
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
@@ -234,12 +225,7 @@ class Ledger:
 
     def bury(self, run: Run, state: State, piece: Range, last: str, now: float) -> None:
         """Dead-letter a range of tasks with their story, whose ``last`` line is given."""
-        story = self.story(TaskId(run.id, piece.start))
-        lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
-        message = "\n".join([*lines, f"{now:.3f} {last}"])
-        if len(message) > MAX_STORY_CHARS:
-            half = MAX_STORY_CHARS // 2
-            message = f"{message[:half]}\n…\n{message[-half:]}"
+        message = as_text(self.story(TaskId(run.id, piece.start)), f"{now:.3f} {last}")
         buried = Failure(0, "DeadLettered", message, State.DEAD_LETTERED)
         self.end_piece(run, state, Cause.BURIED, piece[:2], buried, now)
 
@@ -329,8 +315,7 @@ class Ledger:
     def _drop_waiting(self, run: Run) -> None:
         """End a run that has only waited: a client may have left hundreds of thousands of them."""
         run.waiting = NOTHING
-        self.open[run.priority] -= run.count
-        self.open_tasks -= run.count
+        self._count_open(run, -run.count)
         self.counters[State.CANCELLED.value] += run.count
         self.payload_bytes -= run.payload_bytes
         self.timers.clear(("run", run.id))
@@ -341,10 +326,14 @@ class Ledger:
         self.leases.clear()
         self._interned.clear()
 
+    def run(self, id: RunId) -> Run | Past | None:
+        """A run, open or ended; None when it is unknown or forgotten."""
+        past = (p for p in map(unpack, reversed(self.history)) if p.id == id)
+        return self.runs.get(id) or next(past, None)
+
     def story(self, task: TaskId) -> list[Entry]:
         """What happened to one task, in order; empty when its run is unknown or forgotten."""
-        run: Run | Past | None = self.runs.get(task.run)
-        run = run or next((p for p in map(unpack, self.history) if p.id == task.run), None)
+        run = self.run(task.run)
         if run is None or not 0 <= task.position < run.count:
             return []
         first = Entry(run.accepted_at, "accepted", QUEUED, 0, run.count, f"from {run.client}")
@@ -361,10 +350,17 @@ class Ledger:
         self._settle(run, start, failures, len(why.message) * len(failures))
         self._deliver(run, start, stop)
 
+    def _count_open(self, run: Run, change: int) -> None:
+        self.open[run.priority] += change
+        self.open_tasks += change
+        kind = run.needs[0]
+        self.open_by_kind[kind] += change
+        if not self.open_by_kind[kind]:
+            del self.open_by_kind[kind]
+
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)
-        self.open[run.priority] -= len(outcomes)
-        self.open_tasks -= len(outcomes)
+        self._count_open(run, -len(outcomes))
         self.backpressure.add(run.client, size_bytes)
         if not run.open:
             self.payload_bytes -= run.payload_bytes

@@ -31,7 +31,7 @@ class AssignmentPolicy(Protocol):
         """A worker's tasks or its load have changed."""
 
     def offers_changed(self, worker: WorkerState) -> None:
-        """A card of a worker is no longer fit for work, or is again; it is touched afterwards."""
+        """A worker offers other kinds, models or fit cards now; it is touched afterwards."""
 
     def hold(self, worker: WorkerState, needs: Needs, change: int) -> None:
         """A worker holds ``change`` more tasks with these needs; it is touched afterwards."""
@@ -189,6 +189,11 @@ class LatencyAware(ScanPolicy):
         for key in [key for key in self._service_s if key[0] == worker.id]:
             del self._service_s[key]
 
+    def offers_changed(self, worker: WorkerState) -> None:
+        """Forget the times of kinds that it offers no more."""
+        for key in [k for k in self._service_s if k[0] == worker.id and k[1] not in worker.kinds]:
+            del self._service_s[key]
+
     def observe(self, worker: WorkerState, needs: Needs, tasks: int, busy_s: float) -> None:
         """Move the mean towards the new measurement; kinds are bounded by what workers offer."""
         key = (worker.id, needs[0])
@@ -251,6 +256,10 @@ class Adaptive(PlainPolicy):
     def leave(self, worker: WorkerState) -> None:
         for part in self._parts:
             part.leave(worker)
+
+    def offers_changed(self, worker: WorkerState) -> None:
+        for part in self._parts:
+            part.offers_changed(worker)
 
     def part(self, needs: Needs) -> ScanPolicy:
         """The policy that fits the needs."""

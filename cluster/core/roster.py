@@ -7,6 +7,7 @@ to date.
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import TypeAlias
 
 from cluster.core.ledger import Ledger
@@ -19,6 +20,8 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.task import ProcessState
 
+#: models that operators want loaded, or unloaded, at once
+MAX_WANTED = 1_024
 FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
 
 
@@ -38,6 +41,9 @@ class Roster:
         self.idle: dict[str, WorkerState] = {}
         #: workers with tasks that wait for a slot
         self.backlogged: dict[str, WorkerState] = {}
+        #: the models that workers are wanted to load, or not to, whatever they were started with
+        self._load: frozenset[str] = frozenset()
+        self._unload: frozenset[str] = frozenset()
         self._ledger = ledger
         self.lost = LostWorkers(ledger)
         self.limits = ledger.limits
@@ -53,7 +59,7 @@ class Roster:
                 return
             self._died(worker, "restarted", now)
             worker = None
-        if worker is None:
+        if is_new := worker is None:
             self._meet_again(event, now)
             if len(self.workers) >= self.limits.workers:
                 reason = f"{self.limits.workers} workers are here already"
@@ -72,6 +78,8 @@ class Roster:
         worker.last_seen = now
         period_s = self.limits.heartbeat_s
         self._ledger.out.append(do.Welcome(worker.id, worker.incarnation, worker.epoch, period_s))
+        if is_new:
+            self._want(worker, self._load, self._unload)
 
     def heartbeat(self, event: on.WorkerHeartbeat, now: float) -> None:
         """Compare the leases that a worker has with those that it should have."""
@@ -89,6 +97,7 @@ class Roster:
             self._drop(worker, NO_ROUTE, now, Cause.RETURNED)
             self._disconnect(worker.id, worker.epoch, "there is no route to you; join again")
             return
+        self._ledger.out += worker.orders.values()  # they may have got lost
         worker.said_held = event.held
         held = set(event.held)
         for id in held - worker.leases.keys():
@@ -106,10 +115,53 @@ class Roster:
     def draining(self, event: on.WorkerDraining, now: float) -> None:
         """Give a worker nothing more."""
         worker = self._speaker(event.worker, event.epoch, now)
-        if worker is not None and not worker.draining:
-            worker.draining = True
-            self.policy.leave(worker)
+        if worker is not None:
+            worker.orders.pop(do.Drain, None)
+            self._drain(worker)
+
+    def offers(self, event: on.WorkerOffers, now: float) -> None:
+        """Take in what a worker offers from now on. Leases of what it has given up end as it
+        reports.
+        """
+        worker = self._speaker(event.worker, event.epoch, now)
+        if worker is None:
+            return
+        if event.heard >= worker.serves:
+            worker.orders.pop(do.Serve, None)
+        if event.revision > worker.revision:
+            worker.revision, worker.trouble = event.revision, event.trouble
+            worker.kinds, worker.models = frozenset(event.kinds), frozenset(event.models)
+            self.policy.offers_changed(worker)
             self.touch(worker)
+        self._ledger.out.append(do.Acknowledge(worker.id, worker.epoch, event.revision))
+
+    def want(self, load: set[str], unload: set[str]) -> str:
+        """Have all workers load and unload models, and those that join later; returns why not."""
+        wanted = (self._load - unload) | load, (self._unload - load) | unload
+        if max(map(len, wanted)) > MAX_WANTED:
+            return f"operators want more than {MAX_WANTED} models loaded, or unloaded"
+        self._load, self._unload = wanted
+        for worker in self.workers.values():
+            if not worker.draining:
+                self._want(worker, load, unload)
+        return ""
+
+    def dismiss(self, name: str, pid: int, *, again: bool) -> str:
+        """Have a worker's process leave, and if ``again`` its supervisor start another one; returns
+        why not.
+        """
+        worker = self.workers.get(name)
+        if worker is None or worker.pid != pid:
+            return ""
+        order: do.Drain | do.Restart = do.Drain(worker.id, worker.epoch)
+        if again and worker.supervisor is None:
+            return f"worker {name!r} has no supervisor, so nothing would start it again; drain it"
+        if again and worker.supervisor is not None:
+            order = do.Restart(worker.supervisor, worker.id, worker.pid)
+        worker.orders[do.Drain] = order
+        self._ledger.out.append(order)
+        self._drain(worker)
+        return ""
 
     def left(self, event: on.WorkerLeft, now: float) -> None:
         """Requeue the tasks of a worker that left in order."""
@@ -251,6 +303,7 @@ class Roster:
             run.stamps += (event.started_at, event.ended_at, now)
         busy_s = event.ended_at - event.started_at
         if 0.0 < busy_s < 1e9:  # no clock can show anything else
+            lease.worker.service.add(tasks, busy_s)
             self.policy.observe(lease.worker, run.needs, tasks, busy_s)
 
     # No worker idle while work waits behind another one
@@ -269,6 +322,21 @@ class Roster:
                 if any(other.offers(*needs) for other in self.idle.values()):
                     return lease
         return None
+
+    def _drain(self, worker: WorkerState) -> None:
+        """Give a worker nothing more."""
+        if not worker.draining:
+            worker.draining = True
+            self.policy.leave(worker)
+            self.touch(worker)
+
+    def _want(self, worker: WorkerState, load: Set[str], unload: Set[str]) -> None:
+        before, worker.wanted = worker.wanted, (worker.wanted - unload) | load
+        if not before == worker.wanted == worker.models:
+            worker.serves += 1
+            order = do.Serve(worker.id, worker.epoch, sorted(worker.wanted), worker.serves)
+            worker.orders[do.Serve] = order
+            self._ledger.out.append(order)
 
     def _why_refused(self, here: WorkerState, event: on.WorkerJoined, now: float) -> str:
         """Why a process may not take the name of a worker that is here; "" if it may."""

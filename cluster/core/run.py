@@ -14,7 +14,7 @@ import msgspec
 
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import TRANSITIONS, Cause
-from cluster.vocabulary.task import Failure, Requirements, RunId, State
+from cluster.vocabulary.task import Failure, Priority, Requirements, RunId, State
 
 Needs: TypeAlias = tuple[str, Requirements]
 #: an Entry as a plain tuple: one is written for each lease, and hardly any is ever read
@@ -51,6 +51,8 @@ NOTHING: Waiting = ((), ())
 #: up to this size Python's allocator puts an object into an arena (Objects/obmalloc.c)
 SMALL_BYTES = 512
 FILLING = bytes(SMALL_BYTES)
+#: a story in a failure's message, which is a Text
+MAX_STORY_CHARS = 16_000
 _PAST = msgspec.msgpack.Encoder()
 
 
@@ -63,6 +65,14 @@ class Entry(NamedTuple):
     start: int
     stop: int
     detail: str
+
+
+def as_text(story: Sequence[Entry], last: str) -> str:
+    """A story, a line each, without its middle if that is too long for a failure's message."""
+    lines = [f"{e.at_s:.3f} {e.cause} → {e.state}: {e.detail}" for e in story]
+    text = "\n".join([*lines, last])
+    half = MAX_STORY_CHARS // 2
+    return text if len(text) <= MAX_STORY_CHARS else f"{text[:half]}\n…\n{text[-half:]}"
 
 
 class Run:
@@ -256,13 +266,15 @@ class Past(msgspec.Struct, array_like=True):
     accepted_at: float
     count: int
     story: list[Entry]
+    kind: str
+    priority: Priority
     filling: bytes = b""
 
 
 def pack(run: Run) -> bytes:
     """A run as a packed Past."""
-    story = run.raw_story()
-    return _PAST.encode((run.id, run.client, run.accepted_at, run.count, story, FILLING))
+    facts = run.id, run.client, run.accepted_at, run.count, run.raw_story()
+    return _PAST.encode((*facts, run.needs[0], run.priority, FILLING))
 
 
 def unpack(packed: bytes) -> Past:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.core import inspection
+from cluster.core.administration import Administration
 from cluster.core.clients import Clients
 from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger, Timer
@@ -57,7 +58,9 @@ class Scheduler:
         self.unserved = Unserved(self.ledger, self.roster)
         self.streams = Streams(self.ledger, self.roster, self.clients)
         self.workers = self.roster.workers
-        self._policies = policies
+        self.administration = Administration(
+            self.ledger, self.roster, self.clients, self.hosts, policies
+        )
         #: when this was called last, and how late a call must be to count as a pause
         self._called_at = math.inf
         self._pause_s = limits.liveness_s / 4
@@ -68,8 +71,13 @@ class Scheduler:
             on.TasksCancelled: self.clients.cancelled,
             on.ClientHeartbeat: self.clients.heartbeat,
             on.ClientLeft: self.clients.left,
-            on.StatusRequested: self._status_requested,
-            on.PolicyChanged: self._policy_changed,
+            on.StatusRequested: self.administration.status_requested,
+            on.PolicyChanged: self.administration.policy_changed,
+            on.ModelsRequested: self.administration.models_requested,
+            on.LeaveRequested: self.administration.leave_requested,
+            on.TasksRequested: self.administration.tasks_requested,
+            on.StoryRequested: self.administration.story_requested,
+            on.CancelRequested: self.administration.cancel_requested,
             on.ChunkRequested: self.streams.requested,
             on.StreamReceived: self.streams.received,
             on.WorkerJoined: self._joined,
@@ -78,6 +86,7 @@ class Scheduler:
             on.TasksReleased: self._released,
             on.WorkerDraining: self.roster.draining,
             on.WorkerLeft: self.roster.left,
+            on.WorkerOffers: self._offers,
             on.ResultStored: self.streams.stored,
             on.ChunkRead: self.streams.read,
             on.HostReported: self.hosts.reported,
@@ -185,7 +194,7 @@ class Scheduler:
 
     def status(self, now: float) -> Status:
         """How the cluster is, as plain data."""
-        return inspection.status(self.ledger, self.roster, self.clients, self.hosts, now)
+        return self.administration.status(now)
 
     def validate(self) -> None:
         """Check every invariant; raises AssertionError that names the one that is broken."""
@@ -246,8 +255,14 @@ class Scheduler:
 
     def _joined(self, event: on.WorkerJoined, now: float) -> None:
         self.roster.joined(event, now)
-        worker = self.workers.get(event.worker)
-        if worker is not None:
+        self._offered(event.worker)
+
+    def _offers(self, event: on.WorkerOffers, now: float) -> None:
+        self.roster.offers(event, now)
+        self._offered(event.worker)
+
+    def _offered(self, name: str) -> None:
+        if (worker := self.workers.get(name)) is not None:
             self.unserved.offered(worker)
 
     def _finished(self, event: on.TasksFinished, now: float) -> None:
@@ -292,15 +307,3 @@ class Scheduler:
         lease = self.roster.live(event, now)
         if lease is not None and lease.next <= event.start < lease.stop:
             self.roster.give_back(lease, event.start, Cause.RETURNED, "unstarted", now)
-
-    def _status_requested(self, event: on.StatusRequested, now: float) -> None:
-        self.ledger.out.append(do.Report(event.client, event.request, self.status(now)))
-
-    def _policy_changed(self, event: on.PolicyChanged, now: float) -> None:
-        status, error = None, ""
-        if (make := self._policies.get(event.policy)) is not None:
-            self.roster.switch(make())
-            status = self.status(now)
-        else:
-            error = f"no policy {event.policy!r}; there are {', '.join(sorted(self._policies))}"
-        self.ledger.out.append(do.Report(event.client, event.request, status, error))

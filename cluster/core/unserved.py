@@ -61,7 +61,7 @@ class Unserved:
             self._ledger.timers.set(ROUND, now + NEXT_LOOK_S)
 
     def offered(self, worker: WorkerState) -> None:
-        """A worker has joined: what it offers is served, however soon it leaves."""
+        """A worker has joined or offers more: that is served, however soon it leaves."""
         for since in (self._since, self._found):
             for needs in [needs for needs in since if worker.offers(*needs)]:
                 del since[needs]

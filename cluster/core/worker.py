@@ -9,6 +9,7 @@ from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 from cluster.core.run import Range, Run
+from cluster.vocabulary.actions import Drain, Restart, Serve
 from cluster.vocabulary.events import WorkerJoined
 from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 
@@ -43,6 +44,39 @@ class Card(NamedTuple):
         return cls(gpu, free_bytes, (2.0 * busy + used) / 3.0)
 
 
+class ServiceTimes:
+    """How long the newest tasks took, in buckets of a factor: four an octave, from a microsecond up
+    to 18 minutes.
+    """
+
+    OCTAVE, BUCKETS, NEWEST = 4, 121, 4_096
+
+    def __init__(self) -> None:
+        self._counts: dict[int, float] = {}
+        self._total = 0.0
+
+    def add(self, tasks: int, busy_s: float) -> None:
+        """Count tasks that took ``busy_s`` seconds together; beyond NEWEST older ones count half as
+        much.
+        """
+        steps = round(self.OCTAVE * math.log2(max(busy_s / tasks * 1e6, 1.0)))
+        bucket = min(steps, self.BUCKETS - 1)
+        self._counts[bucket] = self._counts.get(bucket, 0.0) + tasks
+        self._total += tasks
+        if self._total > self.NEWEST:
+            half = {bucket: count / 2 for bucket, count in self._counts.items() if count > 1 / 16}
+            self._counts, self._total = half, sum(half.values())
+
+    def quantile_s(self, share: float) -> float | None:
+        """The time that this share of the tasks did not exceed; None before the first."""
+        left = share * self._total
+        for bucket in sorted(self._counts):
+            left -= self._counts[bucket]
+            if left <= 1e-9:
+                return math.exp2(bucket / self.OCTAVE) / 1e6
+        return None
+
+
 def needs_card(requirements: Requirements) -> bool:
     """Whether a task asks for a card."""
     return requirements.min_vram_bytes > 0 or requirements.gpu_family is not None
@@ -62,6 +96,13 @@ class WorkerState:
         self.credit = max(event.credit, event.capacity)
         self.kinds = frozenset(event.kinds)
         self.models = frozenset(event.models)
+        #: the models that it is wanted to serve, and how often that has changed
+        self.wanted = self.models
+        self.serves = 0
+        #: the newest offers that it has told
+        self.revision = 0
+        #: a model that it could not load, and why
+        self.trouble = ""
         self.gpus = event.gpus
         self.host = event.host
         self.pid = event.pid
@@ -79,6 +120,10 @@ class WorkerState:
         #: leases of suspects, at most one at a time: a task that kills workers must be alone
         self.suspects = 0
         self.draining = False
+        #: orders that are repeated until it says that it obeys, at most one to serve models and one
+        #: to leave
+        self.orders: dict[type, Serve | Drain | Restart] = {}
+        self.service = ServiceTimes()
         self.load = NO_LOAD
         self.leases: dict[int, Lease] = {}
         #: the ids in its last heartbeat, in order of arrival

@@ -15,10 +15,10 @@ import msgspec
 
 from cluster.vocabulary.actions import Action
 from cluster.vocabulary.errors import ProtocolError
-from cluster.vocabulary.events import MAX_TASKS_PER_MESSAGE, Event, WorkerUnreachable
+from cluster.vocabulary.events import MAX_TASKS_PER_MESSAGE, Event, FromPeer
 from cluster.vocabulary.limits import Limits
 
-VERSION = 1
+VERSION = 2
 MAX_TEXT_BYTES = 1 << 20
 MAX_FIELDS = 64
 #: list items and map entries of a whole message: an empty list is 1 byte on the wire, 60 in memory
@@ -64,7 +64,7 @@ class DictCodec:
     """
 
     _EVENTS: ClassVar[dict[str, type[Any]]] = {
-        _snake(cls.__name__): cls for cls in get_args(Event) if cls is not WorkerUnreachable
+        _snake(cls.__name__): cls for cls in get_args(FromPeer)
     }
     _ACTIONS: ClassVar[dict[str, type[Any]]] = {
         _snake(cls.__name__): cls for cls in get_args(Action)

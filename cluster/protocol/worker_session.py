@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -108,6 +109,12 @@ class WorkerSession:
         #: leases with large results that are not fetched yet
         self.storing: dict[int, HeldLease] = {}
         self._stored_bytes_max = stored_bytes_max
+        #: orders to be carried out: the models that it is wanted to serve, and to drain and end
+        self._wanted: list[str] | None = None
+        self._is_dismissed = False
+        #: what it offers, and whether the coordinator has still to acknowledge it
+        self._offered = on.WorkerOffers(name, 0, list(kinds), list(models))
+        self._has_news = False
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
             name, incarnation, capacity, credit, *offers, host, pid
@@ -119,14 +126,34 @@ class WorkerSession:
         """
         if self.epoch is not None and not again:
             return []
-        return [replace(self._introduction, epoch=self._last_epoch)]
+        offers = {"kinds": self._offered.kinds, "models": self._offered.models}
+        return [replace(self._introduction, epoch=self._last_epoch, **offers)]
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
-        """Events to send regularly: its leases, its host's load and its stored results."""
+        """Events to send regularly: its leases, its host's load, its offers until they are
+        acknowledged, and its stored results.
+        """
         if self.epoch is None:
             return []
         beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
-        return [beat, *(e for lease in self.storing.values() for e in self._announce(lease))]
+        stored = [e for lease in self.storing.values() for e in self._announce(lease)]
+        return [beat, *self._offers(), *stored]
+
+    def offer(
+        self, kinds: Sequence[str], models: Sequence[str], trouble: str = ""
+    ) -> list[on.Event]:
+        """Offer these kinds and models from now on; ``trouble`` names a model that could not be
+        loaded, and why. Returns the events that say so and give back what is not started of other
+        kinds; heartbeats repeat them.
+        """
+        return self._change_offers(kinds=list(kinds), models=list(models), trouble=trouble)
+
+    def refuse(self, wanted: Sequence[str]) -> list[on.Event]:
+        """The events that say that this worker can't change its models as it is wanted to."""
+        models = self._offered.models
+        odd = sorted({*wanted} ^ {*models})
+        trouble = f"it can't load or unload models while it runs: {', '.join(odd)}"[:1_000]
+        return self._change_offers(trouble=trouble if odd else "")
 
     def handle(self, action: do.Action) -> list[on.Event]:
         """Take in one message from the coordinator; returns the answers."""
@@ -137,7 +164,9 @@ class WorkerSession:
                 self._drop_all()
                 self.epoch = self._last_epoch = action.epoch
                 self.heartbeat_s = action.heartbeat_s
-                return self._farewell() if self.draining else []
+                self._offered = replace(self._offered, heard=0)
+                self._has_news = self._offered.revision > 0
+                return self._farewell() if self.draining else self._offers()
         elif isinstance(action, do.Disconnect):
             if self.epoch is None or action.epoch == self.epoch:
                 self._drop_all()
@@ -153,7 +182,22 @@ class WorkerSession:
                 return self._go_on(lease)
         elif isinstance(action, do.Read):
             return self._read(action)
+        elif isinstance(action, do.Serve | do.Drain | do.Acknowledge):
+            return self._obey(action) if action.epoch == self.epoch else []
         return []
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether `orders` has any."""
+        return self._wanted is not None or self._is_dismissed
+
+    def orders(self) -> tuple[list[str] | None, bool]:
+        """The coordinator's orders since the last call: the models that it is wanted to serve, and
+        whether to drain and end.
+        """
+        orders = self._wanted, self._is_dismissed
+        self._wanted, self._is_dismissed = None, False
+        return orders
 
     def take(self) -> HeldLease | None:
         """The oldest lease that nobody works on, now the caller's; None without work, or without
@@ -225,8 +269,35 @@ class WorkerSession:
         lease = self.leases[action.lease] = HeldLease(action)
         if self.draining:
             return self._farewell() + self._release(lease)
+        if action.kind not in self._offered.kinds:
+            return self._release(lease)
         self.ready.append(lease)
         return []
+
+    def _obey(self, action: do.Serve | do.Drain | do.Acknowledge) -> list[on.Event]:
+        if isinstance(action, do.Drain):
+            self._is_dismissed = True
+        elif isinstance(action, do.Acknowledge):
+            self._has_news &= action.revision < self._offered.revision
+        elif action.number > self._offered.heard:
+            self._wanted = action.models
+            return self._change_offers(heard=action.number)
+        return []
+
+    def _change_offers(self, **changes: Any) -> list[on.Event]:
+        changes["revision"] = self._offered.revision + 1
+        self._offered, self._has_news = replace(self._offered, **changes), True
+        return self._offers()
+
+    def _offers(self) -> list[on.Event]:
+        """The events that say what it offers and give back the rest, until that is known."""
+        if self.epoch is None or not self._has_news:
+            return []
+        events: list[on.Event] = [replace(self._offered, epoch=self.epoch)]
+        for lease in list(self.leases.values()):
+            if lease.kind not in self._offered.kinds:
+                events += self._release(lease)
+        return events
 
     def _farewell(self) -> list[on.Event]:
         """The event that a draining worker repeats to a coordinator that still sends work."""

@@ -12,17 +12,15 @@ import asyncio
 import gc
 import json
 import os
-import socket
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 from cluster.serve.app import make_app
 from cluster.serve.backend import Backend
 from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.http.binding import check_access, listen, read_bind, url_of
 from cluster.serve.http.connection import Connection
 from cluster.serve.http.server import ApiServer
 from cluster.serve.http.tokens import Tokens
@@ -36,59 +34,9 @@ from cluster.vocabulary.errors import ClusterError
 YOUNG_OBJECTS = 50_000
 
 
-def read_bind(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT`` or ``[IPV6]:PORT``; raises ClusterError for other texts."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise ClusterError(f"{text!r} is no address to listen at; write it as 127.0.0.1:8000")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server at this host."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises ClusterError with the reason if there can't be one."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2_048)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ClusterError(f"cannot listen at {host}:{port}: {reason}") from None
-
-
-def check_wide(host: str, tokens: Tokens | None, certfile: str | None) -> None:
-    """Refuse to listen beyond this machine without tokens, and warn of tokens in clear text."""
-    if is_loopback(host):
-        return
-    if tokens is None:
-        raise ClusterError(
-            f"{host} can be reached from other machines, and without tokens anyone there could "
-            "use this server: give it --tokens FILE (`perfkit serve token NAME --role submit` "
-            "makes one), or bind it to 127.0.0.1"
-        )
-    if certfile is None:
-        print(
-            "serve: tokens travel in clear text without TLS; --cert and --key add it, unless a "
-            "proxy does that", file=sys.stderr,
-        )  # fmt: skip
-
-
-def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Raise ClusterError unless both files are there and belong together, or neither is given."""
-    if (certfile is None) != (keyfile is None):
-        raise ClusterError("TLS takes both a certificate (--cert) and its key (--key)")
-    if certfile is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
-        except (OSError, ssl.SSLError) as error:
-            raise ClusterError(f"TLS can't use {certfile} and {keyfile}: {error}") from None
+def warn(text: str) -> None:
+    """Tell the operator."""
+    print(f"serve: {text}", file=sys.stderr)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
@@ -99,8 +47,7 @@ def call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 def make_backend(options: argparse.Namespace) -> tuple[Backend, Client | None]:
     """What runs the tasks, and the client if it is a cluster."""
     if options.engine is not None:
-        make = load_part(options.engine)
-        backend: Backend = make(options.address) if options.address else make()
+        backend: Backend = load_part(options.engine)(**json.loads(options.engine_options))
         return backend, None
     spec = decode_spec(options.spec) if options.spec else None
     client = Client(options.endpoint, spec=spec)
@@ -110,9 +57,8 @@ def make_backend(options: argparse.Namespace) -> tuple[Backend, Client | None]:
 def serve(options: argparse.Namespace) -> None:
     """Serve until told to stop; raises ClusterError if it can't begin."""
     host, port = read_bind(options.bind)
-    check_certificate(options.cert, options.key)
     tokens = Tokens(options.tokens) if options.tokens else None
-    check_wide(host, tokens, options.cert)
+    check_access(host, tokens, options.cert, options.key, warn)
     settings = Settings(
         connections=options.connections,
         timeout_s=options.timeout,
@@ -129,9 +75,7 @@ def serve(options: argparse.Namespace) -> None:
         Connection.header_s = settings.header_s
         Connection.body_s = settings.body_s
         Connection.connections_max = settings.connections
-        port = listener.getsockname()[1]
-        scheme = "https" if options.cert else "http"
-        shown = f"[{host}]" if ":" in host else host
+        url = url_of(host, listener.getsockname()[1], is_tls=options.cert is not None)
 
         def ready() -> None:
             if not options.alone:
@@ -140,8 +84,7 @@ def serve(options: argparse.Namespace) -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(YOUNG_OBJECTS)
-            facts = {"pid": os.getpid(), "url": f"{scheme}://{shown}:{port}"}
-            print(json.dumps(facts), flush=True)
+            print(json.dumps({"pid": os.getpid(), "url": url}), flush=True)
 
         def stopping() -> None:
             state.stopping = True
@@ -168,7 +111,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--endpoint", help="where the cluster's coordinator listens")
     parser.add_argument("--spec", help="the cluster's spec as JSON (default: the coordinator's)")
     parser.add_argument("--engine", help="module:attribute of what makes a backend instead")
-    parser.add_argument("--address", help="what that is called with: where its engine runs")
+    parser.add_argument(
+        "--engine-options", default="{}", help="what that is called with by name, as JSON"
+    )
     parser.add_argument("--bind", default="127.0.0.1:8000", help="HOST:PORT to listen at")
     parser.add_argument("--tokens", type=Path, help="file of tokens; without one, anybody may ask")
     parser.add_argument("--cert", help="TLS: the certificate's file")
@@ -203,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         serve(options)
     except ClusterError as error:
-        print(f"serve: {error}", file=sys.stderr)
+        warn(str(error))
         return 2
     return 0
 

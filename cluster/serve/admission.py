@@ -162,7 +162,7 @@ class Lane:
 class Admission:
     """The lanes of all kinds, within bounds: tasks that wait for one kind, and of one client."""
 
-    def __init__(self, queued_per_client: int = 1_024, queued_per_kind: int = 4_096) -> None:
+    def __init__(self, queued_per_client: int = 4_096, queued_per_kind: int = 16_384) -> None:
         self._per_client = queued_per_client
         self._per_kind = queued_per_kind
         self._lanes: dict[str, Lane] = {}

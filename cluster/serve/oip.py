@@ -27,6 +27,7 @@ from cluster.serve.http.tokens import Role
 from cluster.serve.infer import HEADER_LENGTH, priority_of, read_request, write_answer
 from cluster.serve.state import State
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.status import Status
 
 #: what works with any backend; a cluster can load and unload models too
 EXTENSIONS = (
@@ -227,17 +228,27 @@ async def _change(state: State, request: Request, *, loads: bool) -> None:
         raise Problem(400, "models are loaded and unloaded by a cluster's workers; "
                            "this server has another engine")  # fmt: skip
     try:
-        change = {"load" if loads else "unload": [name]}
-        await asyncio.to_thread(lambda: client.serve_models(**change))
+        before = _troubles(await asyncio.to_thread(client.status), name)
+        await asyncio.to_thread(
+            client.serve_models, [name] if loads else [], [] if loads else [name]
+        )
+        until_s = time.monotonic() + LOADED_S
+        while (name in state.backend.models()) != loads:
+            await asyncio.sleep(LOOK_EVERY_S)
+            new = _troubles(await asyncio.to_thread(client.status), name) - before
+            if loads and new:
+                raise Problem(400, f"model {name!r} can't be loaded: {'; '.join(sorted(new))}")
+            if time.monotonic() > until_s:
+                what = "loaded" if loads else "unloaded"
+                raise Problem(504, f"model {name!r} is not {what} after {LOADED_S:g} s")
     except ClusterError as error:
         problem = problem_of(error)
         raise Problem(400 if problem.status == 500 else problem.status, str(error)) from None
-    until_s = time.monotonic() + LOADED_S
-    while (name in state.backend.models()) != loads:
-        if time.monotonic() > until_s:
-            what = "loaded" if loads else "unloaded"
-            raise Problem(504, f"model {name!r} is not {what} after {LOADED_S:g} s")
-        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _troubles(status: Status, name: str) -> set[str]:
+    """What workers say of a model that they could not load."""
+    return {worker.trouble for worker in status.workers if name in worker.trouble}
 
 
 async def _check_parameters(state: State, request: Request) -> None:

@@ -42,8 +42,8 @@ class Settings:
     #: requests a second of a client, and how many may come at once; 0 sets no bound
     rate_per_s: float = 0.0
     burst: int = 0
-    queued_per_client: int = 1_024
-    queued_per_model: int = 4_096
+    queued_per_client: int = 4_096
+    queued_per_model: int = 16_384
 
 
 def _observe_nothing(*_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Self
@@ -12,7 +12,8 @@ from typing import Any, Self
 from cluster.shells.client import Client
 from cluster.shells.mapping import refuse_single
 from cluster.spec import ClusterSpec
-from cluster.vocabulary.status import Status
+from cluster.vocabulary.status import Status, StoryEntry, TaskStatus
+from cluster.vocabulary.task import State, TaskId
 
 AHEAD_TASKS = 256
 
@@ -82,6 +83,32 @@ class AsyncClient:
     async def change_policy(self, policy: str) -> Status:
         """Switch the assignment policy by name; raises ClusterError for an unknown one."""
         return await asyncio.to_thread(self._client.change_policy, policy)
+
+    async def serve_models(
+        self, load: Collection[str] = (), unload: Collection[str] = ()
+    ) -> Status:
+        """Have the workers load and unload models; see Client.serve_models."""
+        return await asyncio.to_thread(self._client.serve_models, load, unload)
+
+    async def tasks(self, state: State | str | None = None, limit: int = 100) -> list[TaskStatus]:
+        """The newest tasks of all clients; see Client.tasks."""
+        return await asyncio.to_thread(self._client.tasks, state, limit)
+
+    async def story(self, task: TaskId) -> list[StoryEntry]:
+        """What has happened to a task, in order; raises ClusterError if it is not known."""
+        return await asyncio.to_thread(self._client.story, task)
+
+    async def cancel_task(self, task: TaskId) -> bool:
+        """Cancel a task of any client; false if it had ended otherwise."""
+        return await asyncio.to_thread(self._client.cancel_task, task)
+
+    async def drain(self, worker: str) -> Status:
+        """Have a worker finish what it runs and end; see Client.drain."""
+        return await asyncio.to_thread(self._client.drain, worker)
+
+    async def restart(self, worker: str, timeout: float | None = 60.0) -> Status:  # noqa: ASYNC109
+        """Drain a worker and wait for its next process; see Client.restart."""
+        return await asyncio.to_thread(self._client.restart, worker, timeout)
 
     async def close(self) -> None:
         """Say goodbye; what is not done fails with ClientClosed."""

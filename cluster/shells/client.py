@@ -7,12 +7,13 @@ client_loop.py exchanges the messages.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from socket import gethostname
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 import zmq
@@ -27,12 +28,31 @@ from cluster.spec import ClusterSpec
 from cluster.transport import interrupts
 from cluster.transport.questions import ask, learn_spec
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.status import Status
-from cluster.vocabulary.task import NO_REQUIREMENTS, NO_RETRY, Priority, Requirements, Retry
+from cluster.vocabulary.errors import ClusterError, ProtocolError, did_you_mean
+from cluster.vocabulary.status import (
+    Status,
+    Story,
+    StoryEntry,
+    Tasks,
+    TaskStatus,
+    WorkerStatus,
+)
+from cluster.vocabulary.task import (
+    NO_REQUIREMENTS,
+    NO_RETRY,
+    Priority,
+    Requirements,
+    Retry,
+    State,
+    TaskId,
+)
+
+T = TypeVar("T")
 
 #: how long the coordinator may be silent before what waits for it fails
 GIVE_UP_S = 60.0
+#: how long to wait between two looks at the status
+LOOK_AGAIN_S = 0.1
 #: the length of a name that leaves room for its incarnation
 MAX_NAME = 100
 
@@ -193,13 +213,74 @@ class Client:
         """The state of the cluster; raises Unreachable without an answer in ``timeout`` seconds,
         ProtocolError if the coordinator has a spec with another codec.
         """
-        return self._question(timeout, on.StatusRequested)
+        return self._question(Status, timeout, on.StatusRequested)
 
     def change_policy(self, policy: str, timeout: float | None = 5.0) -> Status:
         """Switch the running cluster's assignment policy; raises ClusterError for an unknown
         name.
         """
-        return self._question(timeout, on.PolicyChanged, policy)
+        return self._question(Status, timeout, on.PolicyChanged, policy)
+
+    def serve_models(
+        self,
+        load: Collection[str] = (),
+        unload: Collection[str] = (),
+        timeout: float | None = 5.0,
+    ) -> Status:
+        """Have every worker load and unload models by name, and each that joins later. Returns at
+        once: a status shows what each worker is ``wanted`` to serve, what it serves, and its
+        ``trouble``.
+        """
+        for names in (load, unload):
+            if isinstance(names, str):
+                raise ClusterError(f"models are given as a list of names, not as {names!r}")
+        return self._question(Status, timeout, on.ModelsRequested, list(load), list(unload))
+
+    def tasks(
+        self, state: State | str | None = None, limit: int = 100, timeout: float | None = 5.0
+    ) -> list[TaskStatus]:
+        """The newest tasks of all clients, at most 1,000, in one ``state`` if it is given: the
+        newest run first. Of those that have ended, the coordinator remembers some.
+        """
+        wanted = state and _known_state(state)
+        return self._question(Tasks, timeout, on.TasksRequested, wanted, limit).tasks
+
+    def story(self, task: TaskId, timeout: float | None = 5.0) -> list[StoryEntry]:
+        """What has happened to a task, in order; raises ClusterError if it is not known (any
+        more).
+        """
+        return self._question(Story, timeout, on.StoryRequested, *task).entries
+
+    def cancel_task(self, task: TaskId, timeout: float | None = 5.0) -> bool:
+        """Cancel a task of any client, whose future is cancelled then. False if it had ended
+        otherwise; raises ClusterError if it is not known (any more).
+        """
+        return self._question(bool, timeout, on.CancelRequested, *task)
+
+    def drain(self, worker: str, timeout: float | None = 5.0) -> Status:
+        """Have a worker finish what it runs, give back the rest, and end; its supervisor does not
+        start it again. Returns at once: it is in the status until it has left. Raises ClusterError
+        if there is no such worker.
+        """
+        pid = self._find(worker, timeout).pid
+        return self._question(Status, timeout, on.LeaveRequested, worker, pid)
+
+    def restart(self, worker: str, timeout: float | None = 60.0) -> Status:
+        """Drain a worker and have its supervisor start another process; returns when that has
+        joined. Raises ClusterError if there is no such worker, if no supervisor would start it
+        again, and after ``timeout`` seconds.
+        """
+        end_s = math.inf if timeout is None else time.monotonic() + timeout
+        old = self._find(worker, timeout)
+        status = self._question(Status, timeout, on.LeaveRequested, worker, old.pid, True)
+        while not any(w.worker == worker and w.pid != old.pid for w in status.workers):
+            if time.monotonic() > end_s:
+                left = next((w for w in status.workers if w.worker == worker), None)
+                state = "is not back" if left is None else f"still holds {left.held} tasks"
+                raise ClusterError(f"worker {worker!r} {state} {timeout} s after this began")
+            self._loop.pause(LOOK_AGAIN_S)
+            status = self.status()
+        return status
 
     @property
     def socket(self) -> zmq.Socket[bytes]:
@@ -249,12 +330,32 @@ class Client:
             self._checked = kind, options
         return options
 
-    def _question(self, timeout: float | None, event: Any, *args: Any) -> Status:
+    def _find(self, worker: str, timeout: float | None) -> WorkerStatus:
+        workers = {one.worker: one for one in self.status(timeout).workers}
+        if worker not in workers:
+            known = f"there are {', '.join(sorted(workers))}" if workers else "there is none"
+            hint = did_you_mean(worker, workers)
+            raise ClusterError(f"no worker {worker!r} is here; {known}{hint}")
+        return workers[worker]
+
+    def _question(self, kind: type[T], timeout: float | None, event: Any, *args: Any) -> T:
+        """The answer of this kind to a question; raises ClusterError for one that is refused."""
         self._check_open()
         self._loop.check_may_wait()
         question = event(self.name, 0, *args)
         _check_event(question, "the question")
-        return ask(self.endpoint, self.spec, question, timeout, lambda: self._loop.closing)
+        answer = ask(self.endpoint, self.spec, question, timeout, lambda: self._loop.closing)
+        if not isinstance(answer, kind):
+            raise ProtocolError(f"the coordinator answers {event.__name__} with {answer!r:.100}")
+        return answer
+
+
+def _known_state(state: str) -> State:
+    try:
+        return State(state)
+    except ValueError:
+        known = ", ".join(State)
+        raise ClusterError(f"there is no state {state!r}; there are {known}") from None
 
 
 def _check_text(what: str, text: object, most: int) -> None:

@@ -78,6 +78,10 @@ class ClientLoop:
             self.check_open()
         self._leadership.check_not_own()
 
+    def pause(self, seconds: float) -> None:
+        """Wait; not for long any more once the client is closed."""
+        self._is_over.wait(seconds)
+
     def submit(self, kind: str, payload: bytes, options: Options, traced: bool) -> TaskFuture:
         """Hand in one task: at once if it is the only one, else with others like it."""
         future = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)

@@ -26,7 +26,7 @@ from cluster.vocabulary.errors import ClusterError, ProtocolError
 
 SPARE_ADDRESSES = 64
 #: what a worker has to hear while its handlers compute
-TO_CONTROL = do.Recall | do.Cancel | do.Read
+TO_CONTROL = do.Recall | do.Cancel | do.Read | do.Serve | do.Acknowledge | do.Drain
 TO_CLIENTS = frozenset(do.ToClient.__subclasses__())
 
 

@@ -54,6 +54,8 @@ class GuardedFuture(Future[T]):
         self._state = PENDING
         self._result: Any = None
         self._exception = None
+        #: why it was cancelled, if not by its owner
+        self.reason = ""
         self._waiters: Any = _Waiters()
         self._done_callbacks: list[Callable[[Any], object]] = []
 
@@ -80,7 +82,7 @@ class GuardedFuture(Future[T]):
         if self._state not in OVER and not self._wait(timeout):
             raise TimeoutError
         if self._state != FINISHED:
-            raise CancelledError
+            raise CancelledError(self.reason)
         return self._exception
 
     def cancel(self) -> bool:
@@ -188,6 +190,7 @@ def set_result(future: TaskFuture, result: bytes) -> None:
 def set_exception(future: TaskFuture, error: Exception) -> None:
     """Give a future its error, unless its owner has cancelled it."""
     if isinstance(error, CancelledError):
+        future.reason = str(error)
         GuardedFuture.cancel(future)
     else:
         with suppress(InvalidStateError):

@@ -18,21 +18,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import msgspec
 import zmq
 
 from cluster.protocol.codec import in_words
 from cluster.protocol.worker_session import HeldLease, WorkerSession
-from cluster.spec import BASELINE, ClusterSpec, load_codec
-from cluster.transport.channel import Channel
-from cluster.transport.hello import check_heard
+from cluster.shells.connection import Connection, Context
+from cluster.spec import BASELINE, ClusterSpec
 from cluster.transport.questions import learn_spec
 from cluster.transport.wakeable import Listener, Waker
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError, ProtocolError
+from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Gpu, Load
 from cluster.work.forks import default_signals, end_copy, note_worker
 from cluster.work.handlers import Handlers
@@ -41,14 +39,14 @@ from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
 
-Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
-
 
 class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
-    load for each heartbeat; unknown values are None. Raises ClusterError for an invalid capacity,
+    load for each heartbeat; unknown values are None. ``on_serve`` is called, in a thread that must
+    not wait, with the models that this worker is wanted to serve from now on; what it loads or
+    unloads then is told by ``offer``. Raises ClusterError for an invalid capacity,
     name or kind; so does ``run`` if the coordinator has another codec or other limits than
     ``spec``, or refuses this worker.
     """
@@ -64,6 +62,7 @@ class Worker:
         models: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
+        on_serve: Callable[[list[str]], None] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.handlers = handlers
@@ -74,6 +73,7 @@ class Worker:
         self.on_failure: Callable[[BaseException], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
+        self._on_serve = on_serve
         incarnation = time.time_ns()
 
         def session(spec: ClusterSpec) -> WorkerSession:
@@ -129,7 +129,7 @@ class Worker:
         the coordinator goes on refusing this worker.
         """
         context: Context = zmq.Context()
-        connection = Connection(context, self, is_work_line=True)
+        connection = self._connect(context, lambda: self._session.introduction(again=True))
         slots = self.capacity if self.capacity > 1 else 0
         threads = [
             threading.Thread(target=self._guard, args=(part, context), daemon=True)
@@ -162,6 +162,15 @@ class Worker:
         self._drain.set()
         self._waker.wake()
 
+    def offer(self, kinds: Sequence[str], models: Sequence[str], trouble: str = "") -> None:
+        """Offer these kinds and models from now on; ``trouble`` names a model that could not be
+        loaded, and why. Call it from any thread: before a handler is taken away, after one is
+        there. What is not started of other kinds is given back.
+        """
+        with self._lock:
+            self._session.offer(kinds, models, trouble)  # a heartbeat says so
+        self._control_waker.wake()
+
     def stop_on_signals(self) -> None:
         """Let SIGTERM and SIGINT stop this worker; call it from the main thread."""
         self._hears_signals = True
@@ -184,16 +193,26 @@ class Worker:
                 return f"{runner.lease.id}.{runner.lease.next - 1}"
         return ""
 
+    def _connect(
+        self, context: Context, introduction: Callable[[], list[on.Event]] = list
+    ) -> Connection:
+        here = self._hear, introduction, self._fail
+        return Connection(context, self.endpoint, self.spec, *here)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the worker with an error."""
+        self._error = error
+        self._waker.wake()
+
     def _guard(self, part: Callable[[Connection], None], context: Context) -> None:
         """Run a thread with a connection of its own; its error ends the worker."""
-        connection = Connection(context, self)
+        connection = self._connect(context)
         try:
             part(connection)
         except BaseException as error:
             if self.on_failure is not None:
                 self.on_failure(error)
-            self._error = error
-            self._waker.wake()
+            self._fail(error)
         finally:
             with connection.lock:
                 if connection in self._slots:
@@ -312,9 +331,37 @@ class Worker:
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
             connection.tend()
+            self._obey()
             self._care_for_slots()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
+
+    def _hear(self, actions: Sequence[do.Action]) -> list[on.Event]:
+        """Take in actions and wake the slots; returns the answers."""
+        with self._work:
+            epoch, is_storing = self._session.epoch, bool(self._session.storing)
+            answers = [e for action in actions for e in self._session.handle(action)]
+            if self._session.epoch != epoch or self._session.has_orders:
+                self._control_waker.wake()
+            if epoch is None:
+                self._hear_refusal(actions)
+            if is_storing:  # there may be room for another large result
+                self._waker.wake()
+            self._work.notify_all()
+        if any(isinstance(answer, on.ChunkRead) for answer in answers):
+            self._read_at = time.monotonic()
+        return answers
+
+    def _obey(self) -> None:
+        """Carry out the coordinator's orders: serve other models, end."""
+        with self._lock:
+            wanted, is_dismissed = self._session.orders()
+            if wanted is not None and self._on_serve is None:
+                self._session.refuse(wanted)
+        if wanted is not None and self._on_serve is not None:
+            self._on_serve(wanted)
+        if is_dismissed:
+            self.stop()
 
     def _hear_refusal(self, actions: Sequence[do.Action]) -> None:
         """Give up if the coordinator has refused to admit this worker for 2 * ``liveness_s``."""
@@ -327,71 +374,3 @@ class Worker:
                 if now - self._refused_at > 2 * self.spec.limits.liveness_s:
                     reason = f"the coordinator refuses worker {self.name!r}: {action.reason}"
                     self._error = ClusterError(reason)
-
-
-class Connection:
-    """One thread's connection to the coordinator: sends events, and hands actions to the worker's
-    session.
-    """
-
-    def __init__(self, context: Context, worker: Worker, is_work_line: bool = False) -> None:
-        self.channel = Channel(context, zmq.DEALER, worker.spec)
-        self.channel.connect(worker.endpoint)
-        self.thread = threading.get_ident()
-        #: held from collecting outcomes until they are sent, which keeps them in order
-        self.lock = threading.Lock()
-        self._codec = load_codec(worker.spec)
-        self._worker = worker
-        self._is_work_line = is_work_line
-
-    def send(self, events: Sequence[on.Event]) -> None:
-        """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
-        try:
-            for frames in self._codec.encode(events):
-                self.channel.send(frames)
-        except zmq.Again:
-            return
-
-    def receive(self) -> None:
-        """Take in messages, answer them, and wake the slots."""
-        worker = self._worker
-        for frames in self.channel.receive(worker.spec.drain):
-            try:
-                actions = self._codec.actions(frames)
-            except ProtocolError:
-                self._hear(frames)
-                continue
-            with worker._work:
-                epoch, is_storing = worker._session.epoch, bool(worker._session.storing)
-                answers = [e for action in actions for e in worker._session.handle(action)]
-                if worker._session.epoch != epoch:
-                    worker._control_waker.wake()
-                if epoch is None:
-                    worker._hear_refusal(actions)
-                if is_storing:  # there may be room for another large result
-                    worker._waker.wake()
-                worker._work.notify_all()
-            if any(isinstance(answer, on.ChunkRead) for answer in answers):
-                worker._read_at = time.monotonic()
-            self.send(answers)
-
-    def _hear(self, frames: list[bytes]) -> None:
-        """Take in what is in no codec. An announcement means that the connection is new, so the
-        worker tells on it where its work is to go.
-        """
-        worker = self._worker
-        try:
-            if check_heard(frames, worker.spec, worker.endpoint) and self._is_work_line:
-                self.send(worker._session.introduction(again=True))
-        except ClusterError as error:
-            worker._error = error
-            worker._waker.wake()
-
-    def tend(self) -> None:
-        """Receive, and see to it that the connection is alive."""
-        self.receive()
-        self.channel.tend(time.monotonic())
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.channel.close()

@@ -95,8 +95,7 @@ class SimulatedWorker:
         self.host = world.host
         self.world = world
         self.name = name
-        self.models = ["m"] if gpu else []
-        self.kinds = kinds
+        self._starts_with = kinds, ["m"] if gpu else []
         self.incarnation = 0
         self.paused_until = self.cut_until = 0.0
         #: paused by a signal, not by a handler that lets no other thread run
@@ -107,6 +106,7 @@ class SimulatedWorker:
     def restart(self) -> None:
         """Become a new process under the old name."""
         self.incarnation += 1
+        self.kinds, self.models = self._starts_with
         self.busy: HeldLease | None = None
         self.is_endless = False
         offers = self.kinds, self.models, ()
@@ -136,12 +136,28 @@ class SimulatedWorker:
         """Take in a message, unless the process is paused."""
         if self.paused_until <= self.world.now:
             self.world.to_scheduler(*self.session.handle(action))
+            self.obey(*self.session.orders())
             leases = (lease for lease in self.session.leases.values() if lease.stored is None)
             held = sum(lease.stop - lease.reported for lease in leases)
             assert held <= CREDIT, f"{self.name} was given {held} tasks on a credit of {CREDIT}"
             self.work()
             if self.is_stuck() and self.session.epoch is None:
                 self.end(ProcessState.KILLED)  # it can't join again: its operator steps in
+
+    def obey(self, wanted: list[str] | None, is_dismissed: bool) -> None:
+        """Load models after a while, or leave."""
+        born = self.incarnation
+        if wanted is not None:
+            load_s = self.world.rng.uniform(0.0, 0.5)
+            self.world.after(load_s, lambda: self.offer(self.kinds, wanted, born))
+        if is_dismissed:
+            self.retire()
+
+    def offer(self, kinds: Sequence[str], models: list[str], born: int) -> None:
+        """Offer these from now on, unless the process died meanwhile."""
+        if born == self.incarnation:
+            self.kinds, self.models = kinds, models
+            self.world.to_scheduler(*self.session.offer(kinds, models))
 
     def is_stuck(self) -> bool:
         """Whether it is in a task that never ends."""
@@ -245,11 +261,15 @@ class SimulatedHost:
         self.world.to_scheduler(on.HostReported(self.name, seen))
 
     def receive(self, action: do.Action) -> None:
-        """Kill a process, unless it has ended."""
-        assert isinstance(action, do.Kill), f"{action} is sent to a supervisor"
+        """Kill or restart a process, unless it has ended."""
+        assert isinstance(action, do.Kill | do.Restart), f"{action} is sent to a supervisor"
         worker = self.workers[action.worker]
-        if worker.incarnation == action.pid:
+        if worker.incarnation != action.pid:
+            return
+        if isinstance(action, do.Kill):
             worker.end(ProcessState.KILLED)
+        else:
+            worker.retire()
 
 
 class SimulatedClient:

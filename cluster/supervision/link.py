@@ -17,8 +17,8 @@ from cluster.vocabulary.task import ProcessState
 
 
 class HostLink:
-    """Reports what processes do, and hears which to kill. Raises ClusterError for an invalid
-    endpoint.
+    """Reports what processes do, and hears which to kill or restart. Raises ClusterError for an
+    invalid endpoint.
     """
 
     def __init__(self, endpoint: str, spec: ClusterSpec, host: str) -> None:
@@ -39,15 +39,15 @@ class HostLink:
         """Tell the coordinator the state of each worker's process."""
         self._send(on.HostReported(self._host, list(processes), restarts, trouble))
 
-    def orders(self) -> list[do.Kill]:
+    def orders(self) -> list[do.Kill | do.Restart]:
         """What the coordinator has ordered since the last time."""
-        orders: list[do.Kill] = []
+        orders: list[do.Kill | do.Restart] = []
         self._channel.tend(time.monotonic())
         if self._channel.readable():
             for frames in self._channel.receive(self._drain):
                 with suppress(ProtocolError):
                     actions = self._codec.actions(frames)
-                    orders += [action for action in actions if isinstance(action, do.Kill)]
+                    orders += [a for a in actions if isinstance(a, do.Kill | do.Restart)]
         return orders
 
     def leave(self) -> None:

@@ -135,8 +135,8 @@ class Member:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    def end(self, kill_at: float) -> None:
-        """Ask the process to end; SIGKILL follows at ``kill_at``."""
+    def end(self, kill_at: float | None) -> None:
+        """Ask the process to end; SIGKILL follows at ``kill_at``, if that is not None."""
         self.is_asked, self.kill_at = True, kill_at
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)

@@ -28,6 +28,7 @@ from cluster.supervision.member import (
     Stream,
 )
 from cluster.supervision.output import CrewLog, Lines
+from cluster.vocabulary import actions as do
 from cluster.vocabulary.task import ProcessState
 
 if TYPE_CHECKING:
@@ -218,7 +219,14 @@ class Supervisor:
     def _hear_coordinator(self) -> None:
         for order in self._link.orders() if self._link is not None else ():
             member = self._crew.get(order.worker)
-            if member is not None and member.runs and member.pid == order.pid:
+            if member is None or not member.runs or member.pid != order.pid:
+                continue
+            if isinstance(order, do.Restart):
+                if not member.is_wanted:  # else it is repeated
+                    self._log.note(f"{member.name} (pid {member.pid}) is to drain and restart")
+                    member.end(None)
+                    member.is_wanted = True
+            else:
                 member.tail += f"killed: {order.reason}\n"
                 self._log.note(f"{member.name} (pid {member.pid}) is killed: {order.reason}")
                 member.is_asked = member.is_wanted = True

@@ -1,4 +1,4 @@
-"""What a peer asks a coordinator on a connection of its own: its spec, its status.
+"""What a peer asks a coordinator on a connection of its own: its spec, its status, its tasks.
 
 Such a question waits behind no data. It is answered within a turn of the coordinator, which reads
 from its connections in rotation.
@@ -20,7 +20,7 @@ from cluster.transport.hello import check_heard, heard
 from cluster.transport.wakeable import WakeableChannel
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.errors import ClusterError, ProtocolError, Unreachable
-from cluster.vocabulary.status import Status
+from cluster.vocabulary.status import Answer
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def ask(
     event: Any,
     timeout_s: float | None,
     is_closing: Callable[[], bool],
-) -> Status:
+) -> Answer:
     """The answer to a question; raises Unreachable after ``timeout_s``, ClusterError if the
     coordinator refuses it or the asker closes, ProtocolError if it has another spec.
     """
@@ -54,7 +54,7 @@ def ask(
             channel.send(question)
             send_at = time.monotonic() + AGAIN_S
 
-    def hear(frames: list[bytes]) -> Status | None:
+    def hear(frames: list[bytes]) -> Answer | None:
         nonlocal refusal
         try:
             actions = codec.actions(frames)
@@ -68,15 +68,16 @@ def ask(
             return None
         for action in actions:
             if isinstance(action, do.Report):
-                if action.status is None:
+                if action.answer is None:
                     raise ClusterError(action.error)
-                return action.status
+                return action.answer
         return None
 
     try:
-        return _converse(endpoint, spec, timeout_s, look, hear)
+        answer: Answer = _converse(endpoint, spec, timeout_s, look, hear)
     except Unreachable as error:
         raise refusal or error from None
+    return answer
 
 
 def learn_spec(endpoint: str, timeout_s: float | None = 5.0) -> ClusterSpec:

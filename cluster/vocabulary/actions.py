@@ -11,8 +11,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.vocabulary.events import Failures, Numbers, OneChunk, Payloads
-from cluster.vocabulary.status import Status
+from cluster.vocabulary.events import Failures, Names, Numbers, OneChunk, Payloads
+from cluster.vocabulary.status import Answer
 from cluster.vocabulary.task import Count, Name, Seconds, Text
 
 
@@ -68,10 +68,10 @@ class Deliver(ToClient, array_like=True, tag=42):
 
 
 class Report(ToClient, array_like=True, tag=43):
-    """Answer a client's request; ``error`` says why it failed."""
+    """Answer a client's request; without an answer, ``error`` says why it failed."""
 
     request: Count
-    status: Status | None = None
+    answer: Answer | None = None
     error: Text = ""
 
 
@@ -174,6 +174,34 @@ class Read(ToWorker, array_like=True, tag=55):
     size_bytes: Count
 
 
+class Serve(ToWorker, array_like=True, tag=56):
+    """Tell a worker which models to serve; ``number`` counts these orders up from 1."""
+
+    epoch: Count
+    models: Names
+    number: Count
+
+
+class Acknowledge(ToWorker, array_like=True, tag=57):
+    """Tell a worker that its offers up to this revision are known."""
+
+    epoch: Count
+    revision: Count
+
+
+class Drain(ToWorker, array_like=True, tag=58):
+    """Tell a worker to finish what it runs, give back the rest, and end."""
+
+    epoch: Count
+
+
+class Restart(ToHost, array_like=True, tag=61):
+    """Ask a supervisor to drain a worker's process, and to start another one when it has ended."""
+
+    worker: Name
+    pid: Count
+
+
 class Kill(ToHost, array_like=True, tag=60):
     """Ask a supervisor to kill a worker's process, because a task of it doesn't end."""
 
@@ -199,5 +227,9 @@ Action: TypeAlias = (
     | Cancel
     | Disconnect
     | Read
+    | Serve
+    | Acknowledge
+    | Drain
+    | Restart
     | Kill
 )

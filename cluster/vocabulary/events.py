@@ -26,11 +26,13 @@ from cluster.vocabulary.task import (
     Requirements,
     Retry,
     Seconds,
+    State,
     Text,
 )
 
 MAX_TASKS_PER_MESSAGE = 65_536
 MAX_PROCESSES_PER_HOST = 4_096
+MAX_TASKS_LISTED = 1_000
 
 Payloads: TypeAlias = Annotated[list[bytes], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
@@ -104,6 +106,54 @@ class PolicyChanged(msgspec.Struct, array_like=True, tag=6):
     client: Name
     request: Count
     policy: Name
+
+
+class ModelsRequested(msgspec.Struct, array_like=True, tag=30):
+    """An operator wants every worker to load and to unload some models."""
+
+    client: Name
+    request: Count
+    load: Names = []
+    unload: Names = []
+
+
+class LeaveRequested(msgspec.Struct, array_like=True, tag=31):
+    """An operator wants a worker's process to finish what it runs and to leave; if ``again``, its
+    supervisor is to start another one. Nothing happens if the worker has another process by now.
+    """
+
+    client: Name
+    request: Count
+    worker: Name
+    pid: Count
+    again: bool = False
+
+
+class TasksRequested(msgspec.Struct, array_like=True, tag=32):
+    """An operator asked for the newest tasks, those of one ``state`` if it is given."""
+
+    client: Name
+    request: Count
+    state: State | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_TASKS_LISTED)] = 100
+
+
+class StoryRequested(msgspec.Struct, array_like=True, tag=33):
+    """An operator asked what has happened to a task."""
+
+    client: Name
+    request: Count
+    run: Count
+    position: Count
+
+
+class CancelRequested(msgspec.Struct, array_like=True, tag=34):
+    """An operator cancels a task of any client."""
+
+    client: Name
+    request: Count
+    run: Count
+    position: Count
 
 
 class ChunkRequested(msgspec.Struct, array_like=True, tag=7):
@@ -217,6 +267,23 @@ class ChunkRead(msgspec.Struct, array_like=True, tag=17):
     chunk: OneChunk
 
 
+class WorkerOffers(msgspec.Struct, array_like=True, tag=18):
+    """A worker offers other kinds and models than before; it repeats this until it is acknowledged.
+
+    ``revision`` counts a process's offers up from 1, so that an older message changes nothing.
+    ``trouble`` names a model that could not be loaded, and why. ``heard`` is the number of the last
+    order to serve models that it has received.
+    """
+
+    worker: Name
+    epoch: Count
+    kinds: Names
+    models: Names
+    trouble: Text = ""
+    revision: Count = 0
+    heard: Count = 0
+
+
 class HostReported(msgspec.Struct, array_like=True, tag=20):
     """A supervisor saw its workers' processes. It says so each ``heartbeat_s`` and at once after a
     change; it names a process that has ended for 10 s.
@@ -247,13 +314,18 @@ class WorkerUnreachable(msgspec.Struct):
     leases: Numbers
 
 
-Event: TypeAlias = (
+FromPeer: TypeAlias = (
     TasksSubmitted
     | TasksCancelled
     | ClientHeartbeat
     | ClientLeft
     | StatusRequested
     | PolicyChanged
+    | ModelsRequested
+    | LeaveRequested
+    | TasksRequested
+    | StoryRequested
+    | CancelRequested
     | ChunkRequested
     | StreamReceived
     | WorkerJoined
@@ -264,7 +336,8 @@ Event: TypeAlias = (
     | WorkerLeft
     | ResultStored
     | ChunkRead
+    | WorkerOffers
     | HostReported
     | HostLeft
-    | WorkerUnreachable
 )
+Event: TypeAlias = FromPeer | WorkerUnreachable

@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     a submission is refused, and the reason names the bound.
 
     ``retained_bytes`` bounds the results that clients have not read. A client with more unread
-    bytes than are left of it is held back (backpressure.py): its tasks wait until it reads, so one
+    bytes than are left of it is held back (queue.py): its tasks wait until it reads, so one
     client gets half of the bound and never all. Tasks that workers already hold still come in, as
     does a message for each task that ends without a worker. So the coordinator keeps at most
     ``retained_bytes``, one result for each task within the workers' credit, and those messages. If

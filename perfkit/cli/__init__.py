@@ -19,6 +19,7 @@ from perfkit.cli import (
     inspect,
     kernels,
     report,
+    serve,
     soak,
     specs,
 )
@@ -37,6 +38,7 @@ app = typer.Typer(
     epilog=examples(
         ("a cluster in this terminal …", "perfkit cluster up --workers 2 --model magika"),
         ("… and work from another", "perfkit cluster submit --model magika README.md"),
+        ("a model behind an HTTP API", "perfkit serve --model digits"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
         ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
         ("does it leak?", "perfkit soak --minutes 10 --spec optimized"),
@@ -44,6 +46,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(serve.app, name="serve")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(baseline.app, name="baseline")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)

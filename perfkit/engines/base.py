@@ -159,6 +159,15 @@ class ColumnEngine(Engine):
         self._follow(sent, settle)
         return future
 
+    def submit_column(
+        self, kind: str, payloads: list[bytes], settle: Callable[[Column | Exception], None]
+    ) -> None:
+        """Send payloads as one column; ``settle`` is called once with its outcome. Raises as
+        submit does.
+        """
+        self._check(kind)
+        self._follow(self._hand_in(kind, payloads), settle)
+
     def map(self, kind: str, payloads: Iterable[bytes]) -> Iterator[bytes]:
         """Results in order, with a window of columns in flight as in a cluster's client."""
         self._check(kind)

@@ -26,7 +26,7 @@ from cluster.vocabulary.errors import ProtocolError
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Count
 
-VERSION: Final = 2
+VERSION: Final = 3
 #: from this size on a payload is a frame of its own
 ATTACH_BYTES: Final = 32_768
 MAX_MESSAGES: Final = 4_096
@@ -43,26 +43,6 @@ COLUMNS: Final[dict[type[Any], str]] = {
     do.DeliverChunk: "chunk",
 }
 
-FromPeer: TypeAlias = (
-    on.TasksSubmitted
-    | on.TasksCancelled
-    | on.ClientHeartbeat
-    | on.ClientLeft
-    | on.StatusRequested
-    | on.PolicyChanged
-    | on.ChunkRequested
-    | on.StreamReceived
-    | on.WorkerJoined
-    | on.WorkerHeartbeat
-    | on.TasksFinished
-    | on.TasksReleased
-    | on.WorkerDraining
-    | on.WorkerLeft
-    | on.ResultStored
-    | on.ChunkRead
-    | on.HostReported
-    | on.HostLeft
-)
 Places: TypeAlias = Annotated[list[tuple[Count, Count]], Meta(max_length=on.MAX_TASKS_PER_MESSAGE)]
 
 
@@ -72,7 +52,7 @@ class Events(msgspec.Struct, array_like=True):
     """
 
     version: int
-    messages: Annotated[list[FromPeer], Meta(max_length=MAX_MESSAGES)]
+    messages: Annotated[list[on.FromPeer], Meta(max_length=MAX_MESSAGES)]
     attached: Places = []
 
 
@@ -131,7 +111,7 @@ class Direction:
         return envelope
 
 
-_EVENTS: Final = Direction(Events, FromPeer)
+_EVENTS: Final = Direction(Events, on.FromPeer)
 _ACTIONS: Final = Direction(Actions, do.Action)
 
 

@@ -126,6 +126,7 @@ class Indexed:
 
     def offers_changed(self, worker: WorkerState) -> None:
         """Drop the cached offers."""
+        self._scorer.offers_changed(worker)
         self._forget()
 
     def touch(self, worker: WorkerState) -> None:

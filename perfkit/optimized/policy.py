@@ -122,6 +122,8 @@ class IndexedAdaptive(Adaptive):
     def offers_changed(self, worker: WorkerState) -> None:
         for index in self._indexes.values():
             index.offers_changed(worker)
+        self._spreads.clear()
+        self._reports_left.clear()
 
     def touch(self, worker: WorkerState) -> None:
         for index in self._indexes.values():

@@ -88,8 +88,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """All headers are there: check what llhttp lets pass, then start the request."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._fail(505, f"this server speaks HTTP/1.1 and 1.0, not {version}")
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+        if hosts > 1 or (not hosts and version == "1.1"):
             self._fail(400, "a request has one Host header" + (", not several" if hosts else ""))
         if len(self.pipeline) >= PIPELINED_MAX:
             self._fail(400, f"over {PIPELINED_MAX} requests wait on this connection")
@@ -124,7 +127,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what can't be parsed, or what one of the methods above has refused."""
-        status, text = self._refusal or (400, "this is no valid HTTP/1.1 request")
+        status, text = self._refusal or (400, "this can't be read as a request of HTTP/1.1")
         self.refuse(status, text)
 
     def refuse(self, status: int, text: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from uvicorn import Config, Server
 
+from cluster.serve.http.binding import BACKLOG
 from cluster.serve.http.connection import Connection, check_deadlines
 
 #: uvicorn's ticks, of 0.1 s, between two looks at deadlines
 TICKS = 5
-BACKLOG = 2_048
 
 
 class ApiServer(Server):

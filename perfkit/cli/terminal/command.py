@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from perfkit.cli.terminal.output import errors_as_lines
 
@@ -17,12 +17,14 @@ from perfkit.cli.terminal.output import errors_as_lines
 _TYPES = {"bool": None, "int": "N", "int range": "N", "float": "X", "float range": "X"}
 
 
-class Subcommand(TyperCommand):
-    """A command whose ``--json`` without a value means ``--json -``."""
+class _Conventions:
+    """What a command and a group have in common: ``--json`` without a value means ``--json -``."""
+
+    params: list[Any]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, ready to be shown in usage and help."""
-        found: list[Any] = super().get_params(ctx)
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in found:
             if isinstance(parameter, TyperArgument) and parameter.metavar is None:
                 parameter.metavar = parameter.name.upper()
@@ -33,11 +35,21 @@ class Subcommand(TyperCommand):
         """Parse the arguments; typer has no option with an optional value."""
         arguments = [one for one in self.params if isinstance(one, TyperArgument)]
         takes_files = any(one.nargs != 1 or one.name == "file" for one in arguments)
-        return super().parse_args(ctx, [*_with_dash(args, takes_files=takes_files)])
+        given = [*_with_dash(args, takes_files=takes_files)]
+        return super().parse_args(ctx, given)  # type: ignore[misc, no-any-return]
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line as manuals write it: ``NAME``, not ``{name}``."""
-        return [re.sub("[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+        pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [re.sub("[{}]", "", piece) for piece in pieces]
+
+
+class Subcommand(_Conventions, TyperCommand):
+    """A command with this command line's conventions."""
+
+
+class Subgroup(_Conventions, TyperGroup):
+    """A group that does something by itself, with the same conventions."""
 
 
 def _type_of(parameter: Any) -> Callable[..., str | None]:
@@ -76,12 +88,17 @@ def add_command(
     """Make a function a command: its docstring is the help, `examples` follow it, and its errors
     become lines.
     """
-    # typer keeps the line breaks of a docstring, which are those of a source file.
-    paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
-    prose = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-    app.command(name, cls=Subcommand, help=prose, epilog=examples(*pairs))(
+    app.command(name, cls=Subcommand, help=prose(function), epilog=examples(*pairs))(
         errors_as_lines()(function)
     )
+
+
+def prose(function: Callable[..., None]) -> str:
+    """A function's docstring as help: typer would keep its line breaks, which are those of a
+    source file.
+    """
+    paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
 
 def examples(*pairs: tuple[str, str]) -> str:

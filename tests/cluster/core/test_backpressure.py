@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.core.backpressure import Backpressure
+from cluster.core.queue import Backpressure
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.status import Status

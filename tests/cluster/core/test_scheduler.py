@@ -13,7 +13,7 @@ from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.worker import Lease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.status import Status, WorkerStatus
+from cluster.vocabulary.status import KindStatus, Status, WorkerStatus
 from cluster.vocabulary.task import (
     Backoff,
     Failure,
@@ -554,10 +554,12 @@ def test_status_is_the_whole_state_as_plain_data() -> None:
     bench.submit(b"x", submission=1, kind="other")
     bench.beat("w", 1, load=load)
     bench.now = 0.25
-    worker = WorkerStatus("w", 1, "h", 3, 2, 2, 2, 1, 0, False, 0.25, ["echo"], ["m"], gpus, load)
+    facts = "w", 1, "h", 3, 2, 2, 2, 1, 0, False, 0.25, ["echo"], ["m"], gpus, load
+    worker = WorkerStatus(*facts, wanted=["m"])
     queued = {"urgent": 0, "high": 1, "normal": 1, "low": 0}
     counters = {"workers_joined": 1, "accepted": 4}
-    status = Status("slices", 1, 2, queued, 2, 0, 4, 0, counters, [worker])
+    kinds = [KindStatus("echo", 1, 2, 1), KindStatus("other", 1, 0, 0)]
+    status = Status("slices", 1, 2, queued, 2, 0, 4, 0, counters, [worker], kinds=kinds)
     assert bench.tell(on.StatusRequested("c", 3)) == [do.Report("c", 3, status)]
 
 

@@ -32,7 +32,7 @@ def frame(message):
 
 
 SUBMITTED = on.TasksSubmitted("client", 1, "echo", [b"x"])
-FIELDS = {"v": 1, "type": "client_heartbeat", "client": "c", "floor": 0, "received": []}
+FIELDS = {"v": 2, "type": "client_heartbeat", "client": "c", "floor": 0, "received": []}
 FIELDS["waiting"] = FIELDS["partly"] = []
 
 
@@ -64,7 +64,7 @@ def test_a_message_is_a_map_of_named_fields_that_any_language_can_read():
     )
     fields = msgpack.unpackb(frame(event))
     assert fields == {
-        "v": 1,
+        "v": 2,
         "type": "tasks_submitted",
         "client": "client",
         "submission": 7,
@@ -80,7 +80,7 @@ def test_a_message_is_a_map_of_named_fields_that_any_language_can_read():
 
 
 def test_nobody_speaks_for_the_dead():
-    fields = {"v": 1, "type": "worker_unreachable", "worker": "w", "leases": []}
+    fields = {"v": 2, "type": "worker_unreachable", "worker": "w", "leases": []}
     with pytest.raises(ProtocolError, match="worker_unreachable"):
         DictCodec().events([msgpack.packb(fields)])
 
@@ -88,9 +88,9 @@ def test_nobody_speaks_for_the_dead():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"v": 2}, "version 1"),
-        ({"v": None}, "version 1"),
-        ({"v": [1]}, "version 1"),
+        ({"v": 1}, "version 2"),
+        ({"v": None}, "version 2"),
+        ({"v": [1]}, "version 2"),
         ({"type": "client_hearts"}, "'client_hearts'"),
         ({"type": None}, "'None'"),
         ({"type": ["client_left"] * 1000}, "no message type"),

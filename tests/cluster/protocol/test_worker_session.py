@@ -74,6 +74,78 @@ def test_a_disconnected_worker_drops_what_it_holds_and_joins_again() -> None:
     assert leased(session, 1).next == 0, "another coordinator counts its leases from 1 again"
 
 
+def test_what_it_offers_is_repeated_until_it_is_acknowledged() -> None:
+    session = worker(3)
+    offers = on.WorkerOffers("w", 3, ["echo", "n"], ["n"], "", 1)
+    assert session.offer(["echo", "n"], ["n"]) == [offers]
+    assert session.heartbeat() == [on.WorkerHeartbeat("w", 3, []), offers]
+    session.handle(do.Acknowledge("w", 2, 1))
+    assert offers in session.heartbeat(), "that was about an epoch before"
+    newer = on.WorkerOffers("w", 3, ["echo"], [], "no room for 'n'", 2)
+    assert session.offer(["echo"], [], "no room for 'n'") == [newer]
+    session.handle(do.Acknowledge("w", 3, 1))
+    assert newer in session.heartbeat(), "that was about the offers before"
+    session.handle(do.Acknowledge("w", 3, 2))
+    assert session.heartbeat() == [on.WorkerHeartbeat("w", 3, [])]
+
+
+def test_a_worker_that_joins_again_introduces_itself_with_its_present_offers() -> None:
+    session = worker(3)
+    session.offer(["n"], ["n"], "no model 'o'")
+    session.handle(do.Disconnect("w", 3, "silent"))
+    (hello,) = session.introduction()
+    assert isinstance(hello, on.WorkerJoined)
+    assert (hello.kinds, hello.models) == (["n"], ["n"])
+    news = session.handle(do.Welcome("w", 5, 4, 0.2))
+    assert news == [on.WorkerOffers("w", 4, ["n"], ["n"], "no model 'o'", 1)]
+
+
+def test_what_is_not_started_of_a_kind_that_is_withdrawn_is_given_back() -> None:
+    session = worker(1)
+    begun, waiting = leased(session, 1), leased(session, 2)
+    assert session.take() is begun
+    assert begun.claim(1) == [b"0"]
+    told = session.offer(["other"], [])
+    released = [on.TasksReleased("w", 1, 1, 1), on.TasksReleased("w", 1, 2, 0)]
+    assert told == [on.WorkerOffers("w", 1, ["other"], [], "", 1), *released]
+    assert waiting.id not in session.leases
+    late = do.Assign("w", 1, 3, "echo", 0, [b"x"])
+    assert session.handle(late) == [on.TasksReleased("w", 1, 3, 0)]
+    assert session.take() is None
+    finished = on.TasksFinished("w", 1, 1, 0, [b"a"], [], 0.0, 1.0)
+    assert session.report(begun, [b"a"], [], 0.0, 1.0) == [finished]
+    assert session.leases == {}
+
+
+def test_orders_are_handed_out_once_and_only_under_the_present_epoch() -> None:
+    session = worker(2)
+    assert not session.has_orders
+    heard = on.WorkerOffers("w", 2, ["echo"], ["m"], "", 1, 1)
+    assert session.handle(do.Serve("w", 2, ["n"], 1)) == [heard]
+    assert session.has_orders
+    assert session.orders() == (["n"], False)
+    assert session.orders() == (None, False)
+    assert session.handle(do.Serve("w", 2, ["n"], 1)) == [], "a repeat"
+    assert session.handle(do.Serve("w", 1, ["o"], 2)) == []
+    assert session.handle(do.Drain("w", 1)) == []
+    assert not session.has_orders
+    session.handle(do.Drain("w", 2))
+    assert session.orders() == (None, True)
+    session.handle(do.Welcome("w", 5, 3, 0.2))
+    session.handle(do.Serve("w", 3, ["p"], 1))
+    assert session.orders() == (["p"], False), "another coordinator counts its orders from 1 again"
+
+
+def test_a_worker_that_can_load_nothing_refuses_other_models_only() -> None:
+    session = worker(2)
+    (refusal,) = session.refuse(["m", "n"])
+    assert isinstance(refusal, on.WorkerOffers)
+    assert refusal.trouble == "it can't load or unload models while it runs: n"
+    (content,) = session.refuse(["m"])
+    assert isinstance(content, on.WorkerOffers)
+    assert content.trouble == ""
+
+
 def test_goodbye_is_said_once_and_only_after_a_welcome() -> None:
     session = worker(2)
     leased(session)

@@ -30,8 +30,8 @@ GARBAGE = [
     b"\xdd\xff\xff\xff\xff",
     b"\x92\x02\x91\x92\x04\xa2\xff\xfe",
     msgpack.packb({"v": 2, "type": "client_left", "client": "c"}),
-    msgpack.packb({"v": 1, "type": "client_left"}),
-    msgpack.packb({"v": 1, "type": "welcome", "worker": "w"}),
+    msgpack.packb({"v": 2, "type": "client_left"}),
+    msgpack.packb({"v": 2, "type": "welcome", "worker": "w"}),
 ]
 
 
@@ -166,7 +166,7 @@ def test_a_worker_that_answers_with_nonsense_harms_its_own_tasks_only(serve, str
     assert future.result(TIMEOUT_S) == b"x"
     peer.say(on.TasksFinished(worker, epoch, id, 0, [b"twice"]))
     peer.say(on.StatusRequested("stranger", 1))
-    assert peer.hear(do.Report).status.counters["done"] == 1
+    assert peer.hear(do.Report).answer.counters["done"] == 1
     assert served.client.submit("echo", b"y").result(TIMEOUT_S) == b"y"
 
 
@@ -195,7 +195,7 @@ def test_late_results_of_a_worker_that_was_given_up_are_dropped(serve, limited, 
     lease = peer.hear(do.Assign)
     # from here on it is silent for longer than its liveness
     peer.say(on.StatusRequested("stranger", 1))
-    while peer.hear(do.Report).status.workers:
+    while peer.hear(do.Report).answer.workers:
         peer.say(on.StatusRequested("stranger", 1))
     late = on.TasksFinished("stranger", lease.epoch, lease.lease, 0, [b"late"])
     peer.say(late)
@@ -206,7 +206,7 @@ def test_late_results_of_a_worker_that_was_given_up_are_dropped(serve, limited, 
     peer.say(late, on.TasksFinished("stranger", again.epoch, again.lease, 0, [b"in time"]))
     assert peer.hear(do.Deliver).outcomes == [b"in time"]
     peer.say(on.StatusRequested("stranger", 2))
-    counters = peer.hear(do.Report).status.counters
+    counters = peer.hear(do.Report).answer.counters
     assert (counters["late_results"], counters["done"], counters["workers_lost"]) == (2, 1, 1)
 
 
@@ -248,7 +248,7 @@ def test_a_supervisor_vouches_for_a_silent_worker_and_is_told_to_kill_one_that_o
     assert "workers_lost" not in served.client.status().counters
     host.say(on.HostReported("h", [("stranger", 7, ProcessState.KILLED)]))
     host.say(on.StatusRequested("h", 1))
-    status = host.hear(do.Report).status
+    status = host.hear(do.Report).answer
     assert (status.counters["kills"], status.counters["workers_left"]) == (1, 1)
     assert [shown.host for shown in status.hosts] == ["h"]
 

@@ -32,16 +32,16 @@ def test_a_turn_handles_messages_at_the_time_given_and_answers_each_peer(spec):
         0.0, a=on.WorkerJoined("w", 1, 1, 2, ["echo"]), b=asked
     )
     assert (route, type(welcome), other, report.request) == (b"a", do.Welcome, b"b", 1)
-    assert report.status.counters["messages_in"] == 3
-    assert report.status.workers[0].silent_s == 0.0
+    assert report.answer.counters["messages_in"] == 3
+    assert report.answer.workers[0].silent_s == 0.0
     assert dispatcher.deadline() > 0.0
     late_s = 2 * spec.limits.liveness_s
     turn(late_s)  # a pause of the dispatcher is nobody's silence
     ((_, report),) = turn(late_s + 0.1, b=asked)
-    assert report.status.workers[0].silent_s == pytest.approx(0.1)
+    assert report.answer.workers[0].silent_s == pytest.approx(0.1)
     now = late_s
     while now < late_s + spec.limits.liveness_s:
         now = dispatcher.deadline()
         turn(now)
     ((_, report),) = turn(now, b=asked)
-    assert report.status.workers == []
+    assert report.answer.workers == []

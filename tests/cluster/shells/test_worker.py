@@ -218,7 +218,7 @@ def test_what_a_coordinator_says_that_makes_no_sense_is_ignored(limited):
 
         route, joined = heard(on.WorkerJoined)
         router.send_multipart([route, b"garbage"])
-        router.send_multipart([route, msgpack.packb({"v": 1})])
+        router.send_multipart([route, msgpack.packb({"v": 2})])
         say(do.Welcome("w", joined.incarnation + 1, 6, 0.02))
         say(do.Welcome("w", joined.incarnation, 7, 0.02))
         say(do.Recall("w", 7, 99), do.Cancel("w", 7, 99), do.Disconnect("w", 3, "not you"))

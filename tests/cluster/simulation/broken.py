@@ -14,12 +14,11 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from cluster.core.backpressure import Backpressure
 from cluster.core.clients import Clients, ClientState
 from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger, Span
 from cluster.core.lost import LostWorkers
-from cluster.core.queue import Key, RunQueue
+from cluster.core.queue import Backpressure, Key, RunQueue
 from cluster.core.rangeset import RangeSet
 from cluster.core.roster import Roster
 from cluster.core.run import Needs, Range, Run

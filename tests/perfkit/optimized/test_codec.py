@@ -277,7 +277,7 @@ def test_hostile_input_is_refused(frames):
     ("frames", "complaint"),
     [
         ([], "at least one frame"),
-        ([envelope(LEFT, version=7)], "version 2 is spoken here, not 7"),
+        ([envelope(LEFT, version=7)], "version 3 is spoken here, not 7"),
         ([envelope(LEFT), b"x", b"y"], "0 payloads were announced, 2 frames follow"),
         ([envelope(SUBMITTED, attached=[(0, 5)]), LARGE], "message 0 has no place 5"),
         ([envelope([4, ""])], "length >= 1"),

@@ -1,0 +1,274 @@
+"""``perfkit serve``: models behind an HTTP API that existing clients speak.
+
+The API is a process of its own beside the cluster, started again if it dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.terminal import options as opt
+from perfkit.cli.terminal.command import Subgroup, add_command, examples, prose
+from perfkit.cli.terminal.config import SettingError, Settings, build_spec, user_file
+from perfkit.cli.terminal.output import complain, err, errors_as_lines, note, out, write_json
+
+if TYPE_CHECKING:
+    from cluster.local import LocalCluster
+
+LOOK_EVERY_S = 0.5
+NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
+
+
+class EngineName(StrEnum):
+    """What runs the tasks."""
+
+    ZMQ = "zmq"
+    LOCAL = "local"
+    DASK = "dask"
+    RAY = "ray"
+
+
+class RoleName(StrEnum):
+    """What a token allows; each includes those before it."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
+
+
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--tokens", metavar="FILE", help="Who may ask; see `perfkit serve token`."),
+]
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    epilog=examples(
+        ("your model, two workers, at http://127.0.0.1:8000", "perfkit serve --model digits"),
+        ("a cluster that runs already", "perfkit serve --endpoint tcp://10.0.0.5:5577"),
+        ("without a coordinator, or on Dask", "perfkit serve --model digits --engine local"),
+        ("a Dask cluster that exists",
+         "perfkit serve --model digits --engine dask --address tcp://10.0.0.7:8786"),
+        ("for other machines: a token first …",
+         "perfkit serve token laptop --role submit --tokens tokens"),
+        ("… then", "perfkit serve --model digits --host 0.0.0.0 --tokens tokens"),
+        ("ask", "curl http://127.0.0.1:8000/v2/models/digits"),
+    ),
+)  # fmt: skip
+
+
+def serve(
+    context: typer.Context,
+    model: opt.Models = None,
+    workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="ENDPOINT", help="Serve the cluster there instead of a new one."),
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="What runs the tasks: this cluster, or something else.")
+    ] = EngineName.ZMQ,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where that engine runs already."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where the API listens.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Its port; 0 is any free one.")
+    ] = 8000,
+    tokens: TokenFile = None,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS: the certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS: its key.")] = None,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Requests a second of a client; 0 sets no bound.")
+    ] = 0.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds for a request that names no timeout.")
+    ] = 60.0,
+    capacity: opt.Capacity = None,
+    spec: Annotated[
+        str | None,
+        opt.setting("The cluster's parts and knobs, by name.", metavar="NAME", default="optimized"),
+    ] = None,
+    knobs: opt.Knobs = None,
+    config: opt.Config = None,
+    as_json: Annotated[Path | None, opt.json_option("The URL and pids, when ready")] = None,
+) -> None:
+    """Serve models over HTTP until Ctrl-C, to clients of Triton, KServe and OpenAI.
+
+    Without --endpoint a cluster is started on this machine, and the API beside it. The API listens
+    on this machine alone unless --host says otherwise, which takes --tokens.
+
+    Ends with 0 when it is told to stop, with 1 if the cluster dies or the API can't begin.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with errors_as_lines():
+        from cluster.local import LocalCluster
+        from cluster.spec import encode_spec
+
+        found = opt.settings(
+            config, knobs, workers=workers, models=model, endpoint=endpoint,
+            capacity=capacity, spec=spec,
+        )  # fmt: skip
+        _check(context, found, engine, address)
+        flags = _api_flags(host, port, tokens, cert, key)
+        flags += ["--rate", str(rate), "--timeout", str(timeout)]
+        facts: dict[str, Any] = {"engine": engine.value, "models": found.models}
+        local = None
+        if engine is not EngineName.ZMQ:
+            made = {**facts, "workers": found.workers, "address": address}
+            flags += ["--engine", "perfkit.engines.backend:make_backend"]
+            flags += ["--engine-options", json.dumps(made)]
+        elif (at := address or found.endpoint) is not None:
+            facts = {"engine": engine.value, "endpoint": at}
+            given = found.peer_spec()
+            flags += ["--endpoint", at, *(["--spec", encode_spec(given)] if given else [])]
+        else:
+            local = LocalCluster(
+                found.workers,
+                build_spec(found.spec or "optimized", found.set),
+                capacity=found.capacity,
+                handlers=found.handlers,
+                models=found.models,
+            )
+        _keep(flags, facts, local, as_json)
+
+
+app.callback(cls=Subgroup, help=prose(serve))(serve)
+
+
+def token(
+    name: Annotated[str, typer.Argument(help="Who it is for; one of a kind in the file.")],
+    role: Annotated[
+        RoleName, typer.Option(help="What it allows: to look, to ask models, or everything.")
+    ] = RoleName.SUBMIT,
+    tokens: TokenFile = None,
+) -> None:
+    """Make a token and print it, once: the file keeps only its SHA-256.
+
+    A token is revoked by removing its line; a running server notices within a second.
+    """
+    from cluster.serve.http.tokens import Role, make_token
+
+    path = tokens
+    if path is None:
+        own = user_file(os.environ)
+        if own is None:
+            raise SettingError("there is no home folder: name a file by --tokens")
+        path = own.parent / "tokens"
+    secret = make_token(path, name, Role[role.name])
+    note(f"{path} knows it from now on; send it as 'Authorization: Bearer …'")
+    print(secret)
+
+
+add_command(
+    app, "token", token,
+    ("for a program that asks models", "perfkit serve token laptop --role submit --tokens tokens"),
+    ("for Prometheus", "perfkit serve token prometheus --role read --tokens tokens"),
+)  # fmt: skip
+
+
+def _check(
+    context: typer.Context, found: Settings, engine: EngineName, address: str | None
+) -> None:
+    """Raise SettingError for options that don't go together, or packages that are missing."""
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise SettingError(
+            f"the API needs {', '.join(missing)}: pip install 'perfkit[serve]' brings it"
+        )
+    if engine is not EngineName.ZMQ:
+        opt.refuse(context, "endpoint capacity spec knobs", f"is not for --engine {engine.value}")
+        if not found.models:
+            raise SettingError(f"--engine {engine.value}: name the models to serve by --model")
+        if engine is EngineName.LOCAL:
+            opt.refuse(context, "address", "is not for --engine local, which starts here")
+    elif found.endpoint is not None or address is not None:
+        opt.refuse(
+            context, "model workers capacity",
+            "is for a new cluster; workers of a running one are told by themselves",
+        )  # fmt: skip
+
+
+def _api_flags(
+    host: str, port: int, tokens: Path | None, cert: Path | None, key: Path | None
+) -> list[str]:
+    """The API process's flags; raises SettingError for what it would refuse."""
+    from cluster.serve.http.binding import check_access
+    from cluster.serve.http.tokens import Tokens
+
+    certfile, keyfile = (str(file.absolute()) if file else None for file in (cert, key))
+    try:
+        check_access(host, Tokens(tokens) if tokens else None, certfile, keyfile, note)
+    except ClusterError as error:
+        raise SettingError(str(error)) from None
+    shown = f"[{host}]" if ":" in host else host
+    flags = ["--bind", f"{shown}:{port}"]
+    flags += ["--tokens", str(tokens.absolute())] if tokens else []
+    return flags + (["--cert", certfile, "--key", keyfile] if certfile and keyfile else [])
+
+
+def _keep(
+    flags: list[str], facts: dict[str, Any], local: LocalCluster | None, target: Path | None
+) -> None:
+    """Keep the API until a signal, and the cluster that it is for if that is to be started."""
+    from cluster.serve.http.process import ApiProcess
+    from cluster.spec import encode_spec
+    from perfkit.cli.crew import Deaths
+    from perfkit.cli.up import stop_signals
+
+    with tempfile.TemporaryDirectory(prefix="api-") as folder, stop_signals() as ignore_signals:
+        try:
+            if local is not None:
+                with err().status("starting the cluster …"):
+                    local.start()
+                flags += ["--endpoint", local.endpoint, "--spec", encode_spec(local.spec)]
+                facts["endpoint"] = local.endpoint
+            deaths = Deaths(local.crew) if local is not None and local.workers else None
+            with ApiProcess(flags, Path(folder)) as api:
+                _announce({"url": api.url, "pid": api.pid, **facts}, target)
+                pause = threading.Event()
+                while True:
+                    pause.wait(LOOK_EVERY_S)
+                    api.check(complain)
+                    if local is not None and not local.coordinator.alive():
+                        raise ClusterError("the coordinator has died, so all is stopped"
+                                           f"{local.coordinator.last_words()}")  # fmt: skip
+                    if deaths is not None:
+                        deaths.report()
+        except KeyboardInterrupt:
+            note("stopping: what is open is finished …")
+        finally:
+            ignore_signals()
+            if local is not None:
+                local.stop()
+
+
+def _announce(facts: dict[str, Any], target: Path | None) -> None:
+    if target is not None:
+        write_json(facts, target, indent=None)
+        return
+    url, models = facts["url"], facts.get("models", [])
+    model = models[0] if models else "MODEL"
+    text = Text.assemble(
+        ("Serving", "bold green"), f" at {url}\n",
+        "What is there:\n",
+        (f"  curl {url}/v2/models\n  curl {url}/v2/models/{model}\n", "cyan"),
+        "Clients of Triton and KServe ask it at this address, those of OpenAI at "
+        f"{url}/v1\n",
+        "Ctrl-C stops it.",
+    )  # fmt: skip
+    out().print(text)

@@ -1,0 +1,110 @@
+"""Numbers between JSON and bytes: what numpy would make of them, and each mistake is named."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from cluster.models.frames.tensors import Port, join_bytes
+from cluster.serve.http.problems import Problem
+from cluster.serve.values import read_values, write_values
+
+NUMPY = {
+    "BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+
+
+@st.composite
+def tensors(draw):
+    datatype = draw(st.sampled_from(sorted(NUMPY)))
+    finite = {"allow_nan": False, "allow_infinity": False} if datatype[0] == "F" else {}
+    dtype = np.dtype(NUMPY[datatype])
+    shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=4))
+    elements = st.booleans() if datatype == "BOOL" else None
+    if datatype[0] == "F":
+        elements = st.floats(width=8 * dtype.itemsize, **finite)
+    array = draw(arrays(dtype, shape, elements=elements))
+    return Port("x", datatype, shape), array
+
+
+def raw(values):
+    return msgspec.Raw(json.dumps(values).encode())
+
+
+@given(tensors(), st.booleans())
+def test_json_flat_or_nested_gives_the_bytes_that_numpy_has(tensor, is_nested):
+    port, array = tensor
+    values = array.tolist() if is_nested else array.reshape(-1).tolist()
+    assert read_values(port, raw(values)) == array.tobytes()
+
+
+@given(tensors())
+def test_bytes_give_the_numbers_that_numpy_has(tensor):
+    port, array = tensor
+    assert write_values(port, memoryview(array.tobytes())) == array.reshape(-1).tolist()
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_texts_come_back(texts):
+    port = Port("x", "BYTES", (len(texts),))
+    data = read_values(port, raw(texts))
+    assert data == join_bytes([text.encode() for text in texts])
+    assert write_values(port, memoryview(data)) == texts
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "values", "words"),
+    [
+        ("FP32", (2,), [1.0, "a"], "element 1 is 'a', not a number"),
+        ("FP32", (2,), [1.0, None], "element 1 is None, not a number"),
+        ("FP32", (2,), [1.0, 1e39], "element 1 is 1e+39, out of the range of FP32"),
+        ("FP16", (2,), [7e4, 1.0], "element 0 is 70000.0, out of the range of FP16"),
+        ("INT8", (2,), [1, 128], "element 1 is 128, out of the range of INT8"),
+        ("UINT8", (1,), [-1], "element 0 is -1, out of the range of UINT8"),
+        ("INT64", (1,), [1 << 70], "element 0 is"),
+        ("INT32", (1,), [1.5], "element 0 is 1.5, not a whole number"),
+        ("BOOL", (1,), ["true"], "element 0 is 'true', not true or false"),
+        ("BYTES", (1,), [1], "element 0 is 1, not a text"),
+        ("FP32", (3,), [1.0], "has 1 elements in 'data'; its shape tells 3"),
+        ("FP32", (), [1.0, 2.0], "has 2 elements in 'data'; its shape tells 1"),
+        ("FP32", (2, 2), [[1.0], [2.0, 3.0]], "axis 1 of 'data' takes lists of 2, not a list of 1"),
+        ("FP32", (2, 2), [[1.0, 2.0], 3.0], "axis 1 of 'data' takes lists of 2, not 3.0"),
+        ("FP32", (1,), [[[[1.0]]]], "element 0 is [[[1.0]]], not a number"),
+        ("FP32", (1,), {"a": 1}, "'data' is no list"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(datatype, shape, values, words):
+    with pytest.raises(Problem) as problem:
+        read_values(Port("x", datatype, shape), raw(values))
+    assert problem.value.status == 400
+    assert words in problem.value.message
+
+
+def test_more_elements_than_json_should_carry_are_refused_before_they_are_read():
+    with pytest.raises(Problem, match="send it as binary data"):
+        read_values(Port("x", "FP32", (1 << 23,)), raw([1.0]))
+    with pytest.raises(Problem, match="send it as binary data"):
+        read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" + b"0," * (1 << 23) + b"0]"))
+
+
+def test_json_that_is_nested_too_deep_is_refused():
+    with pytest.raises(Problem, match="'data' is no list"):
+        read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" * 100_000 + b"]" * 100_000))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_an_output_that_json_has_no_word_for_asks_for_binary(number):
+    data = np.array([1.0, number], np.float32).tobytes()
+    with pytest.raises(Problem, match="ask for binary_data"):
+        write_values(Port("y", "FP32", (2,)), memoryview(data))
+
+
+def test_an_output_of_bytes_that_are_no_text_asks_for_binary():
+    with pytest.raises(Problem, match="ask for it as binary_data"):
+        write_values(Port("y", "BYTES", (1,)), memoryview(join_bytes([b"\xff"])))
