@@ -241,6 +241,7 @@ def _notes(field: Field, found: Hostility) -> tuple[str, ...]:
     if field.cpu_shares:
         shares = f"{median(field.cpu_shares):.0%}, at most {max(field.cpu_shares):.0%}"
         notes.append(f"The load generator used {shares} of a core.")
+    notes += [f"{peer} is not measured: {reason}." for peer, reason in field.missing.items()]
     for model, rate_per_s in field.rates_per_s.items():
         rate = quantity(rate_per_s)
         notes.append(f"Open loop of {model}: {rate} requests/s, half of what unbatched gives.")

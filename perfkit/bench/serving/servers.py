@@ -6,6 +6,7 @@ Each is a context manager that gives a `Server` once it has answered the first q
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import sysconfig
 import tempfile
@@ -26,8 +27,8 @@ from perfkit.bench.workloads.load import ExperimentError
 
 PEERS_FOLDER = Path(__file__).parent / "peers"
 READY_S, STOP_S, ASK_EVERY_S = 90.0, 8.0, 0.1
-#: What makes the backend of `engine=local`.
-LOCAL_ENGINE = "perfkit.engines.serving:local"
+#: What makes the API's backend where an engine stands in for the cluster.
+ENGINE_BACKEND = "perfkit.engines.backend:make_backend"
 #: The most requests of a batch: what the load has in flight at most.
 BATCH_MAX = 64
 
@@ -78,7 +79,9 @@ def ours(
 @contextmanager
 def ours_local(about: Material) -> Iterator[Server]:
     """The API with a pool of processes instead of a cluster: `perfkit serve --engine local`."""
-    with _api(about.oip(), "local", ["--engine", LOCAL_ENGINE]) as server:
+    engine = {"engine": "local", "models": [about.model], "workers": 1, "address": None}
+    given = ["--engine", ENGINE_BACKEND, "--engine-options", json.dumps(engine)]
+    with _api(about.oip(), "local", given) as server:
         yield server
 
 
