@@ -51,9 +51,10 @@ HOUSE: dict[str, str] = {
     "perfkit.gpu.device perfkit.engines perfkit.optimized perfkit.evidence cluster.local "
     "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.serving "
-    "perfkit.bench.bare perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec "
-    "cluster.work cluster.models cluster.models.runtime cluster.models.frames cluster.vocabulary",
+    "perfkit.bench.bare perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device "
+    "perfkit.gpu.rocprof perfkit.optimized perfkit.pool perfkit.evidence cluster.local "
+    "cluster.shells cluster.spec cluster.work cluster.models cluster.models.runtime "
+    "cluster.models.frames cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",

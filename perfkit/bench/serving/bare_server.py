@@ -78,7 +78,7 @@ class Embeddings(msgspec.Struct):
 class Batcher:
     """Runs rows in one thread: all that wait when it gets free, at most `batch_max`."""
 
-    def __init__(self, run: Callable[[list[Any]], Sequence[Any]], batch_max: int) -> None:
+    def __init__(self, run: Callable[[list[Any]], NDArray[Any]], batch_max: int) -> None:
         self._run, self._batch_max = run, batch_max
         self._waiting: deque[tuple[Any, asyncio.Future[Any]]] = deque()
         self._thread = ThreadPoolExecutor(1)
@@ -109,7 +109,7 @@ class Batcher:
         self,
         loop: asyncio.AbstractEventLoop,
         batch: list[tuple[Any, asyncio.Future[Any]]],
-        done: Future[Sequence[Any]],
+        done: Future[NDArray[Any]],
     ) -> None:
         self._next(loop)  # the thread goes on while the answers are written
         error = done.exception()

@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections import Counter, deque
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgspec
 
@@ -27,13 +27,13 @@ NS_PER_MS = 1e6
 CONNECTIONS_MAX = 256
 
 
-def read_message(pipe: BinaryIO) -> bytes | None:
+def read_message(pipe: IO[bytes]) -> bytes | None:
     """The next message; None at the end."""
     head = _exactly(pipe, LENGTH.size)
     return None if head is None else _exactly(pipe, *LENGTH.unpack(head))
 
 
-def _exactly(pipe: BinaryIO, length: int) -> bytes | None:
+def _exactly(pipe: IO[bytes], length: int) -> bytes | None:
     found = bytearray()
     while len(found) < length:
         part = pipe.read(length - len(found))  # an unbuffered pipe gives what it has
@@ -43,7 +43,7 @@ def _exactly(pipe: BinaryIO, length: int) -> bytes | None:
     return bytes(found)
 
 
-def write_message(pipe: BinaryIO, body: bytes) -> None:
+def write_message(pipe: IO[bytes], body: bytes) -> None:
     """Send one message."""
     pipe.write(LENGTH.pack(len(body)) + body)
     pipe.flush()

@@ -12,7 +12,7 @@ import litserve as ls
 from network import Network, options
 
 
-class Model(ls.LitAPI):  # type: ignore[misc]
+class Model(ls.LitAPI):
     """Rows of one request each, run together."""
 
     def setup(self, device: str) -> None:

@@ -25,7 +25,7 @@ from network import Network, options
 WAIT_S = 0.001
 
 
-class Model(MLModel):  # type: ignore[misc]
+class Model(MLModel):
     """The model behind the Open Inference Protocol."""
 
     async def load(self) -> bool:
