@@ -70,14 +70,13 @@ ServingContest: TypeAlias = Contest[ServingSizes]
 class Field:
     """The contest with its generator and its peers; `missing` has the reason for each left out.
 
-    `pooled` collects the latencies of open loops in ms and `cpu_shares` the generator's own use.
+    `cpu_shares` has the generator's own use, and `rates_per_s` the rate of each open loop.
     """
 
     contest: ServingContest
     generator: Generator
     peers: dict[str, Path]
     missing: dict[str, str]
-    pooled: ArmSamples = field(default_factory=dict)
     cpu_shares: list[float] = field(default_factory=list)
     rates_per_s: dict[str, float] = field(default_factory=dict)
 
@@ -141,7 +140,7 @@ def _contest(field: Field, about: Material, running: Mapping[str, Server]) -> Ar
         rate_per_s = report.per_s / 2
         field.rates_per_s[about.name] = rate_per_s
     arms: dict[str, Arm] = {
-        name: partial(_block, field, about.name, name, server, connections, duration_s, rate_per_s)
+        name: partial(_block, field, about.name, server, connections, duration_s, rate_per_s)
         for name, server in (*running.items(), (AGAIN, running[OPTIMIZED]))
     }
     return field.contest.take_turns(arms, sizes.rounds, f"{about.name} requests/s")
@@ -150,7 +149,6 @@ def _contest(field: Field, about: Material, running: Mapping[str, Server]) -> Ar
 def _block(
     field: Field,
     model: str,
-    arm: str,
     server: Server,
     connections: tuple[int, ...],
     duration_s: float,
@@ -158,16 +156,15 @@ def _block(
 ) -> Mapping[str, float]:
     """Requests per second at each concurrency, the time of one at the highest, and a p99."""
     found = {}
-    for count in reversed(connections):
-        report = field.closed(server, count, duration_s)
-        found[f"{model}_{count}"] = report.per_s
-        if count == MANY:
-            found[f"{model}_time"] = median(report.latencies_ms)
-    if rate_per_s is not None:
-        report = field.open(server, rate_per_s, field.contest.sizes.open_s)
-        found[f"{model}_p99"] = percentile(report.latencies_ms, 99) or 0.0
-        pooled = field.pooled.setdefault(f"{model}_open_ms", {})
-        pooled.setdefault(arm, []).extend(report.latencies_ms)
+    with server.its_turn():
+        for count in reversed(connections):
+            report = field.closed(server, count, duration_s)
+            found[f"{model}_{count}"] = report.per_s
+            if count == MANY:
+                found[f"{model}_time"] = median(report.latencies_ms)
+        if rate_per_s is not None:
+            report = field.open(server, rate_per_s, field.contest.sizes.open_s)
+            found[f"{model}_p99"] = percentile(report.latencies_ms, 99) or 0.0
     return found
 
 

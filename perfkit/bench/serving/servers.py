@@ -5,14 +5,16 @@ Each is a context manager that gives a `Server` once it has answered the first q
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
+import signal
 import socket
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,9 @@ PEERS_FOLDER = Path(__file__).parent / "peers"
 READY_S, STOP_S, ASK_EVERY_S = 90.0, 8.0, 0.1
 #: What makes the API's backend where an engine stands in for the cluster.
 ENGINE_BACKEND = "perfkit.engines.backend:make_backend"
+#: Peers that keep a core busy while nothing is asked (litserve: 0.9 of it) stand still while others
+#: have their turn. Ray, which takes 0.1, would take its stopped processes for dead ones.
+RUNS_ON = "rayserve"
 #: The most requests of a batch: what the load has in flight at most.
 BATCH_MAX = 64
 
@@ -41,11 +46,24 @@ class Server:
     port: int
     questions: Questions = field(repr=False)
     process: Process = field(repr=False)
+    pauses: bool = False
 
-    def pids(self) -> list[int]:
-        """Its process and all that it has started."""
-        root = psutil.Process(self.process.pid)
-        return [root.pid, *(child.pid for child in root.children(recursive=True))]
+    @contextmanager
+    def its_turn(self) -> Iterator[Server]:
+        """The server at work; one that `pauses` stands still before and after."""
+        if self.pauses:
+            self.signal(signal.SIGCONT)
+        yield self
+        if self.pauses:
+            self.signal(signal.SIGSTOP)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its process and all that it has started."""
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.process.pid)
+            for one in (root, *root.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    one.send_signal(number)
 
 
 @contextmanager
@@ -123,7 +141,14 @@ def peer(
         "BENTOML_DO_NOT_TRACK=1",
     ]
     with _running("perfkit.bench.serving.guarded", ["env", *settings, *command]) as process:
-        yield _answering(name, port, FORMATS[name](about), process)
+        server = _answering(name, port, FORMATS[name](about), process)
+        server = dataclasses.replace(server, pauses=name != RUNS_ON)
+        try:
+            with server.its_turn():
+                pass  # from now on it stands still
+            yield server
+        finally:
+            server.signal(signal.SIGCONT)
 
 
 def model_options(about: Material, threads: int) -> list[str]:
