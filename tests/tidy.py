@@ -46,7 +46,8 @@ HOUSE: dict[str, str] = {
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
-    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
+    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.serving "
+    "perfkit.bench.bare "
     "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu "
     "perfkit.gpu.device perfkit.engines perfkit.optimized perfkit.evidence cluster.local "
     "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",

@@ -124,6 +124,16 @@ def _ratio(name: str, figure: str, goal: float | None, against: str, note: str) 
     )
 
 
+#: Every goal that a table may have a row of; the profile and the peers decide which.
+GOALS: Sequence[Goal] = (
+    *goals_of(PROFILES["full"], tuple(PACKAGES)),
+    MODELS_SPED_UP,
+    *MEMORY_GOALS,
+    *HOSTILE_GOALS,
+    CLEAR,
+)
+
+
 def measure_serving(
     profile: str | ServingSizes = "quick",
     *,

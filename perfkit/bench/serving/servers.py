@@ -88,10 +88,14 @@ def ours(
     Every question carries the `headers`.
     """
     with LocalCluster(1, spec, models=(about.model,)) as local:
-        given = ["--endpoint", local.endpoint, "--spec", encode_spec(spec), *options]
         questions = replace(about.oip(), headers={**(headers or {})})
-        with _api(questions, "cluster", given) as server:
-            yield server
+        with api(in_front_of(local, options)) as (process, port):
+            yield _answering("the API", port, questions, process)
+
+
+def in_front_of(local: LocalCluster, options: Sequence[str] = ()) -> list[str]:
+    """The options of an API for a cluster that runs."""
+    return ["--endpoint", local.endpoint, "--spec", encode_spec(local.spec), *options]
 
 
 @contextmanager
@@ -99,15 +103,16 @@ def ours_local(about: Material) -> Iterator[Server]:
     """The API with a pool of processes instead of a cluster: `perfkit serve --engine local`."""
     engine = {"engine": "local", "models": [about.model], "workers": 1, "address": None}
     given = ["--engine", ENGINE_BACKEND, "--engine-options", json.dumps(engine)]
-    with _api(about.oip(), "local", given) as server:
-        yield server
+    with api(given) as (process, port):
+        yield _answering("engine=local", port, about.oip(), process)
 
 
 @contextmanager
-def _api(questions: Questions, name: str, options: Sequence[str]) -> Iterator[Server]:
+def api(options: Sequence[str]) -> Iterator[tuple[Process, int]]:
+    """The API's process, and its port, once it listens."""
     with _running("cluster.serve", [*options, "--bind", "127.0.0.1:0"]) as process:
         url = process.announcement(time.monotonic() + READY_S)["url"]
-        yield _answering(name, int(url.rpartition(":")[2]), questions, process)
+        yield process, int(url.rpartition(":")[2])
 
 
 #: How each peer is asked: the path and the body that its script reads.
