@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -21,6 +21,8 @@ from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 
 READY_TIMEOUT_S = 30.0
+#: Models are tried on a card before they are served, see `cluster.models.runtime.choice`.
+TRIAL_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 5.0
 
 
@@ -29,7 +31,10 @@ class LocalCluster:
     registered.
 
     ``handlers`` names a registry as ``"module:attribute"``. ``models`` are served besides; workers
-    share the weights of large ones unless ``share_models`` is false. ``probe`` names what makes
+    share the weights of large ones unless ``share_models`` is false. ``environments`` are variables
+    for the first workers, one mapping each, such as those that bind it to a card
+    (`cluster.vocabulary.cards.card_environment`); models on cards may take minutes at the first
+    start on a host. ``probe`` names what makes
     each worker's probe (default: of the host alone). The coordinator writes cProfile statistics to
     the file ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the
     spec's ``transport``, a socket file), beyond this machine only if ``insecure``. What workers
@@ -48,6 +53,7 @@ class LocalCluster:
         capacity: int = 1,
         handlers: str = "cluster.work.workloads:HANDLERS",
         models: Sequence[str] = (),
+        environments: Sequence[Mapping[str, str]] = (),
         share_models: bool = True,
         probe: str | None = None,
         cprofile: Path | None = None,
@@ -62,6 +68,8 @@ class LocalCluster:
             raise ClusterError(f"a worker can't run {capacity} tasks at once")
         self.spec = spec
         self._n_workers = n_workers
+        self._environments = environments
+        self._ready_s = READY_TIMEOUT_S + (TRIAL_TIMEOUT_S if environments and models else 0.0)
         self._named = 0
         options = worker_options(capacity, handlers, models, probe)
         options += [] if share_models else ["--no-share"]
@@ -109,7 +117,7 @@ class LocalCluster:
             raise ClusterError("the cluster is running already")
         self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
         folder = Path(self._folder.name)
-        until_s = time.monotonic() + READY_TIMEOUT_S
+        until_s = time.monotonic() + self._ready_s
         try:
             free = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
             options = ["--spec", encode_spec(self.spec), "--bind", self._bind or free]
@@ -132,7 +140,7 @@ class LocalCluster:
     def add_worker(self) -> WorkerProcess:
         """One more worker process, ready when this returns."""
         self._running()
-        return self._start_workers(1, time.monotonic() + READY_TIMEOUT_S)[0]
+        return self._start_workers(1, time.monotonic() + self._ready_s)[0]
 
     def restart_worker(self, worker: WorkerProcess) -> WorkerProcess:
         """A new process for a worker's name, ready when this returns: the one that has replaced a
@@ -142,7 +150,7 @@ class LocalCluster:
         (newest,) = (w for w in self.workers if w.role == worker.role)
         pid = worker.pid if newest.alive() else newest.pid
         self.crew.tell(restart=worker.role, pid=pid)
-        return self.crew.ready(worker.role, time.monotonic() + READY_TIMEOUT_S, pid)
+        return self.crew.ready(worker.role, time.monotonic() + self._ready_s, pid)
 
     def client(self) -> Client:
         """A client of this cluster, closed with it."""
@@ -189,8 +197,11 @@ class LocalCluster:
         return self.endpoint
 
     def _start_workers(self, count: int, until_s: float) -> list[WorkerProcess]:
-        names = [f"worker-{self._named + number}" for number in range(count)]
+        numbers = range(self._named, self._named + count)
+        names = [f"worker-{number}" for number in numbers]
+        own = dict(zip(names, self._environments[self._named :], strict=False))
         self._named += count
         if names:
-            self.crew.tell(endpoint=self.endpoint, start=names)
+            environments = {name: dict(it) for name, it in own.items()}
+            self.crew.tell(endpoint=self.endpoint, start=names, environments=environments)
         return [self.crew.ready(name, until_s) for name in names]

@@ -26,6 +26,7 @@ from cluster.supervision.ending import (
     end_process,
     stop_with_parent,
 )
+from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ def run_worker(
     Without a ``spec`` it adopts the coordinator's. Handlers are looked for in the working folder
     too, after everything that is installed. Workers of this host share large models' weights unless
     ``share`` is false. ``probe`` names a function that makes the worker's probe, which may have a
-    method ``gpus`` for its cards.
+    method ``gpus`` for its cards. A worker that is bound to a card announces it.
     """
+    from cluster.model_offers import ModelOffers
     from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
     from cluster.work.host import host_load
@@ -118,15 +120,13 @@ def run_worker(
         die_with_parent(parent)
         own_output()
     sys.path.append(str(Path.cwd()))
+    card = own_card()
     offered = Handlers()
     registry = load_part(handlers)
     if not isinstance(registry, Handlers):
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
-    if models:
-        from cluster.models.inference import model_handlers
-
-        offered.update(model_handlers(models, share=share), views=True)
+    served = ModelOffers(offered, models, share=share)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,
@@ -134,13 +134,14 @@ def run_worker(
         name=name,
         capacity=capacity,
         spec=spec,
-        models=models,
+        models=served.names,
         gpus=ask.gpus() if hasattr(ask, "gpus") else (),
         probe=ask,
+        on_serve=lambda wanted: served.change(wanted, worker.offer),
     )
 
     def ready() -> None:
-        announce(worker=worker.name)
+        announce(worker=worker.name, **card)
         # Only a supervisor reads after that line: a handler that prints would fill the pipe.
         if parent is None and not alone:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -160,6 +161,24 @@ def run_worker(
 def fail(error: BaseException) -> NoReturn:
     """End this process because of an error in one of its threads, without a goodbye."""
     traceback.print_exception(error)
+    end_process(1)
+
+
+def own_card() -> dict[str, str]:
+    """The card that this process is bound to, to be announced; its loss ends the process."""
+    if CARD not in os.environ:
+        return {}
+    from cluster.models.providers import webgpu
+
+    webgpu.on_device_lost = lose_card
+    return {"card": os.environ[CARD]}
+
+
+def lose_card(error: Exception) -> NoReturn:
+    """End this process because its card is lost: a supervisor starts another, and what this one had
+    in hand goes to other workers.
+    """
+    print(f"worker ends: {error}", file=sys.stderr, flush=True)
     end_process(1)
 
 

@@ -27,14 +27,17 @@ ROOT = Path(__file__).parent.parent
 #: only rows below it. Modules that lie directly in a package have rows of their own.
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
-    "perfkit.cli": "perfkit.cli.terminal perfkit perfkit.report perfkit.bench.experiments "
-    "perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression perfkit.profile perfkit.gpu "
-    "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.evidence cluster.serve.http cluster.process cluster.local "
-    "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.models "
-    "cluster.models.repository cluster.models.runtime cluster.models.frames cluster.vocabulary",
+    "perfkit.cli": "perfkit.cli.models perfkit.cli.terminal perfkit perfkit.report "
+    "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression "
+    "perfkit.profile perfkit.gpu perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device "
+    "perfkit.gpu.rocprof perfkit.optimized perfkit.evidence cluster.serve.http cluster.process "
+    "cluster.local cluster.supervision cluster.shells cluster.transport cluster.spec "
+    "cluster.models cluster.models.repository cluster.models.runtime cluster.models.frames "
+    "cluster.vocabulary",
+    "perfkit.cli.models": "perfkit.cli.terminal perfkit.evidence cluster.models "
+    "cluster.models.repository cluster.models.frames cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.spec cluster.models cluster.vocabulary",
+    "perfkit.evidence cluster.spec cluster.models cluster.models.repository cluster.vocabulary",
     "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
@@ -91,15 +94,22 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
-    "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
-    "cluster.models.frames cluster.vocabulary",
+    "cluster.serve.__main__": "cluster.serve.app cluster.serve cluster.serve.http "
+    "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.serve.app": "cluster.serve.operations cluster.serve cluster.serve.http",
+    "cluster.serve.operations": "cluster.serve cluster.serve.http cluster.shells "
+    "cluster.vocabulary",
+    "cluster.serve": "cluster.serve.http cluster.supervision cluster.model_offers cluster.shells "
+    "cluster.spec cluster.work cluster.protocol cluster.models cluster.models.frames "
+    "cluster.vocabulary",
     "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
-    "cluster.process": "cluster.supervision cluster.shells cluster.spec cluster.work "
-    "cluster.models cluster.vocabulary",
+    "cluster.process": "cluster.model_offers cluster.supervision cluster.shells cluster.spec "
+    "cluster.work cluster.models.providers cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
+    "cluster.model_offers": "cluster.work cluster.models cluster.models.kinds cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
     "cluster.shells": "cluster.transport cluster.spec cluster.core cluster.work cluster.protocol "
     "cluster.vocabulary",
@@ -110,7 +120,9 @@ HOUSE: dict[str, str] = {
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
-    "cluster.models.runtime": "cluster.models.repository cluster.vocabulary",
+    "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
+    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",

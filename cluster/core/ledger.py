@@ -120,8 +120,8 @@ class Ledger:
         self.payload_bytes += payload_bytes
         self.counters["accepted"] += run.count
         self.out.append(do.Accept(run.client, run.submission, run.id))
-        if event.timeout_s is not None:
-            self.timers.set(("run", run.id), now + event.timeout_s)
+        if run.due_at is not None:
+            self.timers.set(("run", run.id), run.due_at)
         self.queue.push(run)
         return run
 
@@ -151,7 +151,8 @@ class Ledger:
         column = run.payloads
         payloads = column[start:stop] if isinstance(column, list) else [column]
         kind = run.needs[0]
-        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads))
+        left_s = None if run.due_at is None else run.due_at - now
+        self.out.append(do.Assign(worker.id, worker.epoch, lease.id, kind, start, payloads, left_s))
         return lease
 
     def close(self, lease: Lease) -> None:

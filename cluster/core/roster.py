@@ -131,6 +131,7 @@ class Roster:
         if event.revision > worker.revision:
             worker.revision, worker.trouble = event.revision, event.trouble
             worker.kinds, worker.models = frozenset(event.kinds), frozenset(event.models)
+            worker.batches = event.batches
             self.policy.offers_changed(worker)
             self.touch(worker)
         self._ledger.out.append(do.Acknowledge(worker.id, worker.epoch, event.revision))

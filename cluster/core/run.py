@@ -88,6 +88,7 @@ class Run:
         "client",
         "count",
         "delayed",
+        "due_at",
         "id",
         "is_patient",
         "leases",
@@ -118,6 +119,7 @@ class Run:
         if self.count == 1:
             self.payloads = event.payloads[0]
         self.accepted_at = now
+        self.due_at = None if event.timeout_s is None else now + event.timeout_s
         #: ranges to be leased, sorted and disjoint: the healthy ones, and the suspects
         self.waiting: Waiting = ALONE if self.count == 1 else ([Range(0, self.count)], [])
         #: positions that wait for their next attempt

@@ -96,6 +96,8 @@ class WorkerState:
         self.credit = max(event.credit, event.capacity)
         self.kinds = frozenset(event.kinds)
         self.models = frozenset(event.models)
+        #: the kinds whose tasks it runs together, and how many at most
+        self.batches = event.batches
         #: the models that it is wanted to serve, and how often that has changed
         self.wanted = self.models
         self.serves = 0
@@ -177,7 +179,8 @@ class WorkerState:
         """Whether it seems to run the next task of a lease: those it got first have its slots."""
         ids = [id for id in {**dict.fromkeys(self.said_held), **self.leases} if id in self.leases]
         open_leases = (self.leases[id] for id in ids if self.leases[id].stream is None)
-        return lease in islice(open_leases, self.capacity) and lease.missing_since is None
+        most = self.capacity * max(self.batches.values(), default=1)
+        return lease in islice(open_leases, most) and lease.missing_since is None
 
     def offers(self, kind: str, requirements: Requirements) -> bool:
         """Whether it has the handler, the model and a fit card that a task asks for."""

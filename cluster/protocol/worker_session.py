@@ -1,82 +1,27 @@
 """A worker's side of the protocol, sans-IO like the scheduler: the leases it holds and its epoch.
 
 worker.py puts sockets and threads around it, the simulator a network that loses, repeats and
-delays. It takes no lock. Only one of its parts is shared: threads claim a lease's pending tasks
-from the left end of a deque and give them back from its right end, one atomic step a task.
+delays. It takes no lock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from cluster.protocol.stored_results import FinishedTasks, StoredResults
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.stored_results import FinishedTasks
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import NO_LOAD, Failure, Gpu, Load
 
 MAX_RECENT = 4_096
-
-
-class HeldLease:
-    """A lease that a worker holds: positions before ``next`` are started, those from ``stop`` on
-    given back.
-    """
-
-    __slots__ = (
-        "cancelled",
-        "epoch",
-        "id",
-        "kind",
-        "next",
-        "pending",
-        "reported",
-        "stop",
-        "stored",
-        "was_cut",
-    )
-
-    def __init__(self, action: do.Assign) -> None:
-        self.id = action.lease
-        self.epoch = action.epoch
-        self.kind = action.kind
-        #: payloads not started, from position ``next`` on
-        self.pending = deque(action.payloads)
-        self.next = self.reported = action.start
-        self.stop = action.start + len(action.payloads)
-        self.was_cut = False
-        #: positions to skip unless they have been started
-        self.cancelled: set[int] = set()
-        #: results too large for a report, once there is one
-        self.stored: StoredResults | None = None
-
-    def store(self, position: int, result: bytes | bytearray | memoryview) -> None:
-        """Store a large result until its client has fetched it; its outcome is ``b""``."""
-        if self.stored is None:
-            self.stored = StoredResults()
-        self.stored.put(position, result)
-
-    def claim(self, most: int) -> list[bytes]:
-        """Start the next tasks, at most ``most``: their payloads; empty when nothing is left."""
-        payloads: list[bytes] = []
-        # Another thread may give them back meanwhile.
-        with suppress(IndexError):
-            payloads.extend(self.pending.popleft() for _ in range(most))
-        self.next += len(payloads)
-        return payloads
-
-    def give_back(self) -> None:
-        """Give back all that is not started."""
-        with suppress(IndexError):
-            while True:
-                self.pending.pop()
-                self.stop -= 1
-                self.was_cut = True
+#: what changes with a worker's offers
+OFFERS = ("kinds", "models", "batches")
 
 
 class WorkerSession:
@@ -93,6 +38,7 @@ class WorkerSession:
         gpus: Sequence[Gpu] = (),
         host: str = "?",
         pid: int = 0,
+        batches: Mapping[str, int] | None = None,
         stored_bytes_max: int = Limits().stored_result_bytes,
     ) -> None:
         self.name = name
@@ -113,7 +59,9 @@ class WorkerSession:
         self._wanted: list[str] | None = None
         self._is_dismissed = False
         #: what it offers, and whether the coordinator has still to acknowledge it
-        self._offered = on.WorkerOffers(name, 0, list(kinds), list(models))
+        self._offered = on.WorkerOffers(
+            name, 0, list(kinds), list(models), batches=dict(batches or {})
+        )
         self._has_news = False
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
@@ -126,8 +74,8 @@ class WorkerSession:
         """
         if self.epoch is not None and not again:
             return []
-        offers = {"kinds": self._offered.kinds, "models": self._offered.models}
-        return [replace(self._introduction, epoch=self._last_epoch, **offers)]
+        now: dict[str, Any] = {name: getattr(self._offered, name) for name in OFFERS}
+        return [replace(self._introduction, epoch=self._last_epoch, **now)]
 
     def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
         """Events to send regularly: its leases, its host's load, its offers until they are
@@ -140,13 +88,19 @@ class WorkerSession:
         return [beat, *self._offers(), *stored]
 
     def offer(
-        self, kinds: Sequence[str], models: Sequence[str], trouble: str = ""
+        self,
+        kinds: Sequence[str],
+        models: Sequence[str],
+        trouble: str = "",
+        batches: Mapping[str, int] | None = None,
     ) -> list[on.Event]:
         """Offer these kinds and models from now on; ``trouble`` names a model that could not be
         loaded, and why. Returns the events that say so and give back what is not started of other
         kinds; heartbeats repeat them.
         """
-        return self._change_offers(kinds=list(kinds), models=list(models), trouble=trouble)
+        return self._change_offers(
+            kinds=list(kinds), models=list(models), trouble=trouble, batches=dict(batches or {})
+        )
 
     def refuse(self, wanted: Sequence[str]) -> list[on.Event]:
         """The events that say that this worker can't change its models as it is wanted to."""
@@ -155,10 +109,10 @@ class WorkerSession:
         trouble = f"it can't load or unload models while it runs: {', '.join(odd)}"[:1_000]
         return self._change_offers(trouble=trouble if odd else "")
 
-    def handle(self, action: do.Action) -> list[on.Event]:
+    def handle(self, action: do.Action, now: float = 0.0) -> list[on.Event]:
         """Take in one message from the coordinator; returns the answers."""
         if isinstance(action, do.Assign):
-            return self._assigned(action)
+            return self._assigned(action, now)
         if isinstance(action, do.Welcome):
             if action.incarnation == self.incarnation and action.epoch != self.epoch:
                 self._drop_all()
@@ -176,10 +130,7 @@ class WorkerSession:
             return self._release(lease) if lease is not None else []
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
-            if lease is not None:
-                first = lease.next if lease.stored is None else lease.reported
-                lease.cancelled.update(action.positions or range(first, lease.stop))
-                return self._go_on(lease)
+            return self._cancel(lease, action.positions) if lease is not None else []
         elif isinstance(action, do.Read):
             return self._read(action)
         elif isinstance(action, do.Serve | do.Drain | do.Acknowledge):
@@ -210,6 +161,27 @@ class WorkerSession:
             if lease.pending:
                 return lease
         return None
+
+    def take_like(self, lease: HeldLease, most: int) -> list[HeldLease]:
+        """Leases of the same kind that nobody works on, now the caller's, oldest first, with at
+        least ``most`` tasks in all if there are as many.
+        """
+        taken: list[HeldLease] = []
+        others: list[HeldLease] = []
+        while self.ready and most > 0:
+            one = self.ready.popleft()
+            if one.kind != lease.kind:
+                others.append(one)
+            elif one.pending:
+                taken.append(one)
+                most -= len(one.pending)
+        self.ready.extendleft(reversed(others))
+        return taken
+
+    def put_back(self, leases: Sequence[HeldLease]) -> None:
+        """Let go of leases that are still held and have work left; they come first again."""
+        kept = [x for x in leases if x.pending and self.leases.get(x.id) is x]
+        self.ready.extendleft(reversed(kept))
 
     def report(
         self,
@@ -260,19 +232,31 @@ class WorkerSession:
         self._drop_all()
         return [] if epoch is None else [on.WorkerLeft(self.name, epoch, reason)]
 
-    def _assigned(self, action: do.Assign) -> list[on.Event]:
+    def _assigned(self, action: do.Assign, now: float) -> list[on.Event]:
         if action.epoch != self.epoch or action.lease in self._recent:
             return []
         self._recent[action.lease] = None
         if len(self._recent) > MAX_RECENT:
             del self._recent[next(iter(self._recent))]
-        lease = self.leases[action.lease] = HeldLease(action)
+        lease = self.leases[action.lease] = HeldLease(action, now)
         if self.draining:
             return self._farewell() + self._release(lease)
         if action.kind not in self._offered.kinds:
             return self._release(lease)
         self.ready.append(lease)
         return []
+
+    def _cancel(self, lease: HeldLease, positions: Sequence[int]) -> list[on.Event]:
+        """Skip these tasks, or all that are not started. A lease that is not begun and has no other
+        tasks is given back at once: its place is another's.
+        """
+        first = lease.next if lease.stored is None else lease.reported
+        lease.cancelled.update(positions or range(first, lease.stop))
+        is_unwanted = lease.cancelled.issuperset(range(lease.next, lease.stop))
+        if lease.stored is None and lease.pending and is_unwanted and lease in self.ready:
+            self.ready.remove(lease)
+            return self._release(lease)
+        return self._go_on(lease)
 
     def _obey(self, action: do.Serve | do.Drain | do.Acknowledge) -> list[on.Event]:
         if isinstance(action, do.Drain):

@@ -20,6 +20,8 @@ from cluster.serve import embeddings, oip
 from cluster.serve.handling import answer_problem, handle
 from cluster.serve.http.bodies import Receive, Send
 from cluster.serve.http.problems import Problem
+from cluster.serve.operations import admin, live, metrics
+from cluster.serve.operations.measures import Measures
 from cluster.serve.state import Scope, State
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -27,8 +29,16 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def make_app(state: State) -> Application:
     """An ASGI application over the state's backend."""
+    measures = Measures()
+    state.observe = measures.observe
     pages = Starlette(
-        routes=[*oip.routes(state), *embeddings.routes(state)],
+        routes=[
+            *oip.routes(state),
+            *embeddings.routes(state),
+            *admin.routes(state),
+            *live.routes(state, measures),
+            *metrics.routes(state, measures),
+        ],
         exception_handlers={
             Problem: _answer_problem,
             HTTPException: _answer_http,

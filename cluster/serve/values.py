@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable
+from functools import cache
+from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
@@ -55,11 +57,10 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
         raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} elements: send it as binary data")
     try:
-        values = _DECODERS[port.datatype].decode(text)
+        is_nested = text.startswith(b"[[")
+        values = _read_nested(port, text) if is_nested else _DECODERS[port.datatype].decode(text)
     except msgspec.DecodeError:
-        values = _flatten(port, text)
-        for number, value in enumerate(values):
-            _check(port, number, value)
+        values = _checked(port, _flatten(port, text))  # slower; it finds what is wrong and where
     if len(values) != count:
         raise Problem(400, f"{port} has {len(values)} elements in 'data'; its shape tells {count}")
     try:
@@ -122,6 +123,26 @@ _PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
 }
 
 
+def _read_nested(port: Port, text: bytes) -> list[Any]:
+    """The elements of lists nested as the shape says; raises DecodeError for all others."""
+    values = nested_decoder(_DECODERS[port.datatype].type, len(port.shape)).decode(text)
+    if len(values) != (port.shape or (1,))[0]:
+        raise msgspec.DecodeError
+    for extent in port.shape[1:]:
+        if any(len(row) != extent for row in values):
+            raise msgspec.DecodeError
+        values = list(chain.from_iterable(values))
+    return values
+
+
+@cache
+def nested_decoder(flat: Any, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """A decoder of lists within lists, ``depth`` of them, the innermost of the type ``flat``."""
+    for _ in range(depth - 1):
+        flat = list[flat]
+    return msgspec.json.Decoder(flat)
+
+
 def _flatten(port: Port, text: bytes) -> list[Any]:
     """The elements of nested lists, which must be nested as the shape says."""
     if text.count(b"[") > JSON_ELEMENTS_MAX:
@@ -145,15 +166,18 @@ def _flatten(port: Port, text: bytes) -> list[Any]:
     return values
 
 
-def _check(port: Port, number: int, value: Any) -> None:
-    """Problem 400 for an element that is not of the tensor's type."""
+def _checked(port: Port, values: list[Any]) -> list[Any]:
+    """The elements in the tensor's type; Problem 400 that names the first that is of another."""
     decoder = _DECODERS[port.datatype]
     try:
-        msgspec.convert([value], decoder.type)
-    except msgspec.ValidationError:
+        found: list[Any] = msgspec.convert(values, decoder.type)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition("$[")[2].partition("]")[0]
+        number = int(place) if place.isdigit() else 0
         raise Problem(
-            400, f"{port}: element {number} is {value!r:.40}, not {_WORDS[id(decoder)]}"
+            400, f"{port}: element {number} is {values[number]!r:.40}, not {_WORDS[id(decoder)]}"
         ) from None
+    return found
 
 
 def _out_of_range(port: Port, values: list[Any]) -> str:

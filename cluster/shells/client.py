@@ -271,8 +271,8 @@ class Client:
         again, and after ``timeout`` seconds.
         """
         end_s = math.inf if timeout is None else time.monotonic() + timeout
-        old = self._find(worker, timeout)
-        status = self._question(Status, timeout, on.LeaveRequested, worker, old.pid, True)
+        old = self._find(worker)
+        status = self._question(Status, 5.0, on.LeaveRequested, worker, old.pid, True)
         while not any(w.worker == worker and w.pid != old.pid for w in status.workers):
             if time.monotonic() > end_s:
                 left = next((w for w in status.workers if w.worker == worker), None)
@@ -330,7 +330,7 @@ class Client:
             self._checked = kind, options
         return options
 
-    def _find(self, worker: str, timeout: float | None) -> WorkerStatus:
+    def _find(self, worker: str, timeout: float | None = 5.0) -> WorkerStatus:
         workers = {one.worker: one for one in self.status(timeout).workers}
         if worker not in workers:
             known = f"there are {', '.join(sorted(workers))}" if workers else "there is none"

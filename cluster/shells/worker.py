@@ -1,10 +1,11 @@
 """The worker: a process that offers handlers by name and runs leases.
 
 With one slot the loop that reads the socket also computes, so no task is handed from thread to
-thread; with more, each slot is a thread with a connection of its own for results. A control thread
-sends heartbeats and hears of recalls and cancellations while handlers compute. It also sends
-outcomes that a slow handler holds up, on the connection of that handler's slot, so that results
-stay in order.
+thread; with more, or with a model, each slot is a thread with a connection of its own for results
+(slots.py). A model's slot runs the tasks of several leases together, while another thread reads the
+payloads of the next ones. A control thread sends heartbeats and hears of recalls and cancellations
+while handlers compute. It also sends outcomes that a slow handler holds up, on the connection of
+that handler's slot, so that results stay in order.
 
 An error of any of these threads ends the worker, and without a goodbye: that would promise that
 nothing of its work was lost.
@@ -18,13 +19,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 import zmq
 
 from cluster.protocol.codec import in_words
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.worker_session import WorkerSession
 from cluster.shells.connection import Connection, Context
+from cluster.shells.slots import Slots
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.transport.questions import learn_spec
 from cluster.transport.wakeable import Listener, Waker
@@ -32,10 +36,10 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Gpu, Load
-from cluster.work.forks import default_signals, end_copy, note_worker
+from cluster.work.batch_run import BatchRuns
+from cluster.work.forks import default_signals, note_worker
 from cluster.work.handlers import Handlers
 from cluster.work.host import ask_probe, host_load
-from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
 
@@ -73,38 +77,36 @@ class Worker:
         self.on_failure: Callable[[BaseException], None] | None = None
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._probe = probe
+        self._batches = BatchRuns(handlers)
         self._on_serve = on_serve
-        incarnation = time.time_ns()
-
-        def session(spec: ClusterSpec) -> WorkerSession:
-            return WorkerSession(
-                self.name,
-                incarnation=incarnation,
-                capacity=capacity,
-                credit=max(1, capacity * spec.credit),
-                kinds=handlers.kinds(),
-                models=models,
-                gpus=gpus,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                stored_bytes_max=spec.limits.stored_result_bytes,
-            )
-
+        self._introduced: dict[str, Any] = {
+            "incarnation": time.time_ns(),
+            "capacity": capacity,
+            "kinds": handlers.kinds(),
+            "models": models,
+            "gpus": gpus,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "batches": self._batches.sizes(),
+        }
         try:
-            for event in session(spec or BASELINE).introduction():
+            for event in self._make_session(spec or BASELINE).introduction():
                 msgspec.convert(msgspec.to_builtins(event), on.WorkerJoined)
         except msgspec.ValidationError as error:
             raise ClusterError(
                 f"worker {self.name!r} with capacity {capacity}: {in_words(error, on.WorkerJoined)}"
             ) from error
         self.spec = spec or learn_spec(endpoint, None)
-        self._session = session(self.spec)
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        #: how many tasks of a kind to run between two looks at the clock
-        self._steps: dict[str, int] = {}
-        self._runners: dict[Connection, LeaseRunner] = {}
+        self._session = self._make_session(self.spec)
         self._waker = Waker()
+        self._slots = Slots(
+            self._session, handlers, self._batches, self.spec.limits, self._waker.wake
+        )
+        self._lock = self._slots.lock
+        #: whether the main thread runs the tasks
+        self._works_alone = capacity == 1 and not handlers.models
+        self._threads: list[threading.Thread] = []
+        self._context: Context
         #: wakes the control thread after a welcome and at the end
         self._control_waker = Waker()
         self._drain = threading.Event()
@@ -115,11 +117,7 @@ class Worker:
         self._error: BaseException | None = None
         #: when the coordinator first refused to admit this worker
         self._refused_at: float | None = None
-        #: the connections of slots
-        self._slots: list[Connection] = []
         self._hears_signals = False
-        #: whether this is the copy in a forked child of a handler
-        self._is_copy = False
         note_worker(self)
 
     def run(self) -> None:
@@ -128,15 +126,11 @@ class Worker:
         Raises whatever ended one of the worker's threads, without a goodbye, and ClusterError if
         the coordinator goes on refusing this worker.
         """
-        context: Context = zmq.Context()
-        connection = self._connect(context, lambda: self._session.introduction(again=True))
-        slots = self.capacity if self.capacity > 1 else 0
-        threads = [
-            threading.Thread(target=self._guard, args=(part, context), daemon=True)
-            for part in [self._control, *[self._slot] * slots]
-        ]
-        for thread in threads:
-            thread.start()
+        self._context = context = zmq.Context()
+        connection = self._connect(lambda: self._session.introduction(again=True))
+        self._begin(partial(self._connected, self._control))
+        if not self._works_alone:
+            self._begin_slots()
         try:
             self._loop(connection)
         except BaseException:
@@ -146,7 +140,7 @@ class Worker:
             connection.close()
             raise
         self._end_threads()
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
         with self._lock:
             events = self._session.leave("stopped")
@@ -167,8 +161,9 @@ class Worker:
         loaded, and why. Call it from any thread: before a handler is taken away, after one is
         there. What is not started of other kinds is given back.
         """
+        batches = {kind: most for kind, most in self._batches.sizes().items() if kind in kinds}
         with self._lock:
-            self._session.offer(kinds, models, trouble)  # a heartbeat says so
+            self._session.offer(kinds, models, trouble, batches)  # a heartbeat says so
         self._control_waker.wake()
 
     def stop_on_signals(self) -> None:
@@ -179,51 +174,66 @@ class Worker:
 
     def become_copy(self) -> None:
         """In a forked child: give signals their default effect, and run no more tasks."""
-        self._is_copy = True
-        for runner in self._runners.values():
-            runner.lease.pending.clear()
+        self._slots.become_copy()
         if self._hears_signals:
             default_signals()
 
     def current_task(self) -> str:
         """The task that the calling thread runs, as lease.position; "" in a thread without one."""
-        thread = threading.get_ident()
-        for connection, runner in list(self._runners.items()):
-            if connection.thread == thread:
-                return f"{runner.lease.id}.{runner.lease.next - 1}"
-        return ""
+        return self._slots.current_task()
 
-    def _connect(
-        self, context: Context, introduction: Callable[[], list[on.Event]] = list
-    ) -> Connection:
+    def _make_session(self, spec: ClusterSpec) -> WorkerSession:
+        batch = max(self._batches.sizes().values(), default=1)
+        return WorkerSession(
+            self.name,
+            credit=max(1, self.capacity * spec.credit * batch),
+            stored_bytes_max=spec.limits.stored_result_bytes,
+            **self._introduced,
+        )
+
+    def _connect(self, introduction: Callable[[], list[on.Event]] = list) -> Connection:
         here = self._hear, introduction, self._fail
-        return Connection(context, self.endpoint, self.spec, *here)
+        return Connection(self._context, self.endpoint, self.spec, *here)
 
     def _fail(self, error: BaseException) -> None:
         """End the worker with an error."""
         self._error = error
         self._waker.wake()
 
-    def _guard(self, part: Callable[[Connection], None], context: Context) -> None:
-        """Run a thread with a connection of its own; its error ends the worker."""
-        connection = self._connect(context)
+    def _begin(self, part: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(part,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _begin_slots(self) -> None:
+        """Have threads run the tasks from now on."""
+        self._works_alone = False
+        for _ in range(self.capacity):
+            self._begin(partial(self._connected, self._slots.work))
+        self._begin(self._slots.read_ahead)
+
+    def _guard(self, part: Callable[[], None]) -> None:
+        """Run a thread; its error ends the worker."""
         try:
-            part(connection)
+            part()
         except BaseException as error:
             if self.on_failure is not None:
                 self.on_failure(error)
             self._fail(error)
+
+    def _connected(self, part: Callable[[Connection], None]) -> None:
+        """Run a part with a connection of its own."""
+        connection = self._connect()
+        try:
+            part(connection)
         finally:
             with connection.lock:
-                if connection in self._slots:
-                    self._slots.remove(connection)
                 connection.close()
 
     def _end_threads(self) -> None:
         self._done.set()
         self._control_waker.wake()
-        with self._work:
-            self._work.notify_all()
+        self._slots.end()
 
     def _loop(self, connection: Connection) -> None:
         listener = Listener(connection.channel, self._waker)
@@ -250,72 +260,10 @@ class Worker:
             if self.on_welcome is not None and self._session.epoch is not None:
                 self.on_welcome()
                 self.on_welcome = None
-            if self.capacity == 1:
-                with self._lock:
-                    lease = self._session.take()
-                if lease is not None:
-                    self._run_lease(lease, connection)
-                    continue
+            if self._works_alone and self._slots.run_next(connection):
+                continue
             listener.wait(beat_ms)
             connection.tend()
-
-    def _slot(self, connection: Connection) -> None:
-        """Run leases in one of several slots."""
-        self._slots.append(connection)
-        while True:
-            lease = None
-            with self._work:
-                while not self._done.is_set() and (lease := self._session.take()) is None:
-                    self._work.wait()
-            if lease is None:
-                return
-            self._run_lease(lease, connection)
-            self._waker.wake()
-
-    def _run_lease(self, lease: HeldLease, connection: Connection) -> None:
-        """Run a lease step by step, so that results don't wait long."""
-        step = self._steps.get(lease.kind, 1)
-        runner = LeaseRunner(lease, self.handlers, step, self.spec.limits)
-        self._runners[connection] = runner
-        while runner.go_on():
-            if runner.waits_s() > REPORT_AFTER_S:
-                with connection.lock:
-                    self._report(runner, connection)
-        if self._is_copy:
-            end_copy(runner)
-        del self._runners[connection]
-        self._steps[lease.kind] = runner.step
-        with connection.lock:
-            self._report(runner, connection)
-        if lease.stored is not None:
-            with self._lock:
-                events = self._session.give_back(lease)
-            with connection.lock:
-                connection.send(events)
-
-    def _report(self, runner: LeaseRunner, connection: Connection) -> None:
-        """Report the outcomes so far; the caller holds the connection's lock."""
-        finished, lease = runner.collect(), runner.lease
-        if finished.outcomes:
-            parts = finished.parts(self.spec.limits.message_bytes // 2, lease.reported)
-            with self._lock:
-                events = [e for part in parts for e in self._session.report(lease, *part)]
-            connection.send(events)
-
-    def _care_for_slots(self) -> None:
-        """Report outcomes that slow handlers hold up, and tend the lines of busy and idle slots."""
-        for connection in self._slots or list(self._runners):
-            # A taken lock means that its slot is reporting, so nothing is held up.
-            if not connection.lock.acquire(blocking=False):
-                continue
-            try:
-                runner = self._runners.get(connection)
-                if runner is not None:
-                    self._report(runner, connection)
-                if runner is not None or connection in self._slots:
-                    connection.tend()
-            finally:
-                connection.lock.release()
 
     def _control(self, connection: Connection) -> None:
         """Send heartbeats and hear of recalls and cancellations while the slots compute."""
@@ -332,24 +280,25 @@ class Worker:
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
             connection.tend()
             self._obey()
-            self._care_for_slots()
+            self._slots.tend()
             if woken:  # a heartbeat tells the coordinator where recalls are heard
                 next_at = now
 
     def _hear(self, actions: Sequence[do.Action]) -> list[on.Event]:
         """Take in actions and wake the slots; returns the answers."""
-        with self._work:
+        with self._lock:
             epoch, is_storing = self._session.epoch, bool(self._session.storing)
-            answers = [e for action in actions for e in self._session.handle(action)]
+            now = time.monotonic()
+            answers = [e for action in actions for e in self._session.handle(action, now)]
             if self._session.epoch != epoch or self._session.has_orders:
                 self._control_waker.wake()
             if epoch is None:
                 self._hear_refusal(actions)
             if is_storing:  # there may be room for another large result
                 self._waker.wake()
-            self._work.notify_all()
+            self._slots.notify()
         if any(isinstance(answer, on.ChunkRead) for answer in answers):
-            self._read_at = time.monotonic()
+            self._read_at = now
         return answers
 
     def _obey(self) -> None:
@@ -359,6 +308,8 @@ class Worker:
             if wanted is not None and self._on_serve is None:
                 self._session.refuse(wanted)
         if wanted is not None and self._on_serve is not None:
+            if self._works_alone:
+                self._begin_slots()
             self._on_serve(wanted)
         if is_dismissed:
             self.stop()
@@ -373,4 +324,4 @@ class Worker:
                 self._refused_at = self._refused_at or now
                 if now - self._refused_at > 2 * self.spec.limits.liveness_s:
                     reason = f"the coordinator refuses worker {self.name!r}: {action.reason}"
-                    self._error = ClusterError(reason)
+                    self._fail(ClusterError(reason))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.protocol.client_session import ClientSession, Options, Settled
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import (
@@ -62,6 +63,8 @@ class Faults:
     cut: float = 0.01
     stall: float = 0.05
     alone: float = 0.3
+    order: float = 0.1
+    offer: float = 0.02
 
 
 class World(Protocol):
@@ -157,7 +160,9 @@ class SimulatedWorker:
         """Offer these from now on, unless the process died meanwhile."""
         if born == self.incarnation:
             self.kinds, self.models = kinds, models
-            self.world.to_scheduler(*self.session.offer(kinds, models))
+            news = self.session.offer(kinds, models)
+            if self.paused_until <= self.world.now:  # else its heartbeats say so
+                self.world.to_scheduler(*news)
 
     def is_stuck(self) -> bool:
         """Whether it is in a task that never ends."""

@@ -50,6 +50,8 @@ class Presence:
                 self._set(action.worker, action.lease, action.start, stop)
             elif isinstance(action, do.Kill):
                 self._bar(action.worker, OVERRUN)
+            elif isinstance(action, do.Drain | do.Restart) and action.worker in self._workers:
+                self._workers[action.worker].draining = True
             elif isinstance(action, do.Disconnect) and self._epoch(action.worker) == action.epoch:
                 self._gone(action.worker)
             elif isinstance(action, do.Offer) and isinstance(event, on.ResultStored):
@@ -67,6 +69,11 @@ class Presence:
     def offers(self, needs: Needs) -> bool:
         """Whether a worker is certainly here that takes such tasks, now or later."""
         return any(w.is_taking and w.offers(*needs) for w in self._workers.values())
+
+    def may_take(self, name: str, needs: Needs) -> bool:
+        """Whether a worker, as far as it is here, offers what such tasks need and goes on."""
+        worker = self._workers.get(name)
+        return worker is None or (worker.offers(*needs) and not worker.draining)
 
     def _welcomed(self, event: on.WorkerJoined, epoch: int, now: float) -> None:
         worker = self._workers.get(event.worker)
@@ -86,6 +93,10 @@ class Presence:
             worker.draining = True
         elif isinstance(event, on.WorkerHeartbeat):
             worker.load = event.load
+        elif isinstance(event, on.WorkerOffers):
+            if event.revision > worker.revision:
+                worker.revision = event.revision
+                worker.kinds, worker.models = frozenset(event.kinds), frozenset(event.models)
         elif isinstance(event, on.TasksFinished | on.TasksReleased):
             start, stop = self._open.get((worker.id, event.lease), (0, 0))
             if isinstance(event, on.TasksReleased):

@@ -1,10 +1,11 @@
 """The production scheduler and sessions under a virtual clock, with faults drawn from a seed.
 
 Every message may be delayed (and so overtake others), lost or repeated; workers crash, restart,
-drain, are paused and cut off; handlers fail, kill their worker or never end; clients cancel
-(peers.py). A supervisor tells deaths, or there is none. The coordinator itself stalls, and then
-finds its messages unread. Every step is followed by a check of the scheduler's invariants, and a
-witness checks its promises from outside.
+drain, offer something else, are paused and cut off; handlers fail, kill their worker or never end;
+clients cancel, and so do operators, who also have workers load models and leave (peers.py). A
+supervisor tells deaths, or there is none. The coordinator itself stalls, and then finds its
+messages unread. Every step is followed by a check of the scheduler's invariants, and a witness
+checks its promises from outside.
 At ``heal_at_s`` the faults end, and every accepted task must come to exactly one end. The same seed
 gives the same run: ``python -m cluster.simulation.simulator --seed N`` replays it.
 """
@@ -38,7 +39,7 @@ from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import ProcessState
+from cluster.vocabulary.task import ProcessState, State
 
 FAULTS = Faults()
 LIMITS = Limits(
@@ -105,6 +106,8 @@ class Simulation:
         self._sequence = 0
         self.policies = {make().name: make for make in policies}
         policy = self.rng.choice(policies)()
+        #: chance for what operators do, which changes nothing in a world without them
+        self.whims = random.Random(f"whims of {seed}")
         # Often there is little room for results, so that clients are held back.
         room = random.Random(f"room of {seed}")
         self.is_narrow = room.random() < faults.narrow
@@ -284,7 +287,7 @@ class Simulation:
 
     def misbehave(self) -> None:
         """Now and then crash, retire, pause or cut off a worker, stall the coordinator, replace a
-        client, change the policy.
+        client, change the policy, have an operator do something.
         """
         is_calm = not self.inbox and self.stalled_until <= self.now
         if not self.healed and is_calm and self.rng.random() < self.faults.stall:
@@ -303,12 +306,36 @@ class Simulation:
                 worker.retire()
             if self.rng.random() < self.faults.pause:
                 worker.pause(self.rng.uniform(0.1, 1.5), is_suspended=self.rng.random() < 0.5)
+        self.operate()
         for client in [*self.clients.values()]:
             if self.rng.random() < self.faults.vanish:
                 self.replace(client)
         if self.rng.random() < 0.02:
             policy = self.rng.choice(list(self.policies))
             self.tell(on.PolicyChanged("op", 0, policy))
+
+    def operate(self) -> None:
+        """Now and then have a worker offer something else, and an operator ask or order something
+        of a worker or about a task.
+        """
+        rng = self.whims
+        for worker in self.workers.values():
+            if rng.random() < self.faults.offer:
+                kinds = rng.choice((KINDS, KINDS, KINDS, KINDS[:1], KINDS[1:], ()))
+                worker.offer(kinds, worker.models, worker.incarnation)
+        if rng.random() >= self.faults.order:
+            return
+        worker = rng.choice([*self.workers.values()])
+        runs = [s.run for c in self.clients.values() for s in c.session.open.values() if s.run]
+        task = rng.choice(runs or [1]), rng.randint(0, 3)
+        orders: list[on.Event] = [
+            on.ModelsRequested("op", 0, *rng.choice(((["m"], ["n"]), (["n"], ["m"])))),
+            on.LeaveRequested("op", 0, worker.name, worker.incarnation, rng.random() < 0.5),
+            on.TasksRequested("op", 0, rng.choice((None, *State)), rng.randint(1, 9)),
+            on.StoryRequested("op", 0, *task),
+            on.CancelRequested("op", 0, *task),
+        ]
+        self.tell(rng.choice(orders))
 
     def replace(self, client: SimulatedClient) -> None:
         """Let a client vanish, perhaps with a goodbye; a new process follows."""
@@ -321,8 +348,10 @@ class Simulation:
     def heal(self) -> None:
         """End the faults, and let a worker come that offers what none did."""
         self.healed = True
+        self.tell(on.ModelsRequested("op", 0, ["m"], ["n"]))
         for worker in self.workers.values():
             worker.paused_until = worker.cut_until = 0.0
+            worker.offer(KINDS, worker.models, worker.incarnation)
         last = SimulatedWorker(self, "w-late", gpu=True, kinds=(*KINDS, LATE))
         self.workers[last.name] = last
         self.every(0.2, last.beat)

@@ -17,7 +17,9 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import ProcessState, TaskId
 
-FromWorker: TypeAlias = FromHolder | on.WorkerHeartbeat | on.WorkerDraining | on.WorkerLeft
+FromWorker: TypeAlias = (
+    FromHolder | on.WorkerHeartbeat | on.WorkerDraining | on.WorkerLeft | on.WorkerOffers
+)
 FROM_WORKER = get_args(FromWorker)
 ENDED = (ProcessState.GONE, ProcessState.KILLED)
 

@@ -104,6 +104,8 @@ class Witness:
                 self._killed(action)
         if isinstance(event, on.TasksCancelled):
             self._cancelled(event)
+        elif isinstance(event, on.CancelRequested):
+            self._cancelled_by_operator(event, actions)
         elif isinstance(event, FROM_WORKER):
             told = any(isinstance(action, do.Disconnect) for action in actions)
             stale = event.epoch != self._epochs.get(event.worker)
@@ -111,6 +113,11 @@ class Witness:
         for promise in self.open.values():
             assert promise.due is None or now <= promise.due, f"run {promise.run} is overdue"
         self._presence.observe(event, actions, now)
+        for action in actions:
+            if isinstance(action, do.Assign):
+                needs = self._tasks[action.payloads[0]][0].needs
+                may = self._presence.may_take(action.worker, needs)
+                assert may, f"{action.worker} was leased {needs[0]!r}, which it does not take"
         waiting = self._waiting()
         for level in {*Priority} - {promise.priority for promise in waiting}:
             self._passed[level] = 0
@@ -317,3 +324,17 @@ class Witness:
         if promise is not None:
             wanted = set(event.positions or range(promise.count)) - promise.outcomes.keys()
             assert not wanted, f"run {promise.run} goes on although it was cancelled at {wanted}"
+
+    def _cancelled_by_operator(
+        self, event: on.CancelRequested, actions: Sequence[do.Action]
+    ) -> None:
+        """Check that a known task has ended, and that the operator is told how."""
+        promise = next((p for p in self._promises.values() if p.run == event.run), None)
+        if promise is None or event.position >= promise.count:
+            return
+        task = f"task {event.position} of run {event.run}"
+        outcome = promise.outcomes.get(event.position)
+        assert outcome is not None, f"{task} goes on although an operator cancelled it"
+        is_cancelled = isinstance(outcome, Failure) and outcome.state is State.CANCELLED
+        told = next((action.answer for action in actions if isinstance(action, do.Report)), None)
+        assert told in (None, is_cancelled), f"{task}: the operator hears {told} of {outcome!r}"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.supervision.children import (
@@ -64,9 +64,11 @@ class Stream:
 
 
 class Member:
-    """A worker's process and its past."""
+    """A worker's process and its past; ``environment`` is added to that of each process."""
 
-    def __init__(self, name: str, log: CrewLog) -> None:
+    def __init__(
+        self, name: str, log: CrewLog, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.pid = 0
         #: waiting, starting, ready or ended
@@ -84,6 +86,7 @@ class Member:
         self.is_asked = self.is_wanted = False
         self.streams: list[Stream] = []
         self._log = log
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: ParentPipe | None = None
         self._started_at = 0.0
@@ -107,7 +110,7 @@ class Member:
                 stdout=pipes[0][1],
                 stderr=pipes[1][1],
                 start_new_session=True,
-                env=child_environment(),
+                env={**child_environment(), **self._environment},
                 pass_fds=[self._pipe.read_fd],
             )
         finally:

@@ -99,13 +99,14 @@ class Supervisor:
 
     def obey(self, command: dict[str, Any]) -> None:
         """Carry out a command: ``endpoint``, of the coordinator; ``start``, the names of new
-        workers; ``restart`` and ``pid``, a worker unless that process has been replaced; ``stop``,
-        the seconds until SIGKILL.
+        workers, and ``environments``, variables for some of them; ``restart`` and ``pid``, a worker
+        unless that process has been replaced; ``stop``, the seconds until SIGKILL.
         """
         now = time.monotonic()
         self._endpoint = command.get("endpoint", self._endpoint)
         for name in command.get("start", ()):
-            self._crew[name] = Member(name, self._log)
+            environment = command.get("environments", {}).get(name, {})
+            self._crew[name] = Member(name, self._log, environment)
             self._start(self._crew[name])
         member = self._crew.get(command.get("restart", ""))
         if member is not None and member.pid == command["pid"]:

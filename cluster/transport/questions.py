@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import zmq
 
@@ -74,10 +74,9 @@ def ask(
         return None
 
     try:
-        answer: Answer = _converse(endpoint, spec, timeout_s, look, hear)
+        return cast("Answer", _converse(endpoint, spec, timeout_s, look, hear))
     except Unreachable as error:
         raise refusal or error from None
-    return answer
 
 
 def learn_spec(endpoint: str, timeout_s: float | None = 5.0) -> ClusterSpec:

@@ -133,13 +133,16 @@ class Welcome(ToWorker, array_like=True, tag=50):
 
 
 class Assign(ToWorker, array_like=True, tag=51):
-    """Lease positions ``start …`` of a run to a worker, payloads as a column."""
+    """Lease positions ``start …`` of a run to a worker, payloads as a column. ``left_s`` is the
+    time until the tasks' deadline, if they have one.
+    """
 
     epoch: Count
     lease: Count
     kind: Name
     start: Count
     payloads: Payloads
+    left_s: float | None = None
 
 
 class Recall(ToWorker, array_like=True, tag=52):

@@ -39,6 +39,10 @@ OneChunk: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=1)]
 Failures: TypeAlias = Annotated[list[Failure], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Numbers: TypeAlias = Annotated[list[Count], Meta(max_length=MAX_TASKS_PER_MESSAGE)]
 Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
+#: the kinds whose tasks a worker runs together, and how many at most
+Batches: TypeAlias = Annotated[
+    dict[Name, Annotated[int, Meta(ge=2, le=65_536)]], Meta(max_length=1024)
+]
 #: a worker's name, its process id, and what its supervisor sees of it
 Processes: TypeAlias = Annotated[
     list[tuple[Name, Count, ProcessState]], Meta(max_length=MAX_PROCESSES_PER_HOST)
@@ -179,7 +183,9 @@ class StreamReceived(msgspec.Struct, array_like=True, tag=8):
 class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     """A worker process started; ``incarnation`` grows with each process of the same name.
 
-    It runs ``capacity`` tasks at once and never holds more than ``credit``. ``epoch`` is the last
+    It runs ``capacity`` leases at once and never holds more tasks than ``credit``. ``batches`` maps
+    the kinds whose tasks it runs together to how many at most, whatever leases they are from, so
+    that it wants as many in hand. ``epoch`` is the last
     one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
     epochs and leases from 1, and must not give this one again.
     """
@@ -194,6 +200,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     host: Name = "?"
     pid: Count = 0
     epoch: Count = 0
+    batches: Batches = {}
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
@@ -282,6 +289,7 @@ class WorkerOffers(msgspec.Struct, array_like=True, tag=18):
     trouble: Text = ""
     revision: Count = 0
     heard: Count = 0
+    batches: Batches = {}
 
 
 class HostReported(msgspec.Struct, array_like=True, tag=20):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from concurrent.futures import CancelledError
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cluster.vocabulary.buffers import check_travels
 from cluster.vocabulary.task import Failure
@@ -23,6 +23,35 @@ MESSAGE_LENGTH_MAX = 2_000
 _class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 
 
+class Question(Protocol):
+    """A payload as a model has read it: how many ``items`` it has (rows of a batch), and the
+    ``bucket`` of questions that may run together.
+    """
+
+    @property
+    def items(self) -> int: ...
+
+    @property
+    def bucket(self) -> Hashable: ...
+
+
+class Model(Protocol):
+    """A handler that runs the payloads of several leases together.
+
+    ``prepare`` reads a payload, in any thread: a question, or at once its outcome. ``run`` answers
+    questions of one bucket, at most ``batch_items_max`` items unless it is one question.
+    ``handle_batch`` does both for any payloads.
+    """
+
+    batch_items_max: int
+
+    def prepare(self, payload: Any) -> Question | bytes | Exception: ...
+
+    def run(self, questions: list[Any]) -> Sequence[Result | BaseException]: ...
+
+    def handle_batch(self, payloads: list[Any]) -> Sequence[Result | BaseException]: ...
+
+
 class Handlers:
     """A registry of handlers by name. A batch handler takes a list of payloads and returns a
     sequence of outcomes in the same order; an exception among them fails its task.
@@ -35,6 +64,7 @@ class Handlers:
         self._batch: dict[str, BatchHandler] = {}
         self._single: dict[str, Handler] = {}
         self._views: set[str] = set()
+        self.models: dict[str, Model] = {}
 
     def register(self, kind: str, *, views: bool = False) -> Callable[[Handler], Handler]:
         """A decorator for a handler of single payloads. With ``views`` it gets a large payload as a
@@ -61,16 +91,29 @@ class Handlers:
 
         return decorate
 
+    def register_model(self, kind: str, model: Model) -> None:
+        """Offer a model; it gets large payloads as read-only views."""
+        self.update({kind: model.handle_batch}, views=True)
+        self.models[kind] = model
+
+    def withdraw(self, kind: str) -> None:
+        """Offer a kind no more."""
+        for offered in (self._batch, self._single, self.models):
+            offered.pop(kind, None)
+        self._views.discard(kind)
+
     def update(self, other: Handlers | Mapping[str, BatchHandler], *, views: bool = False) -> None:
         """Add the handlers of another registry; ``views`` as in ``register``, for a mapping."""
+        single: dict[str, Handler] = {}
+        models: dict[str, Model] = {}
         if isinstance(other, Handlers):
-            batch, single, viewing = other._batch, other._single, other._views
+            batch, single, models, viewing = other._batch, other._single, other.models, other._views
         else:
-            batch, single, viewing = dict(other), {}, set(other) if views else set()
+            batch, viewing = dict(other), set(other) if views else set()
         for kind in batch:
-            self._single.pop(kind, None)
-            self._views.discard(kind)
+            self.withdraw(kind)
         self._batch.update(batch)
+        self.models.update(models)
         self._single.update(single)
         self._views |= viewing
 
@@ -118,9 +161,9 @@ def try_some(
 ) -> Sequence[Any]:
     """One outcome for each payload from position ``first`` on; cancelled ones are not run."""
     if not cancelled:
-        return _call(handler, payloads)
+        return call_batch(handler, payloads)
     wanted = [p for i, p in enumerate(payloads, first) if i not in cancelled]
-    found = iter(_call(handler, wanted) if wanted else ())
+    found = iter(call_batch(handler, wanted) if wanted else ())
     return [
         CancelledError(NOT_STARTED) if i in cancelled else next(found)
         for i in range(first, first + len(payloads))
@@ -170,7 +213,7 @@ def _size_bytes(outcome: object, most_bytes: int) -> int:
     return view.nbytes
 
 
-def _call(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
+def call_batch(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
     """A handler's outcomes; if it raises or miscounts, that error for each payload."""
     count = len(payloads)
     try:

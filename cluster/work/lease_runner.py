@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.protocol.held_lease import HeldLease
 from cluster.protocol.stored_results import FinishedTasks
-from cluster.protocol.worker_session import HeldLease
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure
 from cluster.work.handlers import Handlers, sort_out, try_one, try_some

@@ -23,6 +23,7 @@ from perfkit.cli import (
     soak,
     specs,
 )
+from perfkit.cli.models import commands as model_commands
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.streams import Command
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     epilog=examples(
         ("a cluster in this terminal …", "perfkit cluster up --workers 2 --model magika"),
         ("… and work from another", "perfkit cluster submit --model magika README.md"),
+        ("a model of your own", "perfkit model add iris iris.onnx"),
         ("a model behind an HTTP API", "perfkit serve --model digits"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
         ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
@@ -46,6 +48,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(model_commands.app, name="model")
 app.add_typer(serve.app, name="serve")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(baseline.app, name="baseline")

@@ -6,6 +6,7 @@ imports its own, and help appears at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError, Settings, check_known
+from perfkit.cli.terminal.config import SettingError, Settings
 from perfkit.cli.terminal.output import FAILED, note
 
 app = typer.Typer(
@@ -69,6 +71,7 @@ LogFile: TypeAlias = Annotated[
 def up(
     workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     bind: opt.Bind = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
@@ -87,13 +90,15 @@ def up(
     as lease.position.
 
     Ends with 0 when it is told to stop (Ctrl-C, SIGTERM), with 1 if the coordinator dies. With
-    --gpu the workers get no work while a card is overheated, hangs or is gone.
+    --gpu each worker is bound to a card of its own, on which models run that are faster there, and
+    gets no work while its card is overheated, hangs or is gone.
     """
     found = opt.settings(
         config,
         knobs,
         workers=workers,
         models=model,
+        repository=repository,
         bind=bind,
         spec=spec,
         capacity=capacity,
@@ -103,12 +108,13 @@ def up(
     from perfkit.cli.crew import find_log
     from perfkit.cli.up import run_up
 
-    _check_models(found.models)
+    opt.find_models(found)
     _check_bind(found)
     run_up(
         found,
         found.cluster_spec(),
         probe=_probe(gpu),
+        cards=cards_for(gpu, found.workers),
         log=find_log(log_file),
         show=log_level.value,
         as_json=as_json,
@@ -144,6 +150,7 @@ def coordinator(
 def worker(
     endpoint: opt.Endpoint = None,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     capacity: opt.Capacity = None,
     handlers: opt.Handlers = None,
     name: Annotated[
@@ -165,37 +172,26 @@ def worker(
 ) -> None:
     """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes the tasks it has started.
 
-    With --workers a supervisor runs several, each a process, and starts one again that has died.
-
     A worker waits for a coordinator that is not there yet, and for one that went away. Writes one
-    line of JSON when a coordinator has welcomed it: its name and pid. With --gpu it gets no work
-    while a card is overheated, hangs or is gone.
+    line of JSON when a coordinator has welcomed it: its name, its pid and, with --gpu, its card. It
+    gets no work while that is overheated, hangs or is gone. Several cards want as many --workers.
     """
     found = opt.settings(
         config,
         knobs,
         endpoint=endpoint,
         models=model,
+        repository=repository,
         capacity=capacity,
         handlers=handlers,
         spec=spec,
     )
     chosen = found.peer_spec()
-    _check_models(found.models)
+    opt.find_models(found)
     if workers is not None:
         if name is not None:
             raise SettingError("--name is for a single worker; --workers names them itself")
-        from cluster.supervision.crew import worker_options
-        from perfkit.cli.crew import find_log, run_workers
-        from perfkit.cli.up import stop_signals
-
-        note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-        probe = _probe(gpu)
-        options = worker_options(found.capacity, found.handlers, found.models, probe)
-        with stop_signals():
-            run_workers(
-                workers, found.coordinator, chosen, options, find_log(log_file), log_level.value
-            )
+        _run_crew(found, workers, log_file, log_level, gpu=gpu)
         return
     from cluster.process import run_worker
 
@@ -208,7 +204,7 @@ def worker(
         name=name,
         capacity=found.capacity,
         alone=True,
-        probe=_probe(gpu),
+        probe=_bind_to_card(gpu),
     )
 
 
@@ -231,17 +227,21 @@ def submit(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Files to ask about, one task each; for minilm also texts."
+            metavar="FILE",
+            help="Files to ask about, one task each: .npz, .npy or CSV for a "
+            "model of tensors; for a model of texts also the texts.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, …")
+        str | None,
+        typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, yours, …"),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
     ] = None,
     payload: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text for the handler, or for minilm.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Text for the handler, or for a model of texts."),
     ] = None,
     priority: Annotated[
         PriorityName, typer.Option(help="More urgent tasks go first.")
@@ -282,6 +282,24 @@ def submit(
         raise typer.Exit(FAILED)
 
 
+def _run_crew(
+    found: Settings, workers: int, log_file: Path | None, log_level: OutputLevel, *, gpu: bool
+) -> None:
+    """Run several workers, looked after by a supervisor, until Ctrl-C."""
+    from cluster.supervision.crew import worker_options
+    from perfkit.cli.crew import find_log, run_workers
+    from perfkit.cli.up import stop_signals
+
+    note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
+    probe, cards = _probe(gpu), cards_for(gpu, workers)
+    options = worker_options(found.capacity, found.handlers, found.models, probe)
+    log = find_log(log_file)
+    with stop_signals():
+        run_workers(
+            workers, found.coordinator, found.peer_spec(), options, log, log_level.value, cards
+        )
+
+
 def _probe(gpu: bool) -> str | None:
     """What makes a worker's probe with --gpu, for which this machine should have a card."""
     if not gpu:
@@ -295,13 +313,27 @@ def _probe(gpu: bool) -> str | None:
     return GPU_PROBE
 
 
-def _check_models(models: list[str]) -> None:
-    """Raise SettingError for an unknown model before a process is started for it."""
-    from cluster.models.inference import ModelRepository
+def cards_for(gpu: bool, workers: int) -> list[str]:
+    """The cards that `workers` workers are bound to with --gpu, one each, by PCI address. A process
+    that is bound to a card already keeps it.
+    """
+    if not gpu or CARD in os.environ:
+        return []
+    from perfkit.gpu.device.discovery import discover
 
-    known = ModelRepository().names()
-    for name in models:
-        check_known("model", name, known)
+    cards = [it.pci for it in discover().cards if it.pci and it.driver == "amdgpu"]
+    if len(cards) > workers:
+        note(f"{workers} of {len(cards)} cards have a worker; --workers {len(cards)} uses all")
+    elif 0 < len(cards) < workers:
+        note(f"{len(cards)} of {workers} workers have a card; the others use the CPU")
+    return cards[:workers]
+
+
+def _bind_to_card(gpu: bool) -> str | None:
+    """With --gpu bind this process to the first card; returns what makes its probe."""
+    for card in cards_for(gpu, 1):
+        os.environ.update(card_environment(card))
+    return _probe(gpu)
 
 
 def _check_bind(settings: Settings) -> None:
@@ -316,6 +348,7 @@ def _check_bind(settings: Settings) -> None:
 add_command(
     app, "up", up,
     ("two workers that tell file types", "perfkit cluster up --workers 2 --model magika"),
+    ("a model of your own", "perfkit cluster up --model iris.onnx"),
     ("a slow network", "perfkit cluster up --set limits.heartbeat_s=1 --set limits.liveness_s=3"),
     ("from a program, on any free port", "perfkit cluster up --bind 'tcp://127.0.0.1:*' --json"),
 )  # fmt: skip
@@ -341,6 +374,7 @@ add_command(
     app, "submit", submit,
     ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
     ("64 numbers from 0 to 16 a line, or .npy", "perfkit cluster submit --model digits rows.csv"),
+    ("arrays by name, for a model of yours", "perfkit cluster submit --model iris rows.npz"),
     ("texts as vectors", 'perfkit cluster submit --model minilm "A man is eating." letter.txt'),
     ("how long is a round trip?", "perfkit cluster submit --kind echo --payload x --repeat 100"),
     ("urgent", "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso"),

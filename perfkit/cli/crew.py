@@ -18,6 +18,7 @@ from cluster.spec import ClusterSpec
 from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
 from cluster.transport.questions import learn_spec
+from cluster.vocabulary.cards import card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal.output import complain, err, note, write_json
 
@@ -92,10 +93,11 @@ def run_workers(
     options: Sequence[str],
     log: Path,
     show: Level,
+    cards: Sequence[str] = (),
 ) -> None:
     """Keep `count` workers until KeyboardInterrupt, then let them finish what they have started.
     Each that a coordinator has welcomed is a line of JSON: its name and pid. Without a `spec` they
-    adopt the coordinator's.
+    adopt the coordinator's. The first of them are bound to `cards`, by PCI address.
 
     Raises:
         ClusterError: a worker did not start, or the supervisor died.
@@ -106,7 +108,8 @@ def run_workers(
         flags = host_options(spec, options, log, show)
         crew = Crew(flags, Path(folder), shows_output=show != "off")
         try:
-            crew.tell(endpoint=endpoint, start=names)
+            own = {name: card_environment(card) for name, card in zip(names, cards, strict=False)}
+            crew.tell(endpoint=endpoint, start=names, environments=own)
             print_output(crew, err())
             for name in names:
                 worker = crew.ready(name, math.inf)

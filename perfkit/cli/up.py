@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,9 @@ from rich.live import Live
 from rich.text import Text
 
 from cluster.local import LocalCluster
+from cluster.models.inference import model_name
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.cards import card_environment
 from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.cli.crew import Deaths, Level, print_output
 from perfkit.cli.status import ask_status, status_view
@@ -73,11 +75,13 @@ def run_up(
     spec: ClusterSpec,
     *,
     probe: str | None,
+    cards: Sequence[str] = (),
     log: Path,
     show: Level,
     as_json: Path | None,
 ) -> None:
-    """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe. What
+    """Keep a cluster until a signal stops it; `probe` names what makes its workers' probe, and
+    `cards` are those that the first workers are bound to, by PCI address. What
     workers print is appended to the file `log` and shown from the level `show` up.
 
     Raises:
@@ -90,6 +94,7 @@ def run_up(
         handlers=settings.handlers,
         models=settings.models,
         probe=probe,
+        environments=[card_environment(card) for card in cards],
         bind=settings.bind,
         insecure=settings.insecure,
         log=log,
@@ -136,7 +141,8 @@ def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: Pa
 def _question(local: LocalCluster, settings: Settings) -> str:
     """The options of a submit that these workers can answer."""
     if settings.models:
-        return f"--model {settings.models[0]} {QUESTIONS.get(settings.models[0], 'FILE…')}"
+        name = model_name(settings.models[0])
+        return f"--model {name} {QUESTIONS.get(name, 'FILE…')}"
     with local.client() as client:
         kinds = client.status().workers[0].kinds
     return f"--kind {'echo' if 'echo' in kinds else min(kinds, default='KIND')} --payload hello"

@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError, Future
 from functools import cache
 from typing import ClassVar, Self, TypeAlias
 
-from cluster.models.inference import model_handlers
+from cluster.models.inference import model_handlers, model_kinds
 from cluster.shells.futures import TaskFuture, as_exception, set_exception, set_result
 from cluster.shells.mapping import Chunk, MapReader, as_payload
 from cluster.spec import BASELINE, ClusterSpec
@@ -61,7 +61,7 @@ class Engine(ABC):
         self.workers = workers
         self.spec = spec
         self.models = tuple(models)
-        self.kinds = frozenset([*HANDLERS.kinds(), *models])
+        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(models)])
         self._open = False
 
     @abstractmethod

@@ -7,6 +7,7 @@ cools by a degree.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.vocabulary.cards import ANY_CARD, CARD
 from cluster.vocabulary.task import MAX_GPUS, NO_LOAD, Gpu, GpuLoad, Load
 from cluster.work.host import host_load
 from perfkit.gpu.card import Card, Cards
@@ -77,7 +79,8 @@ def _critical_c(sample: GpuSample) -> Mapping[str, float]:
 
 
 class GpuProbe:
-    """Tells a worker its load and each card's; the worker may use every card below `root`.
+    """Tells a worker its load and that of its cards, by default the one that its process is bound
+    to (`cluster.vocabulary.cards`), or else every card below `root`.
 
     `gpu_trouble` is set while no card is fit for work. An idle card is asked more and more rarely,
     so that it can sleep; until then its utilisation and temperature are those it told last.
@@ -90,7 +93,9 @@ class GpuProbe:
         clock: Callable[[], float] = time.monotonic,
         host: Callable[[], Load] = host_load,
         process: Path = Path("/proc/self"),
+        card: str | None = None,
     ) -> None:
+        self._only = card or os.environ.get(CARD, ANY_CARD)
         self.cards = Cards(root)
         self._clock = clock
         self._host = host
@@ -105,7 +110,7 @@ class GpuProbe:
 
         An APU's memory includes what the driver lends it of the host's.
         """
-        samples = [_with_memory(card, card.sample(FIELDS)) for card in self.cards]
+        samples = [_with_memory(card, card.sample(FIELDS)) for card in self._own_cards()]
         return [
             Gpu(sample.family, sample.usable_bytes, bool(sample.is_apu))
             for sample in samples[:MAX_GPUS]
@@ -131,11 +136,14 @@ class GpuProbe:
             told, rss_bytes=host.rss_bytes, memory_free_bytes=host.memory_free_bytes
         )
 
+    def _own_cards(self) -> list[Card]:
+        return [card for card in self.cards if self._only in (ANY_CARD, card.info.pci)]
+
     def _ask(self) -> None:
         """Ask every card and keep the load."""
         now_s = self._clock()
         own = own_use(self._process)
-        loads = [self._watch(card).ask(now_s, own) for card in self.cards][:MAX_GPUS]
+        loads = [self._watch(card).ask(now_s, own) for card in self._own_cards()][:MAX_GPUS]
         if any(watched.is_gone for watched in self._watched.values()):
             self.cards.refresh()
         troubles = [load.trouble for load in loads if load.trouble is not None]

@@ -18,6 +18,8 @@ from cluster.core.worker import WorkerState
 #: to hide it, and little enough to wait behind a slow task
 LEASE_S = 0.002
 MAX_LEASE = 1_024
+#: the batches of a kind in a worker's hands, for each slot
+BATCHES_AHEAD = 2
 #: a task under this is short: the round trip after it would be more than a hundredth of it
 SHORT_S = 0.02
 #: the lease of an unmeasured kind, which leaves tasks for the other slots, and how fast it may grow
@@ -80,7 +82,18 @@ class Sizer:
         if worker.slots_taken < worker.capacity:
             return True
         ahead_s = self.ahead_s(worker)
-        return ahead_s < LEASE_S or (ahead_s < SHORT_S and self._runs_single_tasks(worker))
+        if ahead_s < LEASE_S or (ahead_s < SHORT_S and self._runs_single_tasks(worker)):
+            return True
+        return bool(worker.batches) and self._has_room_in_batches(worker)
+
+    def _has_room_in_batches(self, worker: WorkerState) -> bool:
+        """Whether it holds only tasks that it runs together, and less than two batches a slot: one
+        that it runs, and one that forms meanwhile.
+        """
+        held, batches = self._held.get(worker.id, {}), worker.batches
+        return all(
+            held[kind] < BATCHES_AHEAD * worker.capacity * batches.get(kind, 0) for kind in held
+        )
 
     def _runs_single_tasks(self, worker: WorkerState) -> bool:
         """Whether each slot has one task of a measured kind and none behind it, so that it would

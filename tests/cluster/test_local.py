@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster import Client, ClusterSpec, LocalCluster, Priority
+from cluster.vocabulary.cards import card_environment
 from cluster.vocabulary.errors import ClientClosed, ClusterError, TaskDeadLettered, Unreachable
 from cluster.vocabulary.task import Gpu, GpuLoad
 from perfkit.gpu.device.made_up import plant
@@ -129,6 +130,17 @@ def test_a_worker_is_restarted_under_its_name_and_leaves_no_descriptor(spec, end
         present = {worker.worker: worker.pid for worker in client.status().workers}
         assert present == {"worker-0": new.pid, "worker-1": local.workers[1].pid}
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_workers_are_bound_to_a_card_each_and_keep_it_when_they_are_started_again(until):
+    cards = [card_environment(f"0000:0{number}:00.0") for number in (3, 4)]
+    with LocalCluster(3, environments=cards) as local:
+        workers = local.workers
+        workers[1].kill()
+        until(lambda: local.workers[1].pid != workers[1].pid)
+        told = [Path(f"/proc/{it.pid}/environ").read_bytes().split(b"\0") for it in local.workers]
+    bound = [sorted(it.decode() for it in one if it.startswith(b"PERFKIT_CARD")) for one in told]
+    assert bound == [["PERFKIT_CARD=0000:03:00.0"], ["PERFKIT_CARD=0000:04:00.0"], []]
 
 
 def test_every_worker_has_the_probe_and_gets_no_work_while_its_card_is_overheated(

@@ -7,11 +7,11 @@ writes the network's output as a result. It knows nothing of sessions, so tests 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.models.repository.manifest import Label, ModelError
-from cluster.models.runtime.network import Outputs, TensorMetadata
+from cluster.models.runtime.network import Outputs, TensorMetadata, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,13 +62,6 @@ class Adapter(ABC):
         Raises:
             PayloadError: this kind does not take such a payload.
         """
-
-
-def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a shape is the wanted one, whose open axes are -1."""
-    return len(shape) == len(wanted) and all(
-        want in (-1, extent) for extent, want in zip(shape, wanted, strict=True)
-    )
 
 
 def check_answer(port: TensorMetadata, value: NDArray[Any]) -> None:

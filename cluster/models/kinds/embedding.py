@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.models.frames.arrays import NUMPY
 from cluster.models.frames.tensor import pack_tensor
 from cluster.models.kinds.adapter import Adapter, Question, check_answer
+from cluster.models.repository.folders import TOKENIZER
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, needs_extra
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,11 +98,12 @@ class TextEmbedding(Adapter):
         shape = f"{datatype}[?, {'?' if tokens < 0 else tokens}]"
         network.expect(manifest.kind, dict.fromkeys(sorted(names, key=_order(network)), shape))
         self._vectors = _vectors(manifest, network)
-        folder = path.parent
+        places = (path.parent, path.parent.parent)
+        folder = next((it for it in places if (it / TOKENIZER).is_file()), path.parent)
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
             self._by_first = _by_first(folder) if len(self._vectors.shape) == 3 else False
-            tokens_max = _tokens_max(folder, self._tokenizer)
+            tokens_max = manifest.tokens_max or _tokens_max(folder, self._tokenizer)
         except Exception as error:  # the tokenizer's errors are bare Exceptions
             raise ModelError(
                 f"model {manifest.name!r}: cannot read the tokenizer in {folder}: {error}"

@@ -8,27 +8,23 @@ question names, in its order, or of all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cluster.models.frames.arrays import to_array, to_tensor
 from cluster.models.frames.tensor import TensorError
 from cluster.models.frames.tensors import (
-    Datatype,
     Port,
     Tensor,
     decode_tensors,
     encode_tensors,
-    join_bytes,
-    split_bytes,
 )
-from cluster.models.kinds.adapter import Adapter, Question, fits
+from cluster.models.kinds.adapter import Adapter, Question
 from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
 from cluster.vocabulary.errors import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 
 class NoFrame(PayloadError):
@@ -67,56 +63,15 @@ class NamedTensors(Adapter):
             told = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
             raise PayloadError(f"inputs differ in their number of rows: {told}")
         wanted = tuple(dict.fromkeys(frame.outputs)) or tuple(self._outputs)
-        arrays = {name: to_array(given[name]) for name in self._inputs}
+        try:
+            arrays = {name: to_array(given[name]) for name in self._inputs}
+        except TensorError as error:
+            raise PayloadError(str(error)) from error
 
         def write(outputs: Outputs) -> bytes:
             return frame_of({name: outputs[name] for name in wanted}, self._outputs)
 
         return Question(arrays, wanted, write, by_rows=self._batches)
-
-
-def to_array(tensor: Tensor) -> NDArray[Any]:
-    """A tensor as an array: a view of its bytes, or an array of str.
-
-    Raises:
-        PayloadError: an element of BYTES is not UTF-8, a BOOL neither 0 nor 1.
-        TensorError: the bytes of a BYTES tensor end within an element.
-    """
-    import numpy as np
-
-    port, data = tensor
-    if port.datatype == "BYTES":
-        texts = np.empty(port.shape, object)
-        for number, element in enumerate(split_bytes(port, data)):
-            try:
-                texts.flat[number] = str(element, "utf-8")
-            except UnicodeDecodeError as error:
-                raise PayloadError(
-                    f"{port}, element {number}: {error}; this runtime takes texts in UTF-8 alone"
-                ) from error
-        return texts
-    array: NDArray[Any] = np.frombuffer(data, np.dtype(NUMPY[port.datatype]).newbyteorder("<"))
-    if port.datatype == "BOOL" and (array.view(np.uint8) > 1).any():
-        raise PayloadError(f"{port}: a byte is neither 0 nor 1")
-    return array.reshape(port.shape)
-
-
-def to_tensor(name: str, datatype: str, array: NDArray[Any]) -> Tensor:
-    """An array as a tensor of that type, little-endian, rows first; texts are encoded.
-
-    Raises:
-        TensorError: it has too many axes or bytes.
-    """
-    import numpy as np
-
-    if datatype == "BYTES":
-        # A str that no UTF-8 can hold does not come out of the runtime.
-        data: bytes | memoryview = join_bytes(str(text).encode() for text in array.flat)
-    else:
-        numbers = np.asarray(array, np.dtype(NUMPY[datatype]).newbyteorder("<"), order="C")
-        data = numbers.reshape(-1).view(np.uint8).data
-    kind: Datatype = datatype  # type: ignore[assignment]
-    return Tensor(Port(name, kind, array.shape), data)
 
 
 def frame_of(

@@ -1,20 +1,37 @@
-"""A model's ``model.toml``, read strictly: a slip is an error.
+"""A model's ``config.toml``, read strictly: a slip is an error. Every key there is, all optional::
 
-::
-
-    name = "digits"         # the same as the folder's
-    kind = "rows"           # how payloads are read and results written
-    file = "model.onnx"     # in this folder, or in the installed package that `package` names
+    kind = "tensors"          # how payloads are read and results written: tensors (any graph),
+                              # rows, text-embedding, file-type
     description = "…"
-    labels = [0, 1, 2]      # one for each column of the output; some kinds know their own
+    labels = ["cat", "dog"]   # one for each class; kind rows needs them
+    batches = true            # false: each question runs alone; by default found out at load
+    batch_items_max = 256     # the most rows of one run
+    versions = 1              # how many of the newest are served; or "all"; or a list: [1, 3]
+    threads = 1               # of one run
+    provider = "auto"         # the faster of what the worker has; or "cpu", or "webgpu", the card
+    precision = "fp32"        # the file as it is; or "fp16", "int8", "int4", "sparse", or "auto",
+                              # the fastest that loses at most …
+    loss_points_max = 0.5     # … this: cluster.models.runtime.golden
+    golden_rtol = 1e-3        # how far an output may be from the golden one, relatively …
+    golden_atol = 1e-4        # … and beyond that
+    tokens_max = 256          # text-embedding: where to cut a text, if not where its files say
+    input_min = 0.0           # rows: the bounds of a number
+    input_max = 16.0
+    file = "model.onnx"       # in the folder of each version, or in the installed `package`
+    package = "magika"
+    install = "pip install …" # for a package that the extra does not bring
+
+Without this file, Triton's ``config.pbtxt`` is read (`cluster.models.repository.triton`); without
+either, a folder with a ``tokenizer.json`` is of kind text-embedding, any other of kind tensors.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from typing import Annotated, TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +39,15 @@ from msgspec import Meta
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.task import Name
 
-MANIFEST = "model.toml"
+MANIFEST = "config.toml"
+MODEL_FILE = "model.onnx"
+
+#: A model's name is a folder's, a task's kind and a part of a URL.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Label: TypeAlias = int | str
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
+Tolerance: TypeAlias = Annotated[float, Meta(ge=0)]
 
 
 class ModelError(ClusterError):
@@ -36,27 +58,34 @@ class PayloadError(ModelError):
     """A payload the model does not take; it fails alone, not the rest of its batch."""
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model as its folder describes it.
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model as its folder describes it, under the folder's name; see the top of this file.
 
-    ``package`` is the installed package that holds ``file``; without one the file is in the model's
-    folder. ``file`` may hold wildcards, for packages that put a version into the path; the last
-    match counts. A ``file`` of safetensors is converted before it is opened. ``install`` is the
-    command for a package that the extra does not bring. ``input_min`` and ``input_max`` bound the
-    numbers of a row. ``batch_items_max`` bounds the rows of one run of the session: larger batches
-    soon cost memory without being faster, and some graphs round differently in them.
+    ``file`` may hold wildcards, for packages that put a version into the path; the last match
+    counts. A ``file`` of safetensors is converted before it is opened. ``batch_items_max`` bounds
+    the rows of one run of the session: larger batches soon cost memory without being faster, and
+    some graphs round differently in them.
     """
 
     name: Name
-    kind: Name
-    file: Name
-    description: str
+    kind: Name = "tensors"
+    file: Name = MODEL_FILE
+    description: str = ""
     labels: tuple[Label, ...] = ()
-    package: Name | None = None
-    install: str | None = None
+    batches: bool | None = None
+    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    versions: PositiveInt | Literal["all"] | tuple[PositiveInt, ...] = 1
+    threads: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    provider: Literal["auto", "cpu", "webgpu"] = "auto"
+    precision: Literal["fp32", "fp16", "int8", "int4", "sparse", "auto"] = "fp32"
+    loss_points_max: Tolerance = 0.5
+    golden_rtol: Tolerance = 1e-3
+    golden_atol: Tolerance = 1e-4
+    tokens_max: PositiveInt | None = None
     input_min: float | None = None
     input_max: float | None = None
-    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    package: Name | None = None
+    install: str | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -67,7 +96,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        manifest = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Manifest)
+        found = tomllib.loads(path.read_text("utf-8"))
+        manifest = msgspec.convert({"name": folder.name, **found}, Manifest)
     except OSError as error:
         raise ModelError(f"model {folder.name!r}: cannot read {path}: {error.strerror}") from error
     except (ValueError, msgspec.ValidationError) as error:
@@ -76,10 +106,17 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(
             f"model {folder.name!r}: {path} names it {manifest.name!r}; rename one of the two"
         )
-    inside = PurePosixPath(manifest.file)
-    if inside.is_absolute() or ".." in inside.parts:
-        raise ModelError(f"model {folder.name!r}: file {manifest.file!r} must lie in its folder")
     return manifest
+
+
+def check_name(name: str) -> str:
+    """The name of a model; ModelError if it can't be one."""
+    if not MODEL_NAME.fullmatch(name):
+        raise ModelError(
+            f"{name!r} is no name for a model: a letter or digit, then at most 99 letters, digits, "
+            "dots, dashes and underscores"
+        )
+    return name
 
 
 def needs_extra(name: str) -> ModelError:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.models.frames.arrays import NUMPY
 from cluster.models.repository.manifest import Manifest, ModelError
-from cluster.models.runtime.session import PREFERENCE, one_line, open_session
+from cluster.models.repository.triton import Declared
+from cluster.models.runtime.reasons import explained
+from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,28 +26,20 @@ if TYPE_CHECKING:
 Outputs = dict[str, Any]
 
 
-class Datatype(NamedTuple):
-    """A type of number or text: its name in the Open Inference Protocol and numpy's name."""
-
-    oip: str
-    numpy: str
-
-
-#: By the runtime's names. Texts are numpy's objects, each a str: the runtime's own interface reads
-#: and gives nothing but UTF-8.
-DATATYPES: Mapping[str, Datatype] = {
-    "tensor(bool)": Datatype("BOOL", "bool"),
-    "tensor(string)": Datatype("BYTES", "object"),
-    "tensor(float16)": Datatype("FP16", "float16"),
-    "tensor(float)": Datatype("FP32", "float32"),
-    "tensor(double)": Datatype("FP64", "float64"),
+#: The names of types in the Open Inference Protocol by the runtime's. Texts are numpy's objects,
+#: each a str: the runtime's interface for Python reads and gives nothing but UTF-8.
+DATATYPES: Mapping[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
     **{
-        f"tensor({sign}int{bits})": Datatype(f"{sign.upper()}INT{bits}", f"{sign}int{bits}")
-        for sign in ("", "u")
+        f"tensor({kind}{bits})": f"{kind.upper()}{bits}"
+        for kind in ("int", "uint")
         for bits in (8, 16, 32, 64)
     },
 }
-NUMPY: Mapping[str, str] = {datatype.oip: datatype.numpy for datatype in DATATYPES.values()}
 
 
 class TensorMetadata(msgspec.Struct, frozen=True):
@@ -81,21 +76,30 @@ class Network:
         manifest: Manifest,
         path: Path,
         threads: int = 1,
-        preference: Sequence[str] = PREFERENCE,
+        preference: Sequence[Provider] = PREFERENCE,
         *,
         optimized: bool = False,
     ) -> None:
         self.name = manifest.name
         self.threads = threads
-        self._session, self.provider, self.nodes_by_provider = open_session(
-            self.name, path, threads, preference, optimized=optimized
-        )
+        try:
+            #: the session, and what is known of it
+            self.opened = open_session(self.name, path, threads, preference, optimized=optimized)
+        except ModelError as error:
+            raise explained(self.name, path, error) from error
+        self._session, self.provider, self.nodes_by_provider, self.device = self.opened
         self.inputs = self._describe(self._session.get_inputs(), "input")
         self.outputs = self._describe(self._session.get_outputs(), "output")
         if not self.inputs or not self.outputs:
             raise ModelError(f"model {self.name!r}: {path} has no input or no output")
         ports = (*self.inputs.values(), *self.outputs.values())
-        self.batches = all(port.shape[:1] == (-1,) for port in ports)
+        open_axes = all(port.shape[:1] == (-1,) for port in ports)
+        if manifest.batches and not open_axes:
+            raise ModelError(
+                f"model {self.name!r}: its configuration wants batches, but not every input and "
+                f"output leaves its first axis open: {', '.join(map(str, ports))}"
+            )
+        self.batches = open_axes and manifest.batches is not False
         self.rows_max = manifest.batch_items_max if self.batches else 1
 
     def run(
@@ -119,7 +123,28 @@ class Network:
                 )
         return dict(zip(names, found, strict=True))
 
-    def no_rows(self, outputs: Iterable[str]) -> Outputs:
+    def run_rows(self, feed: Mapping[str, NDArray[Any]], outputs: Iterable[str]) -> Outputs:
+        """Some outputs by name for any number of rows, in runs of at most ``rows_max``.
+
+        Raises:
+            ModelError: as `run` does.
+        """
+        import numpy as np
+
+        names = list(outputs)
+        rows, most = len(next(iter(feed.values()))), self.rows_max
+        if not rows:
+            return self._no_rows(names)
+        if rows <= most:  # the usual case needs no copy
+            return self.run(feed, names, rows)
+        parts = [
+            self.run(part, names, len(next(iter(part.values()))))
+            for start in range(0, rows, most)
+            for part in [{name: it[start : start + most] for name, it in feed.items()}]
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _no_rows(self, outputs: Iterable[str]) -> Outputs:
         """Outputs for a batch of no rows: some providers fail at one."""
         import numpy as np
 
@@ -128,6 +153,44 @@ class Network:
             shape = [0, *(max(0, extent) for extent in port.row_shape)]
             empty[port.name] = np.empty(shape, NUMPY[port.datatype])
         return empty
+
+    def stop_batching(self) -> None:
+        """Run each question alone from now on, whatever its shape."""
+        self.batches, self.rows_max = False, 1
+
+    def declare(self, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> None:
+        """Take over what a ``config.pbtxt`` declares: its extents, and the outputs to offer.
+
+        Raises:
+            ModelError: it does not fit the graph.
+        """
+        for what, declared, ports in (
+            ("input", inputs, self.inputs),
+            ("output", outputs, self.outputs),
+        ):
+            taken = {}
+            for one in declared:
+                shape = (-1, *one.dims) if self.batches else one.dims
+                told = TensorMetadata(one.name, one.datatype, shape)
+                port = ports.get(one.name)
+                if port is None or not _agree(told, port):
+                    there = f"{port}" if port else " and ".join(map(str, ports.values()))
+                    raise ModelError(
+                        f"model {self.name!r}: its configuration declares the {what} {told}; "
+                        f"the graph has {there}"
+                    )
+                pairs = zip(port.shape, shape, strict=True)
+                extents = tuple(want if found < 0 else found for found, want in pairs)
+                taken[one.name] = TensorMetadata(one.name, one.datatype, extents)
+            if declared and what == "input" and taken.keys() != ports.keys():
+                missing = ", ".join(repr(name) for name in ports if name not in taken)
+                raise ModelError(
+                    f"model {self.name!r}: its configuration does not declare the input {missing}"
+                )
+            if declared:
+                ordered = {name: taken[name] for name in ports if name in taken}
+                ports.clear()
+                ports.update(ordered)
 
     def expect(self, kind: str, inputs: Mapping[str, str]) -> None:
         """Raise ModelError unless the graph takes exactly these ``inputs``, such as
@@ -155,14 +218,29 @@ class Network:
         if port.type not in DATATYPES:
             raise ModelError(
                 f"model {self.name!r}: its {what} {port.name!r} is a {port.type}, which can't be "
-                f"served; tensors of {', '.join(NUMPY)} can"
+                f"served; tensors of {', '.join(DATATYPES.values())} can"
                 + (SEQUENCE_HINT if port.type.startswith("seq(map") else "")
             )
         extents = (it if isinstance(it, int) and it >= 0 else -1 for it in port.shape)
-        return TensorMetadata(port.name, DATATYPES[port.type].oip, tuple(extents))
+        return TensorMetadata(port.name, DATATYPES[port.type], tuple(extents))
 
 
 SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the wanted one, whose open axes are -1."""
+    return len(shape) == len(wanted) and all(
+        want in (-1, extent) for extent, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _agree(told: TensorMetadata, port: TensorMetadata) -> bool:
+    return (
+        told.datatype == port.datatype
+        and len(told.shape) == len(port.shape)
+        and all(-1 in (a, b) or a == b for a, b in zip(told.shape, port.shape, strict=True))
+    )
 
 
 def _extent(extent: int) -> str:

@@ -4,17 +4,23 @@ The runtime lists an execution provider as soon as it is registered, even if it 
 and its Python wrapper falls back to the CPU when a provider fails. Here the fall-back is off, the
 nodes given to each provider are counted, and a provider without nodes is not named.
 
+WebGPU takes part only after `cluster.models.runtime.choice` has registered it.
+
 A session has one thread and does not spin: on small machines two workers of one thread beat one
 worker of two, and a spinning thread takes the core of another worker.
 """
 
 from __future__ import annotations
 
+import platform
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from cluster.models.providers.webgpu import WEBGPU, CardSession, check_options, claimed_card
 from cluster.models.repository.manifest import ModelError, needs_extra
 
 CPU = "CPUExecutionProvider"
@@ -23,9 +29,12 @@ CPU = "CPUExecutionProvider"
 PREFERENCE = (
     "MIGraphXExecutionProvider",
     "ROCMExecutionProvider",
-    "WebGpuExecutionProvider",
+    WEBGPU,
     CPU,
 )
+
+#: A provider, alone or with its options, as the runtime takes them.
+Provider: TypeAlias = str | tuple[str, Mapping[str, str]]
 
 _FATAL_ONLY = 4
 
@@ -33,19 +42,21 @@ _FATAL_ONLY = 4
 class OpenSession(NamedTuple):
     """A session of the runtime, the provider that received nodes of the graph, and the nodes that
     each provider was assigned before fusion. These are None for a runtime too old to tell; then a
-    provider other than the CPU must take the whole graph.
+    provider other than the CPU must take the whole graph. ``device`` names the processor or the
+    card, and is empty for other providers.
     """
 
     session: Any
     provider: str
     nodes_by_provider: dict[str, int] | None
+    device: str
 
 
 def open_session(
     name: str,
     path: Path,
     threads: int = 1,
-    preference: Sequence[str] = PREFERENCE,
+    preference: Sequence[Provider] = PREFERENCE,
     *,
     optimized: bool = False,
 ) -> OpenSession:
@@ -55,13 +66,18 @@ def open_session(
     `cluster.models.runtime.sharing`.
 
     Raises:
-        ModelError: onnxruntime is missing or refuses the file, or no provider can run it.
+        ModelError: onnxruntime is missing or refuses the file, no provider can run it, or WebGPU
+            has no such option.
     """
     onnxruntime = load_runtime(name)
     available = onnxruntime.get_available_providers()
     tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
     reasons = []
-    for provider in [name for name in preference if name in available]:
+    for provider, provider_options in map(_with_options, preference):
+        if provider not in available:
+            continue
+        if provider == WEBGPU:
+            check_options(provider_options)
         alone = provider == CPU or not tells
         options = session_options(onnxruntime, threads)
         if optimized:
@@ -75,6 +91,9 @@ def open_session(
                 str(path),
                 options,
                 providers=[provider] if alone else [provider, CPU],
+                provider_options=[dict(provider_options)]
+                if alone
+                else [dict(provider_options), {}],
                 enable_fallback=False,
             )
         except Exception as error:  # as above
@@ -82,10 +101,28 @@ def open_session(
             continue
         nodes = _count_nodes(session) if tells else None
         if nodes is None or nodes.get(provider):
-            return OpenSession(session, provider, nodes)
+            if provider == WEBGPU:
+                return OpenSession(CardSession(session), provider, nodes, str(claimed_card()))
+            device = processor_name() if provider == CPU else ""
+            return OpenSession(session, provider, nodes, device)
         reasons.append(f"{provider}: it takes no part of the graph")
     why = "; ".join(reasons) or f"only {', '.join(available)} available"
     raise ModelError(f"model {name!r}: onnxruntime cannot run {path}: {why}")
+
+
+def _with_options(provider: Provider) -> tuple[str, Mapping[str, str]]:
+    return (provider, {}) if isinstance(provider, str) else provider
+
+
+@lru_cache(maxsize=1)
+def processor_name() -> str:
+    """The processor's own name, or its architecture where the system does not tell."""
+    try:
+        with Path("/proc/cpuinfo").open() as cpuinfo:
+            found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read(4096), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
 
 
 def load_runtime(name: str) -> Any:

@@ -29,10 +29,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.models.providers.webgpu import WEBGPU
 from cluster.models.repository.manifest import Manifest, ModelError
+from cluster.models.repository.weights import weight_files
 from cluster.models.runtime.cache import Cache, sha256_hex
 from cluster.models.runtime.network import Network
-from cluster.models.runtime.session import CPU, load_runtime, session_options
+from cluster.models.runtime.session import CPU, Provider, load_runtime, session_options
 
 #: Below this, sharing would save a worker too little memory.
 SHARED_BYTES_MIN = 16 << 20
@@ -52,9 +54,11 @@ TIMEOUT_S = 300.0
 class ModelFile(NamedTuple):
     """A file to open, and the cache's ``entries`` it comes from. ``shared`` says that the runtime
     has optimised it and its weights are mapped; ``notes`` tell what was made for it now, and why.
+    ``size_bytes`` are those of the source, with its weights.
     """
 
     path: Path
+    size_bytes: int = 0
     entries: tuple[str, ...] = ()
     shared: bool = False
     notes: tuple[str, ...] = ()
@@ -65,23 +69,27 @@ def open_network(
     source: Path,
     cache: Cache,
     threads: int,
-    preference: Sequence[str],
+    preference: Sequence[Provider],
     share_bytes_min: int | None,
+    precision: str = "fp32",
 ) -> tuple[Network, ModelFile]:
-    """A session for the model in ``source``, and the file it opened.
+    """A session for the model in ``source`` in a precision, and the file it opened.
 
     The weights are shared if the file has ``share_bytes_min`` bytes or more (None: never) and the
     CPU is the first available provider of ``preference``. Where sharing fails the plain file is
     opened, and the notes say why.
 
     Raises:
-        ModelError: the source cannot be converted, or the runtime refuses it.
+        ModelError: the source cannot be read or converted, or the runtime refuses it.
     """
     workshop = Workshop(cache, manifest.name, source)
     available = load_runtime(manifest.name).get_available_providers()
-    if next((provider for provider in preference if provider in available), None) != CPU:
+    wanted = [it if isinstance(it, str) else it[0] for it in preference]
+    first = next((provider for provider in wanted if provider in available), None)
+    if first != CPU:
         share_bytes_min = None
-    file = workshop.file(share_bytes_min)
+    form = precision, first == WEBGPU
+    file = workshop.file(share_bytes_min, *form)
     try:
         return Network(manifest, file.path, threads, preference, optimized=file.shared), file
     except ModelError as error:
@@ -90,7 +98,7 @@ def open_network(
         for entry in file.entries:
             cache.discard(entry)
         note = f"the file in the cache was refused: {error}"
-        file = workshop.file(share_bytes_min)
+        file = workshop.file(share_bytes_min, *form)
         file = file._replace(notes=(note, *file.notes))
     return Network(manifest, file.path, threads, preference, optimized=file.shared), file
 
@@ -99,27 +107,62 @@ class Workshop:
     """Makes the file to open for the model ``name`` from ``source``, the file its folder names."""
 
     def __init__(self, cache: Cache, name: str, source: Path) -> None:
-        self._cache = cache
-        self._name = name
+        self.cache = cache
+        self.name = name
         self._source = source
+        try:
+            is_graph = source.suffix != WEIGHTS_SUFFIX
+            self._weights = weight_files(source) if is_graph else []
+            self._size_bytes = sum(it.stat().st_size for it in (source, *self._weights))
+        except OSError as error:
+            raise ModelError(
+                f"model {name!r}: cannot read {error.filename}: {error.strerror}"
+            ) from error
 
-    def file(self, share_bytes_min: int | None) -> ModelFile:
+    def file(
+        self, share_bytes_min: int | None, precision: str = "fp32", on_card: bool = False
+    ) -> ModelFile:
         """The file to open: shared from ``share_bytes_min`` bytes on, unless that fails.
 
         Raises:
             ModelError: the source cannot be converted.
         """
-        plain = self._plain()
-        if share_bytes_min is None or plain.path.stat().st_size < share_bytes_min:
+        plain = self.in_precision(precision, on_card)
+        if share_bytes_min is None or plain.size_bytes < share_bytes_min:
             return plain
         try:
             return self._shared(plain)
         except ModelError as error:
             return plain._replace(notes=(*plain.notes, f"not shared: {error}"))
 
-    def _plain(self) -> ModelFile:
-        """The ONNX file: the source itself, or its conversion."""
-        plain = ModelFile(self._source)
+    def in_precision(self, precision: str, on_card: bool) -> ModelFile:
+        """The ONNX file in a precision, made for the CPU or a card; see
+        `cluster.models.runtime.convert_precision`.
+
+        Raises:
+            ModelError: the source cannot be converted.
+        """
+        plain = self.plain()
+        if precision == "fp32":
+            return plain
+        from cluster.models.runtime.convert_precision import VERSION as FORM_VERSION
+
+        form = precision, "card" if on_card else "cpu"
+        depends_on = FORM_VERSION, load_runtime(self.name).__version__, *plain.entries
+        made = self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        return made._replace(size_bytes=made.path.stat().st_size)
+
+    def hashes(self) -> list[str]:
+        """The hash of each file of the model; OSError if one can't be read."""
+        return [self.cache.sha256(it) for it in (self._source, *self._weights)]
+
+    def plain(self) -> ModelFile:
+        """The ONNX file: the source itself, or its conversion.
+
+        Raises:
+            ModelError: the source cannot be converted.
+        """
+        plain = ModelFile(self._source, self._size_bytes)
         if self._source.suffix != WEIGHTS_SUFFIX:
             return plain
         from cluster.models.runtime.convert_bert import VERSION as GRAPH_VERSION
@@ -128,36 +171,38 @@ class Workshop:
 
     def _shared(self, plain: ModelFile) -> ModelFile:
         """The file optimised for this processor, its weights in a file that all workers map."""
-        depends_on = (VERSION, load_runtime(self._name).__version__, processor(), *plain.entries)
+        depends_on = (VERSION, load_runtime(self.name).__version__, processor(), *plain.entries)
         return self._made(plain, "shared", depends_on, "sharing")._replace(shared=True)
 
     def _made(
-        self, of: ModelFile, what: str, depends_on: Sequence[object], module: str
+        self, of: ModelFile, what: str, depends_on: Sequence[object], module: str, *options: str
     ) -> ModelFile:
-        """The file that ``python -m cluster.models.<module> SOURCE TARGET`` makes, from the cache
-        if it is there.
+        """The file that ``python -m cluster.models.<module> SOURCE TARGET …`` makes, from the
+        cache if it is there.
         """
         try:
-            content = repr((self._cache.sha256(self._source), *depends_on)).encode()
-            entry = f"{self._name}-{what}-{sha256_hex(content)[:16]}"
-            made = self._cache.entry(
-                entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE)
+            content = repr((*self.hashes(), *depends_on)).encode()
+            entry = f"{self.name}-{what}-{sha256_hex(content)[:16]}"
+            made = self.cache.entry(
+                entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE, *options)
             )
         except OSError as error:
             raise ModelError(
-                f"model {self._name!r}: the cache in {self._cache.folder} cannot be used: "
+                f"model {self.name!r}: the cache in {self.cache.folder} cannot be used: "
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
-        return ModelFile(made.folder / MODEL_FILE, (*of.entries, entry), notes=notes)
+        path = made.folder / MODEL_FILE
+        return ModelFile(path, of.size_bytes, (*of.entries, entry), notes=notes)
 
-    def _run(self, module: str, source: Path, target: Path) -> None:
+    def _run(self, module: str, source: Path, target: Path, *options: str) -> None:
         command = [
             sys.executable,
             "-m",
             f"cluster.models.runtime.{module}",
             str(source),
             str(target),
+            *options,
         ]
         try:
             done = subprocess.run(
@@ -165,11 +210,11 @@ class Workshop:
             )
         except subprocess.TimeoutExpired:
             raise ModelError(
-                f"model {self._name!r}: {module} was not done with {source} in {TIMEOUT_S:g} s"
+                f"model {self.name!r}: {module} was not done with {source} in {TIMEOUT_S:g} s"
             ) from None
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-            raise ModelError(f"model {self._name!r}: cannot make a graph of {source}: {said}")
+            raise ModelError(f"model {self.name!r}: cannot make a graph of {source}: {said}")
 
 
 @lru_cache(maxsize=1)

@@ -39,6 +39,8 @@ class Budget:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.held_bytes = 0
+        #: what takes long is done for one request at a time, so that it takes one core at most
+        self.turn = asyncio.Lock()
 
     def take(self, size_bytes: int) -> None:
         """Count bytes as held; Problem 503 if there is no room for them."""
@@ -125,7 +127,8 @@ class Body:
         if not inflater.over:
             # The rest may take long; zlib lets other threads run meanwhile.
             self.count(most_bytes - len(found))
-            rest = await asyncio.to_thread(inflater.finish)
+            async with self._budget.turn:
+                rest = await asyncio.to_thread(inflater.finish)
             self._budget.give_back(most_bytes - len(found) - len(rest))
             self.counted_bytes -= most_bytes - len(found) - len(rest)
             found += rest

@@ -14,7 +14,8 @@ from typing import ClassVar, TypeAlias
 
 from cluster.protocol.client_session import ClientSession, Options, Refused, Settled
 from cluster.protocol.codec import Codec, Frame, Message
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.shells.dispatcher import Dispatcher
 from cluster.shells.exchange import MAX_OWED
 from cluster.spec import ClusterSpec, load_codec

@@ -13,7 +13,8 @@ import zmq
 
 from cluster.protocol.client_session import Settled
 from cluster.protocol.codec import Codec, Frame
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.spec import ClusterSpec, load_codec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure

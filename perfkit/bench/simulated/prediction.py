@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from cluster.core.scheduler import Scheduler
 from cluster.protocol.client_session import ClientSession, Options
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on

@@ -26,7 +26,8 @@ from typing import Any
 
 import zmq
 
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.spec import ClusterSpec, decode_spec, encode_spec, load_codec
 from cluster.supervision.children import Process
 from cluster.transport.channel import Channel

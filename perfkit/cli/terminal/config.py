@@ -13,7 +13,8 @@ A file, with every key there is::
     endpoint = "tcp://10.0.0.5:5577"    # where to find it, if not at `bind`
     workers = 2
     capacity = 1                        # tasks at once, per worker
-    models = ["magika", "digits"]
+    models = ["magika", "digits"]       # names, or paths of .onnx files and models' folders
+    repository = "/srv/models"          # where your own models are, if not in your data folder
     handlers = "cluster.work.workloads:HANDLERS"
     spec = "baseline"
     insecure = false                    # listen beyond this machine
@@ -54,7 +55,7 @@ PORT_MAX = 65_535
 #: What may run code, load files or open this machine: the worker's kinds, and parts of the spec,
 #: which are imported by name.
 GUARDED = frozenset(
-    {"handlers", "models", "insecure"}
+    {"handlers", "models", "repository", "insecure"}
     | {
         f"set.{field.name}"
         for field in msgspec.structs.fields(ClusterSpec)
@@ -81,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=0, le=4_096)] = 2
     capacity: Annotated[int, Meta(ge=1, le=4_096)] = 1
     models: list[str] = []
+    repository: str | None = None
     handlers: str = "cluster.work.workloads:HANDLERS"
     spec: str | None = None
     set: dict[str, Any] = {}

@@ -66,7 +66,19 @@ Spec: TypeAlias = Annotated[str | None, setting(_SPEC_HELP, metavar="NAME", defa
 Knobs: TypeAlias = Annotated[list[str] | None, setting(_KNOB_HELP, "--set", metavar="KNOB=VALUE")]
 Models: TypeAlias = Annotated[
     list[str] | None,
-    setting("A model to serve: magika, digits, minilm; repeatable.", "--model", metavar="NAME"),
+    setting(
+        "A model to serve: magika, digits, minilm, one of your repository, or the path of an .onnx "
+        "file or a model's folder; repeatable.",
+        "--model",
+        metavar="NAME|PATH",
+    ),
+]
+Repository: TypeAlias = Annotated[
+    str | None,
+    setting(
+        "The folder of your own models.  [dim]\\[default: ~/.local/share/perfkit/models][/dim]",
+        metavar="DIR",
+    ),
 ]
 Capacity: TypeAlias = Annotated[int | None, setting("Tasks at once, per worker.", default=1)]
 Handlers: TypeAlias = Annotated[
@@ -145,6 +157,38 @@ def settings(config: Path | None, knobs: list[str] | None = None, **flags: objec
     # An empty list or mapping is a repeatable flag that was not given.
     given = {name: value for name, value in flags.items() if value not in (None, [], {})}
     return load(config, os.environ, given, note)
+
+
+def find_repository(named: str | None, *, must_exist: bool = True) -> Path:
+    """The folder of the user's own models: the one named here, or by default. A named one is that
+    of all processes that are started from here.
+
+    Raises:
+        SettingError: a named one that must exist is no folder.
+    """
+    from cluster.models.repository.folders import VARIABLE, default_repository
+
+    if named is not None:
+        if must_exist and not Path(named).is_dir():
+            raise SettingError(f"--repository: there is no folder {named}")
+        os.environ[VARIABLE] = os.path.abspath(named)
+    return default_repository()
+
+
+def find_models(settings: Settings) -> None:
+    """Look for the models of some settings before a process is started for them.
+
+    Raises:
+        SettingError: there is no such model, or no such repository.
+    """
+    find_repository(settings.repository)
+    if settings.models:
+        from cluster.models.inference import ModelError, model_kinds
+
+        try:
+            model_kinds(settings.models)
+        except ModelError as error:
+            raise SettingError(str(error)) from None
 
 
 def spec_with(name: str, knobs: list[str] | None) -> ClusterSpec:

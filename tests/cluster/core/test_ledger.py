@@ -56,3 +56,14 @@ def test_failures_are_cut_into_pieces_too_and_stay_in_their_places() -> None:
     pieces = [ended(gone[0], 3), ended(gone[3], 2)]
     assert bench.cancel() == pieces
     assert bench.heard(0, waiting=[(0, 0)]) == [do.Accept("c", 0, 1), *pieces]
+
+
+def test_a_lease_tells_the_time_that_its_tasks_have_left() -> None:
+    bench = Bench()
+    bench.submit(b"a", timeout_s=5.0)
+    bench.submit(b"b", submission=1)
+    bench.now += 2.0
+    first, second = bench.join(credit=2)
+    assert isinstance(first, do.Assign)
+    assert isinstance(second, do.Assign)
+    assert (first.left_s, second.left_s) == (pytest.approx(3.0), None)

@@ -149,6 +149,18 @@ class PolicyMachine(RuleBasedStateMachine):
             self.policy.offers_changed(worker)
         self.policy.touch(worker)
 
+    @precondition(lambda self: self.here)
+    @rule(
+        data=st.data(),
+        kinds=st.sets(st.sampled_from(["echo", "spin"])),
+        models=st.sets(st.sampled_from(["m", "n"])),
+    )
+    def offer_else(self, data: st.DataObject, kinds: set[str], models: set[str]) -> None:
+        worker = data.draw(st.sampled_from(list(self.here.values())))
+        worker.kinds, worker.models = frozenset(kinds), frozenset(models)
+        self.policy.offers_changed(worker)
+        self.policy.touch(worker)
+
     def choice(self, needs: Needs, suspect: bool) -> WorkerState | None:
         """The policy's choice, which is an able worker of the lowest score, if there is one."""
         able = [

@@ -4,6 +4,7 @@ The simulator plays a plausible world, Hypothesis a perverse one. In the end eve
 must still have come to exactly one end.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,14 @@ from hypothesis.stateful import (
 )
 
 from cluster.core.clients import ClientState
+from cluster.core.inspection import queued
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.scheduler import Scheduler
 from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.status import Tasks
 from cluster.vocabulary.task import (
     Backoff,
     Failure,
@@ -35,6 +38,7 @@ from cluster.vocabulary.task import (
     ProcessState,
     Requirements,
     Retry,
+    State,
     TaskId,
 )
 from tests.cluster.core.scheduling import PARTS, untraced
@@ -191,6 +195,27 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.tell(farewell(worker, epoch))
 
     @rule(
+        worker=WORKERS,
+        stale=st.booleans(),
+        revision=st.integers(0, 4),
+        kinds=st.sampled_from([["echo"], ["echo", "spin"], ["spin"], []]),
+        models=st.sampled_from([[], ["m"], ["m", "n"]]),
+        heard=st.integers(0, 3),
+    )
+    def offer(
+        self,
+        worker: str,
+        stale: bool,
+        revision: int,
+        kinds: list[str],
+        models: list[str],
+        heard: int,
+    ) -> None:
+        """A worker offers something else, perhaps in a message that has been overtaken."""
+        epoch = self.epochs.get(worker, 0) - (stale and worker in self.epochs)
+        self.tell(on.WorkerOffers(worker, epoch, kinds, models, "", revision, heard))
+
+    @rule(
         host=st.sampled_from(["h", "i", "j"]),
         worker=WORKERS,
         state=st.sampled_from(ProcessState),
@@ -273,6 +298,55 @@ class SchedulerMachine(RuleBasedStateMachine):
         (report, *_) = self.tell(on.PolicyChanged("op", 0, policy))
         assert self.scheduler.policy.name == policy
         assert isinstance(report, do.Report)
+
+    @rule(
+        load=st.sets(st.sampled_from(["m", "n"])),
+        unload=st.sets(st.sampled_from(["m", "n"])),
+    )
+    def want(self, load: set[str], unload: set[str]) -> None:
+        actions = self.tell(on.ModelsRequested("op", 0, [*load], [*unload]))
+        (report,) = [action for action in actions if isinstance(action, do.Report)]
+        assert bool(report.error) == bool(load & unload)
+        for order in [action for action in actions if isinstance(action, do.Serve)]:
+            assert load <= {*order.models}
+            assert not unload & {*order.models}
+
+    @rule(worker=WORKERS, older=st.integers(0, 1), again=st.booleans())
+    def dismiss(self, worker: str, older: int, again: bool) -> None:
+        pid = self.incarnations.get(worker, 1) - older
+        (report,) = [
+            action
+            for action in self.tell(on.LeaveRequested("op", 0, worker, pid, again))
+            if isinstance(action, do.Report)
+        ]
+        here = self.scheduler.workers.get(worker)
+        if here is not None and here.pid == pid:
+            assert here.draining or (again and "no supervisor" in report.error)
+
+    @rule(run=st.integers(1, 12), position=st.integers(0, 12))
+    def cancel_by_operator(self, run: int, position: int) -> None:
+        known = bool(self.scheduler.story(TaskId(run, position)))
+        actions = self.tell(on.CancelRequested("op", 0, run, position))
+        (report,) = [action for action in actions if isinstance(action, do.Report)]
+        assert known == (report.answer is not None) == (not report.error)
+
+    @rule(state=st.none() | st.sampled_from(State), limit=st.integers(1, 5))
+    def list_tasks(self, state: State | None, limit: int) -> None:
+        """The open tasks of a listing without a limit are those that are open."""
+        (report,) = self.tell(on.TasksRequested("op", 0, state, limit))
+        assert isinstance(report, do.Report)
+        assert isinstance(report.answer, Tasks)
+        assert len(report.answer.tasks) <= limit
+        assert all(state in (None, task.state) for task in report.answer.tasks)
+        (report,) = self.tell(on.TasksRequested("op", 0, None, 1_000))
+        assert isinstance(report, do.Report)
+        assert isinstance(report.answer, Tasks)
+        ids = [(task.run, task.position) for task in report.answer.tasks]
+        assert len({*ids}) == len(ids)
+        states = Counter(task.state for task in report.answer.tasks)
+        ledger = self.scheduler.ledger
+        assert states[State.QUEUED] + states[State.ASSIGNED] == ledger.open_tasks
+        assert states[State.QUEUED] == sum(queued(ledger)) + sum(ledger.delayed)
 
     @rule()
     def shrink(self) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from cluster.core.worker import Lease
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
-from tests.cluster.core.scheduling import offer
+from tests.cluster.core.scheduling import offer, run
 
 GIB = 1 << 30
 CARDS = [Gpu("polaris", 8 * GIB), Gpu("vega", 16 * GIB)]
@@ -68,3 +69,13 @@ def test_free_credit_excludes_tasks_held_and_is_zero_while_draining() -> None:
     worker.draining = True
     assert worker.free == 0
     assert offer(credit=1, capacity=3).free == 3, "credit is at least the capacity"
+
+
+@pytest.mark.parametrize(("batches", "running"), [({}, 2), ({"echo": 3}, 6)])
+def test_a_model_may_run_a_batch_of_leases_in_each_slot(
+    batches: dict[str, int], running: int
+) -> None:
+    worker = offer(capacity=2, credit=100, batches=batches)
+    leases = [Lease(id, run(id), worker, 0.0, 0, 1) for id in range(10)]
+    worker.leases = {lease.id: lease for lease in leases}
+    assert [worker.runs(lease) for lease in leases] == [True] * running + [False] * (10 - running)

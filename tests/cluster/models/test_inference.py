@@ -226,7 +226,7 @@ def make_model(root: Path, folder_name: str = "mine", **changes: object) -> Path
         "labels": list("abcdefghij"),
     } | changes
     text = "".join(f"{key} = {json.dumps(it)}\n" for key, it in lines.items() if it is not None)
-    (folder / "model.toml").write_text(text)
+    (folder / "config.toml").write_text(text)
     return folder
 
 
@@ -291,7 +291,7 @@ def test_a_model_says_what_it_is_and_where_it_runs(digits: Model) -> None:
     [
         ("digit", r"no model 'digit'; did you mean 'digits'\?"),
         ("zzz", "no model 'zzz'; there are digits, magika, minilm"),
-        ("../digits", "no model"),
+        ("../digits", "model 'digits': there is no file or folder /"),
     ],
 )
 def test_an_unknown_model_is_refused_with_a_hint(name: str, complaint: str) -> None:
@@ -313,13 +313,14 @@ def test_a_missing_root_and_no_threads_are_refused(tmp_path: Path) -> None:
     [
         ({"name": "other"}, "names it 'other'; rename"),
         ({"kind": "poem"}, "no kind 'poem'; there are file-type, rows, tensors, text-embedding"),
-        ({"kind": None}, "missing required field `kind`"),
+        ({"versions": "newest"}, "versions"),
+        ({"versions": [2]}, "asks for version 2; there are 1"),
         ({"lables": []}, "unknown field `lables`"),
         ({"batch_items_max": 0}, "batch_items_max"),
         ({"file": "../mine/model.onnx"}, "must lie in its folder"),
         ({"file": "/etc/hostname"}, "must lie in its folder"),
         ({"file": "absent.onnx"}, "no file 'absent.onnx' in "),
-        ({"file": "model.toml"}, "onnxruntime cannot run .*model.toml: CPUExecutionProvider: "),
+        ({"file": "config.toml"}, "onnxruntime cannot run .*config.toml: it is no ONNX file"),
         ({"labels": ["a"]}, "1 labels for the scores .*10"),
         ({"package": "no_such_package"}, r"needs the extra \[infer\]"),
         ({"kind": "file-type"}, "kind 'file-type' needs a package"),
@@ -342,13 +343,13 @@ def test_a_broken_model_says_what_is_wrong(
 
 
 def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    manifest = make_model(tmp_path) / "model.toml"
+    manifest = make_model(tmp_path) / "config.toml"
     manifest.write_bytes(b"name = \xff")
-    with pytest.raises(ModelError, match=r"model 'mine': .*model.toml: "):
+    with pytest.raises(ModelError, match=r"model 'mine': .*config.toml: "):
         ModelRepository(tmp_path).load("mine")
     manifest.unlink()
     manifest.mkdir()
-    with pytest.raises(ModelError, match=r"model 'mine': cannot read .*model.toml: Is a directory"):
+    with pytest.raises(ModelError, match=r"'mine': cannot read .*config.toml: Is a directory"):
         ModelRepository(tmp_path).load("mine")
 
 

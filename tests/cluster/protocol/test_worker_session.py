@@ -1,6 +1,9 @@
 """How a worker's session handles messages and repeats."""
 
-from cluster.protocol.worker_session import HeldLease, WorkerSession
+from collections import deque
+
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.worker_session import WorkerSession
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.task import Failure, Gpu, Load
@@ -298,3 +301,47 @@ def test_no_further_lease_is_taken_while_too_much_is_stored() -> None:
     assert session.take() is None
     session.handle(do.Cancel("w", 1, 1, [0]))
     assert session.take() is second
+
+
+# Models, which run tasks of several leases together
+
+
+def test_leases_of_one_kind_are_taken_together_and_others_keep_their_places() -> None:
+    session = worker()
+    session.offer(["echo", "other"], [])
+    for lease, kind in enumerate(["echo", "other", "echo", "echo", "other"], 1):
+        session.handle(do.Assign("w", 1, lease, kind, 0, [b"x", b"y"]))
+    first = session.take()
+    assert first is not None
+    assert [lease.id for lease in session.take_like(first, 3)] == [3, 4], "two tasks each"
+    assert [lease.id for lease in session.ready] == [2, 5]
+
+
+def test_leases_that_are_put_back_come_first_unless_nothing_of_them_is_left() -> None:
+    session = worker()
+    first, empty, gone, last = (leased(session, lease) for lease in (1, 2, 3, 4))
+    session.ready.clear()
+    session.ready.append(last)
+    empty.claim(9)
+    session.handle(do.Recall("w", 1, 3))
+    session.put_back([first, empty, gone])
+    assert list(session.ready) == [first, last]
+
+
+def test_a_cancelled_lease_that_is_not_begun_is_given_back_at_once() -> None:
+    session = worker()
+    whole, part, begun = leased(session, 1), leased(session, 2, 2), leased(session, 3)
+    assert session.handle(do.Cancel("w", 1, 1)) == [on.TasksReleased("w", 1, 1, 0)]
+    assert session.handle(do.Cancel("w", 1, 2, [1])) == []
+    assert session.handle(do.Cancel("w", 1, 2, [0])) == [on.TasksReleased("w", 1, 2, 0)]
+    session.ready.clear()
+    assert session.handle(do.Cancel("w", 1, 3)) == [], "somebody works on it"
+    assert session.leases == {3: begun}
+    assert (whole.pending, part.pending) == (deque(), deque())
+
+
+def test_a_deadline_is_on_the_workers_own_clock() -> None:
+    session = worker()
+    session.handle(do.Assign("w", 1, 1, "echo", 0, [b"x"], 3.0), 100.0)
+    session.handle(do.Assign("w", 1, 2, "echo", 0, [b"x"]), 100.0)
+    assert [session.leases[id].due_at for id in (1, 2)] == [103.0, None]

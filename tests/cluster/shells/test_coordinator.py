@@ -28,8 +28,8 @@ GARBAGE = [
     b"GET / HTTP/1.1\r\n\r\n",
     b"\x91" * 10_000,
     b"\xdd\xff\xff\xff\xff",
-    b"\x92\x02\x91\x92\x04\xa2\xff\xfe",
-    msgpack.packb({"v": 2, "type": "client_left", "client": "c"}),
+    b"\x92\x03\x91\x92\x04\xa2\xff\xfe",
+    msgpack.packb({"v": 1, "type": "client_left", "client": "c"}),
     msgpack.packb({"v": 2, "type": "client_left"}),
     msgpack.packb({"v": 2, "type": "welcome", "worker": "w"}),
 ]

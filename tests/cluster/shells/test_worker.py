@@ -2,6 +2,8 @@
 
 import threading
 from collections import deque
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import msgpack
 import pytest
@@ -14,7 +16,7 @@ from cluster.spec import load_codec, load_part
 from cluster.transport.hello import HELLO
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
-from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError, TaskTimedOut
 from cluster.vocabulary.task import GpuLoad, Load
 from cluster.work.workloads import HANDLERS
 
@@ -261,3 +263,82 @@ def test_a_worker_that_never_reached_its_coordinator_stops_too(limited):
     worker.stop()
     thread.join(TIMEOUT_S)
     assert not thread.is_alive()
+
+
+class Word(NamedTuple):
+    """A text as the model below reads it."""
+
+    text: bytes
+    items: int = 1
+    bucket: str = "any"
+
+
+class Slow:
+    """A model that takes as long for sixteen words as for one, and notes who did what."""
+
+    batch_items_max = 16
+
+    def __init__(self):
+        self.ran, self.readers, self.runners = [], set(), set()
+        self.takes_s = 0.002
+        self.go_on, self.card = threading.Event(), threading.Event()
+
+    def prepare(self, payload):
+        self.readers.add(threading.get_ident())
+        return Word(bytes(payload))
+
+    def run(self, questions):
+        self.runners.add(threading.get_ident())
+        self.go_on.wait(TIMEOUT_S)
+        self.card.wait(self.takes_s)  # computing, during which other threads may run
+        self.ran.append(len(questions))
+        return [question.text.upper() for question in questions]
+
+    def handle_batch(self, payloads):
+        raise AssertionError("a worker prepares and runs")
+
+
+@pytest.fixture(params=[1, 2])
+def slow(serve, request):
+    """A model in a worker with one slot or two."""
+    model, handlers = Slow(), Handlers()
+    handlers.register_model("shout", model)
+    served = serve(handlers, capacity=request.param)
+    return SimpleNamespace(model=model, client=served.client, slots=request.param)
+
+
+def test_a_model_runs_single_tasks_of_many_submissions_together(slow):
+    words = [b"word %d" % n for n in range(400)]
+    slow.model.go_on.set()
+    futures = [slow.client.submit("shout", word) for word in words]
+    assert [f.result(TIMEOUT_S) for f in futures] == [word.upper() for word in words]
+    assert sum(slow.model.ran) == len(words)
+    assert max(slow.model.ran) > 1
+    assert len(slow.model.runners) == slow.slots
+
+
+def test_payloads_are_read_while_every_slot_computes(slow, until):
+    futures = [slow.client.submit("shout", b"%d" % n) for n in range(slow.slots + 1)]
+    assert until(lambda: slow.model.readers - slow.model.runners)
+    slow.model.go_on.set()
+    assert sorted(f.result(TIMEOUT_S) for f in futures) == [b"%d" % n for n in range(len(futures))]
+
+
+def test_a_cancelled_task_that_waits_for_a_model_is_given_back_at_once(slow, until):
+    first = [slow.client.submit("shout", b"first") for _ in range(slow.slots)]
+    assert until(lambda: len(slow.model.runners) == slow.slots)
+    second = slow.client.submit("shout", b"second")
+    assert until(lambda: slow.client.status().workers[0].held == slow.slots + 1)
+    second.cancel()
+    assert until(lambda: slow.client.status().workers[0].held == slow.slots)
+    slow.model.go_on.set()
+    assert [f.result(TIMEOUT_S) for f in first] == [b"FIRST"] * slow.slots
+
+
+def test_what_would_miss_its_deadline_fails_at_once_with_the_reason(slow):
+    slow.model.takes_s = 0.4
+    slow.model.go_on.set()
+    assert slow.client.submit("shout", b"a").result(TIMEOUT_S) == b"A"
+    with pytest.raises(TaskTimedOut, match="not begun"):
+        slow.client.submit("shout", b"b", timeout_s=0.35).result(TIMEOUT_S)
+    assert slow.model.ran == [1]

@@ -14,6 +14,7 @@ from unittest import mock
 
 from msgspec.structs import replace
 
+from cluster.core.administration import Administration
 from cluster.core.clients import Clients, ClientState
 from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger, Span
@@ -59,6 +60,8 @@ for name, owner, method in (
     ("forgets_to_close_leases", Ledger, "close"),
     ("ignores_cancels", Clients, "cancelled"),
     ("never_redelivers", Ledger, "redeliver"),
+    ("ignores_new_offers", Roster, "offers"),
+    ("ignores_operators_who_cancel", Administration, "cancel_requested"),
     ("never_resumes", Backpressure, "resume"),
 ):
     BROKEN[name] = partial(mock.patch.object, owner, method, lambda *_: 0)
@@ -359,6 +362,32 @@ def forgets_deadlines(real: Real, ledger: Ledger, *rest: Any) -> Any:
     run = real(ledger, *rest)
     ledger.timers.clear(("run", run.id))
     return run
+
+
+# Operators and offers
+
+
+@breaks(Roster, "offers")
+def takes_older_offers_for_newer(
+    real: Real, roster: Roster, event: on.WorkerOffers, now: float
+) -> None:
+    """Believes the offers that came last, whichever are newer."""
+    if (worker := roster.workers.get(event.worker)) is not None:
+        worker.revision = 0
+    real(roster, event, now)
+
+
+@breaks(Roster, "dismiss")
+def goes_on_with_a_dismissed_worker(
+    real: Real, roster: Roster, name: str, pid: int, *, again: bool
+) -> str:
+    """Gives work to a worker that an operator wants to leave."""
+    why_not: str = real(roster, name, pid, again=again)
+    if (worker := roster.workers.get(name)) is not None and worker.orders.get(do.Drain):
+        worker.draining = False
+        roster.policy.join(worker)
+        roster.touch(worker)
+    return why_not
 
 
 # The order of the queue

@@ -21,10 +21,10 @@ def assign(lease: int = 1, start: int = 0, *payloads: bytes, epoch: int = 1) -> 
 
 @pytest.fixture
 def witness() -> Witness:
-    """A witness that saw a worker join under epoch 1 and drain, and two tasks accepted."""
+    """A witness that saw a worker join under epoch 1, lose its route, and two tasks accepted."""
     one = Witness(Limits(bypasses=1))
     one.observe(JOINED, [WELCOME], 0.0)
-    one.observe(on.WorkerDraining("w", 1), [], 0.0)
+    one.observe(on.WorkerUnreachable("w", []), [], 0.0)
     one.observe(SUBMITTED, [ACCEPT], 0.0)
     return one
 
@@ -72,6 +72,42 @@ def test_an_unanswered_message_under_a_past_epoch_is_an_error(witness: Witness) 
 def test_a_cancel_without_effect_is_an_error(witness: Witness) -> None:
     with pytest.raises(AssertionError, match=r"goes on although it was cancelled at \{1\}"):
         witness.observe(on.TasksCancelled("c", 0, [1]), [], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ([], "task 1 of run 1 goes on although an operator cancelled it"),
+        (
+            [do.Deliver("c", 0, 1, [b"B"]), do.Report("op", 1, True)],
+            "task 1 of run 1: the operator hears True of b'B'",
+        ),
+    ],
+)
+def test_an_operators_cancel_without_its_effect_is_an_error(
+    witness: Witness, told: list[do.Action], complaint: str
+) -> None:
+    witness.observe(on.CancelRequested("op", 1, 9, 1), [], 0.0)
+    witness.observe(on.CancelRequested("op", 1, 1, 2), [], 0.0)
+    with pytest.raises(AssertionError, match=complaint):
+        witness.observe(on.CancelRequested("op", 1, 1, 1), told, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("event", "actions"),
+    [
+        (on.WorkerOffers("w", 1, ["other"], [], "", 1), []),
+        (on.LeaveRequested("op", 1, "w", 0), [do.Drain("w", 1)]),
+        (on.LeaveRequested("op", 1, "w", 0, True), [do.Restart("h", "w", 0)]),
+    ],
+)
+def test_a_lease_of_what_a_worker_does_not_offer_or_when_it_is_to_leave_is_an_error(
+    witness: Witness, event: on.Event, actions: list[do.Action]
+) -> None:
+    witness.observe(event, actions, 0.0)
+    witness.observe(on.WorkerOffers("w", 1, ["echo"], [], "", 0), [], 0.0)  # it came late
+    with pytest.raises(AssertionError, match="w was leased 'echo', which it does not take"):
+        witness.observe(None, [assign()], 0.0)
 
 
 def test_a_missed_deadline_is_an_error(witness: Witness) -> None:

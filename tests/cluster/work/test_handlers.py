@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cluster.protocol.worker_session import HeldLease
+from cluster.protocol.held_lease import HeldLease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.errors import TaskFailed
 from cluster.vocabulary.limits import Limits

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluster.protocol.worker_session import HeldLease
+from cluster.protocol.held_lease import HeldLease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.limits import Limits
 from cluster.work.handlers import Handlers

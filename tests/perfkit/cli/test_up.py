@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from typer.testing import Result
 
 from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.cluster import cards_for
 from perfkit.cli.up import port_taken, stop_signals
+from perfkit.gpu.device import discovery
+from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.probe import GpuProbe
 
 Call = Callable[..., Result]
@@ -43,6 +47,23 @@ def test_settings_reach_workers_and_ctrl_c_stops_them_all(start_up: Any, tmp_pat
     assert (code, last) == (0, "stopping the cluster …")
     assert ("no AMD card" in said) == (not GpuProbe().gpus())
     assert not any(map(psutil.pid_exists, up.pids()))
+
+
+def test_each_worker_is_bound_to_a_card_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = "0000:03:00.0", "0000:0a:00.0"
+    place = "DRIVER=amdgpu\nPCI_ID=1002:67DF\nPCI_SLOT_NAME={}\n"
+    for number, pci in enumerate((one, two)):
+        plant(tmp_path, {**POLARIS, "uevent": place.format(pci)}, card=f"card{number}")
+    monkeypatch.setattr(discovery, "discover", partial(discovery.discover, tmp_path))
+    assert [cards_for(True, workers) for workers in (1, 2, 3)] == [[one], [one, two], [one, two]]
+    said = capsys.readouterr().err
+    assert "1 of 2 cards have a worker; --workers 2 uses all" in said
+    assert "2 of 3 workers have a card; the others use the CPU" in said
+    assert cards_for(False, 2) == []
+    monkeypatch.setenv("PERFKIT_CARD", two)
+    assert cards_for(True, 2) == []
 
 
 @pytest.mark.usefixtures("jobs")

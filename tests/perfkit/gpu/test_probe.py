@@ -73,6 +73,9 @@ def test_each_card_has_its_own_figures_and_only_the_overheated_one_is_in_trouble
         GpuLoad(free_bytes=7 << 30, busy_pct=37.0, temperature_c=61.0),
         GpuLoad(free_bytes=8 << 30, busy_pct=3.0, temperature_c=99.0, trouble=hot),
     )
+    bound = GpuProbe(tmp_path, host=lambda: HOST, card="0000:0b:00.0")
+    assert bound.gpus() == [Gpu("polaris", 8 << 30)]
+    assert (bound().gpus, bound().gpu_trouble) == (load.gpus[1:], hot)
     assert load.gpu_trouble is None
 
 

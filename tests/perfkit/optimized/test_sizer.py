@@ -200,3 +200,22 @@ def test_an_unknown_worker_and_one_that_left_hold_nothing() -> None:
     worker.leases.clear()
     sizer.join(worker)
     assert sizer.ahead_s(worker) == 0.0
+
+
+# Models, which run tasks together
+
+
+@pytest.mark.parametrize(("capacity", "batch"), [(1, 2), (1, 8), (3, 8)])
+def test_a_model_has_two_batches_a_slot_in_hand_and_not_more(capacity: int, batch: int) -> None:
+    sizer, worker = measured(1.0), offer(capacity=capacity, credit=1_000, batches={"echo": batch})
+    for _ in range(2 * capacity * batch):
+        assert sizer.has_room(worker)
+        holding(sizer, worker, ECHO, 1)
+    assert not sizer.has_room(worker)
+
+
+def test_what_does_not_run_together_takes_the_room_of_no_batch() -> None:
+    sizer, worker = measured(1.0), offer(credit=1_000, batches={"echo": 8})
+    sizer.observe(SPIN, 1, 1.0)
+    holding(sizer, worker, SPIN, 2)
+    assert not sizer.has_room(worker)

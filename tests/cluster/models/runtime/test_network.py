@@ -58,7 +58,7 @@ def save(
         "labels": ["left", "right"], **more,
     }  # fmt: skip
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in manifest.items()]
-    (folder / "model.toml").write_text("".join(lines))
+    (folder / "config.toml").write_text("".join(lines))
     return ModelRepository(root)
 
 

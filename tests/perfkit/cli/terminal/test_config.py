@@ -45,8 +45,8 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path_factor
 def test_every_key_can_be_set_in_the_file_and_in_the_environment(write) -> None:
     keys = {
         "bind": "tcp://127.0.0.1:5000", "endpoint": "ipc:///run/perfkit", "workers": 3,
-        "capacity": 4, "models": ["magika", "digits"], "handlers": "jobs:HANDLERS",
-        "spec": "optimized", "insecure": True,
+        "capacity": 4, "models": ["magika", "digits"], "repository": "/srv",
+        "handlers": "jobs:HANDLERS", "spec": "optimized", "insecure": True,
     }  # fmt: skip
     wanted = Settings(**keys, set={"credit": 5, "limits.heartbeat_s": 0.5})
     assert {*keys, "set"} == {*FIELDS}

@@ -1,0 +1,320 @@
+"""Tries one model in several precisions on the CPU and the card: who is right, and how fast?
+
+It runs in a process of its own (``python -m … FOLDER``): a driver that crashes ends the trial and
+not a worker, and the memory of all these sessions is freed. The folder has the request and gets the
+answer, a line of JSON for each step, so that the parent knows at which candidate a trial has ended.
+Then it is run again without that one.
+
+All candidates first answer the same inputs, and each is compared with the model's own file on
+the CPU. Only then is time measured, in blocks that alternate in random order. For a card the
+kernel must say that it did the work.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.models.providers.placement import Node, carrying_data, nodes_on
+from cluster.models.providers.usage import check_used, engine_times_ns
+from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.golden import (
+    SAME,
+    difference,
+    loss_points,
+    made_up_inputs,
+    read_tensors,
+    run_all,
+    write_tensors,
+)
+from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime, open_session
+
+TIMEOUT_S = 600.0
+#: A block lasts this long at least, and all blocks together about as long as this.
+BLOCK_S = 0.02
+TIMING_S = 1.0
+ROUNDS_MIN, ROUNDS_MAX = 5, 30
+#: One that takes so much longer than the fastest is timed by a single run.
+HOPELESS = 20.0
+
+REQUEST, TOLD, INPUTS = "request.json", "told.jsonl", "inputs.npz"
+PROVIDERS: Mapping[str, str] = {"cpu": CPU, "webgpu": WEBGPU}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A file to try: the model in a ``precision``, made for a ``provider``, "cpu" or "webgpu"."""
+
+    precision: str
+    provider: str
+    path: str
+    options: dict[str, str] = {}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What a trial says of a candidate; with a ``trouble`` it can't serve, and why.
+
+    ``difference`` and ``loss_points`` are against the model's file on the CPU, as
+    `cluster.models.runtime.golden` explains. ``item_s`` has the seconds for an item, one figure a
+    block; ``rows`` is the batch they were taken with. ``cpu_nodes`` of a card's graph stay on the
+    CPU. ``has_crashed`` says that the trouble may pass: the driver crashed or lost its card.
+    """
+
+    precision: str
+    provider: str
+    file_bytes: int
+    trouble: str = ""
+    device: str = ""
+    nodes_by_provider: dict[str, int] | None = None
+    cpu_nodes: tuple[Node, ...] = ()
+    difference: float | None = None
+    loss_points: float | None = None
+    rows: int = 0
+    item_s: tuple[float, ...] = ()
+    has_crashed: bool = False
+
+    @property
+    def items_per_s(self) -> float | None:
+        """By the median block; None if it wasn't timed."""
+        if not self.item_s:
+            return None
+        from statistics import median  # it takes 15 ms to load
+
+        return 1 / median(self.item_s)
+
+    def __str__(self) -> str:
+        """In words, such as ``cpu fp32: 1,200 items/s``."""
+        speed = self.items_per_s
+        told = self.trouble or ("not timed" if speed is None else f"{speed:,.0f} items/s")
+        return f"{self.provider} {self.precision}: {told}"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to try: ``plain`` is the model's own file, ``what`` the meaning of its outputs."""
+
+    name: str
+    plain: str
+    candidates: tuple[Candidate, ...]
+    shaders: str
+    threads: int = 1
+    what: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of the answer: ``at``, the candidate that is tried next, or its row."""
+
+    at: int
+    row: Row | None = None
+
+
+def try_candidates(request: Request, folder: Path) -> list[Row]:
+    """A row for each candidate. ``folder`` may hold `INPUTS`; it gets them, and the outputs of each
+    candidate as `outputs_name` says.
+
+    Raises:
+        ModelError: the model's own file fails on the CPU, or it takes too long.
+    """
+    rows: dict[int, Row] = {}
+    while left := [at for at in range(len(request.candidates)) if at not in rows]:
+        told = folder / TOLD
+        told.unlink(missing_ok=True)
+        some = msgspec.structs.replace(
+            request, candidates=tuple(request.candidates[at] for at in left)
+        )
+        (folder / REQUEST).write_bytes(msgspec.json.encode(some))
+        command = [sys.executable, "-P", "-m", "cluster.models.runtime.candidates", str(folder)]
+        command += [str(at) for at in left]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(
+                f"model {request.name!r}: its trial was not done in {TIMEOUT_S:g} s"
+            ) from None
+        lines = told.read_bytes().splitlines() if told.exists() else []
+        steps = [msgspec.json.decode(line, type=Step) for line in lines]
+        rows |= {step.at: step.row for step in steps if step.row is not None}
+        if done.returncode == 0:
+            break
+        last = steps[-1].at if steps else -1
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if last < 0 or last not in left:
+            raise ModelError(f"model {request.name!r}: it can't be tried: {said}")
+        how = _how_it_ended(done.returncode)
+        rows = {at: row for at, row in rows.items() if row.trouble}
+        rows[last] = _row(request.candidates[last], trouble=f"its process {how}", has_crashed=True)
+    return [rows[at] for at in range(len(request.candidates))]
+
+
+def outputs_name(at: int) -> str:
+    """The file with the outputs of the candidate ``at``."""
+    return f"outputs-{at}.npz"
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"has ended with code {code}"
+    return f"has died of {signal.Signals(-code).name}: the driver is broken, or lost its card"
+
+
+def _row(candidate: Candidate, **facts: Any) -> Row:
+    size = Path(candidate.path).stat().st_size
+    return Row(candidate.precision, candidate.provider, size, **facts)
+
+
+# The process of a trial
+
+
+def main(folder: Path, numbers: Sequence[int]) -> None:
+    """Try the candidates of the request in ``folder``, by their ``numbers`` in the answer."""
+    request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=Request)
+    plain = open_session(request.name, Path(request.plain), request.threads, (CPU,)).session
+    if (folder / INPUTS).exists():
+        inputs = read_tensors(folder / INPUTS)
+    else:
+        inputs = made_up_inputs(plain)
+        write_tensors(folder / INPUTS, inputs)
+    wanted = run_all(plain, inputs)
+    del plain
+    sessions: dict[int, Any] = {}
+    rows: dict[int, Row] = {}
+    once_s: dict[int, float] = {}
+    with (folder / TOLD).open("ab", buffering=0) as told:
+
+        def tell(at: int, row: Row | None = None) -> None:
+            told.write(msgspec.json.encode(Step(at, row)) + b"\n")
+
+        for at, candidate in zip(numbers, request.candidates, strict=True):
+            tell(at)
+            try:
+                opened, cpu_nodes = _open(request, candidate)
+                outputs = _first_run(opened, inputs)
+                rows[at] = _judge(candidate, opened, wanted, outputs, request.what, cpu_nodes)
+                write_tensors(folder / outputs_name(at), outputs)
+                once_s[at] = _once_s(opened.session, inputs)
+                sessions[at] = opened.session
+            except Exception as error:  # the runtime's errors share no base of their own
+                has_crashed = isinstance(error, DeviceLost)
+                trouble = _why(candidate, error)
+                rows[at] = _row(candidate, trouble=trouble, has_crashed=has_crashed)
+            if rows[at].trouble:
+                sessions.pop(at, None)
+                tell(at, rows[at])
+        items = len(next(iter(inputs.values()))) if inputs else 1
+        for at, block_s in _time(sessions, inputs, once_s, tell).items():
+            item_s = tuple(it / items for it in block_s)
+            tell(at, msgspec.structs.replace(rows[at], rows=items, item_s=item_s))
+
+
+def _open(request: Request, candidate: Candidate) -> tuple[OpenSession, tuple[Node, ...]]:
+    provider: Provider = PROVIDERS[candidate.provider]
+    cpu_nodes: tuple[Node, ...] = ()
+    if provider == WEBGPU:
+        claim_card(load_runtime(request.name), Path(request.shaders))
+        provider = WEBGPU, candidate.options
+    opened = open_session(request.name, Path(candidate.path), request.threads, (provider,))
+    if opened.provider == WEBGPU:
+        cpu_nodes = tuple(nodes_on(opened.session, CPU))
+        strays = carrying_data(cpu_nodes, Path(candidate.path))
+        if strays:
+            some = ", ".join(map(str, strays[:3])) + (" …" if len(strays) > 3 else "")
+            raise ModelError(
+                f"{len(strays)} of its nodes would run on the CPU, with copies forth and back: "
+                f"{some}; WebGPU has no such operator for these types"
+            )
+    return opened, cpu_nodes
+
+
+def _why(candidate: Candidate, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if candidate.precision == "fp16" and candidate.provider == "webgpu":
+        card = claimed_card()
+        if not card.has_fp16:
+            return f"{card} can't compute with float16 (WebGPU's shader-f16): {said}"
+    return said
+
+
+def _first_run(opened: OpenSession, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to the inputs; a card must have computed it."""
+    if opened.provider != WEBGPU or claimed_card().is_software:
+        return run_all(opened.session, inputs)
+    before = engine_times_ns()
+    outputs = run_all(opened.session, inputs)
+    check_used(claimed_card().pci, before, engine_times_ns())
+    return outputs
+
+
+def _judge(
+    candidate: Candidate,
+    opened: OpenSession,
+    wanted: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    what: str,
+    cpu_nodes: tuple[Node, ...],
+) -> Row:
+    apart, loss = difference(wanted, outputs), loss_points(wanted, outputs, what)
+    trouble = ""
+    if candidate.precision == "fp32" and apart > SAME:
+        trouble = f"its answers are {apart:.2g} from the CPU's, relative to the largest number"
+    elif loss == float("inf"):
+        trouble = "its answers have NaN, infinity or other shapes"
+    return _row(
+        candidate,
+        trouble=trouble,
+        device=opened.device,
+        nodes_by_provider=opened.nodes_by_provider,
+        cpu_nodes=cpu_nodes,
+        difference=apart if apart != float("inf") else None,
+        loss_points=loss if loss != float("inf") else None,
+    )
+
+
+def _once_s(session: Any, inputs: Mapping[str, Any]) -> float:
+    """Seconds of a run, the best of a few short ones."""
+    best_s, tries = float("inf"), 0
+    while tries < 3 and (tries == 0 or best_s < BLOCK_S):
+        started_s = time.perf_counter()
+        run_all(session, inputs)
+        best_s, tries = min(best_s, time.perf_counter() - started_s), tries + 1
+    return best_s
+
+
+def _time(
+    sessions: Mapping[int, Any], inputs: Mapping[str, Any], once_s: Mapping[int, float], tell: Any
+) -> dict[int, list[float]]:
+    """Seconds of a run for each session, a figure for each block."""
+    found: dict[int, list[float]] = {at: [] for at in sessions}
+    if not sessions:
+        return found
+    fastest_s = min(once_s[at] for at in sessions)
+    racing = [at for at in sessions if once_s[at] <= HOPELESS * max(fastest_s, 1e-5)]
+    for at in sessions:
+        if at not in racing:
+            found[at] = [once_s[at]]
+    runs = {at: max(1, round(BLOCK_S / max(once_s[at], 1e-6))) for at in racing}
+    round_s = sum(runs[at] * once_s[at] for at in racing)
+    rounds = max(ROUNDS_MIN, min(ROUNDS_MAX, round(TIMING_S / max(round_s, 1e-6))))
+    import random
+
+    chance = random.Random(0)
+    for _ in range(rounds):
+        chance.shuffle(racing)
+        for at in racing:
+            tell(at)
+            started_s = time.perf_counter()
+            for _ in range(runs[at]):
+                run_all(sessions[at], inputs)
+            found[at].append((time.perf_counter() - started_s) / runs[at])
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [int(number) for number in sys.argv[2:]])

@@ -1,0 +1,248 @@
+"""The provider and the precision of a model on this host: tried once, then remembered.
+
+Without a card (`cluster.vocabulary.cards.CARD` is not set) and with a fixed precision there is
+nothing to choose and nothing is tried. Otherwise `cluster.models.runtime.candidates` compares
+answers and times, and the result is kept in the cache for this card, driver, runtime, file and
+wish.
+
+**A card that can't be used is an error, not a slow success**: where a card is asked for and Vulkan
+does not show it, loading fails. A card that is there, but wrong or slower for a model, leaves the
+model to the CPU, and the notes of the model say so; with the provider "webgpu" that fails too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cluster.models.providers.placement import nodes_on
+from cluster.models.providers.usage import check_used, engine_times_ns
+from cluster.models.providers.webgpu import WEBGPU, check_options, claim_card, claimed_card
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.cache import sha256_hex
+from cluster.models.runtime.candidates import (
+    INPUTS,
+    PROVIDERS,
+    Candidate,
+    Request,
+    Row,
+    outputs_name,
+    try_candidates,
+)
+from cluster.models.runtime.convert_precision import PRECISIONS
+from cluster.models.runtime.golden import SAME, difference, read_tensors, run_all, write_tensors
+from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime
+from cluster.models.runtime.sharing import Workshop, processor
+from cluster.vocabulary.cards import CARD
+from cluster.vocabulary.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Raised with every change of what a trial does.
+VERSION = 1
+AUTO = "auto"
+#: The precision of a file that is not converted.
+AS_IS = PRECISIONS[0]
+#: What `AUTO` may cost by default.
+BUDGET_POINTS = 0.5
+ROWS = "rows.json"
+SHADERS = "shaders"
+
+
+class Wish(NamedTuple):
+    """What is wanted for a model: a provider ("cpu", "webgpu"), a precision, or `AUTO` for the
+    fastest. ``budget_points`` is the loss of accuracy that an automatic precision may cost.
+    ``options`` are those of the WebGPU provider.
+    """
+
+    provider: str = AUTO
+    precision: str = AS_IS
+    budget_points: float = BUDGET_POINTS
+    options: Mapping[str, str] = {}
+
+    def check(self) -> None:
+        """Raise ModelError for a provider, a precision or an option that there is not."""
+        for what, word, known in (
+            ("provider", self.provider, (AUTO, *PROVIDERS)),
+            ("precision", self.precision, (AUTO, *PRECISIONS)),
+        ):
+            if word not in known:
+                hint = did_you_mean(word, known) or f"; there are {', '.join(known)}"
+                raise ModelError(f"there is no {what} {word!r}{hint}")
+        check_options(self.options)
+
+
+class Choice(NamedTuple):
+    """The provider and the precision to open a model with, and the ``notes`` that say why; without
+    a trial any provider will do. After a
+    trial ``rows`` has its figures and ``row`` those of the chosen one, whose inputs and outputs are
+    in two files.
+    """
+
+    precision: str
+    preference: tuple[Provider, ...] = ()
+    notes: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    row: Row | None = None
+    inputs: Path | None = None
+    outputs: Path | None = None
+
+    def accept(self, opened: OpenSession) -> None:
+        """Have a session on the card answer the inputs of the trial, which also warms it up.
+
+        Raises:
+            ModelError: it answers otherwise than in the trial, another device did the work, or
+                nodes are on the CPU that were not there.
+        """
+        if self.row is None or self.row.provider == "cpu":
+            return
+        assert self.inputs is not None
+        assert self.outputs is not None
+        if opened.provider != WEBGPU:
+            raise ModelError(f"{opened.provider} has taken the place of {WEBGPU}")
+        strays = set(nodes_on(opened.session, CPU)) - set(self.row.cpu_nodes)
+        if strays:
+            raise ModelError(f"{min(strays)} is on the CPU, and was not in the trial")
+        before = engine_times_ns()
+        outputs = run_all(opened.session, read_tensors(self.inputs))
+        if not claimed_card().is_software:
+            check_used(claimed_card().pci, before, engine_times_ns())
+        apart = difference(read_tensors(self.outputs), outputs)
+        if apart > SAME:
+            raise ModelError(f"its answers on {opened.device} are {apart:.2g} from the trial's")
+
+
+def choose(
+    workshop: Workshop,
+    wish: Wish,
+    *,
+    threads: int = 1,
+    inputs: Callable[[], Mapping[str, NDArray[Any]] | None] = lambda: None,
+    what: str = "",
+) -> Choice:
+    """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
+    if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
+
+    The card is claimed if it is chosen.
+
+    Raises:
+        ModelError: the wish can't be met.
+    """
+    wish.check()
+    with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
+    if not with_card and wish.precision != AUTO:
+        return Choice(wish.precision)
+    name, cache = workshop.name, workshop.cache
+    runtime = load_runtime(name)
+    try:
+        card = claim_card(runtime, cache.folder / SHADERS) if with_card else None
+    except ModelError as error:
+        raise ModelError(f"model {name!r}: {error}") from error
+    providers = [it for it in PROVIDERS if it == "cpu" or with_card]
+    request, failed = candidates(workshop, wish, providers, threads, what)
+    given = inputs()
+    depends_on = (
+        VERSION, workshop.hashes(), str(card), card and card.driver, runtime.__version__,
+        _version("onnxruntime-ep-webgpu"), processor(), threads, wish, what,
+        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (given or {}).items()],
+    )  # fmt: skip
+    entry = f"{name}-choice-{sha256_hex(repr(depends_on).encode())[:16]}"
+
+    def build(folder: Path) -> None:
+        rows = try_all(request, given, folder)
+        (folder / ROWS).write_bytes(msgspec.json.encode((*rows, *failed)))
+
+    try:
+        found = cache.entry(entry, build)
+    except OSError as error:
+        raise ModelError(
+            f"model {name!r}: the cache in {cache.folder} cannot be used: {error}"
+        ) from error
+    rows = msgspec.json.decode((found.folder / ROWS).read_bytes(), type=tuple[Row, ...])
+    if any(row.has_crashed for row in rows):
+        cache.discard(entry)  # the next load tries again
+    return _decide(name, wish, rows, found.folder)
+
+
+def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder: Path) -> list[Row]:
+    """The rows of a trial, whose inputs and outputs stay in ``folder``."""
+    with tempfile.TemporaryDirectory(prefix="trial-") as place:
+        if inputs:
+            write_tensors(Path(place) / INPUTS, inputs)
+        rows = try_candidates(request, Path(place))
+        for file in (INPUTS, *map(outputs_name, range(len(rows)))):
+            if (Path(place) / file).exists():
+                shutil.copy(Path(place) / file, folder / file)
+    return rows
+
+
+def candidates(
+    workshop: Workshop, wish: Wish, providers: Sequence[str], threads: int, what: str
+) -> tuple[Request, list[Row]]:
+    """What to try, the model's own file on the CPU first, and rows for what can't be made.
+
+    Raises:
+        ModelError: the wish can't be met, or the model's file can't be made.
+    """
+    wish.check()
+    tried, failed = [], []
+    for precision in PRECISIONS if wish.precision == AUTO else {AS_IS: 0, wish.precision: 0}:
+        for provider in providers:
+            options = dict(wish.options) if provider != "cpu" else {}
+            try:
+                file = workshop.in_precision(precision, on_card=provider != "cpu")
+                tried.append(Candidate(precision, provider, str(file.path), options))
+            except ModelError as error:
+                failed.append(Row(precision, provider, 0, trouble=str(error)))
+    plain, shaders = workshop.plain().path, workshop.cache.folder / SHADERS
+    request = Request(workshop.name, str(plain), tuple(tried), str(shaders), threads, what)
+    return request, failed
+
+
+def fastest(wish: Wish, rows: Sequence[Row]) -> int | None:
+    """The number of the row that does what is wished and is the fastest; None without any."""
+    fit = {
+        at: row.items_per_s
+        for at, row in enumerate(rows)
+        if _is_wanted(wish, row)
+        and not row.trouble
+        and row.items_per_s
+        and (wish.precision != AUTO or (row.loss_points or 0.0) <= wish.budget_points)
+    }
+    return max(fit, key=fit.__getitem__, default=None)
+
+
+def _is_wanted(wish: Wish, row: Row) -> bool:
+    return wish.precision in (AUTO, row.precision) and wish.provider in (AUTO, row.provider)
+
+
+def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choice:
+    at = fastest(wish, rows)
+    others = "; ".join(
+        str(row) for number, row in enumerate(rows) if number != at and _is_wanted(wish, row)
+    )
+    if at is None:
+        raise ModelError(f"model {name!r} can't be served so: {others}")
+    best = rows[at]
+    note = f"chosen {best}" + (f"; {others}" if others else "")
+    preference: tuple[Provider, ...] = (CPU,)
+    if best.provider == "webgpu":
+        preference = ((WEBGPU, dict(wish.options)),)
+    files = folder / INPUTS, folder / outputs_name(at)
+    return Choice(best.precision, preference, (note,), rows, best, *files)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # it loads a parser of e-mail
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

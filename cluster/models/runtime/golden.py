@@ -1,0 +1,153 @@
+"""Inputs to try a graph with, and how far one answer is from another.
+
+A loss is told in points, per cent of what matters for the kind of answer: classes that differ for
+labels, 1 − cosine for vectors, the mean difference for single numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cluster.models.repository.manifest import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"
+
+#: The rows of inputs that are made up, and the extent of other open axes.
+MADE_UP_ROWS = 8
+MADE_UP_EXTENT = 16
+#: Two runs of one graph differ by less, relative to the largest number, on whatever device.
+SAME = 1e-3
+
+_NUMBERS = re.compile(r"tensor\((float|float16|double|bool|u?int(?:8|16|32|64))\)")
+
+
+def made_up_inputs(session: Any) -> dict[str, NDArray[Any]]:
+    """Tensors that a graph may take: numbers from 0 to 1, small integers, a mask of ones. They are
+    the same for the same graph.
+
+    Raises:
+        ModelError: an input takes texts.
+    """
+    import numpy as np
+
+    chance = np.random.default_rng(0)
+    made: dict[str, NDArray[Any]] = {}
+    extents: dict[str, int] = {}
+    for port in session.get_inputs():
+        number = _NUMBERS.fullmatch(port.type)
+        if number is None:
+            raise ModelError(f"its input {port.name!r} takes {port.type}; give golden inputs")
+        dtype = {"float": "float32", "double": "float64"}.get(number[1], number[1])
+        shape = [
+            extent
+            if isinstance(extent, int)
+            else extents.setdefault(
+                str(extent or f"{port.name}.{at}"), MADE_UP_EXTENT if at else MADE_UP_ROWS
+            )
+            for at, extent in enumerate(port.shape)
+        ]
+        if dtype.startswith("float"):
+            made[port.name] = chance.random(shape).astype(dtype)
+        elif "mask" in port.name:
+            made[port.name] = np.ones(shape, dtype)
+        elif dtype == "bool" or "type" in port.name:
+            made[port.name] = np.zeros(shape, dtype)
+        else:
+            made[port.name] = chance.integers(1, 8, shape).astype(dtype)
+    return made
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors in an ``.npz`` file by name.
+
+    Raises:
+        ModelError: the file can't be read, or holds Python objects.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"can't read tensors from {path}: {error}") from error
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write tensors to an ``.npz`` file; those of texts are left out."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {name: it for name, it in tensors.items() if it.dtype != object}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def run_all(session: Any, inputs: Tensors) -> dict[str, NDArray[Any]]:
+    """All outputs of a session by name."""
+    names = [port.name for port in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def difference(wanted: Tensors, found: Tensors) -> float:
+    """The largest difference of two answers, relative to the largest number of each output.
+
+    It is infinite for other shapes, for NaN on one side only, and for other integers or texts.
+    """
+    import numpy as np
+
+    worst = 0.0
+    for name, want in wanted.items():
+        other = found.get(name)
+        if other is None or want.shape != other.shape:
+            return float("inf")
+        if not np.issubdtype(want.dtype, np.floating):
+            worst = max(worst, 0.0 if np.array_equal(want, other) else float("inf"))
+        elif want.size:
+            a, b = want.astype(np.float64), other.astype(np.float64)
+            # Numbers that are equal, infinite or NaN on both sides differ by nothing.
+            with np.errstate(invalid="ignore"):
+                apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+            scale = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), 1e-6)
+            most = float(apart.max())
+            worst = max(worst, most / scale if most == most else float("inf"))
+    return worst
+
+
+def loss_points(wanted: Tensors, found: Tensors, what: str = "") -> float:
+    """How much worse an answer is than the one ``wanted``, in points; infinite if it can't be
+    compared, or has NaN.
+
+    ``what`` is "labels" or "vectors" for the meaning of rows of numbers; without it the worse of
+    both counts.
+    """
+    import numpy as np
+
+    worst = 0.0
+    for name, want in wanted.items():
+        other = found.get(name)
+        if other is None or want.shape != other.shape:
+            return float("inf")
+        if not want.size:
+            continue
+        if not np.issubdtype(want.dtype, np.floating):
+            worst = max(worst, 100 * float(np.mean(want != other)))
+            continue
+        a, b = want.astype(np.float64), other.astype(np.float64)
+        if not np.isfinite(b).all():
+            return float("inf")
+        if a.ndim < 2 or a.shape[-1] < 2:
+            scale = max(float(np.abs(a).mean()), 1e-6)
+            worst = max(worst, 100 * float(np.abs(a - b).mean()) / scale)
+            continue
+        a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, a.shape[-1])
+        if what != "vectors":
+            worst = max(worst, 100 * float(np.mean(a.argmax(1) != b.argmax(1))))
+        if what != "labels":
+            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            cosine = (a * b).sum(1) / np.maximum(norms, 1e-30)
+            worst = max(worst, 100 * float(np.mean(1 - cosine)))
+    return worst

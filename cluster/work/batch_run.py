@@ -1,0 +1,228 @@
+"""One run of a model, for tasks of several leases together.
+
+It never waits: an idle slot runs what is there, and a batch forms of what arrives meanwhile. The
+oldest lease decides the bucket; leases of the same kind and bucket join while the batch has room. A
+task that can't be done by its deadline is not begun: it fails at once and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import CancelledError
+from itertools import islice
+from typing import Any, NamedTuple
+
+from cluster.protocol.held_lease import HeldLease
+from cluster.protocol.stored_results import FinishedTasks
+from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.task import Failure
+from cluster.work.batch_curve import BatchCurve, BatchCurves
+from cluster.work.handlers import NOT_STARTED, Handlers, Model, call_batch, sort_out
+
+#: the most tasks of a lease in a batch: those without a question take no place in it
+TASKS_MAX = 1_024
+#: the most tasks of a kind that a slot wants for a batch, if its model takes as many
+IN_HAND_MAX = 64
+#: the most payloads that are read ahead of a look at what waits
+READ_AHEAD_MAX = 64
+
+
+class TimedOut(ClusterError):
+    """A task could not be done by its deadline."""
+
+
+class Share(NamedTuple):
+    """The part of a lease in a batch: outcomes from position ``first`` on, a question's index in
+    the place of each that the run gives.
+    """
+
+    lease: HeldLease
+    first: int
+    found: list[Any]
+
+
+class Place(int):
+    """A question's index in the run."""
+
+
+class Unread(NamedTuple):
+    """A payload that no model has read yet, and its place in a lease."""
+
+    lease: HeldLease
+    position: int
+    payload: Any
+
+
+class BatchRuns:
+    """The models among the ``handlers``, and what was learned of their runs."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+        self._curves: dict[str, BatchCurves] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """The kinds whose tasks are run together, and how many tasks at most to have for that."""
+        sizes = {k: min(m.batch_items_max, IN_HAND_MAX) for k, m in self._handlers.models.items()}
+        return {kind: most for kind, most in sizes.items() if most > 1}
+
+    def begin(self, kind: str, limits: Limits) -> BatchRun:
+        """A new batch of this kind."""
+        model = self._handlers.models[kind]
+        curves = self._curves.setdefault(kind, BatchCurves(model.batch_items_max))
+        return BatchRun(model, curves, self._handlers.converter(kind), limits)
+
+    def unread(self, leases: Iterable[HeldLease]) -> list[Unread]:
+        """The payloads that `read` would read, of leases that nobody works on."""
+        found = []
+        for lease in leases:
+            if lease.kind in self._handlers.models:
+                first = islice(lease.pending, READ_AHEAD_MAX)
+                found += [
+                    Unread(lease, position, payload)
+                    for position, payload in enumerate(first, lease.next)
+                    if position not in lease.prepared
+                ]
+        return found[:READ_AHEAD_MAX]
+
+    def read(self, unread: Iterable[Unread]) -> None:
+        """Have the models read payloads, while other threads work on the leases."""
+        for lease, position, payload in unread:
+            model = self._handlers.models.get(lease.kind)
+            if model is not None and position >= lease.next:
+                convert = self._handlers.converter(lease.kind)
+                lease.prepared[position] = prepare(model, convert, payload)
+
+
+class BatchRun:
+    """A batch of one kind: `take` tasks of leases, `run` them, `finished` gives what to report.
+
+    ``convert`` makes the payload for the model of a received buffer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        curves: BatchCurves,
+        convert: Callable[[Any], Any],
+        limits: Limits,
+    ) -> None:
+        self._model = model
+        self._curves = curves
+        self._convert = convert
+        self._most = limits.result_bytes, min(limits.most_inline_bytes, limits.result_bytes)
+        self._shares: list[Share] = []
+        self._questions: list[Any] = []
+        #: of the first question
+        self._bucket: Hashable
+        self._curve: BatchCurve
+        self._items = 0
+        self._outcomes: Sequence[Any] = ()
+        self._began_at = self._ended_at = 0.0
+
+    @property
+    def leases(self) -> list[HeldLease]:
+        """Those with tasks in it."""
+        return [share.lease for share in self._shares]
+
+    def take(self, leases: Sequence[HeldLease], now: float) -> list[HeldLease]:
+        """Start tasks of these leases, in order; returns those with tasks left that did not fit."""
+        left = []
+        for lease in leases:
+            share = Share(lease, lease.next, [])
+            while lease.pending and self._start_next(share, now):
+                pass
+            if share.found:
+                self._shares.append(share)
+            if lease.pending:
+                left.append(lease)
+        return left
+
+    def run(self, clock: Callable[[], float]) -> None:
+        """Run the questions, and learn how long that took."""
+        self._began_at = clock()
+        if self._questions:
+            self._outcomes = call_batch(self._model.run, self._questions)
+        self._ended_at = clock()
+        if self._items:
+            self._curve.observe(self._items, self._ended_at - self._began_at)
+
+    def finished(self) -> list[tuple[HeldLease, FinishedTasks]]:
+        """The outcomes for each lease. The run's time is divided among the tasks, so that the sum
+        of what leases report is the time that the slot worked.
+        """
+        reports = []
+        count = sum(len(share.found) for share in self._shares)
+        each_s, at = (self._ended_at - self._began_at) / max(1, count), self._began_at
+        for lease, first, found in self._shares:
+            outcomes: list[bytes] = []
+            failures: list[Failure] = []
+            results = [self._outcomes[x] if type(x) is Place else x for x in found]
+            sort_out(results, first, outcomes, failures, *self._most, lease.store)
+            ended_at = at + each_s * len(found)
+            reports.append((lease, FinishedTasks(outcomes, failures, at, ended_at)))
+            at = ended_at
+        return reports
+
+    def _start_next(self, share: Share, now: float) -> bool:
+        """Start the next task of a lease; false if it does not fit."""
+        lease = share.lease
+        position = lease.next
+        read = CancelledError(NOT_STARTED) if position in lease.cancelled else self._read(lease)
+        if isinstance(read, bytes | BaseException):
+            if not lease.claim_one():
+                return False
+            share.found.append(read)
+        elif not self._begin(read, share, now):
+            return False
+        lease.prepared.pop(position, None)
+        return len(share.found) < TASKS_MAX
+
+    def _begin(self, question: Any, share: Share, now: float) -> bool:
+        """Give a question a place in the run, unless it would be late; false if it does not fit."""
+        items, bucket = question.items, question.bucket
+        if self._questions and (bucket != self._bucket or self._items + items > self._curve.items):
+            return False
+        if not share.lease.claim_one():
+            return False
+        late = self._late(share.lease, bucket, items, now)
+        share.found.append(late or self._place(question, bucket, items))
+        return True
+
+    def _read(self, lease: HeldLease) -> Any:
+        """The next payload of a lease as the model reads it, unless it was read ahead."""
+        read = lease.prepared.get(lease.next)
+        if read is not None:
+            return read
+        try:
+            return prepare(self._model, self._convert, lease.pending[0])
+        except IndexError:  # it was given back
+            return CancelledError(NOT_STARTED)
+
+    def _late(self, lease: HeldLease, bucket: Hashable, items: int, now: float) -> TimedOut | None:
+        """The failure of a task that would miss its deadline."""
+        if lease.due_at is None:
+            return None
+        left_s = lease.due_at - now
+        takes_s = self._curves[bucket].predict_s(self._items + items)
+        if takes_s is None or takes_s <= left_s:
+            return None
+        return TimedOut(
+            f"it had {max(0.0, left_s) * 1e3:.1f} ms left when its turn came, and its batch would "
+            f"take about {takes_s * 1e3:.1f} ms; it was not begun"
+        )
+
+    def _place(self, question: Any, bucket: Hashable, items: int) -> Place:
+        if not self._questions:
+            self._bucket, self._curve = bucket, self._curves[bucket]
+        self._questions.append(question)
+        self._items += items
+        return Place(len(self._questions) - 1)
+
+
+def prepare(model: Model, convert: Callable[[Any], Any], payload: Any) -> Any:
+    """A payload as a model reads it: a question, its outcome, or the exception that it raised."""
+    try:
+        return model.prepare(payload if type(payload) is bytes else convert(payload))
+    except BaseException as error:
+        return error

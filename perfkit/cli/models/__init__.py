@@ -1,0 +1,1 @@
+"""Models at the terminal: the user's own ones, their payloads and their answers."""

@@ -1,0 +1,129 @@
+"""What processes on a card do for the tests: handlers of workers, and answers to questions."""
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cluster.models.inference import BUILT_IN, Model, ModelRepository
+from cluster.models.providers.vulkan import vulkan_devices
+from cluster.models.providers.webgpu import WEBGPU, claim_card
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.cache import default_folder
+from cluster.models.runtime.candidates import Candidate, Request, try_candidates
+from cluster.models.runtime.choice import Wish
+from cluster.models.runtime.session import load_runtime, open_session
+from cluster.models.samples import held_out_digits
+from cluster.vocabulary.cards import CARD
+from cluster.work.handlers import Handlers
+
+DIGITS = BUILT_IN / "digits" / "model.onnx"
+
+HANDLERS = Handlers()
+
+
+@cache
+def model() -> Model:
+    """The model that the handlers share; a worker's slot loads it with its first task."""
+    return ModelRepository().load("digits", wish=Wish("webgpu"))
+
+
+@HANDLERS.register_batch("digits")
+def digits(payloads: list[bytes]) -> list[bytes | Exception]:
+    return model().handle_batch(payloads)
+
+
+@HANDLERS.register("describe")
+def describe(payload: bytes) -> bytes:
+    return msgspec.json.encode(model().describe())
+
+
+@HANDLERS.register("lose")
+def lose(payload: bytes) -> bytes:
+    """Echo, where there is no card; on one whose driver has none behind it, lose it."""
+    if CARD in os.environ:
+        open_digits().run(None, {"pixels": np.ones((1, 64), np.float32)})
+    return payload
+
+
+def open_digits() -> Any:
+    """A session for digits on the card of this process, without any trial."""
+    runtime = load_runtime("digits")
+    claim_card(runtime, default_folder() / "shaders")
+    return open_session("digits", DIGITS, preference=(WEBGPU,)).session
+
+
+def devices() -> list[Any]:
+    return [device._asdict() for device in vulkan_devices()]
+
+
+def load(name: str, provider: str, precision: str = "fp32", root: str = "") -> Any:
+    """The description of a model, or why it is refused."""
+    try:
+        model = ModelRepository(root or None).load(name, wish=Wish(provider, precision))
+    except ModelError as error:
+        return str(error)
+    info = model.describe()
+    return {name: getattr(info, name) for name in ("provider", "device", "precision", "notes")}
+
+
+def try_file(path: str) -> Any:
+    """What a trial says of a graph on the card."""
+    candidates = (Candidate("fp32", "webgpu", path),)
+    request = Request("mine", path, candidates, str(default_folder() / "shaders"))
+    with tempfile.TemporaryDirectory() as folder:
+        (row,) = try_candidates(request, Path(folder))
+    return msgspec.to_builtins(row)
+
+
+def guards() -> dict[str, Any]:
+    """What a session on a card does with what it can't take, and with two threads at once."""
+    session, other = open_digits(), open_digits()
+    rows, _ = held_out_digits()
+    told: dict[str, Any] = {}
+    try:
+        session.run(None, {"pixels": rows[:0]})
+    except ModelError as error:
+        told["empty"] = str(error)
+    (wanted,) = session.run(None, {"pixels": rows[:8]})
+    apart = []
+
+    def compare(one: Any) -> None:
+        for _ in range(20):
+            (found,) = one.run(None, {"pixels": rows[:8]})
+            apart.append(float(np.abs(found - wanted).max()))
+
+    threads = [threading.Thread(target=compare, args=[one]) for one in (session, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told["runs"], told["apart"] = len(apart), max(apart)
+    told["claimed_again"] = str(claim_card(load_runtime("digits"), Path("unused")))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            session.run(None, {"pixels": rows[:1]})
+        except ModelError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    told["forked"] = os.read(read, 1000).decode()
+    return told
+
+
+if __name__ == "__main__":
+    QUESTIONS: dict[str, Callable[..., Any]] = {
+        it.__name__: it for it in (devices, load, try_file, guards)
+    }
+    print(json.dumps(QUESTIONS[sys.argv[1]](*sys.argv[2:])))

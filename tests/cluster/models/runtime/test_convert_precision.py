@@ -1,0 +1,81 @@
+"""Weights in other precisions: what is stored, what is lost, and what can't be converted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.models.inference import BUILT_IN
+from cluster.models.runtime.convert_precision import (
+    BLOCK,
+    SPARSITY,
+    convert,
+    quantized_blocks,
+)
+from cluster.models.runtime.golden import loss_points, run_all
+from cluster.models.runtime.session import CPU, open_session
+from cluster.models.samples import held_out_digits
+
+onnx = pytest.importorskip("onnx")
+DIGITS = BUILT_IN / "digits" / "model.onnx"
+
+
+def answers(path: Path) -> dict[str, Any]:
+    rows, _ = held_out_digits()
+    return run_all(open_session("digits", path, preference=(CPU,)).session, {"pixels": rows})
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_card", "smaller", "points"),
+    [
+        ("fp16", False, 0.65, 0.0),
+        ("int8", False, 0.35, 0.0),
+        ("int8", True, 0.35, 0.0),
+        ("int4", True, 0.20, 0.5),
+        ("sparse", False, 1.0, 100.0),
+    ],
+)
+def test_digits_in_another_precision_is_smaller_and_loses_little(
+    tmp_path: Path, precision: str, on_card: bool, smaller: float, points: float
+) -> None:
+    target = tmp_path / "model.onnx"
+    convert(DIGITS, target, precision, on_card)
+    assert target.stat().st_size <= smaller * DIGITS.stat().st_size
+    assert loss_points(answers(DIGITS), answers(target), "labels") <= points
+    operators = {node.op_type for node in onnx.load(target).graph.node}
+    assert ("MatMulNBits" in operators) is on_card
+
+
+def test_sparse_sets_the_smallest_weights_to_zero(tmp_path: Path) -> None:
+    convert(DIGITS, tmp_path / "model.onnx", "sparse", False)
+    before, after = (
+        [onnx.numpy_helper.to_array(it) for it in onnx.load(path).graph.initializer]
+        for path in (DIGITS, tmp_path / "model.onnx")
+    )
+    for old, new in zip(before, after, strict=True):
+        changed = old != new
+        assert (new[changed] == 0).all()
+        if old.ndim == 2 and min(old.shape) > 1:
+            assert np.mean(new == 0) == pytest.approx(SPARSITY, abs=0.01)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_hold_the_weights_to_half_a_level(bits: int) -> None:
+    matrix = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    levels, scales = quantized_blocks(matrix, bits)
+    if bits == 4:
+        levels = np.stack([levels & 15, levels >> 4], axis=-1).reshape(3, 2, BLOCK)
+    scales = scales.reshape(3, 2, 1)
+    back = ((levels.astype(np.float32) - (1 << (bits - 1))) * scales).reshape(3, -1)[:, :40].T
+    assert (np.abs(back - matrix) <= scales.max() / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("precision", ["int4", "sparse"])
+def test_a_graph_without_weights_cannot_be_converted(tmp_path: Path, precision: str) -> None:
+    make = onnx.helper
+    ports = [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N"]) for name in "xy"]
+    graph = make.make_graph([make.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    onnx.save(make.make_model(graph), tmp_path / "plain.onnx")
+    with pytest.raises(ValueError, match="it has no MatMul or Gemm with constant weights"):
+        convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", precision, True)

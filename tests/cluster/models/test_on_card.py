@@ -1,0 +1,213 @@
+"""Models on a card over Vulkan, with drivers that need no card: the work is right and is where it
+is said to be, what is not a card is refused, and a card that is lost costs no task.
+
+No real card took part in these tests.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from cluster import LocalCluster
+from cluster.models.frames.tensor import pack_tensor
+from cluster.models.inference import ModelRepository
+from cluster.models.providers.webgpu import WEBGPU
+from cluster.models.runtime.candidates import Row
+from cluster.models.runtime.session import CPU, processor_name
+from cluster.models.samples import held_out_digits
+from tests.cluster.models.vulkan import ask, radv, software
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+make = onnx.helper
+
+PLACE = "tests.cluster.models.on_card:HANDLERS"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache that this module's processes share, so that each trial takes place once."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+def test_a_worker_on_a_card_is_right_and_says_where_it_runs(home: Path) -> None:
+    rows, _ = held_out_digits()
+    payload = pack_tensor(rows[:64])
+    (wanted,) = ModelRepository().load("digits").infer_batch([payload])
+    cluster = LocalCluster(1, handlers=PLACE, environments=[software()])
+    with cluster as local, local.client() as client:
+        found = client.submit("digits", payload).result(timeout=60)
+        info = json.loads(client.submit("describe", b"").result(timeout=60))
+    for own, other in zip(*map(msgspec.msgpack.decode, (wanted, found)), strict=True):
+        assert own["label"] == other["label"]
+        assert own["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert info["provider"] == WEBGPU
+    assert info["nodes_by_provider"] == {WEBGPU: 6}
+    assert info["device"] == "SwiftShader Device (Subzero) (software)"
+    assert info["notes"][0].startswith("chosen webgpu fp32: ")
+
+
+def test_the_faster_of_processor_and_card_is_chosen_and_remembered(home: Path) -> None:
+    told = ask("load", software(), "digits", "auto")
+    assert (told["provider"], told["precision"]) == (CPU, "fp32")
+    assert "chosen cpu fp32: " in told["notes"][0]
+    assert "; webgpu fp32: " in told["notes"][0]
+    (folder,) = [it for it in (home / "perfkit").glob("digits-choice-*") if told_by(it, told)]
+    assert ask("load", software(), "digits", "auto")["notes"] == told["notes"]
+    assert folder.exists()
+
+
+def told_by(folder: Path, told: dict[str, Any]) -> bool:
+    """Whether the figures of a note are those kept in a folder of the cache."""
+    rows = msgspec.json.decode((folder / "rows.json").read_bytes(), type=list[Row])
+    return all(str(row) in told["notes"][0] for row in rows)
+
+
+def test_without_a_card_nothing_is_tried(home: Path) -> None:
+    info = ModelRepository().load("digits").describe()
+    assert (info.provider, info.notes) == (CPU, ())
+    assert info.device == processor_name()
+
+
+REFUSED = {
+    "a software device without permission": (
+        {"allowed": False},
+        r"there is no AMD card for Vulkan: Vulkan shows SwiftShader .* \(software\); for tests "
+        "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1 permits",
+    ),
+    "another card than the one asked for": (
+        {"card": "0000:03:00.0"},
+        r"the card at 0000:03:00.0 \(PERFKIT_CARD\) is not there for Vulkan: Vulkan shows Swift",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_worker_whose_card_is_not_there_does_not_start(home: Path, what: str) -> None:
+    facts, complaint = REFUSED[what]
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.process", "worker", "--model", "digits",
+         "--endpoint", "tcp://127.0.0.1:1"],
+        env={**os.environ, **software(**facts)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert re.search(f"worker: model 'digits': {complaint}", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_polaris_card_has_no_float16_and_a_vega_card_has() -> None:
+    (polaris,) = ask("devices", radv("polaris10"))
+    (vega,) = ask("devices", radv("vega10"))
+    assert "POLARIS10" in polaris["name"]
+    assert "VEGA10" in vega["name"]
+    assert [polaris["vendor_id"], vega["vendor_id"]] == [0x1002, 0x1002]
+    assert [polaris["has_fp16"], vega["has_fp16"]] == [False, True]
+
+
+def test_float16_on_a_card_without_it_is_found_at_load(home: Path) -> None:
+    told = ask("load", software(), "digits", "webgpu", "fp16")
+    assert "can't compute with float16 (WebGPU's shader-f16)" in told
+
+
+@pytest.mark.slow
+def test_weights_in_8_bits_are_right_on_a_card(home: Path) -> None:
+    told = ask("load", software(), "digits", "webgpu", "int8")
+    assert (told["provider"], told["precision"]) == (WEBGPU, "int8")
+
+
+def test_a_driver_that_dies_in_the_trial_leaves_the_model_to_the_processor(home: Path) -> None:
+    before = set((home / "perfkit").glob("digits-choice-*"))
+    told = ask("load", radv(), "digits", "auto")
+    assert told["provider"] == CPU
+    assert re.search(
+        r"webgpu fp32: (its process has died of SIG|the card is lost)", told["notes"][0]
+    )
+    told = ask("load", radv(), "digits", "webgpu")
+    assert re.search("model 'digits' can't be served so: webgpu fp32: (its proc|the card is)", told)
+    # It may pass, so it is tried again.
+    assert set((home / "perfkit").glob("digits-choice-*")) == before
+
+
+def test_a_worker_that_loses_its_card_starts_again_and_its_tasks_go_on_elsewhere(
+    home: Path, until: Any
+) -> None:
+    with LocalCluster(2, handlers=PLACE, environments=[radv()]) as local:
+        first = local.workers[0]
+        with local.client() as client:
+            tasks = [client.submit("lose", b"%d" % number) for number in range(40)]
+            assert [task.result(timeout=60) for task in tasks] == [b"%d" % it for it in range(40)]
+        until(lambda: local.crew.restarts >= 1)
+        assert not first.alive()
+        assert local.crew.exit_code(first) in (1, -signal.SIGSEGV, -signal.SIGABRT)
+
+
+def test_a_session_on_a_card_takes_turns_and_refuses_what_would_crash_or_hang(home: Path) -> None:
+    told = ask("guards", software())
+    assert told["empty"] == "its input 'pixels' has no rows, which a card can't run"
+    assert told["forked"] == "a forked process can't use the card of the one it comes from"
+    assert (told["runs"], told["apart"]) == (40, 0.0)
+    assert "SwiftShader" in told["claimed_again"]
+
+
+def save(path: Path, *nodes: Any) -> str:
+    """A graph from float32 x[N, 4] to y."""
+    ports = [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+    constants = [
+        make.make_tensor("zero", onnx.TensorProto.INT64, [1], [0]),
+        make.make_tensor("rest", onnx.TensorProto.INT64, [1], [4]),
+        make.make_tensor("w", onnx.TensorProto.FLOAT, [4, 4], np.eye(4, dtype="f").ravel()),
+    ]
+    graph = make.make_graph(list(nodes), "g", ports[:1], ports[1:], constants)
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 16)], ir_version=8), path)
+    return str(path)
+
+
+def test_a_graph_may_compute_extents_on_the_processor_and_nothing_else(tmp_path: Path) -> None:
+    by_extents = save(
+        tmp_path / "extents.onnx",
+        make.make_node("Shape", ["x"], ["extents"], "shape"),
+        make.make_node("Slice", ["extents", "zero", "rest"], ["same"], "slice"),
+        make.make_node("MatMul", ["x", "w"], ["product"], "product"),
+        make.make_node("Reshape", ["product", "same"], ["y"], "reshape"),
+    )
+    by_data = save(
+        tmp_path / "data.onnx",
+        make.make_node("MatMul", ["x", "w"], ["product"], "product"),
+        make.make_node("Det", ["w"], ["one"], "determinant"),
+        make.make_node("Hardmax", ["product"], ["chosen"], "chosen"),
+        make.make_node("Mul", ["chosen", "one"], ["y"], "times"),
+    )
+    extents, data = (ask("try_file", software(), path) for path in (by_extents, by_data))
+    assert extents["trouble"] == ""
+    assert extents["difference"] <= 1e-5
+    assert {operator for operator, _ in extents["cpu_nodes"]} <= {"Shape", "Slice"}
+    assert extents["nodes_by_provider"][WEBGPU] >= 2
+    assert "of its nodes would run on the CPU, with copies forth and back: " in data["trouble"]
+    assert "Hardmax 'chosen'" in data["trouble"]
+
+
+@pytest.mark.slow
+def test_minilm_on_a_card_is_right_with_its_extents_and_mask_on_the_processor(
+    minilm_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(minilm_home))
+    assert ask("load", software(), "minilm", "webgpu")["provider"] == WEBGPU
+    (folder,) = (minilm_home / "perfkit").glob("minilm-choice-*")
+    rows = msgspec.json.decode((folder / "rows.json").read_bytes(), type=list[Row])
+    (row,) = [it for it in rows if it.provider == "webgpu"]
+    assert row.difference is not None
+    assert row.difference < 1e-5
+    assert {it.operator for it in row.cpu_nodes} == {"Shape", "Cast"}

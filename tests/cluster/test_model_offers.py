@@ -1,0 +1,63 @@
+"""Operators load and unload models in workers that work; what can't be loaded is told."""
+
+import pytest
+from msgspec.structs import replace
+
+from cluster import LocalCluster, NoWorker
+from cluster.models.frames.tensor import pack_tensor
+from cluster.models.samples import held_out_digits
+from perfkit import OPTIMIZED
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers without models."""
+    limits = replace(OPTIMIZED.limits, unserved_s=0.5)
+    with LocalCluster(2, replace(OPTIMIZED, limits=limits)) as local:
+        yield local
+
+
+@pytest.fixture
+def client(cluster):
+    with cluster.client() as one:
+        yield one
+
+
+def served(client):
+    return [set(worker.models) for worker in client.status().workers]
+
+
+def test_a_model_is_loaded_used_and_unloaded_while_other_work_goes_on(client, until):
+    rows, labels = held_out_digits()
+    echoes = client.map("echo", [b"x"] * 20_000)
+    assert client.serve_models(load=["digits"]).workers
+    assert until(lambda: served(client) == [{"digits"}] * 2)
+    kinds = {"digits", "digits/1", "echo"}
+    assert all(kinds <= set(worker.kinds) for worker in client.status().workers)
+    results = list(client.map("digits", [pack_tensor(row) for row in rows[:50]]))
+    assert len(results) == 50
+    client.serve_models(unload=["digits"])
+    assert until(lambda: served(client) == [set()] * 2)
+    with pytest.raises(NoWorker, match="digits"):
+        client.submit("digits").result(20)
+    assert list(echoes) == [b"x"] * 20_000
+    assert len(labels) == len(rows)
+
+
+def test_what_cannot_be_loaded_is_trouble_in_the_status_and_the_rest_is_served(client, until):
+    client.serve_models(load=["digits", "digitz"])
+    assert until(lambda: served(client) == [{"digits"}] * 2)
+    trouble = until(lambda: client.status().workers[0].trouble)
+    assert "digitz" in trouble
+    assert "did you mean 'digits'" in trouble
+    client.serve_models(unload=["digitz"])
+    assert until(lambda: not any(worker.trouble for worker in client.status().workers))
+
+
+def test_a_worker_that_is_started_again_serves_what_is_wanted(cluster, client, until):
+    client.serve_models(load=["digits"])
+    assert until(lambda: served(client) == [{"digits"}] * 2)
+    before = {worker.pid for worker in client.status().workers}
+    cluster.workers[0].kill()
+    assert until(lambda: len({worker.pid for worker in client.status().workers} - before) == 1)
+    assert until(lambda: served(client) == [{"digits"}] * 2)
