@@ -83,7 +83,8 @@ class ModelRepository:
     file's hash. Wherever a name is taken, the path of a model's file or folder is too.
 
     Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
-    ``share`` is false. The files this needs are kept in ``cache``, by default the user's.
+    ``share`` is false. The files this needs are kept in ``cache``, by default the user's. A run
+    takes ``threads`` threads, by default as many as the model's configuration says.
 
     Raises:
         ModelError: ``root`` is not a directory.
@@ -96,7 +97,9 @@ class ModelRepository:
         share: bool = True,
         share_bytes_min: int = SHARED_BYTES_MIN,
         cache: Cache | None = None,
+        threads: int | None = None,
     ) -> None:
+        self._threads = threads
         self._share_bytes_min = share_bytes_min if share else None
         self._cache = cache or Cache()
         if root is not None and not Path(root).is_dir():
@@ -127,6 +130,16 @@ class ModelRepository:
             )
         return found
 
+    def workshop(self, name: str, version: int | str | None = None) -> Workshop:
+        """What makes the files to open for a model, by default its newest version.
+
+        Raises:
+            ModelError: there is no such model or version.
+        """
+        found = self.find(name)
+        number = found.served()[-1] if version is None else _version(found, version)
+        return Workshop(self._cache, found.manifest.name, found.files[number])
+
     def load(
         self,
         name: str,
@@ -134,13 +147,13 @@ class ModelRepository:
         *,
         threads: int | None = None,
         wish: Wish | None = None,
-        preference: Sequence[str] = PREFERENCE,
+        preference: Sequence[str] | None = None,
     ) -> Model:
         """Open a model, by default its newest version that is served, on the card of this process
         or the CPU in the precision of ``wish`` (default: as its configuration says).
 
-        Where there is nothing to choose it is the first provider of ``preference`` that runs it and
-        gives its golden outputs.
+        With a ``preference`` it is the first of these providers that runs it, and nothing is tried.
+        Golden outputs are checked in any case.
 
         Raises:
             ModelError: there is no such model, it is broken, or a package is not installed.
@@ -150,10 +163,12 @@ class ModelRepository:
             raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
         served = found.served()
         wanted = served[-1] if version is None else _version(found, version)
-        threads = threads or found.manifest.threads
+        threads = threads or self._threads or found.manifest.threads
         manifest = found.manifest
-        wish = wish or Wish(manifest.provider, manifest.precision, manifest.loss_points_max)
-        return self._load(found, wanted, served, threads, wish, preference)
+        if wish is None:
+            provider = manifest.provider if preference is None else "cpu"
+            wish = Wish(provider, manifest.precision, manifest.loss_points_max)
+        return self._load(found, wanted, served, threads, wish, preference or PREFERENCE)
 
     def _load(
         self,
@@ -168,7 +183,7 @@ class ModelRepository:
         manifest, path = found.manifest, found.files[version]
         places = [path.parent, *([found.folder] if found.folder else [])]
         choice = choose(
-            Workshop(self._cache, manifest.name, path), self._cache, wish, threads=threads,
+            lambda: Workshop(self._cache, manifest.name, path), wish, threads=threads,
             inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
             what=MEANINGS.get(manifest.kind, ""),
         )  # fmt: skip

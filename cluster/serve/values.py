@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable
+from functools import cache
+from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
@@ -55,9 +57,10 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
         raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} elements: send it as binary data")
     try:
-        values = _DECODERS[port.datatype].decode(text)
+        is_nested = text.startswith(b"[[")
+        values = _read_nested(port, text) if is_nested else _DECODERS[port.datatype].decode(text)
     except msgspec.DecodeError:
-        values = _checked(port, _flatten(port, text))
+        values = _checked(port, _flatten(port, text))  # slower; it finds what is wrong and where
     if len(values) != count:
         raise Problem(400, f"{port} has {len(values)} elements in 'data'; its shape tells {count}")
     try:
@@ -118,6 +121,27 @@ _PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
     "BOOL": _pack_bools,
     "BYTES": _pack_texts,
 }
+
+
+def _read_nested(port: Port, text: bytes) -> list[Any]:
+    """The elements of lists nested as the shape says; raises DecodeError for all others."""
+    values = nested_decoder(port.datatype, len(port.shape)).decode(text)
+    if len(values) != (port.shape or (1,))[0]:
+        raise msgspec.DecodeError
+    for extent in port.shape[1:]:
+        if any(len(row) != extent for row in values):
+            raise msgspec.DecodeError
+        values = list(chain.from_iterable(values))
+    return values
+
+
+@cache
+def nested_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """A decoder of lists within lists, ``depth`` of them, the innermost of elements."""
+    flat: Any = _DECODERS[datatype].type
+    for _ in range(depth - 1):
+        flat = list[flat]
+    return msgspec.json.Decoder(flat)
 
 
 def _flatten(port: Port, text: bytes) -> list[Any]:

@@ -25,17 +25,18 @@ import msgspec
 from cluster.models.providers.placement import Node, carrying_data, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
 from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
-from cluster.models.repository.manifest import ModelError
+from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
     SAME,
     difference,
     loss_points,
-    made_up_inputs,
     read_tensors,
     run_all,
     write_tensors,
 )
+from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime, open_session
+from cluster.models.runtime.trial import GOLDEN_IN, first_run, fitting
 
 TIMEOUT_S = 600.0
 #: A block lasts this long at least, and all blocks together about as long as this.
@@ -83,7 +84,11 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def items_per_s(self) -> float | None:
         """By the median block; None if it wasn't timed."""
-        return 1 / sorted(self.item_s)[len(self.item_s) // 2] if self.item_s else None
+        if not self.item_s:
+            return None
+        from statistics import median  # it takes 15 ms to load
+
+        return 1 / median(self.item_s)
 
     def __str__(self) -> str:
         """In words, such as ``cpu fp32: 1,200 items/s``."""
@@ -172,13 +177,16 @@ def _row(candidate: Candidate, **facts: Any) -> Row:
 def main(folder: Path, numbers: Sequence[int]) -> None:
     """Try the candidates of the request in ``folder``, by their ``numbers`` in the answer."""
     request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=Request)
-    plain = open_session(request.name, Path(request.plain), request.threads, (CPU,)).session
+    manifest = Manifest(name=request.name)
+    plain = Network(manifest, Path(request.plain), request.threads, (CPU,))
     if (folder / INPUTS).exists():
-        inputs = read_tensors(folder / INPUTS)
+        inputs = fitting(request.name, GOLDEN_IN, read_tensors(folder / INPUTS), plain.inputs)
     else:
-        inputs = made_up_inputs(plain)
-        write_tensors(folder / INPUTS, inputs)
-    wanted = run_all(plain, inputs)
+        inputs, refusal = first_run(plain)
+        if refusal is not None:
+            sys.exit(f"it takes no made-up inputs; golden ones would do: {refusal}")
+    write_tensors(folder / INPUTS, inputs)
+    wanted = run_all(plain.opened.session, inputs)
     del plain
     sessions: dict[int, Any] = {}
     rows: dict[int, Row] = {}
@@ -195,9 +203,7 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
                 outputs = _first_run(opened, inputs)
                 rows[at] = _judge(candidate, opened, wanted, outputs, request.what, cpu_nodes)
                 write_tensors(folder / outputs_name(at), outputs)
-                started_s = time.perf_counter()
-                run_all(opened.session, inputs)
-                once_s[at] = time.perf_counter() - started_s
+                once_s[at] = _once_s(opened.session, inputs)
                 sessions[at] = opened.session
             except Exception as error:  # the runtime's errors share no base of their own
                 has_crashed = isinstance(error, DeviceLost)
@@ -273,6 +279,16 @@ def _judge(
         difference=apart if apart != float("inf") else None,
         loss_points=loss if loss != float("inf") else None,
     )
+
+
+def _once_s(session: Any, inputs: Mapping[str, Any]) -> float:
+    """Seconds of a run, the best of a few short ones."""
+    best_s, tries = float("inf"), 0
+    while tries < 3 and (tries == 0 or best_s < BLOCK_S):
+        started_s = time.perf_counter()
+        run_all(session, inputs)
+        best_s, tries = min(best_s, time.perf_counter() - started_s), tries + 1
+    return best_s
 
 
 def _time(

@@ -107,7 +107,7 @@ class Workshop:
     """Makes the file to open for the model ``name`` from ``source``, the file its folder names."""
 
     def __init__(self, cache: Cache, name: str, source: Path) -> None:
-        self._cache = cache
+        self.cache = cache
         self.name = name
         self._source = source
         try:
@@ -152,6 +152,10 @@ class Workshop:
         made = self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
         return made._replace(size_bytes=made.path.stat().st_size)
 
+    def hashes(self) -> list[str]:
+        """The hash of each file of the model; OSError if one can't be read."""
+        return [self.cache.sha256(it) for it in (self._source, *self._weights)]
+
     def plain(self) -> ModelFile:
         """The ONNX file: the source itself, or its conversion.
 
@@ -177,15 +181,14 @@ class Workshop:
         cache if it is there.
         """
         try:
-            hashes = [self._cache.sha256(it) for it in (self._source, *self._weights)]
-            content = repr((*hashes, *depends_on)).encode()
+            content = repr((*self.hashes(), *depends_on)).encode()
             entry = f"{self.name}-{what}-{sha256_hex(content)[:16]}"
-            made = self._cache.entry(
+            made = self.cache.entry(
                 entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE, *options)
             )
         except OSError as error:
             raise ModelError(
-                f"model {self.name!r}: the cache in {self._cache.folder} cannot be used: "
+                f"model {self.name!r}: the cache in {self.cache.folder} cannot be used: "
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")

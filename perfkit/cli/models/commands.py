@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.models.precision import precision
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
@@ -269,4 +270,10 @@ add_command(
     app, "remove", remove,
     ("a model", "perfkit model remove iris"),
     ("one version", "perfkit model remove iris --version 1"),
+)  # fmt: skip
+add_command(
+    app, "precision", precision,
+    ("is int8 worth it?", "perfkit model precision minilm"),
+    ("on the only card too", "perfkit model precision minilm --card any"),
+    ("with inputs of your own", "perfkit model precision iris --golden in.npz --budget 0.1"),
 )  # fmt: skip
