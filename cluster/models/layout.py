@@ -117,7 +117,7 @@ def made_up_question(model: Model) -> Question | None:
     info = model.describe()
     ports = {port.name: port for port in info.inputs}
     rows = min(BATCH_ITEMS, info.batch_items_max)
-    question = model.prepare(frame_of(made_up(ports, rows), ports))
+    question = model.prepare(frame_of(ports, made_up(ports, rows)))
     if not isinstance(question, Question) or isinstance(model.run([question])[0], Exception):
         return None
     return question
