@@ -322,6 +322,30 @@ def test_binary_data_that_do_not_fit_are_refused(post, body, length, words):
     assert words in json.loads(answer)["error"]
 
 
+def test_a_model_is_loaded_asked_and_unloaded(client):
+    client.load_model("magika")
+    assert client.is_model_ready("magika")
+    assert {"name": "magika", "version": "1", "state": "READY", "reason": ""} in (
+        client.get_model_repository_index()
+    )
+    tensor = triton.InferInput("bytes", [1, 2048], "INT32")
+    tensor.set_data_from_numpy(np.full((1, 2048), 256, np.int32))
+    assert client.infer("magika", [tensor]).as_numpy("target_label").shape == (1, 214)
+    client.unload_model("magika")
+    assert not client.is_model_ready("magika")
+    with pytest.raises(InferenceServerException, match="there is no model 'magika'"):
+        client.infer("magika", [tensor])
+    assert client.is_model_ready("digits")
+
+
+def test_a_model_that_cannot_be_loaded_is_refused_with_the_workers_reason_each_time(client):
+    for _ in range(2):
+        with pytest.raises(InferenceServerException, match="there is no model 'nonsense'") as told:
+            client.load_model("nonsense")
+        assert told.value.status() == "400"
+    client.unload_model("nonsense")
+
+
 def test_only_known_parameters_are_taken_for_loading(post):
     status, _, body = post("/v2/repository/models/digits/load", {"parameters": {"config": "{}"}})
     assert status == 400
