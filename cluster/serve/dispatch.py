@@ -155,7 +155,6 @@ class Dispatcher:
                 self._settle(ticket, error=error)
             return
         for ticket, future in zip(group, futures, strict=True):
-            ticket.payload = b""
             ticket.task = future
             future.add_done_callback(partial(self._note_end, ticket))
 
@@ -181,6 +180,8 @@ class Dispatcher:
                 error = cancelled
             if error is None:
                 self._settle(ticket, ticket.task.result())
+            elif isinstance(error, CoordinatorLost):
+                self.admission.put_back(ticket)  # asking a model twice does no harm
             else:
                 self._settle(ticket, error=error)
         if self.admission.has_waiting and not self._is_flushing:
