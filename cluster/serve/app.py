@@ -85,13 +85,13 @@ def _wrong_method(scope: Scope) -> Problem:
     return Problem(405, text, closes=True, headers=(("allow", "POST"),))
 
 
-def _answer_problem(request: Request, problem: Exception) -> Response:
+async def _answer_problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
     text = msgspec.json.encode(words_of(request.url.path)(problem))
     return Response(text, problem.status, problem.headers, media_type="application/json")
 
 
-def _answer_http(request: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     """Starlette's own errors: no such path, or another method."""
     assert isinstance(error, HTTPException)
     path = unquote(request.url.path)
@@ -100,8 +100,8 @@ def _answer_http(request: Request, error: Exception) -> Response:
         405: f"{path:.200} does not take {request.method}",
     }.get(error.status_code, error.detail)
     headers = tuple((error.headers or {}).items())
-    return _answer_problem(request, Problem(error.status_code, text, headers=headers))
+    return await _answer_problem(request, Problem(error.status_code, text, headers=headers))
 
 
-def _answer_fault(request: Request, error: Exception) -> Response:
-    return _answer_problem(request, Problem(500, "the server has a fault; see its log"))
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    return await _answer_problem(request, Problem(500, "the server has a fault; see its log"))
