@@ -31,8 +31,8 @@ from cluster.serve.http.problems import Problem
 from cluster.serve.values import read_values, write_values
 from cluster.vocabulary.task import Priority
 
-#: JSON takes several times its size while it is read
-JSON_BYTES_MAX = 32 << 20
+#: JSON takes several times its size while it is read, and nobody else is served meanwhile
+JSON_BYTES_MAX = 16 << 20
 #: Texts are measured one by one.
 TEXTS_MAX = 1 << 18
 HEADER_LENGTH = b"inference-header-content-length"

@@ -21,7 +21,7 @@ from cluster.models.frames.tensors import Port, join_bytes, split_bytes
 from cluster.serve.http.problems import Problem
 
 #: Numbers as JSON become Python objects first; more than these are sent as binary data.
-JSON_ELEMENTS_MAX = 1 << 22
+JSON_ELEMENTS_MAX = 1 << 21
 
 #: the codes of the module array for each type; FP16, BOOL and BYTES have none
 _CODES = {
