@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from cluster.models.inference import ModelRepository
+from cluster.models.providers.webgpu import WEBGPU
 from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.choice import Wish
 from cluster.models.runtime.session import PREFERENCE, load_runtime
+from cluster.vocabulary.cards import CARD
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -27,7 +31,8 @@ class Check(msgspec.Struct, frozen=True):
 def providers() -> list[str]:
     """The providers that are here, from the most to the least wanted; ModelError without any."""
     available = load_runtime("to be checked").get_available_providers()
-    return [provider for provider in PREFERENCE if provider in available]
+    card = {WEBGPU} if CARD in os.environ else set()
+    return [provider for provider in PREFERENCE if provider in {*available, *card}]
 
 
 def check_models(repository: ModelRepository, names: Iterable[str]) -> Iterator[Check]:
@@ -50,7 +55,10 @@ def check_models(repository: ModelRepository, names: Iterable[str]) -> Iterator[
 
 def _check(repository: ModelRepository, name: str, version: str, provider: str) -> Check:
     try:
-        info = repository.load(name, version, preference=(provider,)).describe()
+        if provider == WEBGPU:
+            info = repository.load(name, version, wish=Wish("webgpu")).describe()
+        else:
+            info = repository.load(name, version, preference=(provider,)).describe()
     except ModelError as error:
         return Check(name, version, provider, error=str(error))
     return Check(name, version, provider, info.golden, info.load_ms)

@@ -125,7 +125,7 @@ _PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
 
 def _read_nested(port: Port, text: bytes) -> list[Any]:
     """The elements of lists nested as the shape says; raises DecodeError for all others."""
-    values = nested_decoder(_DECODERS[port.datatype].type, len(port.shape)).decode(text)
+    values = nested_decoder(port.datatype, len(port.shape)).decode(text)
     if len(values) != (port.shape or (1,))[0]:
         raise msgspec.DecodeError
     for extent in port.shape[1:]:
@@ -136,8 +136,9 @@ def _read_nested(port: Port, text: bytes) -> list[Any]:
 
 
 @cache
-def nested_decoder(flat: Any, depth: int) -> msgspec.json.Decoder[list[Any]]:
-    """A decoder of lists within lists, ``depth`` of them, the innermost of the type ``flat``."""
+def nested_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """A decoder of lists within lists, ``depth`` of them, the innermost of elements."""
+    flat: Any = _DECODERS[datatype].type
     for _ in range(depth - 1):
         flat = list[flat]
     return msgspec.json.Decoder(flat)

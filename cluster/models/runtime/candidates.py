@@ -25,17 +25,18 @@ import msgspec
 from cluster.models.providers.placement import Node, carrying_data, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
 from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
-from cluster.models.repository.manifest import ModelError
+from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
     SAME,
     difference,
     loss_points,
-    made_up_inputs,
     read_tensors,
     run_all,
     write_tensors,
 )
+from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime, open_session
+from cluster.models.runtime.trial import first_run
 
 TIMEOUT_S = 600.0
 #: A block lasts this long at least, and all blocks together about as long as this.
@@ -176,13 +177,16 @@ def _row(candidate: Candidate, **facts: Any) -> Row:
 def main(folder: Path, numbers: Sequence[int]) -> None:
     """Try the candidates of the request in ``folder``, by their ``numbers`` in the answer."""
     request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=Request)
-    plain = open_session(request.name, Path(request.plain), request.threads, (CPU,)).session
+    manifest = Manifest(name=request.name)
+    plain = Network(manifest, Path(request.plain), request.threads, (CPU,))
     if (folder / INPUTS).exists():
         inputs = read_tensors(folder / INPUTS)
     else:
-        inputs = made_up_inputs(plain)
+        inputs, refusal = first_run(plain)
+        if refusal is not None:
+            sys.exit(f"it takes no made-up inputs; golden ones would do: {refusal}")
         write_tensors(folder / INPUTS, inputs)
-    wanted = run_all(plain, inputs)
+    wanted = run_all(plain.opened.session, inputs)
     del plain
     sessions: dict[int, Any] = {}
     rows: dict[int, Row] = {}

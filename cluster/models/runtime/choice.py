@@ -120,7 +120,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    workshop: Workshop,
+    make_workshop: Callable[[], Workshop],
     wish: Wish,
     *,
     threads: int = 1,
@@ -128,9 +128,8 @@ def choose(
     what: str = "",
 ) -> Choice:
     """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
-    if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
-
-    The card is claimed if it is chosen.
+    if there is anything to choose; only then the workshop is made. ``what`` is as for
+    `cluster.models.runtime.golden`. The card is claimed if one takes part.
 
     Raises:
         ModelError: the wish can't be met.
@@ -139,6 +138,7 @@ def choose(
     with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
     if not with_card and wish.precision != AUTO:
         return Choice(wish.precision)
+    workshop = make_workshop()
     name, cache = workshop.name, workshop.cache
     runtime = load_runtime(name)
     try:
@@ -161,6 +161,10 @@ def choose(
 
     try:
         found = cache.entry(entry, build)
+    except ModelError as error:
+        if wish.provider != AUTO or wish.precision == AUTO:
+            raise
+        return Choice(wish.precision, (CPU,), (f"not tried on {card}: {error}",))
     except OSError as error:
         raise ModelError(
             f"model {name!r}: the cache in {cache.folder} cannot be used: {error}"

@@ -230,9 +230,12 @@ SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
 
 def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
     """Whether a shape is the wanted one, whose open axes are -1."""
-    return len(shape) == len(wanted) and all(
-        want in (-1, extent) for extent, want in zip(shape, wanted, strict=True)
-    )
+    if len(shape) != len(wanted):
+        return False
+    for extent, want in zip(shape, wanted, strict=True):  # noqa: SIM110 - a generator takes longer
+        if want not in (-1, extent):
+            return False
+    return True
 
 
 def _agree(told: TensorMetadata, port: TensorMetadata) -> bool:

@@ -27,6 +27,7 @@ from cluster.work.handlers import Handlers
 
 DIGITS = BUILT_IN / "digits" / "model.onnx"
 
+ROUNDS = 20
 HANDLERS = Handlers()
 
 
@@ -97,11 +98,16 @@ def guards() -> dict[str, Any]:
     apart = []
 
     def compare(one: Any) -> None:
-        for _ in range(20):
+        for _ in range(ROUNDS):
             (found,) = one.run(None, {"pixels": rows[:8]})
             apart.append(float(np.abs(found - wanted).max()))
 
+    def open_and_close() -> None:
+        for _ in range(3):
+            compare(open_digits())
+
     threads = [threading.Thread(target=compare, args=[one]) for one in (session, other)]
+    threads.append(threading.Thread(target=open_and_close))
     for thread in threads:
         thread.start()
     for thread in threads:
