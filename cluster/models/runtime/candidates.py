@@ -36,7 +36,7 @@ from cluster.models.runtime.golden import (
 )
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime, open_session
-from cluster.models.runtime.trial import first_run
+from cluster.models.runtime.trial import GOLDEN_IN, first_run, fitting
 
 TIMEOUT_S = 600.0
 #: A block lasts this long at least, and all blocks together about as long as this.
@@ -180,12 +180,12 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
     manifest = Manifest(name=request.name)
     plain = Network(manifest, Path(request.plain), request.threads, (CPU,))
     if (folder / INPUTS).exists():
-        inputs = read_tensors(folder / INPUTS)
+        inputs = fitting(request.name, GOLDEN_IN, read_tensors(folder / INPUTS), plain.inputs)
     else:
         inputs, refusal = first_run(plain)
         if refusal is not None:
             sys.exit(f"it takes no made-up inputs; golden ones would do: {refusal}")
-        write_tensors(folder / INPUTS, inputs)
+    write_tensors(folder / INPUTS, inputs)
     wanted = run_all(plain.opened.session, inputs)
     del plain
     sessions: dict[int, Any] = {}
