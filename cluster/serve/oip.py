@@ -7,6 +7,7 @@ the extensions.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from cluster.serve.catalogue import Description, PortInfo
 from cluster.serve.handling import Answer, Call, may_come
-from cluster.serve.http.bodies import Buffer
+from cluster.serve.http.bodies import INLINE_BYTES, Buffer
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.infer import HEADER_LENGTH, priority_of, read_request, write_answer
@@ -48,7 +49,12 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
         kind = state.catalogue.kind(name, version)
         model = state.catalogue.known(kind) or await state.catalogue.describe(name, version)
         call.model, call.version = model.name, model.version
-        asked = read_request(body, call.headers.get(HEADER_LENGTH))
+        length = call.headers.get(HEADER_LENGTH)
+        if len(body) <= INLINE_BYTES:
+            asked = read_request(body, length)
+        else:  # one at a time, in a thread, so that others are answered meanwhile
+            async with state.budget.turn:
+                asked = await asyncio.to_thread(read_request, body, length)
         call.items = asked.rows if model.batches else 1
         timeout_us = asked.parameters.timeout
         ticket = state.dispatcher.submit(
@@ -59,7 +65,10 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
             timeout_s=timeout_us / 1e6 if timeout_us else state.settings.timeout_s,
         )
         (result,) = await call.results([ticket])
-        return write_answer(result, asked, model)
+        if len(result) <= INLINE_BYTES:
+            return write_answer(result, asked, model)
+        async with state.budget.turn:
+            return await asyncio.to_thread(write_answer, result, asked, model)
 
     return infer
 
