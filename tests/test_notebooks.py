@@ -52,7 +52,7 @@ def run_whole(name: str, folder: Path, pictures: int, **parameters: Any) -> tupl
 
 
 def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path) -> None:
-    report, page = run_whole("01_baseline", tmp_path, 9, workers=1, tasks=40, model="digits")
+    report, _ = run_whole("01_baseline", tmp_path, 9, workers=1, tasks=40, model="digits")
     found = {headline.title: headline for headline in report.headlines}
     assert found.keys() == CLAIMS
     assert {headline.notebook for headline in found.values()} == {"01_baseline"}
