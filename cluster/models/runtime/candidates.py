@@ -232,7 +232,7 @@ def _open(request: Request, candidate: Candidate) -> tuple[OpenSession, tuple[No
             some = ", ".join(map(str, strays[:3])) + (" …" if len(strays) > 3 else "")
             raise ModelError(
                 f"{len(strays)} of its nodes would run on the CPU, with copies forth and back: "
-                f"{some}; WebGPU has no such operator for these types"
+                f"{some}; WebGPU has no such operator for these types, so serve it on the CPU"
             )
     return opened, cpu_nodes
 
@@ -242,7 +242,10 @@ def _why(candidate: Candidate, error: Exception) -> str:
     if candidate.precision == "fp16" and candidate.provider == "webgpu":
         card = claimed_card()
         if not card.has_fp16:
-            return f"{card} can't compute with float16 (WebGPU's shader-f16): {said}"
+            return (
+                f"{card} can't compute with float16 (WebGPU's shader-f16), so take another "
+                f"precision: {said}"
+            )
     return said
 
 
