@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cluster.serve import embeddings, oip
+from cluster.serve import embeddings, oip, repository
 from cluster.serve.handling import answer_problem, handle
 from cluster.serve.http.bodies import Receive, Send
 from cluster.serve.http.problems import Problem
@@ -34,6 +34,7 @@ def make_app(state: State) -> Application:
     pages = Starlette(
         routes=[
             *oip.routes(state),
+            *repository.routes(state),
             *embeddings.routes(state),
             *admin.routes(state),
             *live.routes(state, measures),

@@ -16,9 +16,9 @@ SMOOTHING = 0.2
 WORTH_GROWING = 1.05
 #: A size is judged by the best of as many of its last full runs: other work on the machine only
 #: makes a run slower.
-JUDGED_RUNS = 4
+JUDGED_RUNS = 6
 #: after this many full runs another size is tried again: the machine may be another by then
-TRY_AGAIN_RUNS = 32
+TRY_AGAIN_RUNS = 64
 #: a run with this share of the items of a size counts for that size
 FULL = 0.75
 #: the buckets remembered; beyond that the oldest is forgotten
@@ -82,6 +82,8 @@ class BatchCurve:
             self._go_to(size // 2)
         elif has_larger and (larger is None or larger > here * WORTH_GROWING):
             self._go_to(2 * size)
+        elif size > 1 and smaller is None and self._runs >= 2 * JUDGED_RUNS:  # it began here
+            self._go_to(size // 2)
         elif self._runs >= TRY_AGAIN_RUNS:
             self._tries += 1
             other = 2 * size if has_larger and (self._tries % 2 or size == 1) else size // 2

@@ -30,6 +30,8 @@ LOOK_EVERY_S = 0.5
 #: what makes the API's backend, if that is not a client of a cluster
 LOCAL = "cluster.serve.local_backend:make_backend"
 ANOTHER = "perfkit.engines.backend:make_backend"
+#: a task carries half of a message: a request's whole body, and a little more for its header
+MESSAGE_BYTES = (64 << 20) + (1 << 20)
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -207,7 +209,8 @@ def _target(
         given = found.peer_spec()
         flags += ["--endpoint", address, *(["--spec", encode_spec(given)] if given else [])]
         return {"engine": engine.value, "endpoint": address}, None
-    spec = build_spec(found.spec or "optimized", found.set)
+    knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
+    spec = build_spec(found.spec or "optimized", knobs)
     workers, threads = found.worker_count, None
     if found.workers is None and found.models:
         workers, threads = _layout(found.models)

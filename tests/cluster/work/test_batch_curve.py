@@ -18,7 +18,7 @@ MACHINES = {
 }
 
 
-def late_sizes(seconds, most=64, runs=400, disturbed=0.0, first=1):
+def late_sizes(seconds, most=64, runs=600, disturbed=0.0, first=1):
     """The sizes chosen after the first 100 runs, which are always as full as they may be. Other
     work makes some runs up to twice as slow.
     """
@@ -31,7 +31,7 @@ def late_sizes(seconds, most=64, runs=400, disturbed=0.0, first=1):
 
 
 @pytest.mark.parametrize("name", MACHINES)
-@pytest.mark.parametrize(("disturbed", "share"), [(0.0, 0.94), (0.5, 0.75)])
+@pytest.mark.parametrize(("disturbed", "share"), [(0.0, 0.94), (0.5, 0.88)])
 def test_it_yields_almost_as_much_as_the_best_size_would(name, disturbed, share):
     seconds, best = MACHINES[name]
     sizes = late_sizes(seconds, disturbed=disturbed)
