@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,13 @@ import msgspec
 from cluster.models.inference import KINDS, Model, ModelRepository
 from cluster.models.loaded import ModelInfo
 from cluster.models.repository.folders import TOKENIZER, is_path, read_model
-from cluster.models.repository.manifest import MANIFEST, MODEL_FILE, ModelError, check_name
+from cluster.models.repository.manifest import (
+    MANIFEST,
+    MODEL_FILE,
+    KindError,
+    ModelError,
+    check_name,
+)
 from cluster.models.repository.triton import CONFIG
 from cluster.models.repository.weights import leaves_folder, weight_files
 from cluster.models.runtime.trial import GOLDEN_IN, GOLDEN_OUT
@@ -219,11 +225,8 @@ def _first_try(new: NewModel, draft: Path, version: int) -> Model:
     kind = new.kind or (TEXT_EMBEDDING if new.tokenizer else "tensors")
     if new.labels and new.kind is None:
         _configure(draft, kind="rows", labels=new.labels)
-        try:
+        with suppress(KindError):
             return _tried(draft, version, new)
-        except ModelError as error:
-            if "kind 'rows'" not in str(error):
-                raise
     _configure(draft, kind=kind, labels=new.labels)
     model = _tried(draft, version, new)
     if kind == "tensors":
@@ -245,7 +248,7 @@ def _tried(draft: Path, version: int, new: NewModel) -> Model:
         model = ModelRepository(share=False).load(str(draft), version)
     except ModelError as error:
         said = str(error).replace(f"{draft / str(version) / MODEL_FILE}", str(new.graph))
-        raise ModelError(said.replace(f"{draft}/", "")) from error
+        raise type(error)(said.replace(f"{draft}/", "")) from error
     if model.refusal:
         raise ModelError(
             f"{model.refusal}; that was with made-up input: give it input that it takes, "

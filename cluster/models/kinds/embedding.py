@@ -27,7 +27,13 @@ from cluster.models.frames.arrays import NUMPY
 from cluster.models.frames.tensor import pack_tensor
 from cluster.models.kinds.adapter import Adapter, Question, check_answer
 from cluster.models.repository.folders import TOKENIZER
-from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, needs_extra
+from cluster.models.repository.manifest import (
+    KindError,
+    Manifest,
+    ModelError,
+    PayloadError,
+    needs_extra,
+)
 from cluster.models.runtime.network import Network, Outputs, TensorMetadata
 
 if TYPE_CHECKING:
@@ -172,7 +178,7 @@ def _vectors(manifest: Manifest, network: Network) -> TensorMetadata:
         for port in floats:
             if len(port.shape) == rank and port.name != but:
                 return port
-    raise ModelError(
+    raise KindError(
         f"model {manifest.name!r}: kind {manifest.kind!r} wants a graph that gives vectors, "
         f"[texts, width] or [texts, tokens, width]; this one gives "
         f"{' and '.join(map(str, network.outputs.values()))}"

@@ -13,7 +13,7 @@ import msgspec
 
 from cluster.models.frames.tensor import TensorError, unpack_tensor
 from cluster.models.kinds.adapter import Adapter, Question, check_answer
-from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
+from cluster.models.repository.manifest import KindError, Label, Manifest, ModelError, PayloadError
 from cluster.models.runtime.network import Network, Outputs
 
 #: The bound without one in the manifest: any number but infinity.
@@ -38,7 +38,7 @@ class Rows(Adapter):
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
         name, port = next(iter(network.inputs.items()))
         if len(port.shape) != 2 or port.shape[1] < 0:
-            raise ModelError(
+            raise KindError(
                 f"model {manifest.name!r}: {path} does not take rows of a fixed width, "
                 f"as kind {manifest.kind!r} wants"
             )
@@ -50,7 +50,7 @@ class Rows(Adapter):
             if it.datatype in ("FP16", "FP32", "FP64") and len(it.shape) == 2
         ]
         if not scores:
-            raise ModelError(
+            raise KindError(
                 f"model {manifest.name!r}: kind {manifest.kind!r} reads an answer from a table of "
                 f"scores; the graph gives {' and '.join(map(str, network.outputs.values()))}"
             )

@@ -205,6 +205,6 @@ def _kind(folder: Path) -> str:
 def _is_model(path: Path) -> bool:
     """Whether a folder of a repository is a model; nothing in it is read."""
     return path.is_dir() and (
-        any((path / it).exists() for it in (MANIFEST, CONFIG, MODEL_FILE))
+        any((path / it).exists() for it in (MANIFEST, CONFIG, MODEL_FILE, f"onnx/{MODEL_FILE}"))
         or any(path.glob(f"[1-9]*/*{SUFFIX}"))
     )

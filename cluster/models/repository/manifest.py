@@ -59,6 +59,10 @@ class PayloadError(ModelError):
     """A payload the model does not take; it fails alone, not the rest of its batch."""
 
 
+class KindError(ModelError):
+    """A graph that models of this kind do not have; those of another kind may."""
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One model as its folder describes it, under the folder's name; see the top of this file.
 

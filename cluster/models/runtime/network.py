@@ -16,7 +16,7 @@ import msgspec
 
 from cluster.models.frames.arrays import NUMPY
 from cluster.models.frames.tensors import ITEM_BYTES
-from cluster.models.repository.manifest import Manifest, ModelError
+from cluster.models.repository.manifest import KindError, Manifest, ModelError
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
 from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
@@ -230,19 +230,19 @@ class Network:
         return found
 
     def expect(self, kind: str, inputs: Mapping[str, str]) -> None:
-        """Raise ModelError unless the graph takes exactly these ``inputs``, such as
+        """Raise KindError unless the graph takes exactly these ``inputs``, such as
         ``FP32[?, 64]`` by name, and a batch of rows or one row at a time.
         """
         for port in (*self.inputs.values(), *self.outputs.values()):
             if port.shape[:1] not in ((-1,), (1,)):
-                raise ModelError(
+                raise KindError(
                     f"model {self.name!r}: {port} has no open first axis for the rows of a batch, "
                     f"as kind {kind!r} wants; export it with one, or choose kind 'tensors'"
                 )
         wanted = [f"{what} {name!r}" for name, what in inputs.items()]
         found = [str(port) for port in self.inputs.values()]
         if [it.replace("[1", "[?", 1) for it in found] != wanted:
-            raise ModelError(
+            raise KindError(
                 f"model {self.name!r}: kind {kind!r} wants a graph that takes "
                 f"{' and '.join(wanted)}; this one takes {' and '.join(found)}"
             )
