@@ -31,8 +31,8 @@ class Check(msgspec.Struct, frozen=True):
 def providers() -> list[str]:
     """The providers that are here, from the most to the least wanted; ModelError without any."""
     available = load_runtime("to be checked").get_available_providers()
-    card = {WEBGPU} if CARD in os.environ else set()
-    return [provider for provider in PREFERENCE if provider in {*available, *card}]
+    card = [WEBGPU] if CARD in os.environ else []
+    return [*card, *(provider for provider in PREFERENCE if provider in available)]
 
 
 def check_models(repository: ModelRepository, names: Iterable[str]) -> Iterator[Check]:

@@ -43,7 +43,7 @@ TIMEOUT_S = 600.0
 BLOCK_S = 0.02
 TIMING_S = 1.0
 ROUNDS_MIN, ROUNDS_MAX = 5, 30
-#: One that takes so much longer than the fastest is timed by a single run.
+#: One that takes so much longer than the fastest, and is slow, is timed by a single run.
 HOPELESS = 20.0
 
 #: The rows of a run.
@@ -140,9 +140,7 @@ def try_candidates(request: Request, folder: Path) -> list[Row]:
                 command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired:
-            raise ModelError(
-                f"model {request.name!r}: its trial was not done in {TIMEOUT_S:g} s"
-            ) from None
+            raise ModelError(f"the trial was not done in {TIMEOUT_S:g} s") from None
         lines = told.read_bytes().splitlines() if told.exists() else []
         steps = [msgspec.json.decode(line, type=Step) for line in lines]
         rows |= {step.at: step.row for step in steps if step.row is not None}
@@ -151,7 +149,7 @@ def try_candidates(request: Request, folder: Path) -> list[Row]:
         last = steps[-1].at if steps else -1
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         if last < 0 or last not in left:
-            raise ModelError(f"model {request.name!r}: it can't be tried: {said}")
+            raise ModelError(said)
         how = _how_it_ended(done.returncode)
         rows = {at: row for at, row in rows.items() if row.trouble}
         rows[last] = _row(request.candidates[last], trouble=f"its process {how}", has_crashed=True)
@@ -326,7 +324,7 @@ def _time(
     for at, session in sessions.items():
         tell(at)
         once_s[at] = _once_s(session, inputs)
-    limit_s = HOPELESS * max(min(once_s.values(), default=0.0), 1e-5)
+    limit_s = max(HOPELESS * min(once_s.values(), default=0.0), TIMING_S / ROUNDS_MIN)
     racing = [at for at in sessions if once_s[at] <= limit_s]
     found = {at: [] if at in racing else [once_s[at]] for at in sessions}
     runs = {at: max(1, round(BLOCK_S / max(once_s[at], 1e-6))) for at in racing}
