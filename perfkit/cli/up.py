@@ -89,7 +89,7 @@ def run_up(
         ClusterError: a process did not come up, or the coordinator died.
     """
     local = LocalCluster(
-        settings.workers,
+        settings.worker_count,
         spec,
         capacity=settings.capacity,
         handlers=settings.handlers,

@@ -7,30 +7,31 @@ Figures and lists want a token with the role read, tasks of one's own submit, th
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cluster.serve.cluster_backend import ClusterBackend
-from cluster.serve.dispatch import problem_of
 from cluster.serve.handling import CLIENT_CLOSED_REQUEST, may_come
 from cluster.serve.http.bodies import Body, ClientGone
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
-from cluster.serve.operations.kept import Kept
 from cluster.serve.operations.restarts import RollingRestart
+from cluster.serve.operations.tasks import (
+    Kept,
+    NewTask,
+    outcome_of,
+    payload_of,
+    wait_for_end,
+    wait_for_id,
+)
 from cluster.serve.state import State, authorise
 from cluster.shells.client import Client
 from cluster.shells.futures import TaskFuture
@@ -45,19 +46,6 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 TASK = re.compile(r"(\d{1,18})\.(\d{1,9})")
 LISTED_MAX = 1_000
-#: how long a task that nobody waits for may take to be accepted
-ACCEPTED_S = 5.0
-
-
-class NewTask(msgspec.Struct, forbid_unknown_fields=True):
-    """A task to submit. Its payload is ``text`` or ``base64``, or empty."""
-
-    kind: Name
-    text: str | None = None
-    base64: str | None = None
-    priority: str = "normal"
-    timeout_s: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
-    wait: bool = True
 
 
 class NewPolicy(msgspec.Struct, forbid_unknown_fields=True):
@@ -183,7 +171,7 @@ class Administration:
         found = {"task": _text(id), "state": story[-1].state, "story": story}
         future = self._kept.get(id)
         if future is not None and future.done():
-            found |= _outcome(future)[1]
+            found |= outcome_of(future)[1]
         return _json(found)
 
     async def submit(self, request: Request) -> Response:
@@ -192,11 +180,11 @@ class Administration:
         async with _reading(self._state, request, NewTask) as asked:
             future = self._hand_in(asked)
             if not asked.wait:
-                id = await _accepted(future)
+                id = await wait_for_id(future)
                 self._kept.add(id, future)
                 return _json({"task": _text(id)}, 202, location=f"/cluster/tasks/{_text(id)}")
-            await _ended(future)
-            status, outcome = _outcome(future)
+            await wait_for_end(future)
+            status, outcome = outcome_of(future)
             return _json({"task": _text(future.task_id), **outcome}, status)
 
     async def cancel(self, request: Request) -> Response:
@@ -225,14 +213,14 @@ class Administration:
         async with _reading(self._state, request, NewRestart) as asked:
             name = request.path_params.get("name")
             chosen = asked.workers if name is None else [name]
-        if self._restart is not None and self._restart.is_running:
-            raise Problem(409, "a rolling restart is running; GET /cluster/restart tells how far")
         names = await self._names()
         wanted = names if chosen is None else list(dict.fromkeys(chosen))
         for name in wanted:
             _check_worker(name, names)
         if not wanted:
             raise Problem(409, "there is no worker to restart")
+        if self._restart is not None and self._restart.is_running:
+            raise Problem(409, "a rolling restart is running; GET /cluster/restart tells how far")
         self._restart = RollingRestart(client, wanted)
         self._restart.start()
         return _json(self._restart.progress, 202, location="/cluster/restart")
@@ -251,7 +239,7 @@ class Administration:
         return _json(self._restart.progress, 202, location="/cluster/restart")
 
     def _hand_in(self, asked: NewTask) -> TaskFuture:
-        client, payload = self._client(), _payload(asked)
+        client, payload = self._client(), payload_of(asked)
         priority = _choice("priority", asked.priority, {p.name.lower(): p for p in Priority})
         timeout_s = asked.timeout_s or self._state.settings.timeout_s
         try:
@@ -347,60 +335,3 @@ def _task_id(request: Request) -> TaskId:
 
 def _text(id: TaskId | None) -> str | None:
     return None if id is None else f"{id.run}.{id.position}"
-
-
-def _payload(asked: NewTask) -> bytes:
-    if asked.text is not None and asked.base64 is not None:
-        raise Problem(400, "a payload is either text or base64, not both")
-    if asked.base64 is None:
-        return (asked.text or "").encode()
-    try:
-        return base64.b64decode(asked.base64, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Problem(400, f"base64 can't be read: {error}") from None
-
-
-def _outcome(future: TaskFuture) -> tuple[int, dict[str, Any]]:
-    """How a task ended, as an HTTP status and in words: its result, or its error.
-
-    The result is there as base64, and as text if it is one.
-    """
-    try:
-        error = future.exception()
-    except CancelledError:
-        return 409, {"error": "the task was cancelled"}
-    if error is not None:
-        problem = problem_of(error)
-        return problem.status, {"error": problem.message}
-    result = future.result()
-    outcome = {"base64": base64.b64encode(result).decode()}
-    try:
-        return 200, {"result": outcome | {"text": result.decode()}}
-    except UnicodeDecodeError:
-        return 200, {"result": outcome}
-
-
-async def _ended(future: TaskFuture) -> None:
-    """Wait until a task has ended; cancel it if the request is given up."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    future.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
-    try:
-        await ended.wait()
-    except asyncio.CancelledError:
-        future.cancel()
-        raise
-
-
-async def _accepted(future: TaskFuture) -> TaskId:
-    """The id of a task, once the coordinator has accepted it."""
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + ACCEPTED_S
-    while (id := future.task_id) is None:
-        if future.done():
-            status, outcome = _outcome(future)
-            raise Problem(status, outcome["error"])
-        if loop.time() > end_s:
-            future.cancel()
-            raise Problem(503, "the coordinator has not accepted the task", retry_after_s=1.0)
-        await asyncio.sleep(0.002)
-    return id

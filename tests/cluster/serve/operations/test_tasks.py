@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cluster.serve.operations.kept import BYTES_MAX, TASKS_MAX, Kept
+from cluster.serve.operations.tasks import BYTES_MAX, TASKS_MAX, Kept
 from cluster.shells.futures import TaskFuture
 from cluster.vocabulary.task import TaskId
 
