@@ -12,6 +12,7 @@ kernel must say that it did the work.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -144,16 +145,28 @@ def try_candidates(request: Request, folder: Path) -> list[Row]:
         lines = told.read_bytes().splitlines() if told.exists() else []
         steps = [msgspec.json.decode(line, type=Step) for line in lines]
         rows |= {step.at: step.row for step in steps if step.row is not None}
-        if done.returncode == 0:
+        if done.returncode == 0 or all(at in rows for at in left):
             break
-        last = steps[-1].at if steps else -1
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        if last < 0 or last not in left:
-            raise ModelError(said)
-        how = _how_it_ended(done.returncode)
+        if not steps:
+            raise ModelError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
         rows = {at: row for at, row in rows.items() if row.trouble}
-        rows[last] = _row(request.candidates[last], trouble=f"its process {how}", has_crashed=True)
+        if steps[-1].at not in rows:
+            trouble = f"its process {_how_it_ended(done.returncode)}"
+            for at in _blamed(request, left, rows, steps[-1].at):
+                rows[at] = _row(request.candidates[at], trouble=trouble, has_crashed=True)
     return [rows[at] for at in range(len(request.candidates))]
+
+
+def _blamed(
+    request: Request, left: Sequence[int], rows: Mapping[int, Row], last: int
+) -> Sequence[int]:
+    """The candidates that may have ended a process at the candidate ``last``: a card's driver also
+    crashes later, while the CPU works.
+    """
+    if request.candidates[last].provider != "cpu":
+        return [last]
+    on_card = [at for at in left if request.candidates[at].provider != "cpu" and at not in rows]
+    return on_card or [last]
 
 
 def outputs_name(at: int) -> str:
@@ -203,6 +216,9 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
                 has_crashed = isinstance(error, DeviceLost)
                 trouble = _why(candidate, error)
                 rows[at] = _row(candidate, trouble=trouble, has_crashed=has_crashed)
+                if has_crashed:  # sooner or later the driver ends this process
+                    tell(at, rows[at])
+                    os._exit(1)
             if rows[at].trouble:
                 sessions.pop(at, None)
                 tell(at, rows[at])

@@ -229,6 +229,7 @@ def test_a_model_that_cannot_be_tried_stays_on_the_processor_and_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_minilm_on_a_card_is_right_with_its_extents_and_mask_on_the_processor(
     minilm_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
