@@ -6,8 +6,9 @@ answers and times, and the result is kept in the cache for this card, driver, ru
 wish.
 
 **A card that can't be used is an error, not a slow success**: where a card is asked for and Vulkan
-does not show it, loading fails. A card that is there, but wrong or slower for a model, leaves the
-model to the CPU, and the notes of the model say so; with the provider "webgpu" that fails too.
+does not show it, loading fails, unless the extra [gpu] is not installed at all. A card that is
+there, but wrong or slower for a model, leaves the model to the CPU, and the notes of the model say
+so; with the provider "webgpu" that fails too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ import msgspec
 
 from cluster.models.providers.placement import Node, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
-from cluster.models.providers.webgpu import WEBGPU, check_options, claim_card, claimed_card
+from cluster.models.providers.webgpu import (
+    NEEDS_PLUGIN,
+    WEBGPU,
+    check_options,
+    claim_card,
+    claimed_card,
+    has_plugin,
+)
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
@@ -140,9 +148,11 @@ def choose(
         ModelError: the wish can't be met.
     """
     wish.check()
-    with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
+    is_bound = wish.provider == AUTO and CARD in os.environ
+    with_card = wish.provider == "webgpu" or (is_bound and has_plugin())
     if not with_card and wish.precision != AUTO:
-        return Choice(name, wish.precision, (CPU,) if wish.provider == "cpu" else ())
+        notes = (f"not tried on the card: {NEEDS_PLUGIN}",) if is_bound else ()
+        return Choice(name, wish.precision, (CPU,) if wish.provider == "cpu" else (), notes)
     workshop = make_workshop()
     cache = workshop.cache
     runtime = load_runtime(name)
