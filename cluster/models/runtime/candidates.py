@@ -25,7 +25,7 @@ import msgspec
 
 from cluster.models.providers.placement import Node, carrying_data, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
-from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card, is_claimed
+from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
     SAME,
@@ -267,7 +267,9 @@ def _open(request: Request, candidate: Candidate) -> tuple[OpenSession, tuple[No
 
 def _why(candidate: Candidate, error: Exception) -> str:
     said = " ".join(str(error).split())
-    if candidate.precision == "fp16" and candidate.provider == "webgpu" and is_claimed():
+    if isinstance(error, ModelError):
+        return said
+    if candidate.precision == "fp16" and candidate.provider == "webgpu":
         card = claimed_card()
         if not card.has_fp16:
             return (
