@@ -8,6 +8,7 @@ something else.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -86,7 +87,9 @@ class Catalogue:
         found = [k.removeprefix(prefix) for k in self._backend.kinds() if k.startswith(prefix)]
         return sorted(found, key=lambda version: (len(version), version))
 
-    async def describe(self, name: str, version: str | None = None) -> Description:
+    async def describe(
+        self, name: str, version: str | None = None, timeout_s: float = DESCRIBE_TIMEOUT_S
+    ) -> Description:
         """A model's description; by default of the version that the workers serve by default.
 
         Raises:
@@ -99,8 +102,13 @@ class Catalogue:
         task = self._asked.get(kind)
         if task is None:
             task = self._asked[kind] = asyncio.create_task(self._ask(kind))
-            task.add_done_callback(lambda _: self._asked.pop(kind, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(partial(self._answered, kind))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            text = f"model {kind!r} did not describe itself within {timeout_s:g} s"
+            raise Problem(504, f"{text}: its workers are busy, or gone") from None
 
     def kind(self, name: str, version: str | None = None) -> str:
         """The kind of task for a model; Problem 404 unless a worker serves it."""
@@ -117,6 +125,12 @@ class Catalogue:
             return name  # served by an engine that knows no versions
         there = ", ".join(self.versions(name)) or "1"
         raise Problem(404, f"model {name!r} has no version {version!r:.64}; there are {there}")
+
+    def _answered(self, kind: str, task: asyncio.Task[Description]) -> None:
+        if self._asked.get(kind) is task:
+            del self._asked[kind]
+        if not task.cancelled():
+            task.exception()  # those who waited may be gone, and asyncio would complain
 
     async def _ask(self, kind: str) -> Description:
         generation = self._generation
