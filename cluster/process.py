@@ -122,7 +122,7 @@ def run_worker(
         die_with_parent(parent)
         own_output()
     sys.path.append(str(Path.cwd()))
-    card = own_card()
+    card = own_card(bool(models))
     offered = Handlers()
     registry = load_part(handlers)
     if not isinstance(registry, Handlers):
@@ -166,14 +166,13 @@ def fail(error: BaseException) -> NoReturn:
     end_process(1)
 
 
-def own_card() -> dict[str, str]:
-    """The card that this process is bound to, to be announced; its loss ends the process."""
-    if CARD not in os.environ:
-        return {}
-    from cluster.models.providers import webgpu
+def own_card(has_models: bool) -> dict[str, str]:
+    """The card that this process is bound to, to be announced. The loss of any ends the process."""
+    if has_models or CARD in os.environ:
+        from cluster.models.providers import webgpu
 
-    webgpu.on_device_lost = lose_card
-    return {"card": os.environ[CARD]}
+        webgpu.on_device_lost = lose_card
+    return {"card": os.environ[CARD]} if CARD in os.environ else {}
 
 
 def lose_card(error: Exception) -> NoReturn:

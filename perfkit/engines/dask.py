@@ -103,10 +103,10 @@ class DaskEngine(ColumnEngine):
         self._ready: dict[str, int] = {}
         is_over = threading.Event()
         self._running.callback(is_over.set)
-        error = self._prepare(client)
-        if error is not None and not self._ready:
-            raise error
+        reason = self._prepare(client)
         if not self._ready:
+            if reason is not None:
+                raise reason
             raise ClusterError(f"the Dask scheduler at {address} has no worker")
         try:
             client.run_on_scheduler(load, ())  # it reads what it passes on

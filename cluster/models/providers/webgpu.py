@@ -144,6 +144,11 @@ def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
     return claimed_card()
 
 
+def is_claimed() -> bool:
+    """Whether `claim_card` has found this process its card."""
+    return bool(_claimed)
+
+
 def claimed_card() -> VulkanDevice:
     """The card of this process; `claim_card` has been called before."""
     return _claimed[0]

@@ -29,6 +29,7 @@ from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
     INPUTS,
     PROVIDERS,
+    SAMPLE,
     Candidate,
     Request,
     Row,
@@ -176,12 +177,12 @@ def choose(
 
 
 def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder: Path) -> list[Row]:
-    """The rows of a trial, whose inputs and outputs stay in ``folder``."""
+    """The rows of a trial, whose sample and its outputs stay in ``folder``."""
     with tempfile.TemporaryDirectory(prefix="trial-") as place:
         if inputs:
             write_tensors(Path(place) / INPUTS, inputs)
         rows = try_candidates(request, Path(place))
-        for file in (INPUTS, *map(outputs_name, range(len(rows)))):
+        for file in (SAMPLE, *map(outputs_name, range(len(rows)))):
             if (Path(place) / file).exists():
                 shutil.copy(Path(place) / file, folder / file)
     return rows
@@ -239,7 +240,7 @@ def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choic
     preference: tuple[Provider, ...] = (CPU,)
     if best.provider == "webgpu":
         preference = ((WEBGPU, dict(wish.options)),)
-    files = folder / INPUTS, folder / outputs_name(at)
+    files = folder / SAMPLE, folder / outputs_name(at)
     return Choice(best.precision, preference, (note,), rows, best, *files)
 
 

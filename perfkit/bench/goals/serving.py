@@ -103,6 +103,11 @@ def goals_of(sizes: ServingSizes, peers: Sequence[str]) -> Iterator[Goal]:
         if model == "magika":
             note = f"{WHAT[model]}, {MANY} in flight; batching does not pay"
             yield _ratio("magika_vs_unbatched", f"magika_{MANY}", 1.0, UNBATCHED, note)
+        limit = UNBATCHED if model == "magika" else BARE
+        yield Goal(
+            f"{model}_cpu", f"{model}_cpu", "ms", "lower", "ratio", None, "for comparison",
+            against=limit, note=f"processor time of all processes per request, {MANY} in flight",
+        )  # fmt: skip
         note = f"{WHAT[model]}, {MANY} in flight: how much the API differs from itself"
         yield _ratio(f"{model}_again", f"{model}_{MANY}", None, AGAIN, note)
     for count in sizes.connections if "digits" in sizes.models else ():

@@ -154,14 +154,18 @@ def _block(
     duration_s: float,
     rate_per_s: float | None,
 ) -> Mapping[str, float]:
-    """Requests per second at each concurrency, the time of one at the highest, and a p99."""
+    """Requests per second at each concurrency, a p99, and, with the most in flight, the time and
+    the processor time of one request in ms.
+    """
     found = {}
     with server.its_turn():
         for count in reversed(connections):
+            cpu_s = server.cpu_s()
             report = field.closed(server, count, duration_s)
             found[f"{model}_{count}"] = report.per_s
             if count == MANY:
                 found[f"{model}_time"] = median(report.latencies_ms)
+                found[f"{model}_cpu"] = (server.cpu_s() - cpu_s) / report.answers * 1e3
         if rate_per_s is not None:
             report = field.open(server, rate_per_s, field.contest.sizes.open_s)
             found[f"{model}_p99"] = percentile(report.latencies_ms, 99) or 0.0

@@ -40,13 +40,17 @@ BATCH_MAX = 64
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is up: its port, the questions in its own format, and its processes."""
+    """A server that is up: its port, the questions in its own format, and its processes.
+
+    They are `process`, all that it has started, and those with the ids `beside`.
+    """
 
     name: str
     port: int
     questions: Questions = field(repr=False)
     process: Process = field(repr=False)
     pauses: bool = False
+    beside: tuple[int, ...] = ()
 
     @contextmanager
     def its_turn(self) -> Iterator[Server]:
@@ -58,12 +62,27 @@ class Server:
             self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        """Send a signal to its process and all that it has started."""
-        with suppress(psutil.NoSuchProcess):
-            root = psutil.Process(self.process.pid)
-            for one in (root, *root.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    one.send_signal(number)
+        """Send a signal to each of its processes."""
+        for one in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+
+    def cpu_s(self) -> float:
+        """The processor time of all its processes so far."""
+        total_s = 0.0
+        for one in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                total_s += times.user + times.system
+        return total_s
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for pid in (self.process.pid, *self.beside):
+            with suppress(psutil.NoSuchProcess):
+                root = psutil.Process(pid)
+                found += [root, *root.children(recursive=True)]
+        return found
 
 
 @contextmanager
@@ -90,7 +109,9 @@ def ours(
     with LocalCluster(1, spec, models=(about.model,)) as local:
         questions = replace(about.oip(), headers={**(headers or {})})
         with api(in_front_of(local, options)) as (process, port):
-            yield _answering("the API", port, questions, process)
+            server = _answering("the API", port, questions, process)
+            beside = (local.coordinator_pid, *(worker.pid for worker in local.workers))
+            yield dataclasses.replace(server, beside=beside)
 
 
 def in_front_of(local: LocalCluster, options: Sequence[str] = ()) -> list[str]:

@@ -5,12 +5,24 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.models.inference import BUILT_IN, ModelRepository
 from cluster.models.repository.manifest import ModelError
-from cluster.models.runtime.candidates import Candidate, Request, Row, try_candidates
+from cluster.models.runtime.candidates import (
+    INPUTS,
+    PART_ROWS,
+    SAMPLE,
+    Candidate,
+    Request,
+    Row,
+    outputs_name,
+    try_candidates,
+)
 from cluster.models.runtime.choice import AUTO, Wish, fastest
+from cluster.models.runtime.golden import read_tensors
+from cluster.models.samples import held_out_digits
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -111,6 +123,24 @@ def test_a_trial_tells_what_a_candidate_fails_at_and_goes_on(tmp_path: Path) -> 
     assert (second.trouble, second.difference, second.loss_points) == ("", 0.0, 0.0)
     assert second.nodes_by_provider == {"CPUExecutionProvider": 6}
     assert len(second.item_s) >= 5
+
+
+def test_inputs_are_run_in_parts_and_a_loss_is_that_of_all_of_them(tmp_path: Path) -> None:
+    rows, _ = held_out_digits()
+    np.savez(tmp_path / INPUTS, rows)  # without a name, as savez allows
+    some = (Candidate("fp32", "cpu", str(DIGITS)),)
+    (row,) = try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
+    assert (row.trouble, row.rows) == ("", PART_ROWS)
+    sample = read_tensors(tmp_path / SAMPLE)
+    assert np.array_equal(sample["pixels"], rows[:PART_ROWS])
+    assert read_tensors(tmp_path / outputs_name(0))["probabilities"].shape == (PART_ROWS, 10)
+
+
+def test_inputs_that_do_not_fit_the_model_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / INPUTS, other=np.zeros((2, 64), np.float32))
+    some = (Candidate("fp32", "cpu", str(DIGITS)),)
+    with pytest.raises(ModelError, match=r"can't be tried: .*'other'; the graph has 'pixels'"):
+        try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
 
 
 def test_a_model_that_the_processor_does_not_run_cannot_be_tried(tmp_path: Path) -> None:
