@@ -21,6 +21,8 @@ from cluster.vocabulary.errors import did_you_mean
 from cluster.vocabulary.task import Priority
 
 DESCRIBE_TIMEOUT_S = 10.0
+#: of a name that is not served, in an error
+NAME_SHOWN = 128
 #: who asks, in the queue's eyes
 OWN_CLIENT = "description"
 
@@ -114,10 +116,10 @@ class Catalogue:
         """The kind of task for a model; Problem 404 unless a worker serves it."""
         models, kinds = self._backend.models(), self._backend.kinds()
         if name not in models:
-            hint = (
-                did_you_mean(name, models) or f"; there are {', '.join(sorted(models)) or 'none'}"
-            )
-            raise Problem(404, f"there is no model {name[:128]!r}{hint}", code="model_not_found")
+            shown = name[:NAME_SHOWN]
+            there = ", ".join(sorted(models)) or "none"
+            hint = did_you_mean(shown, models) or f"; there are {there}"
+            raise Problem(404, f"there is no model {shown!r}{hint}", code="model_not_found")
         kind = name if version is None else f"{name}/{version}"
         if kind in kinds:
             return kind
