@@ -57,15 +57,16 @@ class ServedModel:
 
 class ModelOffers:
     """Keeps the models among ``handlers``; ``names`` are loaded at once. A worker without models
-    does not even load the modules that would serve them.
+    does not even load the modules that would serve them. ``options`` are those of
+    `cluster.models.inference.ModelRepository`.
 
     Raises:
         ModelError: from the first of ``names`` that can't be loaded.
     """
 
-    def __init__(self, handlers: Handlers, names: Sequence[str], *, share: bool = True) -> None:
+    def __init__(self, handlers: Handlers, names: Sequence[str], **options: Any) -> None:
         self._handlers = handlers
-        self._share = share
+        self._options = options
         self._loaded: ModelManager | None = None
         #: one change at a time, and only the newest order counts
         self._changing = threading.Lock()
@@ -86,7 +87,7 @@ class ModelOffers:
             from cluster.models.inference import ModelRepository
             from cluster.models.manager import ModelManager
 
-            self._loaded = ModelManager((), ModelRepository(share=self._share))
+            self._loaded = ModelManager((), ModelRepository(**self._options))
         return self._loaded
 
     def change(

@@ -116,7 +116,8 @@ HOUSE: dict[str, str] = {
     "cluster.transport": "cluster.spec cluster.vocabulary",
     "cluster.spec": "cluster.protocol cluster.vocabulary",
     "cluster.work": "cluster.protocol cluster.vocabulary",
-    "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.repository "
+    "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.providers "
+    "cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",

@@ -83,7 +83,8 @@ class ModelRepository:
     file's hash. Wherever a name is taken, the path of a model's file or folder is too.
 
     Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
-    ``share`` is false. The files this needs are kept in ``cache``, by default the user's.
+    ``share`` is false. The files this needs are kept in ``cache``, by default the user's. A run
+    takes ``threads`` threads, by default as many as the model's configuration says.
 
     Raises:
         ModelError: ``root`` is not a directory.
@@ -96,7 +97,9 @@ class ModelRepository:
         share: bool = True,
         share_bytes_min: int = SHARED_BYTES_MIN,
         cache: Cache | None = None,
+        threads: int | None = None,
     ) -> None:
+        self._threads = threads
         self._share_bytes_min = share_bytes_min if share else None
         self._cache = cache or Cache()
         if root is not None and not Path(root).is_dir():
@@ -160,7 +163,7 @@ class ModelRepository:
             raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
         served = found.served()
         wanted = served[-1] if version is None else _version(found, version)
-        threads = threads or found.manifest.threads
+        threads = threads or self._threads or found.manifest.threads
         manifest = found.manifest
         if wish is None:
             provider = manifest.provider if preference is None else "cpu"
@@ -180,7 +183,7 @@ class ModelRepository:
         manifest, path = found.manifest, found.files[version]
         places = [path.parent, *([found.folder] if found.folder else [])]
         choice = choose(
-            Workshop(self._cache, manifest.name, path), wish, threads=threads,
+            lambda: Workshop(self._cache, manifest.name, path), wish, threads=threads,
             inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
             what=MEANINGS.get(manifest.kind, ""),
         )  # fmt: skip

@@ -114,7 +114,7 @@ def up(
         found,
         found.cluster_spec(),
         probe=_probe(gpu),
-        cards=cards_for(gpu, found.workers),
+        cards=cards_for(gpu, found.worker_count),
         log=find_log(log_file),
         show=log_level.value,
         as_json=as_json,

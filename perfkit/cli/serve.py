@@ -30,6 +30,8 @@ LOOK_EVERY_S = 0.5
 #: what makes the API's backend, if that is not a client of a cluster
 LOCAL = "cluster.serve.local_backend:make_backend"
 ANOTHER = "perfkit.engines.backend:make_backend"
+#: a task carries half of a message: a request's whole body, and a little more for its header
+MESSAGE_BYTES = (64 << 20) + (1 << 20)
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -75,7 +77,9 @@ app = typer.Typer(
 def serve(
     context: typer.Context,
     model: opt.Models = None,
-    workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
+    workers: Annotated[
+        int | None, opt.setting("How many worker processes.", default="as measured")
+    ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(metavar="ENDPOINT", help="Serve the cluster there instead of a new one."),
@@ -197,7 +201,7 @@ def _target(
 
     facts: dict[str, Any] = {"engine": engine.value, "models": found.models}
     if engine is not EngineName.ZMQ:
-        made = {**facts, "workers": found.workers, "address": address}
+        made = {**facts, "workers": found.worker_count, "address": address}
         flags += ["--engine", LOCAL if engine is EngineName.LOCAL else ANOTHER]
         flags += ["--engine-options", json.dumps(made)]
         return facts, None
@@ -205,14 +209,32 @@ def _target(
         given = found.peer_spec()
         flags += ["--endpoint", address, *(["--spec", encode_spec(given)] if given else [])]
         return {"engine": engine.value, "endpoint": address}, None
-    spec = build_spec(found.spec or "optimized", found.set)
+    knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
+    spec = build_spec(found.spec or "optimized", knobs)
+    workers, threads = found.worker_count, None
+    if found.workers is None and found.models:
+        workers, threads = _layout(found.models)
     return facts, LocalCluster(
-        found.workers,
+        workers,
         spec,
         capacity=found.capacity,
         handlers=found.handlers,
         models=found.models,
+        threads=threads,
     )
+
+
+def _layout(models: list[str]) -> tuple[int, int]:
+    """How many workers suit these models on this machine, and how many threads for each run: what
+    the model wants that gains most from workers.
+    """
+    from cluster.models.layout import layout_of
+
+    with err().status("measuring how many workers of how many threads suit the models …"):
+        found = max((layout_of(model) for model in models), key=lambda it: it.sessions)
+    for way, rate in found.items_per_s.items():
+        note(f"{way.replace('x', 'workers x')} threads: {rate:,.0f} items/s")
+    return found.sessions, found.threads
 
 
 def _api_flags(

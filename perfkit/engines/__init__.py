@@ -29,14 +29,22 @@ class MissingExtra(ClusterError):
 
 
 def make_engine(
-    name: str, *, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
+    name: str,
+    *,
+    workers: int = 2,
+    spec: ClusterSpec = BASELINE,
+    models: Sequence[str] = (),
+    address: str | None = None,
 ) -> Engine:
-    """An engine with `workers` processes on this machine, to be entered.
+    """An engine with `workers` processes on this machine, to be entered; or one that works on the
+    cluster at `address`, which was started elsewhere and is not stopped: ``tcp://…`` or ``tls://…``
+    of a Dask scheduler, ``HOST:PORT``, ``ray://…`` or ``auto`` of Ray, a coordinator's endpoint.
 
-    Every worker offers `cluster.work.workloads:HANDLERS` and `models`. `spec` is for zmq only.
+    Every worker offers `cluster.work.workloads:HANDLERS` and `models`; those of a coordinator at an
+    `address` offer what they were started with. `spec` is for zmq without an address only.
 
-    Raises ClusterError for an unknown engine or fewer than one worker, MissingExtra when its
-    packages are not installed.
+    Raises ClusterError for an unknown engine, a wrong address or fewer than one worker,
+    MissingExtra when its packages are not installed.
     """
     if name not in ENGINES:
         hint = did_you_mean(name, ENGINES)
@@ -48,4 +56,4 @@ def make_engine(
             f"the {name} engine is not installed ({error.__cause__}); "
             "pip install 'perfkit[peers]' brings it"
         ) from error
-    return engine(workers, spec, models)
+    return engine(workers, spec, models, address)

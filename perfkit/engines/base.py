@@ -10,6 +10,8 @@ which the figures of a map do not show: a peer places, loses and cancels a colum
 
 from __future__ import annotations
 
+import re
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -35,6 +37,8 @@ COLUMNS_PER_WORKER = 4
 COLUMN_TASKS_MAX = 1_000
 #: For a map of unknown length, whose first result should not wait for a thousand others.
 COLUMN_TASKS = 16
+#: held while a process loads models, which threads of one worker may want at the same time
+_LOADING = threading.Lock()
 #: The cluster's bound, so that a program that runs on one engine runs on all.
 MESSAGE_BYTES = BASELINE.limits.message_bytes
 READY_TIMEOUT_S = 60.0
@@ -42,26 +46,35 @@ STOP_TIMEOUT_S = 5.0
 
 
 class Engine(ABC):
-    """Worker processes on this machine that answer tasks by name, while a with block lasts.
+    """Worker processes that answer tasks by name, while a with block lasts: on this machine, or in
+    the cluster at ``address``, which runs already and goes on afterwards.
 
     Once it is entered, every worker has loaded its handlers and models. Methods may be called from
-    any thread. Raises ClusterError for fewer than one worker and, when entered, for workers that do
-    not come up.
+    any thread. Raises ClusterError for fewer than one worker, for an address that is none of this
+    engine's and, when entered, for workers that do not come up.
     """
 
     name: ClassVar[str]
+    #: what its addresses look like, as a pattern and in words; "" if its workers always start here
+    addresses: ClassVar[tuple[str, str]] = ("", "")
 
     def __init__(
-        self, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
+        self,
+        workers: int = 2,
+        spec: ClusterSpec = BASELINE,
+        models: Sequence[str] = (),
+        address: str | None = None,
     ) -> None:
+        self._check_address(address)
         if workers < 1:
             raise ClusterError(
                 f"the {self.name} engine can't have {workers} workers; take 1 or more"
             )
         self.workers = workers
         self.spec = spec
+        self.address = address
         self.models = tuple(models)
-        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(models)])
+        self.kinds = frozenset(HANDLERS.kinds())
         self._open = False
 
     @abstractmethod
@@ -91,6 +104,7 @@ class Engine(ABC):
         """Start every process; returns when every worker is ready."""
         if self._open:
             raise ClusterError(f"the {self.name} engine is running already")
+        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(self.models)])
         try:
             self._start()
         except BaseException as error:
@@ -115,6 +129,17 @@ class Engine(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_address(self, address: str | None) -> None:
+        pattern, words = self.addresses
+        if address is None or (pattern and re.fullmatch(pattern, address)):
+            return
+        if pattern:
+            raise ClusterError(f"{address!r} is no address of the {self.name} engine; give {words}")
+        raise ClusterError(
+            f"the {self.name} engine has no address, since its workers start here; zmq, dask and "
+            "ray reach a cluster that exists"
+        )
+
     def _check(self, kind: str) -> None:
         if not self._open:
             raise ClusterError(f"the {self.name} engine is not running; use it in a with block")
@@ -129,9 +154,13 @@ class ColumnEngine(Engine):
     """An engine that answers columns, one future for each; subclasses send them."""
 
     def __init__(
-        self, workers: int = 2, spec: ClusterSpec = BASELINE, models: Sequence[str] = ()
+        self,
+        workers: int = 2,
+        spec: ClusterSpec = BASELINE,
+        models: Sequence[str] = (),
+        address: str | None = None,
     ) -> None:
-        super().__init__(workers, spec, models)
+        super().__init__(workers, spec, models, address)
         self._pending: set[Future[Column]] = set()
 
     @abstractmethod
@@ -234,13 +263,15 @@ class ColumnEngine(Engine):
 
 def load(models: tuple[str, ...]) -> None:
     """In a worker process: load every handler and model. Raises ModelError."""
-    _offered(models)
+    with _LOADING:
+        _offered(models)
 
 
 def answer(models: tuple[str, ...], kind: str, payloads: list[bytes]) -> Column:
     """In a worker process: the outcome of each payload, by the code of a cluster's worker."""
     results: list[bytes] = []
     failures: list[Failure] = []
+    load(models)
     sort_out(try_some(_offered(models)[kind], payloads, 0, ()), 0, results, failures)
     return results, failures
 
@@ -253,6 +284,18 @@ def _offered(models: tuple[str, ...]) -> Handlers:
     if models:
         offered.update(model_handlers(models))
     return offered
+
+
+def not_importable(where: str, error: BaseException) -> ClusterError | None:
+    """The error for a peer's process that can't import this package; None if that is not it."""
+    for cause in (error, error.__cause__):
+        if cause is not None and "No module named" in (text := str(cause)):
+            missing = text[text.index("No module named") :].splitlines()[0].rstrip(")\"'") + "'"
+            return ClusterError(
+                f"{where} can't import what its tasks need ({missing}); install there what is "
+                "installed here: perfkit, in the same version"
+            )
+    return None
 
 
 def _settle_chunk(chunk: Chunk, outcome: Column | Exception) -> None:

@@ -8,13 +8,17 @@ A Dask scheduler runs any code for anyone who reaches its port, which on loopbac
 this machine. So scheduler, workers and client speak TLS, by a certificate of this run that never
 leaves their memory, and a peer without it is refused. Over plain HTTP Dask serves its health
 and nothing else. Everything else is Dask's default.
+
+With an address the scheduler and its workers are somebody else's. Columns go to the workers that
+have loaded the models, in threads as many as each has; one that joins later is prepared first.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
@@ -25,10 +29,16 @@ from distributed.security import Security
 # isort: split
 import cryptography  # noqa: F401  # the certificate needs it, which Dask would say only later
 
+from cluster.vocabulary.errors import ClusterError
 from perfkit.engines import base
-from perfkit.engines.base import Column, ColumnEngine, answer, load
+from perfkit.engines.base import Column, ColumnEngine, answer, load, not_importable
+
+LOGGER = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 10.0
+#: between two looks for workers that have joined a scheduler that exists
+LOOK_S = 1.0
 HEALTH_ALONE = {
     f"distributed.{role}.http.routes": ["distributed.http.health"]
     for role in ("scheduler", "worker")
@@ -36,13 +46,26 @@ HEALTH_ALONE = {
 
 
 class DaskEngine(ColumnEngine):
-    """A ``distributed.LocalCluster`` on loopback, without a dashboard, and a client of it."""
+    """A ``distributed.LocalCluster`` on loopback, without a dashboard, and a client of it; or a
+    client of the scheduler at ``address``. The certificates for ``tls://`` are those of Dask's own
+    configuration (distributed.comm.tls).
+    """
 
     name: ClassVar[str] = "dask"
+    addresses: ClassVar[tuple[str, str]] = (
+        r"(tcp|tls)://.+",
+        "a scheduler's, as tcp://HOST:PORT or tls://HOST:PORT",
+    )
     _executor: Executor | None = None
 
     def _start(self) -> None:
         self._running = ExitStack()
+        if self.address is None:
+            self._start_own()
+        else:
+            self._join(self.address)
+
+    def _start_own(self) -> None:
         self._running.enter_context(dask.config.set(HEALTH_ALONE))
         folder = self._running.enter_context(
             TemporaryDirectory(prefix="perfkit-dask-", ignore_cleanup_errors=True)
@@ -67,6 +90,60 @@ class DaskEngine(ColumnEngine):
         client.wait_for_workers(self.workers, timeout=base.READY_TIMEOUT_S)
         client.run(load, self.models)
         self._executor = client.get_executor(pure=False)
+
+    def _join(self, address: str) -> None:
+        """Connect to a scheduler, and prepare its workers."""
+        try:
+            client = distributed.Client(address, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+        except OSError as error:
+            raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
+        self._running.enter_context(client)
+        #: workers that have been told to load the models, and by those that have, their threads
+        self._seen: set[str] = set()
+        self._ready: dict[str, int] = {}
+        is_over = threading.Event()
+        self._running.callback(is_over.set)
+        reason = self._prepare(client)
+        if not self._ready:
+            if reason is not None:
+                raise reason
+            raise ClusterError(f"the Dask scheduler at {address} has no worker")
+        try:
+            client.run_on_scheduler(load, ())  # it reads what it passes on
+        except Exception as error:
+            raise not_importable(f"the Dask scheduler at {address}", error) or error from error
+        watch = threading.Thread(target=self._watch, args=(client, is_over), daemon=True)
+        watch.start()
+
+    def _watch(self, client: distributed.Client, is_over: threading.Event) -> None:
+        """Prepare workers that join later."""
+        while not is_over.wait(LOOK_S):
+            with suppress(Exception):  # the scheduler may be gone, which columns tell
+                self._prepare(client)
+
+    def _prepare(self, client: distributed.Client) -> Exception | None:
+        """Have new workers load the models, and send columns to those that could from now on;
+        returns why one could not.
+        """
+        present = client.nthreads()
+        new = present.keys() - self._seen
+        self._seen = set(present)
+        outcomes = (
+            client.run(load, self.models, workers=list(new), on_error="return") if new else {}
+        )
+        failed = {w: found for w, found in outcomes.items() if isinstance(found, Exception)}
+        fit = {*self._ready, *(new - failed.keys())}
+        ready = {worker: threads for worker, threads in present.items() if worker in fit}
+        if ready != self._ready or self._executor is None:
+            self._ready, self.workers = ready, max(1, sum(ready.values()))
+            self._executor = client.get_executor(
+                pure=False, workers=list(ready), allow_other_workers=True
+            )
+        for worker, error in failed.items():
+            cause = not_importable(f"the Dask worker at {worker}", error) or error
+            LOGGER.warning("it gets no tasks: %s", cause)
+            return cause
+        return None
 
     def _stop(self) -> None:
         self._running.close()

@@ -1,8 +1,11 @@
-"""Ray as an engine: an instance of its own on this machine, an actor for each worker.
+"""Ray as an engine: an instance of its own on this machine, an actor for each worker; or actors in
+a Ray that runs already.
 
 Used as its documentation advises: expensive state lives in actors, tiny tasks go in batches, and
 calls are pipelined, queued at an actor before its last call is done. Ray does not choose among
 actors, so the one with the fewest calls in flight is chosen here.
+
+Ray reads its environment when it is imported, so that comes when an engine is made.
 """
 
 from __future__ import annotations
@@ -10,44 +13,111 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from concurrent.futures import Future
+from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, ClassVar
 
-# Ray and its processes read these at import or first start; a user's own settings stay.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Despite its name: without it Ray binds to every address of the machine.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-# Ray's processes need a token; without this one Ray writes one to the home folder.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-import ray
-
+from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.engines import base
-from perfkit.engines.base import Column, ColumnEngine, answer, load
+from perfkit.engines.base import Column, ColumnEngine, answer, load, not_importable
+
+if find_spec("ray") is None:
+    raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 LOOPBACK = "127.0.0.1"
 #: The shared memory for columns in flight; Ray's default is a third of the machine's.
 OBJECT_STORE_BYTES = 256 << 20
+#: For a Ray of our own; a user's own settings stay. Despite its name the first has Ray bind to
+#: loopback instead of every address of the machine. Its processes need a token; without this one
+#: Ray writes one to the home folder.
+PRIVATE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 
 
 class RayEngine(ColumnEngine):
-    """A local Ray instance with as many CPUs as workers, without a dashboard.
+    """A local Ray instance with as many CPUs as workers, without a dashboard; or as many actors, of
+    a CPU each, in the Ray at ``address``, which are named and end with the engine.
 
     If this process is killed, Ray's agents notice within a minute or so and end too. A process has
     one Ray: entering raises ClusterError if it is running already, or if it would listen beyond
-    loopback because it was imported before this module.
+    loopback because it was imported before this module. A Ray that exists is joined as Ray's own
+    environment variables say, RAY_AUTH_MODE and RAY_AUTH_TOKEN among them.
     """
 
     name: ClassVar[str] = "ray"
+    addresses: ClassVar[tuple[str, str]] = (
+        r"auto|(ray://)?[^/]+:[0-9]+",
+        "that of Ray's head, as HOST:PORT, or ray://HOST:PORT of a Ray client server, or 'auto'",
+    )
     _folder: TemporaryDirectory[str] | None = None
+    _is_joined = False
+
+    def __init__(
+        self,
+        workers: int = 2,
+        spec: ClusterSpec = BASELINE,
+        models: Sequence[str] = (),
+        address: str | None = None,
+    ) -> None:
+        super().__init__(workers, spec, models, address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in PRIVATE.items() if address is None else ():
+            os.environ.setdefault(name, value)
 
     def _start(self) -> None:
+        import ray
+
         if ray.is_initialized():
             raise ClusterError("Ray runs in this process already; call ray.shutdown() first")
+        if self.address is None:
+            self._start_own()
+        else:
+            self._join(self.address)
+        worker = ray.remote(num_cpus=1)(RayWorker)
+        prefix = f"perfkit-{secrets.token_hex(4)}"
+        self._workers: list[Any] = [
+            worker.options(name=f"{prefix}-{number}").remote(self.models)
+            for number in range(self.workers)
+        ]
+        self._in_flight = [0] * self.workers
+        self._lock = Lock()
+        calls = [worker.ready.remote() for worker in self._workers]
+        try:
+            ray.get(calls, timeout=base.READY_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError as error:
+            waited = f"{self.workers} actors were not ready within {base.READY_TIMEOUT_S:g} s"
+            raise ClusterError(f"{waited}; Ray's CPUs may be taken by others") from error
+        except ray.exceptions.RayError as error:
+            raise not_importable("a worker of Ray", error) or error from error
+
+    def _join(self, address: str) -> None:
+        """Connect to a Ray that runs already."""
+        import ray
+
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            raise ClusterError(
+                f"no Ray can be joined at {address}: {error}; set RAY_AUTH_MODE and RAY_AUTH_TOKEN "
+                "as they are there"
+            ) from error
+        self._is_joined = True
+        cpus = ray.cluster_resources().get("CPU", 0)
+        if cpus < self.workers:
+            raise ClusterError(
+                f"the Ray at {address} has {cpus:g} CPUs, too few for {self.workers} workers"
+            )
+
+    def _start_own(self) -> None:
+        import ray
+
         self._folder = TemporaryDirectory(prefix="perfkit-ray-", ignore_cleanup_errors=True)
         ray.init(
             "local",
@@ -65,13 +135,15 @@ class RayEngine(ColumnEngine):
                 f"Ray would listen at {address}: import perfkit.engines.ray before ray, or set "
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
             )
-        worker = ray.remote(num_cpus=1)(RayWorker)
-        self._workers: list[Any] = [worker.remote(self.models) for _ in range(self.workers)]
-        self._in_flight = [0] * self.workers
-        self._lock = Lock()
-        ray.get([worker.ready.remote() for worker in self._workers], timeout=base.READY_TIMEOUT_S)
 
     def _stop(self) -> None:
+        import ray
+
+        if self._is_joined:
+            for worker in self.__dict__.pop("_workers", []):
+                ray.kill(worker)
+            ray.shutdown()
+            self._is_joined = False
         if self._folder is None:
             return
         ray.shutdown()

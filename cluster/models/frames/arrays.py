@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cluster.models.frames.tensor import TensorError
@@ -20,6 +21,9 @@ NUMPY: Mapping[str, str] = {
     "FP64": "float64",
     **{f"{sign.upper()}INT{b}": f"{sign}int{b}" for sign in ("", "u") for b in (8, 16, 32, 64)},
 }
+
+#: Up to this, a copy takes less time than a view.
+COPIED_BYTES_MAX = 4_096
 
 #: The kinds of numpy's types that may stand for another.
 _STAND_IN = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu", "O": "UO"}
@@ -44,7 +48,7 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
                     f"{port}, element {number}: {error}; models here take texts in UTF-8 alone"
                 ) from error
         return texts
-    array: NDArray[Any] = np.frombuffer(data, np.dtype(NUMPY[port.datatype]).newbyteorder("<"))
+    array: NDArray[Any] = np.frombuffer(data, _little_endian(port.datatype))
     if port.datatype == "BOOL" and (array.view(np.uint8) > 1).any():
         raise TensorError(f"{port}: a byte is neither 0 nor 1")
     return array.reshape(port.shape)
@@ -61,10 +65,18 @@ def to_tensor(name: str, datatype: str, array: NDArray[Any]) -> Tensor:
     if datatype == "BYTES":
         data: bytes | memoryview = join_bytes(str(text).encode() for text in array.flat)
     else:
-        numbers = np.asarray(array, np.dtype(NUMPY[datatype]).newbyteorder("<"), order="C")
-        data = numbers.reshape(-1).view(np.uint8).data
+        numbers = np.asarray(array, _little_endian(datatype), order="C")
+        is_small = numbers.nbytes <= COPIED_BYTES_MAX
+        data = numbers.tobytes() if is_small else numbers.reshape(-1).view(np.uint8).data
     kind: Datatype = datatype  # type: ignore[assignment]
     return Tensor(Port(name, kind, array.shape), data)
+
+
+@lru_cache(maxsize=len(NUMPY))
+def _little_endian(datatype: str) -> Any:
+    import numpy as np
+
+    return np.dtype(NUMPY[datatype]).newbyteorder("<")
 
 
 def converted(array: NDArray[Any], datatype: str) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
     INPUTS,
     PROVIDERS,
+    SAMPLE,
     Candidate,
     Request,
     Row,
@@ -120,7 +121,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    workshop: Workshop,
+    make_workshop: Callable[[], Workshop],
     wish: Wish,
     *,
     threads: int = 1,
@@ -128,9 +129,8 @@ def choose(
     what: str = "",
 ) -> Choice:
     """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
-    if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
-
-    The card is claimed if it is chosen.
+    if there is anything to choose; only then the workshop is made. ``what`` is as for
+    `cluster.models.runtime.golden`. The card is claimed if one takes part.
 
     Raises:
         ModelError: the wish can't be met.
@@ -139,6 +139,7 @@ def choose(
     with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
     if not with_card and wish.precision != AUTO:
         return Choice(wish.precision)
+    workshop = make_workshop()
     name, cache = workshop.name, workshop.cache
     runtime = load_runtime(name)
     try:
@@ -161,6 +162,10 @@ def choose(
 
     try:
         found = cache.entry(entry, build)
+    except ModelError as error:
+        if wish.provider != AUTO or wish.precision == AUTO:
+            raise
+        return Choice(wish.precision, (CPU,), (f"not tried on {card}: {error}",))
     except OSError as error:
         raise ModelError(
             f"model {name!r}: the cache in {cache.folder} cannot be used: {error}"
@@ -172,12 +177,12 @@ def choose(
 
 
 def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder: Path) -> list[Row]:
-    """The rows of a trial, whose inputs and outputs stay in ``folder``."""
+    """The rows of a trial, whose sample and its outputs stay in ``folder``."""
     with tempfile.TemporaryDirectory(prefix="trial-") as place:
         if inputs:
             write_tensors(Path(place) / INPUTS, inputs)
         rows = try_candidates(request, Path(place))
-        for file in (INPUTS, *map(outputs_name, range(len(rows)))):
+        for file in (SAMPLE, *map(outputs_name, range(len(rows)))):
             if (Path(place) / file).exists():
                 shutil.copy(Path(place) / file, folder / file)
     return rows
@@ -235,7 +240,7 @@ def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choic
     preference: tuple[Provider, ...] = (CPU,)
     if best.provider == "webgpu":
         preference = ((WEBGPU, dict(wish.options)),)
-    files = folder / INPUTS, folder / outputs_name(at)
+    files = folder / SAMPLE, folder / outputs_name(at)
     return Choice(best.precision, preference, (note,), rows, best, *files)
 
 

@@ -44,7 +44,7 @@ class Golden(NamedTuple):
 
     def take_inputs(self, network: Network) -> dict[str, NDArray[Any]]:
         """The inputs as a network takes them; ModelError if they don't fit it."""
-        inputs = _fitting(network.name, GOLDEN_IN, self.inputs, network.inputs)
+        inputs = fitting(network.name, GOLDEN_IN, self.inputs, network.inputs)
         for name, port in network.inputs.items():
             if name not in inputs or not fits(inputs[name].shape, port.shape):
                 given = list(inputs[name].shape) if name in inputs else "nothing"
@@ -56,7 +56,7 @@ class Golden(NamedTuple):
     def check(self, network: Network) -> None:
         """Raise ModelError, with the largest difference, unless a network gives these outputs."""
         inputs = self.take_inputs(network)
-        expected = _fitting(network.name, GOLDEN_OUT, self.outputs, network.outputs)
+        expected = fitting(network.name, GOLDEN_OUT, self.outputs, network.outputs)
         found = (
             network.run_rows(inputs, expected) if network.batches else network.run(inputs, expected)
         )
@@ -228,11 +228,14 @@ def rows_depend(network: Network, feed: Mapping[str, NDArray[Any]]) -> str | Non
     return None
 
 
-def _fitting(
+def fitting(
     model: str, file: str, arrays: Mapping[str, NDArray[Any]], ports: Mapping[str, TensorMetadata]
 ) -> Outputs:
-    """The arrays by the graph's names, with its types, in its order."""
+    """The arrays of a file by the graph's names, with its types, in its order.
 
+    Raises:
+        ModelError: the graph has no such name, or an array can't be of its type.
+    """
     if arrays and all(name == f"arr_{number}" for number, name in enumerate(arrays)):
         arrays = dict(zip(ports, arrays.values(), strict=False))  # savez without names
     unknown = [name for name in arrays if name not in ports]

@@ -213,14 +213,14 @@ class Administration:
         async with _reading(self._state, request, NewRestart) as asked:
             name = request.path_params.get("name")
             chosen = asked.workers if name is None else [name]
-        if self._restart is not None and self._restart.is_running:
-            raise Problem(409, "a rolling restart is running; GET /cluster/restart tells how far")
         names = await self._names()
         wanted = names if chosen is None else list(dict.fromkeys(chosen))
         for name in wanted:
             _check_worker(name, names)
         if not wanted:
             raise Problem(409, "there is no worker to restart")
+        if self._restart is not None and self._restart.is_running:
+            raise Problem(409, "a rolling restart is running; GET /cluster/restart tells how far")
         self._restart = RollingRestart(client, wanted)
         self._restart.start()
         return _json(self._restart.progress, 202, location="/cluster/restart")

@@ -80,14 +80,15 @@ def _call_at_end(future: TaskFuture, call: Callable[[], object]) -> None:
 
 
 async def wait_for_end(future: TaskFuture) -> None:
-    """Wait until a task has ended; cancel it if the request is given up."""
+    """Wait until a task has ended; Problem 503, and it is cancelled, if the server ends first."""
     ended = asyncio.Event()
     _call_at_end(future, ended.set)
     try:
         await ended.wait()
     except asyncio.CancelledError:
         future.cancel()
-        raise
+        text = "the server ended before the task did, which is cancelled"
+        raise Problem(503, text, retry_after_s=1.0) from None
 
 
 async def wait_for_id(future: TaskFuture) -> TaskId:

@@ -1,11 +1,14 @@
 """What becomes of tasks whose client leaves, whose worker fails, or that take too long."""
 
 import json
+import time
 from http.client import HTTPConnection
 
 import pytest
 
 from cluster import LocalCluster
+from cluster.spec import encode_spec
+from cluster.supervision.children import Process
 from perfkit.optimized.specs import OPTIMIZED
 
 HANDLERS = """
@@ -102,7 +105,7 @@ def test_the_tasks_of_a_client_that_leaves_are_cancelled(gated, until):
     until(lambda: open_tasks(gated.local) == 21)
     for one in leaving:
         one.close()
-    until(lambda: open_tasks(gated.local) == 1)
+    until(lambda: gated.local.status().counters["cancelled"] == 20)
     gated.gate.touch()
     assert end(first)[1]["outputs"][0]["data"] == [1]
     assert end(begin(gated, "waits", 3))[1]["outputs"][0]["data"] == [3]
@@ -154,3 +157,20 @@ def test_without_a_coordinator_it_is_not_ready_and_requests_end_in_time(gated, u
     status, body = end(begin(gated, "fails", timeout=200_000))
     assert status in (503, 504)
     assert body["error"]
+
+
+def test_what_a_coordinator_took_along_is_asked_again_of_the_next(gated, tmp_path, until):
+    """The worker holds the task of a coordinator that dies; the client gets its answer."""
+    first = begin(gated, "waits", 5)
+    seen = gated.gate.with_suffix(".seen")
+    until(lambda: seen.exists() and seen.read_bytes() == b"\5")
+    gated.local.coordinator.kill()
+    options = ["coordinator", "--bind", gated.local.endpoint, "--spec", encode_spec(OPTIMIZED)]
+    another = Process("another", "cluster.process", options, tmp_path, guarded=True)
+    try:
+        assert another.announcement(time.monotonic() + 20)["endpoint"] == gated.local.endpoint
+        gated.gate.touch()
+        status, body = end(first)
+        assert (status, body["outputs"][0]["data"]) == (200, [5])
+    finally:
+        another.stop(time.monotonic() + 5)

@@ -78,6 +78,25 @@ def test_an_api_that_dies_is_started_again_at_its_address():
     assert f"the API (pid {told['pid']}) has died and is started again" in err
 
 
+def test_a_body_of_almost_64_mib_gets_through_its_cluster():
+    rows = 240_000  # of 64 numbers
+    one = {"name": "pixels", "shape": [rows, 64], "datatype": "FP32"}
+    one["parameters"] = {"binary_data_size": rows * 256}
+    text = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
+    with perfkit("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
+        parts = urlsplit(json.loads(process.stdout.readline())["url"])
+        connection = HTTPConnection(parts.hostname, parts.port, timeout=60)
+        length = {"Inference-Header-Content-Length": str(len(text))}
+        connection.request("POST", "/v2/models/digits/infer", text + bytes(rows * 256), length)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert answer.status == 200, body[:300]
+    assert len(body) > rows * 40
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -153,7 +153,7 @@ def test_an_unknown_kind_is_refused_at_once(engine: Engine) -> None:
             ClusterError, match=r"no worker offers 'ecko'; .* did you mean 'echo'\?"
         ):
             ask()
-    kinds = r"there are digits, echo, fail, length, noop, pattern, sleep, spin$"
+    kinds = r"there are digits, digits/1, echo, fail, length, noop, pattern, sleep, spin$"
     with pytest.raises(ClusterError, match=kinds):
         engine.submit("x")
 

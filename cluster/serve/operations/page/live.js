@@ -386,7 +386,7 @@ function drawWorkers(status, workers, at) {
   const all = [...workers, ...gone].sort((a, b) => natural(a.worker, b.worker));
   const rows = !isMany ? all : sought ? all.filter((worker) => worker.worker.includes(sought)).slice(0, FEW) : worstOf(all);
   find("filter-row").hidden = find("bands").hidden = !isMany;
-  write(find("workers-note"), isMany ? `${workers.length}; below are ${sought ? "those sought" : "those in trouble and the stalest"}, at most ${FEW}` : "");
+  write(find("workers-note"), isMany ? `${workers.length}; below are ${sought ? "those sought" : "those in trouble first"}, at most ${FEW}` : "");
   fillTable(find("workers"), WORKER_COLUMNS, rows.map((worker) => ({ key: worker.worker, of: worker, grade: worker.goneAt ? "gone" : "" })),
     status ? "No worker has joined." : "Unknown: no coordinator answers.");
   if (isMany) drawBands(workers);
@@ -395,7 +395,7 @@ function drawWorkers(status, workers, at) {
 /** A few workers that are worth a look, the worst first. */
 function worstOf(workers) {
   const grade = (worker) => (worker.goneAt ? 3 : worker.trouble || worker.load?.gpu_trouble || worker.load?.gpus?.some((gpu) => gpu.trouble) ? 2 : worker.draining ? 1 : 0);
-  const stale = (worker) => Math.round(worker.silent_s || 0);
+  const stale = (worker) => (worker.silent_s > SILENT_S ? Math.round(worker.silent_s) : 0);
   return [...workers].sort((a, b) => grade(b) - grade(a) || stale(b) - stale(a) || natural(a.worker, b.worker)).slice(0, FEW);
 }
 
@@ -447,7 +447,10 @@ function newBand(title) {
 }
 
 function drawHosts(status) {
-  const hosts = status?.hosts || [];
+  const all = [...(status?.hosts || [])].sort((a, b) => natural(a.host, b.host));
+  const worst = (host) => (host.trouble ? 2 : host.silent_s > SILENT_S ? 1 : 0);
+  const hosts = all.length > MANY ? all.sort((a, b) => worst(b) - worst(a) || b.restarts - a.restarts).slice(0, FEW) : all;
+  write(find("hosts-note"), all.length > MANY ? `${all.length}; below are those in trouble and with most restarts, at most ${FEW}` : "");
   find("hosts-section").hidden = hosts.length === 0;
   fillTable(find("hosts"), [
     { title: "Host", cell: (host) => host.host },

@@ -14,7 +14,7 @@ from cluster.serve.state import Settings, State
 from cluster.shells.client import Client
 from cluster.vocabulary.task import State as TaskState
 from perfkit.optimized.specs import OPTIMIZED
-from tests.cluster.serve.operations.served import DEADLINE_S, served
+from tests.cluster.serve.operations.served import DEADLINE_S, Site, served
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +379,22 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(si
     until(lambda: site.state.budget.held_bytes == 0)
     assert site.ask("/cluster/health").status == 200
     assert not caplog.records
+
+
+def test_a_request_that_waits_when_the_api_ends_is_told_so(crew, start_api, until):
+    with start_api("--endpoint", crew.fleet.endpoint, "--drain", 0.2) as ending:
+        answers = []
+        task = {"kind": "sleep", "text": "4"}
+        waiting = threading.Thread(
+            target=lambda: answers.append(Site(ending.url).ask("/cluster/tasks", task))
+        )
+        waiting.start()
+        until(lambda: crew.state.client.status().assigned)
+        ending.process.terminate()
+        waiting.join(DEADLINE_S)
+    assert answers[0].status == 503
+    assert "ended" in answers[0].json["error"]
+    until(lambda: not crew.state.client.status().assigned)
 
 
 def test_another_sites_page_can_not_have_a_browser_change_the_cluster(site):

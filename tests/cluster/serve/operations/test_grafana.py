@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import cluster.serve.operations
+from cluster.serve.__main__ import parse
 from tests.cluster.serve.operations import promql
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with JupyterLab")
@@ -166,6 +167,9 @@ def test_the_files_for_provisioning_name_each_other():
     (job,) = scrape["scrape_configs"]
     jobs = re.findall(r'job=\\?"(\w+)\\?"', (FOLDER / "perfkit.json").read_text())
     assert {*jobs} == {job["job_name"]}, "the dashboard looks for another job"
+    (target,) = job["static_configs"][0]["targets"]
+    default = parse(["--endpoint", "tcp://127.0.0.1:1"]).bind
+    assert target.rpartition(":")[2] == default.rpartition(":")[2], "the port that the API has"
     (provider,) = yaml.safe_load((FOLDER / "dashboards.yml").read_text())["providers"]
     assert provider["type"] == "file"
     (source,) = yaml.safe_load((FOLDER / "datasources.yml").read_text())["datasources"]

@@ -1,6 +1,9 @@
 """From an ONNX file to an answer at the terminal; each command's lines, JSON and exit codes."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,8 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from cluster.models.adding import NewModel, add_model
 from tests.cluster.models.repository.test_folders import write_scale
 from tests.cluster.models.runtime.test_network import make, node, onnx, port
+from tests.cluster.models.vulkan import software
 from tests.perfkit.cli.conftest import Up
 
 Call = Callable[..., Result]
@@ -76,6 +81,23 @@ def test_golden_outputs_that_differ_end_an_add_and_a_check_with_1(
     assert checked.stderr.startswith("perfkit: model 'mine' on CPUExecutionProvider: the output")
     (found, *_) = json.loads(perfkit("model", "check", "--json").stdout)
     assert (found["name"], found["version"], "golden" in found["error"]) == ("mine", "1", True)
+
+
+def test_a_check_includes_the_card_where_there_is_one(scale: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.array([[1, 2]]))
+    np.savez(tmp_path / "out.npz", y=np.array([[2, 4]]))
+    golden = tmp_path / "in.npz", tmp_path / "out.npz"
+    add_model(NewModel("mine", scale, golden), tmp_path / "all")
+    command = "-m perfkit model check --json --repository".split()
+    done = subprocess.run(
+        [sys.executable, *command, tmp_path / "all"],
+        env={**os.environ, **software(), "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        timeout=100,
+    )
+    found = {it["provider"]: (it["golden"], it["error"]) for it in json.loads(done.stdout)}
+    assert found["WebGpuExecutionProvider"] == found["CPUExecutionProvider"] == (True, None)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
