@@ -206,12 +206,12 @@ def _ending(one: Ran) -> str:
 
 def _known_peers(text: str) -> str:
     """The text of --peers; SettingError for a name that is not a peer's."""
+    from cluster.vocabulary.errors import ClusterError
     from perfkit.bench.goals.serving import chosen_peers
-    from perfkit.bench.workloads.load import ExperimentError
 
     try:
         chosen_peers(text)
-    except ExperimentError as error:
+    except ClusterError as error:
         raise SettingError(f"--peers: {error}") from error
     return text
 

@@ -279,7 +279,7 @@ class Load:
             if status != 200:
                 self._note(f"status {status}: {body[:200].decode('utf-8', 'replace')}")
                 continue
-            mistake = mistake_of(body, job.expected[number], job.compared)
+            mistake = mistake_of(body, job.expected[number], job.compared, job.cosine_min)
             if mistake is not None:
                 wrong += count
                 self._note(f"question {number}: {mistake}")
