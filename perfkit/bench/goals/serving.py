@@ -40,7 +40,8 @@ from perfkit.bench.goals.table import (
 from perfkit.bench.serving.asking import Generator
 from perfkit.bench.serving.exchange import COARSE_COSINE_MIN
 from perfkit.bench.serving.hostile import Hostility
-from perfkit.bench.serving.venvs import PACKAGES, PeerMissing, chosen_peers, python_of
+from perfkit.bench.serving.venvs import PACKAGES, PeerMissing, python_of
+from perfkit.bench.serving.venvs import chosen_peers as chosen_peers
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import ArmSamples, Say, prefixed
 from perfkit.evidence.environment import fingerprint

@@ -32,6 +32,7 @@ from perfkit.bench.serving.material import Material, material
 from perfkit.bench.serving.servers import Server, bare, ours, ours_automatic, ours_local, peer
 from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.evidence.samples import percentile
+from perfkit.evidence.text import quantity
 from perfkit.profile.watch import process_memory
 
 #: The arms beside OPTIMIZED and the peers.
@@ -189,7 +190,8 @@ def memory(field: Field) -> ArmSamples:
         for figure, mb in found.items():
             if mb is not None:
                 samples.setdefault(figure, {}).setdefault(OPTIMIZED, []).append(mb)
-        field.contest.say(f"memory of the API, process {number + 1}: {found['api_idle']} MB")
+        idle = quantity(found["api_idle"], "MB")
+        field.contest.say(f"memory of the API, process {number + 1}: {idle} idle")
     return samples
 
 
@@ -212,7 +214,7 @@ def hostility(field: Field) -> tuple[ArmSamples, Hostility]:
                 _watched(partial(_pss_mb, server.process.pid)) as mb,
             ):
                 attacking = pool.submit(
-                    attack, server.port, server.questions, each, HOSTILE_PER_S, len(found.statuses)
+                    attack, server.port, server.questions, each, HOSTILE_PER_S, found.sent
                 )
                 p99_ms = others()
                 found.add(attacking.result())
