@@ -337,4 +337,4 @@ class Witness:
         assert outcome is not None, f"{task} goes on although an operator cancelled it"
         is_cancelled = isinstance(outcome, Failure) and outcome.state is State.CANCELLED
         told = next((action.answer for action in actions if isinstance(action, do.Report)), None)
-        assert told in (None, is_cancelled), f"{task}: the operator hears {told} of {outcome}"
+        assert told in (None, is_cancelled), f"{task}: the operator hears {told} of {outcome!r}"
