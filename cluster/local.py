@@ -31,15 +31,16 @@ class LocalCluster:
     registered.
 
     ``handlers`` names a registry as ``"module:attribute"``. ``models`` are served besides; workers
-    share the weights of large ones unless ``share_models`` is false. ``environments`` are variables
-    for the first workers, one mapping each, such as those that bind it to a card
-    (`cluster.vocabulary.cards.card_environment`); models on cards may take minutes at the first
-    start on a host. ``probe`` names what makes
-    each worker's probe (default: of the host alone). The coordinator writes cProfile statistics to
-    the file ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the
-    spec's ``transport``, a socket file), beyond this machine only if ``insecure``. What workers
-    print is appended to the file ``log``; from the level ``show`` up it is to be read from
-    ``output``. Raises ClusterError, with the child's output, if one does not come up.
+    share the weights of large ones unless ``share_models`` is false, and a run takes ``threads``
+    threads (default: as the model says). ``environments`` are variables for the first workers, one
+    mapping each, such as those that bind it to a card, see `cluster.vocabulary.cards`; models on
+    cards may take minutes at the first start on a host. ``probe`` names what makes each worker's
+    probe (default: of the host alone). The coordinator writes cProfile statistics to the file
+    ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the spec's
+    ``transport``, a socket file), beyond this machine only if ``insecure``. What workers print is
+    appended to the file ``log``; from the level ``show`` up it is to be read from ``output``.
+
+    Raises ClusterError, with the child's output, if a process does not come up.
     """
 
     #: the module that the coordinator's process runs
@@ -55,6 +56,7 @@ class LocalCluster:
         models: Sequence[str] = (),
         environments: Sequence[Mapping[str, str]] = (),
         share_models: bool = True,
+        threads: int | None = None,
         probe: str | None = None,
         cprofile: Path | None = None,
         bind: str | None = None,
@@ -71,7 +73,7 @@ class LocalCluster:
         self._environments = environments
         self._ready_s = READY_TIMEOUT_S + (TRIAL_TIMEOUT_S if environments and models else 0.0)
         self._named = 0
-        options = worker_options(capacity, handlers, models, probe)
+        options = worker_options(capacity, handlers, models, probe, threads)
         options += [] if share_models else ["--no-share"]
         self._host_options = host_options(spec, options, log, show)
         self._shows_output = show != "off"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
 
 from cluster.vocabulary.errors import ClusterError
 from cluster.work.handlers import Handlers
@@ -31,10 +32,16 @@ class ServedModel:
         self._kind = kind
         with manager.using(kind) as model:
             self.batch_items_max = model.describe().batch_items_max
+            #: reading a payload takes no session, so it is no use that the manager must know of
+            self._reader = ref(model)
 
     def prepare(self, payload: Any) -> Question | bytes | Exception:
         """`Model.prepare`; raises ModelError if the model can't be loaded again."""
+        reader = self._reader()
+        if reader is not None:
+            return reader.prepare(payload)
         with self._manager.using(self._kind) as model:
+            self._reader = ref(model)
             return model.prepare(payload)
 
     def run(self, questions: Sequence[Question]) -> list[bytes | Exception]:
@@ -50,15 +57,16 @@ class ServedModel:
 
 class ModelOffers:
     """Keeps the models among ``handlers``; ``names`` are loaded at once. A worker without models
-    does not even load the modules that would serve them.
+    does not even load the modules that would serve them. ``options`` are those of
+    `cluster.models.inference.ModelRepository`.
 
     Raises:
         ModelError: from the first of ``names`` that can't be loaded.
     """
 
-    def __init__(self, handlers: Handlers, names: Sequence[str], *, share: bool = True) -> None:
+    def __init__(self, handlers: Handlers, names: Sequence[str], **options: Any) -> None:
         self._handlers = handlers
-        self._share = share
+        self._options = options
         self._loaded: ModelManager | None = None
         #: one change at a time, and only the newest order counts
         self._changing = threading.Lock()
@@ -79,7 +87,7 @@ class ModelOffers:
             from cluster.models.inference import ModelRepository
             from cluster.models.manager import ModelManager
 
-            self._loaded = ModelManager((), ModelRepository(share=self._share))
+            self._loaded = ModelManager((), ModelRepository(**self._options))
         return self._loaded
 
     def change(

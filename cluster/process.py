@@ -101,13 +101,15 @@ def run_worker(
     alone: bool,
     parent: int | None = None,
     share: bool = True,
+    threads: int | None = None,
     probe: str | None = None,
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
     Without a ``spec`` it adopts the coordinator's. Handlers are looked for in the working folder
     too, after everything that is installed. Workers of this host share large models' weights unless
-    ``share`` is false. ``probe`` names a function that makes the worker's probe, which may have a
+    ``share`` is false, and each run takes
+    ``threads`` threads. ``probe`` names a function that makes the worker's probe, which may have a
     method ``gpus`` for its cards. A worker that is bound to a card announces it.
     """
     from cluster.model_offers import ModelOffers
@@ -120,13 +122,13 @@ def run_worker(
         die_with_parent(parent)
         own_output()
     sys.path.append(str(Path.cwd()))
-    card = own_card()
+    card = own_card(bool(models))
     offered = Handlers()
     registry = load_part(handlers)
     if not isinstance(registry, Handlers):
         raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
     offered.update(registry)
-    served = ModelOffers(offered, models, share=share)
+    served = ModelOffers(offered, models, share=share, threads=threads)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,
@@ -164,14 +166,13 @@ def fail(error: BaseException) -> NoReturn:
     end_process(1)
 
 
-def own_card() -> dict[str, str]:
-    """The card that this process is bound to, to be announced; its loss ends the process."""
-    if CARD not in os.environ:
-        return {}
-    from cluster.models.providers import webgpu
+def own_card(has_models: bool) -> dict[str, str]:
+    """The card that this process is bound to, to be announced. The loss of any ends the process."""
+    if has_models or CARD in os.environ:
+        from cluster.models.providers import webgpu
 
-    webgpu.on_device_lost = lose_card
-    return {"card": os.environ[CARD]}
+        webgpu.on_device_lost = lose_card
+    return {"card": os.environ[CARD]} if CARD in os.environ else {}
 
 
 def lose_card(error: Exception) -> NoReturn:
@@ -219,6 +220,7 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
         action="store_false",
         help="load large models instead of mapping shared ones",
     )
+    worker.add_argument("--threads", type=int, help="of a model's run (default: as it says)")
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")

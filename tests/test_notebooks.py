@@ -52,12 +52,11 @@ def run_whole(name: str, folder: Path, pictures: int, **parameters: Any) -> tupl
 
 
 def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path) -> None:
-    report, page = run_whole("01_baseline", tmp_path, 9, workers=1, tasks=40, model="digits")
+    report, _ = run_whole("01_baseline", tmp_path, 9, workers=1, tasks=40, model="digits")
     found = {headline.title: headline for headline in report.headlines}
     assert found.keys() == CLAIMS
     assert {headline.notebook for headline in found.values()} == {"01_baseline"}
-    assert [title for title, headline in found.items() if headline.value is None] == ["API memory"]
-    assert "not built yet" in page
+    assert [title for title, headline in found.items() if headline.value is None] == []
     folder = report.path / "results"
     paths = [path for path in folder.glob("*.json") if not path.name.startswith("headline-")]
     results = {path.stem: load(path) for path in paths}
@@ -118,13 +117,14 @@ def test_the_whole_story_runs_by_default_and_ends_with_the_findings() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_benchmarks_tell_of_every_experiment_and_goal(tmp_path: Path) -> None:
-    report, page = run_whole("04_benchmarks", tmp_path, 10, scale=0.01, peers=False)
+    report, page = run_whole("04_benchmarks", tmp_path, 11, scale=0.01, peers=False)
     goals = {
         f"Goal: {name}: {goal.what}"
         for name, experiment in EXPERIMENTS.items()
         for goal in experiment.goals
     }
-    assert goals == {headline.title for headline in report.headlines}
+    served = {f"Goal: {name}" for name in ("digits_32_vs_bare", "local_8_vs_bare", "api_loaded")}
+    assert goals | served < {headline.title for headline in report.headlines}
     assert "simulated" in page
 
 

@@ -49,14 +49,16 @@ HOUSE: dict[str, str] = {
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
     "perfkit.report.figures": "perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
-    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.bare "
+    "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.serving "
+    "perfkit.bench.bare "
     "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu "
     "perfkit.gpu.device perfkit.engines perfkit.optimized perfkit.evidence cluster.local "
     "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
-    "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.bare "
-    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.pool perfkit.evidence cluster.local cluster.shells cluster.spec "
-    "cluster.work cluster.models cluster.models.runtime cluster.models.frames cluster.vocabulary",
+    "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.serving "
+    "perfkit.bench.bare perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device "
+    "perfkit.gpu.rocprof perfkit.optimized perfkit.pool perfkit.evidence cluster.local "
+    "cluster.shells cluster.spec cluster.work cluster.models cluster.models.runtime "
+    "cluster.models.frames cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.vocabulary",
@@ -68,6 +70,10 @@ HOUSE: dict[str, str] = {
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
     "cluster.vocabulary",
+    "perfkit.bench.serving": "perfkit.bench.workloads perfkit.evidence cluster.process "
+    "cluster.local cluster.supervision cluster.spec cluster.models cluster.models.repository "
+    "cluster.models.runtime cluster.vocabulary",
+    "perfkit.bench.serving.peers": "",
     "perfkit.bench.simulated": "perfkit.bench.workloads cluster.spec cluster.core cluster.protocol "
     "cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
@@ -88,8 +94,14 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
-    "cluster.serve": "cluster.serve.http cluster.supervision cluster.shells cluster.spec "
-    "cluster.work cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
+    "cluster.serve.__main__": "cluster.serve.app cluster.serve cluster.serve.http "
+    "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.serve.app": "cluster.serve.operations cluster.serve cluster.serve.http",
+    "cluster.serve.operations": "cluster.serve cluster.serve.http cluster.shells "
+    "cluster.vocabulary",
+    "cluster.serve": "cluster.serve.http cluster.supervision cluster.model_offers cluster.shells "
+    "cluster.spec cluster.work cluster.protocol cluster.models cluster.models.frames "
+    "cluster.vocabulary",
     "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "
     "cluster.vocabulary",
@@ -104,12 +116,13 @@ HOUSE: dict[str, str] = {
     "cluster.transport": "cluster.spec cluster.vocabulary",
     "cluster.spec": "cluster.protocol cluster.vocabulary",
     "cluster.work": "cluster.protocol cluster.vocabulary",
-    "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.repository "
+    "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.providers "
+    "cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
-    "cluster.vocabulary",
+    "cluster.models.frames cluster.vocabulary",
     "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",

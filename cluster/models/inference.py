@@ -32,11 +32,11 @@ from cluster.models.repository.folders import (
 )
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError
 from cluster.models.runtime.cache import Cache
-from cluster.models.runtime.choice import DEFAULT_WISH, Wish, choose
+from cluster.models.runtime.choice import AS_IS, Wish, choose
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import PREFERENCE
 from cluster.models.runtime.sharing import SHARED_BYTES_MIN, Workshop, open_network
-from cluster.models.runtime.trial import try_out
+from cluster.models.runtime.trial import read_golden, try_out
 from cluster.vocabulary.errors import did_you_mean
 
 __all__ = [
@@ -67,6 +67,14 @@ KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
 }
 
 
+#: What the numbers of a kind's outputs mean, for the loss that another precision costs.
+MEANINGS: Mapping[str, str] = {
+    "file-type": "labels",
+    "rows": "labels",
+    "text-embedding": "vectors",
+}
+
+
 class ModelRepository:
     """The models that come with the cluster, and those of the repository ``root``, by default the
     user's own (`cluster.models.repository.folders` describes one).
@@ -75,7 +83,8 @@ class ModelRepository:
     file's hash. Wherever a name is taken, the path of a model's file or folder is too.
 
     Workers of one host share the weights of models of ``share_bytes_min`` bytes or more, unless
-    ``share`` is false. The files this needs are kept in ``cache``, by default the user's.
+    ``share`` is false. The files this needs are kept in ``cache``, by default the user's. A run
+    takes ``threads`` threads, by default as many as the model's configuration says.
 
     Raises:
         ModelError: ``root`` is not a directory.
@@ -88,7 +97,9 @@ class ModelRepository:
         share: bool = True,
         share_bytes_min: int = SHARED_BYTES_MIN,
         cache: Cache | None = None,
+        threads: int | None = None,
     ) -> None:
+        self._threads = threads
         self._share_bytes_min = share_bytes_min if share else None
         self._cache = cache or Cache()
         if root is not None and not Path(root).is_dir():
@@ -119,18 +130,30 @@ class ModelRepository:
             )
         return found
 
+    def workshop(self, name: str, version: int | str | None = None) -> Workshop:
+        """What makes the files to open for a model, by default its newest version.
+
+        Raises:
+            ModelError: there is no such model or version.
+        """
+        found = self.find(name)
+        number = found.served()[-1] if version is None else _version(found, version)
+        return Workshop(self._cache, found.manifest.name, found.files[number])
+
     def load(
         self,
         name: str,
         version: int | str | None = None,
         *,
         threads: int | None = None,
-        wish: Wish = DEFAULT_WISH,
-        preference: Sequence[str] = PREFERENCE,
+        wish: Wish | None = None,
+        preference: Sequence[str] | None = None,
     ) -> Model:
-        """Open a model, by default its newest version that is served, as ``wish`` says: on the
-        card of this process, if it has one and that is faster, or else on the first provider of
-        ``preference`` that runs it and gives its golden outputs.
+        """Open a model, by default its newest version that is served, on the card of this process
+        or the CPU in the precision of ``wish`` (default: as its configuration says).
+
+        With a ``preference`` it is the first of these providers that runs it, and nothing is tried.
+        Golden outputs are checked in any case.
 
         Raises:
             ModelError: there is no such model, it is broken, or a package is not installed.
@@ -140,9 +163,12 @@ class ModelRepository:
             raise ModelError(f"model {name!r}: threads must be 1 or more, not {threads}")
         served = found.served()
         wanted = served[-1] if version is None else _version(found, version)
-        return self._load(
-            found, wanted, served, threads or found.manifest.threads, wish, preference
-        )
+        threads = threads or self._threads or found.manifest.threads
+        manifest = found.manifest
+        if wish is None:
+            provider = manifest.provider if preference is None else "cpu"
+            wish = Wish(provider, manifest.precision, manifest.loss_points_max)
+        return self._load(found, wanted, served, threads, wish, preference or PREFERENCE)
 
     def _load(
         self,
@@ -155,8 +181,12 @@ class ModelRepository:
     ) -> Model:
         started_s = time.perf_counter()
         manifest, path = found.manifest, found.files[version]
-        workshop = Workshop(self._cache, manifest.name, path)
-        choice = choose(workshop, self._cache, wish, threads=threads)
+        places = [path.parent, *([found.folder] if found.folder else [])]
+        choice = choose(
+            lambda: Workshop(self._cache, manifest.name, path), wish, threads=threads,
+            inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
+            what=MEANINGS.get(manifest.kind, ""),
+        )  # fmt: skip
         network, file = open_network(
             manifest, path, self._cache, threads, choice.preference or preference,
             self._share_bytes_min, choice.precision,
@@ -164,7 +194,8 @@ class ModelRepository:
         choice.accept(network.opened)
         opened_s = time.perf_counter()
         network.declare(found.inputs, found.outputs)
-        places = [path.parent, *([found.folder] if found.folder else [])]
+        # Golden outputs are those of the file as it is; the loss of a conversion has been measured.
+        places = places if choice.precision == AS_IS else []
         trial = try_out(manifest, network, places, asks=manifest.kind == "tensors")
         adapter = KINDS[manifest.kind](manifest, path, network)
         ended_s = time.perf_counter()

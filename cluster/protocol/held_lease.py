@@ -67,6 +67,15 @@ class HeldLease:
         self.next += len(payloads)
         return payloads
 
+    def claim_one(self) -> bool:
+        """Start the next task, whose payload is known; false if it was given back."""
+        try:
+            self.pending.popleft()
+        except IndexError:
+            return False
+        self.next += 1
+        return True
+
     def give_back(self) -> None:
         """Give back all that is not started."""
         with suppress(IndexError):

@@ -16,7 +16,7 @@ from typing import Any
 
 #: Tasks of a kind in flight: what is answered in `WINDOW_S`, within these bounds. Workers batch
 #: what they hold, so the window is many batches; what waits beyond it can still be reordered.
-WINDOW_MIN, WINDOW_MAX, WINDOW_S = 128, 2_048, 0.25
+WINDOW_MIN, WINDOW_MAX, WINDOW_S = 64, 2_048, 0.25
 #: tasks that may pass a waiting one of lower priority
 BYPASSES = 16
 PRIORITIES = 4
@@ -269,6 +269,15 @@ class Admission:
         if not ticket.is_over:
             self._lanes[ticket.kind].done_since += 1
             self._leave(ticket)
+
+    def put_back(self, ticket: Ticket) -> None:
+        """A task in flight was lost and can be sent again: it waits once more."""
+        if not ticket.is_over:
+            lane = self._lanes[ticket.kind]
+            lane.in_flight -= 1
+            lane.turns[ticket.priority].append(ticket)
+            ticket.sent_s = None
+            self._waiting.add(ticket.kind)
 
     def _leave(self, ticket: Ticket) -> None:
         ticket.is_over = True

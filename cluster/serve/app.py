@@ -16,10 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cluster.serve import embeddings, oip
+from cluster.serve import embeddings, oip, repository
 from cluster.serve.handling import answer_problem, handle
 from cluster.serve.http.bodies import Receive, Send
 from cluster.serve.http.problems import Problem
+from cluster.serve.operations import admin, live, metrics
+from cluster.serve.operations.measures import Measures
 from cluster.serve.state import Scope, State
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -27,8 +29,17 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def make_app(state: State) -> Application:
     """An ASGI application over the state's backend."""
+    measures = Measures()
+    state.observe = measures.observe
     pages = Starlette(
-        routes=[*oip.routes(state), *embeddings.routes(state)],
+        routes=[
+            *oip.routes(state),
+            *repository.routes(state),
+            *embeddings.routes(state),
+            *admin.routes(state),
+            *live.routes(state, measures),
+            *metrics.routes(state, measures),
+        ],
         exception_handlers={
             Problem: _answer_problem,
             HTTPException: _answer_http,
@@ -74,13 +85,13 @@ def _wrong_method(scope: Scope) -> Problem:
     return Problem(405, text, closes=True, headers=(("allow", "POST"),))
 
 
-def _answer_problem(request: Request, problem: Exception) -> Response:
+async def _answer_problem(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
     text = msgspec.json.encode(words_of(request.url.path)(problem))
     return Response(text, problem.status, problem.headers, media_type="application/json")
 
 
-def _answer_http(request: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     """Starlette's own errors: no such path, or another method."""
     assert isinstance(error, HTTPException)
     path = unquote(request.url.path)
@@ -89,8 +100,8 @@ def _answer_http(request: Request, error: Exception) -> Response:
         405: f"{path:.200} does not take {request.method}",
     }.get(error.status_code, error.detail)
     headers = tuple((error.headers or {}).items())
-    return _answer_problem(request, Problem(error.status_code, text, headers=headers))
+    return await _answer_problem(request, Problem(error.status_code, text, headers=headers))
 
 
-def _answer_fault(request: Request, error: Exception) -> Response:
-    return _answer_problem(request, Problem(500, "the server has a fault; see its log"))
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    return await _answer_problem(request, Problem(500, "the server has a fault; see its log"))

@@ -6,13 +6,14 @@ The question waits for the coordinator, so a thread asks it and the API's loop r
 from __future__ import annotations
 
 import threading
+import time
 
 from cluster.shells.client import Client
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
 
 REFRESH_S = 1.0
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 
 
 class ClusterBackend:
@@ -26,6 +27,9 @@ class ClusterBackend:
         self._models: frozenset[str] = frozenset()
         self._generation = 0
         self._status: Status | None = None
+        #: when the last status came, on the monotonic clock, and why none came later
+        self.answered_at_s: float | None = None
+        self.trouble = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_asking, name="offers", daemon=True)
         self.refresh()
@@ -56,12 +60,12 @@ class ClusterBackend:
         """Ask the coordinator now, and wait for its answer. Not for the API's loop."""
         try:
             status = self.client.status(ANSWER_S)
-        except ClusterError:
-            self._status = None
+        except ClusterError as error:
+            self._status, self.trouble = None, str(error)
             return
         workers = [w for w in status.workers if not w.draining]
         offers = {(w.worker, w.epoch, *w.kinds, *w.models) for w in workers}
-        self._status = status
+        self._status, self.answered_at_s = status, time.monotonic()
         if offers != self._offers:
             self._offers = offers
             self._kinds = frozenset(kind for w in workers for kind in w.kinds)

@@ -8,6 +8,7 @@ together make 1.5 to 1.9 times as many requests a second as one call for each.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from cluster.vocabulary.errors import (
 )
 from cluster.vocabulary.task import Priority
 
+LOGGER = logging.getLogger(__name__)
 #: how often deadlines are looked at
 SWEEP_S = 0.1
 #: how long after its deadline a task is given up whose backend does not
@@ -68,12 +70,19 @@ def problem_of(error: BaseException) -> Problem:
 
 
 class Dispatcher:
-    """Hands tasks to a backend; to be used in one loop only. ``now`` is a clock in seconds."""
+    """Hands tasks to a backend; to be used in one loop only. ``now`` is a clock in seconds, and
+    ``payload_bytes_max`` what a task may carry.
+    """
 
     def __init__(
-        self, backend: Backend, admission: Admission, now: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        admission: Admission,
+        payload_bytes_max: int | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admission = admission
+        self._payload_bytes_max = payload_bytes_max
         self._backend = backend
         self._now = now
         self._open: set[Ticket] = set()
@@ -89,8 +98,16 @@ class Dispatcher:
         """A ticket whose ``waiter`` gets the result, or a Problem.
 
         Raises:
-            Problem: 429 or 503 for what can't be taken now, with the reason.
+            Problem: 429 or 503 for what can't be taken now, with the reason; 413 for a payload
+                that no message of the cluster carries.
         """
+        most_bytes = self._payload_bytes_max
+        if most_bytes is not None and len(payload) > most_bytes:
+            raise Problem(
+                413,
+                f"the tensors have {len(payload)} bytes; this cluster carries at most {most_bytes} "
+                "for a task (half of its knob limits.message_bytes)",
+            )
         now_s = self._now()
         ticket = Ticket(kind, payload, client, priority, now_s + timeout_s, now_s)
         try:
@@ -150,12 +167,13 @@ class Dispatcher:
             futures = self._backend.submit_batch(
                 kind, payloads, priority=priority, timeout_s=timeout_s
             )
-        except ClusterError as error:
+        except Exception as error:
+            if not isinstance(error, ClusterError):
+                LOGGER.exception("%d tasks of %r could not be handed in", len(group), kind)
             for ticket in group:
                 self._settle(ticket, error=error)
             return
         for ticket, future in zip(group, futures, strict=True):
-            ticket.payload = b""
             ticket.task = future
             future.add_done_callback(partial(self._note_end, ticket))
 
@@ -181,6 +199,8 @@ class Dispatcher:
                 error = cancelled
             if error is None:
                 self._settle(ticket, ticket.task.result())
+            elif isinstance(error, CoordinatorLost):
+                self.admission.put_back(ticket)  # asking a model twice does no harm
             else:
                 self._settle(ticket, error=error)
         if self.admission.has_waiting and not self._is_flushing:

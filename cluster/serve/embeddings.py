@@ -34,12 +34,13 @@ from cluster.serve.handling import JSON, Answer, Call, may_come
 from cluster.serve.http.bodies import Buffer
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
-from cluster.serve.infer import JSON_BYTES_MAX
 from cluster.serve.state import State
 from cluster.vocabulary.task import Priority
 
 #: OpenAI's own bound
 INPUTS_MAX = 2_048
+#: 8 KiB for each text
+JSON_BYTES_MAX = 16 << 20
 FLOAT_BYTES = 4
 USAGE = {"prompt_tokens": 0, "total_tokens": 0}
 

@@ -28,11 +28,13 @@ from cluster.models.frames.tensors import (
 from cluster.serve.catalogue import Description
 from cluster.serve.http.bodies import Buffer, RawHeader
 from cluster.serve.http.problems import Problem
-from cluster.serve.values import read_values, write_values
+from cluster.serve.values import numbers_of, read_values, write_values
 from cluster.vocabulary.task import Priority
 
-#: JSON takes several times its size while it is read
-JSON_BYTES_MAX = 32 << 20
+#: longer JSON is looked at before it is read: that its objects are no more than tensors need
+JSON_BYTES_SMALL = 1 << 20
+OBJECTS_MAX = 8 * TENSORS_MAX
+SHAPE_BYTES_MAX = 256
 #: Texts are measured one by one.
 TEXTS_MAX = 1 << 18
 HEADER_LENGTH = b"inference-header-content-length"
@@ -40,7 +42,9 @@ HEADER_LENGTH = b"inference-header-content-length"
 PRIORITIES = {0: Priority.NORMAL, 1: Priority.URGENT, 2: Priority.HIGH, 3: Priority.NORMAL}
 
 Whole = Annotated[int, Meta(ge=0)]
-Extent = Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)]
+Shape = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)], ...], Meta(max_length=DIMENSIONS_MAX)
+]
 Name = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
 
@@ -69,10 +73,10 @@ class Parameters(msgspec.Struct, frozen=True):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """A tensor of a request; its numbers are read later, by its type."""
+    """A tensor of a request; its shape and its numbers are read later, within bounds."""
 
     name: Name
-    shape: Annotated[list[Extent], Meta(max_length=DIMENSIONS_MAX)]
+    shape: msgspec.Raw
     datatype: str
     parameters: InputParameters = InputParameters()
     data: msgspec.Raw = msgspec.Raw()
@@ -106,13 +110,14 @@ class Asked(NamedTuple):
 
 
 _DECODER = msgspec.json.Decoder(InferRequest)
+_SHAPES = msgspec.json.Decoder(Shape)
 
 
 def read_request(body: Buffer, header_length: bytes | None) -> Asked:
     """What a body asks for. ``header_length`` is the header of that name, the length of its JSON.
 
     Raises:
-        Problem: 400 with what is wrong and where; 413 for too much JSON.
+        Problem: 400 with what is wrong and where; 413 for too many texts or nested lists.
     """
     view = memoryview(body)
     json_bytes = len(view)
@@ -124,10 +129,11 @@ def read_request(body: Buffer, header_length: bytes | None) -> Asked:
                 f"and the body has {len(view)} bytes",
             )
         json_bytes = int(header_length)
-    if json_bytes > JSON_BYTES_MAX:
+    if json_bytes > JSON_BYTES_SMALL and bytes(view[:json_bytes]).count(b"{") > OBJECTS_MAX:
         raise Problem(
             413,
-            f"the request's JSON is over {JSON_BYTES_MAX >> 20} MiB: send tensors as binary data",
+            f"the request's JSON holds over {OBJECTS_MAX} objects: send fewer tensors, and texts "
+            "as binary data",
         )
     try:
         request = _DECODER.decode(view[:json_bytes])
@@ -168,10 +174,10 @@ def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
         if one.name in seen:
             raise Problem(400, f"inputs[{number}]: there are two inputs {one.name!r:.100}")
         seen.add(one.name)
-        port = Port(one.name, one.datatype, tuple(one.shape))  # type: ignore[arg-type]
+        port = Port(one.name, one.datatype, _read_shape(number, one))  # type: ignore[arg-type]
         if one.parameters.shared_memory_region is not None:
             raise _shared_memory()
-        if one.datatype == "BYTES" and prod(one.shape) > TEXTS_MAX:
+        if one.datatype == "BYTES" and prod(port.shape) > TEXTS_MAX:
             raise Problem(413, f"input {port} has over {TEXTS_MAX} texts: send several requests")
         size_bytes = one.parameters.binary_data_size
         if (size_bytes is None) == (not one.data):
@@ -195,6 +201,18 @@ def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
             f"tell of {at}; is the header Inference-Header-Content-Length right?",
         )
     return tensors
+
+
+def _read_shape(number: int, one: Input) -> tuple[int, ...]:
+    text = bytes(one.shape)
+    try:
+        if len(text) > SHAPE_BYTES_MAX:
+            raise msgspec.ValidationError(f"it has {len(text)} bytes")
+        return _SHAPES.decode(text)
+    except msgspec.DecodeError as error:
+        raise Problem(
+            400, f"inputs[{number}].shape of {one.name!r:.100} is no shape: {error}"
+        ) from None
 
 
 def _shared_memory() -> Problem:
@@ -256,7 +274,7 @@ def classify(tensor: Tensor, count: int, model: Description) -> Tensor:
     if port.datatype in ("BYTES", "BOOL") or not port.shape:
         raise Problem(400, f"output {port} can't be classified: it has no rows of numbers")
     check_data(port, tensor.data)
-    values = write_values(port, memoryview(tensor.data))
+    values = numbers_of(port, memoryview(tensor.data))
     # The batch is the first axis; a model without one has a single row.
     rows = port.shape[0] if model.batches else 1
     width = prod(port.shape[1:] if model.batches else port.shape)

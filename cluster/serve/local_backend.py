@@ -148,6 +148,19 @@ class LocalBackend:
                 del self._futures[lease]
 
 
+def make_backend(models: Sequence[str], workers: int = 1, **_: object) -> LocalBackend:
+    """A backend with these models, in as many slots as there would be workers.
+
+    Raises:
+        ModelError: from the first of them that can't be loaded.
+    """
+    from cluster.model_offers import ModelOffers
+
+    handlers = Handlers()
+    ModelOffers(handlers, models)
+    return LocalBackend(handlers, workers)
+
+
 class Reports:
     """Where a slot reports: it hands its events to the backend."""
 

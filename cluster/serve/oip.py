@@ -8,7 +8,6 @@ the extensions.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
@@ -19,15 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cluster.serve.catalogue import Description, PortInfo
-from cluster.serve.dispatch import problem_of
 from cluster.serve.handling import Answer, Call, may_come
-from cluster.serve.http.bodies import Body, Buffer
+from cluster.serve.http.bodies import INLINE_BYTES, Buffer
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.infer import HEADER_LENGTH, priority_of, read_request, write_answer
 from cluster.serve.state import State
-from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.status import Status
 
 #: what works with any backend; a cluster can load and unload models too
 EXTENSIONS = (
@@ -37,12 +33,6 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-#: how long a model may take to be loaded, or unloaded
-LOADED_S = 120.0
-LOOK_EVERY_S = 0.1
-#: parameters of a request to load or unload
-LOAD_BYTES_MAX = 1 << 20
-
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
@@ -59,7 +49,12 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
         kind = state.catalogue.kind(name, version)
         model = state.catalogue.known(kind) or await state.catalogue.describe(name, version)
         call.model, call.version = model.name, model.version
-        asked = read_request(body, call.headers.get(HEADER_LENGTH))
+        length = call.headers.get(HEADER_LENGTH)
+        if len(body) <= INLINE_BYTES:
+            asked = read_request(body, length)
+        else:  # one at a time, in a thread, so that others are answered meanwhile
+            async with state.budget.turn:
+                asked = await asyncio.to_thread(read_request, body, length)
         call.items = asked.rows if model.batches else 1
         timeout_us = asked.parameters.timeout
         ticket = state.dispatcher.submit(
@@ -70,7 +65,10 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
             timeout_s=timeout_us / 1e6 if timeout_us else state.settings.timeout_s,
         )
         (result,) = await call.results([ticket])
-        return write_answer(result, asked, model)
+        if len(result) <= INLINE_BYTES:
+            return write_answer(result, asked, model)
+        async with state.budget.turn:
+            return await asyncio.to_thread(write_answer, result, asked, model)
 
     return infer
 
@@ -78,13 +76,13 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
 def routes(state: State) -> list[BaseRoute]:
     """Everything of the protocol but inference, which `cluster.serve.app` routes by hand."""
     return [
-        Route("/v2", _guarded(state, _server), name="server"),
+        Route("/v2", guarded(state, _server), name="server"),
         Route("/v2/health/live", _live),
         Route("/v2/health/ready", _ready_of(state)),
-        Route("/v2/models", _guarded(state, _names)),
-        Route("/v2/models/stats", _guarded(state, _statistics)),
+        Route("/v2/models", guarded(state, _names)),
+        Route("/v2/models/stats", guarded(state, _statistics)),
         *(
-            Route(f"/v2/models/{{name}}{versions}{path}", _guarded(state, answer_it))
+            Route(f"/v2/models/{{name}}{versions}{path}", guarded(state, answer_it))
             for versions in ("", "/versions/{version}")
             for path, answer_it in (
                 ("", _metadata),
@@ -93,19 +91,10 @@ def routes(state: State) -> list[BaseRoute]:
                 ("/stats", _statistics),
             )
         ),
-        Route("/v2/repository/index", _guarded(state, _index), methods=["POST"]),
-        *(
-            Route(
-                f"/v2/repository/models/{{name}}/{action}",
-                _guarded(state, _load if action == "load" else _unload, Role.ADMIN),
-                methods=["POST"],
-            )
-            for action in ("load", "unload")
-        ),
     ]
 
 
-def _guarded(
+def guarded(
     state: State, answer_it: Callable[[State, Request], Awaitable[Any]], role: Role = Role.READ
 ) -> Handler:
     """A handler for whom the role allows it, whose result is the answer as plain data."""
@@ -199,73 +188,3 @@ async def _statistics(state: State, request: Request) -> dict[str, Any]:
             state.catalogue.kind(name, one)
             found.append(state.statistics.shown(name, one))
     return {"model_stats": found}
-
-
-async def _index(state: State, request: Request) -> list[dict[str, str]]:
-    return [
-        {"name": name, "version": one, "state": "READY", "reason": ""}
-        for name in state.catalogue.names()
-        for one in state.catalogue.versions(name) or ["1"]
-    ]
-
-
-async def _load(state: State, request: Request) -> dict[str, Any]:
-    await _change(state, request, loads=True)
-    return {}
-
-
-async def _unload(state: State, request: Request) -> dict[str, Any]:
-    await _change(state, request, loads=False)
-    return {}
-
-
-async def _change(state: State, request: Request, *, loads: bool) -> None:
-    """Have the workers load or unload a model, and wait until they have."""
-    name = request.path_params["name"]
-    await _check_parameters(state, request)
-    client = state.client
-    if client is None:
-        raise Problem(400, "models are loaded and unloaded by a cluster's workers; "
-                           "this server has another engine")  # fmt: skip
-    try:
-        before = _troubles(await asyncio.to_thread(client.status), name)
-        await asyncio.to_thread(
-            client.serve_models, [name] if loads else [], [] if loads else [name]
-        )
-        until_s = time.monotonic() + LOADED_S
-        while (name in state.backend.models()) != loads:
-            await asyncio.sleep(LOOK_EVERY_S)
-            new = _troubles(await asyncio.to_thread(client.status), name) - before
-            if loads and new:
-                raise Problem(400, f"model {name!r} can't be loaded: {'; '.join(sorted(new))}")
-            if time.monotonic() > until_s:
-                what = "loaded" if loads else "unloaded"
-                raise Problem(504, f"model {name!r} is not {what} after {LOADED_S:g} s")
-    except ClusterError as error:
-        problem = problem_of(error)
-        raise Problem(400 if problem.status == 500 else problem.status, str(error)) from None
-
-
-def _troubles(status: Status, name: str) -> set[str]:
-    """What workers say of a model that they could not load."""
-    return {worker.trouble for worker in status.workers if name in worker.trouble}
-
-
-async def _check_parameters(state: State, request: Request) -> None:
-    """Problem 400 for what Triton could take with it: a configuration, or the model itself."""
-    body = Body(state.budget)
-    try:
-        data = await body.read(request.receive, dict(request.scope["headers"]), LOAD_BYTES_MAX)
-        found = msgspec.json.decode(data or b"{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, f"the body is no JSON object: {error}") from None
-    finally:
-        body.release()
-    parameters = found.get("parameters") or {}
-    known = {"unload_dependents"}
-    if not isinstance(parameters, dict) or not parameters.keys() <= known:
-        raise Problem(
-            400,
-            "only unload_dependents is read here: put a model and its configuration into the "
-            "repository, see `perfkit model add`",
-        )

@@ -69,7 +69,9 @@ class State:
         self.buckets = Buckets(settings.rate_per_s, settings.burst)
         self.statistics = Statistics()
         self.dispatcher = Dispatcher(
-            self.backend, Admission(settings.queued_per_client, settings.queued_per_model)
+            self.backend,
+            Admission(settings.queued_per_client, settings.queued_per_model),
+            self.client.spec.limits.message_bytes // 2 if self.client else None,
         )
         self.catalogue = Catalogue(self.backend, self.dispatcher)
 

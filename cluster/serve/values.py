@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable
+from functools import cache
+from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
@@ -18,8 +20,10 @@ import msgspec
 from cluster.models.frames.tensors import Port, join_bytes, split_bytes
 from cluster.serve.http.problems import Problem
 
-#: Numbers as JSON become Python objects first; more than these are sent as binary data.
-JSON_ELEMENTS_MAX = 1 << 22
+#: a flat list of numbers that is longer is read part by part
+PART_BYTES = 1 << 17
+#: Nested lists become Python objects as a whole.
+JSON_ELEMENTS_MAX = 1 << 20
 
 #: the codes of the module array for each type; FP16, BOOL and BYTES have none
 _CODES = {
@@ -31,6 +35,7 @@ _FLOATS = msgspec.json.Decoder(list[float])
 _WHOLES = msgspec.json.Decoder(list[int])
 _BOOLS = msgspec.json.Decoder(list[bool])
 _TEXTS = msgspec.json.Decoder(list[str])
+encode = msgspec.json.encode
 _ANYTHING = msgspec.json.Decoder(list[Any])
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
@@ -52,37 +57,86 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     """
     count = prod(port.shape)
     text = bytes(data)
+    if len(text) > PART_BYTES and port.datatype != "BYTES" and b"[" not in text[1:]:
+        return _read_parts(port, text, count)
     if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
-        raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} elements: send it as binary data")
+        raise _too_many(port)
     try:
-        values = _DECODERS[port.datatype].decode(text)
+        is_nested = text.startswith(b"[[")
+        values = _read_nested(port, text) if is_nested else _DECODERS[port.datatype].decode(text)
     except msgspec.DecodeError:
-        values = _flatten(port, text)
-        for number, value in enumerate(values):
-            _check(port, number, value)
+        values = _checked(port, _flatten(port, text))  # slower; it finds what is wrong and where
     if len(values) != count:
-        raise Problem(400, f"{port} has {len(values)} elements in 'data'; its shape tells {count}")
+        raise _other_count(port, len(values), count)
+    return _pack(port, values)
+
+
+def _read_parts(port: Port, text: bytes, count: int) -> bytes:
+    """The bytes of a long flat list, read part by part: as objects it would be several times as
+    large, and other threads may run between the parts.
+    """
+    packed = bytearray()
+    at, end, read = 1, len(text) - 1, 0
+    while at < end:
+        cut = text.find(b",", at + PART_BYTES)
+        cut = end if cut < 0 else cut
+        part = b"[%s]" % text[at:cut]
+        try:
+            values = _DECODERS[port.datatype].decode(part)
+        except msgspec.DecodeError:
+            values = _checked(port, _flatten(port, part), read)
+        packed += _pack(port, values, read)
+        read += len(values)
+        if read > count:
+            break
+        at = cut + 1
+    if read != count:
+        raise _other_count(port, f"over {count}" if read > count else read, count)
+    return bytes(packed)
+
+
+def _pack(port: Port, values: list[Any], first: int = 0) -> bytes:
+    """The bytes of elements, of which the first is number ``first`` of the tensor."""
     try:
         return _PACKERS.get(port.datatype, _pack_array)(port, values)
     except (OverflowError, struct.error):
-        raise Problem(400, f"{port}: {_out_of_range(port, values)}") from None
+        raise Problem(400, f"{port}: {_out_of_range(port, values, first)}") from None
 
 
-def write_values(port: Port, data: memoryview) -> list[Any]:
-    """The elements of a tensor as JSON can hold them.
+def _too_many(port: Port) -> Problem:
+    return Problem(
+        413,
+        f"{port} has over {JSON_ELEMENTS_MAX} elements as nested lists: send it flat or as binary "
+        "data",
+    )
+
+
+def _other_count(port: Port, found: object, count: int) -> Problem:
+    return Problem(400, f"{port} has {found} elements in 'data'; its shape tells {count}")
+
+
+def write_values(port: Port, data: memoryview) -> msgspec.Raw:
+    """The elements of a tensor as a list in JSON, made part by part as in `read_values`.
 
     Raises:
-        Problem: 500 for numbers that JSON has no words for, and texts that are not UTF-8.
+        Problem: 422 for numbers that JSON has no words for, and texts that are not UTF-8.
     """
-    if prod(port.shape) > JSON_ELEMENTS_MAX:
-        raise Problem(413, f"output {port} is too large for JSON: ask for it as binary_data")
     if port.datatype == "BYTES":
         try:
-            return [str(one, "utf-8") for one in split_bytes(port, data)]
+            return msgspec.Raw(encode([str(one, "utf-8") for one in split_bytes(port, data)]))
         except UnicodeDecodeError:
             raise Problem(
                 422, f"output {port} holds bytes that are no UTF-8: ask for it as binary_data"
             ) from None
+    if len(data) <= PART_BYTES:
+        return msgspec.Raw(encode(numbers_of(port, data)))
+    parts = (data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES))
+    texts = [encode(numbers_of(port, part))[1:-1] for part in parts]
+    return msgspec.Raw(b"[%s]" % b",".join(texts))
+
+
+def numbers_of(port: Port, data: memoryview) -> list[Any]:
+    """Numbers, or true and false, of a tensor's type from some of its bytes."""
     if port.datatype == "BOOL":
         return [value != 0 for value in data]
     if port.datatype == "FP16":
@@ -122,10 +176,31 @@ _PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
 }
 
 
+def _read_nested(port: Port, text: bytes) -> list[Any]:
+    """The elements of lists nested as the shape says; raises DecodeError for all others."""
+    values = nested_decoder(port.datatype, len(port.shape)).decode(text)
+    if len(values) != (port.shape or (1,))[0]:
+        raise msgspec.DecodeError
+    for extent in port.shape[1:]:
+        if any(len(row) != extent for row in values):
+            raise msgspec.DecodeError
+        values = list(chain.from_iterable(values))
+    return values
+
+
+@cache
+def nested_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """A decoder of lists within lists, ``depth`` of them, the innermost of elements."""
+    flat: Any = _DECODERS[datatype].type
+    for _ in range(depth - 1):
+        flat = list[flat]
+    return msgspec.json.Decoder(flat)
+
+
 def _flatten(port: Port, text: bytes) -> list[Any]:
     """The elements of nested lists, which must be nested as the shape says."""
     if text.count(b"[") > JSON_ELEMENTS_MAX:
-        raise Problem(413, f"{port} has over {JSON_ELEMENTS_MAX} lists: send it as binary data")
+        raise _too_many(port)
     try:
         values = _ANYTHING.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -145,20 +220,25 @@ def _flatten(port: Port, text: bytes) -> list[Any]:
     return values
 
 
-def _check(port: Port, number: int, value: Any) -> None:
-    """Problem 400 for an element that is not of the tensor's type."""
+def _checked(port: Port, values: list[Any], first: int = 0) -> list[Any]:
+    """The elements in the tensor's type; Problem 400 that names the first that is of another."""
     decoder = _DECODERS[port.datatype]
     try:
-        msgspec.convert([value], decoder.type)
-    except msgspec.ValidationError:
+        found: list[Any] = msgspec.convert(values, decoder.type)
+    except msgspec.ValidationError as error:
+        place = str(error).rpartition("$[")[2].partition("]")[0]
+        number = int(place) if place.isdigit() else 0
         raise Problem(
-            400, f"{port}: element {number} is {value!r:.40}, not {_WORDS[id(decoder)]}"
+            400,
+            f"{port}: element {first + number} is {values[number]!r:.40}, "
+            f"not {_WORDS[id(decoder)]}",
         ) from None
+    return found
 
 
-def _out_of_range(port: Port, values: list[Any]) -> str:
+def _out_of_range(port: Port, values: list[Any], first: int) -> str:
     """Which element its type can't hold."""
-    for number, value in enumerate(values):
+    for number, value in enumerate(values, first):
         try:
             _PACKERS.get(port.datatype, _pack_array)(port, [value])
         except (OverflowError, struct.error):

@@ -21,11 +21,16 @@ END_TIMEOUT_S = 5.0
 
 
 def worker_options(
-    capacity: int, handlers: str, models: Sequence[str], probe: str | None
+    capacity: int,
+    handlers: str,
+    models: Sequence[str],
+    probe: str | None,
+    threads: int | None = None,
 ) -> list[str]:
     """What each worker of a crew is told on its command line."""
     options = ["--capacity", str(capacity), "--handlers", handlers]
     options += [option for model in models for option in ("--model", model)]
+    options += [] if threads is None else ["--threads", str(threads)]
     return options + ([] if probe is None else ["--probe", probe])
 
 

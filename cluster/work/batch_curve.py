@@ -8,14 +8,16 @@ ends.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 
 SMOOTHING = 0.2
 #: a batch of twice the items must yield this much more of them a second
 WORTH_GROWING = 1.05
-#: a size is judged after this many full runs, since the first may pay for a warm-up
-JUDGED_RUNS = 3
-#: after this many full runs a larger batch is tried again: the machine may be another by then
+#: A size is judged by the best of as many of its last full runs: other work on the machine only
+#: makes a run slower.
+JUDGED_RUNS = 6
+#: after this many full runs another size is tried again: the machine may be another by then
 TRY_AGAIN_RUNS = 64
 #: a run with this share of the items of a size counts for that size
 FULL = 0.75
@@ -30,10 +32,12 @@ class BatchCurve:
         #: how many items the next run may hold
         self.items = items
         self._most = most
-        #: items a second by size, a power of two
-        self._rates: dict[int, float] = {}
+        #: items a second of the last full runs by size, a power of two
+        self._rates: dict[int, deque[float]] = {}
         #: full runs of the present size since it was chosen
         self._runs = 0
+        #: how often a neighbour was tried again
+        self._tries = 0
         #: of an exponentially weighted regression of seconds y on items x: sums of 1, x, y, xx, xy
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -60,25 +64,32 @@ class BatchCurve:
         self._sums = weight, x, y, xx, xy
         size = 1 << (items - 1).bit_length()
         if took_s > 0.0 and items >= FULL * size:
-            rate = items / took_s
-            before = self._rates.get(size, rate)
-            self._rates[size] = before + SMOOTHING * (rate - before)
+            self._rates.setdefault(size, deque(maxlen=JUDGED_RUNS)).append(items / took_s)
             if size == self.items:
                 self._runs += 1
                 if self._runs >= JUDGED_RUNS:
                     self._resize()
 
     def _resize(self) -> None:
-        """Grow while that pays, shrink if it does not any more."""
-        rates, size = self._rates, self.items
-        here, smaller, larger = rates[size], rates.get(size // 2), rates.get(size * 2)
-        if size > 1 and (smaller is None or here < smaller * WORTH_GROWING):
+        """Grow while that pays, shrink if it does not any more; now and then measure a neighbour
+        again, the smaller and the larger one in turn.
+        """
+        size = self.items
+        best = {other: max(rates) for other, rates in self._rates.items()}
+        here, smaller, larger = best[size], best.get(size // 2), best.get(size * 2)
+        has_larger = 2 * size <= self._most
+        if smaller is not None and here < smaller * WORTH_GROWING:
             self._go_to(size // 2)
-        elif 2 * size <= self._most and (
-            larger is None or larger > here * WORTH_GROWING or self._runs >= TRY_AGAIN_RUNS
-        ):
-            rates.pop(2 * size, None)
+        elif has_larger and (larger is None or larger > here * WORTH_GROWING):
             self._go_to(2 * size)
+        elif size > 1 and smaller is None and self._runs >= 2 * JUDGED_RUNS:  # it began here
+            self._go_to(size // 2)
+        elif self._runs >= TRY_AGAIN_RUNS:
+            self._tries += 1
+            other = 2 * size if has_larger and (self._tries % 2 or size == 1) else size // 2
+            if other:
+                self._rates.pop(other, None)
+                self._go_to(other)
 
     def _go_to(self, size: int) -> None:
         self.items, self._runs = size, 0

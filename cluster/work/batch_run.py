@@ -17,7 +17,7 @@ from cluster.protocol.stored_results import FinishedTasks
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits
 from cluster.vocabulary.task import Failure
-from cluster.work.batch_curve import BatchCurves
+from cluster.work.batch_curve import BatchCurve, BatchCurves
 from cluster.work.handlers import NOT_STARTED, Handlers, Model, call_batch, sort_out
 
 #: the most tasks of a lease in a batch: those without a question take no place in it
@@ -113,7 +113,9 @@ class BatchRun:
         self._most = limits.result_bytes, min(limits.most_inline_bytes, limits.result_bytes)
         self._shares: list[Share] = []
         self._questions: list[Any] = []
-        self._bucket: Hashable = None
+        #: of the first question
+        self._bucket: Hashable
+        self._curve: BatchCurve
         self._items = 0
         self._outcomes: Sequence[Any] = ()
         self._began_at = self._ended_at = 0.0
@@ -143,7 +145,7 @@ class BatchRun:
             self._outcomes = call_batch(self._model.run, self._questions)
         self._ended_at = clock()
         if self._items:
-            self._curves[self._bucket].observe(self._items, self._ended_at - self._began_at)
+            self._curve.observe(self._items, self._ended_at - self._began_at)
 
     def finished(self) -> list[tuple[HeldLease, FinishedTasks]]:
         """The outcomes for each lease. The run's time is divided among the tasks, so that the sum
@@ -167,16 +169,25 @@ class BatchRun:
         lease = share.lease
         position = lease.next
         read = CancelledError(NOT_STARTED) if position in lease.cancelled else self._read(lease)
-        is_question = not isinstance(read, bytes | BaseException)
-        if is_question and (self._questions and not self._fits(read)):
-            return False
-        if not lease.claim(1):  # it was given back
+        if isinstance(read, bytes | BaseException):
+            if not lease.claim_one():
+                return False
+            share.found.append(read)
+        elif not self._begin(read, share, now):
             return False
         lease.prepared.pop(position, None)
-        if is_question:
-            read = self._late(read, lease, now) or self._place(read)
-        share.found.append(read)
         return len(share.found) < TASKS_MAX
+
+    def _begin(self, question: Any, share: Share, now: float) -> bool:
+        """Give a question a place in the run, unless it would be late; false if it does not fit."""
+        items, bucket = question.items, question.bucket
+        if self._questions and (bucket != self._bucket or self._items + items > self._curve.items):
+            return False
+        if not share.lease.claim_one():
+            return False
+        late = self._late(share.lease, bucket, items, now)
+        share.found.append(late or self._place(question, bucket, items))
+        return True
 
     def _read(self, lease: HeldLease) -> Any:
         """The next payload of a lease as the model reads it, unless it was read ahead."""
@@ -188,16 +199,12 @@ class BatchRun:
         except IndexError:  # it was given back
             return CancelledError(NOT_STARTED)
 
-    def _fits(self, question: Any) -> bool:
-        most = self._curves[self._bucket].items
-        return bool(question.bucket == self._bucket and self._items + question.items <= most)
-
-    def _late(self, question: Any, lease: HeldLease, now: float) -> TimedOut | None:
+    def _late(self, lease: HeldLease, bucket: Hashable, items: int, now: float) -> TimedOut | None:
         """The failure of a task that would miss its deadline."""
         if lease.due_at is None:
             return None
         left_s = lease.due_at - now
-        takes_s = self._curves[question.bucket].predict_s(self._items + question.items)
+        takes_s = self._curves[bucket].predict_s(self._items + items)
         if takes_s is None or takes_s <= left_s:
             return None
         return TimedOut(
@@ -205,11 +212,11 @@ class BatchRun:
             f"take about {takes_s * 1e3:.1f} ms; it was not begun"
         )
 
-    def _place(self, question: Any) -> Place:
+    def _place(self, question: Any, bucket: Hashable, items: int) -> Place:
         if not self._questions:
-            self._bucket = question.bucket
+            self._bucket, self._curve = bucket, self._curves[bucket]
         self._questions.append(question)
-        self._items += question.items
+        self._items += items
         return Place(len(self._questions) - 1)
 
 

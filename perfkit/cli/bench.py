@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.text import Text
@@ -38,12 +38,14 @@ EXAMPLES = (
     ("the cost of watching GPUs", "perfkit bench gpu"),
     ("and whether recorded cards are read right", "perfkit bench gpu --recorded recordings"),
     ("every goal of memory", "perfkit bench memory --json memory.json"),
+    ("the HTTP API beside Triton and others", "perfkit bench serving --peers all"),
 )
 #: What measures each table of goals; its module has the `PROFILES` it takes.
 TABLES = {
     "limits": ("perfkit.bench.goals.cluster", "measure_cluster"),
     "gpu": ("perfkit.bench.goals.gpu", "measure_gpu"),
     "memory": ("perfkit.bench.goals.memory", "measure_memory"),
+    "serving": ("perfkit.bench.goals.serving", "measure_serving"),
 }
 ALL = "all"
 STYLES = {"met": "green", "missed": "bold red", "inconclusive": "yellow"}
@@ -54,7 +56,7 @@ Name: TypeAlias = Annotated[
     typer.Argument(
         metavar="NAME",
         help="submission, latency, load, throughput, overhead, burst, startup, scaling, "
-        "balancing, failover, stress or network; all; the tables limits, gpu or memory.",
+        "balancing, failover, stress or network; all; the tables limits, gpu, memory or serving.",
     ),
 ]
 Workers: TypeAlias = Annotated[
@@ -83,6 +85,14 @@ Recorded: TypeAlias = Annotated[
         help="For gpu: recorded cards and profiles, each with a right.json beside it.",
     ),
 ]
+Peers: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="For serving: all or names by commas, installed by pip into the user's cache where "
+        "they are missing; installed, those that are there; none.",
+    ),
+]
 Target: TypeAlias = Annotated[
     Path | None, opt.json_option("The result with every raw figure", folder="for all, a folder")
 ]
@@ -100,6 +110,7 @@ def bench(
     knobs: opt.SpecKnobs = None,
     profile: ProfileName = "quick",
     recorded: Recorded = None,
+    peers: Peers = "installed",
     as_json: Target = None,
     export: opt.Exports = None,
 ) -> None:
@@ -108,8 +119,8 @@ def bench(
     Every result is checked before its time counts. The figure comes with an interval, because no
     two runs are alike, and with its goals. `all` runs every experiment with both specs, in less
     than four minutes on two idle cores with the profile quick. `limits` compares every goal with
-    bare ZeroMQ, `gpu` shows what watching GPUs costs, and `memory` what each role and each task
-    holds.
+    bare ZeroMQ, `gpu` shows what watching GPUs costs, `memory` what each role and each task holds,
+    and `serving` what the HTTP API does beside bare servers and what people use instead.
 
     Ends with 1 if a result was wrong or the cluster failed, with 2 if an argument is wrong.
     """
@@ -117,6 +128,8 @@ def bench(
 
     if experiment != "gpu":
         opt.refuse(context, "recorded", "is for gpu only: it compares what cards say")
+    if experiment != "serving":
+        opt.refuse(context, "peers", "is for serving only: it names the servers to compare with")
     if experiment == ALL:
         opt.refuse(context, "workers tasks engine model export", "is not for all: each has its own")
         named = {"spec", "knobs"} & opt.given(context)
@@ -126,7 +139,8 @@ def bench(
     if experiment in TABLES:
         unused = "spec workers tasks engine model knobs export"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
-        given = {} if recorded is None else {"recorded": recorded}
+        given: dict[str, Any] = {} if recorded is None else {"recorded": recorded}
+        given |= {"peers": peers} if experiment == "serving" else {}
         table = _measure_goals(experiment, profile, seed, **given)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
@@ -189,7 +203,7 @@ def _ending(one: Ran) -> str:
     return f"failed: {one.error}" if one.result is None else one.result.figure_text
 
 
-def _measure_goals(name: str, profile: str, seed: int, **given: Path) -> GoalTable:
+def _measure_goals(name: str, profile: str, seed: int, **given: Any) -> GoalTable:
     module_name, function = TABLES[name]
     module = import_module(module_name)
     check_known("profile", profile, module.PROFILES, "--profile: ")

@@ -114,7 +114,7 @@ def up(
         found,
         found.cluster_spec(),
         probe=_probe(gpu),
-        cards=cards_for(gpu, found.workers),
+        cards=cards_for(gpu, found.worker_count),
         log=find_log(log_file),
         show=log_level.value,
         as_json=as_json,
@@ -195,7 +195,6 @@ def worker(
         return
     from cluster.process import run_worker
 
-    _bind_to_card(gpu)
     note(f"worker for the coordinator at {found.coordinator}; Ctrl-C stops it")
     run_worker(
         chosen,
@@ -205,7 +204,7 @@ def worker(
         name=name,
         capacity=found.capacity,
         alone=True,
-        probe=_probe(gpu),
+        probe=_bind_to_card(gpu),
     )
 
 
@@ -228,17 +227,21 @@ def submit(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Files to ask about, one task each; for minilm also texts."
+            metavar="FILE",
+            help="Files to ask about, one task each: .npz, .npy or CSV for a "
+            "model of tensors; for a model of texts also the texts.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, …")
+        str | None,
+        typer.Option(metavar="NAME", help="The model to ask: magika, digits, minilm, yours, …"),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="NAME", help="A handler to call instead: echo, noop, …")
     ] = None,
     payload: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text for the handler, or for minilm.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Text for the handler, or for a model of texts."),
     ] = None,
     priority: Annotated[
         PriorityName, typer.Option(help="More urgent tasks go first.")
@@ -326,10 +329,11 @@ def cards_for(gpu: bool, workers: int) -> list[str]:
     return cards[:workers]
 
 
-def _bind_to_card(gpu: bool) -> None:
-    """With --gpu bind this process to the first card."""
+def _bind_to_card(gpu: bool) -> str | None:
+    """With --gpu bind this process to the first card; returns what makes its probe."""
     for card in cards_for(gpu, 1):
         os.environ.update(card_environment(card))
+    return _probe(gpu)
 
 
 def _check_bind(settings: Settings) -> None:
@@ -370,6 +374,7 @@ add_command(
     app, "submit", submit,
     ("what are these files?", "perfkit cluster submit --model magika README.md photo.jpg"),
     ("64 numbers from 0 to 16 a line, or .npy", "perfkit cluster submit --model digits rows.csv"),
+    ("arrays by name, for a model of yours", "perfkit cluster submit --model iris rows.npz"),
     ("texts as vectors", 'perfkit cluster submit --model minilm "A man is eating." letter.txt'),
     ("how long is a round trip?", "perfkit cluster submit --kind echo --payload x --repeat 100"),
     ("urgent", "perfkit cluster submit --model magika --priority urgent --timeout 2 big.iso"),

@@ -18,7 +18,7 @@ from cluster.spec import ClusterSpec
 from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
 from cluster.transport.questions import learn_spec
-from cluster.vocabulary.cards import card_environment
+from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal.output import complain, err, note, write_json
 
@@ -113,7 +113,10 @@ def run_workers(
             print_output(crew, err())
             for name in names:
                 worker = crew.ready(name, math.inf)
-                write_json({"pid": worker.pid, "worker": name}, indent=None)
+                facts = {"pid": worker.pid, "worker": name}
+                if name in own:
+                    facts["card"] = own[name][CARD]
+                write_json(facts, indent=None)
             deaths, pause = Deaths(crew), threading.Event()
             while True:
                 deaths.report()

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from cluster.local import LocalCluster
 
 LOOK_EVERY_S = 0.5
+#: what makes the API's backend, if that is not a client of a cluster
+LOCAL = "cluster.serve.local_backend:make_backend"
+ANOTHER = "perfkit.engines.backend:make_backend"
+#: a task carries half of a message: a request's whole body, and a little more for its header
+MESSAGE_BYTES = (64 << 20) + (1 << 20)
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -72,7 +77,9 @@ app = typer.Typer(
 def serve(
     context: typer.Context,
     model: opt.Models = None,
-    workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
+    workers: Annotated[
+        int | None, opt.setting("How many worker processes.", default="as measured")
+    ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(metavar="ENDPOINT", help="Serve the cluster there instead of a new one."),
@@ -116,9 +123,6 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     with errors_as_lines():
-        from cluster.local import LocalCluster
-        from cluster.spec import encode_spec
-
         found = opt.settings(
             config, knobs, workers=workers, models=model, endpoint=endpoint,
             capacity=capacity, spec=spec,
@@ -126,24 +130,7 @@ def serve(
         _check(context, found, engine, address)
         flags = _api_flags(host, port, tokens, cert, key)
         flags += ["--rate", str(rate), "--timeout", str(timeout)]
-        facts: dict[str, Any] = {"engine": engine.value, "models": found.models}
-        local = None
-        if engine is not EngineName.ZMQ:
-            made = {**facts, "workers": found.workers, "address": address}
-            flags += ["--engine", "perfkit.engines.backend:make_backend"]
-            flags += ["--engine-options", json.dumps(made)]
-        elif (at := address or found.endpoint) is not None:
-            facts = {"engine": engine.value, "endpoint": at}
-            given = found.peer_spec()
-            flags += ["--endpoint", at, *(["--spec", encode_spec(given)] if given else [])]
-        else:
-            local = LocalCluster(
-                found.workers,
-                build_spec(found.spec or "optimized", found.set),
-                capacity=found.capacity,
-                handlers=found.handlers,
-                models=found.models,
-            )
+        facts, local = _target(found, engine, address or found.endpoint, flags)
         _keep(flags, facts, local, as_json)
 
 
@@ -201,6 +188,53 @@ def _check(
             context, "model workers capacity",
             "is for a new cluster; workers of a running one are told by themselves",
         )  # fmt: skip
+
+
+def _target(
+    found: Settings, engine: EngineName, address: str | None, flags: list[str]
+) -> tuple[dict[str, Any], LocalCluster | None]:
+    """What the API is before: facts of it to show, and the cluster if it is to be started. The
+    flags get what the API must know of it.
+    """
+    from cluster.local import LocalCluster
+    from cluster.spec import encode_spec
+
+    facts: dict[str, Any] = {"engine": engine.value, "models": found.models}
+    if engine is not EngineName.ZMQ:
+        made = {**facts, "workers": found.worker_count, "address": address}
+        flags += ["--engine", LOCAL if engine is EngineName.LOCAL else ANOTHER]
+        flags += ["--engine-options", json.dumps(made)]
+        return facts, None
+    if address is not None:
+        given = found.peer_spec()
+        flags += ["--endpoint", address, *(["--spec", encode_spec(given)] if given else [])]
+        return {"engine": engine.value, "endpoint": address}, None
+    knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
+    spec = build_spec(found.spec or "optimized", knobs)
+    workers, threads = found.worker_count, None
+    if found.workers is None and found.models:
+        workers, threads = _layout(found.models)
+    return facts, LocalCluster(
+        workers,
+        spec,
+        capacity=found.capacity,
+        handlers=found.handlers,
+        models=found.models,
+        threads=threads,
+    )
+
+
+def _layout(models: list[str]) -> tuple[int, int]:
+    """How many workers suit these models on this machine, and how many threads for each run: what
+    the model wants that gains most from workers.
+    """
+    from cluster.models.layout import layout_of
+
+    with err().status("measuring how many workers of how many threads suit the models …"):
+        found = max((layout_of(model) for model in models), key=lambda it: it.sessions)
+    for way, rate in found.items_per_s.items():
+        note(f"{way.replace('x', 'workers x')} threads: {rate:,.0f} items/s")
+    return found.sessions, found.threads
 
 
 def _api_flags(

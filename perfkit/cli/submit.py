@@ -6,13 +6,13 @@ word. A file that cannot be read is reported and does not stop the others.
 
 from __future__ import annotations
 
-import os
+import os.path
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Semaphore
 from typing import Any
@@ -20,12 +20,15 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from cluster.models.inference import PayloadError, file_payload
+from cluster.models.frames.tensors import DESCRIBE
+from cluster.models.inference import ModelInfo, model_name
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError, TaskTimedOut, did_you_mean
 from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import Priority, Requirements
+from perfkit.cli.models.answers import decoded, line, parts
+from perfkit.cli.models.payloads import TEXT_EMBEDDING, reader
 from perfkit.cli.status import ask_status, find_coordinator
 from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import complain, out, write_json
@@ -33,15 +36,16 @@ from perfkit.evidence.text import measured, quantity
 
 #: How long after a task's own limit its coordinator may take to say so.
 GRACE_S = 5.0
-ROW_NUMBERS = 64
-NUMBERS_SHOWN = 6
 NAME_WIDTH_MIN = 16
 NAME_WIDTH_MAX = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to submit: files, or one payload for a handler or for a model of texts."""
+    """What to submit: files, or one payload for a handler or for a model of texts.
+
+    ``info`` is what the model says of itself, once it was asked.
+    """
 
     model: str | None
     kind: str | None
@@ -50,19 +54,30 @@ class Request:
     priority: str
     timeout_s: float
     repeat: int
+    info: ModelInfo | None = None
 
     @property
     def name(self) -> str:
-        """The model or the handler: both are called by name."""
-        return self.model or self.kind or ""
+        """The model or the handler: both are called by name. A model may be given by the path that
+        its worker has it from, or with a version, NAME/2.
+        """
+        model = self.model or ""
+        if model.endswith(".onnx") or os.path.isdir(model):
+            return model_name(os.path.abspath(model))
+        return model or self.kind or ""
+
+    @property
+    def model_name(self) -> str:
+        """The model's name without its version; empty for a handler."""
+        return self.name.partition("/")[0] if self.model else ""
 
     def check(self) -> None:
         """Raises SettingError unless the arguments go together."""
         if (self.model is None) == (self.kind is None):
             raise SettingError("give one of --model NAME FILE… and --kind NAME")
-        if self.payload is not None and (self.files or self.model not in (None, *TEXT_MODELS)):
-            texts = " or ".join(f"--model {name}" for name in sorted(TEXT_MODELS))
-            raise SettingError(f"--payload goes with --kind or {texts}, and no files")
+        is_text = self.info is None or self.info.kind == TEXT_EMBEDDING
+        if self.payload is not None and (self.files or not is_text):
+            raise SettingError("--payload goes with --kind, or a model of texts, and no files")
         if self.model is not None and not self.files and self.payload is None:
             raise SettingError(f"name the files to ask the model {self.model!r} about")
 
@@ -99,13 +114,16 @@ def run_submit(
     """
     with find_coordinator(endpoint, spec) as client:
         at_once = check_offered(ask_status(client), request)
+        if request.model:
+            request = replace(request, info=ask_model(client, request))
+            request.check()
         outcomes = []
         longest = max((len(str(path)) for path in request.files), default=0)
         width = max(NAME_WIDTH_MIN, min(NAME_WIDTH_MAX, longest))
         for outcome in submit_all(client, request, at_once):
             outcomes.append(outcome)
             if as_json is None:
-                _print(outcome, width)
+                _print(outcome, width, request.info)
     if as_json is not None:
         results = [_as_json(outcome) for outcome in outcomes]
         asked = {"endpoint": endpoint, "model": request.model, "kind": request.name}
@@ -122,16 +140,38 @@ def check_offered(status: Status, request: Request) -> int:
     if not status.workers:
         raise ClusterError("the cluster has no workers; start one with `perfkit cluster worker`")
     what = "model" if request.model else "kind"
-    offered = {w.worker: set(w.models if request.model else w.kinds) for w in status.workers}
-    able = [w.capacity for w in status.workers if request.name in offered[w.worker]]
+    able = [w.capacity for w in status.workers if request.name in w.kinds]
     if not able:
-        known = sorted(set().union(*offered.values()))
+        offered = (w.models if request.model else w.kinds for w in status.workers)
+        known = sorted(set().union(*offered))
         start = f"; start one with `perfkit cluster worker --model {request.name}`"
         raise ClusterError(
             f"no worker offers the {what} {request.name!r}; offered: {', '.join(known) or 'none'}"
             + (did_you_mean(request.name, known) or (start if request.model else ""))
         )
     return sum(able)
+
+
+def ask_model(client: Client, request: Request) -> ModelInfo:
+    """What a model says of itself.
+
+    Raises:
+        ClusterError: it does not answer.
+    """
+    needs = Requirements(model=request.model_name)
+    timeout_s = request.timeout_s
+    asked = client.submit(request.name, DESCRIBE, requirements=needs, timeout_s=timeout_s)
+    try:
+        answer = asked.result(timeout=timeout_s + GRACE_S)
+        return msgspec.json.decode(answer, type=ModelInfo)
+    except TaskTimedOut:
+        raise ClusterError(
+            f"{request.name} was not free to say what it takes within {timeout_s:g} s (--timeout)"
+        ) from None
+    except TimeoutError:
+        raise ClusterError(f"the coordinator at {client.endpoint} has stopped answering") from None
+    except msgspec.DecodeError as error:
+        raise ClusterError(f"{request.name} does not say what it takes: {error}") from error
 
 
 def submit_all(client: Client, request: Request, at_once: int) -> Iterator[Outcome]:
@@ -159,7 +199,7 @@ def _submit(client: Client, request: Request, payload: bytes, free: Semaphore) -
         request.name,
         payload,
         priority=Priority[request.priority.upper()],
-        requirements=Requirements(model=request.model) if request.model else None,
+        requirements=Requirements(model=request.model_name) if request.model else None,
         timeout_s=request.timeout_s,
     )
     submission = _Submission(future, submitted_s)
@@ -185,7 +225,7 @@ def _finished(outcome: Outcome, request: Request) -> Outcome:
         except (ClusterError, CancelledError) as error:
             outcome.error = str(error)
         else:
-            outcome.result = _decoded(content, request)
+            outcome.result = decoded(content, request.info)
             one.ended.wait()  # a future wakes its waiter before it runs its callbacks
             outcome.times_ms.append((one.ended_s - one.submitted_s) * 1e3)
         if outcome.error is not None:
@@ -200,7 +240,7 @@ def _read(request: Request) -> Iterator[Outcome]:
     """An outcome for each file, so far with its payload or with the error of reading it."""
     if not request.files:
         yield Outcome(request.name, (request.payload or "").encode("utf-8", "surrogateescape"))
-    read = READERS.get(request.model or "", Path.read_bytes)
+    read = reader(request.info)
     for path in request.files:
         try:
             yield Outcome(str(path), read(path))
@@ -208,93 +248,6 @@ def _read(request: Request) -> Iterator[Outcome]:
             yield Outcome(str(path), error=str(error))
         except OSError as error:
             yield Outcome(str(path), error=f"cannot read {path}: {error.strerror}")
-
-
-def row_payload(path: Path) -> bytes:
-    """The tensor float32[64] or float32[N, 64] in a file: a .npy array, or text as in `_text_rows`.
-
-    Raises:
-        PayloadError: it holds anything else. OSError: it cannot be read.
-    """
-    from cluster.models.frames.tensor import pack_tensor
-
-    try:
-        import numpy as np
-    except ModuleNotFoundError:
-        raise PayloadError("digits needs the extra [infer]: pip install 'perfkit[infer]'") from None
-    try:
-        rows = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _text_rows(path)
-        array = np.asarray(rows, np.float32)
-    except (ValueError, TypeError, EOFError) as error:
-        raise PayloadError(f"{path} is not a .npy array of numbers: {error}") from None
-    return pack_tensor(array[0] if array.ndim == 2 and len(array) == 1 else array)
-
-
-def _text_rows(path: Path) -> list[list[float]]:
-    """A row per line, its numbers separated by commas or blanks; # begins a comment line."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise PayloadError(f"{path} is neither text nor named .npy") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        words = line.replace(",", " ").split()
-        if not words or words[0].startswith("#"):
-            continue
-        try:
-            rows.append([float(word) for word in words])
-        except ValueError as error:
-            raise PayloadError(f"{path}, line {number}: {error}") from None
-        if len(words) != ROW_NUMBERS:
-            raise PayloadError(
-                f"{path}, line {number}: {len(words)} numbers; a digit has {ROW_NUMBERS}"
-            )
-    if not rows:
-        raise PayloadError(f"{path} holds no numbers; a line of {ROW_NUMBERS} is a digit")
-    return rows
-
-
-def text_payload(path: Path) -> bytes:
-    """The text in a file; several words that name no file are the text themselves.
-
-    Raises:
-        PayloadError: a single word, probably a misspelt file. OSError: the file cannot be read.
-    """
-    words = str(path)
-    if os.path.exists(words):  # Path.exists refuses very long text
-        return path.read_bytes()
-    if not any(map(str.isspace, words)):
-        raise PayloadError(f"there is no file {words}; a text of one word goes with --payload")
-    return words.encode("utf-8", "surrogateescape")
-
-
-#: Makes a file the payload of a model; other models get its bytes.
-READERS: Mapping[str, Callable[[Path], bytes]] = {
-    "magika": file_payload,
-    "digits": row_payload,
-    "minilm": text_payload,
-}
-#: Models that take text from the command line.
-TEXT_MODELS = frozenset({"minilm"})
-
-
-def _decoded(content: bytes, request: Request) -> Any:
-    """A result as plain values or text, a tensor with its numbers in lists, or else hex digits."""
-    from cluster.models.frames.tensor import TensorError, unpack_tensor
-
-    try:
-        if request.model is None:
-            return content.decode()
-        return msgspec.msgpack.decode(content)
-    except UnicodeDecodeError:
-        return content.hex()
-    except msgspec.DecodeError:
-        pass
-    try:
-        array = unpack_tensor(content)
-    except TensorError:
-        return content.hex()
-    return {"dtype": array.dtype.name, "shape": array.shape, "values": array.tolist()}
 
 
 # From outcomes to lines
@@ -307,18 +260,18 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {**facts, "result": outcome.result, "times_ms": outcome.times_ms}
 
 
-def _print(outcome: Outcome, width: int) -> None:
+def _print(outcome: Outcome, width: int, info: ModelInfo | None) -> None:
     if outcome.error is not None:
         name = "" if outcome.name in outcome.error else f"{outcome.name}: "
         complain(f"{name}{outcome.error}")
         return
-    results = outcome.result if isinstance(outcome.result, list) else [outcome.result]
+    results = parts(outcome.result, info)
     for number, result in enumerate(results, 1):
         name = outcome.name if len(results) == 1 else f"{outcome.name}:{number}"
         time_text = _time(outcome.times_ms) if number == 1 else ""
-        line = Text(f"{name:<{width}}  ")
-        line.append(f"{time_text:>10}  ", "dim").append_text(_result(result))
-        out().print(line)
+        shown = Text(f"{name:<{width}}  ")
+        shown.append(f"{time_text:>10}  ", "dim").append_text(line(result, info))
+        out().print(shown)
 
 
 def _time(times_ms: list[float]) -> str:
@@ -327,19 +280,3 @@ def _time(times_ms: list[float]) -> str:
         return quantity(middle, "ms")
     spread = measured(middle, "ms", min(times_ms), max(times_ms))
     return f"{spread}, median of {len(times_ms):,}"
-
-
-def _result(result: Any) -> Text:
-    """A class with its score and description, or the first numbers of a vector; else as it is."""
-    if isinstance(result, dict) and len(result.get("shape", ())) == 1:
-        (length,) = result["shape"]
-        numbers = " ".join(map(quantity, result["values"][:NUMBERS_SHOWN]))
-        more = " …" if length > NUMBERS_SHOWN else ""
-        return Text(f"{result['dtype']}[{length}]", "bold").append(f"  {numbers}{more}", "not bold")
-    if not isinstance(result, dict) or "label" not in result:
-        return Text(str(result))
-    line = Text(str(result.get("description", result["label"])), "bold")
-    about = [str(result["label"])] if "description" in result else []
-    about += [str(result["mime_type"])] if "mime_type" in result else []
-    about += [quantity(result["score"])] if "score" in result else []
-    return line.append(f"  {', '.join(about)}", "not bold")

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 
@@ -88,7 +89,7 @@ def run_up(
         ClusterError: a process did not come up, or the coordinator died.
     """
     local = LocalCluster(
-        settings.workers,
+        settings.worker_count,
         spec,
         capacity=settings.capacity,
         handlers=settings.handlers,
@@ -104,7 +105,7 @@ def run_up(
         try:
             with port_taken(settings.bind), err().status("starting the cluster …"):
                 local.start()
-            _announce(local, settings, log, as_json=as_json)
+            _announce(local, settings, cards, log, as_json=as_json)
             _keep(local, in_terminal=out().is_terminal and as_json is None)
         except KeyboardInterrupt:
             err().print("stopping the cluster …", style="dim")
@@ -113,14 +114,25 @@ def run_up(
             local.stop()
 
 
-def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: Path | None) -> None:
+def _announce(
+    local: LocalCluster,
+    settings: Settings,
+    cards: Sequence[str],
+    log: Path,
+    *,
+    as_json: Path | None,
+) -> None:
+    workers = list(zip_longest(local.workers, cards))
     if as_json is not None:
         facts = {
             "endpoint": local.endpoint,
             "spec": local.spec.name,
             "models": settings.models,
             "coordinator": {"pid": local.coordinator_pid},
-            "workers": [{"name": w.role, "pid": w.pid} for w in local.workers],
+            "workers": [
+                {"name": worker.role, "pid": worker.pid} | ({"card": card} if card else {})
+                for worker, card in workers
+            ],
             "log": str(log),
         }
         write_json(facts, as_json, indent=None)
@@ -129,7 +141,10 @@ def _announce(local: LocalCluster, settings: Settings, log: Path, *, as_json: Pa
     text = Text.assemble(
         ("Cluster up", "bold green"), f" at {local.endpoint} (spec {local.spec.name})\n",
         f"  {'coordinator':<12} pid {local.coordinator_pid}\n",
-        *(f"  {worker.role:<12} pid {worker.pid}\n" for worker in local.workers),
+        *(
+            f"  {worker.role:<12} pid {worker.pid}{f' on the card {card}' if card else ''}\n"
+            for worker, card in workers
+        ),
         "Give it work from another terminal:\n",
         (f"  perfkit cluster submit{where} {_question(local, settings)}\n", "cyan"),
         "Ctrl-C stops it.\n",

@@ -74,7 +74,7 @@ class Engine(ABC):
         self.spec = spec
         self.address = address
         self.models = tuple(models)
-        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(models)])
+        self.kinds = frozenset(HANDLERS.kinds())
         self._open = False
 
     @abstractmethod
@@ -104,6 +104,7 @@ class Engine(ABC):
         """Start every process; returns when every worker is ready."""
         if self._open:
             raise ClusterError(f"the {self.name} engine is running already")
+        self.kinds = frozenset([*HANDLERS.kinds(), *model_kinds(self.models)])
         try:
             self._start()
         except BaseException as error:

@@ -183,11 +183,13 @@ def _measure(port: Port, data: memoryview) -> int:
 
 def _size_bytes(port: Port) -> int | None:
     """The bytes that a tensor's numbers take; None for BYTES. TensorError over the bound."""
-    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
     item_bytes = ITEM_BYTES.get(port.datatype, _LENGTH.size)
-    if prod(max(1, extent) for extent in port.shape) * item_bytes > TENSOR_BYTES_MAX:
+    size_bytes = prod(port.shape) * item_bytes
+    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
+    bounded = size_bytes or prod(max(1, extent) for extent in port.shape) * item_bytes
+    if bounded > TENSOR_BYTES_MAX:
         raise TensorError(f"{port} is over the bound of {TENSOR_BYTES_MAX} bytes")
-    return prod(port.shape) * item_bytes if port.datatype in ITEM_BYTES else None
+    return size_bytes if port.datatype in ITEM_BYTES else None
 
 
 def _padding(length: int) -> bytes:

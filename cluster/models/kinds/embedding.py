@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.models.frames.arrays import NUMPY
 from cluster.models.frames.tensor import pack_tensor
 from cluster.models.kinds.adapter import Adapter, Question, check_answer
 from cluster.models.repository.folders import TOKENIZER
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, needs_extra
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

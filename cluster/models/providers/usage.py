@@ -50,7 +50,7 @@ def check_used(pci: str | None, before: dict[str, int], after: dict[str, int]) -
     else:
         seen = (
             "this process has no card of amdgpu's open (/proc/self/fdinfo; the kernel must be "
-            "Linux 5.14 or newer)"
+            "Linux 5.19 or newer)"
         )
     raise ModelError(f"the card at {pci or 'an unknown address'} did not do the work: {seen}")
 

@@ -7,7 +7,7 @@ ROCm has dropped. It has faults that cost more than speed, and each has its guar
   at the devices first, and `cluster.models.providers.usage` asks the kernel who did the work.
 - It accepts options that it does not know: `check_options`.
 - It crashes when it is registered twice: `claim_card`. It is never unregistered.
-- Runs of two sessions at once disturb each other, an empty batch fails, and a forked process hangs:
+- Two sessions at once disturb each other, an empty batch fails, and a forked process hangs:
   `CardSession`.
 - A device that is lost stays lost for the whole process: `CardSession` tells `on_device_lost`,
   which ends a worker.
@@ -66,8 +66,9 @@ _LOST = re.compile(r"device\]? (is|was) lost|DEVICE_LOST|device lost", re.IGNORE
 #: The card of this process once the provider is registered.
 _claimed: list[VulkanDevice] = []
 _claiming = threading.Lock()
-#: Held by each run of a session on the card.
-_running = threading.Lock()
+#: Held while a session on the card is opened, runs or is closed. Closing one may be the collector's
+#: work in a thread that holds it already.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class DeviceLost(ModelError):
@@ -143,6 +144,11 @@ def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
     return claimed_card()
 
 
+def is_claimed() -> bool:
+    """Whether `claim_card` has found this process its card."""
+    return bool(_claimed)
+
+
 def claimed_card() -> VulkanDevice:
     """The card of this process; `claim_card` has been called before."""
     return _claimed[0]
@@ -165,14 +171,19 @@ def _register(onnxruntime: Any, shaders: Path) -> None:
 
 
 class CardSession:
-    """A session of the runtime on a card; runs take turns, with those of other sessions too."""
+    """A session of the runtime on a card, opened here; it takes turns with other sessions."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, open_session: Callable[[], Any]) -> None:
+        with ONE_AT_A_TIME:
+            self._session = open_session()
         self._pid = os.getpid()
 
+    def __del__(self) -> None:
+        with ONE_AT_A_TIME:
+            self.__dict__.pop("_session", None)
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+        return getattr(self.__dict__["_session"], name)
 
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> Any:
         """The outputs, as of the runtime's own session.
@@ -186,7 +197,7 @@ class CardSession:
             raise ModelError(f"its input {empty[0]!r} has no rows, which a card can't run")
         if os.getpid() != self._pid:
             raise ModelError("a forked process can't use the card of the one it comes from")
-        with _running:
+        with ONE_AT_A_TIME:
             try:
                 return self._session.run(outputs, feeds)
             except Exception as error:

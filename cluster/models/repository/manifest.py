@@ -8,6 +8,10 @@
     batch_items_max = 256     # the most rows of one run
     versions = 1              # how many of the newest are served; or "all"; or a list: [1, 3]
     threads = 1               # of one run
+    provider = "auto"         # the faster of what the worker has; or "cpu", or "webgpu", the card
+    precision = "fp32"        # the file as it is; or "fp16", "int8", "int4", "sparse", or "auto",
+                              # the fastest that loses at most …
+    loss_points_max = 0.5     # … this: cluster.models.runtime.golden
     golden_rtol = 1e-3        # how far an output may be from the golden one, relatively …
     golden_atol = 1e-4        # … and beyond that
     tokens_max = 256          # text-embedding: where to cut a text, if not where its files say
@@ -72,6 +76,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
     versions: PositiveInt | Literal["all"] | tuple[PositiveInt, ...] = 1
     threads: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    provider: Literal["auto", "cpu", "webgpu"] = "auto"
+    precision: Literal["fp32", "fp16", "int8", "int4", "sparse", "auto"] = "fp32"
+    loss_points_max: Tolerance = 0.5
     golden_rtol: Tolerance = 1e-3
     golden_atol: Tolerance = 1e-4
     tokens_max: PositiveInt | None = None

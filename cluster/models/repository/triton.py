@@ -1,6 +1,6 @@
 """Reads a ``config.pbtxt`` as Triton's model repository has it, for what is served here.
 
-Names, types and dims of inputs and outputs, ``max_batch_size``, ``version_policy``,
+Names, types, dims and reshapes of inputs and outputs, ``max_batch_size``, ``version_policy``,
 ``default_model_filename`` and the file of labels count. Other fields are named in a note as
 ignored. The fields are described at
 https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md.
@@ -9,6 +9,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/mode
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,15 +27,18 @@ _READ = frozenset(
 ) | {"default_model_filename"}
 #: Without these a model would answer, but wrongly.
 _UNSERVED = frozenset({"sequence_batching", "ensemble_scheduling", "batch_input", "batch_output"})
-_READ_OF_TENSOR = frozenset({"name", "data_type", "dims", "label_filename"})
+_READ_OF_TENSOR = frozenset({"name", "data_type", "dims", "reshape", "label_filename"})
 
 
 class Declared(NamedTuple):
-    """An input or output as declared: -1 is an open extent; the batch axis is left out."""
+    """An input or output as declared: ``dims`` are its shape for clients, ``inner`` for the graph;
+    -1 is an open extent. With batches both leave the batch axis out.
+    """
 
     name: str
     datatype: str
     dims: tuple[int, ...]
+    inner: tuple[int, ...]
 
 
 class TritonConfig(NamedTuple):
@@ -105,10 +109,21 @@ def _declared(port: Message) -> Declared:
     if not name or not told:
         raise ValueError("an input or output without name or data_type")
     datatype = told.removeprefix("TYPE_")
-    dims = [int(it) for it in port.get("dims", []) if isinstance(it, str)]
-    if any(it == 0 or it < -1 for it in dims):
-        raise ValueError(f"{name!r} has dims {dims}; an extent is positive, or -1 for an open one")
-    return Declared(name, _OTHER_NAMES.get(datatype, datatype), tuple(dims))
+    dims = inner = _extents(name, port, "dims")
+    for reshape in _messages(port, "reshape"):
+        inner = _extents(name, reshape, "shape")
+        if dims.count(-1) != inner.count(-1) or dims.count(-1) > 1 or prod(dims) != prod(inner):
+            raise ValueError(f"{name!r}: dims {[*dims]} can't be reshaped to {[*inner]}")
+    return Declared(name, _OTHER_NAMES.get(datatype, datatype), dims, inner)
+
+
+def _extents(name: str, message: Message, field: str) -> tuple[int, ...]:
+    found = tuple(int(it) for it in message.get(field, []) if isinstance(it, str))
+    if any(it == 0 or it < -1 for it in found):
+        raise ValueError(
+            f"{name!r} has {field} {[*found]}; an extent is positive, or -1 for an open one"
+        )
+    return found
 
 
 def _versions(message: Message) -> object:

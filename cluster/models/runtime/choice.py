@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,10 +25,11 @@ from cluster.models.providers.placement import nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
 from cluster.models.providers.webgpu import WEBGPU, check_options, claim_card, claimed_card
 from cluster.models.repository.manifest import ModelError
-from cluster.models.runtime.cache import Cache, sha256_hex
+from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
     INPUTS,
     PROVIDERS,
+    SAMPLE,
     Candidate,
     Request,
     Row,
@@ -48,9 +49,12 @@ if TYPE_CHECKING:
 #: Raised with every change of what a trial does.
 VERSION = 1
 AUTO = "auto"
+#: The precision of a file that is not converted.
+AS_IS = PRECISIONS[0]
 #: What `AUTO` may cost by default.
 BUDGET_POINTS = 0.5
 ROWS = "rows.json"
+SHADERS = "shaders"
 
 
 class Wish(NamedTuple):
@@ -60,7 +64,7 @@ class Wish(NamedTuple):
     """
 
     provider: str = AUTO
-    precision: str = "fp32"
+    precision: str = AS_IS
     budget_points: float = BUDGET_POINTS
     options: Mapping[str, str] = {}
 
@@ -74,9 +78,6 @@ class Wish(NamedTuple):
                 hint = did_you_mean(word, known) or f"; there are {', '.join(known)}"
                 raise ModelError(f"there is no {what} {word!r}{hint}")
         check_options(self.options)
-
-
-DEFAULT_WISH = Wish()
 
 
 class Choice(NamedTuple):
@@ -120,18 +121,16 @@ class Choice(NamedTuple):
 
 
 def choose(
-    workshop: Workshop,
-    cache: Cache,
+    make_workshop: Callable[[], Workshop],
     wish: Wish,
     *,
     threads: int = 1,
-    inputs: Mapping[str, NDArray[Any]] | None = None,
+    inputs: Callable[[], Mapping[str, NDArray[Any]] | None] = lambda: None,
     what: str = "",
 ) -> Choice:
-    """How to open the model of a workshop on this host, by a trial with ``inputs`` (default: made
-    up) if there is anything to choose. ``what`` is as for `cluster.models.runtime.golden`.
-
-    The card is claimed if it is chosen.
+    """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
+    if there is anything to choose; only then the workshop is made. ``what`` is as for
+    `cluster.models.runtime.golden`. The card is claimed if one takes part.
 
     Raises:
         ModelError: the wish can't be met.
@@ -140,30 +139,33 @@ def choose(
     with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
     if not with_card and wish.precision != AUTO:
         return Choice(wish.precision)
-    name = workshop.name
-    shaders = cache.folder / "shaders"
+    workshop = make_workshop()
+    name, cache = workshop.name, workshop.cache
     runtime = load_runtime(name)
     try:
-        card = claim_card(runtime, shaders) if with_card else None
+        card = claim_card(runtime, cache.folder / SHADERS) if with_card else None
     except ModelError as error:
         raise ModelError(f"model {name!r}: {error}") from error
     providers = [it for it in PROVIDERS if it == "cpu" or with_card]
-    tried, failed = _candidates(workshop, wish, providers)
-    plain = workshop.plain().path
-    request = Request(name, str(plain), tuple(tried), str(shaders), threads, what)
+    request, failed = candidates(workshop, wish, providers, threads, what)
+    given = inputs()
     depends_on = (
-        VERSION, cache.sha256(plain), str(card), card and card.driver, runtime.__version__,
+        VERSION, workshop.hashes(), str(card), card and card.driver, runtime.__version__,
         _version("onnxruntime-ep-webgpu"), processor(), threads, wish, what,
-        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (inputs or {}).items()],
+        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (given or {}).items()],
     )  # fmt: skip
     entry = f"{name}-choice-{sha256_hex(repr(depends_on).encode())[:16]}"
 
     def build(folder: Path) -> None:
-        rows = try_all(request, inputs, folder)
+        rows = try_all(request, given, folder)
         (folder / ROWS).write_bytes(msgspec.json.encode((*rows, *failed)))
 
     try:
         found = cache.entry(entry, build)
+    except ModelError as error:
+        if wish.provider != AUTO or wish.precision == AUTO:
+            raise
+        return Choice(wish.precision, (CPU,), (f"not tried on {card}: {error}",))
     except OSError as error:
         raise ModelError(
             f"model {name!r}: the cache in {cache.folder} cannot be used: {error}"
@@ -175,24 +177,28 @@ def choose(
 
 
 def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder: Path) -> list[Row]:
-    """The rows of a trial, whose inputs and outputs stay in ``folder``."""
+    """The rows of a trial, whose sample and its outputs stay in ``folder``."""
     with tempfile.TemporaryDirectory(prefix="trial-") as place:
         if inputs:
             write_tensors(Path(place) / INPUTS, inputs)
         rows = try_candidates(request, Path(place))
-        for file in (INPUTS, *map(outputs_name, range(len(rows)))):
+        for file in (SAMPLE, *map(outputs_name, range(len(rows)))):
             if (Path(place) / file).exists():
                 shutil.copy(Path(place) / file, folder / file)
     return rows
 
 
-def _candidates(
-    workshop: Workshop, wish: Wish, providers: list[str]
-) -> tuple[list[Candidate], list[Row]]:
-    """What to try, the model's own file on the CPU first, and rows for what can't be made."""
-    precisions = PRECISIONS if wish.precision == AUTO else ("fp32", wish.precision)
+def candidates(
+    workshop: Workshop, wish: Wish, providers: Sequence[str], threads: int, what: str
+) -> tuple[Request, list[Row]]:
+    """What to try, the model's own file on the CPU first, and rows for what can't be made.
+
+    Raises:
+        ModelError: the wish can't be met, or the model's file can't be made.
+    """
+    wish.check()
     tried, failed = [], []
-    for precision in dict.fromkeys(precisions):
+    for precision in PRECISIONS if wish.precision == AUTO else {AS_IS: 0, wish.precision: 0}:
         for provider in providers:
             options = dict(wish.options) if provider != "cpu" else {}
             try:
@@ -200,33 +206,41 @@ def _candidates(
                 tried.append(Candidate(precision, provider, str(file.path), options))
             except ModelError as error:
                 failed.append(Row(precision, provider, 0, trouble=str(error)))
-    return tried, failed
+    plain, shaders = workshop.plain().path, workshop.cache.folder / SHADERS
+    request = Request(workshop.name, str(plain), tuple(tried), str(shaders), threads, what)
+    return request, failed
+
+
+def fastest(wish: Wish, rows: Sequence[Row]) -> int | None:
+    """The number of the row that does what is wished and is the fastest; None without any."""
+    fit = {
+        at: row.items_per_s
+        for at, row in enumerate(rows)
+        if _is_wanted(wish, row)
+        and not row.trouble
+        and row.items_per_s
+        and (wish.precision != AUTO or (row.loss_points or 0.0) <= wish.budget_points)
+    }
+    return max(fit, key=fit.__getitem__, default=None)
+
+
+def _is_wanted(wish: Wish, row: Row) -> bool:
+    return wish.precision in (AUTO, row.precision) and wish.provider in (AUTO, row.provider)
 
 
 def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choice:
-    """The fastest row that does what is wished."""
-    wanted = [
-        (at, row)
-        for at, row in enumerate(rows)
-        if wish.precision in (AUTO, row.precision) and wish.provider in (AUTO, row.provider)
-    ]
-    fit = [
-        (at, row)
-        for at, row in wanted
-        if not row.trouble
-        and row.items_per_s
-        and (wish.precision != AUTO or (row.loss_points or 0.0) <= wish.budget_points)
-    ]
-    if not fit:
-        why = "; ".join(str(row) for _, row in wanted)
-        raise ModelError(f"model {name!r} can't be served so: {why}")
-    at, best = max(fit, key=lambda it: it[1].items_per_s or 0.0)
-    others = [str(row) for _, row in wanted if row is not best]
-    note = f"chosen {best}" + (f"; {'; '.join(others)}" if others else "")
+    at = fastest(wish, rows)
+    others = "; ".join(
+        str(row) for number, row in enumerate(rows) if number != at and _is_wanted(wish, row)
+    )
+    if at is None:
+        raise ModelError(f"model {name!r} can't be served so: {others}")
+    best = rows[at]
+    note = f"chosen {best}" + (f"; {others}" if others else "")
     preference: tuple[Provider, ...] = (CPU,)
     if best.provider == "webgpu":
         preference = ((WEBGPU, dict(wish.options)),)
-    files = folder / INPUTS, folder / outputs_name(at)
+    files = folder / SAMPLE, folder / outputs_name(at)
     return Choice(best.precision, preference, (note,), rows, best, *files)
 
 

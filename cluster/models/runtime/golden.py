@@ -1,4 +1,4 @@
-"""Inputs to try a graph with, and how far one answer is from another.
+"""Answers of a graph in files, and how far one is from another.
 
 A loss is told in points, per cent of what matters for the kind of answer: classes that differ for
 labels, 1 − cosine for vectors, the mean difference for single numbers.
@@ -6,7 +6,6 @@ labels, 1 − cosine for vectors, the mean difference for single numbers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,49 +17,8 @@ if TYPE_CHECKING:
 
 Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"
 
-#: The rows of inputs that are made up, and the extent of other open axes.
-MADE_UP_ROWS = 8
-MADE_UP_EXTENT = 16
 #: Two runs of one graph differ by less, relative to the largest number, on whatever device.
 SAME = 1e-3
-
-_NUMBERS = re.compile(r"tensor\((float|float16|double|bool|u?int(?:8|16|32|64))\)")
-
-
-def made_up_inputs(session: Any) -> dict[str, NDArray[Any]]:
-    """Tensors that a graph may take: numbers from 0 to 1, small integers, a mask of ones. They are
-    the same for the same graph.
-
-    Raises:
-        ModelError: an input takes texts.
-    """
-    import numpy as np
-
-    chance = np.random.default_rng(0)
-    made: dict[str, NDArray[Any]] = {}
-    extents: dict[str, int] = {}
-    for port in session.get_inputs():
-        number = _NUMBERS.fullmatch(port.type)
-        if number is None:
-            raise ModelError(f"its input {port.name!r} takes {port.type}; give golden inputs")
-        dtype = {"float": "float32", "double": "float64"}.get(number[1], number[1])
-        shape = [
-            extent
-            if isinstance(extent, int)
-            else extents.setdefault(
-                str(extent or f"{port.name}.{at}"), MADE_UP_EXTENT if at else MADE_UP_ROWS
-            )
-            for at, extent in enumerate(port.shape)
-        ]
-        if dtype.startswith("float"):
-            made[port.name] = chance.random(shape).astype(dtype)
-        elif "mask" in port.name:
-            made[port.name] = np.ones(shape, dtype)
-        elif dtype == "bool" or "type" in port.name:
-            made[port.name] = np.zeros(shape, dtype)
-        else:
-            made[port.name] = chance.integers(1, 8, shape).astype(dtype)
-    return made
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -73,16 +31,19 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
 
     try:
         with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+            arrays = {name: found[name] for name in found.files}
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"can't read tensors from {path}: {error}") from error
+    return {name: it.astype(object) if it.dtype.kind == "U" else it for name, it in arrays.items()}
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write tensors to an ``.npz`` file; those of texts are left out."""
+    """Write tensors to an ``.npz`` file, without Python objects."""
     import numpy as np
 
-    arrays: dict[str, Any] = {name: it for name, it in tensors.items() if it.dtype != object}
+    arrays: dict[str, Any] = {
+        name: it.astype("U") if it.dtype == object else it for name, it in tensors.items()
+    }
     np.savez(path, allow_pickle=False, **arrays)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cluster.models.frames.arrays import NUMPY
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
@@ -25,28 +26,20 @@ if TYPE_CHECKING:
 Outputs = dict[str, Any]
 
 
-class Datatype(NamedTuple):
-    """A type of number or text: its name in the Open Inference Protocol and numpy's name."""
-
-    oip: str
-    numpy: str
-
-
-#: By the runtime's names. Texts are numpy's objects, each a str: the runtime's own interface reads
-#: and gives nothing but UTF-8.
-DATATYPES: Mapping[str, Datatype] = {
-    "tensor(bool)": Datatype("BOOL", "bool"),
-    "tensor(string)": Datatype("BYTES", "object"),
-    "tensor(float16)": Datatype("FP16", "float16"),
-    "tensor(float)": Datatype("FP32", "float32"),
-    "tensor(double)": Datatype("FP64", "float64"),
+#: The names of types in the Open Inference Protocol by the runtime's. Texts are numpy's objects,
+#: each a str: the runtime's interface for Python reads and gives nothing but UTF-8.
+DATATYPES: Mapping[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
     **{
-        f"tensor({sign}int{bits})": Datatype(f"{sign.upper()}INT{bits}", f"{sign}int{bits}")
-        for sign in ("", "u")
+        f"tensor({kind}{bits})": f"{kind.upper()}{bits}"
+        for kind in ("int", "uint")
         for bits in (8, 16, 32, 64)
     },
 }
-NUMPY: Mapping[str, str] = {datatype.oip: datatype.numpy for datatype in DATATYPES.values()}
 
 
 class TensorMetadata(msgspec.Struct, frozen=True):
@@ -107,6 +100,10 @@ class Network:
                 f"output leaves its first axis open: {', '.join(map(str, ports))}"
             )
         self.batches = open_axes and manifest.batches is not False
+        self._may_batch = open_axes and manifest.batches is None
+        #: the graph's shapes of inputs, and the clients' of outputs, where they differ
+        self._inner: dict[str, tuple[int, ...]] = {}
+        self._outer: dict[str, tuple[int, ...]] = {}
         self.rows_max = manifest.batch_items_max if self.batches else 1
 
     def run(
@@ -119,7 +116,8 @@ class Network:
         """
         names = list(outputs)
         try:
-            found = self._session.run(names, dict(feed))
+            given = self._reshaped(dict(feed), self._inner) if self._inner else dict(feed)
+            found = self._session.run(names, given)
         except Exception as error:  # the runtime's errors share no base of their own
             raise ModelError(f"model {self.name!r} failed: {one_line(error)}") from error
         for value in found:
@@ -128,7 +126,8 @@ class Network:
                     f"model {self.name!r} gave {value.dtype}{list(value.shape)} for a batch of "
                     f"{rows} rows; which row is whose can't be told"
                 )
-        return dict(zip(names, found, strict=True))
+        results = dict(zip(names, found, strict=True))
+        return self._reshaped(results, self._outer) if self._outer else results
 
     def run_rows(self, feed: Mapping[str, NDArray[Any]], outputs: Iterable[str]) -> Outputs:
         """Some outputs by name for any number of rows, in runs of at most ``rows_max``.
@@ -171,33 +170,56 @@ class Network:
         Raises:
             ModelError: it does not fit the graph.
         """
-        for what, declared, ports in (
-            ("input", inputs, self.inputs),
-            ("output", outputs, self.outputs),
+        known = {**self.outputs, **self.inputs}
+        if self._may_batch and any(
+            one.name in known and len(one.inner) == len(known[one.name].shape) for one in inputs
         ):
-            taken = {}
-            for one in declared:
-                shape = (-1, *one.dims) if self.batches else one.dims
-                told = TensorMetadata(one.name, one.datatype, shape)
-                port = ports.get(one.name)
-                if port is None or not _agree(told, port):
-                    there = f"{port}" if port else " and ".join(map(str, ports.values()))
-                    raise ModelError(
-                        f"model {self.name!r}: its configuration declares the {what} {told}; "
-                        f"the graph has {there}"
-                    )
-                pairs = zip(port.shape, shape, strict=True)
-                extents = tuple(want if found < 0 else found for found, want in pairs)
-                taken[one.name] = TensorMetadata(one.name, one.datatype, extents)
-            if declared and what == "input" and taken.keys() != ports.keys():
-                missing = ", ".join(repr(name) for name in ports if name not in taken)
+            self.stop_batching()  # its dims are whole shapes
+        for what, declared, ports, shapes in (
+            ("input", inputs, self.inputs, self._inner),
+            ("output", outputs, self.outputs, self._outer),
+        ):
+            taken = {one.name: self._declared(one, what, ports) for one in declared}
+            missing = [repr(name) for name in ports if name not in taken]
+            if declared and what == "input" and missing:
                 raise ModelError(
-                    f"model {self.name!r}: its configuration does not declare the input {missing}"
+                    f"model {self.name!r}: its configuration does not declare the input "
+                    f"{', '.join(missing)}"
                 )
             if declared:
                 ordered = {name: taken[name] for name in ports if name in taken}
                 ports.clear()
                 ports.update(ordered)
+            for one in declared:
+                if one.inner != one.dims:
+                    shapes[one.name] = one.inner if what == "input" else one.dims
+
+    def _declared(
+        self, one: Declared, what: str, ports: Mapping[str, TensorMetadata]
+    ) -> TensorMetadata:
+        """A declared port, narrowed by the graph's own, which it must fit."""
+        batch = (-1,) if self.batches else ()
+        told = TensorMetadata(one.name, one.datatype, (*batch, *one.inner))
+        port = ports.get(one.name)
+        if port is None or not _agree(told, port):
+            there = f"{port}" if port else " and ".join(map(str, ports.values()))
+            raise ModelError(
+                f"model {self.name!r}: its configuration declares the {what} {told}; "
+                f"the graph has {there}"
+            )
+        if one.inner != one.dims:
+            return TensorMetadata(one.name, one.datatype, (*batch, *one.dims))
+        pairs = zip(port.shape, told.shape, strict=True)
+        extents = tuple(want if found < 0 else found for found, want in pairs)
+        return TensorMetadata(one.name, one.datatype, extents)
+
+    def _reshaped(self, arrays: Outputs, shapes: Mapping[str, tuple[int, ...]]) -> Outputs:
+        """The arrays with these shapes behind their batch axis."""
+        found = dict(arrays)
+        for name in shapes.keys() & arrays.keys():
+            batch = arrays[name].shape[:1] if self.batches else ()
+            found[name] = arrays[name].reshape(*batch, *shapes[name])
+        return found
 
     def expect(self, kind: str, inputs: Mapping[str, str]) -> None:
         """Raise ModelError unless the graph takes exactly these ``inputs``, such as
@@ -225,11 +247,11 @@ class Network:
         if port.type not in DATATYPES:
             raise ModelError(
                 f"model {self.name!r}: its {what} {port.name!r} is a {port.type}, which can't be "
-                f"served; tensors of {', '.join(NUMPY)} can"
+                f"served; tensors of {', '.join(DATATYPES.values())} can"
                 + (SEQUENCE_HINT if port.type.startswith("seq(map") else "")
             )
         extents = (it if isinstance(it, int) and it >= 0 else -1 for it in port.shape)
-        return TensorMetadata(port.name, DATATYPES[port.type].oip, tuple(extents))
+        return TensorMetadata(port.name, DATATYPES[port.type], tuple(extents))
 
 
 SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
@@ -237,9 +259,12 @@ SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
 
 def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
     """Whether a shape is the wanted one, whose open axes are -1."""
-    return len(shape) == len(wanted) and all(
-        want in (-1, extent) for extent, want in zip(shape, wanted, strict=True)
-    )
+    if len(shape) != len(wanted):
+        return False
+    for extent, want in zip(shape, wanted, strict=True):  # noqa: SIM110 - a generator takes longer
+        if want not in (-1, extent):
+            return False
+    return True
 
 
 def _agree(told: TensorMetadata, port: TensorMetadata) -> bool:

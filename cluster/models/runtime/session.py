@@ -16,7 +16,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -86,25 +86,22 @@ def open_session(
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if tells:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        others: list[Provider] = [] if alone else [CPU]
+        create = partial(
+            onnxruntime.InferenceSession,
+            str(path),
+            options,
+            providers=[(provider, dict(provider_options)), *others],
+            enable_fallback=False,
+        )
         try:
-            session = onnxruntime.InferenceSession(
-                str(path),
-                options,
-                providers=[provider] if alone else [provider, CPU],
-                provider_options=[dict(provider_options)]
-                if alone
-                else [dict(provider_options), {}],
-                enable_fallback=False,
-            )
+            session = CardSession(create) if provider == WEBGPU else create()
         except Exception as error:  # as above
             reasons.append(f"{provider}: {one_line(error)}")
             continue
         nodes = _count_nodes(session) if tells else None
         if nodes is None or nodes.get(provider):
-            if provider == WEBGPU:
-                return OpenSession(CardSession(session), provider, nodes, str(claimed_card()))
-            device = processor_name() if provider == CPU else ""
-            return OpenSession(session, provider, nodes, device)
+            return OpenSession(session, provider, nodes, _device(provider))
         reasons.append(f"{provider}: it takes no part of the graph")
     why = "; ".join(reasons) or f"only {', '.join(available)} available"
     raise ModelError(f"model {name!r}: onnxruntime cannot run {path}: {why}")
@@ -112,6 +109,12 @@ def open_session(
 
 def _with_options(provider: Provider) -> tuple[str, Mapping[str, str]]:
     return (provider, {}) if isinstance(provider, str) else provider
+
+
+def _device(provider: str) -> str:
+    if provider == WEBGPU:
+        return str(claimed_card())
+    return processor_name() if provider == CPU else ""
 
 
 @lru_cache(maxsize=1)

@@ -107,7 +107,7 @@ class Workshop:
     """Makes the file to open for the model ``name`` from ``source``, the file its folder names."""
 
     def __init__(self, cache: Cache, name: str, source: Path) -> None:
-        self._cache = cache
+        self.cache = cache
         self.name = name
         self._source = source
         try:
@@ -128,7 +128,7 @@ class Workshop:
             ModelError: the source cannot be converted.
         """
         plain = self.in_precision(precision, on_card)
-        if share_bytes_min is None or self._size_bytes < share_bytes_min:
+        if share_bytes_min is None or plain.size_bytes < share_bytes_min:
             return plain
         try:
             return self._shared(plain)
@@ -149,7 +149,12 @@ class Workshop:
 
         form = precision, "card" if on_card else "cpu"
         depends_on = FORM_VERSION, load_runtime(self.name).__version__, *plain.entries
-        return self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        made = self._made(plain, "-".join(form), depends_on, "convert_precision", *form)
+        return made._replace(size_bytes=made.path.stat().st_size)
+
+    def hashes(self) -> list[str]:
+        """The hash of each file of the model; OSError if one can't be read."""
+        return [self.cache.sha256(it) for it in (self._source, *self._weights)]
 
     def plain(self) -> ModelFile:
         """The ONNX file: the source itself, or its conversion.
@@ -176,20 +181,19 @@ class Workshop:
         cache if it is there.
         """
         try:
-            hashes = [self._cache.sha256(it) for it in (self._source, *self._weights)]
-            content = repr((*hashes, *depends_on)).encode()
+            content = repr((*self.hashes(), *depends_on)).encode()
             entry = f"{self.name}-{what}-{sha256_hex(content)[:16]}"
-            made = self._cache.entry(
+            made = self.cache.entry(
                 entry, lambda folder: self._run(module, of.path, folder / MODEL_FILE, *options)
             )
         except OSError as error:
             raise ModelError(
-                f"model {self.name!r}: the cache in {self._cache.folder} cannot be used: "
+                f"model {self.name!r}: the cache in {self.cache.folder} cannot be used: "
                 f"{error.strerror or error}; XDG_CACHE_HOME names another place"
             ) from error
         notes = of.notes if made.reason is None else (*of.notes, f"made {entry}: {made.reason}")
         path = made.folder / MODEL_FILE
-        return ModelFile(path, self._size_bytes, (*of.entries, entry), notes=notes)
+        return ModelFile(path, of.size_bytes, (*of.entries, entry), notes=notes)
 
     def _run(self, module: str, source: Path, target: Path, *options: str) -> None:
         command = [

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cluster.models.frames.arrays import NUMPY, converted
+from cluster.models.frames.tensor import TensorError
 from cluster.models.repository.manifest import Manifest, ModelError
-from cluster.models.runtime.network import NUMPY, Network, Outputs, TensorMetadata, fits
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,10 +34,6 @@ ROWS_RTOL = 1e-2
 ROWS_ATOL = 1e-3
 
 
-#: The kinds of numpy's types that may stand for another.
-_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "biu", "O": "U"}
-
-
 class Golden(NamedTuple):
     """Inputs and the outputs that they must give."""
 
@@ -46,7 +44,7 @@ class Golden(NamedTuple):
 
     def take_inputs(self, network: Network) -> dict[str, NDArray[Any]]:
         """The inputs as a network takes them; ModelError if they don't fit it."""
-        inputs = _fitting(network.name, GOLDEN_IN, self.inputs, network.inputs)
+        inputs = fitting(network.name, GOLDEN_IN, self.inputs, network.inputs)
         for name, port in network.inputs.items():
             if name not in inputs or not fits(inputs[name].shape, port.shape):
                 given = list(inputs[name].shape) if name in inputs else "nothing"
@@ -58,7 +56,7 @@ class Golden(NamedTuple):
     def check(self, network: Network) -> None:
         """Raise ModelError, with the largest difference, unless a network gives these outputs."""
         inputs = self.take_inputs(network)
-        expected = _fitting(network.name, GOLDEN_OUT, self.outputs, network.outputs)
+        expected = fitting(network.name, GOLDEN_OUT, self.outputs, network.outputs)
         found = (
             network.run_rows(inputs, expected) if network.batches else network.run(inputs, expected)
         )
@@ -147,7 +145,7 @@ def difference(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: flo
         exact, given = wanted.astype(np.float64), found.astype(np.float64)
         with np.errstate(invalid="ignore"):
             gaps = np.abs(given - exact)
-            close = gaps <= atol + rtol * np.abs(exact)
+            close = np.isfinite(exact) & (gaps <= atol + rtol * np.abs(exact))
         same = close | (given == exact) | (np.isnan(given) & np.isnan(exact))
         gaps = np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
         worst = gaps.max(initial=0.0)
@@ -230,12 +228,14 @@ def rows_depend(network: Network, feed: Mapping[str, NDArray[Any]]) -> str | Non
     return None
 
 
-def _fitting(
+def fitting(
     model: str, file: str, arrays: Mapping[str, NDArray[Any]], ports: Mapping[str, TensorMetadata]
 ) -> Outputs:
-    """The arrays by the graph's names, with its types, in its order."""
-    import numpy as np
+    """The arrays of a file by the graph's names, with its types, in its order.
 
+    Raises:
+        ModelError: the graph has no such name, or an array can't be of its type.
+    """
     if arrays and all(name == f"arr_{number}" for number, name in enumerate(arrays)):
         arrays = dict(zip(ports, arrays.values(), strict=False))  # savez without names
     unknown = [name for name in arrays if name not in ports]
@@ -248,14 +248,10 @@ def _fitting(
     for name, port in ports.items():
         if name not in arrays:
             continue
-        array, dtype = arrays[name], np.dtype(NUMPY[port.datatype])
-        if array.dtype.kind == "S":
-            array = np.char.decode(array, "utf-8")
-        converted = array.astype(dtype) if array.dtype.kind in _KINDS[dtype.kind] else None
-        # A fraction may lose digits, a whole number may not.
-        if converted is None or (dtype.kind != "f" and not np.array_equal(converted, array)):
-            raise ModelError(f"model {model!r}: {file}: {name!r} is {array.dtype}, not {port}")
-        found[name] = converted
+        try:
+            found[name] = converted(arrays[name], port.datatype)
+        except TensorError as error:
+            raise ModelError(f"model {model!r}: {file}: {name!r}: {error}") from error
     return found
 
 

@@ -23,6 +23,8 @@ RawHeader: TypeAlias = tuple[bytes, bytes]
 CONNECTION = "perfkit.connection"
 #: what is decompressed or compressed without leaving the loop, which others wait for
 INLINE_BYTES = 1 << 18
+#: what a body may have without a share of the budget; the cap on connections bounds their sum
+FREE_BYTES = 1 << 16
 #: shorter answers are not worth compressing
 COMPRESSED_BYTES_MIN = 1_024
 #: zlib's window for each encoding; 32 more read either of the first two by their header
@@ -39,6 +41,8 @@ class Budget:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.held_bytes = 0
+        #: what takes long is done for one request at a time, so that it takes one core at most
+        self.turn = asyncio.Lock()
 
     def take(self, size_bytes: int) -> None:
         """Count bytes as held; Problem 503 if there is no room for them."""
@@ -52,30 +56,31 @@ class Budget:
             )
         self.held_bytes += size_bytes
 
-    def give_back(self, size_bytes: int) -> None:
-        """Count bytes as free again."""
-        self.held_bytes -= size_bytes
-
 
 class Body:
-    """A request's body, counted in the budget until `release`."""
+    """A request's body. What it has over `FREE_BYTES` counts in the budget until `release`, so
+    that a few large bodies can't keep out the small ones.
+    """
 
-    __slots__ = ("_budget", "counted_bytes", "data")
+    __slots__ = ("_budget", "_charged_bytes", "_size_bytes")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.counted_bytes = 0
-        self.data: Buffer = b""
+        self._size_bytes = 0
+        self._charged_bytes = 0
 
     def count(self, size_bytes: int) -> None:
-        """Take so much more of the budget."""
-        self._budget.take(size_bytes)
-        self.counted_bytes += size_bytes
+        """So many bytes more are held, or fewer if negative; Problem 503 without room for them."""
+        self._size_bytes += size_bytes
+        charge = max(0, self._size_bytes - FREE_BYTES) - self._charged_bytes
+        if charge:
+            self._budget.take(charge)
+            self._charged_bytes += charge
 
     def release(self) -> None:
-        """Give back what it has taken."""
-        self._budget.give_back(self.counted_bytes)
-        self.counted_bytes = 0
+        """Nothing is held any more."""
+        self._budget.held_bytes -= self._charged_bytes
+        self._size_bytes = self._charged_bytes = 0
 
     async def read(
         self, receive: Receive, headers: Mapping[bytes, bytes], most_bytes: int
@@ -114,8 +119,7 @@ class Body:
                 if len(data) > most_bytes:
                     raise too_large(most_bytes)
         if encoding in WINDOW_BITS:
-            data = await self._decompress(data, encoding, most_bytes)
-        self.data = data
+            return await self._decompress(data, encoding, most_bytes)
         return data
 
     async def _decompress(self, data: Buffer, encoding: bytes, most_bytes: int) -> Buffer:
@@ -124,10 +128,11 @@ class Body:
         self.count(len(found))
         if not inflater.over:
             # The rest may take long; zlib lets other threads run meanwhile.
-            self.count(most_bytes - len(found))
-            rest = await asyncio.to_thread(inflater.finish)
-            self._budget.give_back(most_bytes - len(found) - len(rest))
-            self.counted_bytes -= most_bytes - len(found) - len(rest)
+            left_bytes = most_bytes - len(found)
+            self.count(left_bytes)
+            async with self._budget.turn:
+                rest = await asyncio.to_thread(inflater.finish)
+            self.count(len(rest) - left_bytes)
             found += rest
         return found
 

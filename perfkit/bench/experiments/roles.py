@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,7 @@ import psutil
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec
+from perfkit.bench.serving.servers import api, in_front_of
 from perfkit.bench.workloads.load import ExperimentError, Work, cpu_s, echo_work, map_s, result_of
 from perfkit.bench.workloads.pinning import UNPINNED, affinity_restored, apply, layouts
 from perfkit.bench.workloads.rounds import Say, prefixed
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from perfkit.profile.latency import Stamps, Waterfall
 
 COORDINATOR, WORKER, CLIENT, API = "coordinator", "worker", "client (this process)", "API"
+API_PACKAGES = ("uvicorn", "starlette", "httptools", "uvloop")
 MEASURES = ("cpu_us_per_task", "rss_bytes", "pss_bytes", "uss_bytes")
 #: Few and therefore long, because processor time comes in ticks of 10 ms.
 BLOCKS = 6
@@ -115,27 +118,32 @@ def measure_roles(
 ) -> RoleTable:
     """Processor time and memory of each role while a real cluster works through checked tasks.
 
-    The client is this process. The API's row has no figures. Raises as
-    `perfkit.bench.experiments.catalogue.run` does.
+    The client is this process. The API stands beside, and nobody asks it; without its packages its
+    row has no figures. Raises as `perfkit.bench.experiments.catalogue.run` does.
     """
     recording = Recording()
     work = echo_work(tasks, seed) if model is None else model_work(model, tasks, seed)
     say = prefixed(progress, "roles")
     worker_role = WORKER if model is None else f"{WORKER} with {model}"
-    with LocalCluster(workers, spec, models=work.models) as local, local.client() as client:
+    with ExitStack() as stack:
+        local = stack.enter_context(LocalCluster(workers, spec, models=work.models))
+        client = stack.enter_context(local.client())
+        pids = {
+            COORDINATOR: [local.coordinator_pid],
+            worker_role: [worker.pid for worker in local.workers],
+            CLIENT: [os.getpid()],
+        }
+        if has_api := all(map(find_spec, API_PACKAGES)):
+            process, _ = stack.enter_context(api(in_front_of(local)))
+            pids[API] = [process.pid]
         map_s(client, work.warm_up)
-        account = _Account(
-            {
-                COORDINATOR: [local.coordinator_pid],
-                worker_role: [worker.pid for worker in local.workers],
-                CLIENT: [os.getpid()],
-            }
-        )
+        account = _Account(pids)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             map_s(client, block)
             account.close_block(len(block))
             say(f"block {number}, {len(block):,} {work.kind} tasks")
-    rows = (*account.rows(), RoleUse(API, 0, note="not built yet"))
+    without = [] if has_api else [RoleUse(API, 0, note="not started: it needs the extra [serve]")]
+    rows = (*account.rows(), *without)
     result = recording.result(
         "roles",
         spec,

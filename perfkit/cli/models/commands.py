@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.models.precision import precision
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
@@ -104,7 +105,8 @@ def list_(
     from cluster.models.inference import ModelRepository
 
     root = opt.find_repository(repository)
-    found = [_listed(ModelRepository(root), name) for name in ModelRepository(root).names()]
+    models = ModelRepository()
+    found = [_listed(models, name) for name in models.names()]
     if as_json is not None:
         write_json({"repository": str(root), "models": found}, as_json)
         return
@@ -147,7 +149,7 @@ def check(
     chosen = names or sorted(model_folders([root]))
     if not chosen:
         note(f"there is no model in {root}; add one with `perfkit model add NAME FILE.onnx`")
-    found = list(check_models(ModelRepository(root), chosen))
+    found = list(check_models(ModelRepository(), chosen))
     if as_json is not None:
         write_json(msgspec.to_builtins(found), as_json)
     elif found:
@@ -268,4 +270,10 @@ add_command(
     app, "remove", remove,
     ("a model", "perfkit model remove iris"),
     ("one version", "perfkit model remove iris --version 1"),
+)  # fmt: skip
+add_command(
+    app, "precision", precision,
+    ("is int8 worth it?", "perfkit model precision minilm"),
+    ("on the only card too", "perfkit model precision minilm --card any"),
+    ("with inputs of your own", "perfkit model precision iris --golden in.npz --budget 0.1"),
 )  # fmt: skip

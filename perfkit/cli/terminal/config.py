@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     bind: str = DEFAULT_BIND
     endpoint: str | None = None
-    workers: Annotated[int, Meta(ge=0, le=4_096)] = 2
+    workers: Annotated[int, Meta(ge=0, le=4_096)] | None = None
     capacity: Annotated[int, Meta(ge=1, le=4_096)] = 1
     models: list[str] = []
     repository: str | None = None
@@ -87,6 +87,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spec: str | None = None
     set: dict[str, Any] = {}
     insecure: bool = False
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers are wanted, two if nothing says it."""
+        return 2 if self.workers is None else self.workers
 
     @property
     def coordinator(self) -> str:
@@ -283,7 +288,7 @@ def _converted(value: Any, wanted: Any, place: str) -> Any:
         said, _, path = str(error).replace("`", "").partition(" - at $")
         names = path.split(".")[1:]
         given = reduce(getitem, names, value)
-        said = said[:1].lower() + said[1:]
+        said = (said[:1].lower() + said[1:]).replace(" | null", "")
         raise SettingError(f"{place}{'.'.join(names)}: {said} ({given!r} was given)") from None
 
 

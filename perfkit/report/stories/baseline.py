@@ -186,7 +186,7 @@ def about_memory(roles: RoleTable, served: RoleTable) -> Findings:
         ("Coordinator memory", coordinator, "RSS under load"),
         ("Worker memory", worker, "RSS under load, no model loaded"),
         ("Worker memory with a model", with_model, f"RSS, {with_model.role}"),
-        ("API memory", api, f"the API is {api.note}"),
+        ("API memory", api, f"the API is {api.note}" if api.note else "RSS, no requests"),
     )
     rows = []
     for what, row, note in wanted:

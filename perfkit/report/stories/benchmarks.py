@@ -9,6 +9,10 @@ from pathlib import Path
 from perfkit.bench.experiments.catalogue import EXPERIMENTS, figure_of, judged
 from perfkit.bench.experiments.peers import Amount, PeerTable
 from perfkit.bench.experiments.setting import Profile
+from perfkit.bench.goals.serving import PROFILES as SERVING_PROFILES
+from perfkit.bench.goals.serving_runs import BARE, ServingSizes
+from perfkit.bench.goals.table import OPTIMIZED as ARM_OPTIMIZED
+from perfkit.bench.goals.table import GoalTable
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.text import estimate, quantity
@@ -262,6 +266,23 @@ def sizes(profile: Profile, scale: float) -> dict[str, int]:
         name: max(1, round(scale * experiment.tasks[profile]))
         for name, experiment in EXPERIMENTS.items()
     }
+
+
+def serving_sizes(profile: Profile) -> ServingSizes:
+    """How much of serving is measured: `quick` has one model and no hostile requests."""
+    if profile == "full":
+        return SERVING_PROFILES["full"]
+    return ServingSizes(
+        rounds=4, load_s=0.25, open_s=0.0, hostile=0, models=("digits",), connections=(8, 32)
+    )
+
+
+def serving_bars(table: GoalTable, figure: str = "digits_32") -> list[Bar]:
+    """Requests per second of every server at one concurrency, the best last."""
+    arms = table.of(f"{figure}_vs_{BARE}").samples
+    found = {name: bootstrap_interval(rates) for name, rates in arms.items()}
+    ordered = sorted(found, key=lambda name: found[name].value or 0.0)
+    return [Bar.of("API" if name == ARM_OPTIMIZED else name, found[name]) for name in ordered]
 
 
 def peer_amounts(profile: Profile, scale: float) -> tuple[Amount, ...]:

@@ -27,6 +27,7 @@ from cluster.work.handlers import Handlers
 
 DIGITS = BUILT_IN / "digits" / "model.onnx"
 
+ROUNDS = 20
 HANDLERS = Handlers()
 
 
@@ -75,6 +76,11 @@ def load(name: str, provider: str, precision: str = "fp32", root: str = "") -> A
     return {name: getattr(info, name) for name in ("provider", "device", "precision", "notes")}
 
 
+def load_without_extra() -> Any:
+    sys.modules["onnxruntime_ep_webgpu"] = None  # type: ignore[assignment]
+    return load("digits", "webgpu")
+
+
 def try_file(path: str) -> Any:
     """What a trial says of a graph on the card."""
     candidates = (Candidate("fp32", "webgpu", path),)
@@ -97,11 +103,16 @@ def guards() -> dict[str, Any]:
     apart = []
 
     def compare(one: Any) -> None:
-        for _ in range(20):
+        for _ in range(ROUNDS):
             (found,) = one.run(None, {"pixels": rows[:8]})
             apart.append(float(np.abs(found - wanted).max()))
 
+    def open_and_close() -> None:
+        for _ in range(3):
+            compare(open_digits())
+
     threads = [threading.Thread(target=compare, args=[one]) for one in (session, other)]
+    threads.append(threading.Thread(target=open_and_close))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -124,6 +135,6 @@ def guards() -> dict[str, Any]:
 
 if __name__ == "__main__":
     QUESTIONS: dict[str, Callable[..., Any]] = {
-        it.__name__: it for it in (devices, load, try_file, guards)
+        it.__name__: it for it in (devices, load, load_without_extra, try_file, guards)
     }
     print(json.dumps(QUESTIONS[sys.argv[1]](*sys.argv[2:])))

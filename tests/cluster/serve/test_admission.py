@@ -200,6 +200,14 @@ class AnyOrder(RuleBasedStateMachine):
             self.flying.discard(one)
             self.over.add(one)
 
+    @precondition(lambda self: self.flying)
+    @rule(count=st.integers(1, 50))
+    def put_back(self, count):
+        for one in sorted(self.flying, key=id)[:count]:
+            self.admission.put_back(one)
+            self.flying.discard(one)
+            self.waiting.add(one)
+
     @precondition(lambda self: self.waiting or self.flying)
     @rule(pick=st.integers(0, 10_000))
     def drop(self, pick):
@@ -215,6 +223,7 @@ class AnyOrder(RuleBasedStateMachine):
     def end_what_is_over(self):
         for one in self.over:
             self.admission.settle(one)
+            self.admission.put_back(one)
             self.admission.drop(one, self.now_s)
 
     @invariant()

@@ -261,9 +261,9 @@ ONE = ask()["inputs"][0]
         ({"inputs": []}, "has no inputs"),
         ({"inputs": [{**ONE, "datatype": "FP33"}]}, "datatype 'FP33'; there are BOOL"),
         ({"inputs": [{**ONE, "datatype": "BF16"}]}, "datatype 'BF16'"),
-        ({"inputs": [{**ONE, "shape": [1, -64]}]}, "$.inputs[0].shape[1]"),
-        ({"inputs": [{**ONE, "shape": [1] * 9}]}, "$.inputs[0].shape"),
-        ({"inputs": [{**ONE, "shape": [1 << 30, 1 << 30]}]}, "4194304 elements"),
+        ({"inputs": [{**ONE, "shape": [1, -64]}]}, "inputs[0].shape of 'pixels'"),
+        ({"inputs": [{**ONE, "shape": [1] * 9}]}, "inputs[0].shape of 'pixels'"),
+        ({"inputs": [{**ONE, "shape": [1 << 30, 1 << 30]}]}, "1048576 elements"),
         ({"inputs": [{**ONE, "shape": [2, 64]}]}, "takes lists of 2, not a list of 1"),
         ({"inputs": [ONE, ONE]}, "two inputs 'pixels'"),
         ({"inputs": [{**ONE, "name": "pixel"}]}, "no input 'pixel'"),
@@ -320,6 +320,38 @@ def test_binary_data_that_do_not_fit_are_refused(post, body, length, words):
     )
     assert status == 400
     assert words in json.loads(answer)["error"]
+
+
+def test_tensors_that_no_message_of_the_cluster_carries_are_413_and_named(client):
+    rows = np.zeros((140_000, 64), np.float32)
+    with pytest.raises(InferenceServerException, match=r"limits\.message_bytes") as told:
+        client.infer("digits", [pixels(rows)])
+    assert told.value.status() == "413"
+    assert client.infer("digits", [pixels()]).as_numpy("probabilities").shape == (5, 10)
+
+
+def test_a_model_is_loaded_asked_and_unloaded(client):
+    client.load_model("magika")
+    assert client.is_model_ready("magika")
+    assert {"name": "magika", "version": "1", "state": "READY", "reason": ""} in (
+        client.get_model_repository_index()
+    )
+    tensor = triton.InferInput("bytes", [1, 2048], "INT32")
+    tensor.set_data_from_numpy(np.full((1, 2048), 256, np.int32))
+    assert client.infer("magika", [tensor]).as_numpy("target_label").shape == (1, 214)
+    client.unload_model("magika")
+    assert not client.is_model_ready("magika")
+    with pytest.raises(InferenceServerException, match="there is no model 'magika'"):
+        client.infer("magika", [tensor])
+    assert client.is_model_ready("digits")
+
+
+def test_a_model_that_cannot_be_loaded_is_refused_with_the_workers_reason_each_time(client):
+    for _ in range(2):
+        with pytest.raises(InferenceServerException, match="there is no model 'nonsense'") as told:
+            client.load_model("nonsense")
+        assert told.value.status() == "400"
+    client.unload_model("nonsense")
 
 
 def test_only_known_parameters_are_taken_for_loading(post):

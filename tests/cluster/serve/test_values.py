@@ -1,6 +1,7 @@
 """Numbers between JSON and bytes: what numpy would make of them, and each mistake is named."""
 
 import json
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from cluster.models.frames.tensors import Port, join_bytes
+from cluster.serve import values
 from cluster.serve.http.problems import Problem
 from cluster.serve.values import read_values, write_values
 
@@ -40,14 +42,15 @@ def raw(values):
 @given(tensors(), st.booleans())
 def test_json_flat_or_nested_gives_the_bytes_that_numpy_has(tensor, is_nested):
     port, array = tensor
-    values = array.tolist() if is_nested else array.reshape(-1).tolist()
-    assert read_values(port, raw(values)) == array.tobytes()
+    numbers = array.tolist() if is_nested else array.reshape(-1).tolist()
+    assert read_values(port, raw(numbers)) == array.tobytes()
 
 
 @given(tensors())
 def test_bytes_give_the_numbers_that_numpy_has(tensor):
     port, array = tensor
-    assert write_values(port, memoryview(array.tobytes())) == array.reshape(-1).tolist()
+    written = write_values(port, memoryview(array.tobytes()))
+    assert msgspec.json.decode(written) == array.reshape(-1).tolist()
 
 
 @given(st.lists(st.text(), max_size=5))
@@ -55,11 +58,37 @@ def test_texts_come_back(texts):
     port = Port("x", "BYTES", (len(texts),))
     data = read_values(port, raw(texts))
     assert data == join_bytes([text.encode() for text in texts])
-    assert write_values(port, memoryview(data)) == texts
+    assert msgspec.json.decode(write_values(port, memoryview(data))) == texts
+
+
+@given(tensors(), st.integers(1, 40))
+def test_a_long_list_in_parts_is_the_same_as_at_once(tensor, part_bytes):
+    port, array = tensor
+    flat, part_bytes = raw(array.reshape(-1).tolist()), 8 * part_bytes
+    with mock.patch.object(values, "PART_BYTES", part_bytes):
+        assert read_values(port, flat) == array.tobytes()
+        assert json.loads(bytes(write_values(port, memoryview(array.tobytes())))) == (
+            array.reshape(-1).tolist()
+        )
 
 
 @pytest.mark.parametrize(
-    ("datatype", "shape", "values", "words"),
+    ("numbers", "count", "words"),
+    [
+        ([1.0] * 90_000 + ["a"] + [1.0] * 9, 90_010, "element 90000 is 'a', not a number"),
+        ([1.0] * 90_000 + [1e39], 90_001, "element 90000 is 1e+39, out of the range"),
+        ([1.0] * 90_000, 89_999, "over 89999 elements in 'data'"),
+        ([1.0] * 90_000, 90_001, "90000 elements in 'data'; its shape tells 90001"),
+    ],
+)
+def test_a_mistake_in_a_long_list_is_named_with_its_place(numbers, count, words):
+    with pytest.raises(Problem) as problem:
+        read_values(Port("x", "FP32", (count,)), raw(numbers))
+    assert words in problem.value.message
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "asked", "words"),
     [
         ("FP32", (2,), [1.0, "a"], "element 1 is 'a', not a number"),
         ("FP32", (2,), [1.0, None], "element 1 is None, not a number"),
@@ -79,18 +108,22 @@ def test_texts_come_back(texts):
         ("FP32", (1,), {"a": 1}, "'data' is no list"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(datatype, shape, values, words):
+def test_a_mistake_is_named_with_its_place(datatype, shape, asked, words):
     with pytest.raises(Problem) as problem:
-        read_values(Port("x", datatype, shape), raw(values))
+        read_values(Port("x", datatype, shape), raw(asked))
     assert problem.value.status == 400
     assert words in problem.value.message
 
 
-def test_more_elements_than_json_should_carry_are_refused_before_they_are_read():
-    with pytest.raises(Problem, match="send it as binary data"):
-        read_values(Port("x", "FP32", (1 << 23,)), raw([1.0]))
-    with pytest.raises(Problem, match="send it as binary data"):
+def test_more_elements_than_the_shape_tells_are_not_all_read():
+    with pytest.raises(Problem, match="over 1 elements"):
         read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" + b"0," * (1 << 23) + b"0]"))
+
+
+def test_many_nested_lists_are_refused_before_they_are_read():
+    lists = b"[" + b"[0]," * (1 << 20) + b"[0],[0]]"
+    with pytest.raises(Problem, match="send it flat or as binary data"):
+        read_values(Port("x", "FP32", ((1 << 20) + 2, 1)), msgspec.Raw(lists))
 
 
 def test_json_that_is_nested_too_deep_is_refused():

@@ -26,8 +26,8 @@ def plain_environment(folder: Path) -> dict[str, str]:
     """This environment without perfkit's settings, and wide enough not to wrap lines."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("PERFKIT_")}
     ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm"}
-    folders = {"XDG_STATE_HOME": str(folder / "state"), "XDG_CONFIG_HOME": NO_FOLDER}
-    return {**inherited, **ours, **folders}
+    folders = {"XDG_STATE_HOME": str(folder / "state"), "XDG_DATA_HOME": str(folder / "data")}
+    return {**inherited, **ours, **folders, "XDG_CONFIG_HOME": NO_FOLDER}
 
 
 def spawn(folder: Path, *arguments: object, **streams: int) -> subprocess.Popen[str]:
@@ -148,11 +148,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 @pytest.fixture
 def perfkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Call the command in this process, in an empty folder, without outside settings."""
+    monkeypatch.setenv("PERFKIT_REPOSITORY", "what a command sets is undone too")
     for name in list(os.environ):
         if name.startswith("PERFKIT_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("XDG_CONFIG_HOME", NO_FOLDER)

@@ -16,7 +16,7 @@ from cluster.models.inference import PayloadError
 from cluster.shells.client import Client
 from cluster.vocabulary.status import Status
 from perfkit.cli import submit as module
-from perfkit.cli.submit import row_payload, text_payload
+from perfkit.cli.models.payloads import row_payload, text_payload
 
 Call = Callable[..., Result]
 Submit = Callable[..., Result]
@@ -103,9 +103,9 @@ def test_digits_are_read_from_lines_and_from_arrays(submit: Submit, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.csv", b"1,2,3\n", "a.csv, line 1: 3 numbers; a digit has 64"),
+        ("a.csv", b"1,2,3\n", "a.csv, line 1: 3 numbers; a row has 64"),
         ("a.csv", b"\n1 2 x\n", "a.csv, line 2: could not convert string to float: 'x'"),
-        ("a.csv", b"# nothing\n", "a.csv holds no numbers; a line of 64 is a digit"),
+        ("a.csv", b"# nothing\n", "a.csv holds no numbers; a line of 64 is a row"),
         ("a.csv", b"\xff\xfe", "a.csv is neither text nor named .npy"),
         ("a.npy", b"1,2,3\n", "a.npy is not a .npy array of numbers: "),
     ],
@@ -201,7 +201,10 @@ def test_an_impossible_task_is_an_error(submit: Submit, arguments: str, complain
         ("", "give one of --model NAME FILE… and --kind NAME"),
         ("--model magika --kind echo", "give one of --model"),
         ("--model magika", "name the files to ask the model 'magika' about"),
-        ("--kind echo --payload x file", "--payload goes with --kind or --model minilm"),
+        (
+            "--kind echo --payload x file",
+            "--payload goes with --kind, or a model of texts, and no files",
+        ),
         ("--kind echo --timeout 0", "0.001"),
         ("--kind echo --priority hgih", "high"),
     ],

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,29 @@ def test_each_worker_is_bound_to_a_card_of_its_own(
     assert cards_for(False, 2) == []
     monkeypatch.setenv("PERFKIT_CARD", two)
     assert cards_for(True, 2) == []
+
+
+UP_WITH_CARDS = """
+from pathlib import Path
+from perfkit.cli.terminal.config import Settings
+from perfkit.cli.up import run_up
+found = Settings(workers=2, bind="tcp://127.0.0.1:*")
+run_up(found, found.cluster_spec(), probe=None, cards=["0000:03:00.0"], log=Path("log"),
+       show="off", as_json=Path("-"))
+"""
+
+
+def test_it_says_which_card_each_worker_has(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UP_WITH_CARDS], stdout=subprocess.PIPE, cwd=tmp_path
+    ) as up:
+        assert up.stdout is not None
+        one, two = json.loads(up.stdout.readline())["workers"]
+        environment = psutil.Process(one["pid"]).environ()
+        up.send_signal(signal.SIGTERM)
+    assert (one["card"], environment["PERFKIT_CARD"]) == ("0000:03:00.0", "0000:03:00.0")
+    assert "card" not in two
+    assert up.returncode == 0
 
 
 @pytest.mark.usefixtures("jobs")

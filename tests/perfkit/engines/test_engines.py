@@ -57,8 +57,11 @@ RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name i
 
 
 @pytest.fixture(scope="module", params=RUN)
-def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
+def engine(
+    request: pytest.FixtureRequest, children: Children, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; at its end it waits little for running tasks."""
+    tmp_path_factory.getbasetemp()  # else it would be made, and be lost, in a folder of this engine
     # A short name, since Ray puts its sockets there.
     with tempfile.TemporaryDirectory(prefix="t") as own, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", own)
@@ -153,7 +156,7 @@ def test_an_unknown_kind_is_refused_at_once(engine: Engine) -> None:
             ClusterError, match=r"no worker offers 'ecko'; .* did you mean 'echo'\?"
         ):
             ask()
-    kinds = r"there are digits, echo, fail, length, noop, pattern, sleep, spin$"
+    kinds = r"there are digits, digits/1, echo, fail, length, noop, pattern, sleep, spin$"
     with pytest.raises(ClusterError, match=kinds):
         engine.submit("x")
 

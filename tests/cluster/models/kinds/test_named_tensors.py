@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from cluster.models.frames.arrays import to_array, to_tensor
 from cluster.models.frames.tensors import (
     DESCRIBE,
     Port,
@@ -17,7 +18,6 @@ from cluster.models.frames.tensors import (
     join_bytes,
 )
 from cluster.models.inference import Model, ModelInfo, ModelRepository, PayloadError, Question
-from cluster.models.kinds.named_tensors import to_array, to_tensor
 from tests.cluster.models.runtime.test_network import TYPES, node, port, same, save
 
 OIP = {

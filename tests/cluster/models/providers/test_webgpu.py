@@ -105,8 +105,8 @@ def test_a_lost_card_is_told_once_to_what_ends_the_process(
     monkeypatch.setattr(webgpu, "on_device_lost", told.append)
     feed = {"x": np.ones(1)}
     with pytest.raises(DeviceLost, match=r"the card is lost for this process: .*is lost"):
-        CardSession(Failing(LOST)).run(None, feed)
+        CardSession(lambda: Failing(LOST)).run(None, feed)
     assert [type(it) for it in told] == [DeviceLost]
     with pytest.raises(RuntimeError, match="another fault"):
-        CardSession(Failing("another fault")).run(None, feed)
+        CardSession(lambda: Failing("another fault")).run(None, feed)
     assert len(told) == 1

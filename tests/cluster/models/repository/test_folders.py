@@ -166,9 +166,49 @@ def test_without_a_batch_its_dims_are_whole_shapes_and_narrow_the_graphs(root: P
     assert r"expected FP32[1, 2] 'x', got FP32[2, 2]" in str(bad)
 
 
+def test_clients_shapes_may_differ_from_the_graphs(root: Path) -> None:
+    """As in Triton's own example of a densenet: the graph's batch of one is left out."""
+    write_scale(root / "scale" / "10" / "model.onnx", 10, rows=1)
+    reshape = "dims: [ 2, 1 ] reshape { shape: [ 1, 2 ] }"
+    output = 'output { name: "y" data_type: TYPE_FP32 dims: 2 reshape { shape: [ 1, 2 ] } }'
+    text = f'max_batch_size: 0 input {{ name: "x" data_type: TYPE_FP32 {reshape} }} {output}'
+    configure(root, text, "config.pbtxt")
+    model = ModelRepository(root).load("scale")
+    assert [it.shape for it in (*model.describe().inputs, *model.describe().outputs)] == [
+        (2, 1), (2,)
+    ]  # fmt: skip
+    (result,) = model.handle_batch([frame(x=("FP32", [[1], [2]]))])
+    assert answer(result) == {"y": [10, 20]}
+
+
+def test_rows_of_a_batch_are_reshaped_one_by_one(root: Path) -> None:
+    reshape = "dims: [ 1, 2 ] reshape { shape: [ 2 ] }"
+    configure(
+        root,
+        f'max_batch_size: 4 input {{ name: "x" data_type: TYPE_FP32 {reshape} }}',
+        "config.pbtxt",
+    )
+    model = ModelRepository(root).load("scale")
+    first, second = model.handle_batch(
+        [frame(x=("FP32", [[[1, 2]]])), frame(x=("FP32", [[[3, 4]], [[5, 6]]]))]
+    )
+    assert answer(first) == {"y": [[10, 20]]}
+    assert answer(second) == {"y": [[30, 40], [50, 60]]}
+
+
+def test_dims_alone_tell_whether_they_are_whole_shapes(root: Path) -> None:
+    for dims, batches in (("[ 2 ]", True), ("[ -1, 2 ]", False)):
+        configure(root, f'input {{ name: "x" data_type: TYPE_FP32 dims: {dims} }}', "config.pbtxt")
+        assert ModelRepository(root).load("scale").describe().batches is batches
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (
+            'input { name: "x" data_type: TYPE_FP32 dims: 2 reshape { shape: 3 } }',
+            r"'x': dims \[2\] can't be reshaped to \[3\]",
+        ),
         ('platform: "tensorflow_graphdef"', "platform 'tensorflow_graphdef' is not served here"),
         ('name: "other"', "it names the model 'other'; rename one of the two"),
         ("max_batch_size: many", "invalid literal"),

@@ -39,7 +39,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path_factor
     environ = {} if env is NOT_GIVEN else {"PERFKIT_WORKERS": str(env)}
     flags = {} if flag is NOT_GIVEN else {"workers": flag}
     wanted = next((v for v in (flag, env, file) if v is not NOT_GIVEN), 2)
-    assert load(path, environ, flags).workers == wanted
+    assert load(path, environ, flags).worker_count == wanted
 
 
 def test_every_key_can_be_set_in_the_file_and_in_the_environment(write) -> None:

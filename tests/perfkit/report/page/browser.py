@@ -38,8 +38,8 @@ class Tab:
     complaints: list[str] = field(default_factory=list)
     _number: int = 0
 
-    def open(self, page: Path, size: tuple[int, int], *, dark: bool = False) -> None:
-        """Load a file and wait until all of it is there."""
+    def open(self, page: Path | str, size: tuple[int, int], *, dark: bool = False) -> None:
+        """Load a file or an address and wait until all of it is there."""
         self.requests.clear()
         self.complaints.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -50,7 +50,8 @@ class Tab:
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.absolute().as_uri())
+        url = page if isinstance(page, str) else page.absolute().as_uri()
+        self.call("Page.navigate", url=url)
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
@@ -64,6 +65,11 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
                       windowsVirtualKeyCode={"Tab": 9}[key])  # fmt: skip
+
+    def picture(self) -> bytes:
+        """All of the page as a PNG."""
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
 
     def pdf(self) -> bytes:
         return base64.b64decode(self.call("Page.printToPDF")["data"])

@@ -24,7 +24,7 @@ ROLES = RoleTable(
     (
         RoleUse("coordinator", 1, interval(200.0, 100.0, 400.0), interval(30e6, 29e6, 31e6)),
         RoleUse("worker", 2, interval(300.0, 290.0, 310.0), interval(600e6, 590e6, 610e6)),
-        RoleUse("API", 0, note="not built yet"),
+        RoleUse("API", 0, note="not started"),
     ),
     "echo",
     100,
@@ -90,7 +90,7 @@ def test_messages_are_tasks_times_what_each_of_them_costs() -> None:
         "Worker selection: claimed < 1 ms, measured 0.5 ms (0.4 to 1.1); the interval does not "
         "decide whether that holds.",
         "Worker memory with a model: claimed ~500 MB + model, measured 80 MB (79 to 81).",
-        "API memory: claimed ~200 MB; not measured here, the API is not built yet.",
+        "API memory: claimed ~200 MB; not measured here, the API is not started.",
     ],
 )
 def test_a_sentence_says_what_the_numbers_say(sentence: str) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from perfkit.bench.experiments.catalogue import EXPERIMENTS
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
+from perfkit.bench.goals import serving
+from perfkit.bench.goals.table import GoalTable, make_row
+from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.stories import benchmarks
@@ -162,3 +165,18 @@ def test_peers_are_told_as_multiples_and_gaps_with_their_reason() -> None:
     assert ray == "ray takes 150 ms for the burst, 1.5 × zmq optimized."
     assert dask == "dask is left out: not installed."
     assert [bar.value for bar in benchmarks.peer_bars(table, "burst")] == [100.0, 150.0, None]
+
+
+def test_the_servers_are_drawn_from_the_slowest_to_the_fastest() -> None:
+    rates = {"optimized": [20.0, 21.0, 22.0], "litserve": [5.0, 6.0, 7.0], "bare": [50.0] * 3}
+    row = make_row(
+        next(goal for goal in serving.GOALS if goal.name == "digits_32_vs_bare"),
+        {"digits_32": rates},
+    )
+    table = GoalTable((row,), fingerprint(), "quick", 1, "", 1.0)
+    bars = benchmarks.serving_bars(table)
+    assert [(bar.label, bar.value) for bar in bars] == [
+        ("litserve", 6.0), ("API", 21.0), ("bare", 50.0),
+    ]  # fmt: skip
+    assert benchmarks.serving_sizes("full") is serving.PROFILES["full"]
+    assert benchmarks.serving_sizes("quick").hostile == 0

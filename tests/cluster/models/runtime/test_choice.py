@@ -1,0 +1,151 @@
+"""What a model is opened with, where no card takes part: precisions, budgets, and what is refused.
+
+`tests/cluster/models/test_on_card.py` has the choice between the processor and a card.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.models.inference import BUILT_IN, ModelRepository
+from cluster.models.repository.manifest import ModelError
+from cluster.models.runtime.candidates import (
+    INPUTS,
+    PART_ROWS,
+    SAMPLE,
+    Candidate,
+    Request,
+    Row,
+    outputs_name,
+    try_candidates,
+)
+from cluster.models.runtime.choice import AUTO, Wish, fastest
+from cluster.models.runtime.golden import read_tensors
+from cluster.models.samples import held_out_digits
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+DIGITS = BUILT_IN / "digits" / "model.onnx"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+def row(precision: str, provider: str, speed: float, loss: float = 0.0, trouble: str = "") -> Row:
+    times = (1 / speed,) * 3
+    return Row(precision, provider, 1, trouble=trouble, loss_points=loss, item_s=times)
+
+
+ROWS = (
+    row("fp32", "cpu", 100),
+    row("fp32", "webgpu", 90),
+    row("int8", "cpu", 200, loss=0.4),
+    row("int8", "webgpu", 300, loss=0.6),
+    row("int4", "webgpu", 900, trouble="it failed"),
+    row("fp16", "webgpu", 150),
+)
+
+
+@pytest.mark.parametrize(
+    ("wish", "chosen"),
+    [
+        (Wish(), 0),
+        (Wish("webgpu"), 1),
+        (Wish("cpu", AUTO), 2),
+        (Wish(AUTO, AUTO), 2),
+        (Wish(AUTO, AUTO, budget_points=1.0), 3),
+        (Wish("webgpu", AUTO), 5),
+        (Wish(AUTO, AUTO, budget_points=0.0), 5),
+        # One that is asked for by name is taken whatever it loses.
+        (Wish(AUTO, "int8"), 3),
+        (Wish(AUTO, "int4"), None),
+        (Wish(AUTO, "sparse"), None),
+    ],
+)
+def test_the_fastest_that_is_right_and_within_the_budget_is_chosen(
+    wish: Wish, chosen: int | None
+) -> None:
+    assert fastest(wish, ROWS) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        (Wish("gpu"), "there is no provider 'gpu'"),
+        (Wish("web-gpu"), "there is no provider 'web-gpu'; did you mean 'webgpu'"),
+        (Wish(precision="fp8"), "there is no precision 'fp8'; there are auto, fp32, "),
+        (Wish(options={"deviceID": "1"}), "WebGpuExecutionProvider has no option 'deviceID'"),
+    ],
+)
+def test_a_wish_for_what_there_is_not_is_refused(wish: Wish, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        ModelRepository().load("digits", wish=wish)
+
+
+def test_a_configuration_asks_for_a_precision(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(DIGITS.read_bytes())
+    (folder / "config.toml").write_text('precision = "int8"\n')
+    info = ModelRepository(tmp_path).load("mine").describe()
+    assert info.precision == "int8"
+    assert info.file_size_bytes < DIGITS.stat().st_size / 2
+    (folder / "config.toml").write_text('precision = "int9"\n')
+    with pytest.raises(ModelError, match=r"model 'mine': .*config\.toml: .* 'int9'"):
+        ModelRepository(tmp_path).load("mine")
+
+
+def test_an_automatic_precision_is_measured_once_and_told(home: Path) -> None:
+    first = ModelRepository().load("digits", wish=Wish("cpu", AUTO)).describe()
+    again = ModelRepository().load("digits", wish=Wish("cpu", AUTO)).describe()
+    assert first.precision in ("fp32", "fp16", "int8", "int4")
+    (note, *_) = first.notes
+    assert note.startswith(f"chosen cpu {first.precision}: ")
+    assert "; cpu sparse: " in note
+    assert again.notes[0] == note
+    assert len(list((home / "perfkit").glob("digits-choice-*"))) == 1
+
+
+def test_a_trial_tells_what_a_candidate_fails_at_and_goes_on(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"junk")
+    some = (Candidate("int8", "cpu", str(broken)), Candidate("fp32", "cpu", str(DIGITS)))
+    first, second = try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
+    assert "onnxruntime cannot run" in first.trouble
+    assert first.item_s == ()
+    assert (second.trouble, second.difference, second.loss_points) == ("", 0.0, 0.0)
+    assert second.nodes_by_provider == {"CPUExecutionProvider": 6}
+    assert len(second.item_s) >= 5
+
+
+def test_inputs_are_run_in_parts_and_a_loss_is_that_of_all_of_them(tmp_path: Path) -> None:
+    rows, _ = held_out_digits()
+    np.savez(tmp_path / INPUTS, rows)  # without a name, as savez allows
+    some = (Candidate("fp32", "cpu", str(DIGITS)),)
+    (row,) = try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
+    assert (row.trouble, row.rows) == ("", PART_ROWS)
+    sample = read_tensors(tmp_path / SAMPLE)
+    assert np.array_equal(sample["pixels"], rows[:PART_ROWS])
+    assert read_tensors(tmp_path / outputs_name(0))["probabilities"].shape == (PART_ROWS, 10)
+
+
+def test_inputs_that_do_not_fit_the_model_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / INPUTS, other=np.zeros((2, 64), np.float32))
+    some = (Candidate("fp32", "cpu", str(DIGITS)),)
+    with pytest.raises(ModelError, match=r"can't be tried: .*'other'; the graph has 'pixels'"):
+        try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
+
+
+def test_a_model_that_the_processor_does_not_run_cannot_be_tried(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"junk")
+    request = Request("mine", str(broken), (Candidate("fp32", "cpu", str(broken)),), str(tmp_path))
+    with pytest.raises(ModelError, match=r"model 'mine': it can't be tried: .*cannot run"):
+        try_candidates(request, tmp_path)

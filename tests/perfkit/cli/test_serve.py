@@ -1,0 +1,133 @@
+"""``perfkit serve`` from the shell: what it starts, what it refuses, and that it goes away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+import pytest
+
+QUESTION = json.dumps(
+    {"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [1.0] * 64}]}
+)
+
+
+def perfkit(*words, **options):
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "perfkit", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def ended(*words):
+    with perfkit(*words) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def ask(url, method="POST", path="/v2/models/digits/infer", body=QUESTION):
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname, parts.port, timeout=20)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("engine", ["zmq", "local"])
+def test_one_command_serves_a_model_until_it_is_told_to_stop(engine):
+    words = ("serve", "--model", "digits", "--workers", 1, "--port", 0, "--engine", engine)
+    with perfkit(*words, "--json") as process:
+        told = json.loads(process.stdout.readline())
+        assert told["models"] == ["digits"]
+        status, answer = ask(told["url"])
+        assert (status, answer["outputs"][0]["shape"]) == (200, [1, 10])
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopping" in err
+    with pytest.raises(OSError, match="refused"):
+        ask(told["url"])
+
+
+def test_an_api_that_dies_is_started_again_at_its_address():
+    with perfkit("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
+        told = json.loads(process.stdout.readline())
+        os.kill(told["pid"], signal.SIGKILL)
+
+        def answers():
+            try:
+                return ask(told["url"])[0] == 200
+            except OSError:
+                return False
+
+        end_s, pause = time.monotonic() + 30, threading.Event()
+        while not answers():
+            assert time.monotonic() < end_s
+            pause.wait(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"the API (pid {told['pid']}) has died and is started again" in err
+
+
+def test_a_body_of_almost_64_mib_gets_through_its_cluster():
+    rows = 240_000  # of 64 numbers
+    one = {"name": "pixels", "shape": [rows, 64], "datatype": "FP32"}
+    one["parameters"] = {"binary_data_size": rows * 256}
+    text = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
+    with perfkit("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
+        parts = urlsplit(json.loads(process.stdout.readline())["url"])
+        connection = HTTPConnection(parts.hostname, parts.port, timeout=60)
+        length = {"Inference-Header-Content-Length": str(len(text))}
+        connection.request("POST", "/v2/models/digits/infer", text + bytes(rows * 256), length)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert answer.status == 200, body[:300]
+    assert len(body) > rows * 40
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 2, "without tokens anyone there could use this server"),
+        (["--cert", "a"], 2, "both a certificate (--cert) and its key"),
+        (["--tokens", "nowhere"], 2, "can't be read"),
+        (["--engine", "local"], 2, "name the models to serve by --model"),
+        (["--engine", "local", "--model", "digits", "--address", "x"], 2, "--address is not for"),
+        (["--engine", "dask", "--model", "digits", "--spec", "baseline"], 2, "--spec is not for"),
+        (["--endpoint", "tcp://127.0.0.1:1", "--model", "digits"], 2, "--model is for a new"),
+        (["--endpoint", "tcp://127.0.0.1:1"], 1, "no coordinator answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(words, code, said):
+    returned, out, err = ended("serve", *words)
+    assert (returned, out) == (code, "")
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_a_token_is_printed_once_and_kept_as_a_hash(tmp_path):
+    file = tmp_path / "tokens"
+    code, out, _ = ended("serve", "token", "laptop", "--role", "submit", "--tokens", file)
+    assert (code, len(out.strip())) == (0, 43)
+    assert out.strip() not in file.read_text()
+    assert file.read_text().split()[1:] == ["submit", "laptop"]
+    code, out, err = ended("serve", "token", "laptop", "--tokens", file)
+    assert (code, out) == (1, "")
+    assert "has a token named 'laptop'" in err
+
+
+def test_help_shows_examples_of_both():
+    assert "perfkit serve --model digits" in ended("serve", "--help")[1]
+    assert "perfkit serve token laptop" in ended("serve", "token", "--help")[1]
