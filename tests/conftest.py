@@ -20,6 +20,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 # that press Ctrl-C in a child would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The user's own models are none of the tests' business; the commands' tests have folders of theirs.
+os.environ["XDG_DATA_HOME"] = "/nonexistent"
+os.environ.pop("PERFKIT_REPOSITORY", None)
 
 #: tests that start processes by the hundred, of code that others measure
 UNMEASURED = (

@@ -79,7 +79,6 @@ class Model:
         self.threads = network.threads
         self.labels = info.labels
         self.refusal = refusal
-        self._network = network
         self._adapter = adapter
         self._frames = frames
         self._info = info
@@ -112,7 +111,9 @@ class Model:
         """
         if not questions:
             return []
-        if len(questions) > 1 and not questions[0].by_rows:
+        network = questions[0].network
+        together = questions[0].by_rows and all(it.network is network for it in questions)
+        if len(questions) > 1 and not together:
             return [answer for question in questions for answer in self.run([question])]
         try:
             outputs = self._run(questions)
@@ -171,7 +172,7 @@ class Model:
         import numpy as np
 
         first, *others = questions
-        network, feed = self._network, first.inputs
+        network, feed = first.network, first.inputs
         names = dict.fromkeys(name for question in questions for name in question.outputs)
         if not first.by_rows:
             return network.run(feed, names)

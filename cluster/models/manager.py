@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,11 +28,15 @@ ROOM_WAIT_S = 30.0
 
 @dataclass(slots=True)
 class _Slot:
-    """A version of a model: in memory while ``model`` is one; ``users`` threads hold it."""
+    """A version of a model: in memory while ``model`` is one; ``users`` threads hold it. Its files
+    had the ``stamp`` when it was loaded by name.
+    """
 
     name: str
     version: str
     model: Model | None = None
+    info: ModelInfo | None = None
+    stamp: Hashable = None
     users: int = 0
     is_loading: bool = False
 
@@ -72,31 +76,40 @@ class ModelManager:
     def load(self, name: str, version: str | int | None = None) -> ModelInfo:
         """Serve a model: one version, or those that its configuration asks for; the newest's info.
 
-        What is served already is loaded anew, so that a changed file takes effect, once no thread
-        uses the old one.
+        What is served already is loaded anew if a file of it has changed. Questions that were read
+        before get the answers of the old file, those read afterwards of the new one.
 
         Raises:
             ModelError: it cannot be loaded; what was served before still is.
         """
         kind = model_name(name)
-        found = self._repository.find(name)
+        with self._changed:
+            reference = self._references.get(name, name)
+        found = self._repository.find(reference)
         served = [str(it) for it in found.served()] if version is None else [str(version)]
-        models = [self._repository.load(name, it) for it in served]
+        stamp = (reference, found.stamp())
+        with self._changed:
+            known = [self._slots.get(f"{kind}/{it}") for it in served]
+            infos = [slot.info for slot in known if slot and slot.info and slot.stamp == stamp]
+            if len(infos) < len(served):
+                infos = []
+        models = [] if infos else [self._repository.load(reference, it) for it in served]
         for model in models:
             self._check_size(model)
         with self._changed:
+            before = self._versions.get(kind, [])
             if version is not None:
-                served = sorted({*self._versions.get(kind, ()), *served}, key=int)
-            else:
-                for old in set(self._versions.get(kind, ())).difference(served):
-                    self._drop(f"{kind}/{old}")
-            self._references[kind], self._versions[kind] = name, served
+                served = sorted({*before, *served}, key=int)
+            self._references[kind], self._versions[kind] = reference, served
             for model in models:
-                self._await_idle(slot := self._slot(kind, model.version))
+                slot = self._slot(kind, model.version)
+                slot.info, slot.stamp = model.describe(), stamp
                 # Without room it is loaded again when it is asked for.
                 slot.model = model if self._make_room(model, slot) else None
+            for old in set(before).difference(served):
+                self._drop(f"{kind}/{old}")
             self._changed.notify_all()
-        return models[-1].describe()
+        return models[-1].describe() if models else infos[-1]
 
     def unload(self, name: str) -> None:
         """Serve a model no longer; returns when no thread uses it any more. Not to be called

@@ -141,7 +141,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the API; returns the exit code: 2 if it can't begin."""
     options = parse(argv)
-    if argv is None:
+    if argv is None and options.engine is None:  # an engine's processes would inherit that
         reexec_with_one_heap()
     if options.parent is not None:
         die_with_parent(options.parent)

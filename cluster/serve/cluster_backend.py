@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
 from cluster.shells.client import Client
 from cluster.vocabulary.errors import ClusterError
@@ -14,6 +15,17 @@ from cluster.vocabulary.status import Status
 
 REFRESH_S = 1.0
 ANSWER_S = 2.0
+#: What a worker offered counts for so long after it is gone: its supervisor starts it again, and
+#: the coordinator keeps tasks for it meanwhile.
+REMEMBERED_S = 30.0
+
+
+class Offers(NamedTuple):
+    """What a worker offers: its start, and by name its kinds and models."""
+
+    epoch: int
+    kinds: tuple[str, ...]
+    models: tuple[str, ...]
 
 
 class ClusterBackend:
@@ -22,7 +34,8 @@ class ClusterBackend:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.submit_batch = client.submit_batch
-        self._offers: object = None
+        #: of each worker, and when it was last there
+        self._offers: dict[str, tuple[Offers, float]] = {}
         self._kinds: frozenset[str] = frozenset()
         self._models: frozenset[str] = frozenset()
         self._generation = 0
@@ -36,15 +49,15 @@ class ClusterBackend:
         self._thread.start()
 
     def kinds(self) -> frozenset[str]:
-        """The kinds that any worker offers."""
+        """The kinds that any worker offers, or did a moment ago."""
         return self._kinds
 
     def models(self) -> frozenset[str]:
-        """The models that any worker serves."""
+        """The models that any worker serves, or did a moment ago."""
         return self._models
 
     def generation(self) -> int:
-        """Grows when a worker comes, goes, or offers something else."""
+        """Grows when a worker comes, is forgotten, or offers something else."""
         return self._generation
 
     def ready(self) -> bool:
@@ -63,13 +76,22 @@ class ClusterBackend:
         except ClusterError as error:
             self._status, self.trouble = None, str(error)
             return
-        workers = [w for w in status.workers if not w.draining]
-        offers = {(w.worker, w.epoch, *w.kinds, *w.models) for w in workers}
-        self._status, self.answered_at_s = status, time.monotonic()
-        if offers != self._offers:
-            self._offers = offers
-            self._kinds = frozenset(kind for w in workers for kind in w.kinds)
-            self._models = frozenset(model for w in workers for model in w.models)
+        now_s = time.monotonic()
+        self._status, self.answered_at_s = status, now_s
+        before = {name: offers for name, (offers, _) in self._offers.items()}
+        for worker in status.workers:
+            if not worker.draining:
+                offers = Offers(worker.epoch, tuple(worker.kinds), tuple(worker.models))
+                self._offers[worker.worker] = offers, now_s
+        self._offers = {
+            name: (offers, seen_s)
+            for name, (offers, seen_s) in self._offers.items()
+            if now_s - seen_s < REMEMBERED_S
+        }
+        after = {name: offers for name, (offers, _) in self._offers.items()}
+        if after != before:
+            self._kinds = frozenset(kind for one in after.values() for kind in one.kinds)
+            self._models = frozenset(model for one in after.values() for model in one.models)
             self._generation += 1
 
     def close(self) -> None:

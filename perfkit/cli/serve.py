@@ -183,10 +183,10 @@ def _check(
             raise SettingError(f"--engine {engine.value}: name the models to serve by --model")
         if engine is EngineName.LOCAL:
             opt.refuse(context, "address", "is not for --engine local, which starts here")
-    elif found.endpoint is not None or address is not None:
+    elif (at := address or found.endpoint) is not None:
         opt.refuse(
             context, "model workers capacity",
-            "is for a new cluster; workers of a running one are told by themselves",
+            f"is for a new cluster; the one at {at} has workers and models of its own",
         )  # fmt: skip
 
 

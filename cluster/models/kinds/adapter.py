@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.models.repository.manifest import Label, ModelError
-from cluster.models.runtime.network import Outputs, TensorMetadata, fits
+from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,8 @@ NAN = "gave NaN instead of a number"
 
 
 class Question(NamedTuple):
-    """What a payload asks a network.
+    """What a payload asks a ``network``, which stays open until it is answered, whatever takes its
+    place meanwhile.
 
     ``inputs`` are by name, in the graph's order. With ``by_rows`` the first axis of each input and
     output is that of its rows, so questions of one ``bucket`` may run together; otherwise it runs
@@ -29,6 +30,7 @@ class Question(NamedTuple):
     and raises ModelError if they hold no answer; its text follows the model's name.
     """
 
+    network: Network
     inputs: dict[str, NDArray[Any]]
     outputs: tuple[str, ...]
     write: Callable[[Outputs], bytes]

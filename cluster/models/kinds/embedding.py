@@ -89,6 +89,7 @@ class TextEmbedding(Adapter):
             from tokenizers import Tokenizer
         except ImportError as error:
             raise needs_extra(manifest.name) from error
+        self._network = network
         self._inputs = network.inputs
         names = [IDS, MASK, TYPES] if TYPES in network.inputs else [IDS, MASK]
         ids = network.inputs.get(IDS)
@@ -140,7 +141,7 @@ class TextEmbedding(Adapter):
         def write(outputs: Outputs) -> bytes:
             return pack_tensor(self._vector(outputs[self._vectors.name], mask))
 
-        return Question(inputs, (self._vectors.name,), write)
+        return Question(self._network, inputs, (self._vectors.name,), write)
 
     def _vector(self, output: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
         """The vector of one text, scaled to length 1."""

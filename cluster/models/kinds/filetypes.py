@@ -135,6 +135,7 @@ class FileTypes(Adapter):
                 f"model {manifest.name!r}: this version of the package {manifest.package} reads "
                 "files in a way that is not supported; version 1.0 is"
             )
+        self._network = network
         self._given = given
         network.expect(manifest.kind, {self._input: f"INT32[?, {width}]"})
 
@@ -153,7 +154,8 @@ class FileTypes(Adapter):
         tokens = np.full((1, config.beg_size + config.end_size), config.padding_token, np.int32)
         tokens[0, : len(head)] = np.frombuffer(head, np.uint8)
         tokens[0, tokens.shape[1] - len(tail) :] = np.frombuffer(tail, np.uint8)
-        return Question({self._input: tokens}, (self._given.name,), self._write)
+        outputs = (self._given.name,)
+        return Question(self._network, {self._input: tokens}, outputs, self._write)
 
     def _write(self, outputs: Outputs) -> bytes:
         """The most probable type; ``txt`` or ``unknown`` below its threshold."""

@@ -32,6 +32,7 @@ class NamedTensors(Adapter):
 
     def __init__(self, manifest: Manifest, path: Path, network: Network) -> None:
         self.labels: tuple[Label, ...] = manifest.labels
+        self._network = network
         self._inputs = network.inputs
         self._outputs = network.outputs
         self._batches = network.batches
@@ -63,7 +64,8 @@ class NamedTensors(Adapter):
             if len({*rows.values()}) > 1:
                 told_rows = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
                 raise PayloadError(f"inputs differ in their number of rows: {told_rows}")
-        return Question(arrays, tuple(wanted), partial(frame_of, wanted), self._batches)
+        write = partial(frame_of, wanted)
+        return Question(self._network, arrays, tuple(wanted), write, self._batches)
 
     def _refuse_names(self, tensors: Sequence[Tensor], given: Collection[str]) -> NoReturn:
         """Say which inputs are unknown, doubled or missing."""

@@ -60,6 +60,7 @@ class Rows(Adapter):
                 f"model {manifest.name!r}: it has {len(manifest.labels)} labels for the scores "
                 f"{self._scores}"
             )
+        self._network = network
         self.labels = manifest.labels
         self._low = -FLOAT32_MAX if manifest.input_min is None else manifest.input_min
         self._high = FLOAT32_MAX if manifest.input_max is None else manifest.input_max
@@ -82,7 +83,8 @@ class Rows(Adapter):
         if rows.size and not (self._low <= rows.min() and rows.max() <= self._high):
             raise PayloadError(f"the numbers must lie within {self._low:g} and {self._high:g}")
         write = self._write_one if rows.ndim == 1 else self._write
-        return Question({self._input: rows.reshape(-1, width)}, (self._scores.name,), write)
+        inputs = {self._input: rows.reshape(-1, width)}
+        return Question(self._network, inputs, (self._scores.name,), write)
 
     def _results(self, outputs: Outputs) -> list[RowResult]:
         """The most probable class of each row."""

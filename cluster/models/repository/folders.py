@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from cluster.models.repository.manifest import (
     read_manifest,
 )
 from cluster.models.repository.triton import CONFIG, Declared, read_triton
+from cluster.models.repository.weights import weight_files
 
 #: Names the folder of the user's own models.
 VARIABLE = "PERFKIT_REPOSITORY"
@@ -50,6 +51,27 @@ class ModelFolder(NamedTuple):
     inputs: tuple[Declared, ...] = ()
     outputs: tuple[Declared, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def stamp(self) -> Hashable:
+        """Changes when a file of the model does: the names, sizes and times of its files.
+
+        Raises:
+            ModelError: they can't be read.
+        """
+        try:
+            files = set(self.files.values())
+            for graph in self.files.values():
+                files.update(weight_files(graph) if graph.suffix == SUFFIX else ())
+            if self.folder is not None:
+                for place in {self.folder, *(graph.parent for graph in self.files.values())}:
+                    files.update(path for path in place.iterdir() if path.is_file())
+            stats = [(path, path.stat()) for path in sorted(files)]
+        except OSError as error:
+            name = self.manifest.name
+            raise ModelError(
+                f"model {name!r}: cannot read {error.filename}: {error.strerror}"
+            ) from error
+        return tuple((str(path), it.st_size, it.st_mtime_ns) for path, it in stats)
 
     def served(self) -> list[int]:
         """The versions to serve by the manifest's policy, oldest first.

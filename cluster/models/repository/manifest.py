@@ -5,7 +5,8 @@
     description = "…"
     labels = ["cat", "dog"]   # one for each class; kind rows needs them
     batches = true            # false: each question runs alone; by default found out at load
-    batch_items_max = 256     # the most rows of one run
+    batch_items_max = 256     # the most rows of one run; by default 256 of 8 MiB of inputs, and 16
+                              # where the graph leaves more axes open than that of the batch
     versions = 1              # how many of the newest are served; or "all"; or a list: [1, 3]
     threads = 1               # of one run
     provider = "auto"         # the faster of what the worker has; or "cpu", or "webgpu", the card
@@ -73,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     description: str = ""
     labels: tuple[Label, ...] = ()
     batches: bool | None = None
-    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] | None = None
     versions: PositiveInt | Literal["all"] | tuple[PositiveInt, ...] = 1
     threads: Annotated[int, Meta(ge=1, le=1_024)] = 1
     provider: Literal["auto", "cpu", "webgpu"] = "auto"

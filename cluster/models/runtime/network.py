@@ -8,12 +8,14 @@ outputs are checked against its batch before anyone's rows are cut from them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cluster.models.frames.arrays import NUMPY
+from cluster.models.frames.tensors import ITEM_BYTES
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 #: Outputs by name.
 Outputs = dict[str, Any]
 
+
+#: The most rows of a run and the most bytes of its inputs, where the configuration does not say;
+#: and the most rows of a graph whose rows may have any length.
+ROWS_MAX = 256
+RUN_BYTES_MAX = 8 << 20
+OPEN_ROWS_MAX = 16
 
 #: The names of types in the Open Inference Protocol by the runtime's. Texts are numpy's objects,
 #: each a str: the runtime's interface for Python reads and gives nothing but UTF-8.
@@ -104,7 +112,7 @@ class Network:
         #: the graph's shapes of inputs, and the clients' of outputs, where they differ
         self._inner: dict[str, tuple[int, ...]] = {}
         self._outer: dict[str, tuple[int, ...]] = {}
-        self.rows_max = manifest.batch_items_max if self.batches else 1
+        self.rows_max = (manifest.batch_items_max or self._rows_max()) if self.batches else 1
 
     def run(
         self, feed: Mapping[str, NDArray[Any]], outputs: Iterable[str], rows: int | None = None
@@ -238,6 +246,18 @@ class Network:
                 f"model {self.name!r}: kind {kind!r} wants a graph that takes "
                 f"{' and '.join(wanted)}; this one takes {' and '.join(found)}"
             )
+
+    def _rows_max(self) -> int:
+        """The most rows of a run where the configuration does not say: what a graph computes on the
+        way takes several times the memory of its inputs.
+        """
+        shapes = [port.row_shape for port in self.inputs.values()]
+        if any(-1 in shape for shape in shapes):
+            return OPEN_ROWS_MAX
+        row_bytes = sum(
+            prod(port.row_shape) * ITEM_BYTES.get(port.datatype, 1) for port in self.inputs.values()
+        )
+        return max(1, min(ROWS_MAX, RUN_BYTES_MAX // max(1, row_bytes)))
 
     def _describe(self, ports: Iterable[Any], what: str) -> dict[str, TensorMetadata]:
         """The ports by name; ModelError if one can't be served."""

@@ -98,7 +98,10 @@ def try_out(manifest: Manifest, network: Network, places: Iterable[Path], *, ask
             feed = {name: it[:ROWS] for name, it in golden.take_inputs(network).items()}
         if why := rows_depend(network, feed):
             network.stop_batching()
-            notes.append(f"it does not batch: {why}")
+            notes.append(
+                f"it does not batch: {why}; `batches = true` in its config.toml has rows run "
+                "together all the same"
+            )
     if golden is not None:
         golden.check(network)
     return Trial(golden is not None, refusal if golden is None else None, tuple(notes))

@@ -73,6 +73,41 @@ def test_a_changed_file_takes_effect_when_it_is_loaded_again(root: Path) -> None
     assert ask(models, "one") == 5
 
 
+def test_what_has_not_changed_is_not_loaded_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = manager(root, "one")
+    model = models.using("one").__enter__()
+    assert models.load("one") == model.describe()
+    assert models.using("one").__enter__() is model
+    (root / "one" / "config.toml").write_text('description = "new"')
+    assert models.load("one").description == "new"
+
+
+def test_a_file_that_is_served_is_loaded_again_by_its_name(root: Path) -> None:
+    write_scale(root / "lone.onnx", 4)
+    models = ModelManager([str(root / "lone.onnx")], ModelRepository(root))
+    assert ask(models, "lone") == 4
+    write_scale(root / "lone.onnx", 5)
+    assert models.load("lone").name == "lone"
+    assert ask(models, "lone") == 5
+
+
+def test_a_model_in_constant_use_is_replaced_and_read_questions_get_its_old_answers(
+    root: Path,
+) -> None:
+    models = manager(root, "one")
+    with models.using("one") as old:
+        question = old.prepare(ASK)
+        write_scale(root / "one" / "1" / "model.onnx", 5)
+        models.load("one")
+        assert ask(models, "one") == 5
+        with models.using("one") as new:
+            assert new is not old
+            results = new.run([question, new.prepare(ASK)])  # type: ignore[list-item]
+        assert [answer(it)["y"][0][0] for it in results] == [1, 5]
+
+
 def test_a_load_that_fails_leaves_what_was_served(root: Path) -> None:
     models = manager(root, "one")
     (root / "one" / "2").mkdir()

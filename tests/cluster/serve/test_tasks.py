@@ -1,6 +1,8 @@
 """What becomes of tasks whose client leaves, whose worker fails, or that take too long."""
 
 import json
+import os
+import signal
 import time
 from http.client import HTTPConnection
 
@@ -174,3 +176,22 @@ def test_what_a_coordinator_took_along_is_asked_again_of_the_next(gated, tmp_pat
         assert (status, body["outputs"][0]["data"]) == (200, [5])
     finally:
         another.stop(time.monotonic() + 5)
+
+
+def test_while_the_only_worker_is_started_again_its_model_is_asked_and_answers(start_api, until):
+    with (
+        LocalCluster(1, OPTIMIZED, models=["digits"]) as local,
+        start_api("--endpoint", local.endpoint) as api,
+    ):
+        first = local.workers[0].pid
+        os.kill(first, signal.SIGKILL)
+        one = {"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [0.0] * 64}
+        until(lambda: not local.status().workers)
+        statuses = set()
+        while True:
+            connection = HTTPConnection(api.host, api.port, timeout=60)
+            connection.request("POST", "/v2/models/digits/infer", json.dumps({"inputs": [one]}))
+            statuses.add(end(connection)[0])
+            if local.workers[0].pid != first:
+                break
+        assert statuses == {200}

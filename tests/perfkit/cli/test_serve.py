@@ -106,7 +106,11 @@ def test_a_body_of_almost_64_mib_gets_through_its_cluster():
         (["--engine", "local"], 2, "name the models to serve by --model"),
         (["--engine", "local", "--model", "digits", "--address", "x"], 2, "--address is not for"),
         (["--engine", "dask", "--model", "digits", "--spec", "baseline"], 2, "--spec is not for"),
-        (["--endpoint", "tcp://127.0.0.1:1", "--model", "digits"], 2, "--model is for a new"),
+        (
+            ["--endpoint", "tcp://127.0.0.1:1", "--model", "digits"],
+            2,
+            "--model is for a new cluster",
+        ),
         (["--endpoint", "tcp://127.0.0.1:1"], 1, "no coordinator answers at tcp://127.0.0.1:1"),
     ],
 )

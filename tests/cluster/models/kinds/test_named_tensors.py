@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.models.frames.arrays import to_array, to_tensor
 from cluster.models.frames.tensors import (
@@ -138,6 +140,16 @@ def test_a_bad_frame_fails_alone_with_the_reason(sums: Model, what: str) -> None
     assert answer(first) == answer(last) == {"sum": [[11, 22]]}
     with pytest.raises(PayloadError, match=f"^model 'mine': .*{complaint}"):
         answer(bad)
+
+
+@given(at=st.integers(0, 200), byte=st.integers(0, 255), cut=st.integers(0, 3))
+def test_a_damaged_frame_is_answered_or_refused(sums: Model, at: int, byte: int, cut: int) -> None:
+    content = bytearray(frame("sum", a=A, b=B))
+    content[at % len(content)] = byte
+    damaged, good = bytes(content[: len(content) - cut]), frame("sum", a=A, b=B)
+    first, second = sums.handle_batch([damaged, good])
+    assert isinstance(first, bytes | PayloadError)
+    assert answer(second) == {"sum": [[11, 22]]}
 
 
 def test_a_text_that_is_not_utf_8_and_a_bool_of_2_are_refused(tmp_path: Path) -> None:

@@ -135,6 +135,16 @@ def test_a_batch_of_one_and_a_preset_input_are_served(tmp_path: Path) -> None:
     assert labels(model, [[9, 0], [1, 0]], [[1, 1]]) == [["left", "right"], ["right"]]
 
 
+@pytest.mark.parametrize(
+    ("row", "most"),
+    [([2], 256), ([3, 64, 64], 170), ([3, 224, 224], 13), ([3, 2048, 2048], 1), (["T"], 16)],
+)
+def test_a_run_has_as_many_rows_as_memory_bears(tmp_path: Path, row: list[Any], most: int) -> None:
+    graph = [port("x", ["N", *row])], [port("y", ["N", *row])], [node("Identity", "x")]
+    repository = save(tmp_path, *graph, kind="tensors", labels=[], batches=True)
+    assert repository.load("mine").describe().batch_items_max == most
+
+
 def labels(model: Model, *questions: list[list[float]]) -> list[Any]:
     """The labels of each question's rows, or its error."""
     answers = model.handle_batch([pack_tensor(np.float32(rows)) for rows in questions])

@@ -9,6 +9,7 @@ import pytest
 
 from cluster import LocalCluster
 from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.http.bodies import FREE_BYTES
 from cluster.serve.http.tokens import Role, Tokens, make_token
 from cluster.serve.state import Settings, State
 from cluster.shells.client import Client
@@ -282,7 +283,7 @@ def test_a_submission_is_bounded_by_the_rate_and_by_the_bytes_that_are_held(flee
     backend = ClusterBackend(client)
     settings = Settings(rate_per_s=0.01, burst=1, held_bytes=1_000)
     with served(State(backend, client, settings)) as site:
-        assert submit(site, text="x" * 2_000).status == 503
+        assert submit(site, text="x" * (FREE_BYTES + 2_000)).status == 503
         refused = submit(site, text="x")
         assert refused.status == 429
         assert int(refused.headers["retry-after"]) > 1
@@ -373,8 +374,8 @@ def test_without_a_worker_or_a_coordinator_health_is_503_and_orders_say_why(unti
 def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(site, caplog, until):
     host, port = site.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), DEADLINE_S) as peer:
-        head = "POST /cluster/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-        peer.sendall(head.encode())
+        head = "POST /cluster/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{"
+        peer.sendall(head.encode() + bytes(FREE_BYTES))
         until(lambda: site.state.budget.held_bytes == 1)
     until(lambda: site.state.budget.held_bytes == 0)
     assert site.ask("/cluster/health").status == 200
