@@ -8,6 +8,7 @@ something else.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from cluster.vocabulary.errors import did_you_mean
 from cluster.vocabulary.task import Priority
 
 DESCRIBE_TIMEOUT_S = 10.0
+#: of a name that is not served, in an error
+NAME_SHOWN = 128
 #: who asks, in the queue's eyes
 OWN_CLIENT = "description"
 
@@ -86,7 +89,9 @@ class Catalogue:
         found = [k.removeprefix(prefix) for k in self._backend.kinds() if k.startswith(prefix)]
         return sorted(found, key=lambda version: (len(version), version))
 
-    async def describe(self, name: str, version: str | None = None) -> Description:
+    async def describe(
+        self, name: str, version: str | None = None, timeout_s: float = DESCRIBE_TIMEOUT_S
+    ) -> Description:
         """A model's description; by default of the version that the workers serve by default.
 
         Raises:
@@ -99,17 +104,22 @@ class Catalogue:
         task = self._asked.get(kind)
         if task is None:
             task = self._asked[kind] = asyncio.create_task(self._ask(kind))
-            task.add_done_callback(lambda _: self._asked.pop(kind, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(partial(self._answered, kind))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            text = f"model {kind!r} did not describe itself within {timeout_s:g} s"
+            raise Problem(504, f"{text}: its workers are busy, or gone") from None
 
     def kind(self, name: str, version: str | None = None) -> str:
         """The kind of task for a model; Problem 404 unless a worker serves it."""
         models, kinds = self._backend.models(), self._backend.kinds()
         if name not in models:
-            hint = (
-                did_you_mean(name, models) or f"; there are {', '.join(sorted(models)) or 'none'}"
-            )
-            raise Problem(404, f"there is no model {name[:128]!r}{hint}", code="model_not_found")
+            shown = name[:NAME_SHOWN]
+            there = ", ".join(sorted(models)) or "none"
+            hint = did_you_mean(shown, models) or f"; there are {there}"
+            raise Problem(404, f"there is no model {shown!r}{hint}", code="model_not_found")
         kind = name if version is None else f"{name}/{version}"
         if kind in kinds:
             return kind
@@ -117,6 +127,12 @@ class Catalogue:
             return name  # served by an engine that knows no versions
         there = ", ".join(self.versions(name)) or "1"
         raise Problem(404, f"model {name!r} has no version {version!r:.64}; there are {there}")
+
+    def _answered(self, kind: str, task: asyncio.Task[Description]) -> None:
+        if self._asked.get(kind) is task:
+            del self._asked[kind]
+        if not task.cancelled():
+            task.exception()  # those who waited may be gone, and asyncio would complain
 
     async def _ask(self, kind: str) -> Description:
         generation = self._generation

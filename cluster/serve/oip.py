@@ -47,22 +47,26 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
     async def infer(call: Call, body: Buffer) -> Answer:
         state = call.state
         kind = state.catalogue.kind(name, version)
-        model = state.catalogue.known(kind) or await state.catalogue.describe(name, version)
-        call.model, call.version = model.name, model.version
+        model = state.catalogue.known(kind)
+        call.model, call.version = name, model.version if model else version or ""
         length = call.headers.get(HEADER_LENGTH)
         if len(body) <= INLINE_BYTES:
             asked = read_request(body, length)
         else:  # one at a time, in a thread, so that others are answered meanwhile
             async with state.budget.turn:
                 asked = await asyncio.to_thread(read_request, body, length)
-        call.items = asked.rows if model.batches else 1
         timeout_us = asked.parameters.timeout
+        timeout_s = timeout_us / 1e6 if timeout_us else state.settings.timeout_s
+        if model is None:
+            model = await state.catalogue.describe(name, version, timeout_s)
+            call.version = model.version
+        call.items = asked.rows if model.batches else 1
         ticket = state.dispatcher.submit(
             kind,
             asked.frame,
             client=call.client,
             priority=priority_of(asked.parameters),
-            timeout_s=timeout_us / 1e6 if timeout_us else state.settings.timeout_s,
+            timeout_s=timeout_s,
         )
         (result,) = await call.results([ticket])
         if len(result) <= INLINE_BYTES:
