@@ -6,14 +6,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from cluster.models.inference import BUILT_IN, Model, ModelRepository
+from cluster.models.inference import BUILT_IN, ModelRepository
 from cluster.models.providers.vulkan import vulkan_devices
 from cluster.models.providers.webgpu import WEBGPU, claim_card
 from cluster.models.repository.manifest import ModelError
@@ -30,22 +29,6 @@ DIGITS = BUILT_IN / "digits" / "model.onnx"
 
 ROUNDS = 20
 HANDLERS = Handlers()
-
-
-@cache
-def model() -> Model:
-    """The model that the handlers share; a worker's slot loads it with its first task."""
-    return ModelRepository().load("digits", wish=Wish("webgpu"))
-
-
-@HANDLERS.register_batch("digits")
-def digits(payloads: list[bytes]) -> list[bytes | Exception]:
-    return model().handle_batch(payloads)
-
-
-@HANDLERS.register("describe")
-def describe(payload: bytes) -> bytes:
-    return msgspec.json.encode(model().describe())
 
 
 @HANDLERS.register("lose")

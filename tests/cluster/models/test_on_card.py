@@ -7,6 +7,7 @@ No real card took part in these tests.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ import pytest
 
 from cluster import LocalCluster
 from cluster.models.frames.tensor import pack_tensor
-from cluster.models.inference import ModelRepository
+from cluster.models.frames.tensors import DESCRIBE
+from cluster.models.inference import BUILT_IN, ModelRepository
 from cluster.models.providers.webgpu import ALLOW_SOFTWARE, WEBGPU
 from cluster.models.runtime.candidates import Row
 from cluster.models.runtime.session import CPU, processor_name
@@ -43,14 +45,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def test_a_worker_on_a_card_is_right_and_says_where_it_runs(home: Path) -> None:
+def test_a_worker_on_a_card_is_right_and_says_where_it_runs(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(BUILT_IN / "digits", folder := tmp_path / "mine")
+    with (folder / "config.toml").open("a") as config:
+        config.write('provider = "webgpu"\n')
     rows, _ = held_out_digits()
     payload = pack_tensor(rows[:64])
     (wanted,) = ModelRepository().load("digits").infer_batch([payload])
-    cluster = LocalCluster(1, handlers=PLACE, environments=[software()])
+    cluster = LocalCluster(1, models=[str(folder)], environments=[software()])
     with cluster as local, local.client() as client:
-        found = client.submit("digits", payload).result(timeout=100)
-        info = json.loads(client.submit("describe", b"").result(timeout=100))
+        found = client.submit("mine", payload).result(timeout=100)
+        info = json.loads(client.submit("mine", DESCRIBE).result(timeout=100))
     for own, other in zip(*map(msgspec.msgpack.decode, (wanted, found)), strict=True):
         assert own["label"] == other["label"]
         assert own["score"] == pytest.approx(other["score"], abs=1e-5)
