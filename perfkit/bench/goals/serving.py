@@ -50,7 +50,8 @@ from perfkit.optimized.specs import OPTIMIZED as OPTIMIZED_SPEC
 
 #: As many hostile requests have to be sent for a verdict.
 HOSTILE_MIN = 10_000
-#: Quick is for a look, some minutes on two cores; full is for a claim.
+#: Quick is for a look: some three minutes on two cores, a quarter of an hour with every peer; full
+#: is for a claim.
 PROFILES: Mapping[str, ServingSizes] = {
     "quick": ServingSizes(rounds=4, load_s=0.7, open_s=2.5, hostile=1_000),
     "full": ServingSizes(rounds=10, load_s=2.0, open_s=8.0, memory_rounds=5, hostile=HOSTILE_MIN),
