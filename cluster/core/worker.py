@@ -74,7 +74,7 @@ class ServiceTimes:
             left -= count
             if count and left <= 0.0:
                 octave, eighth = divmod(bucket, 8)
-                return (8.5 + eighth) * float(2**octave) / self.EIGHTHS
+                return math.ldexp(8.5 + eighth, octave) / self.EIGHTHS
         return None
 
 
