@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cluster.serve.admission import (
     BYPASSES,
@@ -157,7 +157,14 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self):
         self.admission = Admission(queued_per_client=40, queued_per_kind=90)
         self.now_s = 0.0
-        self.waiting, self.flying, self.over = set(), set(), set()
+        self.tickets = []  # in order: an example must be the same each time it is drawn
+        self.states = {}
+
+    def those(self, *states):
+        return [one for one in self.tickets if self.states[one] in states]
+
+    def mark(self, tickets, state):
+        self.states.update(dict.fromkeys(tickets, state))
 
     @rule(
         client=st.sampled_from("abc"),
@@ -173,7 +180,8 @@ class AnyOrder(RuleBasedStateMachine):
                 self.admission.offer(one, self.now_s)
             except Refused:
                 continue
-            self.waiting.add(one)
+            self.tickets.append(one)
+            self.mark([one], "waiting")
 
     @rule(passed_s=st.floats(0.0, 1.0))
     def take(self, passed_s):
@@ -181,58 +189,50 @@ class AnyOrder(RuleBasedStateMachine):
         sent, late = self.admission.take(self.now_s)
         assert all(one.due_s > self.now_s for one in sent)
         assert all(one.due_s <= self.now_s for one in late)
-        self.waiting -= {*sent, *late}
-        self.flying |= set(sent)
-        self.over |= set(late)
+        assert {self.states[one] for one in (*sent, *late)} <= {"waiting"}
+        self.mark(sent, "flying")
+        self.mark(late, "over")
 
     @rule()
     def expire(self):
         late = self.admission.expire(self.now_s)
-        assert set(late) == {one for one in self.waiting if one.due_s <= self.now_s}
-        self.waiting -= set(late)
-        self.over |= set(late)
+        waiting = self.those("waiting")
+        assert set(late) == {one for one in waiting if one.due_s <= self.now_s}
+        self.mark(late, "over")
 
-    @precondition(lambda self: self.flying)
     @rule(count=st.integers(1, 200))
     def settle(self, count):
-        for one in sorted(self.flying, key=id)[:count]:
+        for one in self.those("flying")[:count]:
             self.admission.settle(one)
-            self.flying.discard(one)
-            self.over.add(one)
+            self.mark([one], "over")
 
-    @precondition(lambda self: self.flying)
     @rule(count=st.integers(1, 50))
     def put_back(self, count):
-        for one in sorted(self.flying, key=id)[:count]:
+        for one in self.those("flying")[:count]:
             self.admission.put_back(one)
-            self.flying.discard(one)
-            self.waiting.add(one)
+            self.mark([one], "waiting")
 
-    @precondition(lambda self: self.waiting or self.flying)
     @rule(pick=st.integers(0, 10_000))
     def drop(self, pick):
-        everyone = sorted(self.waiting | self.flying, key=id)
-        one = everyone[pick % len(everyone)]
-        self.admission.drop(one, self.now_s)
-        self.waiting.discard(one)
-        self.flying.discard(one)
-        self.over.add(one)
+        for one in self.those("waiting", "flying")[pick % 7 :: 97]:
+            self.admission.drop(one, self.now_s)
+            self.mark([one], "over")
 
-    @precondition(lambda self: self.over)
     @rule()
     def end_what_is_over(self):
-        for one in self.over:
+        for one in self.those("over"):
             self.admission.settle(one)
             self.admission.put_back(one)
             self.admission.drop(one, self.now_s)
 
     @invariant()
     def counts_agree(self):
-        assert self.admission.queued == len(self.waiting)
-        assert self.admission.in_flight == len(self.flying)
-        assert self.admission.has_waiting == bool(self.waiting)
-        assert all(one.is_over for one in self.over)
-        assert not any(one.is_over for one in self.waiting | self.flying)
+        waiting = self.those("waiting")
+        assert self.admission.queued == len(waiting)
+        assert self.admission.in_flight == len(self.those("flying"))
+        assert self.admission.has_waiting == bool(waiting)
+        assert all(one.is_over == (self.states[one] == "over") for one in self.tickets)
 
 
 TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=30)
