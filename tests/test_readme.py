@@ -56,7 +56,7 @@ def test_a_python_example_with_a_cluster_runs_as_printed(
 def test_from_a_model_file_to_three_clients_in_three_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PERFKIT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PERFKIT_REPOSITORY", str(tmp_path / "models"))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     run(PYTHON[0], tmp_path)
     add, serve, curl = map(shlex.split, commands("perfkit model add", "perfkit serve", "curl"))

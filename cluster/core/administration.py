@@ -7,7 +7,7 @@ a worker has to carry out shows in the status when it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import TypeAlias
 
@@ -123,9 +123,9 @@ class Administration:
         def paint(start: int, stop: int, state: State) -> None:
             states[start:stop] = [state] * (stop - start)
 
-        for entry in run.story:
-            if entry.state in TERMINAL:
-                paint(entry.start, entry.stop, State(entry.state))
+        for _, _, state, start, stop, _ in _moves(run):
+            if state in TERMINAL:
+                paint(start, stop, State(state))
         if isinstance(run, Past):
             return states
         for piece in chain(*run.waiting, (run.delayed or {}).values()):
@@ -154,9 +154,17 @@ class Administration:
         self._ledger.out.append(do.Report(event.client, event.request, answer, error))
 
 
+def _moves(run: Run | Past) -> Sequence[tuple[float, str, str, int, int, str]]:
+    """The entries of a run's story, as plain tuples: a listing reads very many."""
+    return run.raw_story() if isinstance(run, Run) else run.story
+
+
 def _task_status(run: Run | Past, position: int, state: State, now: float) -> TaskStatus:
     kind = run.needs[0] if isinstance(run, Run) else run.kind
-    moves = [e for e in run.story if e.start <= position < e.stop]
-    workers = [e.detail for e in moves if e.cause == Cause.ASSIGNED]
+    workers = [
+        detail
+        for _, cause, _, start, stop, detail in _moves(run)
+        if start <= position < stop and cause == Cause.ASSIGNED
+    ]
     facts = kind, state, run.priority, run.client, workers[-1] if workers else "", len(workers)
     return TaskStatus(run.id, position, *facts, now - run.accepted_at)

@@ -88,7 +88,8 @@ def _kinds(ledger: Ledger, workers: Iterable[WorkerState]) -> list[KindStatus]:
     for lease in ledger.leases.values():
         pieces = lease.pieces(lease.next, lease.stop)
         assigned[lease.run.needs[0]] += sum(piece.stop - piece.start for piece in pieces)
-    names, tasks = {**ledger.open_by_kind, **offered}, ledger.open_by_kind
+    tasks = +ledger.open_by_kind
+    names = {**tasks, **offered}
     shown = names if len(names) <= MAX_KINDS else nlargest(MAX_KINDS, names, key=tasks.__getitem__)
     return [
         KindStatus(kind, tasks[kind] - assigned[kind], assigned[kind], offered[kind])
@@ -191,7 +192,7 @@ def _check_totals(ledger: Ledger) -> None:
     by_kind = Counter[str]()
     for run in runs:
         by_kind[run.needs[0]] += run.open
-    assert ledger.open_by_kind == +by_kind, "open tasks by kind"
+    assert +ledger.open_by_kind == +by_kind, "open tasks by kind"
     payload = sum(run.payload_bytes for run in runs)
     assert ledger.payload_bytes == payload <= ledger.limits.payload_bytes, "payload bytes"
     assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"

@@ -43,6 +43,8 @@ QUEUED, ASSIGNED = State.QUEUED, State.ASSIGNED
 TO_ASSIGN, TO_FINISH = Cause.ASSIGNED, Cause.FINISHED
 #: more than a codec puts around one outcome
 OUTCOME_FRAME_BYTES = 64
+#: kinds without tasks that are kept in a table, since they come again
+KINDS_KEPT = 64
 #: at this many interned values all are forgotten
 MAX_INTERNED = 4_096
 
@@ -354,10 +356,10 @@ class Ledger:
     def _count_open(self, run: Run, change: int) -> None:
         self.open[run.priority] += change
         self.open_tasks += change
-        kind = run.needs[0]
-        self.open_by_kind[kind] += change
-        if not self.open_by_kind[kind]:
-            del self.open_by_kind[kind]
+        by_kind, kind = self.open_by_kind, run.needs[0]
+        by_kind[kind] = open = by_kind.get(kind, 0) + change
+        if not open and len(by_kind) > KINDS_KEPT:
+            del by_kind[kind]
 
     def _settle(self, run: Run, start: int, outcomes: Sequence[Outcome], size_bytes: int) -> None:
         run.settle(start, outcomes, size_bytes)

@@ -168,7 +168,7 @@ class ModelRepository:
         if wish is None:
             provider = manifest.provider if preference is None else "cpu"
             wish = Wish(provider, manifest.precision, manifest.loss_points_max)
-        return self._load(found, wanted, served, threads, wish, preference or PREFERENCE)
+        return self._load(found, wanted, served, threads, wish, preference)
 
     def _load(
         self,
@@ -177,18 +177,21 @@ class ModelRepository:
         served: Sequence[int],
         threads: int,
         wish: Wish,
-        preference: Sequence[str],
+        preference: Sequence[str] | None,
     ) -> Model:
         started_s = time.perf_counter()
         manifest, path = found.manifest, found.files[version]
         places = [path.parent, *([found.folder] if found.folder else [])]
         choice = choose(
-            lambda: Workshop(self._cache, manifest.name, path), wish, threads=threads,
+            manifest.name,
+            lambda: Workshop(self._cache, manifest.name, path),
+            wish,
+            threads=threads,
             inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
             what=MEANINGS.get(manifest.kind, ""),
-        )  # fmt: skip
+        )
         network, file = open_network(
-            manifest, path, self._cache, threads, choice.preference or preference,
+            manifest, path, self._cache, threads, preference or choice.preference or PREFERENCE,
             self._share_bytes_min, choice.precision,
         )  # fmt: skip
         choice.accept(network.opened)

@@ -148,10 +148,9 @@ class ModelManager:
         Raises:
             ModelError: it is not served, or can't be loaded again.
         """
-        slot = self._take(kind)
+        slot, model = self._take(kind)
         try:
-            assert slot.model is not None
-            yield slot.model
+            yield model
         finally:
             with self._changed:
                 slot.users -= 1
@@ -166,8 +165,8 @@ class ModelManager:
 
         return handle
 
-    def _take(self, kind: str) -> _Slot:
-        """The slot of a kind with its model in memory and one user more."""
+    def _take(self, kind: str) -> tuple[_Slot, Model]:
+        """The slot of a kind with one user more, and its model, in memory."""
         with self._changed:
             slot = self._wanted(kind)
             while slot.is_loading:
@@ -175,7 +174,7 @@ class ModelManager:
                 slot = self._wanted(kind)
             slot.users += 1
             if slot.model is not None:
-                return slot
+                return slot, slot.model
             slot.is_loading = True
             reference = self._references[slot.name]
         try:
@@ -193,7 +192,7 @@ class ModelManager:
             with self._changed:
                 slot.is_loading = False
                 self._changed.notify_all()
-        return slot
+        return slot, model
 
     def _wanted(self, kind: str) -> _Slot:
         """The slot of a kind, now the most recently used; ModelError if it is not served."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cluster.models.inference import MEANINGS, Model, ModelRepository
 from cluster.models.kinds.adapter import Question
 from cluster.models.kinds.filetypes import file_payload
+from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.candidates import Row
 from cluster.models.runtime.choice import AUTO, BUDGET_POINTS, Wish, candidates, fastest, try_all
 from cluster.models.runtime.golden import read_tensors
@@ -71,7 +72,10 @@ def measure_precisions(
         MEANINGS.get(info.kind, ""),
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="precision-") as folder:
-        rows = (*try_all(request, inputs, Path(folder)), *failed)
+        try:
+            rows = (*try_all(request, inputs, Path(folder)), *failed)
+        except ModelError as error:
+            raise ModelError(f"model {info.name!r}: it can't be tried: {error}") from error
     at = fastest(wish, rows)
     return Measured(rows, None if at is None else rows[at], said)
 

@@ -52,6 +52,8 @@ class WorkerSession:
         self.ready: deque[HeldLease] = deque()
         #: the newest leases, so that a repeated message does not start one again
         self._recent: dict[int, None] = {}
+        #: the newest cancellations of leases that are on their way, on another connection
+        self._early: dict[int, list[int]] = {}
         #: leases with large results that are not fetched yet
         self.storing: dict[int, HeldLease] = {}
         self._stored_bytes_max = stored_bytes_max
@@ -130,7 +132,9 @@ class WorkerSession:
             return self._release(lease) if lease is not None else []
         elif isinstance(action, do.Cancel):
             lease = self.leases.get(action.lease)
-            return self._cancel(lease, action.positions) if lease is not None else []
+            if lease is not None:
+                return self._cancel(lease, action.positions)
+            self._note_early(action)
         elif isinstance(action, do.Read):
             return self._read(action)
         elif isinstance(action, do.Serve | do.Drain | do.Acknowledge):
@@ -244,7 +248,18 @@ class WorkerSession:
         if action.kind not in self._offered.kinds:
             return self._release(lease)
         self.ready.append(lease)
-        return []
+        unwanted = self._early.pop(action.lease, None)
+        return [] if unwanted is None else self._cancel(lease, unwanted)
+
+    def _note_early(self, action: do.Cancel) -> None:
+        """Remember a cancellation that has come before its lease."""
+        if action.epoch != self.epoch or action.lease in self._recent:
+            return
+        before = self._early.get(action.lease)
+        everything = before == [] or not action.positions
+        self._early[action.lease] = [] if everything else [*(before or ()), *action.positions]
+        if len(self._early) > MAX_RECENT:
+            del self._early[next(iter(self._early))]
 
     def _cancel(self, lease: HeldLease, positions: Sequence[int]) -> list[on.Event]:
         """Skip these tasks, or all that are not started. A lease that is not begun and has no other
@@ -360,3 +375,4 @@ class WorkerSession:
         self.ready.clear()
         # A new epoch may be another coordinator's, which counts its leases from 1 again.
         self._recent.clear()
+        self._early.clear()

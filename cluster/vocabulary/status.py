@@ -14,7 +14,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
     ``wanted`` are the models that it is to serve, ``models`` those that it does, and ``trouble``
     names one that it could not load, and why. ``service_s_…`` are percentiles of
-    the time that its newest tasks took, within 9 %, where the tasks of one report count as equally
+    the time that its newest tasks took, within 6 %, where the tasks of one report count as equally
     long; None before its first report.
     """
 

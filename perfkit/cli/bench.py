@@ -140,7 +140,8 @@ def bench(
         unused = "spec workers tasks engine model knobs export"
         opt.refuse(context, unused, f"is not for {experiment}: each goal has its own")
         given: dict[str, Any] = {} if recorded is None else {"recorded": recorded}
-        given |= {"peers": peers} if experiment == "serving" else {}
+        if experiment == "serving":
+            given = {"peers": _known_peers(peers)}
         table = _measure_goals(experiment, profile, seed, **given)
         deliver(table.encode, lambda: show_goals(table), as_json)
         return
@@ -201,6 +202,18 @@ def _run_all(specs: Sequence[ClusterSpec], profile: str, seed: int, folder: Path
 def _ending(one: Ran) -> str:
     """How an experiment ended: its figure, or its error."""
     return f"failed: {one.error}" if one.result is None else one.result.figure_text
+
+
+def _known_peers(text: str) -> str:
+    """The text of --peers; SettingError for a name that is not a peer's."""
+    from cluster.vocabulary.errors import ClusterError
+    from perfkit.bench.goals.serving import chosen_peers
+
+    try:
+        chosen_peers(text)
+    except ClusterError as error:
+        raise SettingError(f"--peers: {error}") from error
+    return text
 
 
 def _measure_goals(name: str, profile: str, seed: int, **given: Any) -> GoalTable:

@@ -77,6 +77,7 @@ app = typer.Typer(
 def serve(
     context: typer.Context,
     model: opt.Models = None,
+    repository: opt.Repository = None,
     workers: Annotated[
         int | None, opt.setting("How many worker processes.", default="as measured")
     ] = None,
@@ -124,8 +125,8 @@ def serve(
         return
     with errors_as_lines():
         found = opt.settings(
-            config, knobs, workers=workers, models=model, endpoint=endpoint,
-            capacity=capacity, spec=spec,
+            config, knobs, workers=workers, models=model, repository=repository,
+            endpoint=endpoint, capacity=capacity, spec=spec,
         )  # fmt: skip
         _check(context, found, engine, address)
         flags = _api_flags(host, port, tokens, cert, key)
@@ -188,6 +189,7 @@ def _check(
             context, "model workers capacity",
             f"is for a new cluster; the one at {at} has workers and models of its own",
         )  # fmt: skip
+    opt.find_models(found)
 
 
 def _target(
@@ -295,8 +297,10 @@ def _announce(facts: dict[str, Any], target: Path | None) -> None:
     if target is not None:
         write_json(facts, target, indent=None)
         return
+    from cluster.models.inference import model_name
+
     url, models = facts["url"], facts.get("models", [])
-    model = models[0] if models else "MODEL"
+    model = model_name(models[0]) if models else "MODEL"
     text = Text.assemble(
         ("Serving", "bold green"), f" at {url}\n",
         "What is there:\n",

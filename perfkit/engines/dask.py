@@ -103,11 +103,9 @@ class DaskEngine(ColumnEngine):
         self._ready: dict[str, int] = {}
         is_over = threading.Event()
         self._running.callback(is_over.set)
-        reason = self._prepare(client)
+        trouble = self._prepare(client)
         if not self._ready:
-            if reason is not None:
-                raise reason
-            raise ClusterError(f"the Dask scheduler at {address} has no worker")
+            raise trouble or ClusterError(f"the Dask scheduler at {address} has no worker")
         try:
             client.run_on_scheduler(load, ())  # it reads what it passes on
         except Exception as error:

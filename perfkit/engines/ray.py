@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ if find_spec("ray") is None:
     raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 10.0
 #: The shared memory for columns in flight; Ray's default is a third of the machine's.
 OBJECT_STORE_BYTES = 256 << 20
 #: For a Ray of our own; a user's own settings stay. Despite its name the first has Ray bind to
@@ -58,6 +60,7 @@ class RayEngine(ColumnEngine):
     )
     _folder: TemporaryDirectory[str] | None = None
     _is_joined = False
+    _workers: list[Any]
 
     def __init__(
         self,
@@ -72,6 +75,8 @@ class RayEngine(ColumnEngine):
             os.environ.setdefault(name, value)
 
     def _start(self) -> None:
+        if self.address is not None:
+            check_listens(self.address)
         import ray
 
         if ray.is_initialized():
@@ -82,7 +87,7 @@ class RayEngine(ColumnEngine):
             self._join(self.address)
         worker = ray.remote(num_cpus=1)(RayWorker)
         prefix = f"perfkit-{secrets.token_hex(4)}"
-        self._workers: list[Any] = [
+        self._workers = [
             worker.options(name=f"{prefix}-{number}").remote(self.models)
             for number in range(self.workers)
         ]
@@ -104,11 +109,10 @@ class RayEngine(ColumnEngine):
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
-            raise ClusterError(
-                f"no Ray can be joined at {address}: {error}; set RAY_AUTH_MODE and RAY_AUTH_TOKEN "
-                "as they are there"
-            ) from error
-        self._is_joined = True
+            hint = "; if it wants a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there"
+            hint = hint if isinstance(error, ConnectionError) else ""
+            raise ClusterError(f"no Ray can be joined at {address}: {error}{hint}") from error
+        self._is_joined, self._workers = True, []
         cpus = ray.cluster_resources().get("CPU", 0)
         if cpus < self.workers:
             raise ClusterError(
@@ -137,18 +141,18 @@ class RayEngine(ColumnEngine):
             )
 
     def _stop(self) -> None:
+        if not self._is_joined and self._folder is None:
+            return
         import ray
 
         if self._is_joined:
-            for worker in self.__dict__.pop("_workers", []):
+            for worker in self._workers:
                 ray.kill(worker)
-            ray.shutdown()
-            self._is_joined = False
-        if self._folder is None:
-            return
         ray.shutdown()
-        self._folder.cleanup()
-        self._folder = None
+        self._is_joined = False
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
         with self._lock:
@@ -164,6 +168,16 @@ class RayEngine(ColumnEngine):
         sent: Future[Column] = self._workers[number].answer.remote(kind, payloads).future()
         sent.add_done_callback(done)
         return sent
+
+
+def check_listens(address: str) -> None:
+    """Raise ClusterError if nothing listens at an address, on which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:  # else it is "auto"
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(f"no Ray answers at {address}: {error}") from error
 
 
 class RayWorker:

@@ -24,6 +24,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ WEBGPU = "WebGpuExecutionProvider"
 #: The plug-in's own variable: "1" lets tests run on a software device.
 ALLOW_SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 SHADER_CACHE = "MESA_SHADER_CACHE_DIR"
+NEEDS_PLUGIN = "models on a card need the extra [gpu]: pip install 'perfkit[gpu]'"
 
 _SWITCH = r"[01]"
 _NUMBER = r"[0-9]{1,18}"
@@ -121,6 +123,11 @@ def check_options(options: Mapping[str, str]) -> None:
             raise ModelError(f"{WEBGPU}: {option} = {value!r} does not match {OPTIONS[option]}")
 
 
+def has_plugin() -> bool:
+    """Whether the provider's package is installed."""
+    return find_spec("onnxruntime_ep_webgpu") is not None
+
+
 def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
     """The card of this process, with the provider made known to the runtime at the first call.
 
@@ -144,11 +151,6 @@ def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
     return claimed_card()
 
 
-def is_claimed() -> bool:
-    """Whether `claim_card` has found this process its card."""
-    return bool(_claimed)
-
-
 def claimed_card() -> VulkanDevice:
     """The card of this process; `claim_card` has been called before."""
     return _claimed[0]
@@ -158,9 +160,7 @@ def _register(onnxruntime: Any, shaders: Path) -> None:
     try:
         import onnxruntime_ep_webgpu
     except ImportError as error:
-        raise ModelError(
-            "models on a card need the extra [gpu]: pip install 'perfkit[gpu]'"
-        ) from error
+        raise ModelError(NEEDS_PLUGIN) from error
     if SHADER_CACHE not in os.environ:
         with suppress(OSError):  # shaders are compiled again in each process
             shaders.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ kernel must say that it did the work.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import msgspec
 
 from cluster.models.providers.placement import Node, carrying_data, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
-from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card, is_claimed
+from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
     SAME,
@@ -43,7 +44,7 @@ TIMEOUT_S = 600.0
 BLOCK_S = 0.02
 TIMING_S = 1.0
 ROUNDS_MIN, ROUNDS_MAX = 5, 30
-#: One that takes so much longer than the fastest is timed by a single run.
+#: One that takes so much longer than the fastest, and is slow, is timed by a single run.
 HOPELESS = 20.0
 
 #: The rows of a run.
@@ -140,22 +141,32 @@ def try_candidates(request: Request, folder: Path) -> list[Row]:
                 command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired:
-            raise ModelError(
-                f"model {request.name!r}: its trial was not done in {TIMEOUT_S:g} s"
-            ) from None
+            raise ModelError(f"the trial was not done in {TIMEOUT_S:g} s") from None
         lines = told.read_bytes().splitlines() if told.exists() else []
         steps = [msgspec.json.decode(line, type=Step) for line in lines]
         rows |= {step.at: step.row for step in steps if step.row is not None}
-        if done.returncode == 0:
+        if done.returncode == 0 or all(at in rows for at in left):
             break
-        last = steps[-1].at if steps else -1
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        if last < 0 or last not in left:
-            raise ModelError(f"model {request.name!r}: it can't be tried: {said}")
-        how = _how_it_ended(done.returncode)
+        if not steps:
+            raise ModelError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
         rows = {at: row for at, row in rows.items() if row.trouble}
-        rows[last] = _row(request.candidates[last], trouble=f"its process {how}", has_crashed=True)
+        if steps[-1].at not in rows:
+            trouble = f"its process {_how_it_ended(done.returncode)}"
+            for at in _blamed(request, left, rows, steps[-1].at):
+                rows[at] = _row(request.candidates[at], trouble=trouble, has_crashed=True)
     return [rows[at] for at in range(len(request.candidates))]
+
+
+def _blamed(
+    request: Request, left: Sequence[int], rows: Mapping[int, Row], last: int
+) -> Sequence[int]:
+    """The candidates that may have ended a process at the candidate ``last``: a card's driver also
+    crashes later, while the CPU works.
+    """
+    if request.candidates[last].provider != "cpu":
+        return [last]
+    on_card = [at for at in left if request.candidates[at].provider != "cpu" and at not in rows]
+    return on_card or [last]
 
 
 def outputs_name(at: int) -> str:
@@ -205,6 +216,9 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
                 has_crashed = isinstance(error, DeviceLost)
                 trouble = _why(candidate, error)
                 rows[at] = _row(candidate, trouble=trouble, has_crashed=has_crashed)
+                if has_crashed:  # sooner or later the driver ends this process
+                    tell(at, rows[at])
+                    os._exit(1)
             if rows[at].trouble:
                 sessions.pop(at, None)
                 tell(at, rows[at])
@@ -253,7 +267,9 @@ def _open(request: Request, candidate: Candidate) -> tuple[OpenSession, tuple[No
 
 def _why(candidate: Candidate, error: Exception) -> str:
     said = " ".join(str(error).split())
-    if candidate.precision == "fp16" and candidate.provider == "webgpu" and is_claimed():
+    if isinstance(error, ModelError):
+        return said
+    if candidate.precision == "fp16" and candidate.provider == "webgpu":
         card = claimed_card()
         if not card.has_fp16:
             return (
@@ -326,7 +342,7 @@ def _time(
     for at, session in sessions.items():
         tell(at)
         once_s[at] = _once_s(session, inputs)
-    limit_s = HOPELESS * max(min(once_s.values(), default=0.0), 1e-5)
+    limit_s = max(HOPELESS * min(once_s.values(), default=0.0), TIMING_S / ROUNDS_MIN)
     racing = [at for at in sessions if once_s[at] <= limit_s]
     found = {at: [] if at in racing else [once_s[at]] for at in sessions}
     runs = {at: max(1, round(BLOCK_S / max(once_s[at], 1e-6))) for at in racing}

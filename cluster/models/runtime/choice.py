@@ -6,8 +6,9 @@ answers and times, and the result is kept in the cache for this card, driver, ru
 wish.
 
 **A card that can't be used is an error, not a slow success**: where a card is asked for and Vulkan
-does not show it, loading fails. A card that is there, but wrong or slower for a model, leaves the
-model to the CPU, and the notes of the model say so; with the provider "webgpu" that fails too.
+does not show it, loading fails, unless the extra [gpu] is not installed at all. A card that is
+there, but wrong or slower for a model, leaves the model to the CPU, and the notes of the model say
+so; with the provider "webgpu" that fails too.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from cluster.models.providers.placement import nodes_on
+from cluster.models.providers.placement import Node, nodes_on
 from cluster.models.providers.usage import check_used, engine_times_ns
-from cluster.models.providers.webgpu import WEBGPU, check_options, claim_card, claimed_card
+from cluster.models.providers.webgpu import (
+    NEEDS_PLUGIN,
+    WEBGPU,
+    check_options,
+    claim_card,
+    claimed_card,
+    has_plugin,
+)
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
@@ -81,16 +89,15 @@ class Wish(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The provider and the precision to open a model with, and the ``notes`` that say why; without
-    a trial any provider will do. After a
-    trial ``rows`` has its figures and ``row`` those of the chosen one, whose inputs and outputs are
-    in two files.
+    """The precision and the providers to open the model ``name`` with (none: any but a card), and
+    the ``notes`` that say why. After a trial ``row`` has the figures of what was chosen, and two
+    files have its inputs and outputs.
     """
 
+    name: str
     precision: str
     preference: tuple[Provider, ...] = ()
     notes: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
     row: Row | None = None
     inputs: Path | None = None
     outputs: Path | None = None
@@ -104,11 +111,15 @@ class Choice(NamedTuple):
         """
         if self.row is None or self.row.provider == "cpu":
             return
+        try:
+            self._check(opened, set(self.row.cpu_nodes))
+        except ModelError as error:
+            raise ModelError(f"model {self.name!r} on {opened.device}: {error}") from error
+
+    def _check(self, opened: OpenSession, cpu_nodes: set[Node]) -> None:
         assert self.inputs is not None
         assert self.outputs is not None
-        if opened.provider != WEBGPU:
-            raise ModelError(f"{opened.provider} has taken the place of {WEBGPU}")
-        strays = set(nodes_on(opened.session, CPU)) - set(self.row.cpu_nodes)
+        strays = set(nodes_on(opened.session, CPU)) - cpu_nodes
         if strays:
             raise ModelError(f"{min(strays)} is on the CPU, and was not in the trial")
         before = engine_times_ns()
@@ -117,10 +128,11 @@ class Choice(NamedTuple):
             check_used(claimed_card().pci, before, engine_times_ns())
         apart = difference(read_tensors(self.outputs), outputs)
         if apart > SAME:
-            raise ModelError(f"its answers on {opened.device} are {apart:.2g} from the trial's")
+            raise ModelError(f"its answers are {apart:.2g} from those of its trial")
 
 
 def choose(
+    name: str,
     make_workshop: Callable[[], Workshop],
     wish: Wish,
     *,
@@ -128,30 +140,33 @@ def choose(
     inputs: Callable[[], Mapping[str, NDArray[Any]] | None] = lambda: None,
     what: str = "",
 ) -> Choice:
-    """How to open the model of a workshop on this host, by a trial with ``inputs`` (None: made up)
-    if there is anything to choose; only then the workshop is made. ``what`` is as for
+    """How to open the model ``name`` on this host, by a trial with ``inputs`` (None: made up) if
+    there is anything to choose; only then its workshop is made. ``what`` is as for
     `cluster.models.runtime.golden`. The card is claimed if one takes part.
 
     Raises:
         ModelError: the wish can't be met.
     """
     wish.check()
-    with_card = wish.provider == "webgpu" or (wish.provider == AUTO and CARD in os.environ)
+    is_bound = wish.provider == AUTO and CARD in os.environ
+    with_card = wish.provider == "webgpu" or (is_bound and has_plugin())
     if not with_card and wish.precision != AUTO:
-        return Choice(wish.precision)
+        notes = (f"not tried on the card: {NEEDS_PLUGIN}",) if is_bound else ()
+        return Choice(name, wish.precision, (CPU,) if wish.provider == "cpu" else (), notes)
     workshop = make_workshop()
-    name, cache = workshop.name, workshop.cache
+    cache = workshop.cache
     runtime = load_runtime(name)
     try:
         card = claim_card(runtime, cache.folder / SHADERS) if with_card else None
     except ModelError as error:
         raise ModelError(f"model {name!r}: {error}") from error
-    providers = [it for it in PROVIDERS if it == "cpu" or with_card]
+    providers = [it for it in PROVIDERS if wish.provider in (it, AUTO) and (it == "cpu" or card)]
     request, failed = candidates(workshop, wish, providers, threads, what)
     given = inputs()
     depends_on = (
         VERSION, workshop.hashes(), str(card), card and card.driver, runtime.__version__,
-        _version("onnxruntime-ep-webgpu"), processor(), threads, wish, what,
+        _version("onnxruntime-ep-webgpu"), processor(), threads, what,
+        wish._replace(budget_points=0.0),
         [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (given or {}).items()],
     )  # fmt: skip
     entry = f"{name}-choice-{sha256_hex(repr(depends_on).encode())[:16]}"
@@ -162,14 +177,11 @@ def choose(
 
     try:
         found = cache.entry(entry, build)
-    except ModelError as error:
+    except (ModelError, OSError) as error:
+        # An OSError is the cache's.
         if wish.provider != AUTO or wish.precision == AUTO:
-            raise
-        return Choice(wish.precision, (CPU,), (f"not tried on {card}: {error}",))
-    except OSError as error:
-        raise ModelError(
-            f"model {name!r}: the cache in {cache.folder} cannot be used: {error}"
-        ) from error
+            raise ModelError(f"model {name!r}: it can't be tried: {error}") from error
+        return Choice(name, wish.precision, (CPU,), (f"not tried on {card}: {error}",))
     rows = msgspec.json.decode((found.folder / ROWS).read_bytes(), type=tuple[Row, ...])
     if any(row.has_crashed for row in rows):
         cache.discard(entry)  # the next load tries again
@@ -191,14 +203,14 @@ def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder:
 def candidates(
     workshop: Workshop, wish: Wish, providers: Sequence[str], threads: int, what: str
 ) -> tuple[Request, list[Row]]:
-    """What to try, the model's own file on the CPU first, and rows for what can't be made.
+    """What to try, and rows for what can't be made.
 
     Raises:
         ModelError: the wish can't be met, or the model's file can't be made.
     """
     wish.check()
     tried, failed = [], []
-    for precision in PRECISIONS if wish.precision == AUTO else {AS_IS: 0, wish.precision: 0}:
+    for precision in PRECISIONS if wish.precision == AUTO else (wish.precision,):
         for provider in providers:
             options = dict(wish.options) if provider != "cpu" else {}
             try:
@@ -212,27 +224,20 @@ def candidates(
 
 
 def fastest(wish: Wish, rows: Sequence[Row]) -> int | None:
-    """The number of the row that does what is wished and is the fastest; None without any."""
+    """The number of the fastest row that is right and within the budget; None without any."""
     fit = {
         at: row.items_per_s
         for at, row in enumerate(rows)
-        if _is_wanted(wish, row)
-        and not row.trouble
+        if not row.trouble
         and row.items_per_s
         and (wish.precision != AUTO or (row.loss_points or 0.0) <= wish.budget_points)
     }
     return max(fit, key=fit.__getitem__, default=None)
 
 
-def _is_wanted(wish: Wish, row: Row) -> bool:
-    return wish.precision in (AUTO, row.precision) and wish.provider in (AUTO, row.provider)
-
-
 def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choice:
     at = fastest(wish, rows)
-    others = "; ".join(
-        str(row) for number, row in enumerate(rows) if number != at and _is_wanted(wish, row)
-    )
+    others = "; ".join(str(row) for number, row in enumerate(rows) if number != at)
     if at is None:
         raise ModelError(f"model {name!r} can't be served so: {others}")
     best = rows[at]
@@ -241,7 +246,7 @@ def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choic
     if best.provider == "webgpu":
         preference = ((WEBGPU, dict(wish.options)),)
     files = folder / SAMPLE, folder / outputs_name(at)
-    return Choice(best.precision, preference, (note,), rows, best, *files)
+    return Choice(name, best.precision, preference, (note,), best, *files)
 
 
 def _version(package: str) -> str:

@@ -39,10 +39,12 @@ def convert(source: Path, target: Path, precision: str, on_card: bool) -> None:
     """
     import onnx
 
+    model = onnx.load(str(source))
+    if precision != "fp16" and not any(True for _ in _weights(model)):
+        raise ValueError("it has no MatMul or Gemm with constant weights")
     if precision == "int8" and not on_card:
         _quantize_for_cpu(source, target)
         return
-    model = onnx.load(str(source))
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -104,8 +106,6 @@ def _prune(model: Any) -> None:
         matrix[np.abs(matrix) < np.quantile(np.abs(matrix), SPARSITY)] = 0
         record.CopyFrom(numpy_helper.from_array(matrix, record.name))
         done.add(record.name)
-    if not done:
-        raise ValueError("it has no MatMul or Gemm with constant weights")
 
 
 def _store_in_bits(model: Any, bits: int) -> None:
@@ -139,8 +139,6 @@ def _store_in_bits(model: Any, bits: int) -> None:
         if has_more:
             inputs = [product, node.input[2]]
             nodes.append(helper.make_node("Add", inputs, node.output[:1], f"{node.name}_add"))
-    if not stored:
-        raise ValueError("it has no MatMul or Gemm with constant weights")
     used = {name for node in nodes for name in node.input} | {it.name for it in model.graph.output}
     kept = [it for it in model.graph.initializer if it.name in used]
     del model.graph.node[:], model.graph.initializer[:]

@@ -25,11 +25,11 @@ from cluster.models.repository.manifest import ModelError, needs_extra
 
 CPU = "CPUExecutionProvider"
 
-#: From the most to the least wanted: providers for AMD cards first, the processor last.
+#: From the most to the least wanted, where nothing is chosen by a trial: providers for AMD cards
+#: first, the processor last.
 PREFERENCE = (
     "MIGraphXExecutionProvider",
     "ROCMExecutionProvider",
-    WEBGPU,
     CPU,
 )
 

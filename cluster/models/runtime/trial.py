@@ -94,9 +94,13 @@ def try_out(manifest: Manifest, network: Network, places: Iterable[Path], *, ask
     if refusal is not None and golden is None:
         notes.append(f"it has not run yet: it takes no made-up input: {refusal}")
     if asks and network.batches and manifest.batches is None:
+        # Golden rows may be all alike, and made-up ones may not be taken.
+        feeds = [] if refusal else [feed]
         if golden is not None and _rows(golden.inputs) > 1:
-            feed = {name: it[:ROWS] for name, it in golden.take_inputs(network).items()}
-        if why := rows_depend(network, feed):
+            taken = golden.take_inputs(network)
+            feeds.append({name: it[:ROWS] for name, it in taken.items()})
+        reasons = [why for it in feeds if (why := rows_depend(network, it))]
+        if why := refusal if not feeds else next(iter(reasons), None):
             network.stop_batching()
             notes.append(
                 f"it does not batch: {why}; `batches = true` in its config.toml has rows run "
@@ -152,7 +156,7 @@ def difference(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: flo
         same = close | (given == exact) | (np.isnan(given) & np.isnan(exact))
         gaps = np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
         worst = gaps.max(initial=0.0)
-        allowed = f", by {worst:.3g}; allowed are {atol:g} + {rtol:g} × the golden value"
+        allowed = f", by {worst:.3g}; allowed are {atol:g} + {rtol:g} × the value"
     if same.all():
         return None
     at = np.unravel_index(int(gaps.argmax()), gaps.shape)

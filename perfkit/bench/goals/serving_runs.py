@@ -29,13 +29,16 @@ from perfkit.bench.serving.asking import Generator
 from perfkit.bench.serving.exchange import Report
 from perfkit.bench.serving.hostile import Hostility, attack
 from perfkit.bench.serving.material import Material, material
-from perfkit.bench.serving.servers import Server, bare, ours, ours_local, peer
+from perfkit.bench.serving.servers import Server, bare, ours, ours_automatic, ours_local, peer
 from perfkit.bench.workloads.rounds import Arm, ArmSamples
 from perfkit.evidence.samples import percentile
+from perfkit.evidence.text import quantity
 from perfkit.profile.watch import process_memory
 
 #: The arms beside OPTIMIZED and the peers.
 AGAIN, LOCAL, BARE, UNBATCHED = "A/A", "engine=local", "bare", "unbatched"
+#: The API with the fastest precision that loses at most half a point.
+AUTOMATIC = "precision auto"
 #: The API without hostile requests beside the others.
 QUIET = "without hostile requests"
 #: The most requests in flight, and the figures' names of them.
@@ -114,6 +117,9 @@ def servers(field: Field, about: Material) -> Iterator[Mapping[str, Server]]:
     """
     with ExitStack() as stack:
         running = {OPTIMIZED: stack.enter_context(ours(about, field.contest.optimized))}
+        if about.name != "texts":
+            automatic = ours_automatic(about, field.contest.optimized)
+            running[AUTOMATIC] = stack.enter_context(automatic)
         running[UNBATCHED] = stack.enter_context(bare(about, batch_max=1))
         if about.name != "magika":
             running[BARE] = stack.enter_context(bare(about))
@@ -184,7 +190,8 @@ def memory(field: Field) -> ArmSamples:
         for figure, mb in found.items():
             if mb is not None:
                 samples.setdefault(figure, {}).setdefault(OPTIMIZED, []).append(mb)
-        field.contest.say(f"memory of the API, process {number + 1}: {found['api_idle']} MB")
+        idle = quantity(found["api_idle"], "MB")
+        field.contest.say(f"memory of the API, process {number + 1}: {idle} idle")
     return samples
 
 
@@ -207,7 +214,7 @@ def hostility(field: Field) -> tuple[ArmSamples, Hostility]:
                 _watched(partial(_pss_mb, server.process.pid)) as mb,
             ):
                 attacking = pool.submit(
-                    attack, server.port, server.questions, each, HOSTILE_PER_S, len(found.statuses)
+                    attack, server.port, server.questions, each, HOSTILE_PER_S, found.sent
                 )
                 p99_ms = others()
                 found.add(attacking.result())

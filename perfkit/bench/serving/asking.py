@@ -74,6 +74,7 @@ class Generator:
                 ],
                 expected=questions.expected,
                 compared=questions.compared,
+                cosine_min=questions.cosine_min,
                 connections=connections,
                 duration_s=duration_s,
                 rate_per_s=rate_per_s,

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
-#: Two vectors of the same text are the same if the cosine of their angle is at least this.
-COSINE_MIN = 0.999
+#: Two vectors of the same text are the same if the cosine of their angle is at least this; with
+#: weights of 8 bits or fewer, the second.
+COSINE_MIN, COARSE_COSINE_MIN = 0.999, 0.98
 
 #: How an answer is compared: by the place of its largest number, or by its direction.
 Comparison = Literal["class", "cosine"]
@@ -27,6 +28,7 @@ class Questions(msgspec.Struct, frozen=True):
     expected: list[list[float]]
     compared: Comparison
     headers: dict[str, str] = {}
+    cosine_min: float = COSINE_MIN
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -41,6 +43,7 @@ class Job(msgspec.Struct, frozen=True):
     requests: list[bytes]
     expected: list[list[float]]
     compared: Comparison
+    cosine_min: float
     connections: int
     duration_s: float
     rate_per_s: float | None = None
@@ -105,7 +108,12 @@ def answered_vector(body: bytes) -> list[float]:
     return found
 
 
-def mistake_of(body: bytes, expected: Sequence[float], compared: Comparison) -> str | None:
+def mistake_of(
+    body: bytes,
+    expected: Sequence[float],
+    compared: Comparison,
+    cosine_min: float = COSINE_MIN,
+) -> str | None:
     """What is wrong with an answer; None if it is right."""
     try:
         vector = answered_vector(body)
@@ -118,7 +126,7 @@ def mistake_of(body: bytes, expected: Sequence[float], compared: Comparison) -> 
         return None if found == right else f"class {found} came instead of {right}"
     length = math.sqrt(_product(vector, vector) * _product(expected, expected))
     cosine = _product(vector, expected) / length if length else 0.0
-    return None if cosine >= COSINE_MIN else f"the cosine to the right vector is {cosine:.4f}"
+    return None if cosine >= cosine_min else f"the cosine to the right vector is {cosine:.4f}"
 
 
 def _product(a: Sequence[float], b: Sequence[float]) -> float:

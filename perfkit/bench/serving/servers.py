@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import shutil
 import signal
 import socket
 import sysconfig
@@ -22,8 +23,15 @@ import psutil
 from msgspec.structs import replace
 
 from cluster.local import LocalCluster, Process
+from cluster.models.inference import BUILT_IN, ModelRepository
+from cluster.models.repository.manifest import MANIFEST
 from cluster.spec import ClusterSpec, encode_spec
-from perfkit.bench.serving.exchange import Questions, mistake_of
+from perfkit.bench.serving.exchange import (
+    COARSE_COSINE_MIN,
+    COSINE_MIN,
+    Questions,
+    mistake_of,
+)
 from perfkit.bench.serving.material import Material
 from perfkit.bench.workloads.load import ExperimentError
 
@@ -101,17 +109,37 @@ def ours(
     spec: ClusterSpec,
     options: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
+    model: str | None = None,
 ) -> Iterator[Server]:
     """The API in front of a coordinator and a worker, each a process, with more `options` for it.
 
-    Every question carries the `headers`.
+    Every question carries the `headers`. The worker serves `model`, a path, instead of the built-in
+    one; its vectors may then be coarser.
     """
-    with LocalCluster(1, spec, models=(about.model,)) as local:
-        questions = replace(about.oip(), headers={**(headers or {})})
+    with LocalCluster(1, spec, models=(model or about.model,), threads=1) as local:
+        questions = replace(
+            about.oip(),
+            headers={**(headers or {})},
+            cosine_min=COSINE_MIN if model is None else COARSE_COSINE_MIN,
+        )
         with api(in_front_of(local, options)) as (process, port):
             server = _answering("the API", port, questions, process)
             beside = (local.coordinator_pid, *(worker.pid for worker in local.workers))
             yield dataclasses.replace(server, beside=beside)
+
+
+@contextmanager
+def ours_automatic(about: Material, spec: ClusterSpec) -> Iterator[Server]:
+    """The same with the precision that is fastest here and loses at most half a point."""
+    with tempfile.TemporaryDirectory(prefix="automatic-") as folder:
+        copy = Path(folder, about.model)
+        shutil.copytree(BUILT_IN / about.model, copy)
+        with (copy / MANIFEST).open("a") as manifest:
+            manifest.write('\nprecision = "auto"\n')
+        # Trying them takes longer than a worker may take to start; the choice is remembered.
+        ModelRepository().load(str(copy), threads=1)
+        with ours(about, spec, model=str(copy)) as server:
+            yield server
 
 
 def in_front_of(local: LocalCluster, options: Sequence[str] = ()) -> list[str]:
@@ -219,7 +247,9 @@ def _answering(name: str, port: int, questions: Questions, process: Process) -> 
             reason = str(error)
         else:
             if status == 200:
-                mistake = mistake_of(body, questions.expected[0], questions.compared)
+                mistake = mistake_of(
+                    body, questions.expected[0], questions.compared, questions.cosine_min
+                )
                 if mistake is not None:
                     raise ExperimentError(f"{name} answers its first question wrongly: {mistake}")
                 return Server(name, port, questions, process)

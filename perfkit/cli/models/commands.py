@@ -69,6 +69,7 @@ def add(
         typer.Option(min=1, help="Its version.  [dim]\\[default: the next one][/dim]"),
     ] = None,
     repository: opt.Repository = None,
+    config: opt.Config = None,
     as_json: Annotated[Path | None, opt.json_option("The model's description")] = None,
 ) -> None:
     """Put an ONNX file into the repository, after it has been opened and has run once.
@@ -80,7 +81,7 @@ def add(
     """
     from cluster.models.adding import NewModel, add_model, read_labels
 
-    root = opt.find_repository(repository, must_exist=False)
+    root = _repository(repository, config, must_exist=False)
     with _files_as_errors():
         new = NewModel(
             name, file, golden, read_labels(labels) if labels else (), kind, tokenizer, version
@@ -96,6 +97,7 @@ def add(
 
 def list_(
     repository: opt.Repository = None,
+    config: opt.Config = None,
     as_json: Annotated[Path | None, opt.json_option("What each model's folder says")] = None,
 ) -> None:
     """List the models that can be served by name: those of the repository, and the built-in ones.
@@ -104,7 +106,7 @@ def list_(
     """
     from cluster.models.inference import ModelRepository
 
-    root = opt.find_repository(repository)
+    root = _repository(repository, config)
     models = ModelRepository()
     found = [_listed(models, name) for name in models.names()]
     if as_json is not None:
@@ -132,6 +134,7 @@ def check(
         ),
     ] = None,
     repository: opt.Repository = None,
+    config: opt.Config = None,
     as_json: Annotated[Path | None, opt.json_option("Each check")] = None,
 ) -> None:
     """Load each version of models on each provider that is here, and compare golden outputs.
@@ -145,7 +148,7 @@ def check(
     from cluster.models.inference import ModelRepository
     from cluster.models.repository.folders import model_folders
 
-    root = opt.find_repository(repository)
+    root = _repository(repository, config)
     chosen = names or sorted(model_folders([root]))
     if not chosen:
         note(f"there is no model in {root}; add one with `perfkit model add NAME FILE.onnx`")
@@ -164,6 +167,7 @@ def remove(
         int | None, typer.Option(min=1, help="Only this version.  [dim]\\[default: all][/dim]")
     ] = None,
     repository: opt.Repository = None,
+    config: opt.Config = None,
     as_json: Annotated[Path | None, opt.json_option("What was removed")] = None,
 ) -> None:
     """Remove a model, or one version of it, from the repository.
@@ -174,7 +178,7 @@ def remove(
     """
     from cluster.models.adding import remove_model
 
-    root = opt.find_repository(repository)
+    root = _repository(repository, config)
     with _files_as_errors():
         gone = remove_model(name, root, version)
     if as_json is not None:
@@ -182,6 +186,12 @@ def remove(
         return
     versions = ", ".join(map(str, gone))
     note(f"removed {name}{f', version {versions}' if versions else ''} from {root}")
+
+
+def _repository(named: str | None, config: Path | None, *, must_exist: bool = True) -> Path:
+    """The folder named here, or by the settings."""
+    found = opt.settings(config, repository=named).repository
+    return opt.find_repository(found, must_exist=must_exist)
 
 
 def _show(info: ModelInfo) -> None:

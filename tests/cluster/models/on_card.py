@@ -18,9 +18,10 @@ from cluster.models.providers.vulkan import vulkan_devices
 from cluster.models.providers.webgpu import WEBGPU, claim_card
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import default_folder
-from cluster.models.runtime.candidates import Candidate, Request, try_candidates
-from cluster.models.runtime.choice import Wish
-from cluster.models.runtime.session import load_runtime, open_session
+from cluster.models.runtime.candidates import Candidate, Request, Row, try_candidates
+from cluster.models.runtime.choice import Choice, Wish
+from cluster.models.runtime.golden import write_tensors
+from cluster.models.runtime.session import OpenSession, load_runtime, open_session
 from cluster.models.samples import held_out_digits
 from cluster.vocabulary.cards import CARD
 from cluster.work.handlers import Handlers
@@ -76,9 +77,9 @@ def load(name: str, provider: str, precision: str = "fp32", root: str = "") -> A
     return {name: getattr(info, name) for name in ("provider", "device", "precision", "notes")}
 
 
-def load_without_extra() -> Any:
+def load_without_extra(provider: str) -> Any:
     sys.modules["onnxruntime_ep_webgpu"] = None  # type: ignore[assignment]
-    return load("digits", "webgpu")
+    return load("digits", provider)
 
 
 def try_file(path: str) -> Any:
@@ -88,6 +89,23 @@ def try_file(path: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         (row,) = try_candidates(request, Path(folder))
     return msgspec.to_builtins(row)
+
+
+def refused_answers(session: Any, rows: Any, wanted: Any) -> str:
+    """What is said of a session that answers otherwise than in its trial."""
+    row = Row("fp32", "webgpu", 1)
+    opened = OpenSession(session, WEBGPU, None, "the card")
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+        write_tensors(files[0], {"pixels": rows})
+        write_tensors(files[1], {"probabilities": wanted})
+        Choice("digits", "fp32", row=row, inputs=files[0], outputs=files[1]).accept(opened)
+        write_tensors(files[1], {"probabilities": wanted[::-1]})
+        try:
+            Choice("digits", "fp32", row=row, inputs=files[0], outputs=files[1]).accept(opened)
+        except ModelError as error:
+            return str(error)
+    return ""
 
 
 def guards() -> dict[str, Any]:
@@ -118,6 +136,7 @@ def guards() -> dict[str, Any]:
     for thread in threads:
         thread.join()
     told["runs"], told["apart"] = len(apart), max(apart)
+    told["other_answers"] = refused_answers(other, rows[:8], wanted)
     told["claimed_again"] = str(claim_card(load_runtime("digits"), Path("unused")))
     read, write = os.pipe()
     child = os.fork()

@@ -145,6 +145,17 @@ def test_a_model_in_use_is_never_dropped(root: Path, monkeypatch: pytest.MonkeyP
     assert ask(models, "two") == 2
 
 
+def test_a_model_that_finds_no_room_is_loaded_when_it_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = manager(root, "one", fit=1)
+    monkeypatch.setattr(module, "ROOM_WAIT_S", 0.01)
+    with models.using("one"):
+        models.load("two")
+        assert (models.names(), in_memory(models)) == (["one", "two"], ["one"])
+    assert ask(models, "two") == 2
+
+
 def test_unloading_waits_for_runs_in_flight(root: Path) -> None:
     models = manager(root, "one")
     unloading = threading.Thread(target=models.unload, args=["one"])

@@ -117,10 +117,10 @@ def test_a_worker_whose_card_is_not_there_does_not_start(home: Path, what: str) 
 
 
 def test_without_the_extra_it_is_named(home: Path) -> None:
-    told = ask("load_without_extra", software())
-    assert told == (
-        "model 'digits': models on a card need the extra [gpu]: pip install 'perfkit[gpu]'"
-    )
+    needed = "models on a card need the extra [gpu]: pip install 'perfkit[gpu]'"
+    assert ask("load_without_extra", software(), "webgpu") == f"model 'digits': {needed}"
+    told = ask("load_without_extra", software(), "auto")
+    assert (told["provider"], told["notes"]) == (CPU, [f"not tried on the card: {needed}"])
 
 
 def test_a_polaris_card_has_no_float16_and_a_vega_card_has() -> None:
@@ -174,6 +174,10 @@ def test_a_session_on_a_card_takes_turns_and_refuses_what_would_crash_or_hang(ho
     assert told["empty"] == "its input 'pixels' has no rows, which a card can't run"
     assert told["forked"] == "a forked process can't use the card of the one it comes from"
     assert (told["runs"], told["apart"]) == (100, 0.0)
+    assert re.fullmatch(
+        "model 'digits' on the card: its answers are [0-9.]+ from those of its trial",
+        told["other_answers"],
+    )
     assert "SwiftShader" in told["claimed_again"]
 
 
@@ -229,6 +233,7 @@ def test_a_model_that_cannot_be_tried_stays_on_the_processor_and_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_minilm_on_a_card_is_right_with_its_extents_and_mask_on_the_processor(
     minilm_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

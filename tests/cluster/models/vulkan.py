@@ -60,7 +60,7 @@ def ask(question: str, environment: dict[str, str], *arguments: object) -> Any:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

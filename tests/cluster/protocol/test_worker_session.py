@@ -345,3 +345,18 @@ def test_a_deadline_is_on_the_workers_own_clock() -> None:
     session.handle(do.Assign("w", 1, 1, "echo", 0, [b"x"], 3.0), 100.0)
     session.handle(do.Assign("w", 1, 2, "echo", 0, [b"x"]), 100.0)
     assert [session.leases[id].due_at for id in (1, 2)] == [103.0, None]
+
+
+def test_a_cancellation_that_comes_before_its_lease_is_not_forgotten() -> None:
+    session = worker()
+    assert session.handle(do.Cancel("w", 1, 1, [0])) == []
+    assert session.handle(do.Cancel("w", 1, 1, [1])) == []
+    assert session.handle(do.Cancel("w", 1, 2)) == []
+    assert session.handle(do.Cancel("w", 9, 3)) == [], "another epoch"
+    part = session.handle(do.Assign("w", 1, 1, "echo", 0, [b"a", b"b", b"c"]))
+    assert (part, session.leases[1].cancelled) == ([], {0, 1})
+    whole = session.handle(do.Assign("w", 1, 2, "echo", 0, [b"a"]))
+    assert whole == [on.TasksReleased("w", 1, 2, 0)]
+    assert session.handle(do.Assign("w", 1, 3, "echo", 0, [b"a"])) == []
+    assert sorted(session.leases) == [1, 3]
+    assert session.handle(do.Cancel("w", 1, 2)) == [], "it is over, and no news"

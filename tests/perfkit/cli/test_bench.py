@@ -271,6 +271,12 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_runs(
         ("memory --set burst=3", "--set is not for memory"),
         ("limits --recorded .", "--recorded is for gpu only"),
         ("throughput --recorded .", "--recorded is for gpu only"),
+        ("memory --peers all", "--peers is for serving only"),
+        (
+            "serving --peers litsrve",
+            "--peers: there is no peer 'litsrve'; did you mean 'litserve'?",
+        ),
+        ("serving --workers 2", "--workers is not for serving"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_runs(

@@ -57,8 +57,11 @@ RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name i
 
 
 @pytest.fixture(scope="module", params=RUN)
-def engine(request: pytest.FixtureRequest, children: Children) -> Iterator[Engine]:
+def engine(
+    request: pytest.FixtureRequest, children: Children, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; at its end it waits little for running tasks."""
+    tmp_path_factory.getbasetemp()  # else it would be made, and be lost, in a folder of this engine
     # A short name, since Ray puts its sockets there.
     with tempfile.TemporaryDirectory(prefix="t") as own, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", own)

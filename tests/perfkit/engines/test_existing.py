@@ -5,9 +5,13 @@ The schedulers and workers are processes that these tests start, as their users 
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from cluster.vocabulary.errors import ClusterError, TaskFailed, Unreachable
+from cluster.vocabulary.errors import ClusterError, TaskFailed
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import Engine, MissingExtra, make_engine
 
@@ -176,14 +180,21 @@ def test_an_address_of_another_kind_is_refused(name: str, address: str, complain
         made(name, address=address)
 
 
-def test_an_address_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
-    monkeypatch.setattr("perfkit.engines.dask.CONNECT_TIMEOUT_S", 0.5)
-    nobody = "tcp://127.0.0.1:1"
-    with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {nobody}"):
-        made("dask", address=nobody).start()
-    with pytest.raises(Unreachable, match=f"no coordinator answers at {nobody}"):
-        made("zmq", address=nobody).start()
+@pytest.mark.parametrize(
+    ("name", "address", "complaint"),
+    [
+        ("dask", "tcp://127.0.0.1:1", "no Dask scheduler answers at tcp://127.0.0.1:1: "),
+        ("ray", "127.0.0.1:1", "no Ray answers at 127.0.0.1:1: "),
+        ("ray", "ray://[::1]:1", "no Ray answers at ray://[::1]:1: "),
+    ],
+)
+def test_an_address_where_nobody_answers_is_named(
+    name: str, address: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = made(name, address=address)
+    monkeypatch.setattr(f"perfkit.engines.{name}.CONNECT_TIMEOUT_S", 0.5)
+    with pytest.raises(ClusterError, match=f"^{re.escape(complaint)}"):
+        engine.start()
 
 
 # Dask alone
@@ -228,6 +239,15 @@ def test_dask_processes_that_cannot_import_perfkit_are_named(
 
 # Ray alone
 
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in taken]
+
+
 ON_RAY = """
 import json, sys
 from cluster.vocabulary.errors import ClusterError
@@ -241,7 +261,6 @@ if __name__ == "__main__":
         with make_engine("ray", address=sys.argv[1], models=("digits",)) as engine:
             print(engine.submit("echo", b"x").result(60), len(list(engine.map("echo", [b""] * 9))))
     import ray
-    from ray.util.state import list_actors
     ray.init(sys.argv[1], log_to_driver=False)
     print(ray.util.list_named_actors(all_namespaces=True))
 """
@@ -250,7 +269,9 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_tasks_run_in_a_ray_that_exists_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    folder = Path("/tmp") / f"t{os.getpid()}"  # Ray's sockets need a short name
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # Ray's sockets need a short name
+    port, agent_port = free_ports(2)
+    here = f"127.0.0.1:{port}"
     env = {
         **os.environ,
         "PYTHONPATH": str(HERE),
@@ -261,8 +282,9 @@ def test_tasks_run_in_a_ray_that_exists_and_goes_on(tmp_path: Path) -> None:
     head = subprocess.Popen(
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block"),
-            *("--port", "6399", "--num-cpus", "2", "--num-gpus", "0", "--temp-dir", folder),
-            *("--include-dashboard", "false", "--object-store-memory", "100000000"),
+            *("--port", str(port), "--dashboard-agent-listen-port", str(agent_port)),
+            *("--num-cpus", "2", "--num-gpus", "0", "--object-store-memory", "100000000"),
+            *("--include-dashboard", "false", "--temp-dir", folder),
         ],
         env=env,
         stdout=subprocess.PIPE,
@@ -274,9 +296,9 @@ def test_tasks_run_in_a_ray_that_exists_and_goes_on(tmp_path: Path) -> None:
         assert any(b"Ray runtime started" in line for line in head.stdout)
         script = tmp_path / "program.py"
         script.write_text(ON_RAY)
-        for address in ("127.0.0.1:6399", "auto"):
+        for address in (here, "auto"):
             python = [sys.executable, script, address]
-            environ = {**env, "RAY_ADDRESS": "127.0.0.1:6399"} if address == "auto" else env
+            environ = {**env, "RAY_ADDRESS": here} if address == "auto" else env
             done = subprocess.run(python, env=environ, capture_output=True, text=True, timeout=240)
             *rest, actors = done.stdout.splitlines()
             assert rest == [
@@ -288,3 +310,4 @@ def test_tasks_run_in_a_ray_that_exists_and_goes_on(tmp_path: Path) -> None:
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait(TIMEOUT_S)
+        shutil.rmtree(folder)

@@ -54,25 +54,23 @@ ROWS = (
 
 
 @pytest.mark.parametrize(
-    ("wish", "chosen"),
+    ("wish", "rows", "chosen"),
     [
-        (Wish(), 0),
-        (Wish("webgpu"), 1),
-        (Wish("cpu", AUTO), 2),
-        (Wish(AUTO, AUTO), 2),
-        (Wish(AUTO, AUTO, budget_points=1.0), 3),
-        (Wish("webgpu", AUTO), 5),
-        (Wish(AUTO, AUTO, budget_points=0.0), 5),
+        (Wish(), ROWS[:2], 0),
+        (Wish(), ROWS[1:2], 0),
+        (Wish(AUTO, AUTO), ROWS, 2),
+        (Wish(AUTO, AUTO, budget_points=1.0), ROWS, 3),
+        (Wish(AUTO, AUTO, budget_points=0.0), ROWS, 5),
         # One that is asked for by name is taken whatever it loses.
-        (Wish(AUTO, "int8"), 3),
-        (Wish(AUTO, "int4"), None),
-        (Wish(AUTO, "sparse"), None),
+        (Wish(AUTO, "int8"), ROWS[2:4], 1),
+        (Wish(AUTO, "int4"), ROWS[4:5], None),
+        (Wish(), (), None),
     ],
 )
 def test_the_fastest_that_is_right_and_within_the_budget_is_chosen(
-    wish: Wish, chosen: int | None
+    wish: Wish, rows: tuple[Row, ...], chosen: int | None
 ) -> None:
-    assert fastest(wish, ROWS) == chosen
+    assert fastest(wish, rows) == chosen
 
 
 @pytest.mark.parametrize(
@@ -139,7 +137,7 @@ def test_inputs_are_run_in_parts_and_a_loss_is_that_of_all_of_them(tmp_path: Pat
 def test_inputs_that_do_not_fit_the_model_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / INPUTS, other=np.zeros((2, 64), np.float32))
     some = (Candidate("fp32", "cpu", str(DIGITS)),)
-    with pytest.raises(ModelError, match=r"can't be tried: .*'other'; the graph has 'pixels'"):
+    with pytest.raises(ModelError, match=r".*'other'; the graph has 'pixels'"):
         try_candidates(Request("digits", str(DIGITS), some, str(tmp_path)), tmp_path)
 
 
@@ -147,5 +145,5 @@ def test_a_model_that_the_processor_does_not_run_cannot_be_tried(tmp_path: Path)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"junk")
     request = Request("mine", str(broken), (Candidate("fp32", "cpu", str(broken)),), str(tmp_path))
-    with pytest.raises(ModelError, match=r"model 'mine': it can't be tried: .*cannot run"):
+    with pytest.raises(ModelError, match="onnxruntime cannot run"):
         try_candidates(request, tmp_path)

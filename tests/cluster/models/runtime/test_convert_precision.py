@@ -71,11 +71,14 @@ def test_blocks_hold_the_weights_to_half_a_level(bits: int) -> None:
     assert (np.abs(back - matrix) <= scales.max() / 2 + 1e-6).all()
 
 
-@pytest.mark.parametrize("precision", ["int4", "sparse"])
-def test_a_graph_without_weights_cannot_be_converted(tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize("on_card", [True, False])
+@pytest.mark.parametrize("precision", ["int8", "int4", "sparse"])
+def test_a_graph_without_weights_cannot_be_converted(
+    tmp_path: Path, precision: str, on_card: bool
+) -> None:
     make = onnx.helper
     ports = [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N"]) for name in "xy"]
     graph = make.make_graph([make.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
     onnx.save(make.make_model(graph), tmp_path / "plain.onnx")
     with pytest.raises(ValueError, match="it has no MatMul or Gemm with constant weights"):
-        convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", precision, True)
+        convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", precision, on_card)

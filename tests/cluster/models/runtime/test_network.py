@@ -49,7 +49,7 @@ def save(
     **more: Any,
 ) -> ModelRepository:
     folder = root / "mine"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     graph = make.make_graph(nodes, "g", inputs, outputs, list(constants))
     opset = [make.make_opsetid("", 16)]
     onnx.save(make.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")

@@ -13,7 +13,15 @@ from perfkit.bench.goals.serving import (
     missing_row,
     serving_rows,
 )
-from perfkit.bench.goals.serving_runs import AGAIN, BARE, LOCAL, QUIET, UNBATCHED, ServingSizes
+from perfkit.bench.goals.serving_runs import (
+    AGAIN,
+    AUTOMATIC,
+    BARE,
+    LOCAL,
+    QUIET,
+    UNBATCHED,
+    ServingSizes,
+)
 from perfkit.bench.goals.table import OPTIMIZED, GoalRow, verdict
 from perfkit.bench.serving.hostile import Hostility
 from perfkit.bench.workloads.load import ExperimentError
@@ -84,8 +92,8 @@ def test_the_plan_asks_for_two_models_of_three(fast: tuple[str, ...], expected: 
     figures = {}
     for model in ("digits", "minilm", "magika"):
         factor = 2.0 if model in fast else 1.0
-        figures[f"{model}_32"] = {OPTIMIZED: 100.0 * factor, UNBATCHED: 100.0}
-        figures[f"{model}_time"] = {OPTIMIZED: 300.0 / factor, UNBATCHED: 300.0}
+        figures[f"plan_rate_{model}"] = {OPTIMIZED: 100.0 * factor, UNBATCHED: 100.0}
+        figures[f"plan_time_{model}"] = {OPTIMIZED: 300.0 / factor, UNBATCHED: 300.0}
     row = rows(**figures)["plan_models"]
     assert (row.value, row.met) == (float(len(fast)), expected)
 
@@ -93,8 +101,8 @@ def test_the_plan_asks_for_two_models_of_three(fast: tuple[str, ...], expected: 
 def test_the_plan_is_inconclusive_while_a_second_model_is_possible() -> None:
     figures = {}
     for model in ("digits", "minilm"):
-        figures[f"{model}_32"] = {OPTIMIZED: 200.0, UNBATCHED: 100.0}
-    figures["digits_time"] = {OPTIMIZED: 100.0, UNBATCHED: 300.0}
+        figures[f"plan_rate_{model}"] = {OPTIMIZED: 200.0, UNBATCHED: 100.0}
+    figures["plan_time_digits"] = {OPTIMIZED: 100.0, UNBATCHED: 300.0}
     row = rows(**figures)["plan_models"]
     assert (row.value, row.low, row.high, row.met) == (1.0, 1.0, 3.0, None)
 
@@ -142,7 +150,7 @@ def test_a_small_table_of_real_servers() -> None:
     table = measure_serving(sizes, peers="none", progress=said.append)
     for count in sizes.connections:
         row = table.of(f"digits_{count}_vs_bare")
-        assert row.samples.keys() == {OPTIMIZED, AGAIN, LOCAL, BARE, UNBATCHED}
+        assert row.samples.keys() == {OPTIMIZED, AGAIN, AUTOMATIC, LOCAL, BARE, UNBATCHED}
         assert all(len(block) == sizes.rounds for block in row.samples.values())
         assert table.of(f"local_{count}_vs_bare").ratio is not None
     for name in ("api_idle", "api_loaded", "hostile_memory"):

@@ -57,8 +57,8 @@ def test_an_open_loop_counts_from_the_time_a_request_was_due(generator: Generato
     with socket.create_server(("127.0.0.1", 0)) as listening:
         job = Job(
             port=listening.getsockname()[1], requests=[request_bytes("/", b"{}")],
-            expected=[[1.0]], compared="class", connections=1, duration_s=0.2, rate_per_s=50.0,
-            timeout_s=0.5,
+            expected=[[1.0]], compared="class", cosine_min=0.999, connections=1,
+            duration_s=0.2, rate_per_s=50.0, timeout_s=0.5,
         )  # fmt: skip
         report = generator.run(job)
     assert report.answers == 0
@@ -141,3 +141,30 @@ def test_answers_are_read_in_every_format_of_the_peers(body: bytes) -> None:
 )
 def test_what_is_no_answer_is_wrong(body: bytes, mistake: str) -> None:
     assert mistake in str(mistake_of(body, [1.0, 2.0, 3.0], "class"))
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_not_asked(generator: Generator) -> None:
+    """It closes every connection at once but the last, so all but one are lost while idle."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n[1.0,0]"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for _ in range(7):
+                listening.accept()[0].close()
+            connection, _ = listening.accept()
+            with connection:
+                while connection.recv(4096):
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        job = Job(
+            port=listening.getsockname()[1], requests=[request_bytes("/", b"{}")],
+            expected=[[1.0, 0.0]], compared="class", cosine_min=0.999, connections=8,
+            duration_s=0.5, rate_per_s=30.0, timeout_s=2.0,
+        )  # fmt: skip
+        report = generator.run(job)
+    thread.join(5)
+    assert (report.broken, report.wrong, report.mistake) == (0, 0, "")
+    assert report.statuses == {200: report.answers}
+    assert report.answers > 1

@@ -62,6 +62,12 @@ def test_a_model_is_added_listed_checked_and_removed(
     assert "there is no model in" in perfkit("model", "check").stderr
 
 
+def test_the_settings_name_the_repository_too(perfkit: Call, scale: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[cluster]\nrepository = "there"\n')
+    assert perfkit("model", "add", "mine", scale, "--config", "mine.toml").exit_code == 0
+    assert (tmp_path / "there" / "mine" / "1" / "model.onnx").is_file()
+
+
 def test_golden_outputs_that_differ_end_an_add_and_a_check_with_1(
     perfkit: Call, scale: Path, tmp_path: Path
 ) -> None:
