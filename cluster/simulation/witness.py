@@ -334,6 +334,8 @@ class Witness:
             return
         task = f"task {event.position} of run {event.run}"
         outcome = promise.outcomes.get(event.position)
+        if outcome is None and not any(promise is one for one in self.open.values()):
+            return  # its client has said that it needs the run no more
         assert outcome is not None, f"{task} goes on although an operator cancelled it"
         is_cancelled = isinstance(outcome, Failure) and outcome.state is State.CANCELLED
         told = next((action.answer for action in actions if isinstance(action, do.Report)), None)
