@@ -70,8 +70,8 @@ class Server:
             self.signal(signal.SIGSTOP)
 
     def signal(self, number: int) -> None:
-        """Send a signal to each of its processes."""
-        for one in self._processes():
+        """Send a signal to all that its process has started, which itself has to stay awake."""
+        for one in self._processes()[1:]:
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
 
