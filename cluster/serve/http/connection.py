@@ -17,6 +17,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cluster.serve.http.bodies import CONNECTION
+from cluster.serve.http.lingering import LingeringTransport
 
 HEADER_BYTES_MAX = 64 << 10
 HEADERS_MAX = 128
@@ -43,10 +44,13 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._chunks = 0
         self._body_bytes = 0
+        #: whether a request has begun that is not complete
+        self._is_receiving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 at once if there are too many."""
-        super().connection_made(transport)
+        lingering: Any = LingeringTransport(transport, self.loop, lambda: self._is_receiving)
+        super().connection_made(lingering)
         self.due_s = self.loop.time() + self.header_s
         if len(self.connections) > self.connections_max:
             self.refuse(503, f"the server has {self.connections_max} connections open already")
@@ -71,6 +75,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.due_s = self.loop.time() + self.header_s
         self._header_bytes = self._chunks = self._body_bytes = 0
+        self._is_receiving = True
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["extensions"] = {CONNECTION: self}
 
@@ -113,6 +118,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete, so nothing is awaited of the client."""
         self.due_s = None
+        self._is_receiving = False
         super().on_message_complete()
 
     def pause_writing(self) -> None:

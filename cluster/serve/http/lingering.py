@@ -1,0 +1,47 @@
+"""A transport that gives the client time to read the last answer.
+
+A server that closes while bytes of the client are unread resets the connection, and the client may
+lose the answer that says what was wrong: see RFC 9112, section 9.6. So the writing half is closed
+first, and what still comes is discarded for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+LINGER_S = 2.0
+
+
+class LingeringTransport:
+    """A transport whose `close` lingers while ``is_sending`` says that more may come."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        is_sending: Callable[[], bool],
+    ) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._is_sending = is_sending
+        self._is_lingering = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or will be."""
+        return self._is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close it, after `LINGER_S` if the client may be sending; a second call closes at once."""
+        if self._is_lingering or self._transport.is_closing() or not self._is_sending():
+            self._transport.close()
+            return
+        self._is_lingering = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._loop.call_later(LINGER_S, self._transport.close)
