@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cluster.models.inference import BatchHandler, ModelRepository
+from cluster.models.inference import ModelRepository
 from cluster.models.loaded import Model, ModelInfo
 from cluster.models.repository.folders import model_name
 from cluster.models.repository.manifest import ModelError
@@ -155,15 +155,6 @@ class ModelManager:
             with self._changed:
                 slot.users -= 1
                 self._changed.notify_all()
-
-    def handler(self, kind: str) -> BatchHandler:
-        """A batch handler of a kind: payloads in, results out, as `Model.handle_batch` has it."""
-
-        def handle(payloads: Sequence[bytes]) -> list[bytes | Exception]:
-            with self.using(kind) as model:
-                return model.handle_batch(payloads)
-
-        return handle
 
     def _take(self, kind: str) -> tuple[_Slot, Model]:
         """The slot of a kind with one user more, and its model, in memory."""

@@ -113,7 +113,7 @@ def up(
     run_up(
         found,
         found.cluster_spec(),
-        probe=_probe(gpu),
+        probe=gpu_probe(gpu),
         cards=cards_for(gpu, found.worker_count),
         log=find_log(log_file),
         show=log_level.value,
@@ -291,7 +291,7 @@ def _run_crew(
     from perfkit.cli.up import stop_signals
 
     note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
-    probe, cards = _probe(gpu), cards_for(gpu, workers)
+    probe, cards = gpu_probe(gpu), cards_for(gpu, workers)
     options = worker_options(found.capacity, found.handlers, found.models, probe)
     log = find_log(log_file)
     with stop_signals():
@@ -300,7 +300,7 @@ def _run_crew(
         )
 
 
-def _probe(gpu: bool) -> str | None:
+def gpu_probe(gpu: bool) -> str | None:
     """What makes a worker's probe with --gpu, for which this machine should have a card."""
     if not gpu:
         return None
@@ -313,15 +313,16 @@ def _probe(gpu: bool) -> str | None:
     return GPU_PROBE
 
 
-def cards_for(gpu: bool, workers: int) -> list[str]:
-    """The cards that `workers` workers are bound to with --gpu, one each, by PCI address. A process
-    that is bound to a card already keeps it.
+def cards_for(gpu: bool, workers: int | None) -> list[str]:
+    """The cards that `workers` workers (None: as many as there are cards) are bound to with --gpu,
+    one each, by PCI address. A process that is bound to a card already keeps it.
     """
     if not gpu or CARD in os.environ:
         return []
     from perfkit.gpu.device.discovery import discover
 
     cards = [it.pci for it in discover().cards if it.pci and it.driver == "amdgpu"]
+    workers = len(cards) if workers is None else workers
     if len(cards) > workers:
         note(f"{workers} of {len(cards)} cards have a worker; --workers {len(cards)} uses all")
     elif 0 < len(cards) < workers:
@@ -333,7 +334,7 @@ def _bind_to_card(gpu: bool) -> str | None:
     """With --gpu bind this process to the first card; returns what makes its probe."""
     for card in cards_for(gpu, 1):
         os.environ.update(card_environment(card))
-    return _probe(gpu)
+    return gpu_probe(gpu)
 
 
 def _check_bind(settings: Settings) -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cluster.vocabulary.cards import card_environment
 from cluster.vocabulary.errors import ClusterError
+from perfkit.cli.cluster import cards_for, gpu_probe
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import Subgroup, add_command, examples, prose
 from perfkit.cli.terminal.config import SettingError, Settings, build_spec, user_file
@@ -63,6 +65,7 @@ app = typer.Typer(
     epilog=examples(
         ("your model, two workers, at http://127.0.0.1:8000", "perfkit serve --model digits"),
         ("a cluster that runs already", "perfkit serve --endpoint tcp://10.0.0.5:5577"),
+        ("on this machine's AMD cards, without ROCm", "perfkit serve --model minilm --gpu"),
         ("without a coordinator, or on Dask", "perfkit serve --model digits --engine local"),
         ("a Dask cluster that exists",
          "perfkit serve --model digits --engine dask --address tcp://10.0.0.7:8786"),
@@ -106,6 +109,7 @@ def serve(
         float, typer.Option(min=0.001, help="Seconds for a request that names no timeout.")
     ] = 60.0,
     capacity: opt.Capacity = None,
+    gpu: opt.Gpu = False,
     spec: Annotated[
         str | None,
         opt.setting("The cluster's parts and knobs, by name.", metavar="NAME", default="optimized"),
@@ -117,7 +121,8 @@ def serve(
     """Serve models over HTTP until Ctrl-C, to clients of Triton, KServe and OpenAI.
 
     Without --endpoint a cluster is started on this machine, and the API beside it. The API listens
-    on this machine alone unless --host says otherwise, which takes --tokens.
+    on this machine alone unless --host says otherwise, which takes --tokens. With --gpu each card
+    has a worker, and models run on it that are faster there.
 
     Ends with 0 when it is told to stop, with 1 if the cluster dies or the API can't begin.
     """
@@ -128,10 +133,10 @@ def serve(
             config, knobs, workers=workers, models=model, repository=repository,
             endpoint=endpoint, capacity=capacity, spec=spec,
         )  # fmt: skip
-        _check(context, found, engine, address)
+        _check(context, found, engine, address, gpu=gpu)
         flags = _api_flags(host, port, tokens, cert, key)
         flags += ["--rate", str(rate), "--timeout", str(timeout)]
-        facts, local = _target(found, engine, address or found.endpoint, flags)
+        facts, local = _target(found, engine, address or found.endpoint, flags, gpu=gpu)
         _keep(flags, facts, local, as_json)
 
 
@@ -170,7 +175,7 @@ add_command(
 
 
 def _check(
-    context: typer.Context, found: Settings, engine: EngineName, address: str | None
+    context: typer.Context, found: Settings, engine: EngineName, address: str | None, *, gpu: bool
 ) -> None:
     """Raise SettingError for options that don't go together, or packages that are missing."""
     missing = [name for name in NEEDS if find_spec(name) is None]
@@ -179,21 +184,23 @@ def _check(
             f"the API needs {', '.join(missing)}: pip install 'perfkit[serve]' brings it"
         )
     if engine is not EngineName.ZMQ:
-        opt.refuse(context, "endpoint capacity spec knobs", f"is not for --engine {engine.value}")
+        opt.refuse(
+            context, "endpoint capacity gpu spec knobs", f"is not for --engine {engine.value}"
+        )
         if not found.models:
             raise SettingError(f"--engine {engine.value}: name the models to serve by --model")
         if engine is EngineName.LOCAL:
             opt.refuse(context, "address", "is not for --engine local, which starts here")
     elif (at := address or found.endpoint) is not None:
         opt.refuse(
-            context, "model workers capacity",
+            context, "model workers capacity gpu",
             f"is for a new cluster; the one at {at} has workers and models of its own",
         )  # fmt: skip
     opt.find_models(found)
 
 
 def _target(
-    found: Settings, engine: EngineName, address: str | None, flags: list[str]
+    found: Settings, engine: EngineName, address: str | None, flags: list[str], *, gpu: bool
 ) -> tuple[dict[str, Any], LocalCluster | None]:
     """What the API is before: facts of it to show, and the cluster if it is to be started. The
     flags get what the API must know of it.
@@ -213,8 +220,11 @@ def _target(
         return {"engine": engine.value, "endpoint": address}, None
     knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
     spec = build_spec(found.spec or "optimized", knobs)
+    cards = cards_for(gpu, found.workers)
     workers, threads = found.worker_count, None
-    if found.workers is None and found.models:
+    if found.workers is None and cards:
+        workers = len(cards)
+    elif found.workers is None and found.models:
         workers, threads = _layout(found.models)
     return facts, LocalCluster(
         workers,
@@ -223,6 +233,8 @@ def _target(
         handlers=found.handlers,
         models=found.models,
         threads=threads,
+        probe=gpu_probe(gpu),
+        environments=[card_environment(card) for card in cards],
     )
 
 

@@ -70,7 +70,7 @@ class Body:
         self._charged_bytes = 0
 
     def count(self, size_bytes: int) -> None:
-        """So many bytes more are held, or fewer if negative; Problem 503 without room for them."""
+        """Count bytes that are held now, or let go if negative; Problem 503 without room."""
         self._size_bytes += size_bytes
         charge = max(0, self._size_bytes - FREE_BYTES) - self._charged_bytes
         if charge:
@@ -152,7 +152,7 @@ class Inflater:
         self.over = False
 
     def feed(self, data: Buffer, most_bytes: int) -> bytes:
-        """What the data hold, at most so many bytes; ``over`` tells if that is all."""
+        """What the data hold, at most ``most_bytes``; ``over`` tells if that is all."""
         # Some clients send "deflate" without zlib's header: RFC 9110, section 8.4.1.2.
         if self._bits == WINDOW_BITS[b"deflate"] and data and (data[0] & 0x0F) != 8:
             self._zlib = zlib.decompressobj(-self._bits)

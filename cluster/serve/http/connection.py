@@ -23,12 +23,12 @@ HEADER_BYTES_MAX = 64 << 10
 HEADERS_MAX = 128
 #: requests that may wait on one connection for the answer to the one before
 PIPELINED_MAX = 64
-#: Chunks may be tiny, but not all of them: so many, and one more for each of so many bytes.
+#: Chunks may be tiny, but not all of them: the first number may, and one more for each CHUNK_BYTES.
 CHUNKS_MAX, CHUNK_BYTES = 4_096, 256
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. `limit` sets the bounds of all connections of a process."""
+    """One client's connection. The bounds are those of all connections of a process."""
 
     header_s: ClassVar[float] = 10.0
     body_s: ClassVar[float] = 60.0

@@ -19,7 +19,7 @@ Pair: TypeAlias = tuple[str, str]
 #: upper bounds of the latency histogram that Prometheus is given
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-#: each bucket of latency is cut into so many, so that quantiles are right within a few percent
+#: the parts of each bucket of latency, so that quantiles are right within a few percent
 CUTS = 8
 #: models that are told apart; what is asked for beyond them counts as OTHER
 MODELS_MAX = 128

@@ -188,5 +188,5 @@ async def _never_end(port: int, found: Hostility) -> None:
 
 
 def attack(port: int, about: Questions, count: int, rate_per_s: float, seed: int) -> Hostility:
-    """Send `count` hostile requests, so many a second, and SLOW that never end their headers."""
+    """Send `count` hostile requests at a steady rate, and SLOW that never end their headers."""
     return asyncio.run(_attack(port, about, count, rate_per_s, seed))

@@ -193,7 +193,7 @@ def _of_rows(model: str, rows: list[Any], compared: Comparison) -> Material:
 
 
 def open_session(file: Path, threads: int = 1) -> Any:
-    """A session on the CPU with so many threads, as every server here opens it."""
+    """A session on the CPU with `threads` threads, as every server here opens it."""
     try:
         import onnxruntime
     except ImportError as error:

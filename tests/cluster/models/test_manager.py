@@ -25,13 +25,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def manager(root: Path, *names: str, fit: int = 9) -> ModelManager:
-    """A manager with room for so many of these models, which are of nearly the same size."""
+    """A manager with room for ``fit`` of these models, which are of nearly the same size."""
     size_bytes = (root / "one" / "1" / "model.onnx").stat().st_size
     return ModelManager(names, ModelRepository(root), bytes_max=size_bytes * fit + 16)
 
 
 def ask(models: ModelManager, kind: str) -> Any:
-    (result,) = models.handler(kind)([ASK])
+    with models.using(kind) as model:
+        (result,) = model.handle_batch([ASK])
     return answer(result)["y"][0][0]
 
 

@@ -29,7 +29,7 @@ NAMES = (
 
 
 class Looks:
-    """A pause that is interrupted after so many looks, as by Ctrl-C."""
+    """A pause that is interrupted after that number of looks, as by Ctrl-C."""
 
     def __init__(self, left: int) -> None:
         self.left = left

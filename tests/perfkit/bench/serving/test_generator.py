@@ -37,7 +37,7 @@ def test_a_closed_loop_counts_right_answers(
     assert report.answers >= connections
     assert len(report.latencies_ms) == report.answers
     assert all(latency_ms > 0 for latency_ms in report.latencies_ms)
-    # With so many in flight the latencies of all add up to that many times the time it took.
+    # The latencies of all add up to the time it took, times the number in flight.
     assert sum(report.latencies_ms) <= connections * report.took_s * 1e3
     assert report.per_s == report.answers / report.took_s
     assert 0 < report.cpu_share < 1.5
