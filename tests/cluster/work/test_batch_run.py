@@ -65,7 +65,7 @@ class Bench:
         self.handlers.register_model("shout", self.model)
         self.runs = BatchRuns(self.handlers)
         self.clock = count(100.0, 1.0)
-        for _ in range(10):  # so that it has learned that four pay
+        for _ in range(30):  # so that it has learned that four pay
             self.batch(lease(1, *[b"aa"] * 4))
         self.model.ran.clear()
 
