@@ -27,6 +27,8 @@ INLINE_BYTES = 1 << 18
 FREE_BYTES = 1 << 16
 #: shorter answers are not worth compressing
 COMPRESSED_BYTES_MIN = 1_024
+#: A body may grow by more than this when it is decompressed, as zeros do, only up to these bytes.
+RATIO_MAX, ANY_RATIO_BYTES = 200, 4 << 20
 #: zlib's window for each encoding; 32 more read either of the first two by their header
 WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 
@@ -129,8 +131,8 @@ class Body:
         if not inflater.over:
             # The rest may take long; zlib lets other threads run meanwhile.
             left_bytes = most_bytes - len(found)
-            self.count(left_bytes)
             async with self._budget.turn:
+                self.count(left_bytes)
                 rest = await asyncio.to_thread(inflater.finish)
             self.count(len(rest) - left_bytes)
             found += rest
@@ -138,21 +140,22 @@ class Body:
 
 
 class Inflater:
-    """Decompression within a bound, in two steps. Problem 400 for broken data, 413 over the
-    bound.
+    """Decompression within a bound, in two steps. Problem 400 for broken data, 413 over the bound
+    or for a body that grows as only a "zip bomb" does.
     """
 
     def __init__(self, encoding: bytes, most_bytes: int) -> None:
         self._name = encoding.decode()
         self._bits = WINDOW_BITS[encoding]
         self._most_bytes = most_bytes
-        self._made_bytes = 0
+        self._given_bytes = self._made_bytes = 0
         self._left: Buffer = b""
         self._zlib = zlib.decompressobj(self._bits)
         self.over = False
 
     def feed(self, data: Buffer, most_bytes: int) -> bytes:
         """What the data hold, at most ``most_bytes``; ``over`` tells if that is all."""
+        self._given_bytes = len(data)
         # Some clients send "deflate" without zlib's header: RFC 9110, section 8.4.1.2.
         if self._bits == WINDOW_BITS[b"deflate"] and data and (data[0] & 0x0F) != 8:
             self._zlib = zlib.decompressobj(-self._bits)
@@ -162,7 +165,17 @@ class Inflater:
         """The rest."""
         parts = []
         while not self.over:
-            parts.append(self._inflate(self._left, self._most_bytes + 1 - self._made_bytes))
+            bound_bytes = self._most_bytes + 1
+            if self._made_bytes < ANY_RATIO_BYTES:
+                bound_bytes = min(bound_bytes, ANY_RATIO_BYTES)
+            elif self._made_bytes > RATIO_MAX * (self._given_bytes - len(self._left)):
+                raise Problem(
+                    413,
+                    f"the body grows to over {RATIO_MAX} times its size when it is decompressed: "
+                    "send it as it is",
+                    closes=True,
+                )
+            parts.append(self._inflate(self._left, bound_bytes - self._made_bytes))
         return b"".join(parts)
 
     def _inflate(self, data: Buffer, most_bytes: int) -> bytes:

@@ -220,6 +220,15 @@ def test_a_body_that_cannot_be_decompressed_is_refused(api, body, encoding, stat
     assert words in json.loads(answer)["error"]
 
 
+def test_a_body_that_grows_as_only_a_bomb_does_is_413_and_a_small_one_is_read(api):
+    bomb, zeros = (gzip.compress(bytes(size), mtime=0) for size in (32 << 20, 3 << 20))
+    status, _, answer = ask(api, body=bomb, Content_Encoding="gzip")
+    assert status == 413
+    assert "over 200 times its size" in json.loads(answer)["error"]
+    status, _, answer = ask(api, body=zeros, Content_Encoding="gzip")
+    assert (status, "times its size" in json.loads(answer)["error"]) == (400, False)
+
+
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
