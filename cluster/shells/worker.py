@@ -183,10 +183,10 @@ class Worker:
         return self._slots.current_task()
 
     def _make_session(self, spec: ClusterSpec) -> WorkerSession:
-        batch = max(self._batches.sizes().values(), default=1)
+        batch = max(self._batches.sizes().values(), default=0)
         return WorkerSession(
             self.name,
-            credit=max(1, self.capacity * spec.credit * batch),
+            credit=self.capacity * max(spec.credit, 2 * batch),
             stored_bytes_max=spec.limits.stored_result_bytes,
             **self._introduced,
         )
