@@ -90,9 +90,7 @@ class ModelOffers:
             self._loaded = ModelManager((), ModelRepository(**self._options))
         return self._loaded
 
-    def change(
-        self, wanted: Sequence[str], offer: Callable[[list[str], list[str], str], None]
-    ) -> None:
+    def change(self, wanted: Sequence[str], offer: Offer) -> None:
         """Serve these models instead, in a thread of its own. ``offer`` is called before a model
         goes and after one has come.
         """

@@ -94,13 +94,15 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
     "perfkit.evidence": "cluster.spec cluster.vocabulary",
-    "cluster.serve.__main__": "cluster.serve.app cluster.serve cluster.serve.http "
+    "cluster.serve.__main__": "cluster.serve.app cluster.serve cluster.serve.backends "
+    "cluster.serve.http "
     "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
     "cluster.serve.app": "cluster.serve.operations cluster.serve cluster.serve.http",
-    "cluster.serve.operations": "cluster.serve cluster.serve.http cluster.shells "
-    "cluster.vocabulary",
-    "cluster.serve": "cluster.serve.http cluster.supervision cluster.model_offers cluster.shells "
-    "cluster.spec cluster.work cluster.protocol cluster.models cluster.models.frames "
+    "cluster.serve.operations": "cluster.serve cluster.serve.backends cluster.serve.http "
+    "cluster.shells cluster.vocabulary",
+    "cluster.serve": "cluster.serve.backends cluster.serve.http cluster.shells "
+    "cluster.models.frames cluster.vocabulary",
+    "cluster.serve.backends": "cluster.model_offers cluster.shells cluster.protocol cluster.work "
     "cluster.vocabulary",
     "cluster.serve.http": "cluster.supervision cluster.vocabulary",
     "cluster": "cluster.local cluster.shells cluster.spec cluster.core cluster.work "

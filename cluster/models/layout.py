@@ -30,6 +30,7 @@ from cluster.models.runtime.cache import Cache, sha256_hex
 from cluster.models.runtime.session import CPU, load_runtime
 from cluster.models.runtime.sharing import processor
 from cluster.models.runtime.trial import made_up
+from cluster.vocabulary.cards import CARD
 
 #: Raised with every change of how a layout is measured.
 VERSION = 1
@@ -63,17 +64,20 @@ def choose_layout(name: str, cores: int, cache: Cache | None = None) -> Layout:
     if cores < 2:
         return alone
     repository, cache = ModelRepository(), cache or Cache()
-    info = repository.load(name).describe()
-    if info.provider != CPU:
-        return Layout(1, 1)
-    depends_on = info.file_sha256, info.precision, VERSION, cores, processor()
-    key = repr((*depends_on, load_runtime(name).__version__)).encode()
+    found = repository.find(name)
+    manifest, runtime = found.manifest, load_runtime(name)
+    depends_on = (
+        VERSION, cache.sha256(found.files[found.served()[-1]]), manifest.precision,
+        manifest.provider, os.environ.get(CARD), cores, processor(), runtime.__version__,
+    )  # fmt: skip
 
     def build(folder: Path) -> None:
         layout = measure(repository, name, cores) or alone
         (folder / FILE).write_bytes(msgspec.json.encode(layout))
 
-    entry = cache.entry(f"{info.name}-layout-{sha256_hex(key)[:16]}", build)
+    entry = cache.entry(
+        f"{manifest.name}-layout-{sha256_hex(repr(depends_on).encode())[:16]}", build
+    )
     return msgspec.json.decode((entry.folder / FILE).read_bytes(), type=Layout)
 
 
@@ -99,6 +103,8 @@ def measure(repository: ModelRepository, name: str, cores: int) -> Layout | None
     """
     ways = [n for n in range(1, cores + 1) if cores % n == 0]
     models = {n: repository.load(name, threads=cores // n) for n in ways}
+    if models[1].provider != CPU:
+        return Layout(1, 1)
     question = made_up_question(models[1])
     if question is None:
         return None

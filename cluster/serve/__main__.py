@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from cluster.serve.app import make_app
-from cluster.serve.backend import Backend
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
+from cluster.serve.backends.protocol import Backend
 from cluster.serve.http.binding import check_access, listen, read_bind, url_of
 from cluster.serve.http.connection import Connection
 from cluster.serve.http.server import ApiServer

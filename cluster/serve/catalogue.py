@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cluster.models.frames.tensors import DESCRIBE
-from cluster.serve.backend import Backend
+from cluster.serve.backends.protocol import Backend
 from cluster.serve.dispatch import Dispatcher
 from cluster.serve.http.problems import Problem
 from cluster.vocabulary.errors import did_you_mean

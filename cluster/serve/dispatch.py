@@ -17,7 +17,7 @@ from functools import partial
 from math import floor, log10
 
 from cluster.serve.admission import Admission, Refused, Ticket
-from cluster.serve.backend import Backend
+from cluster.serve.backends.protocol import Backend
 from cluster.serve.http.problems import Problem
 from cluster.vocabulary.errors import (
     Busy,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from cluster.serve.admission import Admission
-from cluster.serve.backend import Backend
+from cluster.serve.backends.protocol import Backend
 from cluster.serve.catalogue import Catalogue
 from cluster.serve.dispatch import Dispatcher
 from cluster.serve.http.bodies import Budget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from contextlib import suppress
@@ -199,12 +199,22 @@ def set_exception(future: TaskFuture, error: Exception) -> None:
 
 def settle_futures(futures: list[TaskFuture], news: Settled, now: float) -> None:
     """Give futures their results; a traced one its times as well."""
-    failed = {failure.position: failure for failure in news.failures}
-    for position, result in enumerate(news.results, news.start):
-        future = futures[position]
-        if news.stamps and news.submission.sent_at is not None:
+    if news.stamps and news.submission.sent_at is not None:
+        for future in futures[news.start : news.start + len(news.results)]:
             future.stamps = (news.submission.sent_at, *news.stamps, now)
+    settle_column(futures, news.start, news.results, news.failures)
+
+
+def settle_column(
+    futures: Sequence[TaskFuture],
+    start: int,
+    results: Sequence[bytes],
+    failures: Sequence[Failure],
+) -> None:
+    """Give the futures from position ``start`` on their results, or the errors in their places."""
+    failed = {failure.position: failure for failure in failures}
+    for position, result in enumerate(results, start):
         if position in failed:
-            set_exception(future, as_exception(failed[position]))
+            set_exception(futures[position], as_exception(failed[position]))
         else:
-            set_result(future, result)
+            set_result(futures[position], result)

@@ -17,7 +17,7 @@ from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
 from cluster.work.batch_run import TASKS_MAX, BatchRuns
 from cluster.work.forks import end_copy
-from cluster.work.handlers import Handlers
+from cluster.work.handlers import Handlers, Model
 from cluster.work.lease_runner import LeaseRunner
 
 REPORT_AFTER_S = 0.001
@@ -106,10 +106,13 @@ class Slots:
         self._lines.append(line)
         try:
             while (lease := self._wait_for_lease()) is not None:
-                if lease.kind in self._handlers.models:
-                    self._run_batch(lease, line)
-                else:
+                model = self._handlers.models.get(lease.kind)
+                if model is not None:
+                    self._run_batch(lease, model, line)
+                elif lease.kind in self._handlers:
                     self._run_lease(lease, line)
+                else:  # its model was unloaded when the lease had been taken
+                    self._give_back(lease, line)
                 self._wake()
         finally:
             with line.lock:
@@ -158,9 +161,9 @@ class Slots:
                 self._idle -= 1
         return None
 
-    def _run_batch(self, lease: HeldLease, line: Line) -> None:
+    def _run_batch(self, lease: HeldLease, model: Model, line: Line) -> None:
         """Run tasks of this lease and of others of its kind together."""
-        batch = self._batches.begin(lease.kind, self._limits)
+        batch = self._batches.begin(lease.kind, model, self._limits)
         with self.lock:
             leases = [lease, *self._session.take_like(lease, TASKS_MAX)]
         left = batch.take(leases, time.monotonic())
@@ -189,6 +192,13 @@ class Slots:
         self._steps[lease.kind] = runner.step
         with line.lock:
             self._report(lease, runner.collect(), line, is_over=True)
+
+    def _give_back(self, lease: HeldLease, line: Line) -> None:
+        """Give back what is not started of a lease."""
+        with line.lock:
+            with self.lock:
+                events = self._session.give_back(lease)
+            line.send(events)
 
     def _report(
         self,

@@ -99,7 +99,7 @@ class BatchCurves:
     """The curves of one model by bucket; a new one begins where the bucket before it is."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._newest = BatchCurve(most)
         self._curves: dict[Hashable, BatchCurve] = {}
 
@@ -109,6 +109,6 @@ class BatchCurves:
         if curve is None:
             if len(self._curves) >= BUCKETS_MAX:
                 del self._curves[next(iter(self._curves))]
-            curve = self._curves[bucket] = BatchCurve(self._most, self._newest.items)
+            curve = self._curves[bucket] = BatchCurve(self.most, self._newest.items)
         self._newest = curve
         return curve

@@ -66,24 +66,24 @@ class BatchRuns:
         sizes = {k: min(m.batch_items_max, IN_HAND_MAX) for k, m in self._handlers.models.items()}
         return {kind: most for kind, most in sizes.items() if most > 1}
 
-    def begin(self, kind: str, limits: Limits) -> BatchRun:
-        """A new batch of this kind."""
-        model = self._handlers.models[kind]
-        curves = self._curves.setdefault(kind, BatchCurves(model.batch_items_max))
+    def begin(self, kind: str, model: Model, limits: Limits) -> BatchRun:
+        """A new batch of this kind, for its model."""
+        curves = self._curves.get(kind)
+        if curves is None or curves.most != model.batch_items_max:
+            curves = self._curves[kind] = BatchCurves(model.batch_items_max)
         return BatchRun(model, curves, self._handlers.converter(kind), limits)
 
     def unread(self, leases: Iterable[HeldLease]) -> list[Unread]:
         """The payloads that `read` would read, of leases that nobody works on."""
-        found = []
-        for lease in leases:
-            if lease.kind in self._handlers.models:
-                first = islice(lease.pending, READ_AHEAD_MAX)
-                found += [
-                    Unread(lease, position, payload)
-                    for position, payload in enumerate(first, lease.next)
-                    if position not in lease.prepared
-                ]
-        return found[:READ_AHEAD_MAX]
+        models = self._handlers.models
+        found = (
+            Unread(lease, position, payload)
+            for lease in leases
+            if lease.kind in models
+            for position, payload in enumerate(islice(lease.pending, READ_AHEAD_MAX), lease.next)
+            if position not in lease.prepared
+        )
+        return list(islice(found, READ_AHEAD_MAX))
 
     def read(self, unread: Iterable[Unread]) -> None:
         """Have the models read payloads, while other threads work on the leases."""

@@ -110,9 +110,11 @@ class Handlers:
             batch, single, models, viewing = other._batch, other._single, other.models, other._views
         else:
             batch, viewing = dict(other), set(other) if views else set()
+        self._batch.update(batch)  # first: a kind that is replaced is never missing
         for kind in batch:
-            self.withdraw(kind)
-        self._batch.update(batch)
+            self._single.pop(kind, None)
+            self.models.pop(kind, None)
+            self._views.discard(kind)
         self.models.update(models)
         self._single.update(single)
         self._views |= viewing
@@ -124,6 +126,9 @@ class Handlers:
     def kinds(self) -> list[str]:
         """The names offered."""
         return sorted(self._batch)
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self._batch
 
     def __getitem__(self, kind: str) -> BatchHandler:
         return self._batch[kind]

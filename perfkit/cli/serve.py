@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.5
 #: what makes the API's backend, if that is not a client of a cluster
-LOCAL = "cluster.serve.local_backend:make_backend"
+LOCAL = "cluster.serve.backends.local:make_backend"
 ANOTHER = "perfkit.engines.backend:make_backend"
 #: a task carries half of a message: a request's whole body, and a little more for its header
 MESSAGE_BYTES = (64 << 20) + (1 << 20)

@@ -1,7 +1,7 @@
 """An engine behind the HTTP API: what comes in while its workers are busy goes out together.
 
 `python -m cluster.serve --engine perfkit.engines.backend:make_backend` makes it; see
-`cluster.serve.backend.Backend`. Each worker has at most `AHEAD` columns, and the next column of a
+`cluster.serve.backends.protocol`. Each worker has at most `AHEAD` columns, and the next column of a
 kind takes its share of what waits: so nothing waits for company while a worker is free, and under
 load columns grow by themselves.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from cluster.shells.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.shells.futures import TaskFuture, set_exception, settle_column
 from cluster.vocabulary.errors import ClusterError, TaskTimedOut
 from cluster.vocabulary.task import Priority
 from perfkit.engines import make_engine
@@ -35,7 +35,7 @@ class Waiting(NamedTuple):
 
 
 class EngineBackend:
-    """A `cluster.serve.backend.Backend` over an engine that is running, which it ends."""
+    """A `cluster.serve.backends.protocol.Backend` over an engine that is running, which it ends."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -128,13 +128,7 @@ def settle_futures(futures: Sequence[TaskFuture], outcome: Column | Exception) -
         for future in futures:
             set_exception(future, outcome)
         return
-    results, failures = outcome
-    failed = {failure.position: failure for failure in failures}
-    for position, future in enumerate(futures):
-        if position in failed:
-            set_exception(future, as_exception(failed[position]))
-        else:
-            set_result(future, results[position])
+    settle_column(futures, 0, *outcome)
 
 
 def _forget(_: TaskFuture) -> None:

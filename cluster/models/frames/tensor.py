@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -43,7 +43,11 @@ Extent: TypeAlias = Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)]
 
 _MAGIC = b"T1"
 _PREFIX = struct.Struct("<2sH")
-_ALIGNMENT = 16
+#: the numbers begin at a multiple of it
+ALIGNMENT = 16
+
+
+H = TypeVar("H")
 
 
 class TensorError(ClusterError):
@@ -80,7 +84,7 @@ def pack_tensor(array: ArrayLike) -> bytes:
     numbers = np.asarray(values, dtype=_little_endian(header.dtype), order="C")
     encoded = msgspec.msgpack.encode(header)
     prefix = _PREFIX.pack(_MAGIC, len(encoded))
-    padding = bytes(-(len(prefix) + len(encoded)) % _ALIGNMENT)
+    padding = bytes(-(len(prefix) + len(encoded)) % ALIGNMENT)
     return b"".join((prefix, encoded, padding, numbers.reshape(-1).view(np.uint8).data))
 
 
@@ -91,22 +95,8 @@ def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
         TensorError: anything but exactly one frame as `pack_tensor` makes it.
     """
     np = _numpy()
-    try:
-        view = memoryview(buffer)
-        if type(buffer) is not bytes:
-            check_travels(view)
-        view = view.cast("B")
-        magic, header_bytes = _PREFIX.unpack_from(view)
-    except (TypeError, ValueError, struct.error) as error:
-        raise TensorError(f"not a tensor: {error}") from error
-    if magic != _MAGIC:
-        raise TensorError(f"not a tensor: it begins with {magic!r} instead of {_MAGIC!r}")
-    end = _PREFIX.size + header_bytes
-    start = end + -end % _ALIGNMENT
-    try:
-        header = _DECODER.decode(view[_PREFIX.size : end])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TensorError(f"a tensor with a bad header: {error}") from error
+    view, header, end = open_frame(buffer, "tensor", _PREFIX, _MAGIC, _DECODER)
+    start = end + -end % ALIGNMENT
     dtype = _little_endian(header.dtype)
     _check_size(header, dtype.itemsize)
     if any(view[end:start]):
@@ -120,6 +110,36 @@ def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
     array: NDArray[Any] = np.frombuffer(view[start:], dtype).reshape(header.shape)
     array.flags.writeable = False
     return array
+
+
+def open_frame(
+    buffer: bytes | bytearray | memoryview,
+    what: str,
+    prefix: struct.Struct,
+    magic: bytes,
+    decoder: msgspec.msgpack.Decoder[H],
+) -> tuple[memoryview, H, int]:
+    """A frame's bytes, its header, and where that ends. ``prefix`` holds ``magic`` and the header's
+    length.
+
+    Raises:
+        TensorError: it begins otherwise; the message calls it ``what``.
+    """
+    try:
+        view = memoryview(buffer)
+        if type(buffer) is not bytes:
+            check_travels(view)
+        view = view.cast("B")
+        found, header_bytes = prefix.unpack_from(view)
+    except (TypeError, ValueError, struct.error) as error:
+        raise TensorError(f"not a {what}: {error}") from error
+    if found != magic:
+        raise TensorError(f"not a {what}: it begins with {found!r} instead of {magic!r}")
+    end = prefix.size + header_bytes
+    try:
+        return view, decoder.decode(view[prefix.size : end]), end
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TensorError(f"a {what} with a bad header: {error}") from error
 
 
 def _numpy() -> Any:

@@ -31,8 +31,14 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from cluster.models.frames.tensor import DIMENSIONS_MAX, TENSOR_BYTES_MAX, Extent, TensorError
-from cluster.vocabulary.buffers import check_travels
+from cluster.models.frames.tensor import (
+    ALIGNMENT,
+    DIMENSIONS_MAX,
+    TENSOR_BYTES_MAX,
+    Extent,
+    TensorError,
+    open_frame,
+)
 
 TENSORS_MAX = 256
 
@@ -54,7 +60,6 @@ DESCRIBE = b"T2?"
 
 _PREFIX = struct.Struct("<2sI")
 _LENGTH = struct.Struct("<I")
-_ALIGNMENT = 16
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1_024)]
 Shape: TypeAlias = Annotated[tuple[Extent, ...], Meta(max_length=DIMENSIONS_MAX)]
@@ -117,22 +122,8 @@ def decode_tensors(buffer: bytes | bytearray | memoryview) -> Tensors:
     Raises:
         TensorError: anything but exactly one frame as `encode_tensors` makes it.
     """
-    try:
-        view = memoryview(buffer)
-        if type(buffer) is not bytes:
-            check_travels(view)
-        view = view.cast("B")
-        magic, header_bytes = _PREFIX.unpack_from(view)
-    except (TypeError, ValueError, struct.error) as error:
-        raise TensorError(f"not a frame of tensors: {error}") from error
-    if magic != MAGIC:
-        raise TensorError(f"not a frame of tensors: it begins with {magic!r} instead of {MAGIC!r}")
-    at = _PREFIX.size + header_bytes
-    try:
-        header = _DECODER.decode(view[_PREFIX.size : at])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TensorError(f"a frame of tensors with a bad header: {error}") from error
-    at += -at % _ALIGNMENT
+    view, header, at = open_frame(buffer, "frame of tensors", _PREFIX, MAGIC, _DECODER)
+    at += -at % ALIGNMENT
     found = []
     for number, port in enumerate(header.tensors):
         size_bytes = _size_bytes(port)
@@ -144,7 +135,7 @@ def decode_tensors(buffer: bytes | bytearray | memoryview) -> Tensors:
                 f"the frame ends within tensor {number}, {port}: {len(data)} of {size_bytes} bytes"
             )
         found.append(Tensor(port, data.toreadonly()))
-        at += size_bytes + -size_bytes % _ALIGNMENT
+        at += size_bytes + -size_bytes % ALIGNMENT
     if at != len(view):
         raise TensorError(f"a frame of tensors with {len(view)} bytes; its header tells of {at}")
     return Tensors(tuple(found), header.outputs)
@@ -193,4 +184,4 @@ def _size_bytes(port: Port) -> int | None:
 
 
 def _padding(length: int) -> bytes:
-    return bytes(-length % _ALIGNMENT)
+    return bytes(-length % ALIGNMENT)

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.handling import CLIENT_CLOSED_REQUEST, may_come
 from cluster.serve.http.bodies import Body, ClientGone
 from cluster.serve.http.problems import Problem

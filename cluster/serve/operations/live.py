@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.operations.measures import Measures

@@ -54,7 +54,7 @@ HANDLERS = """
         return b"{"
 """
 BACKEND = """
-    from cluster.serve.cluster_backend import ClusterBackend
+    from cluster.serve.backends.cluster import ClusterBackend
     from cluster.shells.client import Client
 
     class Backend(ClusterBackend):

@@ -71,7 +71,7 @@ class Bench:
 
     def batch(self, *leases, now=100.0):
         """Run a batch: what each lease reports, and which have work left."""
-        batch = self.runs.begin("shout", LIMITS)
+        batch = self.runs.begin("shout", self.model, LIMITS)
         left = batch.take(leases, now)
         batch.run(lambda: next(self.clock))
         return {held.id: finished for held, finished in batch.finished()}, left

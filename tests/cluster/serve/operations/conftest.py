@@ -3,7 +3,7 @@
 import pytest
 
 from cluster import LocalCluster
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.state import State
 from perfkit.optimized.specs import OPTIMIZED
 from tests.cluster.serve.operations.served import DEADLINE_S, served
@@ -21,7 +21,7 @@ def fleet(until):
 @pytest.fixture
 def impatient(monkeypatch):
     """An API that takes a silent coordinator for lost after a second."""
-    monkeypatch.setattr("cluster.serve.cluster_backend.ANSWER_S", 1.0)
+    monkeypatch.setattr("cluster.serve.backends.cluster.ANSWER_S", 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cluster import LocalCluster
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.http.bodies import FREE_BYTES
 from cluster.serve.http.tokens import Role, Tokens, make_token
 from cluster.serve.state import Settings, State

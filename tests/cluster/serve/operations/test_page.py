@@ -11,7 +11,7 @@ import pytest
 
 import cluster.serve.operations
 from cluster import Client, ClusterCoordinator, LocalCluster, Worker
-from cluster.serve.cluster_backend import ClusterBackend
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.http.tokens import Role, Tokens, make_token
 from cluster.serve.state import State
 from cluster.work.workloads import HANDLERS

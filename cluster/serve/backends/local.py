@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 
 from cluster.protocol.worker_session import WorkerSession
-from cluster.shells.futures import TaskFuture, as_exception, set_exception, set_result
+from cluster.shells.futures import TaskFuture, set_exception, settle_column
 from cluster.shells.slots import Slots
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -126,13 +126,8 @@ class LocalBackend:
         """Settle the futures of what the slots report."""
         for event in events:
             if isinstance(event, on.TasksFinished):
-                failed = {failure.position: failure for failure in event.failures}
                 futures = self._futures[event.lease]
-                for position, outcome in enumerate(event.outcomes, event.start):
-                    if position in failed:
-                        set_exception(futures[position], as_exception(failed[position]))
-                    else:
-                        set_result(futures[position], outcome)
+                settle_column(futures, event.start, event.outcomes, event.failures)
                 self._ended(event.lease, event.start + len(event.outcomes), len(event.outcomes))
             elif isinstance(event, on.TasksReleased):
                 futures = self._futures[event.lease][event.start :]

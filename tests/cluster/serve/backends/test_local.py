@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from cluster.serve.local_backend import LocalBackend
+from cluster.serve.backends.local import LocalBackend
 from cluster.vocabulary.errors import ClientClosed, NoWorker, TaskFailed, TaskTimedOut
 from cluster.work.handlers import Handlers
 from tests.cluster.shells.test_worker import Slow
