@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from heapq import nlargest
-from itertools import pairwise
 
 from cluster.core.clients import Clients
 from cluster.core.hosts import Hosts
 from cluster.core.ledger import Ledger
 from cluster.core.rangeset import as_ranges
 from cluster.core.roster import Roster
+from cluster.core.run import Run
 from cluster.core.worker import WorkerState
 from cluster.vocabulary.status import HostStatus, KindStatus, Status, WorkerStatus
 from cluster.vocabulary.task import Priority, State
@@ -55,6 +55,8 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: 
                 trouble=worker.trouble,
                 service_s_p50=worker.service.quantile_s(0.50),
                 service_s_p99=worker.service.quantile_s(0.99),
+                supervisor=worker.supervisor or "",
+                offers=worker.revision,
             )
             for worker in workers
         ],
@@ -69,6 +71,7 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: 
             for name, host in hosts.by_name.items()
         ],
         kinds=_kinds(ledger, workers),
+        batches=roster.batches.shown(),
     )
 
 
@@ -76,8 +79,8 @@ def queued(ledger: Ledger) -> list[int]:
     """By priority, how many tasks wait for a worker; O(leases)."""
     waiting = [open - delayed for open, delayed in zip(ledger.open, ledger.delayed, strict=True)]
     for lease in ledger.leases.values():
-        pieces = lease.pieces(lease.next, lease.stop)
-        waiting[lease.run.priority] -= sum(piece.stop - piece.start for piece in pieces)
+        for piece in lease.pieces(lease.next, lease.stop):
+            waiting[lease.run.priority] -= piece.stop - piece.start
     return waiting
 
 
@@ -114,28 +117,40 @@ def _check_tasks(ledger: Ledger) -> None:
     leased: dict[int, list[tuple[int, int]]] = {}
     for lease in ledger.leases.values():
         pieces = lease.pieces(lease.next, lease.stop)
-        leased.setdefault(lease.run.id, []).extend((p.start, p.stop) for p in pieces)
-    waiting = {id(run) for run in ledger.queue.runs()}
+        leased.setdefault(lease.run.id, []).extend([piece[:2] for piece in pieces])
+    queue = {id(run) for run in ledger.queue.runs()}
     for run in ledger.runs.values():
-        outcomes = enumerate(run.outcomes or ())
-        terminal = as_ranges(p for p, outcome in outcomes if outcome is not None)
+        waiting = [piece[:2] for piece in (*run.waiting[0], *run.waiting[1])]
+        terminal = _terminal(run)
         delayed = [(p, p + 1) for p in run.delayed or ()]
-        queued = [(p.start, p.stop) for pieces in run.waiting for p in pieces]
-        places = sorted([*terminal, *delayed, *queued, *leased.get(run.id, ())])
-        joints = pairwise([(0, 0), *places, (run.count, run.count)])
-        whole = all(before[1] == after[0] for before, after in joints)
+        places = sorted([*terminal, *delayed, *waiting, *leased.get(run.id, ())])
+        whole = [p[0] for p in places] + [run.count] == [0] + [p[1] for p in places]
         assert whole, f"run {run.id} of {run.count} is not partitioned: {places}"
-        healthy, suspects = run.waiting
-        assert [*healthy] == sorted(healthy), f"run {run.id} is queued out of order"
-        assert [*suspects] == sorted(suspects), f"suspects of run {run.id} are queued out of order"
-        assert not any(p.deaths for p in healthy), f"run {run.id} takes suspects for healthy"
-        assert all(p.deaths for p in suspects), f"run {run.id} suspects the healthy"
-        assert not queued or id(run) in waiting, f"run {run.id} is queued but not in the queue"
-        done = sum(stop - start for start, stop in terminal)
+        assert not waiting or id(run) in queue, f"run {run.id} is queued but not in the queue"
+        done = sum([stop - start for start, stop in terminal])
         assert run.open == run.count - done, f"run {run.id} miscounts its open tasks"
-        for piece in [*healthy, *suspects, *(run.delayed or {}).values()]:
-            assert piece.attempts < run.retry.max_attempts, f"run {run.id}: attempts of {piece}"
-            assert piece.deaths < ledger.limits.deaths, f"run {run.id}: deaths of {piece}"
+        if waiting or delayed:
+            _check_waiting(run, ledger.limits.deaths)
+
+
+def _terminal(run: Run) -> list[tuple[int, int]]:
+    """The ranges of a run's tasks that have ended."""
+    outcomes = run.outcomes or []
+    if None not in outcomes:
+        return [(0, len(outcomes))] if outcomes else []
+    return as_ranges(p for p, outcome in enumerate(outcomes) if outcome is not None)
+
+
+def _check_waiting(run: Run, most_deaths: int) -> None:
+    """The waiting tasks of a run are in order, suspects by themselves, and have attempts left."""
+    healthy, suspects = run.waiting
+    assert [*healthy] == sorted(healthy), f"run {run.id} is queued out of order"
+    assert [*suspects] == sorted(suspects), f"suspects of run {run.id} are queued out of order"
+    assert not any(p.deaths for p in healthy), f"run {run.id} takes suspects for healthy"
+    assert all(p.deaths for p in suspects), f"run {run.id} suspects the healthy"
+    for piece in [*healthy, *suspects, *(run.delayed or {}).values()]:
+        assert piece.attempts < run.retry.max_attempts, f"run {run.id}: attempts of {piece}"
+        assert piece.deaths < most_deaths, f"run {run.id}: deaths of {piece}"
 
 
 def _check_leases(ledger: Ledger, roster: Roster) -> None:
@@ -169,9 +184,9 @@ def _check_workers(roster: Roster) -> None:
         assert worker.streaming == streaming, f"{worker.id} streams results of {streaming} leases"
         suspects = sum(lease.deaths > 0 for lease in leases)
         assert worker.suspects == suspects <= 1, f"{worker.id} has {suspects} suspects"
-    spare = {worker.id for worker in workers if worker.free > 0}
-    assert roster.spare.keys() == spare, "the index of spare workers is wrong"
-    idle = {w.id for w in workers if w.free > 0 and w.slots_taken < w.capacity}
+    spare = {worker.id: worker for worker in workers if worker.free > 0}
+    assert roster.spare.keys() == spare.keys(), "the index of spare workers is wrong"
+    idle = {id for id, worker in spare.items() if worker.slots_taken < worker.capacity}
     assert roster.idle.keys() == idle, "the index of idle workers is wrong"
     backlogged = {worker.id for worker in workers if worker.held > worker.slots_taken}
     assert roster.backlogged.keys() == backlogged, "the index of backlogged workers is wrong"
@@ -181,21 +196,26 @@ def _check_workers(roster: Roster) -> None:
 def _check_totals(ledger: Ledger) -> None:
     """Totals equal what they total, and stay within their bounds."""
     runs, counts = ledger.runs.values(), ledger.counters
-    assert ledger.open_tasks == sum(ledger.open) <= ledger.limits.tasks, "open tasks"
-    for priority in Priority:
-        level = [run for run in runs if run.priority == priority]
-        waiting = [piece for run in level for pieces in run.waiting for piece in pieces]
-        waits = sum(piece.stop - piece.start for piece in waiting)
-        assert ledger.open[priority] == sum(run.open for run in level), "open tasks"
-        assert queued(ledger)[priority] == waits, "queued tasks"
-        assert ledger.delayed[priority] == sum(len(run.delayed or ()) for run in level), "delayed"
+    opened, waits, delayed = ([0] * len(Priority) for _ in range(3))
     by_kind = Counter[str]()
+    payload = retained = 0
     for run in runs:
+        level = run.priority
+        opened[level] += run.open
+        delayed[level] += len(run.delayed or ())
+        for pieces in run.waiting:
+            for piece in pieces:
+                waits[level] += piece.stop - piece.start
         by_kind[run.needs[0]] += run.open
+        payload += run.payload_bytes
+        retained += run.retained_bytes
+    assert ledger.open_tasks == sum(ledger.open) <= ledger.limits.tasks, "open tasks"
+    assert ledger.open == opened, "open tasks by priority"
+    assert queued(ledger) == waits, "queued tasks"
+    assert ledger.delayed == delayed, "delayed"
     assert +ledger.open_by_kind == +by_kind, "open tasks by kind"
-    payload = sum(run.payload_bytes for run in runs)
     assert ledger.payload_bytes == payload <= ledger.limits.payload_bytes, "payload bytes"
-    assert ledger.retained_bytes == sum(run.retained_bytes for run in runs), "retained bytes"
+    assert ledger.retained_bytes == retained, "retained bytes"
     ends = State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED
     ended = sum(counts[state] for state in ends)
     assert counts["accepted"] == ended + ledger.open_tasks, "a task has vanished or multiplied"

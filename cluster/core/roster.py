@@ -1,7 +1,6 @@
 """The workers: who is here, what each holds, who has room and who has too much.
 
-Every change of what a worker holds goes through `Roster`, which keeps its indexes and the policy up
-to date.
+Every change of what a worker holds goes through `Roster`, which keeps its indexes and the policy.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from cluster.core.ledger import Ledger
 from cluster.core.lost import LostWorkers
 from cluster.core.policy import AssignmentPolicy
 from cluster.core.run import Needs
-from cluster.core.worker import NO_ROUTE, OVERRUN, Lease, WorkerState
+from cluster.core.worker import NO_ROUTE, BatchTotals, Lease, Report, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.limits import SLOW_LINE
 from cluster.vocabulary.task import ProcessState
 
 #: models that operators want loaded, or unloaded, at once
 MAX_WANTED = 1_024
-FromHolder: TypeAlias = on.TasksFinished | on.TasksReleased | on.ResultStored | on.ChunkRead
+FromHolder: TypeAlias = Report | on.TasksReleased | on.ChunkRead
 
 
 class Roster:
@@ -44,6 +44,7 @@ class Roster:
         #: the models that workers are wanted to load, or not to, whatever they were started with
         self._load: frozenset[str] = frozenset()
         self._unload: frozenset[str] = frozenset()
+        self.batches = BatchTotals(ledger.counters)
         self._ledger = ledger
         self.lost = LostWorkers(ledger)
         self.limits = ledger.limits
@@ -99,16 +100,22 @@ class Roster:
             return
         self._ledger.out += worker.orders.values()  # they may have got lost
         worker.said_held = event.held
+        self.batches.add(worker, event.batches)
         held = set(event.held)
         for id in held - worker.leases.keys():
             self._ledger.out.append(do.Cancel(worker.id, worker.epoch, id))
-        for lease in list(worker.leases.values()):
-            # A missing lease or its results may be on the way, so it has until liveness_s.
+        late: list[tuple[float, Lease]] = []
+        for lease in worker.leases.values():
             if lease.id in held:
                 lease.missing_since = None
             elif lease.missing_since is None:
                 lease.missing_since = now
-            elif now - lease.missing_since > self.limits.liveness_s:
+            elif (missing_s := now - lease.missing_since) > self.limits.liveness_s:
+                late.append((missing_s, lease))
+        # They or their results may be on the way, which takes a while on a slow line.
+        way_s = self.limits.liveness_s + sum(x.payload_bytes for _, x in late) / SLOW_LINE
+        for missing_s, lease in late:
+            if missing_s > way_s:
                 self._ledger.counters["mislaid_leases"] += 1
                 self.give_back(lease, lease.next, Cause.RETURNED, "mislaid", now)
 
@@ -144,6 +151,7 @@ class Roster:
         self._load, self._unload = wanted
         for worker in self.workers.values():
             if not worker.draining:
+                worker.wanted -= load  # so it is ordered, as a file of it may have changed
                 self._want(worker, load, unload)
         return ""
 
@@ -165,13 +173,15 @@ class Roster:
         return ""
 
     def left(self, event: on.WorkerLeft, now: float) -> None:
-        """Requeue the tasks of a worker that left in order."""
+        """Let a worker go that left in order, and queue its tasks again. With tasks, it waits for
+        ``heartbeat_s``: they may have been reported on another connection.
+        """
         lost = self.lost.find(event.worker)
         if lost is not None and lost.epoch == event.epoch:
             self.lost.forget(event.worker)
         worker = self._speaker(event.worker, event.epoch, now)
         if worker is not None:
-            self._left(worker, event.reason or "left", now)
+            self._part(worker, event.reason or "left", now)
 
     def unreachable(self, event: on.WorkerUnreachable, now: float) -> None:
         """Take back the leases that could not be sent to a worker, and give it nothing more.
@@ -193,8 +203,8 @@ class Roster:
             if not is_over:
                 worker.supervisor = host
                 worker.vouched_at = now if state is ProcessState.RUNNING else -math.inf
-            elif state is ProcessState.KILLED:
-                self._left(worker, "killed", now)
+            elif worker.goodbye or (state is ProcessState.KILLED and not worker.is_doomed):
+                self._part(worker, "ended in order", now)
             else:
                 self._died(worker, "its process ended", now)
         elif is_over and (lost := self.lost.find(name)) is not None and lost.pid == pid:
@@ -208,29 +218,16 @@ class Roster:
             worker.barred, worker.barred_at = reason, now
             self.touch(worker)
 
-    def overrun_due(self, place: tuple[int, int], now: float) -> None:
-        """Have a worker killed that still runs a task whose time limit has passed."""
-        id, position = place
-        lease = self._ledger.leases.get(id)
-        if lease is None:
-            return
-        worker, wait_s = lease.worker, self.limits.heartbeat_s
-        is_stuck = lease.next == position and position in (lease.revoked or ())
-        if is_stuck and worker.runs(lease) and worker.supervisor is not None:
-            wait_s = self.limits.liveness_s  # the order may get lost
-            self.bar(worker, OVERRUN, now)
-            self._ledger.counters["kills"] += 1
-            reason = f"task {position} of run {lease.run.id} did not end in time"
-            kill = do.Kill(worker.supervisor, worker.id, worker.pid, reason)
-            self._ledger.out.append(kill)
-        self._ledger.timers.set(("overrun", (id, lease.next)), now + wait_s)
-
     def due(self, name: str, now: float) -> None:
-        """Drop a worker if it has been silent for too long and nobody vouches for it."""
+        """Drop a worker that has left, or has been silent for too long and nobody vouches for."""
         worker = self.workers[name]
         due = worker.alive_at + self.limits.liveness_s
+        if worker.goodbye:
+            due = worker.last_seen + self.limits.heartbeat_s
         if due > now:
             self._ledger.timers.set(("worker", name), due)
+        elif worker.goodbye:
+            self._left(worker, worker.goodbye, now)
         else:
             self._lose(worker, f"silent for {now - worker.last_seen:.3f} s", now)
 
@@ -280,6 +277,17 @@ class Roster:
             self.backlogged.pop(worker.id, None)
         self.policy.touch(worker)
 
+    def keep(self, lease: Lease, position: int, event: Report, now: float) -> None:
+        """Keep a report that has come before an earlier one: a worker's connections are in no
+        order. After ``heartbeat_s`` what is missing counts as lost.
+        """
+        lease.early = lease.early or {}
+        lease.early[position] = event
+        self._ledger.counters["early_reports"] += 1
+        gap = "gap", lease.id
+        if gap not in self._ledger.timers:
+            self._ledger.timers.set(gap, now + self.limits.heartbeat_s)
+
     def skip(self, lease: Lease, position: int, now: float) -> None:
         """Requeue the tasks of a lease before ``position``, whose results were lost on the way."""
         span = (lease.next, position)
@@ -295,9 +303,7 @@ class Roster:
             self._ledger.close(lease)
         self.hold(lease.worker, lease.run.needs, 0 if lease.stream else change)
 
-    def measured(
-        self, lease: Lease, event: on.TasksFinished | on.ResultStored, tasks: int, now: float
-    ) -> None:
+    def measured(self, lease: Lease, event: Report, tasks: int, now: float) -> None:
         """Note how long ``tasks`` tasks took: in the run's trace, and for the policy."""
         run = lease.run
         if run.stamps is not None and len(run.stamps) == 2:
@@ -306,23 +312,6 @@ class Roster:
         if 0.0 < busy_s < 1e9:  # no clock can show anything else
             lease.worker.service.add(tasks, busy_s)
             self.policy.observe(lease.worker, run.needs, tasks, busy_s)
-
-    # No worker idle while work waits behind another one
-
-    def recallable(self, worker: WorkerState, now: float) -> Lease | None:
-        """A worker's newest lease whose tail an idle one could take.
-
-        A lease that was recalled less than ``liveness_s`` ago is passed over; after that the recall
-        or its answer must have been lost.
-        """
-        for lease in reversed(worker.leases.values()):
-            asked_at = lease.recalled_at
-            waits = asked_at is not None and now - asked_at < self.limits.liveness_s
-            if not waits and lease.stream is None:
-                needs = lease.run.needs
-                if any(other.offers(*needs) for other in self.idle.values()):
-                    return lease
-        return None
 
     def _drain(self, worker: WorkerState) -> None:
         """Give a worker nothing more."""
@@ -342,7 +331,8 @@ class Roster:
     def _why_refused(self, here: WorkerState, event: on.WorkerJoined, now: float) -> str:
         """Why a process may not take the name of a worker that is here; "" if it may."""
         is_other = (here.host, here.pid) != (event.host, event.pid)
-        if is_other and now - here.alive_at < self.limits.liveness_s:
+        is_here = not here.goodbye and now - here.alive_at < self.limits.liveness_s
+        if is_other and is_here:
             place = f"process {here.pid} on {here.host}"
             return f"another worker of this name is alive: {place}; choose another name"
         return "a newer worker has this name" if event.incarnation < here.incarnation else ""
@@ -354,13 +344,22 @@ class Roster:
             self.lost.died(event.worker, "restarted", now)
         self.lost.forget(event.worker)
 
+    def _part(self, worker: WorkerState, reason: str, now: float) -> None:
+        """Let a worker go whose process ends in order, once its last reports had time to come."""
+        if not worker.goodbye:
+            worker.goodbye, worker.last_seen = reason, now
+            self._drain(worker)
+            self._ledger.timers.set(("worker", worker.id), now + self.limits.heartbeat_s)
+        if not worker.leases:
+            self._left(worker, worker.goodbye, now)
+
     def _left(self, worker: WorkerState, reason: str, now: float) -> None:
         self._ledger.counters["workers_left"] += 1
         self._drop(worker, reason, now, Cause.RETURNED)
 
     def _died(self, worker: WorkerState, reason: str, now: float) -> None:
-        if worker.is_doomed:
-            self._left(worker, "killed", now)
+        if worker.is_doomed or worker.goodbye:
+            self._left(worker, worker.goodbye or "killed", now)
             return
         self._lose(worker, reason, now)
         self.lost.died(worker.id, reason, now)

@@ -23,7 +23,7 @@ from cluster.core.roster import Roster
 from cluster.core.run import Entry, Streamed
 from cluster.core.streams import Streams
 from cluster.core.unserved import ROUND, Unserved
-from cluster.core.worker import Lease
+from cluster.core.worker import OVERRUN, Lease, WorkerState
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
@@ -32,7 +32,7 @@ from cluster.vocabulary.status import Status
 from cluster.vocabulary.task import TaskId
 
 #: the timers that end in a verdict about peers that may have spoken
-VERDICTS = frozenset({"worker", "client", "host", "overrun", "unserved"})
+VERDICTS = frozenset({"worker", "client", "host", "overrun", "gap", "unserved"})
 
 
 class Scheduler:
@@ -101,7 +101,8 @@ class Scheduler:
             "host": self.hosts.due,
             "lost": self.roster.lost.forget,
             "recall": self._recall_due,
-            "overrun": self.roster.overrun_due,
+            "overrun": self._overrun_due,
+            "gap": self._gap_due,
             "unserved": self.unserved.due,
         }
 
@@ -242,16 +243,31 @@ class Scheduler:
         roster = self.roster
         if not roster.backlogged or not roster.idle or ("recall", None) in self.ledger.timers:
             return
-        if any(roster.recallable(worker, now) for worker in roster.backlogged.values()):
+        if any(self._recallable(worker, now) for worker in roster.backlogged.values()):
             self.ledger.timers.set(("recall", None), now + self.limits.recall_after_s)
 
     def _recall_due(self, _: None, now: float) -> None:
         for victim in list(self.roster.backlogged.values()):
-            lease = self.roster.recallable(victim, now)
+            lease = self._recallable(victim, now)
             if lease is not None and now - lease.assigned_at >= self.limits.recall_after_s:
                 lease.recalled_at = now
                 self.counters["recalls"] += 1
                 self.ledger.out.append(do.Recall(victim.id, victim.epoch, lease.id))
+
+    def _recallable(self, worker: WorkerState, now: float) -> Lease | None:
+        """A worker's newest lease whose tail an idle one could take.
+
+        A lease that was recalled less than ``liveness_s`` ago is passed over; after that the recall
+        or its answer must have been lost.
+        """
+        for lease in reversed(worker.leases.values()):
+            asked_at = lease.recalled_at
+            waits = asked_at is not None and now - asked_at < self.limits.liveness_s
+            if not waits and lease.stream is None:
+                needs = lease.run.needs
+                if any(other.offers(*needs) for other in self.roster.idle.values()):
+                    return lease
+        return None
 
     def _joined(self, event: on.WorkerJoined, now: float) -> None:
         self.roster.joined(event, now)
@@ -267,13 +283,23 @@ class Scheduler:
 
     def _finished(self, event: on.TasksFinished, now: float) -> None:
         lease = self.roster.live(event, now)
+        if lease is None:
+            self.counters["late_results"] += len(event.outcomes)
+            return
+        self._take(lease, event, now)
+        if lease.early:
+            self._catch_up(lease, now)
+
+    def _take(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
+        """Settle the next tasks of a lease."""
         start, count = event.start, len(event.outcomes)
         stop = start + count
-        if lease is None or not count or start < lease.next or stop > lease.stop:
+        if not count or start < lease.next or stop > lease.stop:
             self.counters["late_results"] += count
             return
         if start > lease.next:
-            self.roster.skip(lease, start, now)
+            self.roster.keep(lease, start, event, now)
+            return
         self.roster.measured(lease, event, count, now)
         lease.next = stop
         lease.worker.finished += count
@@ -284,6 +310,47 @@ class Scheduler:
         if stop == lease.stop:
             self.ledger.close(lease)
         self.roster.hold(lease.worker, lease.run.needs, 0 if lease.stream else -count)
+
+    def _catch_up(self, lease: Lease, now: float) -> None:
+        """Take the reports that came early, up to the next gap."""
+        while lease.early and (first := min(lease.early)) <= lease.next:
+            event = lease.early.pop(first)
+            if isinstance(event, on.TasksFinished):
+                self._take(lease, event, now)
+            else:
+                self.streams.take(lease, event, now)
+        if not lease.early:
+            self.ledger.timers.clear(("gap", lease.id))
+
+    def _gap_due(self, id: int, now: float) -> None:
+        """Give up what is missing before the reports that came early."""
+        lease = self.ledger.leases.get(id)
+        if lease is None or not lease.early:
+            return
+        if (first := min(lease.early)) > lease.next:
+            self.roster.skip(lease, first, now)
+        self._catch_up(lease, now)
+        if lease.early:
+            self.ledger.timers.set(("gap", id), now + self.limits.heartbeat_s)
+
+    def _overrun_due(self, place: tuple[int, int], now: float) -> None:
+        """Have a worker killed that still runs a task whose time limit has passed."""
+        id, position = place
+        lease = self.ledger.leases.get(id)
+        if lease is None:
+            return
+        worker, wait_s = lease.worker, self.limits.heartbeat_s
+        is_stuck = (
+            lease.next == position and position in (lease.revoked or ()) and not worker.goodbye
+        )
+        if is_stuck and worker.runs(lease) and worker.supervisor is not None:
+            wait_s = self.limits.liveness_s  # the order may get lost
+            self.roster.bar(worker, OVERRUN, now)
+            self.ledger.counters["kills"] += 1
+            reason = f"task {position} of run {lease.run.id} did not end in time"
+            kill = do.Kill(worker.supervisor, worker.id, worker.pid, reason)
+            self.ledger.out.append(kill)
+        self.ledger.timers.set(("overrun", (id, lease.next)), now + wait_s)
 
     def _settle_each(self, lease: Lease, event: on.TasksFinished, now: float) -> None:
         """Settle results range by range, since some failed or were revoked."""

@@ -28,15 +28,21 @@ class Streams:
 
     def stored(self, event: on.ResultStored, now: float) -> None:
         """Offer a result to its client, unless it has been fetched or revoked."""
-        lease, position = self._roster.live(event, now), event.position
+        lease = self._roster.live(event, now)
         if lease is None:
             self._ledger.counters["late_results"] += 1
-            return
+        else:
+            self.take(lease, event, now)
+
+    def take(self, lease: Lease, event: on.ResultStored, now: float) -> None:
+        """Offer a result of a live lease."""
+        position = event.position
         if not lease.pieces(max(position, lease.next), min(position + 1, lease.stop)):
             self._discard(lease, position)
             return
         if position > lease.next:
-            self._roster.skip(lease, position, now)
+            self._roster.keep(lease, position, event, now)
+            return
         stream = lease.stream_at(position)
         if stream is None:
             stream = self._begin(lease, event, now)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cluster.core.run import Range, Run
 from cluster.vocabulary.actions import Drain, Restart, Serve
-from cluster.vocabulary.events import WorkerJoined
-from cluster.vocabulary.task import NO_LOAD, NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
+from cluster.vocabulary.events import ResultStored, TasksFinished, WorkerJoined
+from cluster.vocabulary.task import (
+    NO_LOAD,
+    NO_REQUIREMENTS,
+    BatchSize,
+    Gpu,
+    GpuLoad,
+    KindBatches,
+    Load,
+    Requirements,
+)
 
 #: why a worker is barred: the transport can't reach it; a task of it didn't end in time
 NO_ROUTE, OVERRUN = "no route", "overrun"
 NO_GPU_LOAD = GpuLoad()
+#: what a worker says about the next tasks of a lease
+Report: TypeAlias = TasksFinished | ResultStored
 #: how much is taken to be in use of what is unknown
 UNKNOWN_USE = 0.5
 
@@ -78,6 +90,45 @@ class ServiceTimes:
         return None
 
 
+class BatchTotals:
+    """How the batches of all workers formed, of `KINDS_MAX` kinds at most; runs of further kinds
+    are counted as ``batches_left_out``.
+    """
+
+    KINDS_MAX, TOTAL_MAX = 1_024, 1 << 62
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self._counters = counters
+        self._sizes: dict[str, list[BatchSize]] = {}
+
+    def add(self, worker: WorkerState, told: Sequence[KindBatches]) -> None:
+        """Add what a worker has counted since it told last."""
+        if told == worker.formed:
+            return
+        before = {one.kind: one.sizes for one in worker.formed}
+        worker.formed = told
+        for one in told:
+            olds = before.get(one.kind, ())
+            more = sum(new.runs for new in one.sizes) - sum(old.runs for old in olds)
+            if one.kind in self._sizes or len(self._sizes) < self.KINDS_MAX:
+                self._add(one, olds if more >= 0 else ())  # it counts anew if it has fewer
+            else:
+                self._counters["batches_left_out"] += max(0, more)
+
+    def shown(self) -> list[KindBatches]:
+        """The totals of each kind, by name."""
+        return [KindBatches(kind, [*sizes]) for kind, sizes in sorted(self._sizes.items())]
+
+    def _add(self, told: KindBatches, olds: Sequence[BatchSize]) -> None:
+        """Add what is more than ``olds``, which are of the same kind."""
+        totals = self._sizes.setdefault(told.kind, [])
+        totals += [BatchSize()] * (len(told.sizes) - len(totals))
+        pairs = zip(told.sizes, chain(olds, repeat(BatchSize())), strict=False)
+        for place, (new, old) in enumerate(pairs):
+            sums = (t + max(0, n - o) for t, n, o in zip(totals[place], new, old, strict=True))
+            totals[place] = BatchSize._make(min(total, self.TOTAL_MAX) for total in sums)
+
+
 def needs_card(requirements: Requirements) -> bool:
     """Whether a task asks for a card."""
     return requirements.min_vram_bytes > 0 or requirements.gpu_family is not None
@@ -123,10 +174,14 @@ class WorkerState:
         #: leases of suspects, at most one at a time: a task that kills workers must be alone
         self.suspects = 0
         self.draining = False
+        #: why it has left, while reports of its leases may be on the way
+        self.goodbye = ""
         #: orders that are repeated until it says that it obeys, at most one to serve models and one
         #: to leave
         self.orders: dict[type, Serve | Drain | Restart] = {}
         self.service = ServiceTimes()
+        #: how its batches formed, as it told last
+        self.formed: Sequence[KindBatches] = ()
         self.load = NO_LOAD
         self.leases: dict[int, Lease] = {}
         #: the ids in its last heartbeat, in order of arrival
@@ -251,6 +306,16 @@ class Lease:
     #: the last large result announced, open while its position is ``next``; from then on the lease
     #: takes no credit, since all its tasks have run or were given back
     stream: Stream | None = None
+    #: by position, reports that have come before an earlier one
+    early: dict[int, Report] | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of its tasks that are not settled."""
+        column = self.run.payloads
+        return sum(
+            map(len, column[self.next : self.stop] if isinstance(column, list) else [column])
+        )
 
     def stream_at(self, position: int) -> Stream | None:
         """The large result of the task at ``position``, if it can still be fetched."""

@@ -17,7 +17,7 @@ from cluster.protocol.stored_results import FinishedTasks
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import NO_LOAD, Failure, Gpu, Load
+from cluster.vocabulary.task import NO_LOAD, Failure, Gpu, KindBatches, Load
 
 MAX_RECENT = 4_096
 #: what changes with a worker's offers
@@ -79,13 +79,15 @@ class WorkerSession:
         now: dict[str, Any] = {name: getattr(self._offered, name) for name in OFFERS}
         return [replace(self._introduction, epoch=self._last_epoch, **now)]
 
-    def heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
-        """Events to send regularly: its leases, its host's load, its offers until they are
-        acknowledged, and its stored results.
+    def heartbeat(
+        self, load: Load = NO_LOAD, batches: Sequence[KindBatches] = ()
+    ) -> list[on.Event]:
+        """Events to send regularly: its leases, its host's load, how its batches formed, its offers
+        until they are acknowledged, and its stored results.
         """
         if self.epoch is None:
             return []
-        beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load)
+        beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load, list(batches))
         stored = [e for lease in self.storing.values() for e in self._announce(lease)]
         return [beat, *self._offers(), *stored]
 
@@ -216,9 +218,9 @@ class WorkerSession:
 
     def drain(self) -> list[on.Event]:
         """Events that ask for no more work and give back what is not started."""
+        self.draining = True
         if self.epoch is None:
             return []
-        self.draining = True
         events = self._farewell()
         for lease in list(self.leases.values()):
             events += self._release(lease)

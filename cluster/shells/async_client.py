@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Self
 
+from cluster.shells.calls import NOTHING
 from cluster.shells.client import Client
-from cluster.shells.mapping import refuse_single
+from cluster.shells.mapping import many_payloads
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.status import Status, StoryEntry, TaskStatus
 from cluster.vocabulary.task import State, TaskId
+from cluster.work.functions import Function
 
 AHEAD_TASKS = 256
 
@@ -21,36 +23,42 @@ AHEAD_TASKS = 256
 class AsyncClient:
     """The client for asyncio: the plain client's calls, awaited. ``settings`` as for Client."""
 
-    def __init__(self, endpoint: str, *, spec: ClusterSpec | None = None, **settings: Any) -> None:
+    def __init__(
+        self, endpoint: str | None = None, *, spec: ClusterSpec | None = None, **settings: Any
+    ) -> None:
         self._client = Client(endpoint, spec=spec, **settings)
 
-    async def submit(self, kind: str, payload: bytes = b"", **options: Any) -> bytes:
-        """The result of one task; cancelling the await cancels it. Options as for
-        Client.submit.
+    async def submit(
+        self, kind: str | Function, payload: Any = NOTHING, *more: Any, **options: Any
+    ) -> Any:
+        """The result of one task, bytes or what the function returned; cancelling the await cancels
+        it. Items and options as for Client.submit.
         """
-        return await asyncio.wrap_future(self._client.submit(kind, payload, **options))
+        submit: Callable[..., Future[Any]] = self._client.submit
+        return await asyncio.wrap_future(submit(kind, payload, *more, **options))
 
     async def map(
-        self, kind: str, payloads: Iterable[bytes], **options: Any
-    ) -> AsyncIterator[bytes]:
+        self, kind: str | Function, payloads: Iterable[Any], *more: Iterable[Any], **options: Any
+    ) -> AsyncIterator[Any]:
         """The results of many like tasks, in order, a bounded window ahead; a thread reads the
-        source. Options as for Client.submit. An error of the source, or of a payload that can't be
-        sent, is raised after the results before it.
+        sources, which are as for Client.map. Options as for Client.submit. An error of the source,
+        or of a payload that can't be sent, is raised after the results before it.
         """
-        refuse_single(payloads)
+        name, is_call = self._client.resolve(kind)
+        sources = (payloads, *more) if is_call else (many_payloads(payloads, *more),)
         loop, room = asyncio.get_running_loop(), threading.Semaphore(AHEAD_TASKS)
         # Futures in order, then the error of the source or None.
-        taken: asyncio.Queue[Future[bytes] | BaseException | None] = asyncio.Queue()
+        taken: asyncio.Queue[Future[Any] | BaseException | None] = asyncio.Queue()
         over = threading.Event()
 
         def read() -> None:
             last: BaseException | None = None
             try:
-                for payload in payloads:
+                for items in zip(*sources, strict=False):
                     room.acquire()
                     if over.is_set():
                         return
-                    future = self._client.submit(kind, payload, **options)
+                    future = self._client.submit(name, *items, **options)
                     if over.is_set():
                         future.cancel()
                     loop.call_soon_threadsafe(taken.put_nowait, future)
@@ -61,7 +69,7 @@ class AsyncClient:
 
         # A source may wait, which must not hold the loop up.
         threading.Thread(target=read, name="map source", daemon=True).start()
-        head: Future[bytes] | BaseException | None = None
+        head: Future[Any] | BaseException | None = None
         try:
             while isinstance(head := await taken.get(), Future):
                 yield await asyncio.wrap_future(head)
@@ -109,6 +117,9 @@ class AsyncClient:
     async def restart(self, worker: str, timeout: float | None = 60.0) -> Status:  # noqa: ASYNC109
         """Drain a worker and wait for its next process; see Client.restart."""
         return await asyncio.to_thread(self._client.restart, worker, timeout)
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("<Client", "<AsyncClient", 1)
 
     async def close(self) -> None:
         """Say goodbye; what is not done fails with ClientClosed."""

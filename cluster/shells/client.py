@@ -13,22 +13,40 @@ import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator
 from socket import gethostname
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
-import msgspec
 import zmq
 
 from cluster.protocol.client_session import Options, as_event
-from cluster.protocol.codec import in_words
+from cluster.shells.calls import (
+    NOTHING,
+    CallFuture,
+    as_call,
+    as_calls,
+    as_results,
+    check_event,
+    check_text,
+    known_state,
+    one_payload,
+)
 from cluster.shells.client_loop import ClientLoop
 from cluster.shells.feeding import FedMapReader
 from cluster.shells.futures import TaskFuture
-from cluster.shells.mapping import Chunk, MapReader, Payload, as_payload, refuse_single, run_bytes
+from cluster.shells.mapping import (
+    Chunk,
+    MapReader,
+    Payload,
+    as_payload,
+    many_payloads,
+    run_bytes,
+)
 from cluster.spec import ClusterSpec
 from cluster.transport import interrupts
+from cluster.transport.endpoints import default_endpoint
 from cluster.transport.questions import ask, learn_spec
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError, did_you_mean
+from cluster.vocabulary.markup import as_table
 from cluster.vocabulary.status import (
     Status,
     Story,
@@ -46,6 +64,7 @@ from cluster.vocabulary.task import (
     State,
     TaskId,
 )
+from cluster.work.functions import Function, Functions
 
 T = TypeVar("T")
 
@@ -53,13 +72,19 @@ T = TypeVar("T")
 GIVE_UP_S = 60.0
 #: how long to wait between two looks at the status
 LOOK_AGAIN_S = 0.1
+#: A supervisor reports a worker that has joined within a heartbeat, or later on a busy machine.
+FIRST_REPORT_S = 5.0
 #: the length of a name that leaves room for its incarnation
 MAX_NAME = 100
 
 
 class Client:
-    """Talk to the coordinator at ``endpoint``. Methods may be called from any thread, but not in a
-    forked child.
+    """Talk to the coordinator at ``endpoint`` (default: ``$PERFKIT_ENDPOINT``, else that of a
+    cluster on this machine). Methods may be called from any thread, but not in a forked child.
+
+    A task is named by its kind, whose handler takes and returns bytes. A client that has the
+    ``functions`` of a cluster, see `cluster.local.LocalCluster.register`, calls them with plain
+    data: by the function itself, which must be as the workers have it, or by its name.
 
     Without a ``spec`` it adopts the coordinator's, which must be there then: raises Unreachable. A
     coordinator with another codec or other limits than ``spec`` fails every call: ProtocolError.
@@ -73,15 +98,17 @@ class Client:
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | None = None,
         *,
         spec: ClusterSpec | None = None,
         name: str | None = None,
         give_up_s: float | None = GIVE_UP_S,
+        functions: Functions | None = None,
     ) -> None:
-        _check_text("an endpoint", endpoint, 4_096)
+        endpoint = default_endpoint() if endpoint is None else endpoint
+        check_text("an endpoint", endpoint, 4_096)
         if name:
-            _check_text("a client's name", name, MAX_NAME)
+            check_text("a client's name", name, MAX_NAME)
         self.endpoint = endpoint
         self.spec = spec = spec or learn_spec(endpoint)
         self.name = name or f"{gethostname()[:60]}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -89,6 +116,7 @@ class Client:
         on_wire = self.name if not name else f"{name}#{time.time_ns():016x}"
         self._run_bytes = run_bytes(spec.limits.message_bytes)
         self._checked: tuple[str, Options] | None = None
+        self._functions = functions or Functions()
         interrupts.hold()  # half a client could not be closed
         try:
             self._loop = ClientLoop(endpoint, spec, on_wire, give_up_s)
@@ -96,11 +124,17 @@ class Client:
         finally:
             interrupts.let_go()
 
-    def submit(
+    @overload
+    def submit(self, kind: str, payload: Payload = b"", **options: Any) -> TaskFuture: ...
+
+    @overload
+    def submit(self, kind: Function, *items: Any, **options: Any) -> CallFuture: ...
+
+    def submit(  # type: ignore[misc]  # the overloads leave its options out
         self,
-        kind: str,
-        payload: Payload = b"",
-        *,
+        kind: str | Function,
+        payload: Any = NOTHING,
+        *more: Any,
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,
         timeout_s: float | None = None,
@@ -111,22 +145,25 @@ class Client:
     ) -> TaskFuture:
         """Hand in one task; its future has the result, and its stamps if it is ``traced``.
 
-        A large buffer is sent uncopied, so it must not change until the result is there. Raises
-        ClusterError for invalid options, TypeError for a payload that is not a buffer.
+        A handler takes one payload; a function takes any number of items. A large buffer is sent
+        uncopied, so it must not change until the result is there. Raises ClusterError for invalid
+        options, or a function that the workers don't have as it is now; TypeError for a payload
+        that is not a buffer, or an item that is not plain data.
         """
         self._check_open()
+        name, is_call = self.resolve(kind)
         options = self._options(
-            kind, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
+            name, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
         )
-        data: Any = payload
+        data: Any = as_call(name, payload, more) if is_call else one_payload(name, payload, more)
         if type(data) is not bytes or len(data) >= self._run_bytes:
             data = as_payload(data, self.spec.limits.message_bytes)
-        return self._loop.submit(kind, data, options, traced)
+        return self._loop.submit(name, data, options, traced, CallFuture if is_call else TaskFuture)
 
     def submit_batch(
         self,
-        kind: str,
-        payloads: Iterable[Payload],
+        kind: str | Function,
+        payloads: Iterable[Any],
         *,
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,
@@ -139,18 +176,28 @@ class Client:
         does, before any task is handed in.
         """
         self._check_open()
+        name, is_call = self.resolve(kind)
         options = self._options(
-            kind, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
+            name, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
         )
-        refuse_single(payloads)
+        payloads = as_calls(name, payloads) if is_call else many_payloads(payloads)
         column = [as_payload(payload, self.spec.limits.message_bytes) for payload in payloads]
-        return self._loop.submit_batch(kind, column, options)
+        make = CallFuture if is_call else TaskFuture
+        return self._loop.submit_batch(name, column, options, make)
 
+    @overload
+    def map(self, kind: str, payloads: Iterable[Payload], **options: Any) -> Iterator[bytes]: ...
+
+    @overload
     def map(
+        self, kind: Function, items: Iterable[Any], *more: Iterable[Any], **options: Any
+    ) -> Iterator[Any]: ...
+
+    def map(  # type: ignore[misc]
         self,
-        kind: str,
-        payloads: Iterable[Payload],
-        *,
+        kind: str | Function,
+        payloads: Iterable[Any],
+        *more: Iterable[Any],
         priority: Priority = Priority.NORMAL,
         requirements: Requirements | None = None,
         timeout_s: float | None = None,
@@ -158,25 +205,27 @@ class Client:
         wait_for_worker: bool = False,
         idempotent: bool = False,
         timeout: float | None = None,
-    ) -> Iterator[bytes]:
-        """The results of many like tasks, in order. Submission starts at once and stays a bounded
-        window ahead. A source other than a list or tuple is read in a thread of its own, so it may
-        wait for results.
+    ) -> Iterator[Any]:
+        """The results of many like tasks, in order. A handler takes the payloads of one source; a
+        function takes an item of each source, up to the end of the shortest. Submission starts at
+        once and stays a bounded window ahead. A source other than a list, tuple or range is read in
+        a thread of its own, so it may wait for results.
 
         A failed task raises in the place of its result; TimeoutError is raised in the place of the
         first result that is missing ``timeout`` seconds after the call; an error of the source, or
         a payload that can't be sent, is raised at once. Each cancels the rest.
         """
         self._check_open()
+        name, is_call = self.resolve(kind)
         options = self._options(
-            kind, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
+            name, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
         )
 
         def submit(column: list[bytes], chunk: Chunk) -> None:
-            self._loop.exchange.submit_chunk(kind, column, options, chunk)
+            self._loop.exchange.submit_chunk(name, column, options, chunk)
 
-        refuse_single(payloads)
-        is_at_hand = isinstance(payloads, list | tuple)
+        is_at_hand = all(isinstance(it, list | tuple | range) for it in (payloads, *more))
+        payloads = as_calls(name, payloads, *more) if is_call else many_payloads(payloads, *more)
         reader = (MapReader if is_at_hand else FedMapReader)(
             payloads,
             self.spec.burst,
@@ -190,13 +239,13 @@ class Client:
             reader.start()
             results = reader.read()
             weakref.finalize(results, reader.stop).atexit = False  # if it is never read
-            return results
+            return as_results(results) if is_call else results
         try:
             reader.fill()
         except BaseException:
             reader.stop()
             raise
-        return reader.read()
+        return as_results(reader.read()) if is_call else reader.read()
 
     def resubmit(self, futures: Iterable[TaskFuture]) -> list[TaskFuture]:
         """Hand in again what a coordinator has lost: a new future for each that holds a
@@ -204,6 +253,11 @@ class Client:
         """
         self._check_open()
         return self._loop.resubmit(list(futures))
+
+    def resolve(self, kind: str | Function) -> tuple[str, bool]:
+        """The kind's name, and whether its tasks are calls of a function with plain data."""
+        name = kind if type(kind) is str else self._functions.name_of(kind)
+        return name, name in self._functions.known
 
     def cancel(self, future: TaskFuture) -> bool:
         """Cancel a task; the same as ``future.cancel()``."""
@@ -242,7 +296,7 @@ class Client:
         """The newest tasks of all clients, at most 1,000, in one ``state`` if it is given: the
         newest run first. Of those that have ended, the coordinator remembers some.
         """
-        wanted = state and _known_state(state)
+        wanted = state and known_state(state)
         return self._question(Tasks, timeout, on.TasksRequested, wanted, limit).tasks
 
     def story(self, task: TaskId, timeout: float | None = 5.0) -> list[StoryEntry]:
@@ -268,10 +322,12 @@ class Client:
     def restart(self, worker: str, timeout: float | None = 60.0) -> Status:
         """Drain a worker and have its supervisor start another process; returns when that has
         joined. Raises ClusterError if there is no such worker, if no supervisor would start it
-        again, and after ``timeout`` seconds.
+        again (none has reported it within FIRST_REPORT_S), and after ``timeout`` seconds.
         """
         end_s = math.inf if timeout is None else time.monotonic() + timeout
-        old = self._find(worker)
+        until_s = min(end_s, time.monotonic() + FIRST_REPORT_S)
+        while not (old := self._find(worker)).supervisor and time.monotonic() < until_s:
+            self._loop.pause(LOOK_AGAIN_S)
         status = self._question(Status, 5.0, on.LeaveRequested, worker, old.pid, True)
         while not any(w.worker == worker and w.pid != old.pid for w in status.workers):
             if time.monotonic() > end_s:
@@ -293,6 +349,13 @@ class Client:
         """
         self._loop.close()
 
+    def __repr__(self) -> str:
+        return f"<Client of {self.endpoint} ({self.spec.name}): {self._loop.state()}>"
+
+    def _repr_html_(self) -> str:
+        facts = self.endpoint, self.spec.name, self._loop.state(), ", ".join(self._functions.known)
+        return as_table(f"Client {self.name}", ("endpoint", "spec", "state", "functions"), [facts])
+
     def __enter__(self) -> Self:
         return self
 
@@ -304,29 +367,15 @@ class Client:
             self._loop.check_open()
 
     def _options(
-        self,
-        kind: str,
-        priority: Priority,
-        requirements: Requirements | None,
-        timeout_s: float | None,
-        retry: Retry,
-        wait_for_worker: bool,
-        idempotent: bool,
+        self, kind: str, priority: Priority, requirements: Requirements | None, *rest: Any
     ) -> Options:
         """The options that tasks share, checked here: the coordinator would only drop a message
         with invalid ones.
         """
-        options = Options(
-            Priority(priority),
-            requirements or NO_REQUIREMENTS,
-            timeout_s,
-            retry,
-            wait_for_worker,
-            idempotent,
-        )
+        options = Options(Priority(priority), requirements or NO_REQUIREMENTS, *rest)
         if self._checked != (kind, options):
             event = as_event(self.name, 0, kind, [], options)
-            _check_event(event, f"a task of kind {kind!r}")
+            check_event(event, f"a task of kind {kind!r}")
             self._checked = kind, options
         return options
 
@@ -343,31 +392,8 @@ class Client:
         self._check_open()
         self._loop.check_may_wait()
         question = event(self.name, 0, *args)
-        _check_event(question, "the question")
+        check_event(question, "the question")
         answer = ask(self.endpoint, self.spec, question, timeout, lambda: self._loop.closing)
         if not isinstance(answer, kind):
             raise ProtocolError(f"the coordinator answers {event.__name__} with {answer!r:.100}")
         return answer
-
-
-def _known_state(state: str) -> State:
-    try:
-        return State(state)
-    except ValueError:
-        known = ", ".join(State)
-        raise ClusterError(f"there is no state {state!r}; there are {known}") from None
-
-
-def _check_text(what: str, text: object, most: int) -> None:
-    if not isinstance(text, str) or len(text) > most or not text.isprintable():
-        raise ClusterError(f"{what} is a text of at most {most} characters, not {text!r:.150}")
-
-
-def _check_event(event: Any, what: str) -> None:
-    """Raise ClusterError for a message that can't be encoded, or that a coordinator would drop."""
-    try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=type(event))
-    except msgspec.ValidationError as error:
-        raise ClusterError(f"{what}: {in_words(error, type(event))}") from error
-    except Exception as error:  # an object that MessagePack can't hold
-        raise ClusterError(f"{what} can't be sent: {error}") from error

@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+from typing import TypeVar
 from weakref import WeakSet
 
 from cluster.protocol.client_session import Options
@@ -20,6 +21,8 @@ from cluster.spec import ClusterSpec
 from cluster.transport import interrupts
 from cluster.transport.interrupts import Latch
 from cluster.vocabulary.errors import ClientClosed, ClusterError, CoordinatorLost
+
+F = TypeVar("F", bound=TaskFuture)
 
 #: those of this process that are not collected
 LOOPS: WeakSet[ClientLoop] = WeakSet()
@@ -72,6 +75,14 @@ class ClientLoop:
         if self.exchange.refusal is not None:
             raise self.exchange.refusal
 
+    def state(self) -> str:
+        """Whether the client is open, in a word, or why it is not."""
+        try:
+            self.check_open()
+        except ClusterError as error:
+            return "closed" if self.closing and not self._is_forked else str(error)[:200]
+        return "open"
+
     def check_may_wait(self) -> None:
         """Raise ClusterError where a wait for this client could never end."""
         if self._is_forked:
@@ -82,18 +93,22 @@ class ClientLoop:
         """Wait; not for long any more once the client is closed."""
         self._is_over.wait(seconds)
 
-    def submit(self, kind: str, payload: bytes, options: Options, traced: bool) -> TaskFuture:
-        """Hand in one task: at once if it is the only one, else with others like it."""
-        future = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)
+    def submit(self, kind: str, payload: bytes, options: Options, traced: bool, make: type[F]) -> F:
+        """Hand in one task: at once if it is the only one, else with others like it. Its future is
+        one of class ``make``.
+        """
+        future = make(self.exchange.cancel, self.wait_for, self._leadership.defer)
         alone = self.exchange.add_task((kind, payload, options, traced, future))
         if not alone or not self.exchange.send_now() or self.closing:
             self._wake()
         return future
 
-    def submit_batch(self, kind: str, payloads: list[bytes], options: Options) -> list[TaskFuture]:
+    def submit_batch(
+        self, kind: str, payloads: list[bytes], options: Options, make: type[TaskFuture]
+    ) -> list[TaskFuture]:
         """Hand in many like tasks at once, a future each."""
         own = self.exchange.cancel, self.wait_for, self._leadership.defer
-        futures = [TaskFuture(*own) for _ in payloads]
+        futures = [make(*own) for _ in payloads]
         self.exchange.submit_batch(
             [
                 (kind, payload, options, False, f)
@@ -111,7 +126,8 @@ class ClientLoop:
                 continue
             if not isinstance(lost.exception(), CoordinatorLost):
                 continue
-            futures[place] = TaskFuture(self.exchange.cancel, self.wait_for, self._leadership.defer)
+            own = self.exchange.cancel, self.wait_for, self._leadership.defer
+            futures[place] = type(lost)(*own)
             event, options = submission.work, submission.options
             task = event.kind, event.payloads[lost.position], options, False, futures[place]
             tasks.append(task)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import zmq
 
 from cluster.spec import ClusterSpec, load_codec
-from cluster.transport.channel import Channel
-from cluster.transport.hello import check_heard
+from cluster.transport.channel import WRITABLE, Channel
+from cluster.transport.hello import IS_READ, READ, check_heard
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
+#: how often to see whether the coordinator is still there
+LOOK_MS = 20
 
 
 class Connection:
@@ -46,6 +49,7 @@ class Connection:
         self._hear = hear
         self._introduction = introduction
         self._fail = fail
+        self._is_read = False
 
     def send(self, events: Sequence[on.Event]) -> None:
         """Send, or drop at the high-water mark; heartbeats tell the coordinator what is missing."""
@@ -70,6 +74,17 @@ class Connection:
         self.receive()
         self.channel.tend(time.monotonic())
 
+    def confirm(self) -> None:
+        """Return when the coordinator has read all that was sent here: it reads a worker's
+        connections in no order. Wait ``liveness_s`` at most, and not for one that is gone.
+        """
+        self._is_read, until_s = False, time.monotonic() + self._spec.limits.liveness_s
+        with suppress(zmq.Again):
+            self.channel.send([IS_READ])
+            while not self._is_read and time.monotonic() < until_s and self.channel.ready(WRITABLE):
+                self.channel.socket.poll(LOOK_MS)
+                self.receive()
+
     def close(self) -> None:
         """Close the connection."""
         self.channel.close()
@@ -78,6 +93,7 @@ class Connection:
         """Take in what is in no codec. An announcement means that the connection is new, so the
         worker tells on it where its work is to go.
         """
+        self._is_read |= frames == [READ]
         try:
             if check_heard(frames, self._spec, self._endpoint):
                 self.send(self._introduction())

@@ -19,7 +19,7 @@ from cluster.core.scheduler import Scheduler
 from cluster.protocol.codec import Frame
 from cluster.shells.malloc_trim import MallocTrim
 from cluster.spec import ClusterSpec, load_codec, load_part
-from cluster.transport.hello import HELLO, PING, PONG, announce
+from cluster.transport.hello import ANSWERS, HELLO, announce
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, ProtocolError
@@ -123,9 +123,10 @@ class Dispatcher:
 
     def _answer_plainly(self, sender: bytes, frames: Sequence[Frame], error: ProtocolError) -> None:
         """Answer what is in no codec: a hello, a question for a sign of life, or nonsense."""
-        if len(frames) == 1 and frames[0] == PING:
-            answer = PONG
-        elif len(frames) == 1 and frames[0] == HELLO:
+        only = bytes(frames[0]) if len(frames) == 1 and len(frames[0]) < 8 else None
+        if only in ANSWERS:
+            answer = ANSWERS[only]
+        elif only == HELLO:
             answer = announce(self.spec)
         else:
             self.scheduler.counters["malformed"] += 1

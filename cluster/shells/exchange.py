@@ -20,7 +20,7 @@ from cluster.protocol.client_session import ClientSession, Options, Refused
 from cluster.protocol.codec import Frame
 from cluster.shells.futures import TaskFuture, set_exception, settle_futures
 from cluster.shells.mapping import Chunk, run_bytes
-from cluster.shells.refusals import fail, refuse
+from cluster.shells.refusals import WATCHERS, fail, refuse, watched
 from cluster.spec import ClusterSpec, load_codec
 from cluster.transport.channel import READABLE, WRITABLE
 from cluster.transport.hello import check_heard
@@ -265,6 +265,8 @@ class Exchange:
 
     def _hand_in(self, event: on.TasksSubmitted) -> None:
         """Send a submission; one that can't be encoded fails alone."""
+        if WATCHERS:
+            event = watched(self.endpoint, self._session.open[event.submission], event)
         try:
             frames = self._codec.encode([event])
         except Exception as error:
@@ -341,7 +343,11 @@ class Exchange:
         sink = news.submission.sink
         if isinstance(news, Refused):
             self._refused(news, now)
-        elif isinstance(sink, Chunk):
+            return
+        if WATCHERS:
+            for watcher in tuple(WATCHERS):
+                watcher.settled(news, now)
+        if isinstance(sink, Chunk):
             sink.settle(news)
         else:
             settle_futures(sink, news, now)

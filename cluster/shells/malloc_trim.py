@@ -51,15 +51,20 @@ class MallocTrim:
             self._trim(0)
 
 
-def reexec_with_one_heap() -> None:
-    """Re-exec this process with ONE_HEAP; return if its environment has it, or without
-    ``malloc_trim``.
+def one_heap() -> dict[str, str]:
+    """The variables of ONE_HEAP that this environment has not; none without ``malloc_trim``.
 
     Variables that are set already keep their values.
     """
-    if not ONE_HEAP.keys() <= os.environ.keys() and find_trim() is not None:
+    missing = {name: text for name, text in ONE_HEAP.items() if name not in os.environ}
+    return missing if missing and find_trim() is not None else {}
+
+
+def reexec_with_one_heap() -> None:
+    """Re-exec this process with ONE_HEAP; return if there is nothing to add."""
+    if missing := one_heap():
         command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, {**ONE_HEAP, **os.environ})
+        os.execve(sys.executable, command, {**os.environ, **missing})
 
 
 def find_trim() -> Callable[[int], int] | None:

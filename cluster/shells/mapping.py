@@ -47,17 +47,22 @@ def as_payload(payload: Any, message_bytes: int) -> Any:
     return payload
 
 
-def refuse_single(payloads: Any) -> None:
-    """Raise TypeError for one payload, or a text, where an iterable of payloads is meant."""
+def many_payloads(payloads: Any, *more: Any) -> Iterable[Any]:
+    """The payloads of many tasks; raises TypeError for several sources of them, and for one payload
+    or a text where an iterable of payloads is meant.
+    """
+    if more:
+        raise TypeError(f"handlers take payloads of one source, not of {1 + len(more)}")
     try:
         is_single = isinstance(payloads, str) or memoryview(payloads).ndim < 2
     except TypeError:
-        return
+        is_single = False
     if is_single:
         raise TypeError(
             f"payloads is one {type(payloads).__name__}, whose items are no payloads; for a single "
             "task write [payload]"
         )
+    return payloads  # type: ignore[no-any-return]
 
 
 def _view(payload: Any) -> Any:
@@ -65,7 +70,10 @@ def _view(payload: Any) -> Any:
         view = memoryview(payload)
     except (TypeError, ValueError, BufferError) as error:
         wrong = type(payload).__name__
-        raise TypeError(f"a payload is bytes, not {wrong}; encode it first ({error})") from None
+        raise TypeError(
+            f"a payload is bytes, not {wrong}; encode it first, or call a function of plain data, "
+            f"see LocalCluster.register ({error})"
+        ) from None
     check_travels(view)
     if view.nbytes < UNCOPIED_BYTES:
         return bytes(view)

@@ -1,16 +1,55 @@
-"""How a submission that ends as a whole tells its tasks."""
+"""How a submission that ends as a whole tells its tasks, and who else hears of submissions."""
 
 from __future__ import annotations
 
-from cluster.protocol.client_session import Refused, Submission
+import time
+from typing import Protocol
+
+import msgspec
+
+from cluster.protocol.client_session import Refused, Settled, Submission
 from cluster.shells.futures import set_exception
 from cluster.shells.mapping import Chunk
 from cluster.vocabulary.errors import Busy, CoordinatorLost, Superseded
+from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.task import TaskId
+
+
+class Watcher(Protocol):
+    """Hears of the submissions of all clients of this process.
+
+    It is called under a client's lock, so it returns at once, never raises, and calls no client.
+    """
+
+    def opened(self, endpoint: str, submission: Submission, now: float) -> bool:
+        """A submission is about to be sent; returns whether to trace it."""
+
+    def settled(self, news: Settled, now: float) -> None:
+        """Some tasks of a submission have their outcomes."""
+
+    def ended(self, submission: Submission, error: str) -> None:
+        """The tasks that have no outcome end with the error of this name."""
+
+
+#: a client without any pays nothing for them but a look at this
+WATCHERS: list[Watcher] = []
+
+
+def watched(endpoint: str, submission: Submission, event: TasksSubmitted) -> TasksSubmitted:
+    """Tell the watchers of a submission; returns the event to send, traced if one wants that."""
+    now = time.monotonic()
+    wanted = [watcher.opened(endpoint, submission, now) for watcher in tuple(WATCHERS)]
+    if any(wanted) and event.sent_at is None:
+        event = msgspec.structs.replace(event, sent_at=now)
+        submission.event = submission.work = event
+        submission.sent_at = now
+    return event
 
 
 def fail(submission: Submission, error: Exception) -> None:
     """Give the tasks that have no outcome one error."""
+    for watcher in tuple(WATCHERS):
+        watcher.ended(submission, type(error).__name__)
     sink = submission.sink
     if isinstance(sink, Chunk):
         sink.fail(error, submission.seen)
@@ -47,6 +86,8 @@ def _lose(submission: Submission, endpoint: str) -> None:
         what = f"tasks {run}:{missing[0]} to {missing[-1]}" if tasks else f"{len(missing)} tasks"
         fail(submission, lost(what, tasks))
         return
+    for watcher in tuple(WATCHERS):
+        watcher.ended(submission, CoordinatorLost.__name__)
     for position in missing:
         task = None if run is None else TaskId(run, position)
         what = "a task" if task is None else f"task {run}:{position}"

@@ -94,6 +94,11 @@ class Slots:
         if not self._idle:
             self._all_busy.notify()
 
+    @property
+    def idle(self) -> int:
+        """How many threads wait for work."""
+        return self._idle
+
     def end(self) -> None:
         """Let the threads end."""
         with self.lock:
@@ -104,11 +109,12 @@ class Slots:
     def work(self, line: Line) -> None:
         """Run leases in one of several slots, until the end."""
         self._lines.append(line)
+        begun: list[HeldLease] = []
         try:
-            while (lease := self._wait_for_lease()) is not None:
+            while (lease := self._wait_for_lease(begun)) is not None:
                 model = self._handlers.models.get(lease.kind)
                 if model is not None:
-                    self._run_batch(lease, model, line)
+                    begun = self._run_batch([lease, *begun], model, line)
                 elif lease.kind in self._handlers:
                     self._run_lease(lease, line)
                 else:  # its model was unloaded when the lease had been taken
@@ -150,10 +156,14 @@ class Slots:
             finally:
                 line.lock.release()
 
-    def _wait_for_lease(self) -> HeldLease | None:
-        """The next lease, the caller's; None at the end."""
+    def _wait_for_lease(self, begun: list[HeldLease]) -> HeldLease | None:
+        """The next lease, the caller's, of those that it has begun if there is one; None at the
+        end.
+        """
         with self._work:
             while not self._is_over:
+                if begun:
+                    return begun.pop(0)
                 if (lease := self._session.take()) is not None:
                     return lease
                 self._idle += 1
@@ -161,21 +171,24 @@ class Slots:
                 self._idle -= 1
         return None
 
-    def _run_batch(self, lease: HeldLease, model: Model, line: Line) -> None:
-        """Run tasks of this lease and of others of its kind together."""
-        batch = self._batches.begin(lease.kind, model, self._limits)
+    def _run_batch(self, begun: list[HeldLease], model: Model, line: Line) -> list[HeldLease]:
+        """Run tasks of these leases and of others of their kind together; returns those with tasks
+        left, which stay with this line, so that a lease's reports are in order.
+        """
+        batch = self._batches.begin(begun[0].kind, model, self._limits)
         with self.lock:
-            leases = [lease, *self._session.take_like(lease, TASKS_MAX)]
+            leases = [*begun, *self._session.take_like(begun[0], TASKS_MAX)]
         left = batch.take(leases, time.monotonic())
         with self.lock:
-            self._session.put_back([x for x in left if x not in batch.leases])
-            self.notify()
+            own = [*begun, *batch.leases]
+            self._session.put_back([x for x in left if x not in own])
+            if self._session.ready:
+                self.notify()
         batch.run(time.monotonic)
         with line.lock:
             for ended, finished in batch.finished():
                 self._report(ended, finished, line, is_over=True)
-        with self.lock:
-            self._session.put_back([x for x in left if x in batch.leases])
+        return [lease for lease in left if lease in own and lease.pending]
 
     def _run_lease(self, lease: HeldLease, line: Line) -> None:
         """Run a lease step by step, so that results don't wait long."""

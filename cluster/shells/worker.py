@@ -143,8 +143,11 @@ class Worker:
         for thread in self._threads:
             thread.join()
         with self._lock:
-            events = self._session.leave("stopped")
+            events = self._session.heartbeat(batches=self._batches.counts())
+            events += self._session.leave("stopped")
         connection.send(events)
+        if events:
+            connection.confirm()
         connection.close()
         context.term()
         self._waker.close()
@@ -226,6 +229,8 @@ class Worker:
         connection = self._connect()
         try:
             part(connection)
+            if self._session.epoch is not None:
+                connection.confirm()
         finally:
             with connection.lock:
                 connection.close()
@@ -239,7 +244,8 @@ class Worker:
         listener = Listener(connection.channel, self._waker)
         introduce_at = 0.0
         beat_ms = round(self.spec.limits.heartbeat_s * 1000)
-        drained, patience_s = False, self.spec.limits.liveness_s
+        # a client that lives may have other results to fetch first
+        drained, patience_s = False, self.spec.limits.client_liveness_s
         while True:
             if self._error is not None:
                 raise self._error
@@ -248,15 +254,17 @@ class Worker:
                 connection.send(self._session.introduction())
                 introduce_at = time.monotonic() + self.spec.limits.heartbeat_s
             if self._drain.is_set():
+                if not drained:
+                    with self._lock:
+                        events = self._session.drain()
+                    connection.send(events)
+                    if events:
+                        connection.confirm()  # brings the leases that were on their way
+                    drained = True
                 with self._lock:
-                    events = [] if drained else self._session.drain()
-                    is_finished = self._session.is_finished(
-                        time.monotonic() - self._read_at > patience_s
-                    )
-                drained = True
-                connection.send(events)
-                if is_finished:
-                    return
+                    is_forsaken = time.monotonic() - self._read_at > patience_s
+                    if self._session.is_finished(is_forsaken):
+                        return
             if self.on_welcome is not None and self._session.epoch is not None:
                 self.on_welcome()
                 self.on_welcome = None
@@ -274,7 +282,7 @@ class Worker:
             if now >= next_at:
                 load = ask_probe(self._probe)
                 with self._lock:
-                    events = self._session.heartbeat(load)
+                    events = self._session.heartbeat(load, self._batches.counts())
                 connection.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))
@@ -290,6 +298,8 @@ class Worker:
             epoch, is_storing = self._session.epoch, bool(self._session.storing)
             now = time.monotonic()
             answers = [e for action in actions for e in self._session.handle(action, now)]
+            if self._session.epoch != epoch:
+                self._batches.clear_counts()
             if self._session.epoch != epoch or self._session.has_orders:
                 self._control_waker.wake()
             if epoch is None:

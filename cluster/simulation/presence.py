@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from cluster.core.run import Needs
 from cluster.core.worker import NO_ROUTE, OVERRUN, WorkerState
-from cluster.simulation.verdicts import ENDED, FROM_WORKER, FromWorker
+from cluster.simulation.verdicts import ENDED, FROM_WORKER, FromWorker, Held
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
+from cluster.vocabulary.limits import Limits
 
 
 class Presence:
@@ -17,13 +19,14 @@ class Presence:
     In doubt a worker holds more tasks than it really does, and is gone earlier.
     """
 
-    def __init__(self, liveness_s: float) -> None:
-        self._liveness_s = liveness_s
+    def __init__(self, limits: Limits) -> None:
+        self._liveness_s = limits.liveness_s
+        self._patience_s = limits.heartbeat_s + limits.liveness_s
         self._workers: dict[str, WorkerState] = {}
         #: the last epoch of each that is gone: in doubt it stays so until the next
         self._past: dict[str, int] = {}
-        #: the open range of each lease, by worker and id
-        self._open: dict[tuple[str, int], tuple[int, int]] = {}
+        #: the tasks of each lease, by worker and id
+        self._open: dict[tuple[str, int], Held] = {}
 
     def observe(self, event: on.Event | None, actions: Sequence[do.Action], now: float) -> None:
         """Take in the messages from and to workers."""
@@ -31,6 +34,8 @@ class Presence:
             for silent in [*self._workers.values()]:
                 if silent.last_seen + self._liveness_s <= now:
                     self._gone(silent.id)
+            for held in self._open.values():
+                held.look(now)
         elif isinstance(event, on.WorkerUnreachable):
             self._bar(event.worker, NO_ROUTE)
         elif isinstance(event, on.HostReported):
@@ -41,13 +46,14 @@ class Presence:
             worker = self._workers.get(event.worker)
             if worker is not None and worker.epoch == event.epoch:
                 worker.last_seen = now
-                self._said(worker, event)
+                self._said(worker, event, now)
         for action in actions:
             if isinstance(action, do.Welcome) and isinstance(event, on.WorkerJoined):
                 self._welcomed(event, action.epoch, now)
             elif isinstance(action, do.Assign):
                 stop = action.start + len(action.payloads)
-                self._set(action.worker, action.lease, action.start, stop)
+                held = Held(action.start, stop, self._patience_s)
+                self._open[action.worker, action.lease] = held
             elif isinstance(action, do.Kill):
                 self._bar(action.worker, OVERRUN)
             elif isinstance(action, do.Drain | do.Restart) and action.worker in self._workers:
@@ -56,15 +62,21 @@ class Presence:
                 self._gone(action.worker)
             elif isinstance(action, do.Offer) and isinstance(event, on.ResultStored):
                 # A result that waits to be fetched takes no credit.
-                self._set(event.worker, event.lease, 0, 0)
+                self._open.pop((event.worker, event.lease), None)
 
     def idle(self, needs: Needs) -> WorkerState | None:
         """A worker that meets the needs and certainly has a slot without work.
 
         The policy decides how many tasks a busy worker gets ahead.
         """
-        idle = (w for w in self._workers.values() if w.free > 0 and w.held < w.capacity)
-        return next((worker for worker in idle if worker.offers(*needs)), None)
+        holds = Counter[str]()
+        for (name, _), held in self._open.items():
+            holds[name] += len(held.positions)
+        for worker in self._workers.values():
+            worker.held = holds[worker.id]
+            if worker.free > 0 and worker.held < worker.capacity and worker.offers(*needs):
+                return worker
+        return None
 
     def offers(self, needs: Needs) -> bool:
         """Whether a worker is certainly here that takes such tasks, now or later."""
@@ -86,7 +98,7 @@ class Presence:
             worker.last_seen = now
             worker.barred = worker.barred if worker.is_doomed else ""
 
-    def _said(self, worker: WorkerState, event: FromWorker) -> None:
+    def _said(self, worker: WorkerState, event: FromWorker, now: float) -> None:
         if isinstance(event, on.WorkerLeft):
             self._gone(worker.id)
         elif isinstance(event, on.WorkerDraining):
@@ -98,20 +110,11 @@ class Presence:
                 worker.revision = event.revision
                 worker.kinds, worker.models = frozenset(event.kinds), frozenset(event.models)
         elif isinstance(event, on.TasksFinished | on.TasksReleased):
-            start, stop = self._open.get((worker.id, event.lease), (0, 0))
-            if isinstance(event, on.TasksReleased):
-                if start <= event.start < stop:
-                    self._set(worker.id, event.lease, start, event.start)
-            elif event.outcomes and start <= event.start <= stop - len(event.outcomes):
-                self._set(worker.id, event.lease, event.start + len(event.outcomes), stop)
-
-    def _set(self, name: str, lease: int, start: int, stop: int) -> None:
-        before = self._open.pop((name, lease), (0, 0))
-        worker = self._workers.get(name)
-        if worker is not None:
-            worker.held += (stop - start) - (before[1] - before[0])
-        if start < stop:
-            self._open[name, lease] = (start, stop)
+            held = self._open.get((worker.id, event.lease))
+            if held is not None:
+                held.take(event, now)
+                if not held.positions:
+                    del self._open[worker.id, event.lease]
 
     def _bar(self, name: str, reason: str) -> None:
         if name in self._workers:

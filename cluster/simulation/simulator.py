@@ -4,7 +4,7 @@ Every message may be delayed (and so overtake others), lost or repeated; workers
 drain, offer something else, are paused and cut off; handlers fail, kill their worker or never end;
 clients cancel, and so do operators, who also have workers load models and leave (peers.py). A
 supervisor tells deaths, or there is none. The coordinator itself stalls, and then finds its
-messages unread. Every step is followed by a check of the scheduler's invariants, and a witness
+messages unread. Every call of the scheduler is followed by a check of its invariants, and a witness
 checks its promises from outside.
 At ``heal_at_s`` the faults end, and every accepted task must come to exactly one end. The same seed
 gives the same run: ``python -m cluster.simulation.simulator --seed N`` replays it.
@@ -166,7 +166,6 @@ class Simulation:
         else:
             self.now, _, happen = heappop(self._heap)
             happen()
-        self.scheduler.validate()
 
     def over(self) -> bool:
         """Whether the world is healed and no client waits."""
@@ -215,8 +214,12 @@ class Simulation:
         if self.inbox or self.stalled_until > self.now:
             self.inbox.append(event)
         else:
-            self.called_at = self.now
-            self.route(event, self.scheduler.handle(event, self.now))
+            self.take(event)
+
+    def take(self, event: on.Event) -> None:
+        """Let the scheduler handle an event."""
+        self.called_at = self.now
+        self.route(event, self.scheduler.handle(event, self.now))
 
     def time_out(self, *, behind: bool) -> None:
         """Let the scheduler do what is due."""
@@ -251,9 +254,7 @@ class Simulation:
         """Read some messages, as the coordinator's loop does, and do what is due."""
         self.witness.stalled(0.0, self.now)
         for _ in range(min(TURN_EVENTS, len(self.inbox))):
-            event = self.inbox.popleft()
-            self.called_at = self.now
-            self.route(event, self.scheduler.handle(event, self.now))
+            self.take(self.inbox.popleft())
         self.do_due(behind=bool(self.inbox))
         if self.inbox:
             self.after(TURN_S, self.turn)
@@ -269,8 +270,9 @@ class Simulation:
         self.witness.killed(name, pid, payload)
 
     def route(self, event: on.Event | None, actions: Sequence[do.Action]) -> None:
-        """Send actions over the network to the peers that they name."""
+        """Check what the scheduler did, and send its actions over the network to their peers."""
         self.witness.observe(event, actions, self.now)
+        self.scheduler.validate()
         unsent: dict[str, list[int]] = {}
         for action in actions:
             if isinstance(action, do.ToHost):

@@ -24,6 +24,48 @@ FROM_WORKER = get_args(FromWorker)
 ENDED = (ProcessState.GONE, ProcessState.KILLED)
 
 
+class Held:
+    """The tasks of a lease that a worker may hold: ``start <= position < stop``.
+
+    A report that comes before an earlier one counts when that has come, or when it has certainly
+    been given up: after ``patience_s``.
+    """
+
+    def __init__(self, start: int, stop: int, patience_s: float) -> None:
+        self.start = start
+        self.stop = stop
+        self._patience_s = patience_s
+        #: where the reports that came early begin and end, and since when they wait
+        self._early: dict[int, int] = {}
+        self._since = math.inf
+
+    @property
+    def positions(self) -> range:
+        """Of the tasks."""
+        return range(self.start, self.stop)
+
+    def take(self, event: on.TasksFinished | on.TasksReleased, now: float) -> None:
+        """Take in a report of this lease."""
+        self.look(now)
+        if isinstance(event, on.TasksReleased):
+            self.stop = event.start if event.start in self.positions else self.stop
+        elif event.outcomes and self.start <= event.start <= self.stop - len(event.outcomes):
+            self._early[event.start] = event.start + len(event.outcomes)
+            self._since = min(self._since, now)
+            self._catch_up(now)
+
+    def look(self, now: float) -> None:
+        """Give up what has been missing for too long."""
+        while self._early and now - self._since > self._patience_s:
+            self.start = max(self.start, min(self._early))
+            self._catch_up(now)
+
+    def _catch_up(self, now: float) -> None:
+        while self._early and (first := min(self._early)) <= self.start:
+            self.start = max(self.start, self._early.pop(first))
+            self._since = now if self._early else math.inf
+
+
 class Process:
     """A worker's process under its last epoch, and the tasks that it may hold."""
 
@@ -35,8 +77,8 @@ class Process:
         self.unreachable_at: float | None = None
         #: whether it has been silent for so long, or has ended, that it may be given up
         self.may_be_over = False
-        #: the run and the positions of each lease
-        self.held: dict[int, tuple[int, int, int]] = {}
+        #: the run and the tasks of each lease
+        self.held: dict[int, tuple[int, Held]] = {}
         #: tasks that certainly killed it
         self.killed_by: set[TaskId] = set()
 
@@ -49,8 +91,7 @@ class Process:
 
     def tasks(self) -> set[TaskId]:
         """The tasks that it may hold."""
-        spans = self.held.values()
-        return {TaskId(run, p) for run, start, stop in spans for p in range(start, stop)}
+        return {TaskId(run, p) for run, held in self.held.values() for p in held.positions}
 
 
 class Verdicts:
@@ -101,7 +142,7 @@ class Verdicts:
         elif isinstance(event, FROM_WORKER):
             process = self._here.get(event.worker)
             if process is not None and process.epoch == event.epoch:
-                self._said(process, event)
+                self._said(process, event, now)
         elif isinstance(event, on.WorkerUnreachable) and event.worker in self._here:
             process = self._here[event.worker]
             if process.unreachable_at is None:
@@ -119,7 +160,8 @@ class Verdicts:
         for task in (TaskId(run, position) for position in range(action.start, stop)):
             killed = self.certain_deaths[task]
             assert killed < self._limits.deaths, f"{task} was leased after {killed} workers died"
-        self._here[action.worker].held[action.lease] = (run, action.start, stop)
+        held = Held(action.start, stop, self._limits.heartbeat_s + self._limits.liveness_s)
+        self._here[action.worker].held[action.lease] = (run, held)
 
     def killed(self, name: str, pid: int, task: TaskId, lease: int) -> None:
         """A task has killed a process, which held it under ``lease`` if that was its last."""
@@ -132,23 +174,18 @@ class Verdicts:
         process = self._here.get(name)
         assert process is not None, f"{name} is not here"
         assert process.pid == pid, f"{name} is not the process {pid} any more"
-        return {run for run, _, _ in process.held.values()}
+        return {run for run, _ in process.held.values()}
 
     def _look(self, process: Process, now: float) -> None:
         process.may_be_over |= now - process.alive_at >= self._limits.liveness_s - 1e-9
 
-    def _said(self, process: Process, event: FromWorker) -> None:
+    def _said(self, process: Process, event: FromWorker, now: float) -> None:
         if isinstance(event, on.WorkerLeft):
             process.may_be_over = True
             process.held.clear()
             self._open.pop((event.worker, process.pid), None)
         elif isinstance(event, on.TasksFinished | on.TasksReleased) and event.lease in process.held:
-            run, start, stop = process.held[event.lease]
-            if isinstance(event, on.TasksReleased):
-                stop = event.start if start <= event.start < stop else stop
-            elif start <= event.start <= stop - len(event.outcomes):
-                start = event.start + len(event.outcomes)
-            process.held[event.lease] = (run, start, stop)
+            process.held[event.lease][1].take(event, now)
 
     def _ended(self, name: str, pid: int, *, died: bool) -> None:
         """The end of a process was told."""

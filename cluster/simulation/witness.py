@@ -65,7 +65,7 @@ class Witness:
         self._places = count()
         self._tasks: dict[bytes, tuple[Promise, int]] = {}
         self._epochs: dict[str, int] = {}
-        self._presence = Presence(limits.liveness_s)
+        self._presence = Presence(limits)
         self._verdicts = Verdicts(limits)
         self._now = 0.0
         #: when each client last sent a message

@@ -15,14 +15,18 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.vocabulary.errors import ClusterError
 
 LOG_TAIL_BYTES = 4_000
+#: far more than a poll takes
+LOCK_S = 1.0
+EMPTY: Mapping[str, str] = {}
 
 
 def python_command(module: str, arguments: Sequence[str]) -> list[str]:
@@ -69,8 +73,11 @@ os.register_at_fork(after_in_child=_close_copies)
 
 class Process(subprocess.Popen[bytes]):
     """One child process, and the signals that a fault test sends it. ``output`` is a descriptor for
-    its standard error instead of a file in ``folder``.
+    its standard error instead of a file in ``folder``, ``variables`` are added to the environment.
     """
+
+    #: of `subprocess.Popen`
+    _waitpid_lock: threading.Lock
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class Process(subprocess.Popen[bytes]):
         *,
         guarded: bool = False,
         output: int | None = None,
+        variables: Mapping[str, str] = EMPTY,
     ) -> None:
         self.role = role
         self._log = folder / f"{role}.log"
@@ -95,7 +103,7 @@ class Process(subprocess.Popen[bytes]):
                 bufsize=0,
                 stderr=log if output is None else output,
                 start_new_session=True,
-                env=child_environment(),
+                env={**child_environment(), **variables},
                 pass_fds=fds,
             )
         if self._pipe:
@@ -135,6 +143,15 @@ class Process(subprocess.Popen[bytes]):
                 return announced
         raise ClusterError(f"{self.role} was not ready in time{self.last_words()}")
 
+    def _free_lock(self) -> None:
+        """Free the lock of `subprocess.Popen` that an interrupt within ``poll`` has left taken, or
+        this would wait for ever.
+        """
+        if self._waitpid_lock.acquire(timeout=LOCK_S):
+            self._waitpid_lock.release()
+        else:
+            self._waitpid_lock = threading.Lock()
+
     def last_words(self) -> str:
         """The end of what it wrote to standard error, for an error message."""
         with contextlib.suppress(OSError):
@@ -147,6 +164,7 @@ class Process(subprocess.Popen[bytes]):
         assert self.stdout is not None
         with contextlib.suppress(OSError):
             self.stdin.close()
+        self._free_lock()
         with contextlib.suppress(ProcessLookupError):
             self.send_signal(signal.SIGCONT)
         try:

@@ -52,6 +52,10 @@ class WorkerProcess:
         self.pid = pid
         self._crew = crew
 
+    def __repr__(self) -> str:
+        state = "alive" if self.alive() else "ended"
+        return f"<WorkerProcess {self.role}, pid {self.pid}: {state}>"
+
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._crew.exit_code(self) is None
@@ -161,6 +165,38 @@ class Crew(Process):
             words = self.last_words_of(name)
             raise ClusterError(f"{name} ended with code {code} before it was ready{words}")
         return self._processes[name]
+
+    def agree(self, order: str, number: int, until_s: float) -> None:
+        """Have every worker carry out an order about functions, see `Supervisor.obey`; raises
+        ClusterError with the words of one that could not, or that dies of it twice.
+        """
+        self._read()
+        gone = {it["pid"] for it in self._news["workers"].values() if it["state"] == "ended"}
+        self.tell(functions=[order, number])
+        left: list[str] = []
+        #: the processes of each worker that have not answered
+        seen: dict[str, set[int]] = {}
+
+        def outcome() -> str | None:
+            left.clear()
+            for name, told in self._news["workers"].items():
+                pid, answer, has_ended = told["pid"], told["functions"], told["state"] == "ended"
+                if answer and answer[:2] == [order, number]:
+                    if answer[2]:
+                        return str(answer[2])
+                elif not has_ended or (told["code"] and pid not in gone):  # it is started again
+                    left.append(name)
+                    seen.setdefault(name, set()).add(pid)
+                    if has_ended and len(seen[name]) > 1:
+                        words = self.last_words_of(name, pid)
+                        return f"{name} dies when it loads them, with code {told['code']}{words}"
+            return None if left else ""
+
+        found = self.wait_for(outcome, until_s - time.monotonic())
+        if found is None:
+            raise ClusterError(f"no answer in time from {', '.join(sorted(left))}; is it stuck?")
+        if found:
+            raise ClusterError(found)
 
     def exit_code(self, worker: WorkerProcess) -> int | None:
         """The exit code of a worker's process; None while it runs."""

@@ -63,6 +63,13 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
+def take_input() -> int:
+    """A descriptor for standard input, which is empty for everybody else from now on."""
+    fd = os.dup(0)
+    empty_input()
+    return fd
+
+
 def empty_input() -> None:
     """Make standard input /dev/null, so that no handler reads what is its worker's."""
     null = os.open(os.devnull, os.O_RDONLY)

@@ -85,6 +85,8 @@ class Member:
         #: whether the end of the process was asked for, and another is wanted then
         self.is_asked = self.is_wanted = False
         self.streams: list[Stream] = []
+        #: its last answer about functions: the order, its number, and the trouble with it or ""
+        self.functions: tuple[object, object, object] | None = None
         self._log = log
         self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,7 +108,7 @@ class Member:
         try:
             self._process = subprocess.Popen(
                 python_command("cluster.process", ["worker", *options, *guard]),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=pipes[0][1],
                 stderr=pipes[1][1],
                 start_new_session=True,
@@ -117,21 +119,37 @@ class Member:
             for _, write in pipes:
                 os.close(write)
         self._pipe.started()
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         out, err = (read for read, _ in pipes)
         self.streams = [Stream(self, out, "info"), Stream(self, err, "warning")]
         self.pid, self.state, self.tail = self._process.pid, "starting", ""
+        self.functions = None
         self.is_asked = self.is_wanted = False
         self.start_at = self.kill_at = None
         self._started_at = time.monotonic()
 
     def hear(self, level: str, line: bytes) -> None:
-        """Take in a line of output: it is ready, or has printed something."""
-        if self.state == "starting" and read_announcement(line, self.pid) is not None:
+        """Take in a line of output: it is ready, answers an order, or has printed something."""
+        announced = read_announcement(line, self.pid) if line.startswith(b'{"pid": ') else None
+        if announced is not None and announced.keys() >= {"order", "number", "trouble"}:
+            self.functions = announced["order"], announced["number"], announced["trouble"]
+            return
+        if self.state == "starting" and announced is not None:
             self.state, self.trouble, self.has_worked = "ready", "", True
+            return
+        if not line:  # it stands before an answer; a task's own empty line names the task
             return
         text = line.decode(errors="replace")
         self.tail = f"{self.tail}{text}\n"[-LOG_TAIL_BYTES:]
         self._log.write(level, self.name, text)
+
+    def tell(self, line: bytes) -> None:
+        """Write a line to the process's input; one that does not read is not waited for."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            os.write(self._process.stdin.fileno(), line)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and its whole group."""
@@ -154,6 +172,8 @@ class Member:
             return False
         self.signal(signal.SIGKILL)
         assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self.code = self._process.wait()
         for stream in self.streams:
             stream.close()

@@ -70,6 +70,8 @@ class Supervisor:
         self._crew: dict[str, Member] = {}
         self._ended: deque[Ended] = deque(maxlen=ENDED_MAX)
         self._restarts = 0
+        #: the newest order about functions, which workers get that are started later
+        self._order = b""
         self._link: HostLink | None = None
         self._beat_at = 0.0
         self._stop_at: float | None = None
@@ -100,7 +102,8 @@ class Supervisor:
     def obey(self, command: dict[str, Any]) -> None:
         """Carry out a command: ``endpoint``, of the coordinator; ``start``, the names of new
         workers, and ``environments``, variables for some of them; ``restart`` and ``pid``, a worker
-        unless that process has been replaced; ``stop``, the seconds until SIGKILL.
+        unless that process has been replaced; ``functions``, an order to every worker, see
+        `cluster.work.pack_folder`; ``stop``, the seconds until SIGKILL.
         """
         now = time.monotonic()
         self._endpoint = command.get("endpoint", self._endpoint)
@@ -115,6 +118,11 @@ class Supervisor:
                 member.end(now + STOP_TIMEOUT_S)
             else:
                 member.start_at = now
+        if "functions" in command:
+            self._order = json.dumps(command["functions"]).encode() + b"\n"
+            for member in self._crew.values():
+                if member.runs:
+                    member.tell(self._order)
         if "stop" in command:
             self.stop(float(command["stop"]))
 
@@ -134,6 +142,7 @@ class Supervisor:
                 "state": m.state,
                 "code": m.code,
                 "words": "" if m.state == "ready" else m.tail,
+                "functions": m.functions,
             }
             for m in self._crew.values()
         }
@@ -152,16 +161,17 @@ class Supervisor:
 
     def _start(self, member: Member) -> None:
         member.start(["--endpoint", self._endpoint, *self._options])
+        member.tell(self._order)
         for stream in member.streams:
             self._selector.register(stream.fd, selectors.EVENT_READ, self._reader(member, stream))
         self._changed()
 
     def _reader(self, member: Member, stream: Stream) -> Callable[[], None]:
         def read() -> None:
-            state = member.state
+            before = member.state, member.functions
             if stream.read() == 0:
                 self._selector.unregister(stream.fd)
-            if member.state != state:
+            if (member.state, member.functions) != before:
                 self._changed()
 
         return read

@@ -10,7 +10,16 @@ from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from cluster.spec import DEFAULT_ENDPOINT
 from cluster.vocabulary.errors import ClusterError
+
+#: Names the coordinator to a program that names none itself.
+VARIABLE = "PERFKIT_ENDPOINT"
+
+
+def default_endpoint() -> str:
+    """Where a client finds its coordinator if nothing says it: `VARIABLE`, else the default."""
+    return os.environ.get(VARIABLE) or DEFAULT_ENDPOINT
 
 
 def is_loopback(endpoint: str) -> bool:

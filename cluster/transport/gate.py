@@ -88,7 +88,7 @@ class Gate:
         self._message_bytes = spec.limits.message_bytes
         self._swept_at = 0.0
         self._calm_bytes = resident_bytes()
-        self._calm_read = 0
+        self._calm_passed = 0
         address = f"inproc://gate-{id(self)}"
         self._router = router
         router.monitor(address, WATCHED)
@@ -135,9 +135,10 @@ class Gate:
         """Whether it is time to sweep."""
         return bool(self._open) and now - self._swept_at >= self.sweep_s
 
-    def sweep(self, now: float, read_bytes: int, *, behind: bool) -> None:
+    def sweep(self, now: float, passed_bytes: int, *, behind: bool) -> None:
         """Cut who is silent, refused, or holds too much memory by an incomplete message;
-        ``read_bytes`` have been read from all together. ``behind``: messages wait unread.
+        ``passed_bytes`` have been read and sent, which may wait for a slow reader. ``behind``:
+        messages wait unread.
         """
         self.update(now)
         self._swept_at = now
@@ -151,7 +152,7 @@ class Gate:
                 self.cut(visitor.fd, "refused")
             elif not visitor.routes and now - visitor.since > hello_s:
                 self.cut(visitor.fd, "silent")
-        self._judge_incomplete(read_bytes)
+        self._judge_incomplete(passed_bytes)
 
     def cut(self, fd: int, cause: str) -> None:
         """End a connection, if the descriptor is still that connection's."""
@@ -170,19 +171,19 @@ class Gate:
         for route in visitor.routes if visitor is not None else ():
             self.visitors.pop(route, None)
 
-    def _judge_incomplete(self, read_bytes: int) -> None:
+    def _judge_incomplete(self, passed_bytes: int) -> None:
         resident = resident_bytes()
         self._calm_bytes = min(self._calm_bytes, resident)
         self.sweep_s = HURRIED_SWEEP_S
         if resident - self._calm_bytes < CALM_BYTES:
-            self._calm_read, self.sweep_s = read_bytes, SWEEP_S
+            self._calm_passed, self.sweep_s = passed_bytes, SWEEP_S
             return
         held = {visitor: incomplete_bytes(visitor) for visitor in self._open.values()}
         suspects = [visitor for visitor, size in held.items() if size >= SUSPICIOUS_BYTES]
         if not suspects:
-            self._calm_bytes, self._calm_read, self.sweep_s = resident, read_bytes, SWEEP_S
+            self._calm_bytes, self._calm_passed, self.sweep_s = resident, passed_bytes, SWEEP_S
             return
-        explained = sum(held.values()) + 2 * (read_bytes - self._calm_read)
+        explained = sum(held.values()) + 2 * (passed_bytes - self._calm_passed)
         if resident - self._calm_bytes - explained > self._message_bytes:
             self.cut(suspects[0].fd, "incomplete")
         for visitor in suspects:

@@ -19,6 +19,9 @@ from cluster.vocabulary.limits import Limits
 HELLO = b""
 PING = b"\xc1ping"
 PONG = b"\xc1pong"
+#: what asks whether all that was sent before it has been handled, and the answer
+IS_READ, READ = b"\xc1read?", b"\xc1read"
+ANSWERS = {PING: PONG, IS_READ: READ}
 ANNOUNCED = b"\xc1spec"
 MAX_COMPLAINT = 1_000
 

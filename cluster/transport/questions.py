@@ -116,7 +116,7 @@ def _converse(
     while time.monotonic() < end_s:
         interrupts.hold()
         try:
-            channel = WakeableChannel(zmq.DEALER, spec)
+            channel = WakeableChannel(zmq.DEALER, spec, shared=True)
             try:
                 found = _talk(channel, endpoint, end_s, look, hear)
             finally:

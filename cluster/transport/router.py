@@ -44,7 +44,8 @@ class RouterChannel(WakeableChannel):
     def care(self, now: float) -> None:
         """Cut off who has to go; stop listening for a while when no descriptor is left."""
         if self.gate.is_due(now):
-            self.gate.sweep(now, self.bytes_in, behind=self.readable())
+            passed_bytes = self.bytes_in + self.bytes_out
+            self.gate.sweep(now, passed_bytes, behind=self.readable())
         if self.gate.is_full:
             # ZeroMQ would go on trying to accept, in a busy loop.
             self.gate.is_full = False

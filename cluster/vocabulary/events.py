@@ -19,6 +19,7 @@ from cluster.vocabulary.task import (
     Count,
     Failure,
     Gpu,
+    KindBatches,
     Load,
     Name,
     Priority,
@@ -204,12 +205,13 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
-    """A worker is alive and holds these leases."""
+    """A worker is alive and holds these leases; ``batches`` count since its welcome."""
 
     worker: Name
     epoch: Count
     held: Numbers
     load: Load = NO_LOAD
+    batches: Annotated[list[KindBatches], Meta(max_length=1_024)] = []
 
 
 class TasksFinished(msgspec.Struct, array_like=True, tag=12):

@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Meta
 
 Whole: TypeAlias = Annotated[int, Meta(ge=1)]
+#: bytes a second that any line is taken to pass
+SLOW_LINE = 1e6
 Period: TypeAlias = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
 

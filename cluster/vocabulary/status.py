@@ -6,16 +6,25 @@ from typing import TypeAlias
 
 import msgspec
 
-from cluster.vocabulary.task import NO_LOAD, Gpu, Load, Priority, State
+from cluster.vocabulary.markup import as_table
+from cluster.vocabulary.task import NO_LOAD, Gpu, KindBatches, Load, Priority, State
+
+#: the counters of tasks that have ended
+ENDED = "done,failed,timed out,unserved,buried,cancelled".split(",")
+#: a status as a table
+HEADER = "worker,host,pid,held,finished,p50 ms,p99 ms,silent s,trouble".split(",")
+ROWS_MAX = 20
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One worker as the coordinator sees it; ``silent_s`` is the time since its last message.
 
     ``wanted`` are the models that it is to serve, ``models`` those that it does, and ``trouble``
-    names one that it could not load, and why. ``service_s_…`` are percentiles of
+    names one that it could not load, and why; ``offers`` counts how often it told of either: once
+    when it has heard an order, and once when it has obeyed. ``service_s_…`` are percentiles of
     the time that its newest tasks took, within 6 %, where the tasks of one report count as equally
-    long; None before its first report.
+    long; None before its first report. ``supervisor`` would start it again; "" if none has reported
+    it yet, or there is none.
     """
 
     worker: str
@@ -37,6 +46,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     trouble: str = ""
     service_s_p50: float | None = None
     service_s_p99: float | None = None
+    supervisor: str = ""
+    offers: int = 0
 
 
 class KindStatus(msgspec.Struct, frozen=True):
@@ -65,7 +76,8 @@ class HostStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
     """The whole cluster: tasks by state, bytes held, counters and workers.
 
-    ``queued`` counts by priority, ``kinds`` the 1,024 kinds with the most tasks.
+    ``queued`` counts by priority, ``kinds`` the 1,024 kinds with the most tasks, ``batches`` the
+    runs of models on all workers, those that are gone too.
     """
 
     policy: str
@@ -80,6 +92,32 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
     workers: list[WorkerStatus]
     hosts: list[HostStatus] = []
     kinds: list[KindStatus] = []
+    batches: list[KindBatches] = []
+
+    def __str__(self) -> str:
+        """The workers and the tasks in one line."""
+        ended = {name: self.counters[name] for name in ENDED if name in self.counters}
+        counts = {"queued": sum(self.queued.values()), "assigned": self.assigned, **ended}
+        tasks = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        many = "worker" if len(self.workers) == 1 else "workers"
+        return f"{len(self.workers)} {many}; tasks: {tasks}"
+
+    def __repr__(self) -> str:
+        return f"<Status: {self}>"
+
+    def _repr_html_(self) -> str:
+        """The same as a table of the workers, the first of many."""
+        left = len(self.workers) - ROWS_MAX
+        title = f"{self}; {left} more workers are not shown" if left > 0 else str(self)
+        return as_table(title, HEADER, map(_row, self.workers[:ROWS_MAX]))
+
+
+def _row(worker: WorkerStatus) -> list[object]:
+    times = (worker.service_s_p50, worker.service_s_p99)
+    milliseconds = (None if time is None else f"{time * 1e3:.3g}" for time in times)
+    trouble = worker.trouble or ("draining" if worker.draining else "")
+    facts = worker.worker, worker.host, worker.pid, worker.held, f"{worker.finished:,}"
+    return [*facts, *milliseconds, f"{worker.silent_s:.1f}", trouble]
 
 
 class TaskStatus(msgspec.Struct, frozen=True):

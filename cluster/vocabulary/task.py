@@ -136,6 +136,7 @@ class GpuLoad(msgspec.Struct, frozen=True, omit_defaults=True):
     free_bytes: Count | None = None
     busy_pct: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
     temperature_c: Annotated[float, Meta(ge=-273.15, le=1_000.0)] | None = None
+    power_w: Annotated[float, Meta(ge=0.0, le=10_000.0)] | None = None
     asleep: bool = False
     trouble: Annotated[str, Meta(max_length=512)] | None = None
     own_memory_bytes: Count | None = None
@@ -151,12 +152,38 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``gpus`` has each card's state, in the order in which the worker announced its cards.
     ``gpu_trouble`` says why none of them can work; the worker gets no tasks until it is None.
+    ``runs_on`` names what its models compute on, as ``CPU`` or ``WebGPU · AMD Radeon RX 580``.
     """
 
     rss_bytes: Count | None = None
     memory_free_bytes: Count | None = None
     gpus: Annotated[tuple[GpuLoad, ...], Meta(max_length=MAX_GPUS)] = ()
     gpu_trouble: Text | None = None
+    runs_on: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()
+
+
+#: the places of `KindBatches.sizes`: powers of two up to 2 ** 20, the last one open above
+BATCH_SIZES = 21
+#: A sum over many workers must still be sent, in 64 bits.
+Tally: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 48)]
+
+
+class BatchSize(NamedTuple):
+    """The batches of one size, counted up: runs of a model, items in them, time computed."""
+
+    runs: Tally = 0
+    items: Tally = 0
+    busy_s: Seconds = 0.0
+
+
+class KindBatches(msgspec.Struct, frozen=True):
+    """How the tasks of one kind ran together, a model's, counted up.
+
+    Place n of ``sizes`` has the runs of more than ``2 ** (n - 1)`` and up to ``2 ** n`` items.
+    """
+
+    kind: Name
+    sizes: Annotated[list[BatchSize], Meta(max_length=BATCH_SIZES)]
 
 
 NO_REQUIREMENTS = Requirements()

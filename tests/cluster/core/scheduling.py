@@ -4,9 +4,7 @@ The scheduler validates itself after every step, so a test that only looks at th
 notices a broken invariant.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.core.policy import POLICIES, AssignmentPolicy, LeastLoaded
@@ -185,21 +183,6 @@ def ended(failure: Failure, count: int = 1, submission: int = 0) -> do.Deliver:
         for p in range(start, start + count)
     ]
     return do.Deliver("c", submission, start, [b""] * count, failures)
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """A context without tracing.
-
-    Coverage makes a simulated world five times as slow; the first worlds, which are traced, cover
-    the same lines.
-    """
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)
 
 
 #: the policies that every property is checked with; a new policy belongs here

@@ -167,7 +167,9 @@ def test_workers_are_told_which_models_to_serve_until_they_have_heard_it() -> No
     assert bench.beat() == []
     assert offers(bench, ["echo", "n"], ["n"], 2, "", 1) == []
     assert worker_of(bench).models == ["n"]
-    assert want(bench, ["n"]) == [], "it has it"
+    assert want(bench, [], ["m"]) == [], "it has not"
+    assert want(bench, ["n"]) == [do.Serve("w", 1, ["n"], 2)], "a file of it may have changed"
+    assert worker_of(bench).offers == 2
 
 
 def test_a_second_order_adds_to_one_that_is_not_carried_out_yet() -> None:

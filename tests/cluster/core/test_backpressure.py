@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.core.queue import Backpressure
 from cluster.vocabulary import actions as do
@@ -85,7 +86,7 @@ def test_no_client_is_served_while_all_room_is_taken() -> None:
 def test_a_client_that_stops_reading_stays_within_the_bound_and_delays_no_other(
     serve: Any, limited: Any, stranger: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, tasks, payload, bound = 30, 1_000, b"%0100d", 2_000_000
+    runs, tasks, payload, bound = 30, 100, b"%01000d", 2_000_000
     kept = [0]
     add = Backpressure.add
 
@@ -94,7 +95,7 @@ def test_a_client_that_stops_reading_stays_within_the_bound_and_delays_no_other(
         kept[0] = max(kept[0], backpressure.total_bytes)
 
     monkeypatch.setattr(Backpressure, "add", watched)
-    spec = limited(retained_bytes=bound, client_liveness_s=60.0)
+    spec = replace(limited(retained_bytes=bound, client_liveness_s=60.0), credit=256)
     served = serve(spec=spec)
     peer = stranger(served.coordinator.endpoint)
     for number in range(runs):
@@ -105,7 +106,7 @@ def test_a_client_that_stops_reading_stays_within_the_bound_and_delays_no_other(
         return cast(Status, served.client.status())
 
     until(lambda: (c := status().counters)["accepted"] == runs * tasks and c.get("held_back"))
-    others = [b"%d" % number for number in range(500)]
+    others = [b"%d" % number for number in range(100)]
     assert list(served.client.map("echo", others)) == others
     until(lambda: status().assigned == 0)
     done = status().counters["done"]

@@ -22,7 +22,7 @@ from cluster.core.worker import WorkerState
 from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
 from perfkit.optimized.index import Indexed
 from perfkit.optimized.sizer import MAX_LEASE
-from tests.cluster.core.scheduling import PARTS, give, offer, untraced
+from tests.cluster.core.scheduling import PARTS, give, offer
 
 GIB = 1 << 30
 Maker = Callable[[], AssignmentPolicy]
@@ -66,7 +66,7 @@ LOADS = st.builds(
 )
 #: no shrinking: it takes minutes
 BRIEFLY = settings(
-    max_examples=40,
+    max_examples=settings().max_examples // 3,
     stateful_step_count=40,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
@@ -232,7 +232,7 @@ class PolicyMachine(RuleBasedStateMachine):
             assert (self.policy.choose(needs, False) is None) == (not self.plain.eligible(needs))
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
 def test_an_eligible_worker_of_the_lowest_score_is_chosen_after_any_history(make: Maker) -> None:
-    with untraced():
-        run_state_machine_as_test(lambda: PolicyMachine(make), settings=BRIEFLY)
+    run_state_machine_as_test(lambda: PolicyMachine(make), settings=BRIEFLY)

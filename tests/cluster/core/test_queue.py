@@ -1,7 +1,7 @@
 """The order of the queue against the plainest model of it: a list, sorted."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.core.queue import Key, RunQueue
@@ -16,7 +16,6 @@ NEVER = 1 << 30
 
 
 @pytest.mark.parametrize("kind", [RunQueue, SortedQueue])
-@settings(max_examples=100)
 @given(
     moves=st.lists(
         st.tuples(

@@ -34,11 +34,36 @@ def test_a_process_that_has_ended_is_a_death_once() -> None:
 
 
 def test_a_process_killed_on_order_gives_its_tasks_back_without_a_death() -> None:
-    bench = holding(b"x")
+    bench = holding(b"x", b"y")
+    assert bench.report("w", "killed") == []
+    assert bench.finish("w", 1, 0, b"X") == [delivered(b"X")], "it was on its way"
+    bench.wait(0.2)
     others(bench)
-    assert bench.report("w", "killed") == [bench.assign("b", 2, 0, b"x")]
     assert deaths(bench) == 0
     bench.counted(workers_left=1, returned=1)
+
+
+def test_the_end_of_a_process_does_not_overtake_the_reports_before_its_goodbye() -> None:
+    bench = holding(b"x", b"y")
+    assert bench.tell(on.WorkerLeft("w", 1)) == bench.die("w") == []
+    assert bench.wait(0.1) == []
+    assert bench.finish("w", 1, 0, b"X") == [delivered(b"X")]
+    assert bench.wait(0.15) == [], "there may be more"
+    bench.wait(0.06)
+    assert bench.join("b") == [bench.assign("b", 2, 1, b"y")]
+    bench.counted(workers_left=1, returned=1)
+
+
+# A slow line
+
+
+def test_a_lease_with_large_payloads_has_a_second_more_to_come_for_each_megabyte() -> None:
+    bench = holding(b"x" * 3_000_000, b"y" * 2_000_000)
+    for _ in range(28):
+        assert bench.wait(0.2) + bench.beat("w") + bench.heard() == []
+    bench.now += 0.3
+    assert [type(action) for action in bench.beat("w")] == [do.Assign]
+    bench.counted(mislaid_leases=1, returned=2)
 
 
 def test_an_old_process_or_another_host_says_nothing_about_a_worker() -> None:

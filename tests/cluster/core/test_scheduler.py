@@ -520,7 +520,62 @@ def test_a_worker_that_leaves_gives_its_work_back_and_does_not_count_as_dead() -
     for n in range(5):
         assert bench.join(f"w{n}", credit=2) == [bench.assign(f"w{n}", n + 1, 0, *T[:2])]
         assert bench.tell(on.WorkerLeft(f"w{n}", bench.epochs[f"w{n}"], "bye")) == []
+        assert bench.wait(0.2) == []
     bench.counted(workers_left=5, returned=10)
+
+
+# A worker's connections are in no order
+
+
+def test_reports_that_overtake_an_earlier_one_wait_for_it() -> None:
+    bench = holding(*T[:5])
+    assert bench.finish("w", 1, 3, b"d", b"e") == []
+    assert bench.finish("w", 1, 1, b"b") == []
+    assert bench.finish("w", 1, 1, b"b") == [], "a repeated one is one"
+    deliveries = bench.finish("w", 1, 0, b"a")
+    assert deliveries == [delivered(b"a"), delivered(b"b", start=1)]
+    bench.wait(0.1)
+    deliveries = bench.finish("w", 1, 2, b"c")
+    assert deliveries == [delivered(b"c", start=2), delivered(b"d", b"e", start=3)]
+    bench.wait(1.0)
+    bench.counted(workers_lost=1, early_reports=3)
+
+
+def test_what_is_missing_before_a_report_is_lost_after_a_heartbeat_unless_messages_wait() -> None:
+    bench = holding(*T[:4])
+    assert bench.finish("w", 1, 3, b"d") == []
+    assert bench.finish("w", 1, 1, b"b") == []
+    assert bench.scheduler.handle_timer(bench.now + 0.2, behind=True) == []
+    lease = bench.assign("w", 2, 0, T[0])
+    assert bench.wait(0.3) == [delivered(b"b", start=1), lease]
+    assert bench.wait(0.2) == [delivered(b"d", start=3), bench.assign("w", 3, 2, T[2])]
+    assert bench.finish("w", 1, 0, b"a") == [], "it comes too late"
+    bench.counted(returned=2, late_results=1, early_reports=2)
+
+
+def test_an_early_report_of_tasks_that_were_given_back_is_late() -> None:
+    bench = holding(*T[:3])
+    assert bench.finish("w", 1, 1, b"b", b"c") == []
+    assert bench.release("w", 1, 2) == [bench.assign("w", 2, 2, T[2])]
+    assert bench.finish("w", 1, 0, b"a") == [delivered(b"a")]
+    bench.counted(returned=1, late_results=2, early_reports=1)
+
+
+def test_a_goodbye_that_overtakes_the_last_reports_waits_for_them() -> None:
+    bench = holding(b"x", b"y")
+    bench.join("v", credit=2)
+    assert bench.tell(on.WorkerLeft("w", 1)) == []
+    assert bench.submit(b"z", submission=1) == [bench.assign("v", 2, 0, b"z")]
+    assert bench.finish("w", 1, 0, b"X") == [delivered(b"X")]
+    assert bench.wait(0.2) == [bench.assign("v", 3, 1, b"y")]
+    bench.counted(workers_left=1, returned=1)
+
+
+def test_a_new_process_may_take_the_name_of_one_that_has_said_goodbye_and_none_has_died() -> None:
+    bench = holding(b"x")
+    bench.tell(on.WorkerLeft("w", 1))
+    assert bench.join("w", incarnation=2, pid=7) == [bench.assign("w", 2, 0, b"x")]
+    bench.counted(workers_left=1, returned=1)
 
 
 # Operators

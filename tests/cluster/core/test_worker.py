@@ -2,9 +2,17 @@
 
 import pytest
 
-from cluster.core.worker import Lease
-from cluster.vocabulary.task import NO_REQUIREMENTS, Gpu, GpuLoad, Load, Requirements
-from tests.cluster.core.scheduling import offer, run
+from cluster.core.worker import BatchTotals, Lease
+from cluster.vocabulary.task import (
+    NO_REQUIREMENTS,
+    BatchSize,
+    Gpu,
+    GpuLoad,
+    KindBatches,
+    Load,
+    Requirements,
+)
+from tests.cluster.core.scheduling import Bench, offer, run
 
 GIB = 1 << 30
 CARDS = [Gpu("polaris", 8 * GIB), Gpu("vega", 16 * GIB)]
@@ -79,3 +87,34 @@ def test_a_model_may_run_a_batch_of_leases_in_each_slot(
     leases = [Lease(id, run(id), worker, 0.0, 0, 1) for id in range(10)]
     worker.leases = {lease.id: lease for lease in leases}
     assert [worker.runs(lease) for lease in leases] == [True] * running + [False] * (10 - running)
+
+
+def batches(*sizes: tuple[int, int, float], kind: str = "m") -> list[KindBatches]:
+    return [KindBatches(kind, [BatchSize(*size) for size in sizes])]
+
+
+def test_batches_are_added_up_over_workers_that_go_and_that_count_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    told = [
+        ("a", batches((2, 2, 0.5))),
+        ("b", batches((1, 1, 0.25), (3, 6, 1.5))),
+        ("a", batches((3, 3, 0.75), (1, 2, 0.5))),
+        ("a", batches((3, 3, 0.75), (1, 2, 0.5))),  # nothing new
+        ("b", batches((2, 2, 0.5))),  # its model was loaded again
+    ]
+    for worker in "ab":
+        bench.join(worker)
+    for worker, counts in told:
+        bench.beat(worker, batches=counts)
+    total = batches((6, 6, 1.5), (4, 8, 2.0))
+    assert bench.scheduler.status(bench.now).batches == total
+    bench.die("a")
+    bench.join("a", incarnation=2)
+    bench.beat("a", batches=batches((1, 1, 0.5)))
+    monkeypatch.setattr(BatchTotals, "KINDS_MAX", 1)
+    for runs in (5, 7):
+        bench.beat("b", batches=batches((runs, 9, 1.0), kind="one too many"))
+    assert bench.scheduler.status(bench.now).batches == batches((7, 7, 2.0), (4, 8, 2.0))
+    assert bench.scheduler.ledger.counters["batches_left_out"] == 7

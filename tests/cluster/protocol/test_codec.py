@@ -7,7 +7,7 @@ import sys
 import msgpack
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.protocol.codec import DictCodec
@@ -180,7 +180,6 @@ def test_random_bytes_do_no_harm(packed):
     decodes_or_refuses(packed)
 
 
-@settings(max_examples=150)
 @given(messages(EVENTS + ACTIONS), st.data())
 def test_a_mutated_message_does_no_harm(message, data):
     packed = bytearray(frame(message))
@@ -250,6 +249,7 @@ def test_a_large_but_honest_message_passes():
         (GpuLoad(busy_pct=100.1),),
         (GpuLoad(busy_pct=-1.0),),
         (GpuLoad(temperature_c=math.inf),),
+        (GpuLoad(power_w=-1.0),),
         (GpuLoad(free_bytes=-1),),
         (GpuLoad(own_engine_ns=-1),),
         (GpuLoad(trouble="x" * 513),),
@@ -264,7 +264,7 @@ def test_a_load_that_no_card_can_have_is_refused(codec, gpus):
 
 @pytest.mark.parametrize("codec", [DictCodec, PackedCodec])
 def test_the_load_of_many_cards_is_a_small_message(codec):
-    card = GpuLoad(1 << 33, 50.0, 61.0, False, "0000:0a:00.0 is gone", 1 << 33, 1 << 50)
+    card = GpuLoad(1 << 33, 50.0, 61.0, 83.4, False, "0000:0a:00.0 is gone", 1 << 33, 1 << 50)
     beat = on.WorkerHeartbeat("w", 1, [], Load(1 << 33, 1 << 33, (card,) * 8))
     ((frame_,),) = codec().encode([beat])
     assert len(frame_) < 1_500

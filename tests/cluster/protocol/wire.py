@@ -49,6 +49,8 @@ def values(kind):
             return st.tuples(*map(values, kind.item_types))
         case inspect.DictType():
             return st.dictionaries(values(kind.key_type), values(kind.value_type), max_size=4)
+        case inspect.NamedTupleType():
+            return st.tuples(*(values(field.type) for field in kind.fields))
         case inspect.StructType():
             return st.builds(kind.cls, **{f.name: values(f.type) for f in kind.fields})
     raise AssertionError(f"no strategy for {kind}")

@@ -24,7 +24,7 @@ from cluster import (
     Retry,
 )
 from cluster.shells.futures import TaskFuture
-from cluster.spec import load_codec
+from cluster.spec import DEFAULT_ENDPOINT, load_codec
 from cluster.transport.hello import HELLO
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -383,6 +383,13 @@ def test_the_policy_changes_while_tasks_run(serve, gate):
     with pytest.raises(ClusterError, match="no policy 'chaos'; there are adaptive, gpu-match"):
         client.change_policy("chaos")
     assert client.status().policy == "adaptive"
+
+
+@pytest.mark.parametrize("named", ["tcp://127.0.0.1:9", ""])
+def test_without_an_endpoint_the_environment_names_it_or_it_is_the_default(monkeypatch, named):
+    monkeypatch.setenv("PERFKIT_ENDPOINT", named)
+    with Client(spec=BASELINE) as client:
+        assert client.endpoint == (named or DEFAULT_ENDPOINT)
 
 
 def test_an_endpoint_where_nobody_listens_is_unreachable():

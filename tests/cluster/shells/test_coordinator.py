@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgpack
 import pytest
@@ -15,7 +16,7 @@ import zmq
 from msgspec.structs import replace
 
 from cluster import Client, ClusterCoordinator, ClusterSpec, Handlers, Priority, Worker
-from cluster.transport.hello import Announcement
+from cluster.transport.hello import ANSWERS, Announcement
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut
@@ -85,6 +86,16 @@ def test_a_message_of_many_frames_is_refused_as_one(serve, stranger):
     assert served.client.status().counters.get("malformed", 0) == 1
 
 
+@pytest.mark.parametrize(("question", "answer"), ANSWERS.items())
+def test_a_peer_that_asks_for_a_sign_of_life_or_a_receipt_gets_it(
+    serve, stranger, question, answer
+):
+    peer = stranger(serve().coordinator.endpoint)
+    peer.send(question)
+    assert peer.socket.poll(TIMEOUT_S * 1000)
+    assert peer.socket.recv_multipart() == [answer]
+
+
 def test_a_flood_of_garbage_stops_nobody(serve, stranger, until):
     served = serve()
     peers = [stranger(served.coordinator.endpoint) for _ in range(5)]
@@ -123,7 +134,8 @@ def test_a_storm_of_names_is_bounded(serve, limited, stranger):
     peer.say(on.TasksSubmitted("one-too-many", 0, "echo", [b"x"]))
     assert "4 clients" in peer.hear(do.Refuse).reason
     status = served.client.status()
-    assert (status.clients, len(status.workers)) == (4, 3)
+    assert status.clients == 4
+    assert 1 <= len(status.workers) <= 3  # a busy machine may take silent ones for lost by now
     assert served.client.submit("echo", b"y").result(TIMEOUT_S) == b"y"
 
 
@@ -184,7 +196,7 @@ def test_a_client_that_asks_for_what_is_not_its_own_gets_nothing(serve, stranger
 
 
 def test_late_results_of_a_worker_that_was_given_up_are_dropped(serve, limited, stranger):
-    spec = limited(heartbeat_s=0.05, liveness_s=0.2)
+    spec = limited(heartbeat_s=0.2, liveness_s=0.8)
     handlers = Handlers()
     handlers.register("odd")(lambda payload: b"from the other")
     coordinator = serve(handlers, spec, workers=0).coordinator
@@ -251,6 +263,24 @@ def test_a_supervisor_vouches_for_a_silent_worker_and_is_told_to_kill_one_that_o
     status = host.hear(do.Report).answer
     assert (status.counters["kills"], status.counters["workers_left"]) == (1, 1)
     assert [shown.host for shown in status.hosts] == ["h"]
+
+
+def test_a_restart_waits_for_the_first_report_of_a_supervisor(serve, stranger):
+    served = serve()
+    worker, host = (stranger(served.coordinator.endpoint) for _ in range(2))
+    worker.say(introduction(pid=7))
+    worker.hear(do.Welcome)
+    with ThreadPoolExecutor(1) as pool:
+        restart = pool.submit(served.client.restart, "stranger")
+        with pytest.raises(TimeoutError):
+            restart.result(0.3)
+        host.say(on.HostReported("h", [("stranger", 7, ProcessState.RUNNING)]))
+        order = host.hear(do.Restart)
+        assert (order.host, order.worker, order.pid) == ("h", "stranger", 7)
+        host.say(on.HostReported("h", [("stranger", 7, ProcessState.KILLED)]))
+        host.say(introduction(pid=8, incarnation=2))
+        shown = {it.worker: it for it in restart.result(TIMEOUT_S).workers}["stranger"]
+    assert (shown.pid, shown.supervisor) == (8, "")
 
 
 # Answers that wait for company

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import pytest
+import zmq
 
 from cluster import AsyncClient, Client, ClusterError, Handlers, LocalCluster
 from cluster.vocabulary.task import State, TaskId
@@ -37,6 +39,12 @@ def test_tasks_and_their_stories_are_listed_by_state(serve, until):
     for limit in (0, 1_001):
         with pytest.raises(ClusterError, match=r"the question: .*`limit`"):
             client.tasks(limit=limit)
+
+
+def test_a_client_asks_over_the_context_that_it_has(serve, monkeypatch):
+    served = serve()
+    monkeypatch.delattr(zmq, "Context")  # another would start two threads for each question
+    assert [worker.worker for worker in served.client.status().workers] == ["w0"]
 
 
 def test_a_task_of_another_client_is_cancelled_and_its_future_says_by_whom(serve, until):
@@ -142,14 +150,23 @@ def test_a_worker_is_restarted_by_its_supervisor_and_loses_nothing(changing):
     assert cluster.crew.trouble == ""
 
 
-def test_a_restart_that_takes_too_long_says_what_it_waits_for(changing, until):
-    _, client = changing
-    busy = [client.submit("sleep", b"1.5") for _ in range(2)]
-    until(lambda: client.status().assigned == 2)
+def test_a_restart_that_takes_too_long_says_what_it_waits_for(changing, until, tmp_path):
+    cluster, client = changing
+    (pid,) = [w.pid for w in client.status().workers if w.worker == "worker-1"]
+
+    def hold(begun: str) -> str:
+        Path(begun).touch()
+        threading.Event().wait(2.5)
+        return begun
+
+    cluster.register(hold)
+    files = [str(tmp_path / name) for name in ("one", "another")]
+    busy = [client.submit(hold, file) for file in files]
+    until(lambda: len([*tmp_path.iterdir()]) == 2)  # a task that has not begun would be given back
     with pytest.raises(ClusterError, match=r"worker 'worker-1' still holds 1 tasks 0\.5 s after"):
         client.restart("worker-1", timeout=0.5)
-    assert [future.result(TIMEOUT_S) for future in busy] == [b"1.5"] * 2
-    until(lambda: len(client.status().workers) == 2)
+    assert [future.result(TIMEOUT_S) for future in busy] == files
+    until(lambda: [w for w in client.status().workers if w.worker == "worker-1" and w.pid != pid])
 
 
 def test_a_drained_worker_finishes_leaves_and_is_not_started_again(changing, until):
@@ -173,7 +190,7 @@ def test_a_drained_worker_finishes_leaves_and_is_not_started_again(changing, unt
 def test_a_worker_without_a_supervisor_is_drained_and_not_restarted(serve, until):
     served = serve()
     with pytest.raises(ClusterError, match="'w0' has no supervisor"):
-        served.client.restart("w0")
+        served.client.restart("w0", timeout=0.1)
     served.client.drain("w0")
     served.crew[0].thread.join(TIMEOUT_S)
     assert not served.crew[0].thread.is_alive()
@@ -191,7 +208,7 @@ def test_an_asyncio_program_asks_and_orders_the_same(serve):
             assert await client.cancel_task(id) is False
             assert (await client.serve_models(["m"])).workers[0].wanted == ["m"]
             with pytest.raises(ClusterError, match="no supervisor"):
-                await client.restart("w0")
+                await client.restart("w0", timeout=0.1)
             assert (await client.drain("w0")).workers[0].draining
 
     asyncio.run(operate())

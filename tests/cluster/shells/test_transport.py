@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.spec import BASELINE, ClusterSpec, SocketOptions
+from cluster.transport import gate as gates
 from cluster.transport.channel import READABLE, WRITABLE, Channel
 from cluster.transport.endpoints import check_bind, is_loopback
 from cluster.transport.hello import HELLO
@@ -219,3 +220,22 @@ def test_any_text_is_bound_or_refused(text):
     except ClusterError:
         return
     assert is_loopback("tcp://" + text)
+
+
+@pytest.mark.parametrize(("passed_mib", "cut"), [(0, 1), (200, 0)])
+def test_no_peer_is_cut_for_memory_that_the_traffic_explains(monkeypatch, passed_mib, cut):
+    resident = [0]
+    monkeypatch.setattr(gates, "resident_bytes", lambda: resident[0])
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        gate = gates.Gate(context, router, BASELINE)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        with context.socket(zmq.DEALER) as dealer:
+            dealer.linger = 0
+            dealer.connect(f"tcp://127.0.0.1:{port}")
+            dealer.send(bytes(4 << 20))
+            assert router.poll(5000)
+            gate.sweep(0.0, 0, behind=False)
+            resident[0] = 300 << 20
+            gate.sweep(0.1, passed_mib << 20, behind=False)
+            assert gate.cuts["incomplete"] == cut
+        gate.close()

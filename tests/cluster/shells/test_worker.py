@@ -1,7 +1,7 @@
 """A worker finishes what it has started, gives back the rest, and is heard while handlers run."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cluster import Client, ClusterSpec, Handlers, Worker
 from cluster.core.policy import LeastLoaded
 from cluster.spec import load_codec, load_part
-from cluster.transport.hello import HELLO
+from cluster.transport.hello import HELLO, IS_READ, READ
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError, TaskTimedOut
@@ -48,7 +48,9 @@ def in_blocks(limited, monkeypatch):
     return replace(limited(message_bytes=100_000), burst=1000, credit=1000, **blocks)
 
 
-def test_slots_run_as_many_tasks_at_once_as_there_is_capacity_and_stop_gracefully(serve, until):
+def test_slots_run_as_many_tasks_at_once_as_there_is_capacity_and_stop_gracefully(
+    serve, limited, until
+):
     handlers, meeting = Handlers(), threading.Barrier(4)
 
     @handlers.register("meet")
@@ -56,7 +58,8 @@ def test_slots_run_as_many_tasks_at_once_as_there_is_capacity_and_stop_gracefull
         meeting.wait(TIMEOUT_S)  # ends only when four are in here at the same time
         return payload
 
-    served = serve(handlers, capacity=4)
+    # A stalled machine must not take the worker for dead: its tasks would run twice, and not meet.
+    served = serve(handlers, capacity=4, spec=limited(liveness_s=TIMEOUT_S))
     payloads = [b"%d" % n for n in range(8)]
     assert list(served.client.map("meet", payloads)) == payloads
     assert served.client.status().workers[0].capacity == 4
@@ -129,6 +132,30 @@ def test_stopping_finishes_what_is_started_and_gives_back_the_rest(serve, spec, 
     assert sorted(payload for _, payload in ran) == [b"0", b"1", b"2", b"3"]
 
 
+def test_no_task_runs_twice_when_a_worker_with_many_slots_is_stopped(serve, limited):
+    handlers, ran = Handlers(), Counter()
+
+    @handlers.register("count")
+    def count(payload):
+        ran[bytes(payload)] += 1
+        return payload
+
+    # A stalled machine must not take a worker for dead.
+    spec = limited(liveness_s=TIMEOUT_S)
+    served = serve(handlers, spec, capacity=4)
+    payloads = [b"%d" % n for n in range(600)]
+    futures = [served.client.submit("count", payload) for payload in payloads]
+    futures[100].result(TIMEOUT_S)
+    served.crew[0].worker.stop()
+    other = Worker(served.coordinator.endpoint, handlers, name="w1", spec=spec)
+    thread = threading.Thread(target=other.run, name="w1")
+    thread.start()
+    assert [future.result(TIMEOUT_S) for future in futures] == payloads
+    other.stop()
+    thread.join(TIMEOUT_S)
+    assert ran == dict.fromkeys(payloads, 1)
+
+
 def test_a_tail_that_waits_behind_a_slow_task_is_recalled_for_an_idle_worker(serve, in_blocks):
     handlers, started, opened = Handlers(), threading.Event(), threading.Event()
 
@@ -192,49 +219,86 @@ def test_results_too_large_for_one_message_travel_one_by_one(serve, in_blocks):
         next(results)
 
 
-def test_what_a_coordinator_says_that_makes_no_sense_is_ignored(limited):
-    handlers = Handlers()
-    handlers.register("echo")(lambda payload: payload)
-    spec = limited(**BRISK)
-    codec, told = load_codec(spec), deque()
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+class Pretender:
+    """A coordinator in the hands of a test, with a worker that echoes, and what the worker says:
+    events, and its questions whether they are read.
+    """
+
+    def __init__(self, spec, router):
+        handlers = Handlers()
+        handlers.register("echo")(lambda payload: payload)
+        self.codec, self.router, self.told = load_codec(spec), router, deque()
         port = router.bind_to_random_port("tcp://127.0.0.1")
-        worker = Worker(f"tcp://127.0.0.1:{port}", handlers, name="w", spec=spec)
-        thread = threading.Thread(target=worker.run)
-        thread.start()
+        self.worker = Worker(f"tcp://127.0.0.1:{port}", handlers, name="w", spec=spec)
+        self.thread = threading.Thread(target=self.worker.run)
+        self.thread.start()
+        self.route, self.joined = self.heard(on.WorkerJoined)
 
-        def heard(kind):
-            while True:
-                while not told:
-                    assert router.poll(TIMEOUT_S * 1000)
-                    route, *frames = router.recv_multipart()
-                    if frames != [HELLO]:
-                        told.extend((route, event) for event in codec.events(frames))
-                route, event = told.popleft()
-                if isinstance(event, kind):
-                    return route, event
+    def heard(self, kind):
+        """The next of a kind, and where it comes from; what comes before it is dropped."""
+        while True:
+            while not self.told:
+                assert self.router.poll(TIMEOUT_S * 1000)
+                route, *frames = self.router.recv_multipart()
+                if frames == [IS_READ]:
+                    self.told.append((route, IS_READ))
+                elif frames != [HELLO]:
+                    self.told.extend((route, event) for event in self.codec.events(frames))
+            route, event = self.told.popleft()
+            if isinstance(event, kind):
+                return route, event
 
-        def say(*actions):
-            for frames in codec.encode(actions):
-                router.send_multipart([route, *frames])
+    def say(self, *actions):
+        for frames in self.codec.encode(actions):
+            self.router.send_multipart([self.route, *frames])
 
-        route, joined = heard(on.WorkerJoined)
-        router.send_multipart([route, b"garbage"])
-        router.send_multipart([route, msgpack.packb({"v": 2})])
-        say(do.Welcome("w", joined.incarnation + 1, 6, 0.02))
-        say(do.Welcome("w", joined.incarnation, 7, 0.02))
-        say(do.Recall("w", 7, 99), do.Cancel("w", 7, 99), do.Disconnect("w", 3, "not you"))
-        say(do.Assign("w", 6, 1, "echo", 0, [b"stale"]))
-        say(do.Assign("w", 7, 2, "echo", 0, [b"x"]), do.Assign("w", 7, 2, "echo", 0, [b"x"]))
-        _, finished = heard(on.TasksFinished)
-        assert (finished.lease, finished.outcomes) == (2, [b"x"])
-        say(do.Disconnect("w", 7, "your epoch is over"))
-        _, again = heard(on.WorkerJoined)
-        joined.epoch = 7
-        assert again == joined
-        worker.stop()
-        thread.join(TIMEOUT_S)
-        assert not thread.is_alive()
+    def end(self):
+        self.worker.stop()
+        self.thread.join(TIMEOUT_S)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def pretend(limited):
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        yield lambda **limits: Pretender(limited(**BRISK | limits), router)
+
+
+def test_what_a_coordinator_says_that_makes_no_sense_is_ignored(pretend):
+    pretended = pretend()
+    joined, say = pretended.joined, pretended.say
+    pretended.router.send_multipart([pretended.route, b"garbage"])
+    pretended.router.send_multipart([pretended.route, msgpack.packb({"v": 2})])
+    say(do.Welcome("w", joined.incarnation + 1, 6, 0.02))
+    say(do.Welcome("w", joined.incarnation, 7, 0.02))
+    say(do.Recall("w", 7, 99), do.Cancel("w", 7, 99), do.Disconnect("w", 3, "not you"))
+    say(do.Assign("w", 6, 1, "echo", 0, [b"stale"]))
+    say(do.Assign("w", 7, 2, "echo", 0, [b"x"]), do.Assign("w", 7, 2, "echo", 0, [b"x"]))
+    _, finished = pretended.heard(on.TasksFinished)
+    assert (finished.lease, finished.outcomes) == (2, [b"x"])
+    say(do.Disconnect("w", 7, "your epoch is over"))
+    _, again = pretended.heard(on.WorkerJoined)
+    joined.epoch = 7
+    assert again == joined
+    pretended.end()
+
+
+def test_a_worker_does_not_leave_until_the_coordinator_has_read_its_reports(pretend):
+    pretended = pretend(liveness_s=TIMEOUT_S)
+    pretended.say(do.Welcome("w", pretended.joined.incarnation, 7, 0.02))
+    pretended.heard(on.WorkerHeartbeat)  # so it has read the welcome
+    pretended.worker.stop()
+    pretended.heard(on.WorkerDraining)
+    route, _ = pretended.heard(bytes)
+    pretended.heard(on.WorkerHeartbeat)
+    assert pretended.thread.is_alive()
+    assert not any(isinstance(event, on.WorkerLeft) for _, event in pretended.told)
+    while pretended.thread.is_alive():
+        pretended.router.send_multipart([route, READ])
+        if pretended.router.poll(20):
+            route, *_ = pretended.router.recv_multipart()
+    pretended.end()
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,10 @@ def hears_no_supervisor(real: Real, hosts: Hosts, event: on.HostReported, now: f
     """Trusts in heartbeats alone."""
 
 
-@breaks(Roster, "overrun_due")
-def lets_overrun_tasks_run(real: Real, roster: Roster, place: tuple[int, int], now: float) -> None:
+@breaks(Scheduler, "_overrun_due")
+def lets_overrun_tasks_run(
+    real: Real, scheduler: Scheduler, place: tuple[int, int], now: float
+) -> None:
     """Waits for a task that never ends."""
 
 

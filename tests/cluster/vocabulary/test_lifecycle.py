@@ -10,7 +10,6 @@ from cluster.simulation.simulator import Simulation
 from cluster.vocabulary import lifecycle
 from cluster.vocabulary.lifecycle import TERMINAL, TRANSITIONS, Cause
 from cluster.vocabulary.task import State
-from tests.cluster.core.scheduling import untraced
 
 
 def test_every_state_has_a_row_and_every_cause_a_place() -> None:
@@ -62,8 +61,7 @@ def test_the_scheduler_makes_every_move_of_the_table_and_no_other(
 
     monkeypatch.setattr(Run, "note", noted)
     known = {(state, cause) for state, moves in TRANSITIONS.items() for cause in moves}
-    seeds = iter(range(60))
-    with untraced():
-        while made != known:
-            Simulation(next(seeds)).run()
-            assert made <= known
+    seeds = iter([30, *range(60)])  # world 30 had them all when this was written
+    while made != known:
+        Simulation(next(seeds)).run()
+        assert made <= known
