@@ -6,11 +6,13 @@ there, and renamed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ import msgspec
 
 from cluster.models.inference import KINDS, Model, ModelRepository
 from cluster.models.loaded import ModelInfo
-from cluster.models.repository.folders import TOKENIZER, is_path, read_model
+from cluster.models.repository.folders import TOKENIZER, VERSION_MAX, is_path, read_model
 from cluster.models.repository.manifest import (
     MANIFEST,
     MODEL_FILE,
@@ -38,6 +40,9 @@ COMPANIONS = (
     "1_Pooling/config.json",
 )
 TEXT_EMBEDDING = "text-embedding"
+SENTENCE = b"A man is eating food."
+#: How the name of a folder begins that a model is put together in, and how long it may be unlocked.
+HIDDEN, NEW_S = ".perfkit-", 60.0
 
 
 class NewModel(NamedTuple):
@@ -116,15 +121,21 @@ def read_labels(text: str) -> tuple[str, ...]:
     Raises:
         ModelError: there are none, or two are the same. OSError: the file can't be read.
     """
-    if "," in text:
-        labels = [label.strip() for label in text.split(",")]
-    elif os.path.isfile(text):
-        labels = [label.strip() for label in Path(text).read_text("utf-8").splitlines()]
+    if os.path.isfile(text):
+        lines = Path(text).read_text("utf-8-sig").rstrip().splitlines()
+    elif "," in text:
+        lines = text.split(",")
     else:
-        raise ModelError(f"labels: there is no file {text}, and a list has commas: cat,dog")
-    if not all(labels) or len({*labels}) < len(labels):
-        raise ModelError(f"labels: {'one is empty' if not all(labels) else 'two are the same'}")
-    return tuple(labels)
+        raise ModelError(f"labels: there is no file {text!r}, and a list has commas: cat,dog")
+    labels = tuple(line.strip() for line in lines)
+    for trouble, is_so in (
+        ("there are none", not labels),
+        ("one is empty", "" in labels),
+        ("two are the same", len({*labels}) < len(labels)),
+    ):
+        if is_so:
+            raise ModelError(f"labels: {trouble} in {text[:200]}")
+    return labels
 
 
 def _check_files(new: NewModel) -> None:
@@ -136,7 +147,8 @@ def _check_files(new: NewModel) -> None:
         raise ModelError(f"a tokenizer goes with kind {TEXT_EMBEDDING!r}, not {new.kind!r}")
     for path in (new.graph, *(new.golden or ()), *([new.tokenizer] if new.tokenizer else [])):
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is not there"
+            there = "is no regular file" if path.exists() else "is not there"
+            what = "is a folder" if path.is_dir() else there
             raise ModelError(f"model {new.name!r}: the file {path} {what}")
     for weights in weight_files(new.graph):
         if leaves_folder(new.graph, weights):
@@ -165,17 +177,39 @@ def _new_version(new: NewModel, folder: Path) -> int:
             f"model {new.name!r} has a version {new.version}; take another, or remove it first: "
             f"perfkit model remove {new.name} --version {new.version}"
         )
-    return new.version or max(there, default=0) + 1
+    version = new.version or max(there, default=0) + 1
+    if version > VERSION_MAX:
+        raise ModelError(f"model {new.name!r}: version {version} is over {VERSION_MAX:,}")
+    return version
 
 
 @contextmanager
 def _hidden_folder(repository: Path) -> Iterator[Path]:
-    """A folder that no listing shows, removed at the end with all that is in it."""
-    hidden = Path(tempfile.mkdtemp(prefix=".perfkit-", dir=repository))
-    try:
+    """A folder that no listing shows, removed at the end with all that is in it.
+
+    It is locked meanwhile, so the next one removes what a killed process has left.
+    """
+    for left in repository.glob(f"{HIDDEN}*"):
+        with suppress(OSError), _locked(left):
+            if time.time() - left.stat().st_mtime > NEW_S:
+                shutil.rmtree(left, ignore_errors=True)
+    hidden = Path(tempfile.mkdtemp(prefix=HIDDEN, dir=repository))
+    with ExitStack() as held:
+        held.callback(shutil.rmtree, hidden, ignore_errors=True)
+        with suppress(OSError):  # a file system without locks
+            held.enter_context(_locked(hidden))
         yield hidden
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which opens when its holder dies; OSError if another process has it."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(opened)
 
 
 def _copy_graph(new: NewModel, place: Path) -> None:
@@ -209,7 +243,8 @@ def _copy_configuration(new: NewModel, folder: Path, draft: Path) -> None:
             shutil.copyfile(path, draft / path.name)
     manifest = read_model(draft).manifest
     other_labels = new.labels and tuple(map(str, manifest.labels)) != new.labels
-    if new.kind not in (None, manifest.kind) or other_labels:
+    kind = new.kind or (TEXT_EMBEDDING if new.tokenizer else manifest.kind)
+    if kind != manifest.kind or other_labels:
         where = folder / (CONFIG if (folder / CONFIG).exists() else MANIFEST)
         raise ModelError(
             f"model {new.name!r}: kind and labels are those of all its versions, in {where}; "
@@ -228,13 +263,10 @@ def _first_try(new: NewModel, draft: Path, version: int) -> Model:
         with suppress(KindError):
             return _tried(draft, version, new)
     _configure(draft, kind=kind, labels=new.labels)
-    model = _tried(draft, version, new)
-    if kind == "tensors":
-        _configure(draft, kind=kind, labels=new.labels, batches=model.describe().batches)
-    return model
+    return _tried(draft, version, new)
 
 
-def _configure(folder: Path, **values: str | bool | Sequence[str]) -> None:
+def _configure(folder: Path, **values: str | Sequence[str]) -> None:
     """Write a ``config.toml``; a TOML value of these types is written as JSON."""
     given: Mapping[str, Any] = {name: it for name, it in values.items() if it != ()}
     lines = [f"{name} = {msgspec.json.encode(it).decode()}\n" for name, it in given.items()]
@@ -254,4 +286,8 @@ def _tried(draft: Path, version: int, new: NewModel) -> Model:
             f"{model.refusal}; that was with made-up input: give it input that it takes, "
             "--golden IN.npz OUT.npz"
         )
+    if model.describe().kind == TEXT_EMBEDDING:
+        (answer,) = model.handle_batch([SENTENCE])
+        if isinstance(answer, Exception):
+            raise ModelError(f"{answer}; that was for a text: is the tokenizer this model's own?")
     return model

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
+from cluster.models.exam import exam_of, first_look
 from cluster.models.kinds.adapter import Adapter, Question
 from cluster.models.kinds.embedding import TextEmbedding
 from cluster.models.kinds.filetypes import FileTypes, file_payload
@@ -32,9 +34,10 @@ from cluster.models.repository.folders import (
 )
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError
 from cluster.models.runtime.cache import Cache
-from cluster.models.runtime.choice import AS_IS, Wish, choose
-from cluster.models.runtime.network import Network
-from cluster.models.runtime.session import PREFERENCE
+from cluster.models.runtime.candidates import PART_ROWS
+from cluster.models.runtime.choice import AS_IS, AUTO, Wish, choose
+from cluster.models.runtime.network import Network, Outputs
+from cluster.models.runtime.session import CPU, PREFERENCE
 from cluster.models.runtime.sharing import SHARED_BYTES_MIN, Workshop, open_network
 from cluster.models.runtime.trial import read_golden, try_out
 from cluster.vocabulary.errors import did_you_mean
@@ -64,14 +67,6 @@ KINDS: Mapping[str, Callable[[Manifest, Path, Network], Adapter]] = {
     "rows": Rows,
     "tensors": NamedTensors,
     "text-embedding": TextEmbedding,
-}
-
-
-#: What the numbers of a kind's outputs mean, for the loss that another precision costs.
-MEANINGS: Mapping[str, str] = {
-    "file-type": "labels",
-    "rows": "labels",
-    "text-embedding": "vectors",
 }
 
 
@@ -182,13 +177,19 @@ class ModelRepository:
         started_s = time.perf_counter()
         manifest, path = found.manifest, found.files[version]
         places = [path.parent, *([found.folder] if found.folder else [])]
+        golden = lru_cache(partial(_golden_inputs, manifest, places))
         choice = choose(
             manifest.name,
             lambda: Workshop(self._cache, manifest.name, path),
             wish,
+            lambda plain: (
+                exam_of(manifest, partial(_reader, manifest, path, plain), golden())
+                if wish.precision == AUTO
+                else first_look(golden())
+            ),
+            lambda: [(name, it.dtype.str, it.tobytes()) for name, it in (golden() or {}).items()],
             threads=threads,
-            inputs=lambda: golden.inputs if (golden := read_golden(manifest, places)) else None,
-            what=MEANINGS.get(manifest.kind, ""),
+            rows_max=manifest.batch_items_max or PART_ROWS,
         )
         network, file = open_network(
             manifest, path, self._cache, threads, preference or choice.preference or PREFERENCE,
@@ -199,7 +200,10 @@ class ModelRepository:
         network.declare(found.inputs, found.outputs)
         # Golden outputs are those of the file as it is; the loss of a conversion has been measured.
         places = places if choice.precision == AS_IS else []
-        trial = try_out(manifest, network, places, asks=manifest.kind == "tensors")
+        # In Triton, max_batch_size alone does not yet have clients share a run.
+        told = manifest.batches is not None and found.is_ours
+        asks = manifest.kind == "tensors" and not told
+        trial = try_out(manifest, network, places, asks=asks)
         adapter = KINDS[manifest.kind](manifest, path, network)
         ended_s = time.perf_counter()
         info = ModelInfo(
@@ -226,10 +230,22 @@ class ModelRepository:
             file_size_bytes=file.size_bytes,
             file_sha256=self._cache.sha256(path),
             shared=file.shared,
+            loss=choice.row.loss if choice.row else None,
             notes=(*found.notes, *choice.notes, *file.notes, *trial.notes),
         )
         frames = NamedTensors(manifest, path, network)
         return Model(network, adapter, frames, info, refusal=trial.refusal)
+
+
+def _reader(manifest: Manifest, path: Path, plain: Path) -> Callable[[bytes], object]:
+    """What reads payloads into questions, by the ONNX file ``plain`` of a model."""
+    network = Network(manifest, plain, preference=(CPU,))
+    return KINDS[manifest.kind](manifest, path, network).read
+
+
+def _golden_inputs(manifest: Manifest, places: Sequence[Path]) -> Outputs | None:
+    golden = read_golden(manifest, places)
+    return None if golden is None else golden.inputs
 
 
 def _version(found: ModelFolder, version: int | str) -> int:
@@ -246,10 +262,15 @@ def model_kinds(names: Iterable[str], root: str | Path | None = None) -> list[st
     """The kinds of task that `model_handlers` answers; nothing is loaded.
 
     Raises:
-        ModelError: there is no such model, or its configuration is wrong.
+        ModelError: there is no such model, its configuration is wrong, or two have one name.
     """
     repository = ModelRepository(root)
     found = [repository.find(name) for name in names]
+    by_name = {model.manifest.name: model.files for model in found}
+    for model in found:
+        if model.files != (other := by_name[model.manifest.name]):
+            files = " and ".join(str(it[max(it)]) for it in (model.files, other))
+            raise ModelError(f"two models are named {model.manifest.name!r}: {files}; rename one")
     return [
         kind
         for model in found

@@ -10,11 +10,13 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import msgspec
 
+from cluster.models.frames.metadata import TensorMetadata
 from cluster.models.frames.tensors import DESCRIBE, MAGIC
 from cluster.models.kinds.adapter import Adapter, Question
 from cluster.models.kinds.named_tensors import NamedTensors, NoFrame
 from cluster.models.repository.manifest import Label, ModelError, PayloadError
-from cluster.models.runtime.network import Network, Outputs, TensorMetadata
+from cluster.models.runtime.loss import Loss
+from cluster.models.runtime.network import Network, Outputs
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -26,7 +28,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     ``network_ms`` of it for the network; the first load of a process includes the import of the
     runtime. `cluster.models.runtime.session` explains ``provider`` and ``nodes_by_provider``.
     ``golden`` says that it gave its golden outputs, ``shared`` that its weights are mapped, once
-    for all workers of the host; ``notes`` tell what this load had to make, and why: see
+    for all workers of the host. ``loss`` is that of an automatic precision, None for the file as it
+    is; ``notes`` tell what this load had to make, and why: see
     `cluster.models.runtime.sharing`.
     """
 
@@ -54,6 +57,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     file_sha256: str
     shared: bool
     notes: tuple[str, ...]
+    loss: Loss | None = None
 
 
 class Model:

@@ -136,10 +136,10 @@ class ModelManager:
             versions = {f"{name}/{it}" for name, all_of in self._versions.items() for it in all_of}
             return sorted(versions.union(self._versions))
 
-    def loaded(self) -> list[ModelInfo]:
-        """The models in memory, the least recently used first."""
+    def infos(self) -> list[ModelInfo]:
+        """What is known of each version that has been loaded and is served."""
         with self._changed:
-            return [slot.model.describe() for slot in self._slots.values() if slot.model]
+            return [slot.info for slot in self._slots.values() if slot.info]
 
     @contextmanager
     def using(self, kind: str) -> Iterator[Model]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.models.frames.tensor import TensorError
@@ -48,7 +49,7 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
                     f"{port}, element {number}: {error}; models here take texts in UTF-8 alone"
                 ) from error
         return texts
-    array: NDArray[Any] = np.frombuffer(data, _little_endian(port.datatype))
+    array: NDArray[Any] = np.frombuffer(data, array_type(port.datatype))
     if port.datatype == "BOOL" and (array.view(np.uint8) > 1).any():
         raise TensorError(f"{port}: a byte is neither 0 nor 1")
     return array.reshape(port.shape)
@@ -65,7 +66,7 @@ def to_tensor(name: str, datatype: str, array: NDArray[Any]) -> Tensor:
     if datatype == "BYTES":
         data: bytes | memoryview = join_bytes(str(text).encode() for text in array.flat)
     else:
-        numbers = np.asarray(array, _little_endian(datatype), order="C")
+        numbers = np.asarray(array, array_type(datatype), order="C")
         is_small = numbers.nbytes <= COPIED_BYTES_MAX
         data = numbers.tobytes() if is_small else numbers.reshape(-1).view(np.uint8).data
     kind: Datatype = datatype  # type: ignore[assignment]
@@ -73,14 +74,16 @@ def to_tensor(name: str, datatype: str, array: NDArray[Any]) -> Tensor:
 
 
 @lru_cache(maxsize=len(NUMPY))
-def _little_endian(datatype: str) -> Any:
+def array_type(datatype: str) -> Any:
+    """The type in numpy for the protocol's name of it, little-endian."""
     import numpy as np
 
     return np.dtype(NUMPY[datatype]).newbyteorder("<")
 
 
 def converted(array: NDArray[Any], datatype: str) -> NDArray[Any]:
-    """An array as that type. A fraction may lose digits, anything else must stay what it is.
+    """An array as that type. A fraction may lose digits but not become
+    infinite, anything else must stay what it is.
 
     Raises:
         TensorError: it would not.
@@ -89,10 +92,40 @@ def converted(array: NDArray[Any], datatype: str) -> NDArray[Any]:
 
     wanted = np.dtype(NUMPY[datatype])
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise TensorError(f"{error}; models here take texts in UTF-8 alone") from error
     if array.dtype.kind in _STAND_IN[wanted.kind]:
         with np.errstate(over="ignore"):
             found: NDArray[Any] = array.astype(wanted)
-        if wanted.kind == "f" or np.array_equal(found, array):
+        if wanted.kind == "f":
+            kept = np.isfinite(found) | ~np.isfinite(array)
+        else:
+            kept = np.asarray(found == array)
+        if kept.all():
             return found
     raise TensorError(f"{array.dtype}{list(array.shape)} can't be taken as {datatype}")
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays in an ``.npz`` file by name.
+
+    Raises:
+        TensorError: the file can't be read, is another one, or holds Python objects.
+    """
+    from zipfile import is_zipfile
+
+    import numpy as np
+
+    try:
+        if path.is_file() and not is_zipfile(path):
+            raise ValueError("it is not what numpy.savez writes")
+        with np.load(path, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name!r} in it is no array")
+    except Exception as error:  # a torn archive raises errors of many kinds
+        raise TensorError(f"can't read tensors from {path}: {error}") from error
+    return arrays

@@ -19,6 +19,7 @@ Equal arrays of the same type give equal bytes. numpy is imported on first use.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -95,7 +96,7 @@ def unpack_tensor(buffer: bytes | bytearray | memoryview) -> NDArray[Any]:
         TensorError: anything but exactly one frame as `pack_tensor` makes it.
     """
     np = _numpy()
-    view, header, end = open_frame(buffer, "tensor", _PREFIX, _MAGIC, _DECODER)
+    view, header, end = open_frame(buffer, "tensor", _PREFIX, _MAGIC, _DECODER.decode)
     start = end + -end % ALIGNMENT
     dtype = _little_endian(header.dtype)
     _check_size(header, dtype.itemsize)
@@ -117,10 +118,10 @@ def open_frame(
     what: str,
     prefix: struct.Struct,
     magic: bytes,
-    decoder: msgspec.msgpack.Decoder[H],
+    decode: Callable[[memoryview], H],
 ) -> tuple[memoryview, H, int]:
-    """A frame's bytes, its header, and where that ends. ``prefix`` holds ``magic`` and the header's
-    length.
+    """A frame's bytes, its header as ``decode`` reads it, and where that ends. ``prefix`` holds
+    ``magic`` and the header's length.
 
     Raises:
         TensorError: it begins otherwise; the message calls it ``what``.
@@ -129,15 +130,17 @@ def open_frame(
         view = memoryview(buffer)
         if type(buffer) is not bytes:
             check_travels(view)
-        view = view.cast("B")
+            view = view.cast("B")
+        if len(view) < prefix.size:
+            raise ValueError(f"it has only {len(view)} bytes")
         found, header_bytes = prefix.unpack_from(view)
-    except (TypeError, ValueError, struct.error) as error:
+    except (TypeError, ValueError) as error:
         raise TensorError(f"not a {what}: {error}") from error
     if found != magic:
         raise TensorError(f"not a {what}: it begins with {found!r} instead of {magic!r}")
     end = prefix.size + header_bytes
     try:
-        return view, decoder.decode(view[prefix.size : end]), end
+        return view, decode(view[prefix.size : end]), end
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TensorError(f"a {what} with a bad header: {error}") from error
 

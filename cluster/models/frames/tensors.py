@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
@@ -41,6 +42,7 @@ from cluster.models.frames.tensor import (
 )
 
 TENSORS_MAX = 256
+NAME_LENGTH_MAX = 1_024
 
 Datatype: TypeAlias = (
     Literal["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]
@@ -57,11 +59,17 @@ DATATYPES: tuple[str, ...] = tuple(t for part in get_args(Datatype) for t in get
 
 MAGIC = b"T2"
 DESCRIBE = b"T2?"
+#: Before a text it asks for the number of tokens too. No text in UTF-8 begins so.
+COUNTED = b"\xff"
 
+#: headers with more names, or more bytes, are not remembered
+KNOWN_NAMES_MAX, KNOWN_BYTES_MAX = 8, 1_024
+
+_PADDINGS = [bytes(length) for length in range(ALIGNMENT)]
 _PREFIX = struct.Struct("<2sI")
 _LENGTH = struct.Struct("<I")
 
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1_024)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
 Shape: TypeAlias = Annotated[tuple[Extent, ...], Meta(max_length=DIMENSIONS_MAX)]
 
 
@@ -77,8 +85,11 @@ class Port(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
         return f"{self.datatype}{list(self.shape)} {self.name!r}"
 
 
-class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """The tensors that follow, in order, and the names of the outputs wanted; none means all."""
+class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, eq=False):
+    """The tensors that follow, in order, and the names of the outputs wanted; none means all.
+
+    Two are equal only if they are the same: small frames with the same header share one.
+    """
 
     tensors: Annotated[tuple[Port, ...], Meta(max_length=TENSORS_MAX)]
     outputs: Annotated[tuple[Name, ...], Meta(max_length=TENSORS_MAX)] = ()
@@ -92,10 +103,20 @@ class Tensor(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """What a frame holds: tensors, whose data are views of it, and the names of wanted outputs."""
+    """What a frame holds: tensors, whose data are views of it, and its header."""
 
     tensors: tuple[Tensor, ...]
-    outputs: tuple[str, ...] = ()
+    header: Header
+
+
+class Layout(NamedTuple):
+    """What a header tells: where the data of each tensor begin and end, and where the frame ends.
+    The last is None if that depends on the data.
+    """
+
+    header: Header
+    spans: tuple[tuple[Port, int, int], ...]
+    end: int | None
 
 
 _DECODER = msgspec.msgpack.Decoder(Header)
@@ -107,12 +128,12 @@ def encode_tensors(tensors: Sequence[Tensor], outputs: Iterable[str] = ()) -> by
     Raises:
         TensorError: the data do not fit shape and type, or a bound is exceeded.
     """
-    header = msgspec.msgpack.encode(Header(tuple(t.port for t in tensors), tuple(outputs)))
-    parts: list[bytes | memoryview] = [_PREFIX.pack(MAGIC, len(header)), header]
-    parts.append(_padding(_PREFIX.size + len(header)))
+    ports, names = tuple([tensor.port for tensor in tensors]), tuple(outputs)
+    head = _known_head if len(ports) + len(names) <= KNOWN_NAMES_MAX else _head
+    parts: list[bytes | memoryview] = [head(ports, names)]
     for port, data in tensors:
         check_data(port, data)
-        parts += (data, _padding(len(data)))
+        parts += (data, _PADDINGS[-len(data) % ALIGNMENT])
     return b"".join(parts)
 
 
@@ -122,23 +143,11 @@ def decode_tensors(buffer: bytes | bytearray | memoryview) -> Tensors:
     Raises:
         TensorError: anything but exactly one frame as `encode_tensors` makes it.
     """
-    view, header, at = open_frame(buffer, "frame of tensors", _PREFIX, MAGIC, _DECODER)
-    at += -at % ALIGNMENT
-    found = []
-    for number, port in enumerate(header.tensors):
-        size_bytes = _size_bytes(port)
-        if size_bytes is None:
-            size_bytes = _measure(port, view[at:])
-        data = view[at : at + size_bytes]
-        if len(data) != size_bytes:
-            raise TensorError(
-                f"the frame ends within tensor {number}, {port}: {len(data)} of {size_bytes} bytes"
-            )
-        found.append(Tensor(port, data.toreadonly()))
-        at += size_bytes + -size_bytes % ALIGNMENT
-    if at != len(view):
-        raise TensorError(f"a frame of tensors with {len(view)} bytes; its header tells of {at}")
-    return Tensors(tuple(found), header.outputs)
+    view, layout, at = open_frame(buffer, "frame of tensors", _PREFIX, MAGIC, _read_header)
+    view = view.toreadonly()
+    spans = layout.spans if layout.end == len(view) else _spans(view, layout.header, at)
+    tensors = tuple([Tensor(port, view[start:stop]) for port, start, stop in spans])
+    return Tensors(tensors, layout.header)
 
 
 def check_data(port: Port, data: bytes | memoryview) -> None:
@@ -168,20 +177,72 @@ def join_bytes(elements: Iterable[bytes | memoryview]) -> bytes:
     return b"".join(part for one in elements for part in (_LENGTH.pack(len(one)), one))
 
 
+def _read_header(header: memoryview) -> Layout:
+    return _known_layout(bytes(header)) if len(header) <= KNOWN_BYTES_MAX else _layout(header)
+
+
+def _layout(encoded: bytes | memoryview) -> Layout:
+    header = _DECODER.decode(encoded)
+    spans, at = [], _PREFIX.size + len(encoded)
+    at += -at % ALIGNMENT
+    for port in header.tensors:
+        size_bytes = _size_bytes(port)
+        if size_bytes is None:
+            return Layout(header, (), None)
+        spans.append((port, at, at + size_bytes))
+        at += size_bytes + -size_bytes % ALIGNMENT
+    return Layout(header, tuple(spans), at)
+
+
+def _spans(view: memoryview, header: Header, at: int) -> tuple[tuple[Port, int, int], ...]:
+    """Each tensor with the place of its data, as the data tell; TensorError if they are torn."""
+    spans = []
+    at += -at % ALIGNMENT
+    for number, port in enumerate(header.tensors):
+        size_bytes = _size_bytes(port)
+        if size_bytes is None:
+            size_bytes = _measure(port, view[at:])
+        if (found_bytes := len(view[at : at + size_bytes])) != size_bytes:
+            raise TensorError(
+                f"the frame ends within tensor {number}, {port}: {found_bytes} of {size_bytes} "
+                "bytes"
+            )
+        spans.append((port, at, at + size_bytes))
+        at += size_bytes + -size_bytes % ALIGNMENT
+    if at != len(view):
+        raise TensorError(f"a frame of tensors with {len(view)} bytes; its header tells of {at}")
+    return tuple(spans)
+
+
 def _measure(port: Port, data: memoryview) -> int:
     return sum(_LENGTH.size + len(one) for one in split_bytes(port, data))
 
 
 def _size_bytes(port: Port) -> int | None:
     """The bytes that a tensor's numbers take; None for BYTES. TensorError over the bound."""
-    item_bytes = ITEM_BYTES.get(port.datatype, _LENGTH.size)
-    size_bytes = prod(port.shape) * item_bytes
-    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
-    bounded = size_bytes or prod(max(1, extent) for extent in port.shape) * item_bytes
-    if bounded > TENSOR_BYTES_MAX:
+    size_bytes, bounded_bytes = _bytes_of(port.datatype, port.shape)
+    if bounded_bytes > TENSOR_BYTES_MAX:
         raise TensorError(f"{port} is over the bound of {TENSOR_BYTES_MAX} bytes")
-    return size_bytes if port.datatype in ITEM_BYTES else None
+    return size_bytes
 
 
-def _padding(length: int) -> bytes:
-    return bytes(-length % ALIGNMENT)
+@lru_cache(maxsize=256)
+def _bytes_of(datatype: str, shape: tuple[int, ...]) -> tuple[int | None, int]:
+    """The bytes of a tensor's numbers, and what the bound holds for: an axis of length 0 must not
+    hide absurd lengths along the others, which numpy refuses.
+    """
+    item_bytes = ITEM_BYTES.get(datatype, _LENGTH.size)
+    bounded_bytes = prod(max(1, extent) for extent in shape) * item_bytes
+    return prod(shape) * item_bytes if datatype in ITEM_BYTES else None, bounded_bytes
+
+
+def _head(ports: tuple[Port, ...], outputs: tuple[str, ...]) -> bytes:
+    """A frame up to its first tensor's bytes."""
+    header = msgspec.msgpack.encode(Header(ports, outputs))
+    size_bytes = _PREFIX.size + len(header)
+    return _PREFIX.pack(MAGIC, len(header)) + header + _PADDINGS[-size_bytes % ALIGNMENT]
+
+
+#: A model's frames are alike, and a cache must stay small whatever names a stranger makes up.
+_known_head = lru_cache(maxsize=64)(_head)
+_known_layout = lru_cache(maxsize=64)(_layout)

@@ -7,11 +7,12 @@ writes the network's output as a result. It knows nothing of sessions, so tests 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cluster.models.frames.metadata import TensorMetadata, fits
 from cluster.models.repository.manifest import Label, ModelError
-from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
+from cluster.models.runtime.network import Network, Outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,32 +23,38 @@ NAN = "gave NaN instead of a number"
 
 class Question(NamedTuple):
     """What a payload asks a ``network``, which stays open until it is answered, whatever takes its
-    place meanwhile.
+    place meanwhile; `question` makes one.
 
     ``inputs`` are by name, in the graph's order. With ``by_rows`` the first axis of each input and
     output is that of its rows, so questions of one ``bucket`` may run together; otherwise it runs
     alone. ``outputs`` are the names of those that ``write`` needs, which makes the result of them
-    and raises ModelError if they hold no answer; its text follows the model's name.
+    and raises ModelError if they hold no answer; its text follows the model's name. ``items`` are
+    the rows; a question that runs alone is one item.
     """
 
     network: Network
     inputs: dict[str, NDArray[Any]]
     outputs: tuple[str, ...]
     write: Callable[[Outputs], bytes]
+    items: int
+    bucket: Hashable
     by_rows: bool = True
 
-    @property
-    def items(self) -> int:
-        """The rows; a question that runs alone is one item."""
-        return len(next(iter(self.inputs.values()))) if self.by_rows else 1
 
-    @property
-    def bucket(self) -> Hashable:
-        """Questions with equal buckets may run together: the inputs' types and row shapes."""
-        start = int(self.by_rows)
-        return tuple(
-            (name, value.dtype.char, value.shape[start:]) for name, value in self.inputs.items()
-        )
+def question(
+    network: Network,
+    inputs: dict[str, NDArray[Any]],
+    outputs: tuple[str, ...],
+    write: Callable[[Outputs], bytes],
+) -> Question:
+    """A question by rows. Its bucket is made of the inputs' types and row shapes."""
+    bucket = bucket_of((name, it.dtype, it.shape[1:]) for name, it in inputs.items())
+    return Question(network, inputs, outputs, write, len(next(iter(inputs.values()))), bucket)
+
+
+def bucket_of(inputs: Iterable[tuple[str, Any, tuple[int, ...]]]) -> Hashable:
+    """The bucket of inputs of these names, numpy's types, and shapes of a row."""
+    return tuple([(name, dtype.char, shape) for name, dtype, shape in inputs])
 
 
 class Adapter(ABC):

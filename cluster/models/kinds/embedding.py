@@ -5,6 +5,10 @@ product of two results is the cosine of their angle. The model reads only the be
 (256 tokens for ``minilm``, some two hundred words). Later text changes nothing, so send a longer
 text in parts.
 
+After `COUNTED` the result is a frame of two named tensors (`cluster.models.frames.tensors`):
+``vector`` FP32[width], and ``tokens`` INT64[1], which says how many the model read of the text,
+special ones included.
+
 Any sentence encoder works whose graph takes ``input_ids``, ``attention_mask`` and perhaps
 ``token_type_ids``, with a ``tokenizer.json`` beside it, as the package ``tokenizers`` writes it.
 The vector is an output [texts, width]; or else the mean of an output [texts, tokens, width] over a
@@ -23,9 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cluster.models.frames.arrays import NUMPY
+from cluster.models.frames.arrays import NUMPY, to_tensor
+from cluster.models.frames.metadata import TensorMetadata
 from cluster.models.frames.tensor import pack_tensor
-from cluster.models.kinds.adapter import Adapter, Question, check_answer
+from cluster.models.frames.tensors import COUNTED, encode_tensors
+from cluster.models.kinds.adapter import Adapter, Question, check_answer, question
 from cluster.models.repository.folders import TOKENIZER
 from cluster.models.repository.manifest import (
     KindError,
@@ -34,7 +40,7 @@ from cluster.models.repository.manifest import (
     PayloadError,
     needs_extra,
 )
-from cluster.models.runtime.network import Network, Outputs, TensorMetadata
+from cluster.models.runtime.network import Network, Outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,8 +136,9 @@ class TextEmbedding(Adapter):
                 f"the text has {len(payload):,} bytes; ask about parts of at most "
                 f"{TEXT_BYTES_MAX:,}"
             )
+        is_counted = payload[: len(COUNTED)] == COUNTED
         try:
-            text = str(payload, "utf-8")
+            text = str(payload[len(COUNTED) :] if is_counted else payload, "utf-8")
         except UnicodeDecodeError as error:
             raise PayloadError(f"expected a text in UTF-8: {error}") from error
         encoding = self._tokenizer.encode(text)
@@ -145,9 +152,14 @@ class TextEmbedding(Adapter):
         mask = inputs[MASK]
 
         def write(outputs: Outputs) -> bytes:
-            return pack_tensor(self._vector(outputs[self._vectors.name], mask))
+            vector = self._vector(outputs[self._vectors.name], mask)
+            if not is_counted:
+                return pack_tensor(vector)
+            tokens = np.array([len(ids)])
+            found = (("vector", "FP32", vector), ("tokens", "INT64", tokens))
+            return encode_tensors([to_tensor(*one) for one in found])
 
-        return Question(self._network, inputs, (self._vectors.name,), write)
+        return question(self._network, inputs, (self._vectors.name,), write)
 
     def _vector(self, output: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
         """The vector of one text, scaled to length 1."""

@@ -21,7 +21,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.models.kinds.adapter import Adapter, Question, check_answer
+from cluster.models.kinds.adapter import Adapter, Question, check_answer, question
 from cluster.models.repository.manifest import Manifest, ModelError, PayloadError, package_folder
 from cluster.models.runtime.network import Network, Outputs
 
@@ -91,6 +91,13 @@ def file_payload(path: str | os.PathLike[str]) -> bytes:
         raise PayloadError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
 
 
+def file_block(content: bytes) -> bytes:
+    """A file's content as a payload: whole, or its first and its last block."""
+    if len(content) <= 2 * FILE_BLOCK_BYTES:
+        return content
+    return content[:FILE_BLOCK_BYTES] + content[-FILE_BLOCK_BYTES:]
+
+
 class FileTypes(Adapter):
     """Files to content types, by the rules of the package that carries the model.
 
@@ -155,7 +162,7 @@ class FileTypes(Adapter):
         tokens[0, : len(head)] = np.frombuffer(head, np.uint8)
         tokens[0, tokens.shape[1] - len(tail) :] = np.frombuffer(tail, np.uint8)
         outputs = (self._given.name,)
-        return Question(self._network, {self._input: tokens}, outputs, self._write)
+        return question(self._network, {self._input: tokens}, outputs, self._write)
 
     def _write(self, outputs: Outputs) -> bytes:
         """The most probable type; ``txt`` or ``unknown`` below its threshold."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cluster.models.frames.tensor import TensorError, unpack_tensor
-from cluster.models.kinds.adapter import Adapter, Question, check_answer
+from cluster.models.kinds.adapter import Adapter, Question, check_answer, question
 from cluster.models.repository.manifest import KindError, Label, Manifest, ModelError, PayloadError
 from cluster.models.runtime.network import Network, Outputs
 
@@ -84,7 +84,7 @@ class Rows(Adapter):
             raise PayloadError(f"the numbers must lie within {self._low:g} and {self._high:g}")
         write = self._write_one if rows.ndim == 1 else self._write
         inputs = {self._input: rows.reshape(-1, width)}
-        return Question(self._network, inputs, (self._scores.name,), write)
+        return question(self._network, inputs, (self._scores.name,), write)
 
     def _results(self, outputs: Outputs) -> list[RowResult]:
         """The most probable class of each row."""

@@ -37,6 +37,7 @@ SUFFIX = ".onnx"
 TOKENIZER = "tokenizer.json"
 
 _VERSION = re.compile(r"[1-9]\d{0,8}")
+VERSION_MAX = 999_999_999
 
 
 class ModelFolder(NamedTuple):
@@ -73,6 +74,11 @@ class ModelFolder(NamedTuple):
             ) from error
         return tuple((str(path), it.st_size, it.st_mtime_ns) for path, it in stats)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether its configuration is a ``config.toml``."""
+        return self.folder is not None and (self.folder / MANIFEST).exists()
+
     def served(self) -> list[int]:
         """The versions to serve by the manifest's policy, oldest first.
 
@@ -94,13 +100,18 @@ class ModelFolder(NamedTuple):
 
 
 def default_repository() -> Path:
-    """The folder of the user's own models: ``$PERFKIT_REPOSITORY``, else ``perfkit/models`` in
-    ``$XDG_DATA_HOME``, by default ``~/.local/share``, by the XDG Base Directory rules.
-    """
+    """The folder of the user's own models: ``$PERFKIT_REPOSITORY``, else one in `data_folder`."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
+    return data_folder() / "models"
+
+
+def data_folder() -> Path:
+    """The user's own data: ``perfkit`` in ``$XDG_DATA_HOME``, by default ``~/.local/share``, by the
+    XDG Base Directory rules.
+    """
     home = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".local/share") / "perfkit/models"
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".local/share") / "perfkit"
 
 
 def is_path(reference: str) -> bool:
@@ -190,6 +201,9 @@ def _only_file(manifest: Manifest, folder: Path) -> Path:
                 )
         if found:
             return found[-1]
+    if numbers := [int(it.name) for it in folder.iterdir() if _VERSION.fullmatch(it.name)]:
+        place = folder / str(max(numbers))
+        raise ModelError(f"model {manifest.name!r}: no file {manifest.file!r} in {place}")
     if inner := model_folders([folder]):
         raise ModelError(
             f"{folder} is a repository of the models {', '.join(inner)}; name one of them, "

@@ -12,7 +12,7 @@
     provider = "auto"         # the faster of what the worker has; or "cpu", or "webgpu", the card
     precision = "fp32"        # the file as it is; or "fp16", "int8", "int4", "sparse", or "auto",
                               # the fastest that loses at most …
-    loss_points_max = 0.5     # … this: cluster.models.runtime.golden
+    loss_points_max = 0.5     # … this: cluster.models.runtime.loss
     golden_rtol = 1e-3        # how far an output may be from the golden one, relatively …
     golden_atol = 1e-4        # … and beyond that
     tokens_max = 256          # text-embedding: where to cut a text, if not where its files say
@@ -37,7 +37,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.errors import ClusterError, did_you_mean
 from cluster.vocabulary.task import Name
 
 MANIFEST = "config.toml"
@@ -102,6 +102,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         found = tomllib.loads(path.read_text("utf-8"))
+        for key in found.keys() - {*Manifest.__struct_fields__}:
+            known = Manifest.__struct_fields__
+            hint = did_you_mean(key, known) or f"; there are {', '.join(known)}"
+            raise ValueError(f"there is no key {key!r}{hint}")
         manifest = msgspec.convert({"name": folder.name, **found}, Manifest)
     except OSError as error:
         raise ModelError(f"model {folder.name!r}: cannot read {path}: {error.strerror}") from error
@@ -135,7 +139,10 @@ def package_folder(name: str, package: str, install: str | None = None) -> Path:
     Raises:
         ModelError: it is not installed; the message says how to install it.
     """
-    spec = find_spec(package)
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):  # a name with dots, or of a module without a spec
+        spec = None
     if spec is None or spec.origin is None:
         if install is None:
             raise needs_extra(name)

@@ -61,7 +61,9 @@ def read_triton(folder: Path) -> TritonConfig:
         message = parse_textproto(path.read_text("utf-8"))
         return _config(folder, message)
     except OSError as error:
-        raise ModelError(f"model {folder.name!r}: cannot read {path}: {error.strerror}") from error
+        raise ModelError(
+            f"model {folder.name!r}: cannot read {error.filename}: {error.strerror}"
+        ) from error
     except (TextprotoError, ValueError, msgspec.ValidationError) as error:
         raise ModelError(f"model {folder.name!r}: {path}: {error}") from error
 
@@ -77,7 +79,13 @@ def _config(folder: Path, message: Message) -> TritonConfig:
     for field in _UNSERVED.intersection(message):
         raise ValueError(f"{field} is not served here")
     inputs, outputs = ([*_messages(message, field)] for field in ("input", "output"))
-    most = int(_text(message, "max_batch_size") or -1)
+    for ports in (inputs, outputs):
+        names = [_text(port, "name") for port in ports]
+        if doubled := {repr(it) for it in names if names.count(it) > 1}:
+            raise ValueError(f"it declares {', '.join(sorted(doubled))} twice")
+    most = _number(_text(message, "max_batch_size") or "-1", "max_batch_size")
+    if most < 0 and "max_batch_size" in message:
+        raise ValueError(f"max_batch_size is {most}; 0 is for a model that does not batch")
     manifest = {
         "name": name,
         "file": _text(message, "default_model_filename") or MODEL_FILE,
@@ -118,7 +126,7 @@ def _declared(port: Message) -> Declared:
 
 
 def _extents(name: str, message: Message, field: str) -> tuple[int, ...]:
-    found = tuple(int(it) for it in message.get(field, []) if isinstance(it, str))
+    found = _numbers(message, field)
     if any(it == 0 or it < -1 for it in found):
         raise ValueError(
             f"{name!r} has {field} {[*found]}; an extent is positive, or -1 for an open one"
@@ -132,9 +140,9 @@ def _versions(message: Message) -> object:
         if "all" in policy:
             return "all"
         for specific in _messages(policy, "specific"):
-            return tuple(int(it) for it in specific.get("versions", []) if isinstance(it, str))
+            return _numbers(specific, "versions")
         for latest in _messages(policy, "latest"):
-            return int(_text(latest, "num_versions") or 1)
+            return _number(_text(latest, "num_versions") or "1", "num_versions")
     return 1
 
 
@@ -150,9 +158,30 @@ def _labels(folder: Path, outputs: list[Message]) -> tuple[Label, ...]:
 
 def _text(message: Message, field: str) -> str:
     """The last value of a field, as protobuf takes it; "" without one."""
-    values = [it for it in message.get(field, []) if isinstance(it, str)]
+    values = [*_texts(message, field)]
     return values[-1] if values else ""
 
 
+def _numbers(message: Message, field: str) -> tuple[int, ...]:
+    return tuple(_number(it, field) for it in _texts(message, field))
+
+
+def _number(text: str, field: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ValueError(f"{field} is {text!r}, which is no whole number") from None
+
+
+def _texts(message: Message, field: str) -> Iterator[str]:
+    for it in message.get(field, []):
+        if not isinstance(it, str):
+            raise ValueError(f"{field} is a message in braces; it has to be a plain value")
+        yield it
+
+
 def _messages(message: Message, field: str) -> Iterator[Message]:
-    return (it for it in message.get(field, []) if not isinstance(it, str))
+    for it in message.get(field, []):
+        if isinstance(it, str):
+            raise ValueError(f"{field} is {it!r}; it has to be a message in braces")
+        yield it

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from cluster.models.repository.protobuf import varint
 
 #: StringStringEntryProto with the key ``location``, up to the length of its value.
 _LOCATION = b"\x0a\x08location\x12"
@@ -30,8 +32,8 @@ def weight_files(graph: Path) -> list[Path]:
 
 def leaves_folder(graph: Path, weights: Path) -> bool:
     """Whether a file of weights lies outside the graph's folder, where the runtime takes none."""
-    inside = PurePosixPath(weights.relative_to(graph.parent))
-    return inside.is_absolute() or ".." in inside.parts
+    inside = weights.parts[len(graph.parent.parts) :]
+    return not weights.is_relative_to(graph.parent) or ".." in inside
 
 
 def size_bytes(graph: Path) -> int:
@@ -42,14 +44,7 @@ def size_bytes(graph: Path) -> int:
 def _names(content: mmap.mmap) -> Iterator[str]:
     at = content.find(_LOCATION)
     while at >= 0:
-        at += len(_LOCATION)
-        length = shift = 0
-        while at < len(content):  # a number of 7 bits a byte, the lowest first
-            byte, at = content[at], at + 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80 or shift > 28:
-                break
+        length, at = varint(content, at + len(_LOCATION))
         name = content[at : at + length] if 0 < length <= _LENGTH_MAX else b""
         text = name.decode("utf-8", "replace")
         if text and text.isprintable() and "\ufffd" not in text:

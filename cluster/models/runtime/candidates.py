@@ -16,8 +16,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +28,30 @@ from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, clai
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
     SAME,
+    Tensors,
     difference,
-    loss_points,
-    read_tensors,
+    is_comparable,
+    read_groups,
     run_all,
+    write_groups,
     write_tensors,
 )
+from cluster.models.runtime.loss import Loss
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime, open_session
+from cluster.models.runtime.timing import block_times, run_s
 from cluster.models.runtime.trial import Golden, first_run
 
 TIMEOUT_S = 600.0
-#: A block lasts this long at least, and all blocks together about as long as this.
-BLOCK_S = 0.02
-TIMING_S = 1.0
-ROUNDS_MIN, ROUNDS_MAX = 5, 30
-#: One that takes so much longer than the fastest, and is slow, is timed by a single run.
-HOPELESS = 20.0
+#: A precision that is not faster by this is not worth any loss.
+GAIN_MIN = 1.05
 
-#: The rows of a run.
+#: The rows of a run, at most.
 PART_ROWS = 64
 
 REQUEST, TOLD, INPUTS, SAMPLE = "request.json", "told.jsonl", "inputs.npz", "sample.npz"
+#: The model's own answers to all the inputs.
+OWN = "own.npz"
 PROVIDERS: Mapping[str, str] = {"cpu": CPU, "webgpu": WEBGPU}
 
 
@@ -66,21 +67,22 @@ class Candidate(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True):
     """What a trial says of a candidate; with a ``trouble`` it can't serve, and why.
 
-    ``difference`` and ``loss_points`` are against the model's file on the CPU, as
-    `cluster.models.runtime.golden` explains. ``item_s`` has the seconds for an item, one figure a
-    block; ``rows`` is the batch they were taken with. ``cpu_nodes`` of a card's graph stay on the
-    CPU. ``has_crashed`` says that the trouble may pass: the driver crashed or lost its card.
+    ``difference`` and ``loss`` are against the model's file on the CPU, as
+    `cluster.models.runtime.golden` and `cluster.models.runtime.loss` explain. ``item_s`` has the
+    seconds for an item, one figure a block; ``rows`` is the batch they were taken with.
+    ``cpu_nodes`` of a card's graph stay on the CPU. ``has_crashed`` says that the trouble may pass:
+    the driver crashed or lost its card.
     """
 
     precision: str
     provider: str
-    file_bytes: int
+    file_bytes: int | None
     trouble: str = ""
     device: str = ""
     nodes_by_provider: dict[str, int] | None = None
     cpu_nodes: tuple[Node, ...] = ()
     difference: float | None = None
-    loss_points: float | None = None
+    loss: Loss | None = None
     rows: int = 0
     item_s: tuple[float, ...] = ()
     has_crashed: bool = False
@@ -98,18 +100,23 @@ class Row(msgspec.Struct, frozen=True):
         """In words, such as ``cpu fp32: 1,200 items/s``."""
         speed = self.items_per_s
         told = self.trouble or ("not timed" if speed is None else f"{speed:,.0f} items/s")
-        return f"{self.provider} {self.precision}: {told}"
+        lost = f", loses {self.loss}" if self.loss is not None else ""
+        return f"{self.provider} {self.precision}: {told}{lost}"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to try: ``plain`` is the model's own file, ``what`` the meaning of its outputs."""
+    """What to try: ``plain`` is the model's own file, ``rows_max`` bounds a run. With
+    ``only_faster`` another precision that is no faster than that file answers a single run of
+    inputs.
+    """
 
     name: str
     plain: str
     candidates: tuple[Candidate, ...]
     shaders: str
     threads: int = 1
-    what: str = ""
+    rows_max: int = PART_ROWS
+    only_faster: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,8 +127,9 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def try_candidates(request: Request, folder: Path) -> list[Row]:
-    """A row for each candidate. ``folder`` may hold `INPUTS`; it gets `SAMPLE`, a run of them, and
-    each candidate's outputs for it as `outputs_name` says.
+    """A row for each candidate, without its loss. ``folder`` may hold `INPUTS`; it gets `SAMPLE`, a
+    run of them, and each candidate's outputs for it as `outputs_name` says, and for all the inputs
+    `OWN` and what `answers_name` says, unless a candidate is too slow to be of interest.
 
     Raises:
         ModelError: the model's own file fails on the CPU, or it takes too long.
@@ -174,6 +182,11 @@ def outputs_name(at: int) -> str:
     return f"outputs-{at}.npz"
 
 
+def answers_name(at: int) -> str:
+    """The file with the answers of the candidate ``at`` to all the inputs."""
+    return f"answers-{at}.npz"
+
+
 def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"has ended with code {code}"
@@ -192,11 +205,13 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
     """Try the candidates of the request in ``folder``, by their ``numbers`` in the answer."""
     request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=Request)
     plain = Network(Manifest(name=request.name), Path(request.plain), request.threads, (CPU,))
-    parts = _parts(plain, folder)
-    wanted = [run_all(plain.opened.session, part) for part in parts]
-    items = len(next(iter(parts[0].values()))) if plain.batches else 1
-    write_tensors(folder / SAMPLE, parts[0])
-    del plain
+    groups = _groups(plain, folder, request.rows_max)
+    wanted = _answers(plain.opened, groups)
+    sample = groups[0][0]
+    first = [[sample]], _answers(plain.opened, [[sample]])
+    items = len(next(iter(sample.values()))) if plain.batches else 1
+    write_tensors(folder / SAMPLE, sample)
+    write_groups(folder / OWN, wanted)
     sessions: dict[int, Any] = {}
     rows: dict[int, Row] = {}
     with (folder / TOLD).open("ab", buffering=0) as told:
@@ -208,9 +223,14 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
             tell(at)
             try:
                 opened, cpu_nodes = _open(request, candidate)
-                outputs = _answers(opened, parts)
-                rows[at] = _judge(candidate, opened, wanted, outputs, request.what, cpu_nodes)
-                write_tensors(folder / outputs_name(at), outputs[0])
+                asked, own = groups, wanted
+                if request.only_faster and not _is_worth_it(candidate, opened, plain, sample):
+                    asked, own = first
+                outputs = _answers(opened, asked)
+                rows[at] = _judge(candidate, opened, own, outputs, cpu_nodes)
+                if asked is groups:
+                    write_groups(folder / answers_name(at), outputs)
+                write_tensors(folder / outputs_name(at), run_all(opened.session, sample))
                 sessions[at] = opened.session
             except Exception as error:  # the runtime's errors share no base of their own
                 has_crashed = isinstance(error, DeviceLost)
@@ -222,27 +242,47 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
             if rows[at].trouble:
                 sessions.pop(at, None)
                 tell(at, rows[at])
-        for at, block_s in _time(sessions, parts[0], tell).items():
+        for at, block_s in block_times(sessions, sample, tell).items():
             item_s = tuple(it / items for it in block_s)
             tell(at, msgspec.structs.replace(rows[at], rows=items, item_s=item_s))
 
 
-def _parts(plain: Network, folder: Path) -> list[dict[str, Any]]:
-    """The inputs, in parts of a few rows if the graph takes batches: a card's driver gives up on a
-    run that takes too long.
+def _is_worth_it(
+    candidate: Candidate, opened: OpenSession, plain: Network, sample: Mapping[str, Any]
+) -> bool:
+    """Whether a candidate is so much faster than the model's own file that its loss matters."""
+    if candidate.precision == "fp32":
+        return True
+    found: dict[int, float] = {}
+    for session in (plain.opened.session, opened.session) * 2:
+        once_s = run_s(session, sample)
+        found[id(session)] = min(once_s, found.get(id(session), once_s))
+    own_s, other_s = found.values()
+    return own_s >= GAIN_MIN * other_s
+
+
+def _groups(plain: Network, folder: Path, rows_max: int) -> list[list[dict[str, Any]]]:
+    """The inputs in groups, each in parts of a few rows if the graph takes batches: a card's driver
+    gives up on a run that takes too long.
     """
     if (folder / INPUTS).exists():
-        inputs = Golden(read_tensors(folder / INPUTS), {}, 0.0, 0.0).take_inputs(plain)
+        groups = [
+            Golden(some, {}, 0.0, 0.0).take_inputs(plain) for some in read_groups(folder / INPUTS)
+        ]
     else:
         inputs, refusal = first_run(plain)
         if refusal is not None:
             raise ModelError(f"it takes no made-up inputs; golden ones would do: {refusal}")
+        groups = [inputs]
     if not plain.batches:
-        return [inputs]
-    count = len(next(iter(inputs.values())))
+        return [[some] for some in groups]
+    step = min(rows_max, PART_ROWS)
     return [
-        {name: it[start : start + PART_ROWS] for name, it in inputs.items()}
-        for start in range(0, count, PART_ROWS)
+        [
+            {name: it[start : start + step] for name, it in some.items()}
+            for start in range(0, len(next(iter(some.values()))), step)
+        ]
+        for some in groups
     ]
 
 
@@ -279,10 +319,10 @@ def _why(candidate: Candidate, error: Exception) -> str:
     return said
 
 
-def _answers(opened: OpenSession, parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The answer to each part of the inputs; a card must have computed them."""
+def _answers(opened: OpenSession, groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[Tensors]:
+    """The answer to each group of the inputs; a card must have computed it."""
     before = engine_times_ns()
-    outputs = [run_all(opened.session, part) for part in parts]
+    outputs = [_joined([run_all(opened.session, part) for part in parts]) for parts in groups]
     if opened.provider == WEBGPU and not claimed_card().is_software:
         check_used(claimed_card().pci, before, engine_times_ns())
     return outputs
@@ -291,17 +331,16 @@ def _answers(opened: OpenSession, parts: Sequence[Mapping[str, Any]]) -> list[di
 def _judge(
     candidate: Candidate,
     opened: OpenSession,
-    wanted: Sequence[Mapping[str, Any]],
-    outputs: Sequence[Mapping[str, Any]],
-    what: str,
+    wanted: Sequence[Tensors],
+    outputs: Sequence[Tensors],
     cpu_nodes: tuple[Node, ...],
 ) -> Row:
-    own, others = _joined(wanted), _joined(outputs)
-    apart, loss = difference(own, others), loss_points(own, others, what)
+    pairs = list(zip(wanted, outputs, strict=True))
+    apart = max(difference(own, other) for own, other in pairs)
     trouble = ""
     if candidate.precision == "fp32" and apart > SAME:
         trouble = f"its answers are {apart:.2g} from the CPU's, relative to the largest number"
-    elif loss == float("inf"):
+    elif not all(is_comparable(own, other) for own, other in pairs):
         trouble = "its answers have NaN, infinity or other shapes"
     return _row(
         candidate,
@@ -310,7 +349,6 @@ def _judge(
         nodes_by_provider=opened.nodes_by_provider,
         cpu_nodes=cpu_nodes,
         difference=apart if apart != float("inf") else None,
-        loss_points=loss if loss != float("inf") else None,
     )
 
 
@@ -320,44 +358,6 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _once_s(session: Any, inputs: Mapping[str, Any]) -> float:
-    """Seconds of a run, the best of a few short ones."""
-    best_s, tries = float("inf"), 0
-    while tries < 3 and (tries == 0 or best_s < BLOCK_S):
-        started_s = time.perf_counter()
-        run_all(session, inputs)
-        best_s, tries = min(best_s, time.perf_counter() - started_s), tries + 1
-    return best_s
-
-
-def _time(
-    sessions: Mapping[int, Any], inputs: Mapping[str, Any], tell: Callable[[int], None]
-) -> dict[int, list[float]]:
-    """Seconds of a run for each session, a figure for each block."""
-    import random
-
-    once_s: dict[int, float] = {}
-    for at, session in sessions.items():
-        tell(at)
-        once_s[at] = _once_s(session, inputs)
-    limit_s = max(HOPELESS * min(once_s.values(), default=0.0), TIMING_S / ROUNDS_MIN)
-    racing = [at for at in sessions if once_s[at] <= limit_s]
-    found = {at: [] if at in racing else [once_s[at]] for at in sessions}
-    runs = {at: max(1, round(BLOCK_S / max(once_s[at], 1e-6))) for at in racing}
-    round_s = sum(runs[at] * once_s[at] for at in racing)
-    most = ROUNDS_MAX if len(racing) > 1 else ROUNDS_MIN
-    chance = random.Random(0)
-    for _ in range(max(ROUNDS_MIN, min(most, round(TIMING_S / max(round_s, 1e-6))))):
-        chance.shuffle(racing)
-        for at in racing:
-            tell(at)
-            started_s = time.perf_counter()
-            for _ in range(runs[at]):
-                run_all(sessions[at], inputs)
-            found[at].append((time.perf_counter() - started_s) / runs[at])
-    return found
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,26 +36,34 @@ from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import sha256_hex
 from cluster.models.runtime.candidates import (
     INPUTS,
+    OWN,
+    PART_ROWS,
     PROVIDERS,
     SAMPLE,
     Candidate,
     Request,
     Row,
+    answers_name,
     outputs_name,
     try_candidates,
 )
 from cluster.models.runtime.convert_precision import PRECISIONS
-from cluster.models.runtime.golden import SAME, difference, read_tensors, run_all, write_tensors
+from cluster.models.runtime.golden import (
+    SAME,
+    difference,
+    read_groups,
+    read_tensors,
+    run_all,
+    write_groups,
+)
+from cluster.models.runtime.loss import Exam
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime
 from cluster.models.runtime.sharing import Workshop, processor
 from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import did_you_mean
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-#: Raised with every change of what a trial does.
-VERSION = 1
+#: Raised with every change of what a trial does or asks.
+VERSION = 3
 AUTO = "auto"
 #: The precision of a file that is not converted.
 AS_IS = PRECISIONS[0]
@@ -135,14 +143,15 @@ def choose(
     name: str,
     make_workshop: Callable[[], Workshop],
     wish: Wish,
+    make_exam: Callable[[Path], Exam],
+    depends_on: Callable[[], object],
     *,
     threads: int = 1,
-    inputs: Callable[[], Mapping[str, NDArray[Any]] | None] = lambda: None,
-    what: str = "",
+    rows_max: int = PART_ROWS,
 ) -> Choice:
-    """How to open the model ``name`` on this host, by a trial with ``inputs`` (None: made up) if
-    there is anything to choose; only then its workshop is made. ``what`` is as for
-    `cluster.models.runtime.golden`. The card is claimed if one takes part.
+    """How to open the model ``name`` on this host, by a trial if there is anything to choose; only
+    then its workshop is made. ``make_exam`` takes the ONNX file; the exam ``depends_on`` this and
+    the model's files. The card is claimed if one takes part.
 
     Raises:
         ModelError: the wish can't be met.
@@ -161,18 +170,17 @@ def choose(
     except ModelError as error:
         raise ModelError(f"model {name!r}: {error}") from error
     providers = [it for it in PROVIDERS if wish.provider in (it, AUTO) and (it == "cpu" or card)]
-    request, failed = candidates(workshop, wish, providers, threads, what)
-    given = inputs()
-    depends_on = (
+    request, failed = candidates(workshop, wish, providers, threads, rows_max)
+    request = msgspec.structs.replace(request, only_faster="cpu" in providers)
+    key = (
         VERSION, workshop.hashes(), str(card), card and card.driver, runtime.__version__,
-        _version("onnxruntime-ep-webgpu"), processor(), threads, what,
-        wish._replace(budget_points=0.0),
-        [(name, it.dtype.str, it.shape, it.tobytes()) for name, it in (given or {}).items()],
+        _version("onnxruntime-ep-webgpu"), processor(), threads, rows_max,
+        wish._replace(budget_points=0.0), depends_on(),
     )  # fmt: skip
-    entry = f"{name}-choice-{sha256_hex(repr(depends_on).encode())[:16]}"
+    entry = f"{name}-choice-{sha256_hex(repr(key).encode())[:16]}"
 
     def build(folder: Path) -> None:
-        rows = try_all(request, given, folder)
+        rows = try_all(request, make_exam(Path(request.plain)), folder)
         (folder / ROWS).write_bytes(msgspec.json.encode((*rows, *failed)))
 
     try:
@@ -188,20 +196,32 @@ def choose(
     return _decide(name, wish, rows, found.folder)
 
 
-def try_all(request: Request, inputs: Mapping[str, NDArray[Any]] | None, folder: Path) -> list[Row]:
-    """The rows of a trial, whose sample and its outputs stay in ``folder``."""
-    with tempfile.TemporaryDirectory(prefix="trial-") as place:
-        if inputs:
-            write_tensors(Path(place) / INPUTS, inputs)
-        rows = try_candidates(request, Path(place))
+def try_all(request: Request, exam: Exam, folder: Path) -> list[Row]:
+    """The rows of a trial, whose sample and its outputs stay in ``folder``. The precision of the
+    file as it is has no loss, and one that was not asked everything has none that is known.
+
+    Raises:
+        ModelError: the model's own file fails, or its answers can't be judged.
+    """
+    with tempfile.TemporaryDirectory(prefix="trial-") as name:
+        place = Path(name)
+        if exam.groups:
+            write_groups(place / INPUTS, exam.groups)
+        rows = try_candidates(request, place)
+        own = read_groups(place / OWN)
+        for at, row in enumerate(rows):
+            answers = place / answers_name(at)
+            if exam.judge and not row.trouble and row.precision != AS_IS and answers.exists():
+                loss = exam.judge(own, read_groups(answers))
+                rows[at] = msgspec.structs.replace(row, loss=loss)
         for file in (SAMPLE, *map(outputs_name, range(len(rows)))):
-            if (Path(place) / file).exists():
-                shutil.copy(Path(place) / file, folder / file)
+            if (place / file).exists():
+                shutil.copy(place / file, folder / file)
     return rows
 
 
 def candidates(
-    workshop: Workshop, wish: Wish, providers: Sequence[str], threads: int, what: str
+    workshop: Workshop, wish: Wish, providers: Sequence[str], threads: int, rows_max: int
 ) -> tuple[Request, list[Row]]:
     """What to try, and rows for what can't be made.
 
@@ -217,22 +237,30 @@ def candidates(
                 file = workshop.in_precision(precision, on_card=provider != "cpu")
                 tried.append(Candidate(precision, provider, str(file.path), options))
             except ModelError as error:
-                failed.append(Row(precision, provider, 0, trouble=str(error)))
+                failed.append(Row(precision, provider, None, trouble=str(error)))
     plain, shaders = workshop.plain().path, workshop.cache.folder / SHADERS
-    request = Request(workshop.name, str(plain), tuple(tried), str(shaders), threads, what)
+    request = Request(workshop.name, str(plain), tuple(tried), str(shaders), threads, rows_max)
     return request, failed
 
 
 def fastest(wish: Wish, rows: Sequence[Row]) -> int | None:
-    """The number of the fastest row that is right and within the budget; None without any."""
+    """The number of the fastest row that is right and surely within the budget; None without."""
     fit = {
         at: row.items_per_s
         for at, row in enumerate(rows)
-        if not row.trouble
-        and row.items_per_s
-        and (wish.precision != AUTO or (row.loss_points or 0.0) <= wish.budget_points)
+        if not row.trouble and row.items_per_s and (wish.precision != AUTO or _is_fit(wish, row))
     }
     return max(fit, key=fit.__getitem__, default=None)
+
+
+def _is_fit(wish: Wish, row: Row) -> bool:
+    """Whether a row is surely within the budget. What answers like the model's own file, as another
+    device would, loses nothing; without a known loss only that file itself is fit.
+    """
+    if row.precision == AS_IS or row.loss is None:
+        return row.precision == AS_IS
+    same = row.difference is not None and row.difference <= SAME
+    return same or row.loss.verdict(wish.budget_points) == "within"
 
 
 def _decide(name: str, wish: Wish, rows: tuple[Row, ...], folder: Path) -> Choice:

@@ -1,15 +1,13 @@
-"""Answers of a graph in files, and how far one is from another.
-
-A loss is told in points, per cent of what matters for the kind of answer: classes that differ for
-labels, 1 − cosine for vectors, the mean difference for single numbers.
-"""
+"""Answers of a graph in files, and how far one is from another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cluster.models.frames.arrays import load_arrays
+from cluster.models.frames.tensor import TensorError
 from cluster.models.repository.manifest import ModelError
 
 if TYPE_CHECKING:
@@ -27,13 +25,10 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         ModelError: the file can't be read, or holds Python objects.
     """
-    import numpy as np
-
     try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"can't read tensors from {path}: {error}") from error
+        arrays = load_arrays(path)
+    except TensorError as error:
+        raise ModelError(str(error)) from error
     return {name: it.astype(object) if it.dtype.kind == "U" else it for name, it in arrays.items()}
 
 
@@ -53,37 +48,44 @@ def run_all(session: Any, inputs: Tensors) -> dict[str, NDArray[Any]]:
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def difference(wanted: Tensors, found: Tensors) -> float:
-    """The largest difference of two answers, relative to the largest number of each output.
+def write_groups(path: Path, groups: Sequence[Tensors]) -> None:
+    """Write groups of tensors to an ``.npz`` file."""
+    write_tensors(
+        path, {f"{at}/{name}": it for at, some in enumerate(groups) for name, it in some.items()}
+    )
 
-    It is infinite for other shapes, for NaN on one side only, and for other integers or texts.
+
+def read_groups(path: Path) -> list[dict[str, NDArray[Any]]]:
+    """What `write_groups` has written.
+
+    Raises:
+        ModelError: the file can't be read.
+    """
+    groups: dict[str, dict[str, NDArray[Any]]] = {}
+    for key, array in read_tensors(path).items():
+        at, _, name = key.partition("/")
+        groups.setdefault(at, {})[name] = array
+    return list(groups.values())
+
+
+def gaps(wanted: NDArray[Any], found: NDArray[Any]) -> NDArray[Any]:
+    """How far each value is from the wanted one. It is 0 for equal ones, which infinities and NaN
+    may be, and infinite for NaN or infinity on one side and for other integers or texts.
     """
     import numpy as np
 
-    worst = 0.0
-    for name, want in wanted.items():
-        other = found.get(name)
-        if other is None or want.shape != other.shape:
-            return float("inf")
-        if not np.issubdtype(want.dtype, np.floating):
-            worst = max(worst, 0.0 if np.array_equal(want, other) else float("inf"))
-        elif want.size:
-            a, b = want.astype(np.float64), other.astype(np.float64)
-            # Numbers that are equal, infinite or NaN on both sides differ by nothing.
-            with np.errstate(invalid="ignore"):
-                apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-            scale = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), 1e-6)
-            most = float(apart.max())
-            worst = max(worst, most / scale if most == most else float("inf"))
-    return worst
+    if found.dtype.kind != "f":
+        return np.where(np.asarray(wanted == found), 0.0, np.inf)
+    exact, given = wanted.astype(np.float64), found.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(given - exact)
+    same = (given == exact) | (np.isnan(given) & np.isnan(exact))
+    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
 
-def loss_points(wanted: Tensors, found: Tensors, what: str = "") -> float:
-    """How much worse an answer is than the one ``wanted``, in points; infinite if it can't be
-    compared, or has NaN.
-
-    ``what`` is "labels" or "vectors" for the meaning of rows of numbers; without it the worse of
-    both counts.
+def difference(wanted: Tensors, found: Tensors) -> float:
+    """The largest of the `gaps` of two answers, relative to the largest number of each output; for
+    other shapes it is infinite.
     """
     import numpy as np
 
@@ -94,21 +96,21 @@ def loss_points(wanted: Tensors, found: Tensors, what: str = "") -> float:
             return float("inf")
         if not want.size:
             continue
-        if not np.issubdtype(want.dtype, np.floating):
-            worst = max(worst, 100 * float(np.mean(want != other)))
-            continue
-        a, b = want.astype(np.float64), other.astype(np.float64)
-        if not np.isfinite(b).all():
-            return float("inf")
-        if a.ndim < 2 or a.shape[-1] < 2:
-            scale = max(float(np.abs(a).mean()), 1e-6)
-            worst = max(worst, 100 * float(np.abs(a - b).mean()) / scale)
-            continue
-        a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, a.shape[-1])
-        if what != "vectors":
-            worst = max(worst, 100 * float(np.mean(a.argmax(1) != b.argmax(1))))
-        if what != "labels":
-            norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-            cosine = (a * b).sum(1) / np.maximum(norms, 1e-30)
-            worst = max(worst, 100 * float(np.mean(1 - cosine)))
+        scale = 1.0
+        if want.dtype.kind == "f":
+            size = np.abs(want[np.isfinite(want)].astype(np.float64))
+            scale = max(float(size.max(initial=0.0)), 1e-6)
+        worst = max(worst, float(gaps(want, other).max()) / scale)
     return worst
+
+
+def is_comparable(wanted: Tensors, found: Tensors) -> bool:
+    """Whether an answer has the shapes of the wanted one, and finite numbers."""
+    import numpy as np
+
+    return all(
+        name in found
+        and found[name].shape == want.shape
+        and (want.dtype.kind != "f" or bool(np.isfinite(found[name].astype(np.float64)).all()))
+        for name, want in wanted.items()
+    )

@@ -12,11 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from cluster.models.frames.arrays import NUMPY
-from cluster.models.frames.tensors import ITEM_BYTES
+from cluster.models.frames.metadata import TensorMetadata
+from cluster.models.frames.tensor import DIMENSIONS_MAX
+from cluster.models.frames.tensors import ITEM_BYTES, NAME_LENGTH_MAX, TENSORS_MAX
 from cluster.models.repository.manifest import KindError, Manifest, ModelError
+from cluster.models.repository.protobuf import shapeless_inputs
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
 from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
@@ -48,23 +49,6 @@ DATATYPES: Mapping[str, str] = {
         for bits in (8, 16, 32, 64)
     },
 }
-
-
-class TensorMetadata(msgspec.Struct, frozen=True):
-    """An input or output as the Open Inference Protocol describes it; -1 is an open axis."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        """As an error message names it: ``FP32[?, 64] 'input'``."""
-        return f"{self.datatype}[{', '.join(map(_extent, self.shape))}] {self.name!r}"
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """One row: the shape without its first axis."""
-        return self.shape[1:]
 
 
 class Network:
@@ -100,6 +84,18 @@ class Network:
         self.outputs = self._describe(self._session.get_outputs(), "output")
         if not self.inputs or not self.outputs:
             raise ModelError(f"model {self.name!r}: {path} has no input or no output")
+        scalars = {port.name for port in self.inputs.values() if not port.shape}
+        if scalars and (shapeless := scalars & shapeless_inputs(path)):
+            raise ModelError(
+                f"model {self.name!r}: {path} does not tell the shape of its input "
+                f"{', '.join(map(repr, sorted(shapeless)))}; export it with one, whose axes may be "
+                "open, in skl2onnx by FloatTensorType([None, WIDTH])"
+            )
+        if all(0 in port.shape for port in self.inputs.values()):
+            raise ModelError(
+                f"model {self.name!r}: it takes no numbers, as an extent is 0: "
+                f"{', '.join(map(str, self.inputs.values()))}; export it with open axes"
+            )
         ports = (*self.inputs.values(), *self.outputs.values())
         open_axes = all(port.shape[:1] == (-1,) for port in ports)
         if manifest.batches and not open_axes:
@@ -108,6 +104,7 @@ class Network:
                 f"output leaves its first axis open: {', '.join(map(str, ports))}"
             )
         self.batches = open_axes and manifest.batches is not False
+        self._has_batch_axis = self.batches
         self._may_batch = open_axes and manifest.batches is None
         #: the graph's shapes of inputs, and the clients' of outputs, where they differ
         self._inner: dict[str, tuple[int, ...]] = {}
@@ -201,6 +198,7 @@ class Network:
             for one in declared:
                 if one.inner != one.dims:
                     shapes[one.name] = one.inner if what == "input" else one.dims
+        self._has_batch_axis = self.batches
 
     def _declared(
         self, one: Declared, what: str, ports: Mapping[str, TensorMetadata]
@@ -225,7 +223,7 @@ class Network:
         """The arrays with these shapes behind their batch axis."""
         found = dict(arrays)
         for name in shapes.keys() & arrays.keys():
-            batch = arrays[name].shape[:1] if self.batches else ()
+            batch = arrays[name].shape[:1] if self._has_batch_axis else ()
             found[name] = arrays[name].reshape(*batch, *shapes[name])
         return found
 
@@ -260,8 +258,14 @@ class Network:
         return max(1, min(ROWS_MAX, RUN_BYTES_MAX // max(1, row_bytes)))
 
     def _describe(self, ports: Iterable[Any], what: str) -> dict[str, TensorMetadata]:
-        """The ports by name; ModelError if one can't be served."""
-        return {port.name: self._metadata(port, what) for port in ports}
+        """The ports by name; ModelError if one can't be served, or they are too many."""
+        found = {port.name: self._metadata(port, what) for port in ports}
+        if len(found) > TENSORS_MAX:
+            raise ModelError(
+                f"model {self.name!r}: it has {len(found)} {what}s; at most {TENSORS_MAX} can be "
+                "served"
+            )
+        return found
 
     def _metadata(self, port: Any, what: str) -> TensorMetadata:
         if port.type not in DATATYPES:
@@ -270,21 +274,17 @@ class Network:
                 f"served; tensors of {', '.join(DATATYPES.values())} can"
                 + (SEQUENCE_HINT if port.type.startswith("seq(map") else "")
             )
+        if len(port.shape) > DIMENSIONS_MAX or len(port.name) > NAME_LENGTH_MAX:
+            raise ModelError(
+                f"model {self.name!r}: its {what} {port.name[:100]!r} has {len(port.shape)} "
+                f"axes and a name of {len(port.name):,} characters; at most {DIMENSIONS_MAX} and "
+                f"{NAME_LENGTH_MAX:,} can be served"
+            )
         extents = (it if isinstance(it, int) and it >= 0 else -1 for it in port.shape)
         return TensorMetadata(port.name, DATATYPES[port.type], tuple(extents))
 
 
 SEQUENCE_HINT = "; skl2onnx gives a tensor with options={'zipmap': False}"
-
-
-def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a shape is the wanted one, whose open axes are -1."""
-    if len(shape) != len(wanted):
-        return False
-    for extent, want in zip(shape, wanted, strict=True):  # noqa: SIM110 - a generator takes longer
-        if want not in (-1, extent):
-            return False
-    return True
 
 
 def _agree(told: TensorMetadata, port: TensorMetadata) -> bool:
@@ -293,7 +293,3 @@ def _agree(told: TensorMetadata, port: TensorMetadata) -> bool:
         and len(told.shape) == len(port.shape)
         and all(-1 in (a, b) or a == b for a, b in zip(told.shape, port.shape, strict=True))
     )
-
-
-def _extent(extent: int) -> str:
-    return "?" if extent < 0 else str(extent)

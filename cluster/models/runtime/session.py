@@ -100,7 +100,7 @@ def open_session(
             reasons.append(f"{provider}: {one_line(error)}")
             continue
         nodes = _count_nodes(session) if tells else None
-        if nodes is None or nodes.get(provider):
+        if nodes is None or nodes.get(provider) or (provider == CPU and not nodes):
             return OpenSession(session, provider, nodes, _device(provider))
         reasons.append(f"{provider}: it takes no part of the graph")
     why = "; ".join(reasons) or f"only {', '.join(available)} available"

@@ -12,13 +12,17 @@ alone, and unless the outputs are the same, questions never share a run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.models.frames.arrays import NUMPY, converted
-from cluster.models.frames.tensor import TensorError
+from cluster.models.frames.arrays import NUMPY, converted, load_arrays
+from cluster.models.frames.metadata import TensorMetadata, fits
+from cluster.models.frames.tensor import TENSOR_BYTES_MAX, TensorError
+from cluster.models.frames.tensors import ITEM_BYTES
 from cluster.models.repository.manifest import Manifest, ModelError
-from cluster.models.runtime.network import Network, Outputs, TensorMetadata, fits
+from cluster.models.runtime.golden import gaps
+from cluster.models.runtime.network import Network, Outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +31,7 @@ GOLDEN_IN = "golden_in.npz"
 GOLDEN_OUT = "golden_out.npz"
 
 #: Tried for the extents that a graph leaves open, until one suits it.
-EXTENTS = (8, 32, 64, 224)
+EXTENTS = (8, 32, 64, 224, 1)
 ROWS = 4
 #: Runs of other sizes round differently; rows that depend on each other differ by far more.
 ROWS_RTOL = 1e-2
@@ -49,19 +53,19 @@ class Golden(NamedTuple):
             if name not in inputs or not fits(inputs[name].shape, port.shape):
                 given = list(inputs[name].shape) if name in inputs else "nothing"
                 raise ModelError(f"model {network.name!r}: {GOLDEN_IN} has {given} for {port}")
-        if network.batches and len({len(it) for it in inputs.values()}) > 1:
-            raise ModelError(f"model {network.name!r}: {GOLDEN_IN} has inputs of unlike rows")
         return inputs
 
     def check(self, network: Network) -> None:
         """Raise ModelError, with the largest difference, unless a network gives these outputs."""
         inputs = self.take_inputs(network)
         expected = fitting(network.name, GOLDEN_OUT, self.outputs, network.outputs)
+        if network.batches and len({len(it) for it in inputs.values()}) > 1:
+            raise ModelError(f"model {network.name!r}: {GOLDEN_IN} has inputs of unlike rows")
         found = (
             network.run_rows(inputs, expected) if network.batches else network.run(inputs, expected)
         )
         for name, wanted in expected.items():
-            if said := difference(wanted, found[name], self.rtol, self.atol):
+            if said := mismatch(wanted, found[name], self.rtol, self.atol):
                 raise ModelError(
                     f"model {network.name!r} on {network.provider}: the output {name!r} is not the "
                     f"golden one: {said}"
@@ -82,8 +86,8 @@ class Trial(NamedTuple):
 def try_out(manifest: Manifest, network: Network, places: Iterable[Path], *, asks: bool) -> Trial:
     """Check a network's golden outputs, and have it run once.
 
-    ``places`` may hold golden files. With ``asks`` a network that may batch and whose manifest does
-    not say is asked whether its rows are independent, and stops batching unless they are.
+    ``places`` may hold golden files. With ``asks`` a network that batches is asked whether its rows
+    are independent, and stops batching unless they are.
 
     Raises:
         ModelError: the golden outputs differ, or can't be read.
@@ -93,13 +97,16 @@ def try_out(manifest: Manifest, network: Network, places: Iterable[Path], *, ask
     feed, refusal = first_run(network)
     if refusal is not None and golden is None:
         notes.append(f"it has not run yet: it takes no made-up input: {refusal}")
-    if asks and network.batches and manifest.batches is None:
+    if asks and network.batches:
         # Golden rows may be all alike, and made-up ones may not be taken.
         feeds = [] if refusal else [feed]
+        reasons = []
         if golden is not None and _rows(golden.inputs) > 1:
             taken = golden.take_inputs(network)
             feeds.append({name: it[:ROWS] for name, it in taken.items()})
-        reasons = [why for it in feeds if (why := rows_depend(network, it))]
+            if len({len(it) for it in taken.values()}) > 1:
+                reasons = ["its golden inputs have unlike first extents"]
+        reasons = reasons or [why for it in feeds if (why := rows_depend(network, it))]
         if why := refusal if not feeds else next(iter(reasons), None):
             network.stop_batching()
             notes.append(
@@ -117,51 +124,37 @@ def read_golden(manifest: Manifest, places: Iterable[Path]) -> Golden | None:
     Raises:
         ModelError: they cannot be read, or one of the two files is missing.
     """
-    import numpy as np
-
     for place in places:
         files = place / GOLDEN_IN, place / GOLDEN_OUT
-        there = [file for file in files if file.exists()]
-        if not there:
-            continue
-        try:
-            arrays = []
-            for file in files:
-                with np.load(file, allow_pickle=False) as found:
-                    arrays.append(dict(found))
-        except (OSError, ValueError, EOFError, _bad_zip()) as error:
-            raise ModelError(
-                f"model {manifest.name!r}: cannot read the golden arrays in {place}: {error}"
-            ) from error
-        inputs, outputs = arrays
-        return Golden(inputs, outputs, manifest.golden_rtol, manifest.golden_atol)
+        if any(file.exists() for file in files):
+            try:
+                inputs, outputs = map(load_arrays, files)
+            except TensorError as error:
+                raise ModelError(f"model {manifest.name!r}: {error}") from error
+            return Golden(inputs, outputs, manifest.golden_rtol, manifest.golden_atol)
     return None
 
 
-def difference(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: float) -> str | None:
+def mismatch(wanted: NDArray[Any], found: NDArray[Any], rtol: float, atol: float) -> str | None:
     """How an array differs from the wanted one; None within the bounds."""
     import numpy as np
 
     if wanted.shape != found.shape:
         return f"its shape is {list(found.shape)} instead of {list(wanted.shape)}"
-    if found.dtype.kind != "f":
-        same = np.asarray(wanted == found)
-        gaps = np.where(same, 0.0, 1.0)
-        allowed = "; they must be equal"
-    else:
-        exact, given = wanted.astype(np.float64), found.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            gaps = np.abs(given - exact)
-            close = np.isfinite(exact) & (gaps <= atol + rtol * np.abs(exact))
-        same = close | (given == exact) | (np.isnan(given) & np.isnan(exact))
-        gaps = np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))
-        worst = gaps.max(initial=0.0)
+    apart = gaps(wanted, found)
+    bounds: NDArray[Any] = np.zeros(wanted.shape)
+    allowed = "; they must be equal"
+    if found.dtype.kind == "f":
+        exact = wanted.astype(np.float64)
+        bounds = np.where(np.isfinite(exact), atol + rtol * np.abs(exact), 0.0)
+        worst = apart.max(initial=0.0, where=apart > bounds)
         allowed = f", by {worst:.3g}; allowed are {atol:g} + {rtol:g} × the value"
-    if same.all():
+    differs = apart > bounds
+    if not differs.any():
         return None
-    at = np.unravel_index(int(gaps.argmax()), gaps.shape)
+    at = np.unravel_index(int(np.where(differs, apart, 0.0).argmax()), apart.shape)
     return (
-        f"{np.count_nonzero(~same):,} of {same.size:,} values differ, most of all {found[at]!s} "
+        f"{np.count_nonzero(differs):,} of {apart.size:,} values differ, most of all {found[at]!s} "
         f"instead of {wanted[at]!s} at {[int(it) for it in at]}{allowed}"
     )
 
@@ -172,6 +165,9 @@ def made_up(
     """Inputs for a graph: fractions from 0 to 1, whole numbers and truths 0 or 1, short texts.
 
     ``rows`` is the extent of open first axes, ``extent`` that of all other open ones.
+
+    Raises:
+        ModelError: an input would be larger than one that can be sent.
     """
     import numpy as np
 
@@ -181,6 +177,11 @@ def made_up(
         shape = [it if it >= 0 else extent for it in port.shape]
         if port.shape[:1] == (-1,):
             shape[0] = rows
+        if prod(shape) * ITEM_BYTES.get(port.datatype, 1) > TENSOR_BYTES_MAX:
+            raise ModelError(
+                f"its input {port} is too large with {shape}: at most {TENSOR_BYTES_MAX:,} bytes "
+                "can be sent"
+            )
         if port.datatype == "BYTES":
             found[name] = random.choice(np.array(["a", "b c"], object), shape)
         elif port.datatype.startswith("FP"):
@@ -198,8 +199,8 @@ def first_run(network: Network) -> tuple[dict[str, NDArray[Any]], str | None]:
     feed: dict[str, NDArray[Any]] = {}
     reason = None
     for extent in EXTENTS:
-        feed = made_up(network.inputs, rows if network.batches else extent, extent)
         try:
+            feed = made_up(network.inputs, rows if network.batches else extent, extent)
             network.run(feed, network.outputs)
         except ModelError as error:
             reason = reason or str(error)
@@ -230,7 +231,7 @@ def rows_depend(network: Network, feed: Mapping[str, NDArray[Any]]) -> str | Non
             joined = np.concatenate([one[name] for one in alone])
         except ValueError:
             return f"the output {name!r} has another shape for each row"
-        if said := difference(joined, together[name], ROWS_RTOL, ROWS_ATOL):
+        if said := mismatch(joined, together[name], ROWS_RTOL, ROWS_ATOL):
             return f"the output {name!r} of several rows is not that of each: {said}"
     return None
 
@@ -243,12 +244,12 @@ def fitting(
     Raises:
         ModelError: the graph has no such name, or an array can't be of its type.
     """
-    if arrays and all(name == f"arr_{number}" for number, name in enumerate(arrays)):
+    if len(arrays) <= len(ports) and all(it == f"arr_{n}" for n, it in enumerate(arrays)):
         arrays = dict(zip(ports, arrays.values(), strict=False))  # savez without names
-    unknown = [name for name in arrays if name not in ports]
+    unknown = [repr(name) for name in arrays if name not in ports]
     if unknown or not arrays:
         raise ModelError(
-            f"model {model!r}: {file} has {unknown[0] if unknown else 'nothing'!r}; the graph has "
+            f"model {model!r}: {file} has {unknown[0] if unknown else 'no array'}; the graph has "
             f"{', '.join(map(repr, ports))}"
         )
     found = {}
@@ -264,9 +265,3 @@ def fitting(
 
 def _rows(arrays: Mapping[str, NDArray[Any]]) -> int:
     return min((len(it) if it.ndim else 1 for it in arrays.values()), default=0)
-
-
-def _bad_zip() -> type[Exception]:
-    from zipfile import BadZipFile
-
-    return BadZipFile

@@ -1,7 +1,10 @@
 """What can be served is added whole, what can't is refused with the reason and leaves nothing."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +69,7 @@ def test_a_graph_is_served_by_name_after_it_was_added(
     info = add(write_scale(tmp_path / "any name.onnx", 2))
     assert (info.name, info.version, info.kind, info.batches) == ("mine", "1", "tensors", True)
     assert sorted(it.name for it in root.iterdir()) == ["mine"]
-    assert (root / "mine" / "config.toml").read_text() == 'kind = "tensors"\nbatches = true\n'
+    assert (root / "mine" / "config.toml").read_text() == 'kind = "tensors"\n'
     (result,) = ModelRepository(root).load("mine").handle_batch([frame(x=("FP32", [[1, 2]]))])
     assert answer(result) == {"y": [[2, 4]]}
 
@@ -80,8 +83,14 @@ def test_one_more_version_takes_over(
     assert ModelRepository(root).load("mine").version == "7"
     with pytest.raises(ModelError, match="has a version 2; take another, or remove it first: perf"):
         add(tmp_path / "a.onnx", version=2)
-    with pytest.raises(ModelError, match=r"those of all its versions, in .*config\.toml"):
-        add(tmp_path / "a.onnx", labels=("a", "b"))
+    for more in ({"labels": ("a", "b")}, {"tokenizer": tmp_path / "a.onnx"}):
+        with pytest.raises(ModelError, match=r"those of all its versions, in .*config\.toml"):
+            add(tmp_path / "a.onnx", **more)
+    with pytest.raises(ModelError, match="version 1000000000 is over 999,999,999"):
+        add(tmp_path / "a.onnx", version=1_000_000_000)
+    mean = node("ReduceMean", "x", out="m", axes=[0]), node("Sub", "x", "m")
+    assert not add(write_graph(tmp_path / "mean.onnx", mean)).batches, "no version speaks for it"
+    remove_model("mine", root, 8)
     assert sorted(it.name for it in (root / "mine").iterdir()) == ["1", "2", "7", "config.toml"]
 
 
@@ -114,6 +123,14 @@ def test_weights_in_files_of_their_own_come_along(
     assert info.file_size_bytes == graph.stat().st_size + 8192
     (result,) = ModelRepository(root).load("mine").handle_batch([frame(x=("FP32", [[1, 0]]))])
     assert answer(result)["y"][0][1023] == 1023
+    absolute = onnx.load(graph, load_external_data=False)
+    absolute.graph.initializer[0].external_data[0].value = str(
+        tmp_path / "parts" / "weights é.data"
+    )
+    (tmp_path / "absolute").mkdir()
+    onnx.save(absolute, tmp_path / "absolute" / "a.onnx")
+    with pytest.raises(ModelError, match=r"its weights lie outside its folder, in /.*é\.data"):
+        add(tmp_path / "absolute" / "a.onnx", "other")
     (tmp_path / "parts" / "weights é.data").unlink()
     with pytest.raises(ModelError, match=r"'other': its weights are missing: .*é.data; put"):
         add(graph, "other")
@@ -162,6 +179,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         "it is no ONNX file, or a torn one",
     ),
     "folder": (lambda p: Path(p.mkdir() or p), r"the file .*a\.onnx is a folder"),
+    "pipe": (lambda p: Path(os.mkfifo(p) or p), r"the file .*a\.onnx is no regular file"),
+    "huge": (
+        lambda p: write_graph(p, [node("Identity", "x")], [port("x", [1 << 18, 1 << 18])]),
+        r"its input FP32\[262144, 262144\] 'x' is too large with .* bytes can be sent",
+    ),
     "missing": (lambda p: p, r"the file .*a\.onnx is not there"),
     "made-up input": (
         lambda p: write_graph(
@@ -269,6 +291,23 @@ def test_an_interrupt_leaves_nothing(
     assert nothing_is_left(root)
 
 
+def test_what_a_killed_process_has_left_is_removed_by_the_next(
+    add: Callable[..., ModelInfo], root: Path, tmp_path: Path
+) -> None:
+    source = write_scale(tmp_path / "a.onnx", 2)
+    kill = (
+        "import os; from pathlib import Path; from cluster.models import adding\n"
+        "adding._copy_graph = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"adding.add_model(adding.NewModel('mine', Path({str(source)!r})), Path({str(root)!r}))"
+    )
+    assert subprocess.run([sys.executable, "-c", kill], check=False).returncode == -9
+    (left,) = root.iterdir()
+    assert ModelRepository(root).names() == ModelRepository(tmp_path).names()
+    os.utime(left, (0, 0))
+    add(source)
+    assert sorted(it.name for it in root.iterdir()) == ["mine"]
+
+
 def test_of_two_at_once_one_is_added(
     add: Callable[..., ModelInfo], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,11 +326,14 @@ def test_of_two_at_once_one_is_added(
 
 
 def test_labels_come_from_a_list_or_a_file(tmp_path: Path) -> None:
-    (tmp_path / "labels").write_text("cat\ndog, small\n")
+    (tmp_path / "labels").write_text("\ufeffcat\ndog, small\n\n")
     assert read_labels("cat, dog") == ("cat", "dog")
+    empty = tmp_path / "a,b"
+    empty.touch()
     assert read_labels(str(tmp_path / "labels")) == ("cat", "dog, small")
     for text, complaint in (("a,,b", "one is empty"), ("a,a", "two are the same"),
-                            ("nofile", "no file nofile")):  # fmt: skip
+                            ("nofile", "no file 'nofile'"), ("/dev/null,", "one is empty"),
+                            (str(empty), "there are none")):  # fmt: skip
         with pytest.raises(ModelError, match=complaint):
             read_labels(text)
 

@@ -36,8 +36,18 @@ def ask(models: ModelManager, kind: str) -> Any:
     return answer(result)["y"][0][0]
 
 
-def in_memory(models: ModelManager) -> list[str]:
-    return [info.name for info in models.loaded()]
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the models that have been loaded, one for each load."""
+    names: list[str] = []
+    load = ModelRepository.load
+
+    def counted(self: ModelRepository, name: str, *args: Any, **options: Any) -> Any:
+        names.append(name)
+        return load(self, name, *args, **options)
+
+    monkeypatch.setattr(ModelRepository, "load", counted)
+    return names
 
 
 def test_a_model_is_served_by_name_and_version_until_it_is_unloaded(root: Path) -> None:
@@ -120,15 +130,17 @@ def test_a_load_that_fails_leaves_what_was_served(root: Path) -> None:
         models.load("ones")
 
 
-def test_the_least_recently_used_is_dropped_and_loaded_again_when_asked_for(root: Path) -> None:
+def test_the_least_recently_used_is_dropped_and_loaded_again_when_asked_for(
+    root: Path, loads: list[str]
+) -> None:
     models = manager(root, "one", "two", fit=2)
-    assert in_memory(models) == ["one", "two"]
     ask(models, "one")
     models.load("three")
-    assert in_memory(models) == ["one", "three"]
+    assert (ask(models, "one"), ask(models, "three")) == (1, 3)
+    assert loads == ["one", "two", "three"]
     assert models.kinds() == [it for name in ("one", "three", "two") for it in (name, f"{name}/1")]
-    assert ask(models, "two") == 2
-    assert in_memory(models) == ["three", "two"]
+    assert (ask(models, "two"), ask(models, "three"), ask(models, "one")) == (2, 3, 1)
+    assert loads == ["one", "two", "three", "two", "one"]
 
 
 def test_a_model_over_the_bound_is_refused(root: Path) -> None:
@@ -142,7 +154,7 @@ def test_a_model_in_use_is_never_dropped(root: Path, monkeypatch: pytest.MonkeyP
     with models.using("one"):
         with pytest.raises(ModelError, match="model 'two' finds no room: one in use, and at most"):
             ask(models, "two")
-        assert in_memory(models) == ["one"]
+        assert ask(models, "one") == 1
     assert ask(models, "two") == 2
 
 
@@ -153,7 +165,7 @@ def test_a_model_that_finds_no_room_is_loaded_when_it_is_asked_for(
     monkeypatch.setattr(module, "ROOM_WAIT_S", 0.01)
     with models.using("one"):
         models.load("two")
-        assert (models.names(), in_memory(models)) == (["one", "two"], ["one"])
+        assert (models.names(), ask(models, "one")) == (["one", "two"], 1)
     assert ask(models, "two") == 2
 
 
@@ -172,21 +184,12 @@ def test_unloading_waits_for_runs_in_flight(root: Path) -> None:
     assert not unloading.is_alive()
 
 
-def test_threads_that_ask_for_a_dropped_model_load_it_once(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_ask_for_a_dropped_model_load_it_once(root: Path, loads: list[str]) -> None:
     models = manager(root, "one", "two", fit=1)
-    loads = []
-    load = ModelRepository.load
-
-    def count(*args: Any, **options: Any) -> Any:
-        loads.append(args)
-        return load(*args, **options)
-
-    monkeypatch.setattr(ModelRepository, "load", count)
+    loads.clear()
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: ask(models, "one"), range(32)))
-    assert (found, len(loads)) == ([1] * 32, 1)
+    assert (found, loads) == ([1] * 32, ["one"])
 
 
 def test_threads_with_unlike_wishes_get_what_they_ask_for(root: Path) -> None:

@@ -15,9 +15,12 @@ from tests.cluster.models.train_digits import (
     write_digits,
 )
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("skl2onnx")
-pytest.importorskip("sklearn")
+
+@pytest.fixture(autouse=True, scope="module")
+def _trainer() -> None:
+    """What trains is imported by the tests, not where they are collected: it takes 2 s."""
+    for package in ("onnxruntime", "skl2onnx", "sklearn"):
+        pytest.importorskip(package)
 
 
 def test_the_held_out_rows_are_those_of_the_split_and_no_others() -> None:

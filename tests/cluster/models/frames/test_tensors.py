@@ -41,7 +41,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 def test_what_was_packed_comes_back(some: list[Tensor], outputs: list[str]) -> None:
     found = decode_tensors(encode_tensors(some, outputs))
     assert [(port, bytes(data)) for port, data in found.tensors] == [(p, d) for p, d in some]
-    assert list(found.outputs) == outputs
+    assert list(found.header.outputs) == outputs
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))

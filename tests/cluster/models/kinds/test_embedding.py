@@ -1,5 +1,6 @@
 """minilm: like meanings are near, and a vector is what BERT computes for the tokens."""
 
+import struct
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from cluster.models.frames.tensor import unpack_tensor
+from cluster.models.frames.tensors import COUNTED, decode_tensors
 from cluster.models.inference import Model, ModelError, ModelRepository, PayloadError
 from cluster.models.kinds.embedding import TEXT_BYTES_MAX
 from cluster.models.runtime.cache import Cache
@@ -67,6 +69,10 @@ def test_a_result_is_a_vector_of_length_one(minilm: Model) -> None:
     found = vectors(minilm, TEXTS)
     first, view = minilm.handle_batch([b"a text", memoryview(b"a text")])  # type: ignore[list-item]
     assert first == view
+    (counted,) = minilm.infer_batch([COUNTED + b"a text"])
+    vector, tokens = decode_tensors(counted).tensors
+    assert (vector.port.name, bytes(vector.data)) == ("vector", unpack_tensor(first).tobytes())
+    assert (str(tokens.port), bytes(tokens.data)) == ("INT64[1] 'tokens'", struct.pack("<q", 4))
     assert (found.dtype, found.shape) == (np.float32, (len(TEXTS), 384))
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
 

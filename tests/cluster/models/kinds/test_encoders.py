@@ -194,3 +194,12 @@ def test_a_graph_that_gives_no_vectors_is_refused(tmp_path: Path) -> None:
     onnx.save(make.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
     with pytest.raises(ModelError, match=r"gives vectors, .*; this one gives INT64\[\?, \?\] 'y'"):
         ModelRepository().load(str(folder))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = save_encoder(tmp_path / "mine")
+    model = tokenizers.models.WordLevel({"[PAD]": 0, "[UNK]": 101}, "[UNK]")
+    tokenizers.Tokenizer(model).save(str(folder / "tokenizer.json"))
+    new = NewModel("mine", folder / "model.onnx", tokenizer=folder / "tokenizer.json")
+    with pytest.raises(ModelError, match=r"idx=101 .* is the tokenizer this model's own\?"):
+        add_model(new, tmp_path / "models")

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from cluster.models.inference import BUILT_IN, ModelError, ModelRepository, model_handlers
+from cluster.models.inference import (
+    BUILT_IN,
+    ModelError,
+    ModelRepository,
+    model_handlers,
+    model_kinds,
+)
 from cluster.models.repository.folders import (
     VARIABLE,
     default_repository,
@@ -56,6 +62,12 @@ def root(tmp_path: Path) -> Path:
 def load(root: Path, reference: str = "scale", version: Any = None) -> list[float]:
     model = ModelRepository(root).load(reference, version)
     return answer(model.infer_batch([ASK])[0])["y"][0]  # type: ignore[no-any-return]
+
+
+RESHAPED = """
+    max_batch_size: 4
+    input { name: "x" data_type: TYPE_FP32 dims: [ 1, 2 ] reshape { shape: [ 2 ] } }
+"""
 
 
 def configure(root: Path, text: str, name: str = "config.toml") -> None:
@@ -181,13 +193,20 @@ def test_clients_shapes_may_differ_from_the_graphs(root: Path) -> None:
     assert answer(result) == {"y": [10, 20]}
 
 
+def test_rows_that_depend_on_each_other_share_no_run_though_triton_would_batch(root: Path) -> None:
+    path = root / "scale" / "10" / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node[0].CopyFrom(node("Softmax", "x", axis=0))
+    onnx.save(model, path)
+    configure(root, RESHAPED, "config.pbtxt")
+    model = ModelRepository(root).load("scale")
+    assert "it does not batch: the output 'y'" in model.describe().notes[0]
+    results = model.infer_batch([frame(x=("FP32", [[[1, 1]]])), frame(x=("FP32", [[[1, 9]]]))])
+    assert [answer(it)["y"] for it in results] == [[[1, 1]], [[1, 1]]]
+
+
 def test_rows_of_a_batch_are_reshaped_one_by_one(root: Path) -> None:
-    reshape = "dims: [ 1, 2 ] reshape { shape: [ 2 ] }"
-    configure(
-        root,
-        f'max_batch_size: 4 input {{ name: "x" data_type: TYPE_FP32 {reshape} }}',
-        "config.pbtxt",
-    )
+    configure(root, RESHAPED, "config.pbtxt")
     model = ModelRepository(root).load("scale")
     first, second = model.handle_batch(
         [frame(x=("FP32", [[[1, 2]]])), frame(x=("FP32", [[[3, 4]], [[5, 6]]]))]
@@ -211,7 +230,11 @@ def test_dims_alone_tell_whether_they_are_whole_shapes(root: Path) -> None:
         ),
         ('platform: "tensorflow_graphdef"', "platform 'tensorflow_graphdef' is not served here"),
         ('name: "other"', "it names the model 'other'; rename one of the two"),
-        ("max_batch_size: many", "invalid literal"),
+        ("max_batch_size: many", "max_batch_size is 'many', which is no whole number"),
+        ("max_batch_size: -1", "max_batch_size is -1; 0 is for a model that does not batch"),
+        ("max_batch_size { a: 4 }", "max_batch_size is a message in braces"),
+        ('input: "x"', "input is 'x'; it has to be a message in braces"),
+        ('input [{ name: "x" data_type: TYPE_FP32 dims: 2 }, { name: "x" }]', "declares 'x' twice"),
         ("max_batch_size: 8 input {", "line 1: it ends too early"),
         ('input { name: "x" dims: 2 }', "an input or output without name or data_type"),
         ('input { name: "x" data_type: TYPE_FP32 dims: 0 }', r"'x' has dims \[0\]"),
@@ -228,6 +251,11 @@ def test_dims_alone_tell_whether_they_are_whole_shapes(root: Path) -> None:
             r"declares the output FP32\[2\] 'y'; the graph has FP32\[\?, 2\] 'y'",
         ),
         ('default_model_filename: "../../a.onnx"', "must lie in its folder"),
+        ('default_model_filename: "a.onnx"', "no file 'a.onnx' in .*/scale/10"),
+        (
+            'output { name: "y" data_type: TYPE_FP32 label_filename: "l" }',
+            "cannot read .*/scale/l:",
+        ),
         ('output { name: "y" data_type: TYPE_FP32 label_filename: "../l" }', "must lie in the mo"),
         ("version_policy { specific { versions: 7 } }", "asks for version 7; there are 1, 2, 10"),
     ],
@@ -238,6 +266,13 @@ def test_a_configuration_that_does_not_fit_is_refused(
     configure(root, text, "config.pbtxt")
     with pytest.raises(ModelError, match=complaint):
         load(root)
+
+
+def test_two_models_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    other = str(write_scale(tmp_path / "scale.onnx", 3))
+    assert model_kinds(["scale", "scale"], root)[0] == "scale"
+    with pytest.raises(ModelError, match=r"'scale': .*/10/model\.onnx and .*/scale\.onnx; rename"):
+        model_kinds(["scale", other], root)
 
 
 def test_a_batch_that_the_graph_does_not_have_is_refused(root: Path) -> None:

@@ -13,7 +13,8 @@ from cluster.models.runtime.convert_precision import (
     convert,
     quantized_blocks,
 )
-from cluster.models.runtime.golden import loss_points, run_all
+from cluster.models.runtime.golden import run_all
+from cluster.models.runtime.loss import worst_of
 from cluster.models.runtime.session import CPU, open_session
 from cluster.models.samples import held_out_digits
 
@@ -42,7 +43,7 @@ def test_digits_in_another_precision_is_smaller_and_loses_little(
     target = tmp_path / "model.onnx"
     convert(DIGITS, target, precision, on_card)
     assert target.stat().st_size <= smaller * DIGITS.stat().st_size
-    assert loss_points(answers(DIGITS), answers(target), "labels") <= points
+    assert worst_of([answers(DIGITS)], [answers(target)], "labels").points <= points
     operators = {node.op_type for node in onnx.load(target).graph.node}
     assert ("MatMulNBits" in operators) is on_card
 
@@ -82,3 +83,52 @@ def test_a_graph_without_weights_cannot_be_converted(
     onnx.save(make.make_model(graph), tmp_path / "plain.onnx")
     with pytest.raises(ValueError, match="it has no MatMul or Gemm with constant weights"):
         convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", precision, on_card)
+
+
+def convolution(path: Path, kernel: Any, bias: bool = False, **settings: Any) -> None:
+    """A graph of one convolution from float32 x[N, channels, …] to y."""
+    make, turn = onnx.helper, onnx.numpy_helper.from_array
+    open_axes = ["N", kernel.shape[1], *(f"n{axis}" for axis in range(kernel.ndim - 2))]
+    ports = [
+        make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, open_axes),
+        make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * kernel.ndim),
+    ]
+    constants = [turn(kernel, "w"), turn(np.arange(len(kernel), dtype=np.float32), "b")]
+    names = ["x", "w", "b"][: 3 if bias else 2]
+    node = make.make_node("Conv", names, ["y"], **settings)
+    graph = make.make_graph([node], "g", ports[:1], ports[1:], constants[: len(names) - 1])
+    opsets = [make.make_opsetid("", 17)]
+    onnx.save(make.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("size", [(5,), (5, 1), (2, 3), (1, 1), (2, 2, 2)])
+def test_a_convolution_is_multiplied_out_in_8_bits(
+    tmp_path: Path, size: tuple[int, ...], bias: bool
+) -> None:
+    chance = np.random.default_rng(0)
+    kernel = chance.normal(size=(6, 8, *size)).astype(np.float32)
+    convolution(tmp_path / "plain.onnx", kernel, bias)
+    convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", "int8", False)
+    operators = [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node]
+    assert "Conv" not in operators
+    assert {"MatMulInteger", "DynamicQuantizeMatMul"}.intersection(operators)
+    for extent in (6, 9):
+        feed = {"x": chance.normal(size=(2, 8, *[extent] * len(size))).astype(np.float32)}
+        wanted, found = (
+            run_all(open_session("conv", tmp_path / name, preference=(CPU,)).session, feed)["y"]
+            for name in ("plain.onnx", "out.onnx")
+        )
+        assert wanted.shape == found.shape
+        assert np.corrcoef(wanted.ravel(), found.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(
+    "settings", [{"strides": [2]}, {"pads": [1, 1]}, {"auto_pad": "SAME_UPPER"}, {"dilations": [2]}]
+)
+def test_a_convolution_with_steps_or_padding_is_left_as_it_is(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    convolution(tmp_path / "plain.onnx", np.ones((6, 8, 3), np.float32), **settings)
+    with pytest.raises(ValueError, match="it has no MatMul or Gemm with constant weights"):
+        convert(tmp_path / "plain.onnx", tmp_path / "out.onnx", "int8", False)

@@ -98,7 +98,12 @@ REFUSED = {
     ),
     "scalar": (same(), r"does not take rows of a fixed width"),
     "fixed batch": (same(3, 2), r"FP32\[3, 2\] 'x' has no open first axis"),
-    "empty batch": (same(0, 2), r"FP32\[0, 2\] 'x' has no open first axis"),
+    "empty batch": (same(0, 2), r"takes no numbers, as an extent is 0: FP32\[0, 2\] 'x'; expo"),
+    "too many axes": (same("N", *[1] * 8), "its input 'x' has 9 axes and .*; at most 8 and 1,024"),
+    "too many inputs": (
+        ([port(f"x{n}", ["N", 2]) for n in range(257)], [Y], [node("Identity", "x0")]),
+        "has 257 inputs; at most 256 can be served",
+    ),
     "open width": (same("N", "W"), "does not take rows of a fixed width"),
     "batch second": (
         ([X], [port("y", [2, "N"])], [node("Transpose", "x", perm=[1, 0])]),
@@ -116,8 +121,12 @@ REFUSED = {
         ([X, port("z", ["N", 2])], [Y], [node("Add", "x", "z")]),
         r"wants a graph that takes FP32\[\?, 2\] 'x'; this one takes .* and FP32\[\?, 2\] 'z'",
     ),
+    "no shape": (
+        ([make.make_tensor_value_info("x", FLOAT, None)], [Y], [node("Identity", "x")]),
+        r"does not tell the shape of its input 'x'; export it with one",
+    ),
     "no input": (([], [Y], [node("RandomNormal", shape=[1, 2])]), "has no input or no output"),
-    "no output": (([X], [], [node("Identity", "x")]), "it takes no part of the graph"),
+    "no output": (([X], [], [node("Identity", "x")]), "has no input or no output"),
 }
 
 

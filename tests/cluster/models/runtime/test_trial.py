@@ -2,12 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
 from cluster.models.inference import Model, ModelError, ModelRepository
-from cluster.models.runtime.trial import difference
+from cluster.models.runtime.trial import mismatch
 from tests.cluster.models.kinds.test_named_tensors import answer, frame
 from tests.cluster.models.repository.test_folders import write_scale
 from tests.cluster.models.runtime.test_network import FLOAT, TYPES, make, node, port, save
@@ -64,6 +65,15 @@ def test_golden_rows_that_are_all_alike_prove_nothing(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine" / "golden_in.npz", x=np.ones((3, 2)))
     np.savez(tmp_path / "mine" / "golden_out.npz", y=np.ones((3, 2)))
     model = load(tmp_path, *DEPENDENT["rows reversed"])
+    assert (model.describe().golden, model.describe().batches) == (True, False)
+
+
+def test_golden_inputs_of_unlike_first_extents_are_no_batch(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    np.savez(tmp_path / "mine" / "golden_in.npz", x=np.ones((3, 2)), z=np.ones((2, 1)))
+    np.savez(tmp_path / "mine" / "golden_out.npz", y=np.full((3, 1), 2.0))
+    inputs = [port("x", ["N", "K"]), port("z", ["K", "M"])]
+    model = load(tmp_path, inputs, [port("y", ["N", "M"])], [node("MatMul", "x", "z")])
     assert (model.describe().golden, model.describe().batches) == (True, False)
 
 
@@ -131,6 +141,17 @@ def test_a_versions_own_golden_outputs_come_before_those_of_the_model(folder: Pa
     assert load_folder(folder).describe().golden
 
 
+def test_another_file_is_no_golden_one(folder: Path) -> None:
+    np.save(folder / "lone.npy", [[1, 2]])
+    (folder / "lone.npy").rename(folder / "golden_in.npz")
+    with pytest.raises(ModelError, match=r"'scale': .*golden_in\.npz: it is not what numpy\.savez"):
+        load_folder(folder)
+    with ZipFile(folder / "golden_in.npz", "w") as archive:
+        archive.writestr("x", "text")
+    with pytest.raises(ModelError, match=r"'scale': .*golden_in\.npz: 'x' in it is no array"):
+        load_folder(folder)
+
+
 def test_arrays_without_names_and_several_rows_are_taken(folder: Path) -> None:
     np.savez(folder / "golden_in.npz", np.array([[1, 2]] * 600, np.float32))
     np.savez(folder / "golden_out.npz", np.array([[2, 4]] * 600, np.float64))
@@ -143,7 +164,14 @@ def test_arrays_without_names_and_several_rows_are_taken(folder: Path) -> None:
         ({"z": [[1, 2]]}, {"y": [[2, 4]]}, "golden_in.npz has 'z'; the graph has 'x'"),
         ({"x": [1, 2]}, {"y": [[2, 4]]}, r"golden_in.npz has \[2\] for FP32\[\?, 2\] 'x'"),
         ({"x": [["a", "b"]]}, {"y": [[2, 4]]}, "golden_in.npz: 'x': <U1.* can't be taken as FP32"),
-        ({"x": [[1, 2]]}, {}, "golden_out.npz has 'nothing'; the graph has 'y'"),
+        ({"x": [[1, 2]]}, {}, "golden_out.npz has no array; the graph has 'y'"),
+        ({"x": [[1e300, 2]]}, {"y": [[2, 4]]}, "golden_in.npz: 'x': float64.* taken as FP32"),
+        ({"x": [[b"\xff", b"a"]]}, {"y": [[2, 4]]}, "golden_in.npz: 'x': 'utf-8' codec can't"),
+        (
+            {"arr_0": [[1, 2]], "arr_1": [[1, 2]]},
+            {"y": [[2, 4]]},
+            "golden_in.npz has 'arr_0'; the graph has 'x'",
+        ),
         ({"x": [[1, 2]]}, {"y": [2, 4]}, r"its shape is \[1, 2\] instead of \[2\]"),
     ],
 )
@@ -158,10 +186,10 @@ def test_golden_arrays_that_do_not_fit_are_an_error(
 
 def test_golden_files_that_cannot_be_read_are_an_error(folder: Path) -> None:
     (folder / "golden_out.npz").write_bytes(b"PK torn")
-    with pytest.raises(ModelError, match=r"cannot read the golden arrays in .*scale"):
+    with pytest.raises(ModelError, match=r"'scale': can't read tensors from .*golden_out\.npz"):
         load_folder(folder)
     (folder / "golden_out.npz").unlink()
-    with pytest.raises(ModelError, match=r"cannot read the golden arrays.*golden_out.npz"):
+    with pytest.raises(ModelError, match=r"'scale': can't read tensors from .*golden_out\.npz"):
         load_folder(folder)
 
 
@@ -182,14 +210,14 @@ def test_golden_files_that_cannot_be_read_are_an_error(folder: Path) -> None:
     ],
 )
 def test_numbers_differ_by_the_bounds(wanted: Any, found: Any, said: str | None) -> None:
-    told = difference(np.array(wanted, float), np.array(found, float), 1e-3, 1e-4)
+    told = mismatch(np.array(wanted, float), np.array(found, float), 1e-3, 1e-4)
     assert (told or "").startswith(said or "")
     assert (told is None) == (said is None)
 
 
 def test_whole_numbers_and_texts_must_be_equal() -> None:
-    assert difference(np.array([1, 2]), np.array([1, 2]), 1, 1) is None
+    assert mismatch(np.array([1, 2]), np.array([1, 2]), 1, 1) is None
     texts = np.array(["a", "b"], object), np.array(["a", "c"], object)
     assert "most of all c instead of b at [1]; they must be equal" in str(
-        difference(*texts, rtol=1, atol=1)
+        mismatch(*texts, rtol=1, atol=1)
     )
