@@ -1,46 +1,63 @@
 """A whole cluster on this machine during a with block: a coordinator and workers as processes.
 
 The workers belong to a supervisor, which starts one again that has died. All of them die with the
-program, however it ends.
+program, however it ends. Functions of the program's own reach them through a folder that is this
+user's alone (`cluster.work.functions`); tasks only name them.
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar
+from weakref import WeakSet
 
 from cluster.shells.async_client import AsyncClient
 from cluster.shells.client import Client
+from cluster.shells.malloc_trim import one_heap
 from cluster.spec import BASELINE, ClusterSpec, encode_spec
 from cluster.supervision.children import Process as Process
 from cluster.supervision.crew import Crew, WorkerProcess, host_options, worker_options
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.markup import as_table
 from cluster.vocabulary.status import Status
+from cluster.work.functions import Functions, Pack, Work, pack_work
+from cluster.work.pack_folder import PackWriter
+
+W = TypeVar("W", bound=Work)
 
 READY_TIMEOUT_S = 30.0
+#: a worker may import what a function needs
+REGISTER_TIMEOUT_S = 60.0
+NOTHING = "cluster.work.functions:NO_HANDLERS"
 #: Models are tried on a card before they are served, see `cluster.models.runtime.choice`.
 TRIAL_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 5.0
+#: those of this process that are not collected
+CLUSTERS: WeakSet[LocalCluster] = WeakSet()
 
 
 class LocalCluster:
     """A coordinator and ``n_workers`` worker processes on loopback, ready when every worker is
     registered.
 
-    ``handlers`` names a registry as ``"module:attribute"``. ``models`` are served besides; workers
-    share the weights of large ones unless ``share_models`` is false, and a run takes ``threads``
-    threads (default: as the model says). ``environments`` are variables for the first workers, one
-    mapping each, such as those that bind it to a card, see `cluster.vocabulary.cards`; models on
-    cards may take minutes at the first start on a host. ``probe`` names what makes each worker's
-    probe (default: of the host alone). The coordinator writes cProfile statistics to the file
+    ``handlers`` are what the workers can do: a registry of `Handlers` of bytes, or its name as
+    ``"module:attribute"``; or functions of plain data, see `register`: one, several in a list, or
+    in a mapping from names. ``models`` are served besides; workers share the weights of large ones
+    unless ``share_models`` is false, and a run takes ``threads`` threads (default: as the model
+    says). ``environments`` are variables for the first workers, one mapping each, such as those
+    that bind it to a card, see `cluster.vocabulary.cards`; models on cards may take minutes at the
+    first start on a host. ``probe`` names what makes each worker's probe (default: of the host
+    alone). The coordinator writes cProfile statistics to the file
     ``cprofile`` when it ends, and listens at ``bind`` (default: a free port or, by the spec's
     ``transport``, a socket file), beyond this machine only if ``insecure``. What workers print is
     appended to the file ``log``; from the level ``show`` up it is to be read from ``output``.
 
-    Raises ClusterError, with the child's output, if a process does not come up.
+    Raises ClusterError for handlers that can't travel to the workers and, with the child's output,
+    if a process does not come up.
     """
 
     #: the module that the coordinator's process runs
@@ -52,7 +69,7 @@ class LocalCluster:
         spec: ClusterSpec = BASELINE,
         *,
         capacity: int = 1,
-        handlers: str = "cluster.work.workloads:HANDLERS",
+        handlers: str | Work = "cluster.work.workloads:HANDLERS",
         models: Sequence[str] = (),
         environments: Sequence[Mapping[str, str]] = (),
         share_models: bool = True,
@@ -73,10 +90,16 @@ class LocalCluster:
         self._environments = environments
         self._ready_s = READY_TIMEOUT_S + (TRIAL_TIMEOUT_S if environments and models else 0.0)
         self._named = 0
-        options = worker_options(capacity, handlers, models, probe, threads)
-        options += [] if share_models else ["--no-share"]
-        self._host_options = host_options(spec, options, log, show)
-        self._shows_output = show != "off"
+        self._models = models
+        #: what was registered, as it is sent to workers of a new start
+        self._packs = [] if isinstance(handlers, str) else self._pack(handlers)
+        registry = handlers if isinstance(handlers, str) else NOTHING
+        self._options = worker_options(capacity, registry, models, probe, threads)
+        self._options += [] if share_models else ["--no-share"]
+        self._output = log, show
+        self._functions = Functions()
+        self._folder_of_packs: PackWriter
+        self._registering = threading.Lock()
         self._crew: Crew | None = None
         self._cprofile = cprofile
         self._bind = bind
@@ -85,13 +108,21 @@ class LocalCluster:
         self._clients: list[Client] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.endpoint = ""
+        CLUSTERS.add(self)
 
     @property
     def coordinator(self) -> Process:
         """The coordinator's process; raises ClusterError unless the cluster runs."""
         if self._coordinator is None:
-            raise ClusterError("the cluster is not running; use it in a with block")
+            raise ClusterError(
+                "the cluster is not running; use it in a with block, or call start()"
+            )
         return self._coordinator
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its coordinator has been started, and not stopped."""
+        return self._coordinator is not None
 
     @property
     def coordinator_pid(self) -> int:
@@ -109,8 +140,10 @@ class LocalCluster:
         self._running()
         if self._crew is None:
             assert self._folder is not None
-            folder = Path(self._folder.name)
-            self._crew = Crew(self._host_options, folder, shows_output=self._shows_output)
+            folder, (log, show) = Path(self._folder.name), self._output
+            options = [*self._options, "--functions", str(folder / "functions")]
+            host = host_options(self.spec, options, log, show)
+            self._crew = Crew(host, folder, shows_output=show != "off")
         return self._crew
 
     def start(self) -> Self:
@@ -120,6 +153,10 @@ class LocalCluster:
         self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
         folder = Path(self._folder.name)
         until_s = time.monotonic() + self._ready_s
+        self._folder_of_packs = PackWriter(folder / "functions")
+        for pack in self._packs:
+            self._folder_of_packs.keep(self._folder_of_packs.write(pack))
+            self._functions.add(pack)
         try:
             free = f"ipc://{folder}/socket" if self.spec.transport == "ipc" else "tcp://127.0.0.1:*"
             options = ["--spec", encode_spec(self.spec), "--bind", self._bind or free]
@@ -128,7 +165,7 @@ class LocalCluster:
                 options += ["--cprofile", str(self._cprofile)]
             self._coordinator = Process(
                 "coordinator", self.coordinator_module, ["coordinator", *options], folder,
-                guarded=True,
+                guarded=True, variables=one_heap() if self.spec.trim_bytes else {},
             )  # fmt: skip
             if self._n_workers:
                 _ = self.crew  # gets ready while the coordinator does
@@ -154,15 +191,35 @@ class LocalCluster:
         self.crew.tell(restart=worker.role, pid=pid)
         return self.crew.ready(worker.role, time.monotonic() + self._ready_s, pid)
 
+    def register(self, work: W, name: str | None = None) -> W:
+        """Send a function to every worker; returns it when each has it, so this decorates, too.
+
+        Clients of this cluster call it: ``client.submit(function, item)``. It takes and returns
+        plain data (`cluster.work.plain_data`), by as many arguments as it is given, and its tasks
+        are of the kind of its name, or of ``name``. It takes along the variables and the helpers
+        that it uses, as they are now; what its calls change in them stays in their worker.
+        Registered again it replaces what had its name: all tasks that have not begun by then run
+        the new code. A registry of `Handlers` of bytes is sent in the same way.
+
+        Raises ClusterError if it can't travel, naming the variable, or can't be loaded in a worker,
+        with the worker's words; the workers keep what they had then.
+        """
+        self._running()
+        packs = self._pack(work, name)
+        with self._registering:
+            for pack in packs:
+                self._send(pack, time.monotonic() + REGISTER_TIMEOUT_S)
+        return work
+
     def client(self) -> Client:
         """A client of this cluster, closed with it."""
-        client = Client(self._running(), spec=self.spec)
+        client = Client(self._running(), spec=self.spec, functions=self._functions)
         self._clients.append(client)
         return client
 
     def async_client(self) -> AsyncClient:
         """A client for asyncio; close it yourself."""
-        return AsyncClient(self._running(), spec=self.spec)
+        return AsyncClient(self._running(), spec=self.spec, functions=self._functions)
 
     def status(self) -> Status:
         """The state of the cluster."""
@@ -187,6 +244,26 @@ class LocalCluster:
             self._folder.cleanup()
             self._folder = None
 
+    def __repr__(self) -> str:
+        return f"<LocalCluster {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(w.role, w.pid, "alive" if w.alive() else "ended") for w in self.workers]
+        return as_table(f"LocalCluster {self._summary()}", ("worker", "pid", "process"), rows)
+
+    def _summary(self) -> str:
+        """Where it is, its workers and its functions, in a line."""
+        if self._coordinator is None:
+            return f"{self.spec.name}, {self._n_workers} workers: not running"
+        workers, functions = self.workers, ", ".join(self._functions.known)
+        alive = sum(worker.alive() for worker in workers)
+        facts = [
+            f"{self.spec.name} at {self.endpoint}: {alive} of {len(workers)} workers alive",
+            "" if self._coordinator.alive() else "the coordinator has ended",
+            functions and f"functions: {functions}",
+        ]
+        return "; ".join(filter(None, facts))
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -197,6 +274,31 @@ class LocalCluster:
         """The coordinator's endpoint; raises ClusterError unless the cluster runs."""
         _ = self.coordinator
         return self.endpoint
+
+    def _pack(self, work: Work, name: str | None = None) -> list[Pack]:
+        packs = pack_work(work, name)
+        for taken in sorted(n for pack in packs for n in pack.names):
+            if taken.partition("/")[0] in self._models:
+                raise ClusterError(f"{taken!r} is a model of this cluster; choose another name")
+        return packs
+
+    def _send(self, pack: Pack, until_s: float) -> None:
+        """Have every worker use a pack that all of them could load."""
+        number = self._folder_of_packs.write(pack)
+        try:
+            self._agree("try", number, until_s)
+        except BaseException:
+            self._folder_of_packs.drop(number)
+            raise
+        self._functions.forget(pack.names)  # in case this is interrupted
+        self._folder_of_packs.keep(number)
+        self._packs = [it for it in self._packs if not it.names <= pack.names] + [pack]
+        self._agree("use", number, until_s)
+        self._functions.add(pack)
+
+    def _agree(self, order: str, number: int, until_s: float) -> None:
+        if self._crew is not None:
+            self._crew.agree(order, number, until_s)
 
     def _start_workers(self, count: int, until_s: float) -> list[WorkerProcess]:
         numbers = range(self._named, self._named + count)

@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
+import msgspec
+
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.task import Load
 from cluster.work.handlers import Handlers
 
 if TYPE_CHECKING:
@@ -19,9 +22,17 @@ if TYPE_CHECKING:
     from cluster.models.manager import ModelManager
 
 TROUBLE_LENGTH_MAX = 1_000
+PLACES_MAX = 16
 
 #: told of the kinds and the models that are served from now on, and of trouble
 Offer: TypeAlias = Callable[[list[str], list[str], str], None]
+
+
+def short_place(provider: str, device: str | None) -> str:
+    """A provider and its card in short: of ``AMD Radeon RX 580 (discrete GPU) at …`` the name."""
+    short = provider.removesuffix("ExecutionProvider").replace("WebGpu", "WebGPU")
+    card = "" if short == "CPU" else (device or "").partition(" (")[0]
+    return f"{short} · {card}"[:100] if card else short
 
 
 class ServedModel:
@@ -81,6 +92,15 @@ class ModelOffers:
         """The models served."""
         return self._loaded.names() if self._loaded else []
 
+    def beside(self, probe: Callable[[], Load]) -> Callable[[], Load]:
+        """A probe that tells what the models compute on, too."""
+        return lambda: msgspec.structs.replace(probe(), runs_on=self._runs_on())
+
+    def _runs_on(self) -> tuple[str, ...]:
+        infos = self._loaded.infos() if self._loaded else ()
+        places = {short_place(info.provider, info.device) for info in infos}
+        return tuple(sorted(places)[:PLACES_MAX])
+
     @property
     def _manager(self) -> ModelManager:
         if self._loaded is None:
@@ -112,7 +132,8 @@ class ModelOffers:
                 try:
                     self._manager.load(name)
                 except ClusterError as error:
-                    trouble.append(str(error))
+                    named = f"model {name!r}"  # what an operator's order is told apart by
+                    trouble.append(f"{named}: {error}" if named not in str(error) else str(error))
             self._register()
             offer(self._handlers.kinds(), self.names, "; ".join(trouble)[:TROUBLE_LENGTH_MAX])
 

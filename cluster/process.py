@@ -25,20 +25,29 @@ from cluster.supervision.ending import (
     empty_input,
     end_process,
     stop_with_parent,
+    take_input,
 )
 from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
     from cluster.shells.coordinator import ClusterCoordinator
+    from cluster.work.handlers import Handlers
 
 #: the collector's threshold for its young generation
 YOUNG_OBJECTS = 50_000
 
 
-def announce(**facts: str | int) -> None:
+def announce(*, before: str = "", **facts: str | int) -> None:
     """Print that this process is ready, as a line of JSON."""
-    print(json.dumps({"pid": os.getpid(), **facts}), flush=True)
+    line = json.dumps({"pid": os.getpid(), **facts})
+    print(f"{before}{line}\n", end="", flush=True)
+
+
+def answer(order: str, number: int, trouble: str) -> None:
+    """Tell the supervisor what became of an order about functions, as a line of JSON."""
+    # A program that a handler has run may have printed half a line.
+    announce(before="\n", order=order, number=number, trouble=trouble)
 
 
 def settle(spec: ClusterSpec) -> None:
@@ -103,6 +112,7 @@ def run_worker(
     share: bool = True,
     threads: int | None = None,
     probe: str | None = None,
+    functions: Path | None = None,
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
@@ -110,24 +120,23 @@ def run_worker(
     too, after everything that is installed. Workers of this host share large models' weights unless
     ``share`` is false, and each run takes
     ``threads`` threads. ``probe`` names a function that makes the worker's probe, which may have a
-    method ``gpus`` for its cards. A worker that is bound to a card announces it.
+    method ``gpus`` for its cards. What is packed in the folder ``functions`` is added to the
+    handlers, and more as standard input says. A worker that is bound to a card announces it.
     """
     from cluster.model_offers import ModelOffers
     from cluster.shells.worker import Worker
-    from cluster.work.handlers import Handlers
     from cluster.work.host import host_load
+    from cluster.work.pack_folder import PackReader
     from cluster.work.task_output import mark_output, own_output
 
     if parent is not None:
         die_with_parent(parent)
         own_output()
+        orders = take_input()
     sys.path.append(str(Path.cwd()))
     card = own_card(bool(models))
-    offered = Handlers()
-    registry = load_part(handlers)
-    if not isinstance(registry, Handlers):
-        raise ClusterError(f"{handlers!r} is a {type(registry).__name__}, not a Handlers registry")
-    offered.update(registry)
+    offered = load_handlers(handlers)
+    packs = PackReader(functions, offered) if functions else None
     served = ModelOffers(offered, models, share=share, threads=threads)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
@@ -138,12 +147,14 @@ def run_worker(
         spec=spec,
         models=served.names,
         gpus=ask.gpus() if hasattr(ask, "gpus") else (),
-        probe=ask,
+        probe=served.beside(ask),
         on_serve=lambda wanted: served.change(wanted, worker.offer),
     )
 
     def ready() -> None:
         announce(worker=worker.name, **card)
+        if packs is not None and parent is not None:
+            packs.follow(orders, lambda: worker.offer(offered.kinds(), served.names), answer)
         # Only a supervisor reads after that line: a handler that prints would fill the pipe.
         if parent is None and not alone:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -158,6 +169,19 @@ def run_worker(
     elif parent is None:
         stop_with_parent(worker.stop)
     worker.run()
+
+
+def load_handlers(path: str) -> Handlers:
+    """The handlers of the registry that ``"module:attribute"`` names, to be changed; raises
+    ClusterError if there is none.
+    """
+    from cluster.work.handlers import Handlers
+
+    offered, registry = Handlers(), load_part(path)
+    if not isinstance(registry, Handlers):
+        raise ClusterError(f"{path!r} is a {type(registry).__name__}, not a Handlers registry")
+    offered.update(registry)
+    return offered
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -223,6 +247,7 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument("--threads", type=int, help="of a model's run (default: as it says)")
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
+    worker.add_argument("--functions", type=Path, help="folder of packs that are run as code")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
     host = roles.add_parser("host", help="look after workers, named on standard input")
     host.add_argument("--options", default="[]", help="the workers' options, a list as JSON")

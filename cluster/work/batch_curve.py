@@ -100,7 +100,8 @@ class BatchCurves:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._newest = BatchCurve(most)
+        #: the curve of the last bucket that ran
+        self.newest = BatchCurve(most)
         self._curves: dict[Hashable, BatchCurve] = {}
 
     def __getitem__(self, bucket: Hashable) -> BatchCurve:
@@ -109,6 +110,6 @@ class BatchCurves:
         if curve is None:
             if len(self._curves) >= BUCKETS_MAX:
                 del self._curves[next(iter(self._curves))]
-            curve = self._curves[bucket] = BatchCurve(self.most, self._newest.items)
-        self._newest = curve
+            curve = self._curves[bucket] = BatchCurve(self.most, self.newest.items)
+        self.newest = curve
         return curve

@@ -7,17 +7,20 @@ task that can't be done by its deadline is not begun: it fails at once and says 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, NamedTuple
 
 from cluster.protocol.held_lease import HeldLease
 from cluster.protocol.stored_results import FinishedTasks
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Failure
+from cluster.vocabulary.task import Failure, KindBatches
 from cluster.work.batch_curve import BatchCurve, BatchCurves
+from cluster.work.batch_sizes import BatchSizes
 from cluster.work.handlers import NOT_STARTED, Handlers, Model, call_batch, sort_out
 
 #: the most tasks of a lease in a batch: those without a question take no place in it
@@ -26,6 +29,8 @@ TASKS_MAX = 1_024
 IN_HAND_MAX = 64
 #: the most payloads that are read ahead of a look at what waits
 READ_AHEAD_MAX = 64
+#: what a payload is read as that needs no run
+OUTCOME = bytes, BaseException
 
 
 class TimedOut(ClusterError):
@@ -60,6 +65,13 @@ class BatchRuns:
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
         self._curves: dict[str, BatchCurves] = {}
+        self._counts = BatchSizes()
+        #: counts the runs from zero again
+        self.clear_counts = self._counts.clear
+
+    def counts(self) -> list[KindBatches]:
+        """How the batches of the models formed so far."""
+        return self._counts.told(self._handlers.models)
 
     def sizes(self) -> dict[str, int]:
         """The kinds whose tasks are run together, and how many tasks at most to have for that."""
@@ -71,7 +83,8 @@ class BatchRuns:
         curves = self._curves.get(kind)
         if curves is None or curves.most != model.batch_items_max:
             curves = self._curves[kind] = BatchCurves(model.batch_items_max)
-        return BatchRun(model, curves, self._handlers.converter(kind), limits)
+        count = partial(self._counts.add, kind)
+        return BatchRun(model, curves, self._handlers.converter(kind), limits, count)
 
     def unread(self, leases: Iterable[HeldLease]) -> list[Unread]:
         """The payloads that `read` would read, of leases that nobody works on."""
@@ -93,11 +106,42 @@ class BatchRuns:
                 convert = self._handlers.converter(lease.kind)
                 lease.prepared[position] = prepare(model, convert, payload)
 
+    def run_quick(
+        self, kind: str, payloads: Sequence[Any], most_s: float, clock: Callable[[], float]
+    ) -> Sequence[Any] | None:
+        """The outcomes of payloads, read and run in the caller's thread; None if it is not known
+        that the runs take at most ``most_s``.
+        """
+        model, curves = self._handlers.models.get(kind), self._curves.get(kind)
+        if model is None or curves is None or (curves.newest.predict_s(1) or inf) > most_s:
+            return None
+        convert = self._handlers.converter(kind)
+        read = [prepare(model, convert, payload) for payload in payloads]
+        questions = [one for one in read if not isinstance(one, OUTCOME)]
+        buckets = {question.bucket for question in questions}
+        if len(buckets) != 1:
+            return None
+        curve = curves[buckets.pop()]
+        sizes = [question.items for question in questions]
+        run_s = curve.predict_s(min(curve.items, sum(sizes)))
+        if run_s is None or run_s * max(1.0, sum(sizes) / curve.items) > most_s:
+            return None
+        answers: list[Any] = []
+        for start, stop in _runs(sizes, curve.items):
+            began_at, items = clock(), sum(sizes[start:stop])
+            answers += call_batch(model.run, questions[start:stop])
+            took_s = clock() - began_at
+            curve.observe(items, took_s)
+            self._counts.add(kind, items, took_s)
+        found = iter(answers)
+        return [one if isinstance(one, OUTCOME) else next(found) for one in read]
+
 
 class BatchRun:
     """A batch of one kind: `take` tasks of leases, `run` them, `finished` gives what to report.
 
-    ``convert`` makes the payload for the model of a received buffer.
+    ``convert`` makes the payload for the model of a received buffer; ``count`` is told the items
+    of a run and its seconds.
     """
 
     def __init__(
@@ -106,9 +150,11 @@ class BatchRun:
         curves: BatchCurves,
         convert: Callable[[Any], Any],
         limits: Limits,
+        count: Callable[[int, float], None],
     ) -> None:
         self._model = model
         self._curves = curves
+        self._count = count
         self._convert = convert
         self._most = limits.result_bytes, min(limits.most_inline_bytes, limits.result_bytes)
         self._shares: list[Share] = []
@@ -116,6 +162,8 @@ class BatchRun:
         #: of the first question
         self._bucket: Hashable
         self._curve: BatchCurve
+        #: how long the run takes if it gets full
+        self._longest_s: float
         self._items = 0
         self._outcomes: Sequence[Any] = ()
         self._began_at = self._ended_at = 0.0
@@ -145,7 +193,9 @@ class BatchRun:
             self._outcomes = call_batch(self._model.run, self._questions)
         self._ended_at = clock()
         if self._items:
-            self._curve.observe(self._items, self._ended_at - self._began_at)
+            took_s = self._ended_at - self._began_at
+            self._curve.observe(self._items, took_s)
+            self._count(self._items, took_s)
 
     def finished(self) -> list[tuple[HeldLease, FinishedTasks]]:
         """The outcomes for each lease. The run's time is divided among the tasks, so that the sum
@@ -169,7 +219,7 @@ class BatchRun:
         lease = share.lease
         position = lease.next
         read = CancelledError(NOT_STARTED) if position in lease.cancelled else self._read(lease)
-        if isinstance(read, bytes | BaseException):
+        if isinstance(read, OUTCOME):
             if not lease.claim_one():
                 return False
             share.found.append(read)
@@ -204,6 +254,8 @@ class BatchRun:
         if lease.due_at is None:
             return None
         left_s = lease.due_at - now
+        if self._questions and self._longest_s <= left_s:
+            return None
         takes_s = self._curves[bucket].predict_s(self._items + items)
         if takes_s is None or takes_s <= left_s:
             return None
@@ -215,9 +267,21 @@ class BatchRun:
     def _place(self, question: Any, bucket: Hashable, items: int) -> Place:
         if not self._questions:
             self._bucket, self._curve = bucket, self._curves[bucket]
+            self._longest_s = self._curve.predict_s(max(items, self._curve.items)) or 0.0
         self._questions.append(question)
         self._items += items
         return Place(len(self._questions) - 1)
+
+
+def _runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Where runs of at most ``most`` items begin and end; a question with more is alone."""
+    start = items = 0
+    for at, size in enumerate(sizes):
+        if at > start and items + size > most:
+            yield start, at
+            start, items = at, 0
+        items += size
+    yield start, len(sizes)
 
 
 def prepare(model: Model, convert: Callable[[Any], Any], payload: Any) -> Any:

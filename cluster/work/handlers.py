@@ -23,6 +23,14 @@ MESSAGE_LENGTH_MAX = 2_000
 _class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 
 
+class Told(Exception):
+    """A failure in the words that the client is to read, and the class that it is named after."""
+
+    def __init__(self, kind: type, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class Question(Protocol):
     """A payload as a model has read it: how many ``items`` it has (rows of a batch), and the
     ``bucket`` of questions that may run together.
@@ -250,7 +258,8 @@ def _failure(position: int, error: BaseException) -> Failure:
         message = _clean(str(error), MESSAGE_LENGTH_MAX)
     except BaseException as broken:
         message = f"its message can't be had: {_class_name(type(broken))}"
-    name = _clean(_class_name(type(error)), NAME_LENGTH_MAX)
+    kind = error.kind if type(error) is Told else type(error)
+    name = _clean(_class_name(kind), NAME_LENGTH_MAX)
     return Failure(position, name or "Unnamed", message)
 
 

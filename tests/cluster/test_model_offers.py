@@ -4,7 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from cluster import LocalCluster, NoWorker
+from cluster.model_offers import short_place
 from cluster.models.frames.tensor import pack_tensor
+from cluster.models.providers.vulkan import AMD, VulkanDevice
+from cluster.models.providers.webgpu import WEBGPU
 from cluster.models.samples import held_out_digits
 from perfkit import OPTIMIZED
 
@@ -32,6 +35,7 @@ def test_a_model_is_loaded_used_and_unloaded_while_other_work_goes_on(client, un
     echoes = client.map("echo", [b"x"] * 20_000)
     assert client.serve_models(load=["digits"]).workers
     assert until(lambda: served(client) == [{"digits"}] * 2)
+    until(lambda: [it.load.runs_on for it in client.status().workers] == [("CPU",)] * 2)
     kinds = {"digits", "digits/1", "echo"}
     assert all(kinds <= set(worker.kinds) for worker in client.status().workers)
     results = list(client.map("digits", [pack_tensor(row) for row in rows[:50]]))
@@ -42,6 +46,12 @@ def test_a_model_is_loaded_used_and_unloaded_while_other_work_goes_on(client, un
         client.submit("digits").result(20)
     assert list(echoes) == [b"x"] * 20_000
     assert len(labels) == len(rows)
+
+
+def test_the_card_of_a_model_is_named_in_short():
+    card = VulkanDevice("AMD Radeon RX 580", AMD, 0x67DF, "discrete GPU", "0000:03:00.0", "", True)
+    assert short_place(WEBGPU, str(card)) == "WebGPU · AMD Radeon RX 580"
+    assert short_place("MIGraphXExecutionProvider", "") == "MIGraphX"
 
 
 def test_what_cannot_be_loaded_is_trouble_in_the_status_and_the_rest_is_served(client, until):

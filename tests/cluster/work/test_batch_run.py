@@ -1,5 +1,6 @@
 """Tasks of several leases run together, and each lease gets its own outcomes, in order."""
 
+from collections import Counter
 from concurrent.futures import CancelledError
 from itertools import count
 from typing import NamedTuple
@@ -68,6 +69,7 @@ class Bench:
         for _ in range(30):  # so that it has learned that four pay
             self.batch(lease(1, *[b"aa"] * 4))
         self.model.ran.clear()
+        self.runs.clear_counts()
 
     def batch(self, *leases, now=100.0):
         """Run a batch: what each lease reports, and which have work left."""
@@ -157,6 +159,22 @@ def test_payloads_read_ahead_are_not_read_again(bench):
     assert held.prepared == {}
 
 
+def test_what_is_known_to_be_quick_runs_at_once_in_runs_as_large_as_pay(bench):
+    def ask(*words, most_s=5.0):
+        return bench.runs.run_quick("shout", words, most_s, lambda: next(bench.clock))
+
+    outcomes = ask(b"aa", b"?", b"bb", b"1", b"cc", b"dd", b"no")
+    assert [str(one) for one in outcomes] == [
+        str(b"AA"), str(b"a model that shouts"), str(b"BB"), "b'1' is no word", str(b"CC"),
+        str(b"DD"), "too rude",
+    ]  # fmt: skip
+    assert bench.model.ran == [[b"aa", b"bb", b"cc", b"dd"], [b"no"]]
+    assert ask(b"aa", most_s=0.1) is None  # it takes a second
+    assert ask(b"aa", b"a longer one") is None
+    assert ask(b"never seen") is None
+    assert len(bench.model.ran) == 2
+
+
 def test_what_is_given_back_while_a_batch_forms_is_not_reported(bench):
     held = lease(1, b"aa", b"bb", b"cc")
 
@@ -194,3 +212,7 @@ def test_every_task_of_every_lease_has_its_own_outcome_once(words):
         [w.upper().encode() for w in some] for some in words
     ]
     assert all(len({len(w) for w in ran}) == 1 and len(ran) <= 4 for ran in bench.model.ran)
+    for told in bench.runs.counts():
+        assert sum(size.items for size in told.sizes) == sum(map(len, words))
+        ran = Counter((len(ran) - 1).bit_length() for ran in bench.model.ran)
+        assert {n: size.runs for n, size in enumerate(told.sizes) if size.runs} == ran
