@@ -31,7 +31,10 @@ from cluster.spec import decode_spec, load_part
 from cluster.supervision.ending import die_with_parent, stop_with_parent
 from cluster.vocabulary.errors import ClusterError
 
-YOUNG_OBJECTS = 50_000
+#: A collection looks at this many new objects. Everybody waits for it, about a millisecond.
+YOUNG_OBJECTS = 2_000
+#: how long a thread that reads a large request keeps the loop, and all others, from going on
+SWITCH_S = 0.0001
 
 
 def warn(text: str) -> None:
@@ -84,6 +87,7 @@ def serve(options: argparse.Namespace) -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(YOUNG_OBJECTS)
+            sys.setswitchinterval(SWITCH_S)
             print(json.dumps({"pid": os.getpid(), "url": url}), flush=True)
 
         def stopping() -> None:

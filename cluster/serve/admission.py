@@ -76,7 +76,10 @@ class Turns:
 
     def append(self, ticket: Ticket) -> None:
         """Add a task at the end of its client's queue."""
-        self._queues.setdefault(ticket.client, OrderedDict())[ticket] = None
+        queue = self._queues.get(ticket.client)
+        if queue is None:
+            queue = self._queues[ticket.client] = OrderedDict()
+        queue[ticket] = None
         self.count += 1
 
     def popleft(self) -> Ticket:
@@ -119,20 +122,21 @@ class Lane:
     @property
     def queued(self) -> int:
         """How many wait."""
-        return sum(turns.count for turns in self.turns)
+        urgent, high, normal, low = self.turns  # asked several times for each task
+        return urgent.count + high.count + normal.count + low.count
 
-    def next_turns(self) -> Turns:
+    def next_turns(self) -> Turns | None:
         """The queues to serve: the highest priority's, but lower ones are passed over only
-        `BYPASSES` times.
+        `BYPASSES` times. None if nothing waits.
         """
         waiting = [turns for turns in self.turns if turns.count]
-        if len(waiting) == 1:
+        if len(waiting) <= 1:
             self.passed = 0
-        elif self.passed >= BYPASSES:
+            return waiting[0] if waiting else None
+        if self.passed >= BYPASSES:
             self.passed = 0
             return waiting[1]
-        else:
-            self.passed += 1
+        self.passed += 1
         return waiting[0]
 
     def measure(self, now_s: float) -> None:
@@ -222,8 +226,8 @@ class Admission:
         for kind in tuple(self._waiting):
             lane = self._lanes[kind]
             room = lane.window - lane.in_flight
-            while room > 0 and lane.queued:
-                ticket = lane.next_turns().popleft()
+            while room > 0 and (turns := lane.next_turns()) is not None:
+                ticket = turns.popleft()
                 if ticket.due_s <= now_s:
                     ticket.is_over = True
                     late.append(ticket)

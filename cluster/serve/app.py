@@ -48,29 +48,27 @@ def make_app(state: State) -> Application:
     )
     pages.router.redirect_slashes = False
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await pages(scope, receive, send)
-            return
+            return pages(scope, receive, send)
         path: str = scope["path"]
         if path.endswith("/") and path != "/":
             path = scope["path"] = path.rstrip("/") or "/"
         is_infer = path.startswith("/v2/models/") and path.endswith("/infer")
         if not is_infer and path != "/v1/embeddings":
-            await pages(scope, receive, send)
-        elif scope["method"] != "POST":
-            await answer_problem(send, _wrong_method(scope), words_of(path))
-        elif not is_infer:
-            await handle(
+            return pages(scope, receive, send)
+        if scope["method"] != "POST":
+            return answer_problem(send, _wrong_method(scope), words_of(path))
+        if not is_infer:
+            return handle(
                 state, scope, receive, send,
                 protocol="openai", respond=embeddings.embed, words=embeddings.words,
             )  # fmt: skip
-        else:
-            name, _, version = path[len("/v2/models/") : -len("/infer")].partition("/versions/")
-            await handle(
-                state, scope, receive, send,
-                protocol="v2", respond=oip.infer_of(name, version or None), words=oip.words,
-            )  # fmt: skip
+        name, _, version = path[len("/v2/models/") : -len("/infer")].partition("/versions/")
+        return handle(
+            state, scope, receive, send,
+            protocol="v2", respond=oip.infer_of(name, version or None), words=oip.words,
+        )  # fmt: skip
 
     return app
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.models.frames.metadata import TensorMetadata
 from cluster.models.frames.tensors import DESCRIBE
 from cluster.serve.backends.protocol import Backend
 from cluster.serve.dispatch import Dispatcher
@@ -27,14 +28,6 @@ NAME_SHOWN = 128
 OWN_CLIENT = "description"
 
 
-class PortInfo(msgspec.Struct, frozen=True):
-    """An input or output: -1 in its shape is any length, the batch among them."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
 class Description(msgspec.Struct, frozen=True):
     """The parts of a model's `cluster.models.inference.ModelInfo` that the API needs."""
 
@@ -44,8 +37,8 @@ class Description(msgspec.Struct, frozen=True):
     kind: str = ""
     description: str = ""
     platform: str = "onnxruntime_onnx"
-    inputs: list[PortInfo] = []
-    outputs: list[PortInfo] = []
+    inputs: list[TensorMetadata] = []
+    outputs: list[TensorMetadata] = []
     batches: bool = False
     batch_items_max: int = 0
     labels: int | list[Any] = 0

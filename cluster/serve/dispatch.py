@@ -11,10 +11,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from math import floor, log10
+from math import floor, frexp, ldexp
 
 from cluster.serve.admission import Admission, Refused, Ticket
 from cluster.serve.backends.protocol import Backend
@@ -37,7 +37,7 @@ LOGGER = logging.getLogger(__name__)
 #: how often deadlines are looked at
 SWEEP_S = 0.1
 #: how long after its deadline a task is given up whose backend does not
-GRACE_S = 1.0
+GRACE_S = 0.25
 
 #: what an error of a task is to a client of the API
 STATUSES: dict[type[BaseException], int] = {
@@ -123,9 +123,7 @@ class Dispatcher:
             self._loop = loop = asyncio.get_running_loop()
         ticket.waiter = loop.create_future()
         self._open.add(ticket)
-        if not self._is_flushing:
-            self._is_flushing = True
-            loop.call_soon(self._flush)
+        self._flush_soon()
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep)
         return ticket
@@ -146,6 +144,13 @@ class Dispatcher:
         """How many tasks are not over."""
         return len(self._open)
 
+    def _flush_soon(self) -> None:
+        """Hand in what may go once this turn's other requests are there."""
+        if not self._is_flushing:
+            self._is_flushing = True
+            assert self._loop is not None
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         self._is_flushing = False
         now_s = self._now()
@@ -158,24 +163,28 @@ class Dispatcher:
             groups.setdefault(key, []).append(ticket)
         for (kind, priority, timeout_s), group in groups.items():
             self._hand_in(kind, Priority(priority), timeout_s, group)
+        if self.admission.has_waiting and any(ticket.is_over for ticket in tickets):
+            self._flush_soon()  # there is room already
 
     def _hand_in(
         self, kind: str, priority: Priority, timeout_s: float, group: list[Ticket]
     ) -> None:
         payloads = [ticket.payload for ticket in group]
+        found: Sequence[Future[bytes] | bytes | Exception]
         try:
-            futures = self._backend.submit_batch(
+            found = self._backend.submit_batch(
                 kind, payloads, priority=priority, timeout_s=timeout_s
             )
         except Exception as error:
             if not isinstance(error, ClusterError):
                 LOGGER.exception("%d tasks of %r could not be handed in", len(group), kind)
-            for ticket in group:
-                self._settle(ticket, error=error)
-            return
-        for ticket, future in zip(group, futures, strict=True):
-            ticket.task = future
-            future.add_done_callback(partial(self._note_end, ticket))
+            found = [error] * len(group)
+        for ticket, one in zip(group, found, strict=True):
+            if isinstance(one, Future):
+                ticket.task = one
+                one.add_done_callback(partial(self._note_end, ticket))
+            else:
+                self._settle(ticket, one)
 
     def _note_end(self, ticket: Ticket, _: Future[bytes]) -> None:
         """Called by the backend's thread."""
@@ -194,29 +203,27 @@ class Dispatcher:
         while ended:
             ticket = ended.popleft()
             try:
-                error = ticket.task.exception()
+                outcome = ticket.task.exception()
             except CancelledError as cancelled:
-                error = cancelled
-            if error is None:
-                self._settle(ticket, ticket.task.result())
-            elif isinstance(error, CoordinatorLost):
+                outcome = cancelled
+            if outcome is None:
+                outcome = ticket.task.result()
+            if isinstance(outcome, CoordinatorLost):
                 self.admission.put_back(ticket)  # asking a model twice does no harm
             else:
-                self._settle(ticket, error=error)
+                self._settle(ticket, outcome)
         if self.admission.has_waiting and not self._is_flushing:
             self._flush()
 
-    def _settle(
-        self, ticket: Ticket, result: bytes = b"", error: BaseException | None = None
-    ) -> None:
+    def _settle(self, ticket: Ticket, outcome: bytes | Exception) -> None:
         self.admission.settle(ticket)
         self._open.discard(ticket)
         if ticket.waiter.done():
             return
-        if error is None:
-            ticket.waiter.set_result(result)
+        if isinstance(outcome, Exception):
+            ticket.waiter.set_exception(problem_of(outcome))
         else:
-            ticket.waiter.set_exception(problem_of(error))
+            ticket.waiter.set_result(outcome)
 
     def _give_up(self, ticket: Ticket, where: str) -> None:
         waited_s = self._now() - ticket.queued_s
@@ -245,5 +252,5 @@ def rounded_down(seconds: float) -> float:
     """
     if seconds <= 0.001:
         return 0.001
-    step: float = 10.0 ** (floor(log10(seconds)) - 1)
-    return floor(seconds / step + 1e-9) * step
+    share, exponent = frexp(seconds)
+    return ldexp(floor(share * 32), exponent - 5)

@@ -3,7 +3,8 @@
 The API is https://platform.openai.com/docs/api-reference/embeddings. Models of kind text-embedding
 serve it, and any with one BYTES input that answers with rows of floats. A vector is as long as the
 model makes it: ``dimensions`` may only repeat that length, as cutting a vector that was not trained
-for it would spoil it. ``usage`` is 0: a worker does not tell how many tokens it made of a text.
+for it would spoil it. ``usage`` counts the tokens that a text-embedding model read; it is 0 for
+other models, which do not tell.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from cluster.models.frames.tensor import Header, TensorError
+from cluster.models.frames.tensor import TensorError
 from cluster.models.frames.tensors import (
+    COUNTED,
     Port,
     Tensor,
     decode_tensors,
@@ -35,6 +37,7 @@ from cluster.serve.http.bodies import Buffer
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.state import State
+from cluster.serve.values import least_texts
 from cluster.vocabulary.task import Priority
 
 #: OpenAI's own bound
@@ -42,16 +45,12 @@ INPUTS_MAX = 2_048
 #: 8 KiB for each text
 JSON_BYTES_MAX = 16 << 20
 FLOAT_BYTES = 4
-USAGE = {"prompt_tokens": 0, "total_tokens": 0}
-
-_PREFIX = struct.Struct("<2sH")
-_HEADER = msgspec.msgpack.Decoder(Header)
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True):
     """A request. ``user`` and fields that are not named here are ignored."""
 
-    input: Any
+    input: msgspec.Raw
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1)] | None = None
@@ -59,6 +58,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
 
 
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
+_TEXTS = msgspec.json.Decoder(str | list[str])
 
 
 def words(problem: Problem) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def words(problem: Problem) -> dict[str, Any]:
 async def embed(call: Call, body: Buffer) -> Answer:
     """The answer to a request for embeddings."""
     state = call.state
-    request, texts = read_request(body)
+    request, texts = await call.read(read_request, body)
     model = await state.catalogue.describe(request.model)
     call.model, call.version, call.items = model.name, model.version, len(texts)
     payload_of, vector_of = ways_of(model)
@@ -102,16 +102,17 @@ async def embed(call: Call, body: Buffer) -> Answer:
         for ticket in tickets:
             state.dispatcher.drop(ticket)
         raise
-    vectors = []
+    vectors, tokens = [], 0
     for result in await call.results(tickets):
         try:
-            vector = vector_of(result)
-        except (TensorError, msgspec.DecodeError, struct.error, LookupError) as error:
+            vector, count = vector_of(result)
+        except (TensorError, ValueError, struct.error) as error:
             raise Problem(500, f"model {model.name!r} answered without a vector: {error}") from None
         if wanted is not None and len(vector) != wanted * FLOAT_BYTES:
             raise _other_width(model, len(vector) // FLOAT_BYTES)
         vectors.append(vector)
-    return _write(vectors, request)
+        tokens += count
+    return _write(vectors, tokens, request)
 
 
 def _other_width(model: Description, width: int) -> Problem:
@@ -123,40 +124,51 @@ def read_request(body: Buffer) -> tuple[EmbeddingRequest, list[bytes]]:
     """A request and its texts. Problem 400 that says what is wrong with it."""
     if len(body) > JSON_BYTES_MAX:
         raise Problem(413, f"the request is over {JSON_BYTES_MAX >> 20} MiB: send several")
+    field = ""
     try:
         request = _DECODER.decode(body)
+        field = "input"
+        least = least_texts(bytes(request.input))
+        given = _TEXTS.decode(request.input) if least <= INPUTS_MAX else [""] * least
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, f"the body is no request for embeddings: {error}") from None
-    given = request.input
-    if isinstance(given, str):
-        given = [given]
-    if not isinstance(given, list) or not 1 <= len(given) <= INPUTS_MAX:
-        what = f"a list of {len(given)}" if isinstance(given, list) else f"{given!r:.40}"
+        raise _no_request(str(error), field) from None
+    texts = [given] if isinstance(given, str) else given
+    if not 1 <= len(texts) <= INPUTS_MAX:
         raise Problem(
-            400, f"input is {what}, not a text or a list of 1 to {INPUTS_MAX} texts", param="input"
-        )
-    for number, one in enumerate(given):
-        if isinstance(one, int | list):
-            raise Problem(
-                400, "input holds tokens: the models here have tokenizers of their own, so send "
-                     "texts (LangChain: check_embedding_ctx_length=False)", param="input",
-            )  # fmt: skip
-        if not isinstance(one, str) or not one:
-            what = "an empty text" if one == "" else f"{one!r:.40}, not a text"
-            raise Problem(400, f"input[{number}] is {what}", param=f"input[{number}]")
-    return request, [one.encode() for one in given]
+            400, f"input is a list of {len(texts)}, not a text or 1 to {INPUTS_MAX} texts",
+            param="input",
+        )  # fmt: skip
+    if "" in texts:
+        param = f"input[{texts.index('')}]"
+        raise Problem(400, f"{param} is an empty text", param=param)
+    return request, [one.encode() for one in texts]
+
+
+def _no_request(error: str, field: str) -> Problem:
+    """What a decoder's error in a field means; ``field`` is "" in the request as a whole."""
+    words, _, place = error.partition(" - at `$")
+    param = (field + place.rstrip("`")).removeprefix(".")
+    if not param:
+        return Problem(400, f"the body is no request for embeddings: {error}")
+    if param.startswith("input[") and words.endswith(("`int`", "`array`")):
+        return Problem(
+            400, "input holds tokens: the models here have tokenizers of their own, so send texts "
+                 "(LangChain: check_embedding_ctx_length=False)", param="input",
+        )  # fmt: skip
+    return Problem(400, f"{param} can't be read: {words}", param=param)
 
 
 def ways_of(
     model: Description,
-) -> tuple[Callable[[bytes], bytes], Callable[[bytes], Buffer]]:
-    """How a model is asked for a text's vector, and how its answer is read, as float32.
+) -> tuple[Callable[[bytes], bytes], Callable[[bytes], tuple[Buffer, int]]]:
+    """How a model is asked for a text's vector, and how its answer is read: float32, and how many
+    tokens the text had, 0 if that is unknown.
 
     Raises:
         Problem: 400 for a model that makes no vectors of texts.
     """
     if model.kind == "text-embedding":
-        return bytes, _lone_vector
+        return COUNTED.__add__, _counted_vector
     vectors = [p for p in model.outputs if p.datatype in ("FP32", "FP16") and len(p.shape) > 1]
     if [port.datatype for port in model.inputs] != ["BYTES"] or not vectors:
         raise Problem(
@@ -169,27 +181,22 @@ def ways_of(
         port = Port(taken.name, "BYTES", (1,) * len(taken.shape))
         return encode_tensors([Tensor(port, join_bytes([text]))], [made])
 
-    def vector_of(result: bytes) -> Buffer:
+    def vector_of(result: bytes) -> tuple[Buffer, int]:
         (found,) = decode_tensors(result).tensors
         if found.port.datatype == "FP32":
-            return found.data
+            return found.data, 0
         count = len(found.data) // 2
-        return struct.pack(f"<{count}f", *struct.unpack(f"<{count}e", found.data))
+        return struct.pack(f"<{count}f", *struct.unpack(f"<{count}e", found.data)), 0
 
     return payload_of, vector_of
 
 
-def _lone_vector(result: bytes) -> Buffer:
-    """The numbers of a frame as `cluster.models.frames.tensor` describes it, without numpy."""
-    magic, header_bytes = _PREFIX.unpack_from(result)
-    end = _PREFIX.size + header_bytes
-    header = _HEADER.decode(result[_PREFIX.size : end])
-    if magic != b"T1" or header.dtype != "float32":
-        raise TensorError(f"a frame {magic!r} of {header.dtype}")
-    return memoryview(result)[end + -end % 16 :]
+def _counted_vector(result: bytes) -> tuple[Buffer, int]:
+    vector, tokens = decode_tensors(result).tensors
+    return vector.data, int.from_bytes(tokens.data, "little")
 
 
-def _write(vectors: list[Buffer], request: EmbeddingRequest) -> Answer:
+def _write(vectors: list[Buffer], tokens: int, request: EmbeddingRequest) -> Answer:
     is_text = request.encoding_format == "base64"
     data = [
         {
@@ -199,7 +206,8 @@ def _write(vectors: list[Buffer], request: EmbeddingRequest) -> Answer:
         }
         for index, vector in enumerate(map(bytes, vectors))
     ]
-    answer = {"object": "list", "data": data, "model": request.model, "usage": USAGE}
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    answer = {"object": "list", "data": data, "model": request.model, "usage": usage}
     return [JSON], [msgspec.json.encode(answer)]
 
 

@@ -10,13 +10,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+from starlette.requests import Request
 
 from cluster.serve.admission import Ticket
 from cluster.serve.http.bodies import (
     CONNECTION,
+    INLINE_BYTES,
     Body,
     Buffer,
     ClientGone,
@@ -26,6 +28,7 @@ from cluster.serve.http.bodies import (
     answer,
     wanted_encoding,
 )
+from cluster.serve.http.pacing import in_thread
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.state import Scope, State, authorise
@@ -34,6 +37,7 @@ LOGGER = logging.getLogger(__name__)
 #: what access logs write for a client that left before its answer (nginx)
 CLIENT_CLOSED_REQUEST = 499
 
+T = TypeVar("T")
 JSON: RawHeader = (b"content-type", b"application/json")
 Answer: TypeAlias = tuple[list[RawHeader], Sequence[Buffer]]
 Words: TypeAlias = Callable[[Problem], Any]
@@ -45,6 +49,7 @@ class Call:
     def __init__(self, state: State, scope: Scope) -> None:
         self.state = state
         self.scope = scope
+        self.body = Body(state.budget)
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.client = ""
         self.model = ""
@@ -52,6 +57,18 @@ class Call:
         self.queue_s = 0.0
         self.items = 0
         self.tasks = 0
+
+    async def read(self, reader: Callable[..., T], data: Buffer, *more: Any) -> T:
+        """What a reader makes of data; if they are long, in a thread, one at a time, so that
+        others are answered meanwhile.
+        """
+        if len(data) <= INLINE_BYTES:
+            return reader(data, *more)
+        await self.body.take_turn()
+        try:
+            return await in_thread(reader, data, *more)
+        finally:
+            self.body.give_turn()
 
     async def results(self, tickets: Sequence[Ticket]) -> list[bytes]:
         """The results of tasks, in order; if one fails or the client leaves, all are cancelled.
@@ -73,16 +90,16 @@ class Call:
         self.tasks = len(tickets)
         try:
             found = [await ticket.waiter for ticket in tickets]
-        except asyncio.CancelledError:
-            if any(ticket.waiter.cancelled() for ticket in tickets):
+        except BaseException as error:
+            is_gone = any(ticket.waiter.cancelled() for ticket in tickets)
+            drop()
+            if isinstance(error, asyncio.CancelledError) and is_gone:
                 raise ClientGone from None
             raise
         finally:
-            self.queue_s = max((ticket.queue_s for ticket in tickets), default=0.0)
+            self.queue_s = max([ticket.queue_s for ticket in tickets], default=0.0)
             if connection is not None:
                 connection.on_lost = None
-            if not all(ticket.is_over for ticket in tickets):
-                drop()
         return found
 
 
@@ -104,6 +121,13 @@ def may_come(state: State, scope: Scope, role: Role) -> str:
     return client
 
 
+def check_origin(request: Request) -> None:
+    """Refuse what another site's page has a browser send: without tokens it would be obeyed."""
+    origin, host = request.headers.get("origin"), request.headers.get("host")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise Problem(403, f"the page at {origin[:200]} may not change this cluster")
+
+
 async def handle(
     state: State,
     scope: Scope,
@@ -117,11 +141,10 @@ async def handle(
     """Answer one inference request by ``respond``, and count it."""
     began_s = time.perf_counter()
     call = Call(state, scope)
-    body = Body(state.budget)
     status = 200
     try:
         call.client = may_come(state, scope, Role.SUBMIT)
-        data = await body.read(receive, call.headers, state.settings.body_bytes)
+        data = await call.body.read(receive, call.headers, state.settings.body_bytes)
         headers, parts = await respond(call, data)
         await answer(send, 200, headers, parts, wanted_encoding(call.headers))
     except Problem as problem:
@@ -134,7 +157,7 @@ async def handle(
         LOGGER.exception("a request for %s failed", scope["path"])
         await answer_problem(send, Problem(500, "the server has a fault; see its log"), words)
     finally:
-        body.release()
+        call.body.release()
         latency_s = time.perf_counter() - began_s
         if call.model:
             state.statistics.add(

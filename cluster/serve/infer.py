@@ -7,13 +7,15 @@ tensors, classification and the parameters ``priority`` and ``timeout`` are Trit
 
 from __future__ import annotations
 
+from functools import lru_cache
 from heapq import nlargest
 from math import prod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
+from cluster.models.frames.metadata import mismatch
 from cluster.models.frames.tensor import DIMENSIONS_MAX, TENSOR_BYTES_MAX, TensorError
 from cluster.models.frames.tensors import (
     DATATYPES,
@@ -28,19 +30,27 @@ from cluster.models.frames.tensors import (
 from cluster.serve.catalogue import Description
 from cluster.serve.http.bodies import Buffer, RawHeader
 from cluster.serve.http.problems import Problem
-from cluster.serve.values import numbers_of, read_values, write_values
+from cluster.serve.values import PART_BYTES, find, numbers_of, read_list, read_values, write_values
 from cluster.vocabulary.task import Priority
 
-#: longer JSON is looked at before it is read: that its objects are no more than tensors need
-JSON_BYTES_SMALL = 1 << 20
+#: Longer JSON is looked at before it is read, as nothing else runs while it is: long flat lists are
+#: read by themselves, and the rest has bounds in bytes and in objects.
+JSON_BYTES_SMALL, JSON_BYTES_MAX = 1 << 16, 4 << 20
 OBJECTS_MAX = 8 * TENSORS_MAX
 SHAPE_BYTES_MAX = 256
+#: what a task of a cluster may have
+TIMEOUT_US_MAX = 10**15
 #: Texts are measured one by one.
-TEXTS_MAX = 1 << 18
+TEXTS_MAX = 1 << 14
 HEADER_LENGTH = b"inference-header-content-length"
+LENGTH_HINT = "; is the header Inference-Header-Content-Length right?"
 #: Triton's priorities, of which 1 is the highest and 0 the default
 PRIORITIES = {0: Priority.NORMAL, 1: Priority.URGENT, 2: Priority.HIGH, 3: Priority.NORMAL}
 
+#: What comes before a list of numbers; blanks and a colon are between.
+DATA, BLANKS_MAX = b'"data"', 16
+#: Where each list is that was taken out of a request: the bytes that hold it, its start and end.
+Lists: TypeAlias = dict[bytes, tuple[bytes | bytearray, int, int]]
 Whole = Annotated[int, Meta(ge=0)]
 Shape = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=TENSOR_BYTES_MAX)], ...], Meta(max_length=DIMENSIONS_MAX)
@@ -63,11 +73,14 @@ class OutputParameters(msgspec.Struct, frozen=True):
     shared_memory_region: str | None = None
 
 
+ANYHOW = OutputParameters()
+
+
 class Parameters(msgspec.Struct, frozen=True):
     """What a request may ask for; a timeout is in microseconds. Others are ignored."""
 
     priority: Whole = 0
-    timeout: Whole = 0
+    timeout: Annotated[int, Meta(ge=0, le=TIMEOUT_US_MAX)] = 0
     binary_data_output: bool = False
     sequence_id: int | str = 0
 
@@ -113,8 +126,11 @@ _DECODER = msgspec.json.Decoder(InferRequest)
 _SHAPES = msgspec.json.Decoder(Shape)
 
 
-def read_request(body: Buffer, header_length: bytes | None) -> Asked:
+def read_request(
+    body: Buffer, header_length: bytes | None, model: Description | None = None
+) -> Asked:
     """What a body asks for. ``header_length`` is the header of that name, the length of its JSON.
+    What a known ``model`` does not take is refused before its numbers are read.
 
     Raises:
         Problem: 400 with what is wrong and where; 413 for too many texts or nested lists.
@@ -122,6 +138,7 @@ def read_request(body: Buffer, header_length: bytes | None) -> Asked:
     view = memoryview(body)
     json_bytes = len(view)
     if header_length is not None:
+        header_length = header_length.strip()
         if not header_length.isdigit() or len(header_length) > 12 or int(header_length) > len(view):
             raise Problem(
                 400,
@@ -129,21 +146,21 @@ def read_request(body: Buffer, header_length: bytes | None) -> Asked:
                 f"and the body has {len(view)} bytes",
             )
         json_bytes = int(header_length)
-    if json_bytes > JSON_BYTES_SMALL and bytes(view[:json_bytes]).count(b"{") > OBJECTS_MAX:
-        raise Problem(
-            413,
-            f"the request's JSON holds over {OBJECTS_MAX} objects: send fewer tensors, and texts "
-            "as binary data",
-        )
+    lists: Lists = {}
+    text: Buffer = view[:json_bytes]
+    if json_bytes > JSON_BYTES_SMALL:
+        text, lists = without_lists(body, json_bytes)
     try:
-        request = _DECODER.decode(view[:json_bytes])
+        request = _DECODER.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, f"the body is no inference request: {error}") from None
+        is_cut = "trailing" in str(error) or (header_length and "truncated" in str(error))
+        hint = LENGTH_HINT if is_cut else ""
+        raise Problem(400, f"the body is no inference request: {error}{hint}") from None
     if not request.inputs:
         raise Problem(400, "the request has no inputs")
     if request.parameters.sequence_id not in (0, ""):
         raise Problem(400, "parameters.sequence_id: no model here keeps a state between requests")
-    tensors = _read_inputs(request.inputs, view[json_bytes:])
+    tensors = _read_inputs(request.inputs, view[json_bytes:], lists, model)
     names = [output.name for output in request.outputs]
     if len(set(names)) < len(names):
         raise Problem(400, f"an output is wanted twice: {', '.join(names)[:200]}")
@@ -162,8 +179,51 @@ def priority_of(parameters: Parameters) -> Priority:
     return PRIORITIES.get(parameters.priority, Priority.LOW)
 
 
-def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
+def without_lists(body: Buffer, end: int) -> tuple[bytes, Lists]:
+    """The JSON up to `end` with a name, as a text, in place of each long flat list of "data", and
+    what the names stand for. In JSON the bytes looked for can't mean anything else.
+
+    Raises:
+        Problem: 413 if the rest is too long or has too many objects.
+    """
+    text = bytes(body) if isinstance(body, memoryview) else body
+    lists: Lists = {}
+    parts: list[Buffer] = []
+    at = kept = 0
+    for _ in range(2 * TENSORS_MAX):
+        # Without a list by then the rest is too long, whatever follows.
+        if (at := find(text, DATA, at, min(end, kept + JSON_BYTES_MAX))) < 0:
+            break
+        at += len(DATA)
+        first = text.find(b"[", at, at + BLANKS_MAX)
+        if first < 0 or text[at:first].strip() != b":":
+            continue
+        last = find(text, b"]", first, end)
+        is_flat = all(find(text, mark, first + 1, last) < 0 for mark in (b"[", b'"', b"{"))
+        if last - first > PART_BYTES and is_flat:
+            name = b'"list %d"' % len(lists)
+            lists[name] = text, first, last + 1
+            parts += (text[kept:first], name)
+            at = kept = last + 1
+        elif last < 0 or last - first > JSON_BYTES_MAX:
+            break
+    if end - sum(stop - start for _, start, stop in lists.values()) > JSON_BYTES_MAX:
+        raise Problem(
+            413,
+            f"the request's JSON has over {JSON_BYTES_MAX >> 20} MiB beside flat lists of numbers: "
+            "send numbers flat or as binary data, and texts in several requests",
+        )
+    rest = b"".join((*parts, text[kept:end]))
+    if rest.count(b"{") > OBJECTS_MAX:
+        raise Problem(413, f"the request's JSON has over {OBJECTS_MAX} objects: send fewer tensors")
+    return rest, lists
+
+
+def _read_inputs(
+    inputs: list[Input], binary: memoryview, lists: Lists, model: Description | None
+) -> list[Tensor]:
     tensors, at, seen = [], 0, set()
+    known = {port.name: port for port in model.inputs} if model else {}
     for number, one in enumerate(inputs):
         if one.datatype not in DATATYPES:
             raise Problem(
@@ -175,6 +235,8 @@ def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
             raise Problem(400, f"inputs[{number}]: there are two inputs {one.name!r:.100}")
         seen.add(one.name)
         port = Port(one.name, one.datatype, _read_shape(number, one))  # type: ignore[arg-type]
+        if model and known and (why := mismatch(port, known)) is not None:
+            raise Problem(400, f"model {model.name!r}: {why}")
         if one.parameters.shared_memory_region is not None:
             raise _shared_memory()
         if one.datatype == "BYTES" and prod(port.shape) > TEXTS_MAX:
@@ -184,21 +246,23 @@ def _read_inputs(inputs: list[Input], binary: memoryview) -> list[Tensor]:
             both = "both 'data' and" if size_bytes is not None else "neither 'data' nor"
             raise Problem(400, f"input {port} has {both} parameters.binary_data_size")
         if size_bytes is None:
-            tensors.append(Tensor(port, read_values(port, one.data)))
+            found = lists.pop(bytes(one.data), None) if lists else None
+            data = read_list(port, *found) if found else read_values(port, one.data)
+            tensors.append(Tensor(port, data))
             continue
-        data = binary[at : at + size_bytes]
-        if len(data) != size_bytes:
+        part = binary[at : at + size_bytes]
+        if len(part) != size_bytes:
             raise Problem(
                 400,
-                f"input {port}: binary_data_size is {size_bytes}, the body has {len(data)} left",
+                f"input {port}: binary_data_size is {size_bytes}, the body has {len(part)} left",
             )
         at += size_bytes
-        tensors.append(Tensor(port, data))
+        tensors.append(Tensor(port, part))
     if at != len(binary):
         raise Problem(
             400,
             f"the body has {len(binary)} bytes after its JSON, and the inputs' binary_data_size "
-            f"tell of {at}; is the header Inference-Header-Content-Length right?",
+            f"tell of {at}{LENGTH_HINT}",
         )
     return tensors
 
@@ -208,11 +272,16 @@ def _read_shape(number: int, one: Input) -> tuple[int, ...]:
     try:
         if len(text) > SHAPE_BYTES_MAX:
             raise msgspec.ValidationError(f"it has {len(text)} bytes")
-        return _SHAPES.decode(text)
+        return _shape_of(text)
     except msgspec.DecodeError as error:
         raise Problem(
             400, f"inputs[{number}].shape of {one.name!r:.100} is no shape: {error}"
         ) from None
+
+
+@lru_cache(maxsize=256)
+def _shape_of(text: bytes) -> tuple[int, ...]:
+    return _SHAPES.decode(text)
 
 
 def _shared_memory() -> Problem:
@@ -235,7 +304,7 @@ def write_answer(
     outputs: list[dict[str, Any]] = []
     parts: list[Buffer] = [b""]
     for tensor in found:
-        how = wanted.get(tensor.port.name, OutputParameters())
+        how = wanted.get(tensor.port.name, ANYHOW)
         if how.classification:
             tensor = classify(tensor, how.classification, model)
         port, data = tensor

@@ -7,8 +7,8 @@ the extensions.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from cluster.serve.catalogue import Description, PortInfo
+from cluster.models.frames.metadata import TensorMetadata
+from cluster.serve.catalogue import Description
 from cluster.serve.handling import Answer, Call, may_come
 from cluster.serve.http.bodies import INLINE_BYTES, Buffer
 from cluster.serve.http.problems import Problem
@@ -41,6 +42,7 @@ def words(problem: Problem) -> dict[str, str]:
     return {"error": problem.message}
 
 
+@lru_cache(maxsize=64)
 def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitable[Answer]]:
     """What answers an inference request for a model."""
 
@@ -51,10 +53,9 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
         call.model, call.version = name, model.version if model else version or ""
         length = call.headers.get(HEADER_LENGTH)
         if len(body) <= INLINE_BYTES:
-            asked = read_request(body, length)
-        else:  # one at a time, in a thread, so that others are answered meanwhile
-            async with state.budget.turn:
-                asked = await asyncio.to_thread(read_request, body, length)
+            asked = read_request(body, length, model)
+        else:
+            asked = await call.read(read_request, body, length, model)
         timeout_us = asked.parameters.timeout
         timeout_s = timeout_us / 1e6 if timeout_us else state.settings.timeout_s
         if model is None:
@@ -71,8 +72,7 @@ def infer_of(name: str, version: str | None) -> Callable[[Call, Buffer], Awaitab
         (result,) = await call.results([ticket])
         if len(result) <= INLINE_BYTES:
             return write_answer(result, asked, model)
-        async with state.budget.turn:
-            return await asyncio.to_thread(write_answer, result, asked, model)
+        return await call.read(write_answer, result, asked, model)
 
     return infer
 
@@ -164,7 +164,7 @@ async def _config(state: State, request: Request) -> dict[str, Any]:
     """The model's configuration in the words of Triton's ``model_config.proto``."""
     model = await _described(state, request)
 
-    def shown(port: PortInfo) -> dict[str, Any]:
+    def shown(port: TensorMetadata) -> dict[str, Any]:
         kind = "TYPE_STRING" if port.datatype == "BYTES" else f"TYPE_{port.datatype}"
         dims = port.shape[1:] if model.batches else port.shape
         return {"name": port.name, "data_type": kind, "dims": dims}
@@ -183,12 +183,15 @@ async def _config(state: State, request: Request) -> dict[str, Any]:
 async def _statistics(state: State, request: Request) -> dict[str, Any]:
     path = request.path_params
     names = [path["name"]] if "name" in path else state.catalogue.names()
-    found = []
+    found, told = [], state.backend.batches()
     for name in names:
         versions = state.catalogue.versions(name) or ["1"]
+        known = state.catalogue.known(name)
+        default = known.version if known is not None else versions[-1]
         if (wanted := path.get("version")) is not None:
             versions = [wanted]
         for one in versions:
-            state.catalogue.kind(name, one)
-            found.append(state.statistics.shown(name, one))
+            kinds = {state.catalogue.kind(name, one), *([name] if one == default else [])}
+            own = None if told is None else [some for some in told if some.kind in kinds]
+            found.append(state.statistics.shown(name, one, own))
     return {"model_stats": found}

@@ -7,6 +7,7 @@ has it. Every worker loads or unloads a model by its name, from the repository o
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,18 +16,24 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.dispatch import problem_of
+from cluster.serve.handling import check_origin
 from cluster.serve.http.bodies import Body
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
 from cluster.serve.oip import guarded
 from cluster.serve.state import State
-from cluster.shells.client import Client
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.status import WorkerStatus
 
 #: how long a model may take to be loaded, or unloaded
 CHANGED_S = 120.0
 LOOK_EVERY_S = 0.1
+#: what a worker tells when it has heard an order, and when it has obeyed
+OBEYED_OFFERS = 2
+#: the names of `cluster.models.repository.manifest`; a worker would take another for a path
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?<!\.onnx)")
 BODY_BYTES_MAX = 1 << 20
 
 
@@ -54,20 +61,25 @@ async def _index(state: State, request: Request) -> list[dict[str, str]]:
 
 
 def _change_by(
-    change: Callable[[State, Client, str], Awaitable[None]],
+    change: Callable[[ClusterBackend, str], Awaitable[None]],
 ) -> Callable[[State, Request], Awaitable[dict[str, Any]]]:
     """What answers a request for a change, once the workers have made it."""
 
     async def answer_it(state: State, request: Request) -> dict[str, Any]:
+        check_origin(request)
         await _check_parameters(state, request)
-        if state.client is None:
+        backend = state.backend
+        if state.client is None or not isinstance(backend, ClusterBackend):
             raise Problem(
                 400,
                 "models are loaded and unloaded by a cluster's workers; this server has another "
                 "engine",
             )
+        name = request.path_params["name"]
+        if not NAME.fullmatch(name):
+            raise Problem(400, f"{name!r:.100} can't be the name of a model in a repository")
         try:
-            await change(state, state.client, request.path_params["name"])
+            await change(backend, name)
         except ClusterError as error:
             problem = problem_of(error)
             raise Problem(400 if problem.status == 500 else problem.status, str(error)) from None
@@ -76,44 +88,57 @@ def _change_by(
     return answer_it
 
 
-async def _load(state: State, client: Client, name: str) -> None:
-    """Have the workers load a model; Problem 400 with the reason if one of them can't."""
+async def _load(backend: ClusterBackend, name: str) -> None:
+    """Have the workers load a model, anew if its files have changed; Problem 400 with the reason if
+    one of them can't. What was served before still is then.
+    """
+    status = await asyncio.to_thread(backend.client.serve_models, [name])
+    told = {(one.worker, one.epoch): one.offers for one in status.workers if not one.draining}
+    was_served = any(name in one.models for one in status.workers)
     found: set[str] = set()
 
-    async def troubles() -> set[str]:
-        """What workers say of the model if they could not load it."""
-        status = await asyncio.to_thread(client.status)
-        return {worker.trouble for worker in status.workers if name in worker.trouble}
+    def is_over() -> bool:
+        asked = [one for one in _workers(backend) if (one.worker, one.epoch) in told]
+        done = [one for one in asked if one.offers >= told[one.worker, one.epoch] + OBEYED_OFFERS]
+        failed = [one for one in done if name not in one.models or _names(one, name)]
+        found.update(one.trouble for one in failed if one.trouble)
+        return bool(found) or (len(done) == len(asked) and name in backend.models())
 
-    async def is_over() -> bool:
-        found.update(await troubles())
-        return bool(found) or name in state.backend.models()
+    def is_forgotten() -> bool:
+        return not any(_names(one, name) for one in _workers(backend))
 
-    async def is_forgotten() -> bool:
-        return not await troubles()
-
-    await asyncio.to_thread(client.serve_models, [name])
-    await _wait_until(is_over, f"model {name!r} is not loaded")
-    if found:
+    await _wait_until(backend, is_over, f"model {name!r} is not loaded")
+    if found and not was_served:
         # Otherwise each worker that joins would try again, and nobody would hear of it.
-        await asyncio.to_thread(client.serve_models, (), [name])
-        await _wait_until(is_forgotten, f"model {name!r} can't be loaded, and is still tried")
+        await asyncio.to_thread(backend.client.serve_models, (), [name])
+        otherwise = f"model {name!r} can't be loaded, and is still tried"
+        await _wait_until(backend, is_forgotten, otherwise)
+    if found:
         raise Problem(400, f"model {name!r} can't be loaded: {'; '.join(sorted(found))}")
 
 
-async def _unload(state: State, client: Client, name: str) -> None:
+def _workers(backend: ClusterBackend) -> list[WorkerStatus]:
+    return backend.status.workers if backend.status else []
+
+
+def _names(worker: WorkerStatus, name: str) -> bool:
+    """Whether a worker's trouble is with this model; it may list others."""
+    return f"model {name!r}" in worker.trouble
+
+
+async def _unload(backend: ClusterBackend, name: str) -> None:
     """Have the workers unload a model."""
-    await asyncio.to_thread(client.serve_models, (), [name])
-
-    async def is_over() -> bool:
-        return name not in state.backend.models()
-
-    await _wait_until(is_over, f"model {name!r} is not unloaded")
+    await asyncio.to_thread(backend.client.serve_models, (), [name])
+    otherwise = f"model {name!r} is not unloaded"
+    await _wait_until(backend, lambda: name not in backend.models(), otherwise)
 
 
-async def _wait_until(is_over: Callable[[], Awaitable[bool]], otherwise: str) -> None:
+async def _wait_until(backend: ClusterBackend, is_over: Callable[[], bool], otherwise: str) -> None:
     until_s = time.monotonic() + CHANGED_S
-    while not await is_over():
+    while True:
+        await asyncio.to_thread(backend.refresh)
+        if is_over():
+            return
         if time.monotonic() > until_s:
             raise Problem(504, f"{otherwise} after {CHANGED_S:g} s")
         await asyncio.sleep(LOOK_EVERY_S)

@@ -3,14 +3,20 @@
 The fields are those of
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_statistics.html;
 ``compute_infer`` is the time from a task's hand-over to its result, as the API sees it, the
-cluster's own queue included.
+cluster's own queue included. Where workers tell how batches formed, ``execution_count`` and
+``batch_stats`` are theirs, as of a second ago: all that they ran, for other clients too. A
+``batch_size`` is the mean of the batches between two powers of two.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
+
+from cluster.vocabulary.task import BatchSize, KindBatches
 
 
 @dataclass
@@ -23,7 +29,7 @@ class Duration:
     def add(self, seconds: float) -> None:
         """Count one more."""
         self.count += 1
-        self.ns += round(seconds * 1e9)
+        self.ns += int(seconds * 1e9)
 
     def shown(self) -> dict[str, int]:
         """As the extension shows it."""
@@ -40,7 +46,17 @@ class ModelStatistics:
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
-    compute: Duration = field(default_factory=Duration)
+
+    @property
+    def compute(self) -> Duration:
+        """From the hand-over of tasks to their results."""
+        return Duration(self.success.count, max(0, self.success.ns - self.queue.ns))
+
+
+def sum_sizes(told: Iterable[KindBatches]) -> list[BatchSize]:
+    """The batches of some kinds together, by size."""
+    columns = zip_longest(*(one.sizes for one in told), fillvalue=BatchSize())
+    return [BatchSize(*map(sum, zip(*column, strict=True))) for column in columns]
 
 
 class Statistics:
@@ -72,10 +88,12 @@ class Statistics:
         found.last_at = time.time()
         found.success.add(latency_s)
         found.queue.add(queue_s)
-        found.compute.add(max(0.0, latency_s - queue_s))
 
-    def shown(self, name: str, version: str) -> dict[str, Any]:
-        """One model's statistics; zeros before its first request."""
+    def shown(self, name: str, version: str, told: Iterable[KindBatches] | None) -> dict[str, Any]:
+        """One model's statistics; zeros before its first request. ``told`` is how the batches of
+        this version formed, None if that is unknown.
+        """
+        sizes = [size for size in sum_sizes(told or ()) if size.runs]
         found = self._models.get((name, version), ModelStatistics())
         nothing = Duration().shown()
         return {
@@ -83,7 +101,7 @@ class Statistics:
             "version": version,
             "last_inference": round(found.last_at * 1e3),
             "inference_count": found.items,
-            "execution_count": found.executions,
+            "execution_count": found.executions if told is None else sum(s.runs for s in sizes),
             "inference_stats": {
                 "success": found.success.shown(),
                 "fail": found.fail.shown(),
@@ -94,5 +112,13 @@ class Statistics:
                 "cache_hit": nothing,
                 "cache_miss": nothing,
             },
-            "batch_stats": [],
+            "batch_stats": [
+                {
+                    "batch_size": round(size.items / size.runs),
+                    "compute_input": nothing,
+                    "compute_infer": Duration(size.runs, round(size.busy_s * 1e9)).shown(),
+                    "compute_output": nothing,
+                }
+                for size in sizes
+            ],
         }

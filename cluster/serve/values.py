@@ -8,28 +8,32 @@ runs on.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Callable
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain
 from math import isfinite, prod
+from operator import mul
 from typing import Any
 
 import msgspec
 
-from cluster.models.frames.tensors import Port, join_bytes, split_bytes
+from cluster.models.frames.tensors import ITEM_BYTES, Port, join_bytes, split_bytes
+from cluster.serve.http.pacing import pause
 from cluster.serve.http.problems import Problem
 
-#: a flat list of numbers that is longer is read part by part
-PART_BYTES = 1 << 17
-#: Nested lists become Python objects as a whole.
-JSON_ELEMENTS_MAX = 1 << 20
+#: A flat list of numbers that is longer is read part by part, each within half a millisecond: no
+#: other thread runs meanwhile.
+PART_BYTES = 1 << 12
+#: within half a millisecond as well, as only commas are counted
+STEP_BYTES = 1 << 19
+#: Nested lists become Python objects as a whole; an image of 224 × 224 has 150,528 numbers.
+JSON_ELEMENTS_MAX = 1 << 18
 
-#: the codes of the module array for each type; FP16, BOOL and BYTES have none
+#: the codes of the module struct for each type; BOOL and BYTES have none
 _CODES = {
     "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q",
     "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
-    "FP32": "f", "FP64": "d",
+    "FP16": "e", "FP32": "f", "FP64": "d",
 }  # fmt: skip
 _FLOATS = msgspec.json.Decoder(list[float])
 _WHOLES = msgspec.json.Decoder(list[int])
@@ -57,10 +61,14 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     """
     count = prod(port.shape)
     text = bytes(data)
-    if len(text) > PART_BYTES and port.datatype != "BYTES" and b"[" not in text[1:]:
-        return _read_parts(port, text, count)
-    if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
-        raise _too_many(port)
+    if len(text) > PART_BYTES:
+        if port.datatype == "BYTES":
+            if least_texts(text) > count:
+                raise _other_count(port, f"over {count}", count)
+        elif text.find(b"[", 1) < 0:
+            return read_list(port, text, 0, len(text))
+        else:
+            _check_nesting(port, text, count)
     try:
         is_nested = text.startswith(b"[[")
         values = _read_nested(port, text) if is_nested else _DECODERS[port.datatype].decode(text)
@@ -71,14 +79,46 @@ def read_values(port: Port, data: msgspec.Raw) -> bytes:
     return _pack(port, values)
 
 
-def _read_parts(port: Port, text: bytes, count: int) -> bytes:
-    """The bytes of a long flat list, read part by part: as objects it would be several times as
-    large, and other threads may run between the parts.
-    """
-    packed = bytearray()
-    at, end, read = 1, len(text) - 1, 0
+def least_texts(text: bytes) -> int:
+    """A lower bound of the texts in a JSON list: each has two quotes of its own."""
+    return (text.count(b'"') - text.count(b'\\"')) // 2
+
+
+def find(text: bytes | bytearray, mark: bytes, at: int, end: int) -> int:
+    """Where a mark is, as ``text.find`` tells, step by step, so that other threads may run."""
     while at < end:
-        cut = text.find(b",", at + PART_BYTES)
+        found = text.find(mark, at, min(at + STEP_BYTES + len(mark), end))
+        if found >= 0:
+            return found
+        at += STEP_BYTES
+        pause()
+    return -1
+
+
+def _check_nesting(port: Port, text: bytes, count: int) -> None:
+    """Refuse long nested lists that can't be the shape's, before they are read."""
+    if count > JSON_ELEMENTS_MAX or text.count(b",") > JSON_ELEMENTS_MAX:
+        raise _too_many(port)
+    found, told = text.count(b"["), sum(accumulate(port.shape[:-1], mul, initial=1))
+    if found != told:
+        raise Problem(
+            400, f"{port} has {found} lists in 'data'; its shape tells {told}, or a flat one"
+        )
+
+
+def read_list(port: Port, text: bytes | bytearray, at: int, end: int) -> bytes:
+    """The bytes of a flat list, ``text[at:end]``, read part by part: as objects it would be several
+    times as large, and other threads may run between the parts. Raises what `read_values` does.
+    """
+    count, packed = prod(port.shape), bytearray()
+    at, end, read = at + 1, end - 1, 0
+    steps = range(at, end, STEP_BYTES)
+    commas = sum(text.count(b",", one, min(one + STEP_BYTES, end)) for one in steps)
+    if commas + 1 != count:
+        raise _other_count(port, commas + 1, count)
+    while at < end:
+        pause()
+        cut = text.find(b",", at + PART_BYTES, end)
         cut = end if cut < 0 else cut
         part = b"[%s]" % text[at:cut]
         try:
@@ -87,18 +127,18 @@ def _read_parts(port: Port, text: bytes, count: int) -> bytes:
             values = _checked(port, _flatten(port, part), read)
         packed += _pack(port, values, read)
         read += len(values)
-        if read > count:
+        if cut == end:
             break
         at = cut + 1
-    if read != count:
-        raise _other_count(port, f"over {count}" if read > count else read, count)
+    if read != count:  # a comma was the last of it
+        raise _other_count(port, read, count)
     return bytes(packed)
 
 
 def _pack(port: Port, values: list[Any], first: int = 0) -> bytes:
     """The bytes of elements, of which the first is number ``first`` of the tensor."""
     try:
-        return _PACKERS.get(port.datatype, _pack_array)(port, values)
+        return _PACKERS.get(port.datatype, _pack_numbers)(port, values)
     except (OverflowError, struct.error):
         raise Problem(400, f"{port}: {_out_of_range(port, values, first)}") from None
 
@@ -125,40 +165,42 @@ def write_values(port: Port, data: memoryview) -> msgspec.Raw:
         try:
             return msgspec.Raw(encode([str(one, "utf-8") for one in split_bytes(port, data)]))
         except UnicodeDecodeError:
-            raise Problem(
-                422, f"output {port} holds bytes that are no UTF-8: ask for it as binary_data"
-            ) from None
+            raise _not_json(port, "texts that are not UTF-8") from None
     if len(data) <= PART_BYTES:
         return msgspec.Raw(encode(numbers_of(port, data)))
-    parts = (data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES))
-    texts = [encode(numbers_of(port, part))[1:-1] for part in parts]
+    texts = []
+    for at in range(0, len(data), PART_BYTES):
+        pause()
+        texts.append(encode(numbers_of(port, data[at : at + PART_BYTES]))[1:-1])
     return msgspec.Raw(b"[%s]" % b",".join(texts))
+
+
+def _not_json(port: Port, what: str) -> Problem:
+    """Triton writes bare NaN and Infinity (its pull request 3870), which strict parsers refuse, as
+    JSON has no such words; OpenVINO's model server answers with an error too (4337).
+    """
+    return Problem(
+        422,
+        f"output {port} holds {what}, which JSON can't: ask for binary data, by the output's "
+        "parameters.binary_data or the request's parameters.binary_data_output",
+    )
 
 
 def numbers_of(port: Port, data: memoryview) -> list[Any]:
     """Numbers, or true and false, of a tensor's type from some of its bytes."""
     if port.datatype == "BOOL":
         return [value != 0 for value in data]
-    if port.datatype == "FP16":
-        values = list(struct.unpack(f"<{len(data) // 2}e", data))
-    else:
-        values = array(_CODES[port.datatype], bytes(data)).tolist()
+    count = len(data) // ITEM_BYTES[port.datatype]
+    values = [*struct.unpack(f"<{count}{_CODES[port.datatype]}", data)]
     if port.datatype[0] == "F" and not isfinite(sum(values)) and not all(map(isfinite, values)):
-        raise Problem(
-            422, f"output {port} holds NaN or infinity, which JSON can't: ask for binary_data"
-        )
+        raise _not_json(port, "NaN or infinity")
     return values
 
 
-def _pack_array(port: Port, values: list[Any]) -> bytes:
-    packed = array(_CODES[port.datatype], values)
-    if port.datatype[0] == "F" and not isfinite(sum(packed)) and not all(map(isfinite, packed)):
-        raise OverflowError  # array makes infinity of what is too large
-    return packed.tobytes()
-
-
-def _pack_half(port: Port, values: list[float]) -> bytes:
-    return struct.pack(f"<{len(values)}e", *values)
+def _pack_numbers(port: Port, values: list[Any]) -> bytes:
+    if port.datatype[0] == "F" and not isfinite(sum(values)) and not all(map(isfinite, values)):
+        raise OverflowError  # struct writes infinity as it is
+    return struct.pack(f"<{len(values)}{_CODES[port.datatype]}", *values)
 
 
 def _pack_bools(port: Port, values: list[bool]) -> bytes:
@@ -170,7 +212,6 @@ def _pack_texts(port: Port, values: list[str]) -> bytes:
 
 
 _PACKERS: dict[str, Callable[[Port, list[Any]], bytes]] = {
-    "FP16": _pack_half,
     "BOOL": _pack_bools,
     "BYTES": _pack_texts,
 }
@@ -199,12 +240,12 @@ def nested_decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]
 
 def _flatten(port: Port, text: bytes) -> list[Any]:
     """The elements of nested lists, which must be nested as the shape says."""
-    if text.count(b"[") > JSON_ELEMENTS_MAX:
+    if text.count(b"[") + text.count(b",") > JSON_ELEMENTS_MAX:
         raise _too_many(port)
     try:
         values = _ANYTHING.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem(400, f"{port}: 'data' is no list: {error}") from None
+        raise Problem(400, f"{port}: 'data' can't be read as a list: {error}") from None
     if not any(isinstance(value, list) for value in values):
         return values
     for depth, extent in enumerate(port.shape):
@@ -240,7 +281,7 @@ def _out_of_range(port: Port, values: list[Any], first: int) -> str:
     """Which element its type can't hold."""
     for number, value in enumerate(values, first):
         try:
-            _PACKERS.get(port.datatype, _pack_array)(port, [value])
+            _PACKERS.get(port.datatype, _pack_numbers)(port, [value])
         except (OverflowError, struct.error):
             return f"element {number} is {value!r:.40}, out of the range of {port.datatype}"
     return "an element is out of range"

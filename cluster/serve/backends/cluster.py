@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.shells.client import Client
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.status import Status
+from cluster.vocabulary.task import KindBatches
 
 REFRESH_S = 1.0
 ANSWER_S = 2.0
@@ -21,15 +23,18 @@ REMEMBERED_S = 30.0
 
 
 class Offers(NamedTuple):
-    """What a worker offers: its start, and by name its kinds and models."""
+    """What a worker offers: its start, how often it told since, and its kinds and models."""
 
     epoch: int
+    told: int
     kinds: tuple[str, ...]
     models: tuple[str, ...]
 
 
 class ClusterBackend:
     """A `Backend` over a client, which it closes at its end."""
+
+    name = "zmq"
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -43,6 +48,7 @@ class ClusterBackend:
         #: when the last status came, on the monotonic clock, and why none came later
         self.answered_at_s: float | None = None
         self.trouble = ""
+        self._refreshing = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_asking, name="offers", daemon=True)
         self.refresh()
@@ -60,6 +66,10 @@ class ClusterBackend:
         """Grows when a worker comes, is forgotten, or offers something else."""
         return self._generation
 
+    def batches(self) -> Sequence[KindBatches] | None:
+        """How batches formed on its workers, as its last status tells."""
+        return self._status.batches if self._status is not None else None
+
     def ready(self) -> bool:
         """Whether the coordinator answered the last question and has a worker."""
         return self._status is not None and bool(self._status.workers)
@@ -71,6 +81,10 @@ class ClusterBackend:
 
     def refresh(self) -> None:
         """Ask the coordinator now, and wait for its answer. Not for the API's loop."""
+        with self._refreshing:
+            self._refresh()
+
+    def _refresh(self) -> None:
         try:
             status = self.client.status(ANSWER_S)
         except ClusterError as error:
@@ -81,7 +95,9 @@ class ClusterBackend:
         before = {name: offers for name, (offers, _) in self._offers.items()}
         for worker in status.workers:
             if not worker.draining:
-                offers = Offers(worker.epoch, tuple(worker.kinds), tuple(worker.models))
+                offers = Offers(
+                    worker.epoch, worker.offers, tuple(worker.kinds), tuple(worker.models)
+                )
                 self._offers[worker.worker] = offers, now_s
         self._offers = {
             name: (offers, seen_s)

@@ -14,32 +14,49 @@ from functools import partial
 from itertools import count
 
 from cluster.protocol.worker_session import WorkerSession
-from cluster.shells.futures import TaskFuture, set_exception, settle_column
+from cluster.shells.futures import TaskFuture, as_exception, set_exception, settle_column
 from cluster.shells.slots import Slots
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import Busy, ClientClosed, NoWorker
 from cluster.vocabulary.limits import Limits
-from cluster.vocabulary.task import Priority
+from cluster.vocabulary.task import Failure, Priority
 from cluster.work.batch_run import BatchRuns
-from cluster.work.handlers import Handlers
+from cluster.work.handlers import Handlers, sort_out
 
 #: the most tasks that wait or run
 TASKS_MAX = 65_536
 #: results are handed over in memory, however large they are
 LIMITS = Limits(message_bytes=1 << 31, stream_bytes=1 << 30)
 NAME, EPOCH = "local", 1
+#: A batch that takes less than this runs at once in the caller's thread, which is the API's loop:
+#: to wake a slot's thread and to hear from it takes 0.1 ms, and the threads would take turns at
+#: Python's lock. The loop has at least as much time for itself.
+QUICK_S = 0.001
+#: Payloads that are longer in all, or more, are read by another thread.
+QUICK_BYTES, QUICK_TASKS = 1 << 16, 256
 
 
 class LocalBackend:
-    """A `Backend` that runs the tasks of ``handlers`` itself, in ``slots`` threads."""
+    """A `Backend` that runs the tasks of ``handlers`` itself, in ``slots`` threads, or in the
+    caller's while all of them are idle and it is quick.
+    """
+
+    name = NAME
 
     def __init__(self, handlers: Handlers, slots: int = 1) -> None:
         self._handlers = handlers
         self._session = WorkerSession(NAME, 1, slots, TASKS_MAX, handlers.kinds())
         self._session.handle(do.Welcome(NAME, 1, EPOCH, 1.0))
-        batches = BatchRuns(handlers)
-        self._slots = Slots(self._session, handlers, batches, LIMITS, lambda: None)
+        self._batches = BatchRuns(handlers)
+        #: how batches formed so far
+        self.batches = self._batches.counts
+        self._slots = Slots(self._session, handlers, self._batches, LIMITS, lambda: None)
+        self._slot_count = slots
+        #: held by a thread that runs a batch inline
+        self._inline = threading.Lock()
+        #: how long batches took inline of late, at the end of the last one
+        self._inline_s = self._inline_at_s = 0.0
         self._leases = count(1)
         self._futures: dict[int, list[TaskFuture]] = {}
         self._open = 0
@@ -58,16 +75,19 @@ class LocalBackend:
         *,
         priority: Priority = Priority.NORMAL,
         timeout_s: float | None = None,
-    ) -> list[TaskFuture]:
-        """A future for each payload, in order. Tasks run in the order of their arrival.
+    ) -> Sequence[TaskFuture | bytes | Exception]:
+        """An outcome for each payload, in order, if they were run at once, otherwise a future.
+        Tasks run in the order of their arrival.
 
         Raises:
             NoWorker: no handler has that name.
             Busy: `TASKS_MAX` tasks wait or run.
             ClientClosed: it is closed.
         """
-        if kind not in self._handlers.kinds():
+        if kind not in self._handlers:
             raise NoWorker(f"there is no model {kind!r} here")
+        if (outcomes := self._run_inline(kind, payloads, timeout_s)) is not None:
+            return outcomes
         lease, now = next(self._leases), time.monotonic()
         cancel = partial(self._cancel, lease)
         futures = [TaskFuture(cancel, lambda *_: None) for _ in payloads]
@@ -85,13 +105,41 @@ class LocalBackend:
             self._slots.notify()
         return futures
 
+    def _run_inline(
+        self, kind: str, payloads: Sequence[bytes], timeout_s: float | None
+    ) -> list[bytes | Exception] | None:
+        """The outcomes of tasks that can be run in this thread at once; None if slots must."""
+        is_busy = self._session.ready or self._slots.idle < self._slot_count or self._is_closed
+        if is_busy or len(payloads) > QUICK_TASKS or sum(map(len, payloads)) > QUICK_BYTES:
+            return None
+        if not self._inline.acquire(blocking=False):
+            return None
+        try:
+            began_s = time.monotonic()
+            spent_s = max(0.0, self._inline_s - (began_s - self._inline_at_s))
+            most_s = min(QUICK_S - spent_s, QUICK_S if timeout_s is None else timeout_s)
+            found = self._batches.run_quick(kind, payloads, most_s, time.monotonic)
+            self._inline_at_s = time.monotonic()
+            self._inline_s = spent_s + self._inline_at_s - began_s
+        finally:
+            self._inline.release()
+        if found is None:
+            return None
+        results: list[bytes] = []
+        failures: list[Failure] = []
+        sort_out(found, 0, results, failures, LIMITS.result_bytes)
+        outcomes: list[bytes | Exception] = [*results]
+        for failure in failures:
+            outcomes[failure.position] = as_exception(failure)
+        return outcomes
+
     def kinds(self) -> Collection[str]:
         """The names of its handlers."""
         return self._handlers.kinds()
 
     def models(self) -> Collection[str]:
-        """The names of its models."""
-        return list(self._handlers.models)
+        """The names of its models, whose kinds are ``name`` and ``name/version``."""
+        return [kind for kind in self._handlers.models if "/" not in kind]
 
     def generation(self) -> int:
         """Always the same: what it offers does not change."""

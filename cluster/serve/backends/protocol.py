@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from cluster.vocabulary.task import Priority
+from cluster.vocabulary.task import KindBatches, Priority
 
 
 class Backend(Protocol):
@@ -15,6 +15,10 @@ class Backend(Protocol):
     A future holds the result, or the cluster's error: see `cluster.shells.client.Client`.
     """
 
+    @property
+    def name(self) -> str:
+        """What runs the tasks, in a word."""
+
     def submit_batch(
         self,
         kind: str,
@@ -22,8 +26,10 @@ class Backend(Protocol):
         *,
         priority: Priority = Priority.NORMAL,
         timeout_s: float | None = None,
-    ) -> Sequence[Future[bytes]]:
-        """Hand in like tasks at once; a future for each, in order."""
+    ) -> Sequence[Future[bytes] | bytes | Exception]:
+        """Hand in like tasks at once. Of each, in order, a future, or its outcome if that is known
+        already: the result, or the error that its future would hold.
+        """
 
     def kinds(self) -> Collection[str]:
         """The kinds of task that its workers offer, as far as it knows now."""
@@ -33,6 +39,9 @@ class Backend(Protocol):
 
     def generation(self) -> int:
         """A number that grows when workers come or go, or offer something else."""
+
+    def batches(self) -> Sequence[KindBatches] | None:
+        """How the batches of its models formed so far; None if that is unknown."""
 
     def ready(self) -> bool:
         """Whether a task that is handed in now would reach a worker, as far as it knows."""

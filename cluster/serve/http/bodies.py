@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from cluster.serve.http.pacing import in_thread
 from cluster.serve.http.problems import Problem
 
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -28,7 +29,9 @@ FREE_BYTES = 1 << 16
 #: shorter answers are not worth compressing
 COMPRESSED_BYTES_MIN = 1_024
 #: A body may grow by more than this when it is decompressed, as zeros do, only up to these bytes.
-RATIO_MAX, ANY_RATIO_BYTES = 200, 4 << 20
+RATIO_MAX, ANY_RATIO_BYTES = 32, 1 << 20
+#: what is decompressed at a time, and of how much; while it is copied, no other thread runs
+STEP_BYTES, PIECE_BYTES = 1 << 16, 1 << 14
 #: zlib's window for each encoding; 32 more read either of the first two by their header
 WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 
@@ -64,12 +67,13 @@ class Body:
     that a few large bodies can't keep out the small ones.
     """
 
-    __slots__ = ("_budget", "_charged_bytes", "_size_bytes")
+    __slots__ = ("_budget", "_charged_bytes", "_has_turn", "_size_bytes")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._size_bytes = 0
         self._charged_bytes = 0
+        self._has_turn = False
 
     def count(self, size_bytes: int) -> None:
         """Count bytes that are held now, or let go if negative; Problem 503 without room."""
@@ -81,6 +85,7 @@ class Body:
 
     def release(self) -> None:
         """Nothing is held any more."""
+        self.give_turn()
         self._budget.held_bytes -= self._charged_bytes
         self._size_bytes = self._charged_bytes = 0
 
@@ -94,8 +99,10 @@ class Body:
                 503 if all requests together hold too much.
             ClientGone: the client left before the end.
         """
-        encoding = headers.get(b"content-encoding", b"").strip().lower()
-        if encoding not in (b"", b"identity", *WINDOW_BITS):
+        encoding = headers.get(b"content-encoding", b"")
+        if encoding:
+            encoding = encoding.strip().lower()
+        if encoding and encoding != b"identity" and encoding not in WINDOW_BITS:
             raise Problem(
                 415,
                 f"the body's Content-Encoding is {encoding.decode('latin-1')[:64]!r}; "
@@ -125,75 +132,76 @@ class Body:
         return data
 
     async def _decompress(self, data: Buffer, encoding: bytes, most_bytes: int) -> Buffer:
-        inflater = Inflater(encoding, most_bytes)
-        found = inflater.feed(data, INLINE_BYTES)
+        inflater, found = Inflater(data, encoding, most_bytes), bytearray()
+        inflater.fill(found, INLINE_BYTES)
         self.count(len(found))
         if not inflater.over:
             # The rest may take long; zlib lets other threads run meanwhile.
             left_bytes = most_bytes - len(found)
-            async with self._budget.turn:
-                self.count(left_bytes)
-                rest = await asyncio.to_thread(inflater.finish)
-            self.count(len(rest) - left_bytes)
-            found += rest
+            await self.take_turn()
+            self.count(left_bytes)
+            await in_thread(inflater.fill, found, most_bytes + 1)
+            self.count(len(found) - most_bytes)
+            if len(found) <= INLINE_BYTES:
+                self.give_turn()
         return found
+
+    async def take_turn(self) -> None:
+        """Wait until no other request does what takes long. It is kept until `give_turn`, so that
+        what one has decompressed is read, and let go, before another's is.
+        """
+        if not self._has_turn:
+            await self._budget.turn.acquire()
+            self._has_turn = True
+
+    def give_turn(self) -> None:
+        """Let others do what takes long."""
+        if self._has_turn:
+            self._has_turn = False
+            self._budget.turn.release()
 
 
 class Inflater:
-    """Decompression within a bound, in two steps. Problem 400 for broken data, 413 over the bound
+    """Decompression within a bound, step by step. Problem 400 for broken data, 413 over the bound
     or for a body that grows as only a "zip bomb" does.
     """
 
-    def __init__(self, encoding: bytes, most_bytes: int) -> None:
+    def __init__(self, data: Buffer, encoding: bytes, most_bytes: int) -> None:
         self._name = encoding.decode()
-        self._bits = WINDOW_BITS[encoding]
         self._most_bytes = most_bytes
-        self._given_bytes = self._made_bytes = 0
-        self._left: Buffer = b""
-        self._zlib = zlib.decompressobj(self._bits)
+        self._data = memoryview(data)
+        self._given_bytes = 0
+        bits = WINDOW_BITS[encoding]
+        # Some clients send "deflate" without zlib's header: RFC 9110, section 8.4.1.2.
+        is_bare = encoding == b"deflate" and data and (data[0] & 0x0F) != 8
+        self._zlib = zlib.decompressobj(-bits if is_bare else bits)
         self.over = False
 
-    def feed(self, data: Buffer, most_bytes: int) -> bytes:
-        """What the data hold, at most ``most_bytes``; ``over`` tells if that is all."""
-        self._given_bytes = len(data)
-        # Some clients send "deflate" without zlib's header: RFC 9110, section 8.4.1.2.
-        if self._bits == WINDOW_BITS[b"deflate"] and data and (data[0] & 0x0F) != 8:
-            self._zlib = zlib.decompressobj(-self._bits)
-        return self._inflate(data, most_bytes)
-
-    def finish(self) -> bytes:
-        """The rest."""
-        parts = []
-        while not self.over:
-            bound_bytes = self._most_bytes + 1
-            if self._made_bytes < ANY_RATIO_BYTES:
-                bound_bytes = min(bound_bytes, ANY_RATIO_BYTES)
-            elif self._made_bytes > RATIO_MAX * (self._given_bytes - len(self._left)):
+    def fill(self, found: bytearray, until_bytes: int) -> None:
+        """Add to what was found until there are that many bytes, or `over` tells that it is all."""
+        while not self.over and len(found) < until_bytes:
+            left = self._zlib.unconsumed_tail
+            piece = left or self._data[self._given_bytes : self._given_bytes + PIECE_BYTES]
+            self._given_bytes += 0 if left else len(piece)
+            try:
+                part = self._zlib.decompress(piece, STEP_BYTES)
+            except zlib.error as error:
+                raise Problem(400, f"the body is no valid {self._name}: {error}") from None
+            found += part
+            if len(found) > self._most_bytes:
+                raise too_large(self._most_bytes, "decompressed ")
+            if len(found) > max(ANY_RATIO_BYTES, RATIO_MAX * self._given_bytes):
                 raise Problem(
                     413,
                     f"the body grows to over {RATIO_MAX} times its size when it is decompressed: "
                     "send it as it is",
                     closes=True,
                 )
-            parts.append(self._inflate(self._left, bound_bytes - self._made_bytes))
-        return b"".join(parts)
-
-    def _inflate(self, data: Buffer, most_bytes: int) -> bytes:
-        try:
-            found = self._zlib.decompress(data, most_bytes)
-        except zlib.error as error:
-            raise Problem(400, f"the body is no valid {self._name}: {error}") from None
-        self._made_bytes += len(found)
-        if self._made_bytes > self._most_bytes:
-            raise too_large(self._most_bytes, "decompressed ")
-        if self._zlib.eof:
-            if self._zlib.unused_data:
-                raise Problem(400, f"the body goes on after the end of its {self._name} stream")
-            self.over = True
-        elif len(found) < most_bytes:
-            raise Problem(400, f"the body ends within its {self._name} stream")
-        self._left = self._zlib.unconsumed_tail
-        return found
+            self.over = self._zlib.eof
+            if not (self.over or piece or part):
+                raise Problem(400, f"the body ends within its {self._name} stream")
+        if self.over and (self._zlib.unused_data or self._given_bytes < len(self._data)):
+            raise Problem(400, f"the body goes on after the end of its {self._name} stream")
 
 
 def check_length(headers: Mapping[bytes, bytes], most_bytes: int) -> None:

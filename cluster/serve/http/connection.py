@@ -9,22 +9,120 @@ or two hosts) are refused: llhttp does most of that, see RFC 9112, sections 3.2 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
+from math import inf
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
+import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from cluster.serve.http.bodies import CONNECTION
 from cluster.serve.http.lingering import LingeringTransport
 
+LOGGER = logging.getLogger(__name__)
+#: uvicorn warns of each request that it can't parse, and a stranger could fill the disk with them
+LOGGER.setLevel(logging.ERROR)
 HEADER_BYTES_MAX = 64 << 10
+#: RFC 9112, section 3, recommends at least 8,000
+TARGET_BYTES_MAX = 8 << 10
 HEADERS_MAX = 128
 #: requests that may wait on one connection for the answer to the one before
-PIPELINED_MAX = 64
+PIPELINED_MAX = 32
 #: Chunks may be tiny, but not all of them: the first number may, and one more for each CHUNK_BYTES.
-CHUNKS_MAX, CHUNK_BYTES = 4_096, 256
+CHUNKS_MAX, CHUNK_BYTES = 1_024, 256
+#: what may come beside the body after the first read: headers, sizes of chunks, trailers
+OVERHEAD_BYTES_MAX = 2 * HEADER_BYTES_MAX
+#: headers of an answer that change how uvicorn sends it
+UVICORN_KNOWS = frozenset((b"connection", b"transfer-encoding"))
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer, which is one write if the connection goes on: uvicorn's own makes
+    two, and each is a system call that wakes the client.
+    """
+
+    _head: Any = None
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether no answer can be sent any more. uvicorn tells only the newest of pipelined
+        requests that the client has left, and the one that is being answered would fail.
+        """
+        return self.transport.is_closing()
+
+    @disconnected.setter
+    def disconnected(self, is_so: bool) -> None:
+        """Do nothing: it is told of a transport that is closing."""
+
+    async def receive(self) -> Any:
+        """The next part of the body; what is complete is given without a wait."""
+        is_over = self.disconnected or self.response_complete
+        if is_over or self.more_body or self.waiting_for_100_continue:
+            return await super().receive()
+        if not self.message_event.is_set():  # it was given already
+            return await super().receive()
+        self.flow.resume_reading()
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        """Take one of the application's messages; an answer's head waits for its body."""
+        head, self._head = self._head, None
+        if head is None:
+            if self.response_started:
+                await super().send(message)
+            else:
+                self._head = message
+            return
+        body, headers = message.get("body", b""), head["headers"]
+        if (
+            (b"content-length", b"%d" % len(body)) not in headers
+            or not self.keep_alive
+            or self.scope["method"] == "HEAD"
+            or self.flow.write_paused
+            or self.disconnected
+            or not UVICORN_KNOWS.isdisjoint(dict(headers))
+        ):
+            await super().send(head)
+            await super().send(message)
+            return
+        lines = [header_line(*header) for header in (*self.default_headers, *headers)]
+        self.transport.write(b"".join([STATUS_LINE[head["status"]], *lines, b"\r\n", body]))
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        self.on_response()
+
+
+@lru_cache(maxsize=64)
+def target(url: bytes) -> dict[str, Any]:
+    """What a scope tells of a request's target; httptools' error for one that is none."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return {
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": parsed.path,
+        "query_string": parsed.query or b"",
+    }
+
+
+@lru_cache(maxsize=256)
+def header_line(name: bytes, value: bytes) -> bytes:
+    """A header as it is sent; ValueError for one that would be several."""
+    if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+        raise ValueError(f"{name!r}: {value!r} is no header")
+    return b"%s: %s\r\n" % (name, value)
 
 
 class Connection(HttpToolsProtocol):
@@ -38,19 +136,21 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         #: when what is awaited must be there, on the loop's clock; None while nothing is
         self.due_s: float | None = None
+        #: when to close it if nothing is asked, on the same clock
+        self._idle_until_s = inf
         #: called once if the client leaves
         self.on_lost: Callable[[], None] | None = None
         self._refusal: tuple[int, str] | None = None
+        self.logger = LOGGER
         self._header_bytes = 0
+        self._overhead_bytes = 0
         self._chunks = 0
         self._body_bytes = 0
-        #: whether a request has begun that is not complete
-        self._is_receiving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 at once if there are too many."""
-        lingering: Any = LingeringTransport(transport, self.loop, lambda: self._is_receiving)
-        super().connection_made(lingering)
+        self._lingering = LingeringTransport(transport, self.loop)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]
         self.due_s = self.loop.time() + self.header_s
         if len(self.connections) > self.connections_max:
             self.refuse(503, f"the server has {self.connections_max} connections open already")
@@ -61,6 +161,9 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
+        # Both refer to this connection: thousands of such circles would keep everybody waiting
+        # when they are collected.
+        self.cycle = self.scope = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; the first byte of a request starts its deadline."""
@@ -68,25 +171,39 @@ class Connection(HttpToolsProtocol):
             return
         if self.due_s is None and not self._is_open():
             self.due_s = self.loop.time() + self.header_s
+        was_receiving = self._lingering.is_receiving
         super().data_received(data)
+        # The parser tells of a header, or of what follows a chunk's size, when it has all of it.
+        if was_receiving and self._lingering.is_receiving:
+            self._overhead_bytes += len(data)
+            if self._overhead_bytes - self._body_bytes > OVERHEAD_BYTES_MAX + self._body_bytes // 8:
+                self.refuse(431, f"over {OVERHEAD_BYTES_MAX >> 10} KiB came beside the body")
+
+    def eof_received(self) -> None:
+        """The client sends no more: within a request that is a mistake, and it may still read."""
+        if self._lingering.is_receiving:
+            self.refuse(400, "the connection was closed within the request")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self.due_s = self.loop.time() + self.header_s
-        self._header_bytes = self._chunks = self._body_bytes = 0
-        self._is_receiving = True
+        self._header_bytes = self._overhead_bytes = self._chunks = self._body_bytes = 0
+        self._lingering.is_receiving = True
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["extensions"] = {CONNECTION: self}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
-        self._count_header(len(url), 414, "the request's target")
+        if len(self.url) + len(url) > TARGET_BYTES_MAX:
+            self._fail(414, f"the request's target has over {TARGET_BYTES_MAX >> 10} KiB")
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        self._count_header(len(name) + len(value), 431, "the headers")
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._fail(431, f"the headers have over {HEADER_BYTES_MAX >> 10} KiB")
         if len(self.headers) >= HEADERS_MAX:
             self._fail(431, f"there are over {HEADERS_MAX} headers")
         super().on_header(name, value)
@@ -96,13 +213,39 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._fail(505, f"this server speaks HTTP/1.1 and 1.0, not {version}")
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (not hosts and version == "1.1"):
             self._fail(400, "a request has one Host header" + (", not several" if hosts else ""))
         if len(self.pipeline) >= PIPELINED_MAX:
             self._fail(400, f"over {PIPELINED_MAX} requests wait on this connection")
         self.due_s = self.loop.time() + self.body_s
-        super().on_headers_complete()
+        self._start(version)
+
+    def _start(self, version: str) -> None:
+        """Start a request as uvicorn does, with a `Cycle`, or let it wait for those before it."""
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope.update(target(self.url))
+        waits = self._is_open()
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if waits:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
 
     def on_chunk_header(self) -> None:
         """A chunk begins."""
@@ -118,8 +261,21 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete, so nothing is awaited of the client."""
         self.due_s = None
-        self._is_receiving = False
+        self._lingering.is_receiving = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: go on with a request that waits, or wait for one. uvicorn sets a
+        timer for each answer, which `check_due` does without.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_until_s = self.loop.time() + self.timeout_keep_alive
 
     def pause_writing(self) -> None:
         """The client must read before more can be sent."""
@@ -153,7 +309,6 @@ class Connection(HttpToolsProtocol):
             )
             self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if is_open:
-            cycle.disconnected = True
             cycle.message_event.set()
         if self.on_lost is not None:
             self.on_lost()
@@ -161,7 +316,11 @@ class Connection(HttpToolsProtocol):
 
     def check_due(self, now_s: float) -> None:
         """End the connection if the client has taken too long."""
-        if self.due_s is None or now_s < self.due_s:
+        if self.due_s is None:
+            if now_s >= self._idle_until_s and not self._is_open():
+                self.transport.close()
+            return
+        if now_s < self.due_s:
             return
         if self.flow.write_paused:
             self.due_s = None
@@ -175,11 +334,6 @@ class Connection(HttpToolsProtocol):
         """Whether a request is not answered yet."""
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete
-
-    def _count_header(self, size_bytes: int, status: int, what: str) -> None:
-        self._header_bytes += size_bytes
-        if self._header_bytes > HEADER_BYTES_MAX:
-            self._fail(status, f"{what} have over {HEADER_BYTES_MAX >> 10} KiB")
 
     def _fail(self, status: int, text: str) -> None:
         """Stop parsing: uvicorn answers by `send_400_response`."""

@@ -8,24 +8,20 @@ first, and what still comes is discarded for a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 LINGER_S = 2.0
 
 
 class LingeringTransport:
-    """A transport whose `close` lingers while ``is_sending`` says that more may come."""
+    """A transport whose `close` lingers while ``is_receiving``: more may come of a request."""
 
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        is_sending: Callable[[], bool],
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self.write = transport.write
         self._loop = loop
-        self._is_sending = is_sending
+        #: whether a request has begun that is not complete
+        self.is_receiving = False
         self._is_lingering = False
 
     def __getattr__(self, name: str) -> Any:
@@ -37,7 +33,7 @@ class LingeringTransport:
 
     def close(self) -> None:
         """Close it, after `LINGER_S` if the client may be sending; a second call closes at once."""
-        if self._is_lingering or self._transport.is_closing() or not self._is_sending():
+        if self._is_lingering or self._transport.is_closing() or not self.is_receiving:
             self._transport.close()
             return
         self._is_lingering = True

@@ -7,7 +7,9 @@ skipped. The file is read again when it changes, so a token is revoked by removi
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
+import stat
 import time
 from enum import IntEnum
 from hmac import compare_digest
@@ -16,6 +18,7 @@ from typing import NamedTuple
 
 from cluster.vocabulary.errors import ClusterError
 
+LOGGER = logging.getLogger(__name__)
 #: seconds between two looks at the file
 LOOK_EVERY_S = 1.0
 NAME_LENGTH_MAX = 64
@@ -51,6 +54,8 @@ class Tokens:
         self._path = path
         self._changed_at = self._modified()
         self._known = read_tokens(path)
+        if not self._known:
+            raise TokenFileError(f"{path} holds no token; see `perfkit serve token --help`")
         self._looked_s = time.monotonic()
 
     def find(self, secret: str) -> Identity | None:
@@ -75,13 +80,13 @@ class Tokens:
     def _look(self) -> None:
         """Read the file again if it has changed; a broken or missing file changes nothing."""
         changed_at = self._modified()
-        if changed_at in (0, self._changed_at):
+        if changed_at == self._changed_at:
             return
         self._changed_at = changed_at
         try:
             self._known = read_tokens(self._path)
-        except TokenFileError:
-            return
+        except TokenFileError as error:
+            LOGGER.warning("%s; until then the tokens of before are taken", error)
 
 
 def digest_of(secret: str) -> str:
@@ -90,11 +95,16 @@ def digest_of(secret: str) -> str:
 
 
 def read_tokens(path: Path) -> list[tuple[str, Identity]]:
-    """The hashes of a file and whose they are; raises TokenFileError with the line at fault."""
+    """The hashes of a file and whose they are; raises TokenFileError with the line at fault, or
+    if any user of the machine could add one.
+    """
     try:
         lines = path.read_text().splitlines()
+        is_open = path.stat().st_mode & stat.S_IWOTH
     except (OSError, UnicodeDecodeError) as error:
         raise TokenFileError(f"the tokens in {path} can't be read: {error}") from None
+    if is_open:
+        raise TokenFileError(f"anybody can write a token into {path}: chmod o-w {path}")
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -109,8 +119,6 @@ def read_tokens(path: Path) -> list[tuple[str, Identity]]:
                     f"{', '.join(r.name.lower() for r in Role)}; see `perfkit serve token --help`"
                 ) from None
             found.append((digest.lower(), identity))
-    if not found:
-        raise TokenFileError(f"{path} holds no token; see `perfkit serve token --help`")
     return found
 
 
@@ -120,11 +128,12 @@ def make_token(path: Path, name: str, role: Role) -> str:
     """
     if not name.strip() or len(name) > NAME_LENGTH_MAX or not name.isprintable():
         raise TokenFileError(f"a token's name has 1 to {NAME_LENGTH_MAX} printable characters")
-    text = path.read_text() if path.exists() else ""
-    if text.strip() and name in (identity.name for _, identity in read_tokens(path)):
+    known = read_tokens(path) if path.exists() else []
+    if name.strip() in (identity.name for _, identity in known):
         raise TokenFileError(f"{path} has a token named {name!r}; remove its line first")
     secret = secrets.token_urlsafe(32)
     try:
+        text = path.read_text() if path.exists() else ""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         with path.open("a") as file:

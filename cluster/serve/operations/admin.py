@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cluster.serve.backends.cluster import ClusterBackend
-from cluster.serve.handling import CLIENT_CLOSED_REQUEST, may_come
+from cluster.serve.handling import CLIENT_CLOSED_REQUEST, check_origin, may_come
 from cluster.serve.http.bodies import Body, ClientGone
 from cluster.serve.http.problems import Problem
 from cluster.serve.http.tokens import Role
@@ -92,7 +92,7 @@ def _guard(state: State, role: Role, handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         authorise(state, request.scope, role)
         if request.method != "GET":
-            _check_origin(request)
+            check_origin(request)
         try:
             return await handler(request)
         except ClientGone:
@@ -183,7 +183,7 @@ class Administration:
                 id = await wait_for_id(future)
                 self._kept.add(id, future)
                 return _json({"task": _text(id)}, 202, location=f"/cluster/tasks/{_text(id)}")
-            await wait_for_end(future)
+            await wait_for_end(future, request.scope)
             status, outcome = outcome_of(future)
             return _json({"task": _text(future.task_id), **outcome}, status)
 
@@ -269,13 +269,6 @@ class Administration:
             raise Problem(502, str(error)) from None
         except ClusterError as error:
             raise Problem(otherwise, str(error)) from None
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse what another site's page has a browser send: without tokens it would be obeyed."""
-    origin, host = request.headers.get("origin"), request.headers.get("host")
-    if origin is not None and origin.partition("://")[2] != host:
-        raise Problem(403, f"the page at {origin[:200]} may not change this cluster")
 
 
 def _json(content: Any, status: int = 200, location: str | None = None) -> Response:

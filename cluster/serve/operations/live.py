@@ -76,7 +76,7 @@ class Figures:
         """Everything as it is now; None is unknown. Times are seconds."""
         everything, by_pair = self._measures.recent()
         backend, admission = self._state.backend, self._state.dispatcher.admission
-        coordinator, status, engine = None, None, type(backend).__name__
+        coordinator, status, engine = None, None, f"engine {backend.name}"
         if isinstance(backend, ClusterBackend):
             status, engine = backend.status, f"coordinator at {backend.client.endpoint}"
             coordinator = {

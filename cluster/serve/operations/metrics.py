@@ -22,8 +22,9 @@ from cluster.serve.backends.cluster import ClusterBackend
 from cluster.serve.http.tokens import Role
 from cluster.serve.operations.measures import ITEMS, LATENCY_S, Histogram, Measures, Series
 from cluster.serve.state import State, authorise
+from cluster.serve.statistics import sum_sizes
 from cluster.vocabulary.status import HostStatus, KindStatus, Status, WorkerStatus
-from cluster.vocabulary.task import Gpu, GpuLoad
+from cluster.vocabulary.task import Gpu, GpuLoad, KindBatches
 from cluster.vocabulary.task import State as TaskState
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ Sample: TypeAlias = tuple[tuple[str, ...], float | None]
 
 ENDS = TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD_LETTERED
 KINDS_MAX = 200
+#: upper bounds of the histogram of batches
+BATCH_ITEMS = tuple(1 << place for place in range(11))
 #: counters of the coordinator that the tables below name; the others are incidents
 NAMED = {
     *(end.value for end in ENDS), "accepted", "refused", "retried", "redelivered", "worker_deaths",
@@ -144,6 +147,7 @@ GPUS: tuple[tuple[str, str, Callable[[Gpu, GpuLoad], float | None]], ...] = (
     ("gpu_memory_free_bytes", "Free memory of a card.", lambda _, load: load.free_bytes),
     ("gpu_busy_ratio", "How busy a card is, from 0 to 1.", lambda _, load: _share(load.busy_pct)),
     ("gpu_temperature_celsius", "Temperature of a card.", lambda _, load: load.temperature_c),
+    ("gpu_power_watts", "Power that a card draws.", lambda _, load: load.power_w),
     ("gpu_asleep", "Whether a card sleeps, as nothing uses it.", lambda _, load: load.asleep),
     ("gpu_trouble", "Whether a card can't work; /cluster/workers says why.",
      lambda _, load: load.trouble is not None),
@@ -225,6 +229,7 @@ class ApiCollector:
         """All metrics as they are now."""
         yield from self._requests()
         backend = self._state.backend
+        yield from _batches(backend.batches() or ())
         if isinstance(backend, ClusterBackend):
             yield from _cluster(backend)
 
@@ -261,6 +266,30 @@ class ApiCollector:
                 found = histogram(one)
                 family.add_metric(pair, found.cumulative(bounds), found.total)
             yield family
+
+
+def _batches(told: Sequence[KindBatches]) -> Iterator[Metric]:
+    """How the batches of each model formed, of all its versions together."""
+    from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+
+    items = HistogramMetricFamily(
+        "perfkit_batch_items", "Items (rows, texts) that workers ran together.", labels=("model",)
+    )
+    seconds = CounterMetricFamily(
+        "perfkit_batch_compute_seconds", "Time of workers in runs of a model.", labels=("model",)
+    )
+    models: dict[str, list[KindBatches]] = {}
+    for one in told:
+        models.setdefault(one.kind.partition("/")[0], []).append(one)
+    for name, kinds in models.items():
+        found, busy_s = Histogram(BATCH_ITEMS), 0.0
+        for place, size in enumerate(sum_sizes(kinds)):
+            found.counts[min(place, len(BATCH_ITEMS))] += size.runs
+            found.total += size.items
+            busy_s += size.busy_s
+        items.add_metric((name,), found.cumulative(BATCH_ITEMS), found.total)
+        seconds.add_metric((name,), busy_s)
+    yield from (items, seconds) if models else ()
 
 
 def _cluster(backend: ClusterBackend) -> Iterator[Metric]:

@@ -15,7 +15,9 @@ import msgspec
 from msgspec import Meta
 
 from cluster.serve.dispatch import problem_of
+from cluster.serve.http.bodies import CONNECTION
 from cluster.serve.http.problems import Problem
+from cluster.serve.state import Scope
 from cluster.shells.futures import TaskFuture
 from cluster.vocabulary.task import Name, TaskId
 
@@ -79,16 +81,24 @@ def _call_at_end(future: TaskFuture, call: Callable[[], object]) -> None:
     future.add_done_callback(at_end)
 
 
-async def wait_for_end(future: TaskFuture) -> None:
-    """Wait until a task has ended; Problem 503, and it is cancelled, if the server ends first."""
+async def wait_for_end(future: TaskFuture, scope: Scope) -> None:
+    """Wait until a task has ended, which is cancelled if its client leaves or the server ends
+    first: Problem 503.
+    """
     ended = asyncio.Event()
     _call_at_end(future, ended.set)
+    connection = (scope.get("extensions") or {}).get(CONNECTION)
+    if connection is not None:
+        connection.on_lost = future.cancel
     try:
         await ended.wait()
     except asyncio.CancelledError:
         future.cancel()
         text = "the server ended before the task did, which is cancelled"
         raise Problem(503, text, retry_after_s=1.0) from None
+    finally:
+        if connection is not None:
+            connection.on_lost = None
 
 
 async def wait_for_id(future: TaskFuture) -> TaskId:

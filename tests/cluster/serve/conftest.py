@@ -12,6 +12,7 @@ from cluster import LocalCluster
 from cluster.supervision.children import Process
 from perfkit.optimized.specs import OPTIMIZED
 from tests.cluster.serve.wire import raw_exchange
+from tests.tracing import children_measured
 
 READY_S = 30.0
 
@@ -21,7 +22,8 @@ def api_process(*options):
     """An API process with these options, on a free port."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--bind", "127.0.0.1:0", *map(str, options)]
-        process = Process("api", "cluster.serve", options, Path(folder), guarded=True)
+        with children_measured():
+            process = Process("api", "cluster.serve", options, Path(folder), guarded=True)
         try:
             url = process.announcement(time.monotonic() + READY_S)["url"]
             address = url.partition("//")[2]

@@ -8,11 +8,13 @@ import ssl
 import threading
 import zlib
 from http.client import HTTPConnection, HTTPSConnection
+from urllib.request import Request, urlopen
 
 import pytest
 
 from cluster.serve.__main__ import main
-from cluster.serve.http.tokens import Role, TokenFileError, Tokens, make_token, read_tokens
+from cluster.serve.http.process import ApiProcess
+from cluster.serve.http.tokens import Role, TokenFileError, Tokens, make_token
 
 INFER = "/v2/models/digits/infer"
 BODY = json.dumps(
@@ -101,12 +103,34 @@ def test_a_token_is_revoked_by_removing_its_line(tmp_path, until):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     until(lambda: tokens.find(gone) is None)
     assert tokens.find(kept)
+    path.write_text("# nobody\n")
+    until(lambda: tokens.find(kept) is None)
+    assert make_token(path, "kept", Role.READ)
+
+
+def test_while_its_file_is_torn_a_server_keeps_its_tokens_and_says_so(served, tmp_path, until):
+    path, told = tmp_path / "tokens", []
+    secret = make_token(path, "laptop", Role.READ)
+    flags = ["--endpoint", served.endpoint, "--bind", "127.0.0.1:0", "--tokens", str(path)]
+    with ApiProcess(flags, tmp_path) as running:
+        path.write_text("torn")
+        asked = Request(f"{running.url}/v2", headers={"Authorization": f"Bearer {secret}"})
+
+        def is_told():
+            with urlopen(asked, timeout=20) as answer:
+                assert answer.status == 200
+            running.check(told.append)
+            return told
+
+        until(is_told)
+    assert "line 1: expected 'sha256hex role name'" in told[0]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "holds no token"),
+        (b"\xff", "can't be read"),
         ("# only this\n", "holds no token"),
         ("abc read me\n", "line 1"),
         (f"{'0' * 64} read ok\n{'0' * 64} root me\n", "line 2"),
@@ -115,9 +139,19 @@ def test_a_token_is_revoked_by_removing_its_line(tmp_path, until):
 )
 def test_a_broken_file_names_its_line(tmp_path, text, words):
     path = tmp_path / "tokens"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(TokenFileError, match=words):
-        read_tokens(path)
+        Tokens(path)
+
+
+def test_a_file_that_anybody_can_write_is_refused_and_a_folder_too(tmp_path):
+    path = tmp_path / "tokens"
+    make_token(path, "laptop", Role.READ)
+    path.chmod(0o602)
+    with pytest.raises(TokenFileError, match="chmod o-w"):
+        Tokens(path)
+    with pytest.raises(TokenFileError, match="can't be read"):
+        make_token(tmp_path, "laptop", Role.READ)
 
 
 # Where it listens
@@ -221,10 +255,10 @@ def test_a_body_that_cannot_be_decompressed_is_refused(api, body, encoding, stat
 
 
 def test_a_body_that_grows_as_only_a_bomb_does_is_413_and_a_small_one_is_read(api):
-    bomb, zeros = (gzip.compress(bytes(size), mtime=0) for size in (32 << 20, 3 << 20))
+    bomb, zeros = (gzip.compress(bytes(size), mtime=0) for size in (32 << 20, 1 << 20))
     status, _, answer = ask(api, body=bomb, Content_Encoding="gzip")
     assert status == 413
-    assert "over 200 times its size" in json.loads(answer)["error"]
+    assert "over 32 times its size" in json.loads(answer)["error"]
     status, _, answer = ask(api, body=zeros, Content_Encoding="gzip")
     assert (status, "times its size" in json.loads(answer)["error"]) == (400, False)
 

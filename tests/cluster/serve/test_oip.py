@@ -15,6 +15,9 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 import cluster.models
+from cluster import Client, LocalCluster
+from perfkit.optimized.specs import OPTIMIZED
+from tests.cluster.models.repository.test_folders import write_scale
 
 ROWS = np.random.default_rng(7).uniform(0, 16, (5, 64)).astype(np.float32)
 
@@ -124,10 +127,14 @@ def test_what_is_not_served_is_404_and_names_what_is(client, call):
     assert not client.is_model_ready("digit")
 
 
-def test_statistics_count_requests_items_and_failures(client):
+def test_statistics_count_requests_items_failures_and_batches(client, until):
     def counted():
         (found,) = client.get_inference_statistics("digits", "1")["model_stats"]
         return found
+
+    def told():
+        found = counted()
+        return found if found["execution_count"] > before["execution_count"] else None
 
     before = counted()
     client.infer("digits", [pixels()])
@@ -135,11 +142,14 @@ def test_statistics_count_requests_items_and_failures(client):
         client.infer("digits", [pixels(ROWS[:, :60])])
     after = counted()
     assert after["inference_count"] - before["inference_count"] == len(ROWS)
-    assert after["execution_count"] - before["execution_count"] == 1
     for how in ("success", "fail"):
         old, new = (one["inference_stats"][how] for one in (before, after))
         assert new["count"] - old["count"] == 1
         assert new["ns"] > old["ns"]
+    found = until(told)  # by the worker's heartbeat
+    sizes = {one["batch_size"]: one["compute_infer"] for one in found["batch_stats"]}
+    assert sum(one["count"] for one in sizes.values()) == found["execution_count"]
+    assert all(one["ns"] > 0 for one in sizes.values())
     assert client.get_inference_statistics()["model_stats"][0]["name"] == "digits"
 
 
@@ -263,7 +273,7 @@ ONE = ask()["inputs"][0]
         ({"inputs": [{**ONE, "datatype": "BF16"}]}, "datatype 'BF16'"),
         ({"inputs": [{**ONE, "shape": [1, -64]}]}, "inputs[0].shape of 'pixels'"),
         ({"inputs": [{**ONE, "shape": [1] * 9}]}, "inputs[0].shape of 'pixels'"),
-        ({"inputs": [{**ONE, "shape": [1 << 30, 1 << 30]}]}, "1048576 elements"),
+        ({"inputs": [{**ONE, "shape": [1 << 30, 1 << 30]}]}, "got FP32[1073741824, 1073741824]"),
         ({"inputs": [{**ONE, "shape": [2, 64]}]}, "takes lists of 2, not a list of 1"),
         ({"inputs": [ONE, ONE]}, "two inputs 'pixels'"),
         ({"inputs": [{**ONE, "name": "pixel"}]}, "no input 'pixel'"),
@@ -274,6 +284,8 @@ ONE = ask()["inputs"][0]
         ({"inputs": [ONE], "outputs": [{"name": "probabilities"}] * 2}, "wanted twice"),
         ({"inputs": [ONE], "parameters": {"sequence_id": 5}}, "sequence_id"),
         ({"inputs": [ONE], "parameters": {"priority": -1}}, "$.parameters.priority"),
+        ({"inputs": [ONE], "parameters": {"timeout": 2**63 - 1}}, "$.parameters.timeout"),
+        ({"inputs": [ONE], "parameters": {"timeout": 10**400}}, "$.parameters.timeout"),
         ({"inputs": [ONE], "id": 5}, "$.id"),
         (
             {"inputs": [{**ONE, "parameters": {"shared_memory_region": "a"}}]},
@@ -304,11 +316,12 @@ def binary(size, tensor=None, **parameters):
         (binary(256) + bytes(256), 99_999, "Inference-Header-Content-Length is '99999'"),
         (binary(256) + bytes(256), "ten", "Inference-Header-Content-Length is 'ten'"),
         (binary(256) + bytes(256), -1, "Inference-Header-Content-Length is '-1'"),
-        (binary(256) + bytes(256), 10, "no inference request"),
+        (binary(256) + bytes(256), 10, "truncated; is the header Inference-Header-Content-L"),
+        (binary(256) + bytes(256), 200, "Inference-Header-Content-Length right?"),
         (
             binary(8, {"shape": [1], "datatype": "BYTES"}) + (5).to_bytes(4, "little") + b"abcd",
             None,
-            "ends within element 0",
+            "got BYTES[1]",
         ),
     ],
 )
@@ -352,6 +365,54 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_the_workers_reason_each_t
             client.load_model("nonsense")
         assert told.value.status() == "400"
     client.unload_model("nonsense")
+
+
+def test_a_served_model_is_loaded_anew_and_a_broken_file_leaves_it(
+    start_api, tmp_path, monkeypatch
+):
+    def answered():
+        tensor = triton.InferInput("x", [1, 2], "FP32")
+        tensor.set_data_from_numpy(np.float32([[1, 2]]))
+        result = client.infer("scale", [tensor])
+        return result.as_numpy("y").tolist(), result.get_response()["model_version"]
+
+    monkeypatch.setenv("PERFKIT_REPOSITORY", str(tmp_path))
+    first, second, third = (tmp_path / "scale" / str(n) / "model.onnx" for n in (1, 2, 3))
+    write_scale(first, 2)
+    with (
+        LocalCluster(1, OPTIMIZED, models=["scale"]) as local,
+        start_api("--endpoint", local.endpoint) as api,
+        triton.InferenceServerClient(api.address) as client,
+    ):
+        assert answered() == ([[2, 4]], "1")
+        write_scale(first, 3)
+        client.load_model("scale")
+        assert answered() == ([[3, 6]], "1")
+        write_scale(second, 5)
+        client.load_model("scale")
+        assert answered() == ([[5, 10]], "2")
+        third.parent.mkdir()
+        third.write_bytes(b"torn")
+        with pytest.raises(InferenceServerException, match="no ONNX file, or a torn one"):
+            client.load_model("scale")
+        assert answered() == ([[5, 10]], "2")
+
+
+def test_the_trouble_with_one_model_is_not_taken_for_that_of_those_it_names(client, served, until):
+    with Client(served.endpoint) as operator:
+        operator.serve_models(["nonsense"])
+        until(lambda: "digits" in operator.status().workers[0].trouble)
+        client.load_model("digits")
+        assert client.is_model_ready("digits")
+        operator.serve_models(unload=["nonsense"])
+        until(lambda: not operator.status().workers[0].trouble)
+
+
+@pytest.mark.parametrize("name", ["%00", "%27", "%2Edigits", "digits.onnx", "a" * 101])
+def test_what_can_be_no_models_name_is_refused_before_a_worker_tries_it(post, name):
+    status, _, body = post(f"/v2/repository/models/{name}/load", {})
+    assert status == 400
+    assert "can't be the name of a model" in json.loads(body)["error"]
 
 
 def test_only_known_parameters_are_taken_for_loading(post):

@@ -77,7 +77,7 @@ def test_a_long_list_in_parts_is_the_same_as_at_once(tensor, part_bytes):
     [
         ([1.0] * 90_000 + ["a"] + [1.0] * 9, 90_010, "element 90000 is 'a', not a number"),
         ([1.0] * 90_000 + [1e39], 90_001, "element 90000 is 1e+39, out of the range"),
-        ([1.0] * 90_000, 89_999, "over 89999 elements in 'data'"),
+        ([1.0] * 90_000, 89_999, "90000 elements in 'data'; its shape tells 89999"),
         ([1.0] * 90_000, 90_001, "90000 elements in 'data'; its shape tells 90001"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_mistake_in_a_long_list_is_named_with_its_place(numbers, count, words)
         ("FP32", (2, 2), [[1.0], [2.0, 3.0]], "axis 1 of 'data' takes lists of 2, not a list of 1"),
         ("FP32", (2, 2), [[1.0, 2.0], 3.0], "axis 1 of 'data' takes lists of 2, not 3.0"),
         ("FP32", (1,), [[[[1.0]]]], "element 0 is [[[1.0]]], not a number"),
-        ("FP32", (1,), {"a": 1}, "'data' is no list"),
+        ("FP32", (1,), {"a": 1}, "'data' can't be read"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(datatype, shape, asked, words):
@@ -116,7 +116,7 @@ def test_a_mistake_is_named_with_its_place(datatype, shape, asked, words):
 
 
 def test_more_elements_than_the_shape_tells_are_not_all_read():
-    with pytest.raises(Problem, match="over 1 elements"):
+    with pytest.raises(Problem, match="8388609 elements"):
         read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" + b"0," * (1 << 23) + b"0]"))
 
 
@@ -127,17 +127,17 @@ def test_many_nested_lists_are_refused_before_they_are_read():
 
 
 def test_json_that_is_nested_too_deep_is_refused():
-    with pytest.raises(Problem, match="'data' is no list"):
-        read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" * 100_000 + b"]" * 100_000))
+    with pytest.raises(Problem, match="'data' can't be read"):
+        read_values(Port("x", "FP32", (1,)), msgspec.Raw(b"[" * 2_000 + b"]" * 2_000))
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_an_output_that_json_has_no_word_for_asks_for_binary(number):
     data = np.array([1.0, number], np.float32).tobytes()
-    with pytest.raises(Problem, match="ask for binary_data"):
+    with pytest.raises(Problem, match=r"NaN or infinity.* ask for binary .*\.binary_data_output"):
         write_values(Port("y", "FP32", (2,)), memoryview(data))
 
 
 def test_an_output_of_bytes_that_are_no_text_asks_for_binary():
-    with pytest.raises(Problem, match="ask for it as binary_data"):
+    with pytest.raises(Problem, match=r"not UTF-8.* ask for binary .*\.binary_data_output"):
         write_values(Port("y", "BYTES", (1,)), memoryview(join_bytes([b"\xff"])))

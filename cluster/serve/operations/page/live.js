@@ -25,6 +25,8 @@ const scaled = (value, base, units) => {
 const count = or((value) => scaled(value, 1000, ["", " k", " M", " G"]));
 const whole = or((value) => Math.round(value).toLocaleString("en"));
 const bytes = or((value) => scaled(value, 1024, [" B", " KiB", " MiB", " GiB", " TiB"]));
+const celsius = or((value) => `${Math.round(value)} °C`);
+const watts = or((value) => `${Math.round(value)} W`);
 const percent = or((value) => `${Math.round(value)} %`);
 const seconds = or((value) =>
   value < 0.001 ? `${digits(value * 1e6)} µs` : value < 1 ? `${digits(value * 1000)} ms` : value < 120 ? `${digits(value)} s` : value < 7200 ? `${digits(value / 60)} min` : `${digits(value / 3600)} h`);
@@ -345,9 +347,10 @@ function cardCell(worker) {
     const load = loads[number] || {};
     const used = isNumber(gpu.memory_bytes) && isNumber(load.free_bytes) ? gpu.memory_bytes - load.free_bytes : null;
     const memory = isNumber(gpu.memory_bytes) ? `${bytes(used)} of ${bytes(gpu.memory_bytes)}` : "memory unknown";
-    const facts = [load.asleep ? "asleep" : percent(load.busy_pct), memory, isNumber(load.temperature_c) ? `${Math.round(load.temperature_c)} °C` : ""];
+    const sensors = [celsius(load.temperature_c), watts(load.power_w)].filter((fact) => fact !== GAP);
+    const facts = [load.asleep ? "asleep" : percent(load.busy_pct), memory, ...sensors];
     const trouble = load.trouble || worker.load?.gpu_trouble;
-    return { text: `${gpu.family || "card"}: ${facts.filter(Boolean).join(", ")}`, small: trouble || "", grade: trouble ? "bad" : "", share: isNumber(load.busy_pct) ? load.busy_pct / 100 : null };
+    return { text: `${gpu.family || "card"}: ${facts.join(", ")}`, small: trouble || "", grade: trouble ? "bad" : "", share: isNumber(load.busy_pct) ? load.busy_pct / 100 : null };
   });
 }
 
@@ -408,7 +411,8 @@ const BANDS = [
   ["Last heard", (w) => [w.silent_s], seconds],
   ["Memory", (w) => [w.load?.rss_bytes], bytes],
   ["Cards busy", (w) => (w.load?.gpus || []).map((gpu) => gpu.busy_pct), percent],
-  ["Temperature of cards", (w) => (w.load?.gpus || []).map((gpu) => gpu.temperature_c), or((value) => `${Math.round(value)} °C`)],
+  ["Temperature of cards", (w) => (w.load?.gpus || []).map((gpu) => gpu.temperature_c), celsius],
+  ["Power of cards", (w) => (w.load?.gpus || []).map((gpu) => gpu.power_w), watts],
 ];
 
 function drawBands(workers) {

@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from cluster.serve.backends.local import LocalBackend
+from cluster.serve.backends.local import LocalBackend, make_backend
 from cluster.vocabulary.errors import ClientClosed, NoWorker, TaskFailed, TaskTimedOut
 from cluster.work.handlers import Handlers
 from tests.cluster.shells.test_worker import Slow
@@ -51,6 +51,8 @@ def test_callers_in_many_threads_get_their_own_results(slow):
         caller.join(TIMEOUT_S)
     assert not wrong
     assert sum(slow.model.ran) == 400
+    (told,) = slow.batches()
+    assert sum(size.items for size in told.sizes) == 400
 
 
 def test_a_cancelled_task_is_not_run_and_the_others_of_its_submission_are(slow, until):
@@ -67,6 +69,25 @@ def test_a_cancelled_task_is_not_run_and_the_others_of_its_submission_are(slow, 
         with pytest.raises(CancelledError):
             future.result(TIMEOUT_S)
     assert sum(slow.model.ran) == slots + 1
+
+
+def test_a_batch_known_to_be_quick_runs_in_the_callers_thread_and_its_errors_are_the_same(
+    slow, until
+):
+    slow.model.takes_s = 0.0
+    slow.model.go_on.set()
+    words = [b"a", b"b", b"c"]
+    until(lambda: [*slow.submit_batch("shout", words)] == [b"A", b"B", b"C"])
+    assert threading.get_ident() in slow.model.runners
+    slow.model.run = lambda questions: 1 // 0
+
+    def outcome():
+        (one,) = slow.submit_batch("shout", [b"a"])
+        return one if isinstance(one, Exception) else None
+
+    error = until(outcome)
+    assert isinstance(error, TaskFailed)
+    assert "ZeroDivisionError" in str(error)
 
 
 def test_errors_are_those_of_a_cluster(slow):
@@ -97,3 +118,12 @@ def test_what_waits_at_the_end_fails_and_what_runs_ends(slow, until):
     with pytest.raises(ClientClosed):
         slow.submit_batch("shout", [b""])
     assert wait(running, 0).not_done == set()
+
+
+def test_a_model_is_one_model_whose_versions_are_kinds():
+    backend = make_backend(["digits"])
+    try:
+        assert backend.models() == ["digits"]
+        assert sorted(backend.kinds()) == ["digits", "digits/1"]
+    finally:
+        backend.close()

@@ -16,6 +16,7 @@ class Cards:
             free_bytes=3 << 30,
             busy_pct=42.0,
             temperature_c=61.0,
+            power_w=83.4,
             own_memory_bytes=1 << 30,
             own_engine_ns=time.monotonic_ns(),
         )

@@ -34,7 +34,7 @@ def site(fleet):
 
 
 @pytest.fixture(scope="module")
-def busy(site):
+def busy(site, until):
     """The site after 500 tasks of which 20 failed, 9 requests for digits, and 2 that are wrong."""
     client = site.state.client
     for future in client.submit_batch("echo", [b"x"] * 480):
@@ -45,5 +45,12 @@ def busy(site):
         assert site.infer().status == 200
     assert site.infer(model="nonsuch").status == 404
     assert site.infer(columns=7).status == 400
-    site.state.backend.refresh()
+    backend = site.state.backend
+
+    def told():
+        backend.refresh()
+        runs = [size.runs for one in backend.batches() for size in one.sizes]
+        return sum(runs) == 9
+
+    until(told)  # by heartbeats
     return site

@@ -64,7 +64,12 @@ class Site:
 def served(state: State) -> Iterator[Site]:
     """Serve the application until the block ends."""
     config = uvicorn.Config(
-        make_app(state), http=Connection, loop="uvloop", log_level="warning", lifespan="off"
+        make_app(state),
+        interface="asgi3",
+        http=Connection,
+        loop="uvloop",
+        log_level="warning",
+        lifespan="off",
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -54,12 +54,21 @@ def test_cards_are_in_base_units_and_what_is_unknown_of_one_is_absent(busy):
     first = {"worker": "worker-0", "gpu": "0"}
     assert value(families, "perfkit_gpu_busy_ratio", **first) == 0.42
     assert value(families, "perfkit_gpu_temperature_celsius", **first) == 61
+    assert value(families, "perfkit_gpu_power_watts", **first) == 83.4
     assert value(families, "perfkit_gpu_memory_bytes", **first) == 8 << 30
     assert value(families, "perfkit_gpu_worker_engine_seconds_total", **first) > 0
     second = {"worker": "worker-0", "gpu": "1"}
     assert value(families, "perfkit_gpu_trouble", **second) == 0
-    for name in ("busy_ratio", "temperature_celsius", "memory_bytes", "memory_free_bytes"):
+    for name in ("busy_ratio", "temperature_celsius", "power_watts", "memory_bytes"):
         assert value(families, f"perfkit_gpu_{name}", **second) is None, name
+
+
+def test_the_items_of_all_batches_are_those_of_the_requests(busy):
+    families = scrape(busy)
+    assert value(families, "perfkit_batch_items_sum", model="digits") == 18
+    runs = value(families, "perfkit_batch_items_count", model="digits")
+    assert runs == value(families, "perfkit_batch_items_bucket", model="digits", le="2.0") == 9
+    assert value(families, "perfkit_batch_compute_seconds_total", model="digits") > 0
 
 
 def test_requests_are_counted_by_model_protocol_and_code(busy):

@@ -128,7 +128,7 @@ def test_it_shows_the_cluster_at_every_size_without_a_complaint(
     assert tile(tab, "Workers") == "2"
     assert tile(tab, "Cards") == "4"
     assert "42 %" in row(tab, "worker-0")
-    assert "61 °C" in row(tab, "worker-1")
+    assert "61 °C, 83 W" in row(tab, "worker-1")
     until(lambda: tile(tab, "Latency p99") not in (GAP, None))
     width = tab.ask("document.documentElement.clientWidth")
     assert tab.ask("document.documentElement.scrollWidth") <= width

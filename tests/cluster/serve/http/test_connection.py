@@ -1,0 +1,74 @@
+"""A connection of this API's, between a client and an application in the same loop."""
+
+import asyncio
+import gc
+
+import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from cluster.serve.http.connection import Connection, check_deadlines
+
+
+async def ok(scope, receive, send):
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def listen(state):
+    config = Config(ok, http=Connection, ws="none", lifespan="off", timeout_keep_alive=5)
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1", 0)
+
+
+def test_an_idle_connection_is_closed_in_the_end_and_an_answer_to_head_has_no_body():
+    async def ask():
+        state = ServerState()
+        listener = await listen(state)
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        ends = [b"\r\n\r\n", b"\r\n\r\nok"]
+        for method, end in zip(("HEAD", "GET"), ends, strict=True):
+            writer.write(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert (await reader.readuntil(end)).startswith(b"HTTP/1.1 200 OK\r\n")
+        now_s = asyncio.get_running_loop().time()
+        check_deadlines(state.connections, now_s + 4)
+        assert not next(iter(state.connections)).transport.is_closing()
+        check_deadlines(state.connections, now_s + 6)
+        assert await reader.read() == b""
+        writer.close()
+        listener.close()
+
+    asyncio.run(ask())
+
+
+def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector():
+    """Collecting what thousands of them would leave stops everybody for a tenth of a second."""
+    requests = {
+        "answered": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "refused": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "no HTTP": b"\x16\x03\x01\r\n\r\n",
+    }
+
+    async def left_by(request):
+        state = ServerState()
+        listener = await listen(state)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(request)
+        assert (await reader.read()).startswith(b"HTTP/1.1 ")
+        writer.close()
+        listener.close()
+        await listener.wait_closed()
+        gc.collect()
+        return [one for one in gc.garbage if isinstance(one, Connection)]
+
+    try:
+        left = {name: uvloop.run(left_by(request)) for name, request in requests.items()}
+        assert left == {name: [] for name in requests}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
