@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from perfkit.evidence.disturbance import Disturbance, measure_disturbance
-from perfkit.evidence.tables import facts_html
+from perfkit.evidence.showing import Sheet, Showable, facts
 from perfkit.evidence.text import UNKNOWN
 
 #: Distributions whose version can move a figure.
@@ -45,7 +45,7 @@ MACHINE_FIELDS = {
 GIT_TIMEOUT_S = 5.0
 
 
-class Environment(msgspec.Struct, frozen=True, kw_only=True):
+class Environment(Showable, msgspec.Struct, frozen=True, kw_only=True):
     """The machine and software behind a result; unknown values are None.
 
     `cores_available` is what affinity and the control group's quota leave (0.5 is half a core);
@@ -100,11 +100,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         """Implementation and minor version: "CPython 3.11"."""
         return f"{self.implementation} {'.'.join(self.python.split('.')[:2])}"
 
-    def _repr_html_(self) -> str:
-        facts = {field: getattr(self, field) for field in self.__struct_fields__}
-        facts["disturbance"] = self.busy_words or "none seen"
-        installed = [f"{name} {found}" for name, found in self.packages.items() if found]
-        return facts_html({**facts, "packages": ", ".join(installed)})
+    def _sheets(self) -> Iterator[Sheet]:
+        found = {field: getattr(self, field) for field in self.__struct_fields__}
+        found["disturbance"] = self.busy_words or "none seen"
+        installed = [f"{name} {version}" for name, version in self.packages.items() if version]
+        yield facts({**found, "packages": ", ".join(installed)})
 
 
 def fingerprint(root: Path = Path("/")) -> Environment:
@@ -225,7 +225,7 @@ def _cpu_model(root: Path) -> str | None:
 def _cores_available(root: Path) -> float | None:
     affine = hasattr(os, "sched_getaffinity")
     allowed = len(os.sched_getaffinity(0)) if affine else os.cpu_count()
-    bounds = [allowed, *(_quota(folder) for folder in _groups(root, "cpu"))]
+    bounds = [allowed, *(_quota(folder) for folder in control_groups(root, "cpu"))]
     return min((float(bound) for bound in bounds if bound is not None), default=None)
 
 
@@ -242,7 +242,7 @@ def _quota(folder: Path) -> float | None:
 def _memory_limit_bytes(root: Path) -> int | None:
     limits = [
         int(text)
-        for folder in _groups(root, "memory")
+        for folder in control_groups(root, "memory")
         for name in ("memory.max", "memory.limit_in_bytes")
         if (text := _read(folder / name)) is not None and text.isdigit()
     ]
@@ -250,8 +250,10 @@ def _memory_limit_bytes(root: Path) -> int | None:
     return min((limit for limit in limits if limit < 2**62), default=None)
 
 
-def _groups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process's control group and its ancestors, of version 1 or 2."""
+def control_groups(root: Path, controller: str) -> list[Path]:
+    """The folders of this process's control group and its ancestors, of version 1 or 2, that
+    `controller` has in sysfs.
+    """
     folders = []
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

@@ -6,24 +6,29 @@ says what is wrong. `value`, `low` and `high` are what the experiment derived fr
 the time.
 """
 
+from __future__ import annotations
+
 import math
-import os
 import sys
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.evidence.environment import Environment, fingerprint, machine_differences
+from perfkit.evidence.files import write_whole
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import facts_html
+from perfkit.evidence.showing import Sheet, Showable, facts
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import UNKNOWN, measured
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Raised when a field changes its meaning or a required one is added.
 SCHEMA = 1
@@ -33,7 +38,7 @@ class ResultError(ClusterError, ValueError):
     """A result that can't be made, read or written; the message is one sentence."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(Showable, msgspec.Struct, frozen=True, kw_only=True):
     """One measured figure: `value` in `unit`, between `low` and `high`, with its raw `samples`.
 
     `spec` names the cluster's parts and `engine` what ran the tasks. `workers` and `tasks` are None
@@ -77,8 +82,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """The result in one line, for a terminal."""
         return f"{self.experiment} of {self.spec} on {self.engine}: {self.figure_text}"
 
-    def _repr_html_(self) -> str:
-        return facts_html(
+    def encode(self) -> str:
+        """JSON with one top-level field per line, so that a diff of two results can be read."""
+        return encode_fields(msgspec.structs.asdict(self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each raw sample, in the order they were taken."""
+        source = {"experiment": self.experiment, "spec": self.spec, "engine": self.engine}
+        return data_frame(
+            [{**source, "sample": n, "value": it, "unit": self.unit}
+             for n, it in enumerate(self.samples)],
+            [*source, "sample", "value", "unit"],
+        )  # fmt: skip
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield facts(
             {
                 "experiment": self.experiment,
                 "spec": self.spec,
@@ -142,13 +160,8 @@ class _Header(msgspec.Struct):
 
 
 def encode(result: Result) -> str:
-    """JSON with one top-level field per line, so that a diff of two results can be read."""
-    return encode_fields(msgspec.structs.asdict(result))
-
-
-def encode_rows(rows: Iterable[Mapping[str, object]]) -> str:
-    """A JSON list with one of the rows per line."""
-    return "[\n  " + ",\n  ".join(msgspec.json.encode(row).decode() for row in rows) + "\n]\n"
+    """`Result.encode` as a function."""
+    return result.encode()
 
 
 def encode_fields(fields: Mapping[str, object]) -> str:
@@ -201,25 +214,9 @@ def write(text: str, path: str | Path) -> None:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # a pipe or a device must not be replaced
-        else:
-            _write_whole(target, text)
+        write_whole(target, text.encode())
     except OSError as error:
         raise ResultError(f"Cannot write the result to {target}: {error.strerror}.") from None
-
-
-def _write_whole(target: Path, text: str) -> None:
-    # Beside the target, because a rename is atomic only within one file system.
-    draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> Result:

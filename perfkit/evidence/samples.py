@@ -49,6 +49,11 @@ class Interval(msgspec.Struct, frozen=True):
         return Interval(value, low, high, self.confidence, self.method)
 
 
+def counted(value: float | None, factor: float = 1.0) -> Interval:
+    """A figure without an interval, because it was counted and not sampled; times `factor`."""
+    return Interval(None if value is None else value * factor, None, None, 0.0, "counted")
+
+
 def percentile(samples: Sequence[float], q: float) -> float | None:
     """The q-th percentile, q in 0..100, interpolated linearly; None when there are no samples.
 
@@ -107,6 +112,24 @@ def bootstrap_interval(
         confidence=confidence,
         method="bootstrap, expanded percentile",
     )
+
+
+def ratio_interval(
+    parts: Sequence[float], wholes: Sequence[float], resamples: int = 2000
+) -> Interval:
+    """The sum of `parts` over the sum of `wholes`, which are paired; unknown if that is 0.
+
+    The interval is that of the ratio's linearisation (W. G. Cochran, "Sampling Techniques",
+    section 6.4).
+    """
+    total = sum(wholes)
+    if total == 0:
+        return bootstrap_interval([])
+    ratio, mean = sum(parts) / total, total / len(wholes)
+    around = [
+        ratio + (part - ratio * whole) / mean for part, whole in zip(parts, wholes, strict=True)
+    ]
+    return bootstrap_interval(around, "mean", resamples=resamples)
 
 
 def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> Interval:

@@ -13,7 +13,7 @@ Statistics of one set of samples are in `samples`.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from perfkit.evidence.samples import (
     stdev,
     student_t,
 )
-from perfkit.evidence.tables import facts_html
+from perfkit.evidence.showing import Figures, Sheet, Showable, facts
 from perfkit.evidence.text import measured, quantity
 from perfkit.evidence.verdicts import Direction, Verdict
 
@@ -40,7 +40,7 @@ MIN_BLOCKS_TO_BOOTSTRAP = 8
 TRIM = 0.2
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class Comparison(Showable, msgspec.Struct, frozen=True, kw_only=True):
     """B against A: `ratio` is B over A, with its interval, the A/A control's, and the verdict."""
 
     ratio: float | None
@@ -76,15 +76,24 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         control = "no A/A control" if self.aa_ratio is None else f"A/A control {self.control_text}"
         return f"{self.verdict}: B/A {self.ratio_text}, {control}; {self.reason}"
 
-    def _repr_html_(self) -> str:
-        return facts_html(
+    def _sheets(self) -> Iterator[Sheet]:
+        yield from self.sheets()
+
+    def _figures(self) -> Figures:
+        control = Interval(self.aa_ratio, self.aa_low, self.aa_high, self.confidence, self.method)
+        return "×", [("B/A", self.factor), ("A/A", control)]
+
+    def sheets(self, caption: str = "") -> Iterator[Sheet]:
+        """Its table, under a caption that says what was compared."""
+        yield facts(
             {
                 "verdict": self.verdict,
                 f"B/A ({self.confidence:.0%} interval)": self.ratio_text,
                 "A/A control": self.control_text,
                 "pairs of blocks": self.blocks,
                 "why": self.reason,
-            }
+            },
+            caption,
         )
 
 

@@ -1,12 +1,12 @@
-"""Rows as a DataFrame or an HTML table, the same for every result."""
+"""Rows as a DataFrame, JSON or an HTML table, the same for every result."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from html import escape
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,32 +17,12 @@ from perfkit.evidence.verdicts import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = TypeVar("Row")
+#: A longer cell holds words, not a figure.
+FIGURE_MAX = 36
+LEFT = ' style="text-align:left;overflow-wrap:anywhere;min-width:7em"'
+#: The same for a heading, which is not broken within a word.
+LEFT_HEADING = ' style="text-align:left"'
 _VERDICTS = frozenset(map(str, Verdict))
-
-
-@dataclass(frozen=True)
-class ResultTable(Generic[Row]):
-    """Rows with names: dataclasses, whose field `key` is the name."""
-
-    key: ClassVar[str] = "name"
-
-    rows: tuple[Row, ...]
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def of(self, name: str) -> Row:
-        """The row of this name; raises KeyError, which lists the names."""
-        known = {getattr(row, self.key): row for row in self.rows}
-        if name not in known:
-            raise KeyError(f"no {name!r} in this table; there are {', '.join(known)}")
-        return known[name]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A DataFrame with every field that a row's repr shows: raw samples stay out."""
-        first = fields_of(self.rows[0]) if self.rows else ()  # type: ignore[arg-type]
-        return data_frame(self.rows, [field.name for field in first if field.repr])
 
 
 def data_frame(rows: Iterable[object], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -84,19 +64,31 @@ def _flat(row: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
+def encode_rows(rows: Iterable[Mapping[str, object]]) -> str:
+    """A JSON list with one of the rows per line."""
+    return "[\n  " + ",\n  ".join(msgspec.json.encode(row).decode() for row in rows) + "\n]\n"
+
+
 def html_table(
     caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
 ) -> str:
     """A table for a notebook, with every text in it escaped and each note a line below it.
 
     A cell that is a verdict becomes a chip. Without a header the first cell of a row is its
-    heading.
+    heading. JupyterLab puts cells to the right, as fits figures; a column of words goes left.
     """
-    first = "td" if header else "th"
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    rows = [*rows]
+    styles = [*map(_style, zip_longest(*rows, fillvalue="")), *("" for _ in header)]
+    first, last = (f"<td{styles[0]}>", "</td>") if header else ("<th>", "</th>")
+    head = "".join(
+        f"<th{style and LEFT_HEADING}>{escape(it)}</th>"
+        for style, it in zip(styles, header, strict=False)
+    )
     body = "".join(
-        f"<tr><{first}>{escape(name)}</{first}>"
-        + "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
+        f"<tr>{first}{escape(name)}{last}"
+        + "".join(
+            f"<td{style}>{_cell(it)}</td>" for style, it in zip(styles[1:], cells, strict=False)
+        )
         + "</tr>"
         for name, *cells in rows
     )
@@ -109,18 +101,19 @@ def html_table(
     )
 
 
+def _style(column: Sequence[str]) -> str:
+    """What puts a column of words to the left; nothing for one of figures and gaps."""
+    are_figures = all(text in ("", "–", UNKNOWN) or any(map(str.isdigit, text)) for text in column)
+    return "" if are_figures and max(map(len, column)) <= FIGURE_MAX else LEFT
+
+
 def _cell(text: str) -> str:
-    """A cell's text; a verdict is a chip that pages colour by its class."""
-    plain = escape(text)
+    """A cell's text, indented as code is; a verdict is a chip that pages colour by its class."""
+    code = text.lstrip(" ")
+    plain = escape(code.rjust(len(text), "\N{NO-BREAK SPACE}"))
     return f'<span class="badge {plain}">{plain}</span>' if text in _VERDICTS else plain
 
 
 def html_list(lines: Iterable[str]) -> str:
     """A list for a notebook, with every line escaped."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
-def facts_html(facts: Mapping[str, object]) -> str:
-    """Facts for a notebook, a name and a value to a line; None is unknown."""
-    rows = ((name, UNKNOWN if it is None else str(it)) for name, it in facts.items())
-    return html_table("", (), rows)

@@ -3,10 +3,16 @@
 The cluster knows nothing of sysfs: a worker is handed this as its `probe`. A card that is too hot,
 hangs or is gone stays unfit until it has been well for a while: it must not get work each time it
 cools by a degree.
+
+The power comes last and is told with the next heartbeat if it takes long. The driver sleeps while
+it asks Bonaire, Hawaii, Tonga and Fiji, and a Polaris that says 0 W: up to ten times for half a
+second, and no other sensor answers meanwhile (`smu7_get_gpu_power` in smu7_hwmgr.c,
+`amdgpu_dpm_read_sensor` in amdgpu_dpm.c).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -37,6 +43,8 @@ FIELDS = (
     *"temp_edge_crit_c temp_junction_crit_c temp_memory_crit_c".split(),
 )
 SENSORS = ("edge", "junction", "memory")
+#: A card is asked for its power again after this many times as long as it took to answer.
+POWER_REST = 20
 #: Critical temperatures of cards that tell none, by chip and sensor. They are what the boards' own
 #: BIOS says of these chips, as `temp*_crit` of an RX 580 and of a Vega 56 in LACT's recordings
 #: (tests/snapshots/amd). Other chips have other limits, and APUs tell none: amdgpu hides theirs
@@ -50,7 +58,7 @@ COOLER_C = 5.0
 WELL_AFTER_S = 10.0
 #: A heartbeat waits this long for the cards, which hang if they stay silent for HUNG_AFTER_S.
 PATIENCE_S = 0.05
-HUNG_AFTER_S = 5.0
+HUNG_AFTER_S = 6.0
 
 
 def complaint(sample: GpuSample, margin_c: float = 0.0) -> str | None:
@@ -83,7 +91,7 @@ class GpuProbe:
     to (`cluster.vocabulary.cards`), or else every card below `root`.
 
     `gpu_trouble` is set while no card is fit for work. An idle card is asked more and more rarely,
-    so that it can sleep; until then its utilisation and temperature are those it told last.
+    so that it can sleep; until then its utilisation, temperature and power are those it told last.
     """
 
     def __init__(
@@ -143,12 +151,18 @@ class GpuProbe:
         """Ask every card and keep the load."""
         now_s = self._clock()
         own = own_use(self._process)
-        loads = [self._watch(card).ask(now_s, own) for card in self._own_cards()][:MAX_GPUS]
+        own_cards = [self._watch(card) for card in self._own_cards()][:MAX_GPUS]
+        loads = [watched.ask(now_s, own) for watched in own_cards]
         if any(watched.is_gone for watched in self._watched.values()):
             self.cards.refresh()
         troubles = [load.trouble for load in loads if load.trouble is not None]
         all_unfit = bool(troubles) and len(troubles) == len(loads)
         self._told = Load(gpus=tuple(loads), gpu_trouble="; ".join(troubles) if all_unfit else None)
+        for place, watched in enumerate(own_cards):
+            self._asked_at = self._clock()
+            power_w = watched.ask_power(self._clock)
+            loads[place] = msgspec.structs.replace(loads[place], power_w=power_w)
+        self._told = msgspec.structs.replace(self._told, gpus=tuple(loads))
 
     def _watch(self, card: Card) -> _Watched:
         """The card as watched so far; one that moved keeps its complaint."""
@@ -172,6 +186,9 @@ class _Watched:
         self.card = card
         self._rest = Rest(card.info.device)
         self._last: GpuSample | None = None
+        self._may_ask_power = False
+        self._power_w: float | None = None
+        self._power_after_s = -math.inf
 
     @property
     def is_gone(self) -> bool:
@@ -190,16 +207,31 @@ class _Watched:
             self._rest.note(now_s, asleep or bool(sample.gpu_busy_pct) or trouble is not None)
         if asleep or not asked:
             sample = _with_memory(self.card, sample)
+        is_active = sample.state is CardState.ACTIVE
+        self._may_ask_power = asked and is_active
+        self._power_w = self._power_w if is_active else None
         use = own.get(sample.pci or "", NO_USE)
         return GpuLoad(
             free_bytes=sample.usable_free_bytes,
             busy_pct=sample.gpu_busy_pct,
             temperature_c=sample.hottest_c,
+            power_w=self._power_w,
             asleep=asleep,
             trouble=trouble,
             own_memory_bytes=use.memory_bytes(bool(sample.is_apu)),
             own_engine_ns=use.engine_ns,
         )
+
+    def ask_power(self, clock: Callable[[], float]) -> float | None:
+        """Its power in watts after `ask`, as it was told last while it rests from that."""
+        began_s = clock()
+        is_due = self._may_ask_power and began_s >= self._power_after_s
+        if is_due and not self.card.is_suspended():
+            found = self.card.find(self.card.files.read(), ("power_w",)).values.get("power_w")
+            self._power_w = found.value if found else None
+            ended_s = clock()
+            self._power_after_s = ended_s + POWER_REST * (ended_s - began_s)
+        return self._power_w
 
     def _sample(self) -> GpuSample:
         """Its fields now. One that fell asleep while it was asked refuses as if it were reset."""

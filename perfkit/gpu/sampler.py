@@ -14,7 +14,7 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heapreplace
 from itertools import pairwise
@@ -22,12 +22,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from perfkit.evidence.tables import data_frame, html_table
-from perfkit.evidence.text import UNKNOWN, quantity, size
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.gpu.card import Card, Cards, FastReader, FastSample
 from perfkit.gpu.device.discovery import DRM_ROOT
 from perfkit.gpu.device.record import read_text
 from perfkit.gpu.device.schema import CardState, GpuSample
+from perfkit.gpu.readings import CardReadings, samples_sheet
 from perfkit.gpu.rest import Rest
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Track:
         )
 
 
-class GpuSampler:
+class GpuSampler(Showable):
     """Watches the cards below `root` from `start`, or `with`, until `stop`.
 
     `rates_hz` gives each of `GROUPS` its rate. A ring keeps the latest `rows_max` samples of a
@@ -262,8 +263,15 @@ class GpuSampler:
         watched = [name for group in self.rates_hz for name in GROUPS[group]]
         return data_frame(rows, ["pci", "monotonic_s", "state", *watched])
 
-    def _repr_html_(self) -> str:
-        return samples_html(self.samples())
+    def _sheets(self) -> Iterator[Sheet]:
+        yield samples_sheet(self.samples())
+
+    def _figures(self) -> Figures:
+        return CardReadings(tuple(self.samples()))._figures()
+
+    def encode(self) -> str:
+        """A JSON list with a full sample of each card now, one to a line."""
+        return CardReadings(tuple(self.samples())).encode()
 
     def _track(self) -> None:
         """Watch cards that are new, and follow those that moved."""
@@ -360,26 +368,3 @@ def read_pcie_bw(device: Path) -> tuple[int, int] | None:
         return None
     received, sent, payload_bytes = map(int, words)
     return received * payload_bytes, sent * payload_bytes
-
-
-def samples_html(samples: Sequence[GpuSample], caption: str = "GPU cards") -> str:
-    """Cards as a table for a notebook."""
-    return html_table(
-        caption,
-        ("card", "name", "state", "busy", "VRAM used", "of", "power", "hottest", "core clock"),
-        [
-            (
-                sample.pci or sample.card,
-                sample.name or UNKNOWN,
-                sample.state.value,
-                quantity(sample.gpu_busy_pct, "%"),
-                size(sample.vram_used_bytes),
-                size(sample.vram_total_bytes),
-                quantity(sample.power_w, "W"),
-                quantity(sample.hottest_c, "°C"),
-                quantity(sample.sclk_hz, "MHz", 1e-6),
-            )
-            for sample in samples
-        ],
-        [] if samples else ["No AMD card was found."],
-    )

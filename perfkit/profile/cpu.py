@@ -16,18 +16,20 @@ from __future__ import annotations
 import cProfile
 import io
 import marshal
-import os
 import pstats
 import re
 import sys
 import threading
 import time
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.files import write_whole
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame, encode_rows
 from perfkit.evidence.text import quantity
 from perfkit.profile import instrument
 from perfkit.profile.instrument import Finish, Instrument
@@ -85,7 +87,7 @@ class HotSpot:
 
 
 @dataclass(frozen=True, eq=False)
-class CpuProfile:
+class CpuProfile(Showable):
     """A finished profile: the table in pstats' form, and how it came to be.
 
     `wall_s` is the time it was open, None for a loaded one; `error` is the name of the exception
@@ -113,7 +115,15 @@ class CpuProfile:
         """Every function as a row, most own time first; the columns are HotSpot's fields."""
         return data_frame(self.top(len(self.table)), HotSpot.__slots__)
 
-    def _repr_html_(self) -> str:
+    def encode(self) -> str:
+        """A JSON list with every function to a line, most own time first."""
+        rows = [asdict(spot) for spot in self.top(len(self.table))]
+        return encode_rows(rows)
+
+    def _formats(self) -> dict[str, Callable[[], str | bytes]]:
+        return {**super()._formats(), ".prof": lambda: marshal.dumps(self.table)}
+
+    def _sheets(self) -> Iterator[Sheet]:
         open_for = "" if self.wall_s is None else f", open for {quantity(self.wall_s * 1e3, 'ms')}"
         ended = "" if self.error is None else f", ended by {self.error}"
         calls = quantity(sum(counts[1] for counts in self.table.values()))
@@ -128,7 +138,7 @@ class CpuProfile:
             )
             for spot in self.top(10)
         )
-        return html_table(
+        yield Sheet(
             f"CPU profile {self.name}: {calls} calls{open_for}{ended}",
             ("function", "where", "calls", "total ms", "own ms", "own %"),
             rows,
@@ -222,14 +232,9 @@ def _save(table: Table, name: str, folder: Path) -> Path | None:
     """Write the .prof file whole or not at all, so that a reader never sees half of one."""
     stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "profile"
     path = folder / f"{stem}.prof"
-    unfinished = folder / f".{stem}-{os.getpid()}-{threading.get_ident()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_bytes(marshal.dumps(table))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, marshal.dumps(table))
     except OSError as error:
         warnings.warn(
             f"The profile {name!r} could not be written to {path}: {error.strerror}.",

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.profile.tracer import program, trace_to_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: A prime, so that it does not keep step with anything periodic.
 RATE_HZ = 499
@@ -28,7 +33,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Flame:
+class Flame(Showable):
     """How often each stack was seen, outermost function first; `reason` says why none was.
 
     Samples of a thread that waits for the kernel are left out.
@@ -53,13 +58,21 @@ class Flame:
                 found[stack[names.index(function) :]] += count
         return Flame(self.name, tuple(found.items()), reason=self.reason) if found else self
 
-    def _repr_html_(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each stack, most samples first: its functions with `;` between, and a count."""
+        rows = sorted(self.stacks, key=lambda item: -item[1])
+        return data_frame(
+            [{"stack": ";".join(f.function for f in stack), "samples": n} for stack, n in rows],
+            ["stack", "samples"],
+        )
+
+    def _sheets(self) -> Iterator[Sheet]:
         notes = [self.reason] if self.reason else []
         rows = [
             (" / ".join(f.function for f in stack[-4:]), str(count))
             for stack, count in sorted(self.stacks, key=lambda item: -item[1])[:10]
         ]
-        return html_table(
+        yield Sheet(
             f"Stacks of {self.name}, {self.samples:,} samples", ("stack", "samples"), rows, notes
         )
 

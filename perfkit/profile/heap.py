@@ -12,18 +12,23 @@ import importlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import size
 from perfkit.profile import debugger
 from perfkit.profile.paths import short_path
 from perfkit.profile.watch import MemoryFinding, check_pid
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: How many lines of code a measurement keeps.
 SITES_LIMIT = 10
@@ -35,7 +40,7 @@ RISK = (
 
 
 @dataclass(frozen=True)
-class HeapProfile:
+class HeapProfile(Showable):
     """What was allocated during the work; `reason` says why it, or its picture, is missing.
 
     The first of `findings` is of the whole work: the most that was held at once, and how many
@@ -48,8 +53,12 @@ class HeapProfile:
     flame_graph: Path | None = None
     reason: str | None = None
 
-    def _repr_html_(self) -> str:
-        table = html_table(
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each finding; the columns are those of MemoryFinding."""
+        return data_frame(self.findings, MemoryFinding.__slots__)
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             f"Heap of {self.role}",
             ("line", "held at the peak", "allocations"),
             [
@@ -58,10 +67,16 @@ class HeapProfile:
             ],
             [self.reason] if self.reason else [],
         )
+
+    def _repr_html_(self) -> str:
+        table = super()._repr_html_()
         if self.flame_graph is None:
             return table
         link = escape(quote(self.flame_graph.as_posix()))
         return f'{table}<p><a href="{link}">Flame graph</a></p>'
+
+    def _figures(self) -> Figures:
+        return "MiB", [(it.where, counted(it.peak_bytes, 2**-20)) for it in self.findings]
 
 
 def attach_heap(

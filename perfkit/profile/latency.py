@@ -10,13 +10,19 @@ cannot be right is left out and counted, with the reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
-from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import (
+    Interval,
+    bootstrap_interval,
+    percentile_interval,
+    ratio_interval,
+)
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import estimate, percent
 
 if TYPE_CHECKING:
@@ -52,7 +58,7 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class Waterfall:
+class Waterfall(Showable):
     """Where the time of traced tasks went.
 
     `stages` are the six of STAGES in order; their shares add up to 1 (their percentiles do not add
@@ -70,12 +76,12 @@ class Waterfall:
         """A row for each stage and one for the whole; a figure and its bounds in columns."""
         return data_frame([*self.stages, self.end_to_end])
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         rows = [
             (stage.stage, estimate(stage.p50_ms), estimate(stage.p95_ms), percent(stage.share))
             for stage in (*self.stages, self.end_to_end)
         ]
-        return html_table(
+        yield Sheet(
             f"Where the time of {self.traces:,} traced tasks went (95 % intervals)",
             ("stage", "p50 ms", "p95 ms", "share"),
             rows,
@@ -86,9 +92,7 @@ class Waterfall:
 def waterfall(traces: Iterable[Stamps]) -> Waterfall:
     """The stages of many traces, with what each takes and its share of the whole.
 
-    The interval of a share is that of a ratio of sums, by its linearisation (W. G. Cochran,
-    "Sampling Techniques", section 6.4). All intervals take the traces to be independent, which
-    tasks of one burst are not quite.
+    All intervals take the traces to be independent, which tasks of one burst are not quite.
     """
     left_out: Counter[str] = Counter()
     kept: list[tuple[int, ...]] = []
@@ -132,18 +136,5 @@ def _stage_time(stage: str, parts_ns: list[int], wholes_ns: list[int]) -> StageT
         stage=stage,
         p50_ms=bootstrap_interval(parts_ms, resamples=RESAMPLES),
         p95_ms=percentile_interval(parts_ms, 95),
-        share=_share(parts_ns, wholes_ns),
+        share=ratio_interval(parts_ns, wholes_ns, RESAMPLES),
     )
-
-
-def _share(parts_ns: list[int], wholes_ns: list[int]) -> Interval:
-    """Sum of parts over sum of wholes; unknown when there is no time to share."""
-    total = sum(wholes_ns)
-    if total == 0:
-        return bootstrap_interval([])
-    ratio, mean = sum(parts_ns) / total, total / len(wholes_ns)
-    around = [
-        ratio + (part - ratio * whole) / mean
-        for part, whole in zip(parts_ns, wholes_ns, strict=True)
-    ]
-    return bootstrap_interval(around, "mean", resamples=RESAMPLES)

@@ -16,19 +16,25 @@ import importlib
 import linecache
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from time import perf_counter
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
 from perfkit.profile.paths import short_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 YIELDS = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
+#: How many lines a picture compares.
+LINES_DRAWN = 12
 #: Lines that take less of their function than this are left out of the table.
 SHARE_SHOWN = 0.02
 
@@ -64,27 +70,46 @@ class FunctionLines:
 
 
 @dataclass(frozen=True)
-class LineTimes:
+class LineTimes(Showable):
     """Functions line by line, most time first, after `tasks` went through them.
 
-    A function is shown if its lines share its time.
+    A function is shown if its lines share its time, or if there is no such function. `per` names
+    one of the tasks.
     """
 
     functions: tuple[FunctionLines, ...]
     name: str
     tasks: int
+    per: str = "task"
 
-    def _repr_html_(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each line that ran, with its function and file."""
+        return data_frame(
+            {"function": function.function, "file": function.file, **asdict(line)}
+            for function in self.functions
+            for line in function.lines
+        )
+
+    def _sheets(self) -> Iterator[Sheet]:
         shown = [function for function in self.functions if not function.passes_on]
-        return "".join(map(self._table, shown)) or f"<p>No line of {escape(self.name)} ran.</p>"
+        shown = shown or [function for function in self.functions if function.lines]
+        yield from map(self._table, shown) if shown else [Sheet(f"No line of {self.name} ran.")]
 
-    def _table(self, function: FunctionLines) -> str:
+    def _figures(self) -> Figures:
+        lines = [(function, line) for function in self.functions for line in function.lines]
+        lines.sort(key=lambda found: -found[1].total_s)
+        return "ms", [
+            (f"{function.function}:{line.line} {line.code}", counted(line.total_s, 1e3))
+            for function, line in lines[:LINES_DRAWN]
+        ]
+
+    def _table(self, function: FunctionLines) -> Sheet:
         shown = [line for line in function.lines if line.share >= SHARE_SHOWN]
         left_out = len(function.lines) - len(shown)
         took = quantity(function.total_s * 1e6 / self.tasks, "µs")
-        return html_table(
-            f"{function.function} ({function.file}) of {self.name}: {took} per task",
-            ("line", "runs per task", "µs per task", "share %", "code"),
+        return Sheet(
+            f"{function.function} ({function.file}) of {self.name}: {took} per {self.per}",
+            ("line", f"runs per {self.per}", f"µs per {self.per}", "share %", "code"),
             [
                 (
                     str(line.line),
@@ -100,49 +125,76 @@ class LineTimes:
 
 
 def line_times(
-    functions: Sequence[Callable[..., Any]], work: Callable[[], object], name: str, tasks: int
+    functions: Sequence[Callable[..., Any]],
+    work: Callable[[], object],
+    name: str,
+    tasks: int,
+    per: str = "task",
 ) -> LineTimes:
     """Time each line of the functions while `work()` sends `tasks` tasks through them.
 
-    Only calls made by this thread during the work count. Raises LineProfilerMissing without
-    line_profiler, ValueError for a function that is not Python's or a generator that calls itself,
-    and passes what the work raises.
+    Raises what `LineTimer` raises, and passes what the work raises.
     """
-    try:
-        profiler = importlib.import_module("line_profiler").LineProfiler()
-    except ImportError as error:
-        raise LineProfilerMissing(
-            f"line_times needs line_profiler, which cannot be imported ({error}): install "
-            '"perfkit[lab]".'
-        ) from error
-    names, codes = {}, []
-    for function in functions:
-        code = getattr(function, "__code__", None)
-        if code is None:
-            raise ValueError(f"{function!r} has no lines: it is not written in Python")
-        names[code.co_filename, code.co_firstlineno] = function.__qualname__
-        profiler.add_function(function)
-        codes.append(function.__code__)  # add_function may have exchanged it
-    nested = NestedCalls(codes)
-    before = sys.getprofile()
-    with profiler:
-        sys.setprofile(nested.note)
+    timer = LineTimer(functions)
+    with timer:
+        work()
+    return timer.times(name, tasks, per)
+
+
+class LineTimer:
+    """Times each line of the functions during a `with` block, in which this thread calls them.
+
+    Raises LineProfilerMissing without line_profiler, ValueError for a function that is not
+    Python's.
+    """
+
+    def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
         try:
-            work()
-        finally:
-            sys.setprofile(before)
-    if nested.generators:
-        raise ValueError(f"{', '.join(sorted(nested.generators))}: a generator that calls itself")
-    stats = profiler.get_stats()
-    found = [
-        _function_lines(
-            names.get((file, first), called),
-            file,
-            [(at, runs, time * stats.unit - nested.s[file, at]) for at, runs, time in timings],
-        )
-        for (file, first, called), timings in stats.timings.items()
-    ]
-    return LineTimes(tuple(sorted(found, key=lambda f: -f.total_s)), name, tasks)
+            self._profiler = importlib.import_module("line_profiler").LineProfiler()
+        except ImportError as error:
+            raise LineProfilerMissing(
+                f"line_times needs line_profiler, which cannot be imported ({error}): install "
+                '"perfkit[lab]".'
+            ) from error
+        self._names, codes = {}, []
+        for function in functions:
+            code = getattr(function, "__code__", None)
+            if code is None:
+                raise ValueError(f"{function!r} has no lines: it is not written in Python")
+            place = code.co_filename, code.co_firstlineno, code.co_qualname
+            self._names[place] = function.__qualname__
+            self._profiler.add_function(function)
+            codes.append(function.__code__)  # add_function may have exchanged it
+        self._nested = NestedCalls(codes)
+
+    def __enter__(self) -> None:
+        self._before = sys.getprofile()
+        self._profiler.enable_by_count()
+        sys.setprofile(self._nested.note)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+        self._profiler.disable_by_count()
+
+    def times(self, name: str, tasks: int, per: str = "task") -> LineTimes:
+        """The times of the lines, after `tasks` went through them.
+
+        Raises ValueError for a generator that called itself.
+        """
+        nested = self._nested
+        if nested.generators:
+            names = ", ".join(sorted(nested.generators))
+            raise ValueError(f"{names}: a generator that calls itself")
+        stats = self._profiler.get_stats()
+        found = [
+            _function_lines(
+                self._names.get((file, first, called), called),
+                file,
+                [(at, runs, time * stats.unit - nested.s[file, at]) for at, runs, time in timings],
+            )
+            for (file, first, called), timings in stats.timings.items()
+        ]
+        return LineTimes(tuple(sorted(found, key=lambda f: -f.total_s)), name, tasks, per)
 
 
 class NestedCalls:

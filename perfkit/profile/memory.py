@@ -11,11 +11,13 @@ from __future__ import annotations
 import linecache
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity, size
 from perfkit.profile.instrument import Finish, Instrument
 from perfkit.profile.paths import short_path
@@ -55,7 +57,7 @@ class AllocationLine:
 
 
 @dataclass(frozen=True)
-class MemoryUse:
+class MemoryUse(Showable):
     """What a block of code did to its process's memory.
 
     `peak_rss_bytes` is exact, or None when it is unknown; it is never above `high_water_bytes`,
@@ -85,7 +87,7 @@ class MemoryUse:
         """The lines of `allocations` as rows; none when they are unknown."""
         return data_frame(self.allocations or (), AllocationLine.__slots__)
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         ended = "" if self.error is None else f", ended by {self.error}"
         columns = (self.before or UNKNOWN, self.after or UNKNOWN, self.growth_bytes)
         rows = [
@@ -104,12 +106,17 @@ class MemoryUse:
             f"in {line.growth_blocks:+,} blocks"
             for line in self.allocations or ()
         ]
-        return html_table(
+        yield Sheet(
             f"Memory {self.name}: {quantity(self.wall_s * 1e3, 'ms')}{ended}",
             ("", "before", "peak", "after", "growth"),
             rows,
             [peak, *lines],
         )
+
+    def _figures(self) -> Figures:
+        before, after = (sample and sample.rss_bytes for sample in (self.before, self.after))
+        ends = {"before": before, "peak": self.peak_rss_bytes, "after": after}
+        return "MiB", [(f"RSS {name}", counted(it, 2**-20)) for name, it in ends.items()]
 
 
 class track_memory(Instrument[MemoryUse]):  # noqa: N801 -- a context manager, named as those are

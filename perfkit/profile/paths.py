@@ -9,6 +9,8 @@ from pathlib import PurePath
 
 #: Below such a folder the rest of a path names a module.
 _LIBRARY_FOLDER = re.compile(r"site-packages|dist-packages|python3\.\d+t?")
+#: Shown in place of the file of what a cell defines.
+CELL = "<notebook cell>"
 
 
 def short_path(filename: str) -> str:
@@ -18,11 +20,13 @@ def short_path(filename: str) -> str:
     behind its library folder, any other absolute path down to the file's name. Names that are not
     paths, such as `<string>`, stay; a cell of a notebook is `<notebook cell>`.
     """
+    if filename.startswith("<ipython-input-"):
+        return CELL
     if filename.startswith("<"):
         return filename
     path = PurePath(filename)
     if path.parent.name.startswith("ipykernel_"):
-        return "<notebook cell>"
+        return CELL
     if not path.is_absolute():
         return path.name if ".." in path.parts else path.as_posix()
     roots = {PurePath(os.path.abspath(entry)) for entry in sys.path}

@@ -14,12 +14,14 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psutil
 
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class MemoryFinding:
 
 
 @dataclass(frozen=True)
-class MemorySeries:
+class MemorySeries(Showable):
     """The memory of one process over time: sample `i` was taken `at_s[i]` after the watch began.
 
     `seen` counts all samples taken, and `first` and `peak` (the highest of each measure by itself)
@@ -115,7 +117,7 @@ class MemorySeries:
             if last is not None
         )
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         rows = [
             (row.where, size(row.size_bytes), size(row.peak_bytes), size(row.growth_bytes, "+"))
             for row in self.findings
@@ -124,7 +126,7 @@ class MemorySeries:
         notes = [f"The oldest {dropped:,} samples are not kept."] if dropped else []
         title = f"Memory of {self.role}: {self.seen:,} samples, one every {self.interval_s:g} s"
         header = ("", "last", "highest", "growth")
-        return html_table(title, header, rows, notes + ([self.reason] if self.reason else []))
+        yield Sheet(title, header, rows, notes + ([self.reason] if self.reason else []))
 
 
 class watch_memory:  # noqa: N801 -- a context manager, named as those are

@@ -6,12 +6,14 @@ says how many they were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import UNKNOWN, quantity, size
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class KernelTotal:
 
 
 @dataclass(frozen=True)
-class TopKernels:
+class TopKernels(Showable):
     """The kernels that took the most time, longest first; `names` counts those there are."""
 
     kernels: tuple[KernelTotal, ...]
@@ -119,9 +121,12 @@ class TopKernels:
         """One row per kernel name; the columns are the fields of KernelTotal."""
         return data_frame(self.kernels, KernelTotal.__match_args__)
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         caption = f"Kernels that took the most time, {len(self.kernels)} of {self.names}"
-        return html_table(caption, *self.texts())
+        yield Sheet(caption, *self.texts())
+
+    def _figures(self) -> Figures:
+        return "ms", [(it.name, counted(it.total_ns, 1e-6)) for it in self.kernels]
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
         """A header and a row of texts for each kernel."""
@@ -132,7 +137,7 @@ class TopKernels:
 
 
 @dataclass(frozen=True)
-class KernelProfile:
+class KernelProfile(Showable):
     """The contents of one file or several, in order; `format` names the tool that wrote it.
 
     `notes` say what was repaired, left out or unknown, with the lines of the file. If a file does
@@ -202,18 +207,21 @@ class KernelProfile:
             "top": [asdict(total) for total in top.kernels],
         }
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         notes = list(self.notes)
         if len(self.kernels) > ROWS_SHOWN:
             notes.insert(0, f"The first {ROWS_SHOWN} of {len(self.kernels):,} dispatches.")
         if self.transfers:
             notes.insert(0, f"{len(self.transfers):,} transfers are in transfers_frame().")
-        return html_table(
+        yield Sheet(
             f"{self.dispatches_text} dispatches in {self.file} ({self.format})",
             ("kernel", "start", "duration", "grid", "fetched", "written", "bandwidth"),
             (_kernel_texts(kernel) for kernel in self.kernels[:ROWS_SHOWN]),
             notes,
         )
+
+    def _figures(self) -> Figures:
+        return self.top_kernels()._figures()
 
 
 def _total_texts(total: KernelTotal) -> list[str]:

@@ -15,11 +15,10 @@ from perfkit.evidence.baselines import (
     machine_name,
     save_baseline,
 )
-from perfkit.evidence.environment import fingerprint, machine_id
+from perfkit.evidence.environment import machine_id
 from perfkit.evidence.results import ResultError
 from tests.perfkit.evidence.test_results import result
-
-HERE = fingerprint()
+from tests.perfkit.machine import HERE
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from perfkit.evidence.environment import (
     machine_id,
     python_build,
 )
+from perfkit.evidence.tables import LEFT
 
 CPUINFO = "processor : 0\nmodel name\t: Quick  CPU 9\nflags\t\t: fpu sse2\n"
 
@@ -226,7 +227,7 @@ def test_lesser_differences_leave_it_the_same(here: Environment, facts: dict[str
 
 def test_a_notebook_shows_the_environment(here: Environment) -> None:
     html = altered(here, governor=None)._repr_html_()
-    assert "<th>governor</th><td>unknown</td>" in html
+    assert f"<th>governor</th><td{LEFT}>unknown</td>" in html
     assert f"msgspec {msgspec.__version__}" in html
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.exports import ASV_COLUMNS, FORMATS, benchmark_name
 from perfkit.evidence.results import Result, ResultError
+from tests.perfkit import machine
 from tests.perfkit.evidence.test_results import result
 
 HERE = msgspec.structs.replace(
-    fingerprint(), git_commit="0123456789abcdef", git_dirty=False, utc="2030-01-01T00:00:00+00:00"
+    machine.HERE, git_commit="0123456789abcdef", git_dirty=False, utc="2030-01-01T00:00:00+00:00"
 )
 SAMPLES = [1.0, 1.5, 2.0, 2.5, 9.0]
 LATENCY = result(

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import ResultTable, data_frame, facts_html, html_list, html_table
+from perfkit.evidence.showing import ResultTable, facts
+from perfkit.evidence.tables import LEFT, data_frame, html_list, html_table
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,18 @@ def test_a_frame_spreads_intervals_and_leaves_raw_samples_out() -> None:
 
 
 def test_html_is_escaped_and_unknown_facts_are_named() -> None:
-    assert "<th>a&amp;b</th><td>unknown</td>" in facts_html({"a&b": None})
+    assert "<th>a&amp;b</th><td>unknown</td>" in facts({"a&b": None}).html
     shown = html_table("<caption>", ["x"], [["<td>"]], ["a note"])
     assert "&lt;caption&gt;" in shown
     assert "&lt;td&gt;" in shown
     assert "<p>a note</p>" in shown
     chip = html_table("", ("goal", "verdict"), [("met", "missed")])
-    assert '<td>met</td><td><span class="badge missed">missed</span></td>' in chip
+    assert f'<td{LEFT}>met</td><td{LEFT}><span class="badge missed">missed</span></td>' in chip
     headless = html_table("title", (), [("a < b", "1")])
     assert "<tbody><tr><th>a &lt; b</th><td>1</td></tr>" in headless
     assert "thead" not in headless
+    wordy = html_table(
+        "", ("name", "found"), [("a", "1"), ("b", "a sentence that is long enough to read")]
+    )
+    assert f"<td{LEFT}>a</td><td{LEFT}>1</td>" in wordy
     assert html_list(["a < b", "c"]) == "<ul><li>a &lt; b</li><li>c</li></ul>"

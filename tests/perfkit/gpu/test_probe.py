@@ -14,7 +14,8 @@ from cluster.vocabulary.task import Gpu, GpuLoad, Load
 from perfkit.gpu import probe as module
 from perfkit.gpu.card import Card
 from perfkit.gpu.device.made_up import POLARIS, plant
-from perfkit.gpu.device.schema import GpuSample
+from perfkit.gpu.device.record import DeviceRecord
+from perfkit.gpu.device.schema import Found, GpuSample
 from perfkit.gpu.probe import (
     HUNG_AFTER_S,
     WELL_AFTER_S,
@@ -45,7 +46,7 @@ def test_the_load_has_what_the_card_says_beside_the_host(tmp_path: Path) -> None
     assert probe(tmp_path)() == Load(
         rss_bytes=1,
         memory_free_bytes=2,
-        gpus=(GpuLoad(free_bytes=7 << 30, busy_pct=37.0, temperature_c=61.0),),
+        gpus=(GpuLoad(free_bytes=7 << 30, busy_pct=37.0, temperature_c=61.0, power_w=83.021),),
     )
     assert probe(tmp_path).gpus() == [Gpu("polaris", 8 << 30)]
 
@@ -65,12 +66,13 @@ def test_each_card_has_its_own_figures_and_only_the_overheated_one_is_in_trouble
         "gpu_busy_percent": "3\n",
         "mem_info_vram_used": "0\n",
         "hwmon/hwmon2/temp1_input": "99000\n",
+        "hwmon/hwmon2/power1_input": "0\n",
     }
     plant(tmp_path, other, card="card1")
     load = probe(tmp_path)()
     hot = "0000:0b:00.0 is overheated: edge 99 °C, critical 94 °C"
     assert load.gpus == (
-        GpuLoad(free_bytes=7 << 30, busy_pct=37.0, temperature_c=61.0),
+        GpuLoad(free_bytes=7 << 30, busy_pct=37.0, temperature_c=61.0, power_w=83.021),
         GpuLoad(free_bytes=8 << 30, busy_pct=3.0, temperature_c=99.0, trouble=hot),
     )
     bound = GpuProbe(tmp_path, host=lambda: HOST, card="0000:0b:00.0")
@@ -147,7 +149,7 @@ def test_a_card_that_hangs_or_is_gone_is_not_fit(
     load = probe(tmp_path)()
     assert load.gpu_trouble == f"0000:0a:00.0 {words}"
     (card,) = load.gpus
-    assert (card.busy_pct, card.temperature_c, card.trouble) == (None, None, load.gpu_trouble)
+    assert card == GpuLoad(free_bytes=card.free_bytes, trouble=load.gpu_trouble)
 
 
 def test_a_card_that_falls_asleep_while_it_is_asked_is_not_in_trouble(
@@ -178,10 +180,43 @@ def test_a_silent_card_delays_no_heartbeat_and_is_not_fit(
     monkeypatch.setattr(module, "PATIENCE_S", 0.01)
     assert ask() == well
     clock[0] = HUNG_AFTER_S
-    assert ask() == msgspec.structs.replace(HOST, gpu_trouble="the cards have not answered for 5 s")
+    assert ask() == msgspec.structs.replace(HOST, gpu_trouble="the cards have not answered for 6 s")
     answers.set()
     monkeypatch.setattr(module, "PATIENCE_S", 30.0)
     assert ask() == well
+
+
+def test_a_card_that_takes_long_to_tell_its_power_is_asked_for_it_rarely_and_delays_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = plant(tmp_path)
+    clock, asked = [0.0], []
+    ask, find = probe(tmp_path, clock), Card.find
+    is_asked, answers = threading.Event(), threading.Event()
+
+    def slow(card: Card, record: DeviceRecord, wanted: Collection[str]) -> Found:
+        if "power_w" in wanted:
+            asked.append(clock[0])
+            is_asked.set()
+            answers.wait()
+            clock[0] += 0.5
+        return find(card, record, wanted)
+
+    monkeypatch.setattr(Card, "find", slow)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    ask()
+    assert is_asked.wait(30.0)
+    (card,) = ask().gpus
+    assert (card.busy_pct, card.power_w) == (37.0, None)
+    answers.set()
+    monkeypatch.setattr(module, "PATIENCE_S", 30.0)
+    told = [card.power_w for card in ask().gpus]
+    for now_s in (1.0, 10.0, 11.0):
+        clock[0] = now_s
+        device.joinpath("hwmon/hwmon2/power1_input").write_text(f"{now_s * 1e6:.0f}\n")
+        told += [card.power_w for card in ask().gpus]
+    assert asked == [0.0, 11.0]
+    assert told == [83.021, 83.021, 83.021, 11.0]
 
 
 def test_a_sleeping_card_is_announced_and_fit_and_is_not_woken(
@@ -221,6 +256,7 @@ def test_an_idle_card_is_left_alone_so_that_it_can_sleep(tmp_path: Path, kernel:
         kernel.read.clear()
         (card,) = ask().gpus
         assert (card.busy_pct, card.temperature_c, card.asleep) == (0.0, 61.0, False)
+        assert ("power1_input" in kernel.read) == ("temp1_input" in kernel.read)
         if "temp1_input" in kernel.read:
             asked_s.append(now)
     gaps = [after - before for before, after in pairwise(asked_s)]

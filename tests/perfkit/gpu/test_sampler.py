@@ -13,6 +13,7 @@ from perfkit.gpu import sampler as module
 from perfkit.gpu.card import Cards
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import CardState
+from perfkit.gpu.readings import samples_sheet
 from perfkit.gpu.sampler import (
     GAP_MAX_S,
     GROUPS,
@@ -20,7 +21,6 @@ from perfkit.gpu.sampler import (
     Series,
     energy_j,
     read_pcie_bw,
-    samples_html,
 )
 from tests.perfkit.gpu.trees import Kernel
 
@@ -216,7 +216,7 @@ def test_a_table_for_notebooks(tmp_path: Path) -> None:
     shown = GpuSampler(Cards(tmp_path))._repr_html_()
     for text in (PCI, "AMD Polaris 10", "37 %", "1.0 GiB", "83.02 W", "61 °C", "611 MHz"):
         assert text in shown
-    assert "No AMD card was found." in samples_html([])
+    assert "No AMD card was found." in samples_sheet([]).html
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_process_lives_on_whether_attached_to_or_refused(child: Child, tmp_pat
     assert page.is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("child", ["idle"], indirect=True)
 def test_a_process_that_only_waits_lives_on(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     attach = debugger.memray

@@ -9,7 +9,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perfkit.gpu.rocprof import KernelProfile, RocprofError, parse
@@ -95,7 +95,6 @@ def check(content: bytes) -> KernelProfile | None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
 def test_a_torn_file_gives_a_profile_or_the_error(random: random.Random) -> None:
     check(torn(random))
 
@@ -108,7 +107,6 @@ COLUMNS = "guid name start end grid_x agent_abs_index dispatch_id counter_name v
 
 
 @given(st.lists(st.lists(VALUES, min_size=9, max_size=9), max_size=4), st.sets(st.integers(0, 8)))
-@settings(max_examples=100, deadline=None)
 def test_values_of_any_type_in_columns_of_any_choice(
     rows: list[list[object]], chosen: set[int]
 ) -> None:
@@ -139,7 +137,6 @@ def _number(value: object) -> int | float | None:
 
 
 @given(st.integers(1, 2**53), st.integers(0, 2**40), st.text("ab", min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
 def test_a_database_is_read_as_it_was_written(start: int, duration: int, guid: str) -> None:
     script = f"""CREATE TABLE kernels (guid, name, start, end, dispatch_id);
     INSERT INTO kernels VALUES ('{guid}', 'f', {start}, {start + duration}, 1);
@@ -149,14 +146,12 @@ def test_a_database_is_read_as_it_was_written(start: int, duration: int, guid: s
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-@settings(max_examples=200)
 def test_random_bytes_give_the_error_or_nothing(content: bytes) -> None:
     found = check(content)
     assert found is None or not found.kernels
 
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 2**53 - 1))
-@settings(max_examples=100)
 def test_times_are_read_as_they_were_written(begin: int, duration: int) -> None:
     text = f"Index,KernelName,BeginNs,EndNs\n0,f,{begin + 1},{begin + 1 + duration}\n"
     (kernel,) = parse(text.encode()).kernels
@@ -164,7 +159,6 @@ def test_times_are_read_as_they_were_written(begin: int, duration: int) -> None:
 
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
-@settings(max_examples=100)
 def test_a_number_is_read_as_it_is_or_not_at_all(value: float) -> None:
     for text in (repr(value), f"{value:g}", f"{value:.3f}"):
         try:
