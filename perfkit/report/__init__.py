@@ -6,7 +6,8 @@ one page about all runs of a folder. The heavy packages
 behind it (papermill, nbconvert, matplotlib) are imported on first use, so a command line that only
 prints its help does not load them.
 
-Pictures are in `perfkit.report.figures`, headline findings in `headlines`; notebooks use both.
+Pictures are in `perfkit.report.figures`, headline findings in `headlines`; notebooks use both, and
+check their own parameters by `check_parameters`.
 """
 
 from perfkit.evidence.verdicts import Verdict
@@ -15,6 +16,7 @@ from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ExitCode, ReportError, Status
 from perfkit.report.engine.progress import Progress
 from perfkit.report.engine.result import NotebookRun, ReportRun
+from perfkit.report.engine.running import check_parameters
 from perfkit.report.page.history import write_history
 from perfkit.report.run import run_report
 
@@ -27,6 +29,7 @@ __all__ = [
     "ReportRun",
     "Status",
     "Verdict",
+    "check_parameters",
     "headlines",
     "run_report",
     "write_history",

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfkit.report.engine.kernel import GRACE_S, KernelSession, kernel_session
-from perfkit.report.engine.notebook import INJECTED, Notebook, headings, shortened, shown_path, tags
+from perfkit.report.engine.notebook import (
+    INJECTED,
+    Notebook,
+    headings,
+    import_jsonschema,
+    shortened,
+    shown_path,
+    tags,
+)
 from perfkit.report.engine.outcome import Failure, Status
 from perfkit.report.engine.progress import ALIVE_S, Progress
 from perfkit.report.engine.result import NotebookRun
@@ -59,6 +67,7 @@ def execute_notebook(
     `progress` hears every `alive_s` of a cell that runs long. A notebook that fails is a result,
     not an exception; KeyboardInterrupt and SystemExit end the kernel and pass through.
     """
+    import_jsonschema()
     from papermill.exceptions import PapermillExecutionError
 
     watch = _CellWatch(notebook, progress)

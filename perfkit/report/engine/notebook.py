@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,19 @@ class Notebook:
     def html(self) -> str:
         """The file name of its page."""
         return f"{self.name}.html"
+
+
+def import_jsonschema() -> None:
+    """Import what checks notebooks, if it is there, without the second that a grammar takes.
+
+    jsonschema compiles that of RFC 3987 when it is imported, for a kind of address that notebooks
+    do not have.
+    """
+    name = "rfc3987_syntax"
+    if name not in sys.modules and find_spec("jsonschema"):
+        sys.modules[name] = None  # type: ignore[assignment]
+        import_module("jsonschema")
+        del sys.modules[name]
 
 
 def read_notebook(path: Path) -> Notebook:

@@ -20,4 +20,4 @@ def load_ipython_extension(shell: Any) -> None:
     """Make `shell` display paged text as an output; IPython calls this for an extension."""
     from IPython.core.page import as_hook, display_page
 
-    shell.set_hook("show_in_pager", as_hook(display_page), PRIORITY)  # type: ignore[no-untyped-call]
+    shell.set_hook("show_in_pager", as_hook(display_page), PRIORITY)

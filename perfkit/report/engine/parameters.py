@@ -50,6 +50,10 @@ class ParameterError(ReportError):
         lead = "" if count == 1 else f"{count} parameters are wrong: "
         super().__init__(lead + "; ".join(self.problems))
 
+    def _render_traceback_(self, *_: object) -> list[str]:
+        """What IPython shows below a cell: the message says all."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -146,13 +150,11 @@ def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
     Raises ParameterError when the cell is not plain Python or a default breaks its own rule.
     """
     try:
-        tree = ast.parse(source)
+        parsed = parse_assignments(source)
     except SyntaxError as error:
         raise ParameterError(
             [f"the parameter cell of {notebook} is not plain Python (line {error.lineno or 1})"]
         ) from error
-    comments = _comments(source)
-    parsed = [_parse_assignment(node, comments.get(node.end_lineno or 0, "")) for node in tree.body]
     found = {parameter.name: parameter for parameter in parsed if parameter is not None}
     problems = [
         f"the default of {parameter.name!r} in {notebook} {wrong}"
@@ -162,6 +164,13 @@ def parse_parameters(source: str, notebook: str) -> dict[str, Parameter]:
     if problems:
         raise ParameterError(problems)
     return found
+
+
+def parse_assignments(source: str) -> list[Parameter | None]:
+    """For each statement the parameter that it declares, or None; raises SyntaxError."""
+    body = ast.parse(source).body
+    comments = _comments(source)
+    return [_parse_assignment(node, comments.get(node.end_lineno or 0, "")) for node in body]
 
 
 def _parse_assignment(node: ast.stmt, comment: str) -> Parameter | None:

@@ -5,16 +5,22 @@ Notebook 06 writes it as `scorecard.json` among the results; the index of the ru
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from perfkit.evidence.results import encode_rows, write
+from perfkit.evidence.results import write
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame, encode_rows
 from perfkit.evidence.text import estimate
 from perfkit.evidence.verdicts import Direction, Verdict
 from perfkit.report.engine.outcome import ReportError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "scorecard.json"
 HEADER = ("figure", "claimed", "target", "baseline", "optimised", "verdict", "what was measured")
@@ -52,19 +58,23 @@ class ScoreRow(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Scorecard(msgspec.Struct, frozen=True):
+class Scorecard(Showable, msgspec.Struct, frozen=True):
     """The rows of the plan's table, in its order."""
 
     rows: tuple[ScoreRow, ...]
 
-    def save(self, out_dir: Path | str) -> Path:
+    def record(self, out_dir: Path | str) -> Path:
         """Write the rows among the results of a run, one to a line; returns the path."""
         path = Path(out_dir) / FILE
         write(encode_rows(msgspec.structs.asdict(row) for row in self.rows), path)
         return path
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each figure of the plan."""
+        return data_frame(self.rows)
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             "The plan's figures, claimed for a platform that never ran, and measured here",
             HEADER,
             [(*row.texts, row.note) for row in self.rows],

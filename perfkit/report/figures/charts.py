@@ -70,12 +70,9 @@ class Figure:
 
     def _repr_html_(self) -> str:
         # An untrusted notebook shows no inline SVG, but does show an image.
-        source = f"data:image/svg+xml,{quote(self.file, safe=PLAIN)}"
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
-        return (
-            f'<figure><img class="{DRAWN}" alt="{html.escape(self.alt)}" src="{source}">'
-            f"{caption}</figure>"
-        )
+        image = f'alt="{html.escape(self.alt)}" src="{address(self.file)}"'
+        return f'<figure><img class="{DRAWN}" {image}>{caption}</figure>'
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {
@@ -99,6 +96,11 @@ class Bar:
     def of(cls, label: str, figure: Estimate, claim: float | None = None) -> Bar:
         """The bar of anything that has a value and an interval."""
         return cls(label, figure.value, figure.low, figure.high, claim)
+
+
+def address(file: str) -> str:
+    """An SVG file as the address of an image, to be written between double quotes."""
+    return f"data:image/svg+xml,{quote(file, safe=PLAIN)}"
 
 
 def latency_distribution(

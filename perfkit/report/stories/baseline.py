@@ -7,14 +7,17 @@ cluster, says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
+from perfkit.bench.experiments.setting import is_full
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import estimate, measured, percent, quantity
 from perfkit.evidence.verdicts import Direction, Verdict, judge
 from perfkit.report.engine import headlines
@@ -40,7 +43,7 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
     The throughput gets `tasks`, the rest fewer. The profile `full` takes FULL times as many of
     each, for narrower intervals.
     """
-    times = FULL if profile == "full" else 1
+    times = FULL if is_full(profile) else 1
     tasks *= times
     return {
         "throughput": tasks,
@@ -91,7 +94,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Findings(Showable):
     """A table of the plan, filled in; `title` says which."""
 
     rows: tuple[Finding, ...]
@@ -132,8 +135,8 @@ class Findings:
         """A row for each claim; a figure and its bounds in columns."""
         return data_frame(self.rows)
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             self.title,
             ("what", "claimed", "measured here (95 % interval)", "verdict", "what was measured"),
             [
@@ -141,6 +144,9 @@ class Findings:
                 for row in self.rows
             ],
         )
+
+    def _figures(self) -> Figures:
+        return "× the claim", [(bar.label, bar) for bar in self.bars()]
 
 
 def about_throughput(throughput: Result) -> Findings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perfkit.bench.experiments.catalogue import EXPERIMENTS, figure_of, judged
 from perfkit.bench.experiments.peers import Amount, PeerTable
-from perfkit.bench.experiments.setting import Profile
+from perfkit.bench.experiments.setting import Profile, is_full, known_profile
 from perfkit.bench.goals.serving import PROFILES as SERVING_PROFILES
 from perfkit.bench.goals.serving_runs import BARE, ServingSizes
 from perfkit.bench.goals.table import OPTIMIZED as ARM_OPTIMIZED
@@ -263,14 +263,14 @@ def failover_table(failover: Result) -> Table:
 def sizes(profile: Profile, scale: float) -> dict[str, int]:
     """How many tasks each experiment gets: its own number times `scale`."""
     return {
-        name: max(1, round(scale * experiment.tasks[profile]))
+        name: max(1, round(scale * experiment.tasks[known_profile(profile)]))
         for name, experiment in EXPERIMENTS.items()
     }
 
 
 def serving_sizes(profile: Profile) -> ServingSizes:
     """How much of serving is measured: `quick` has one model and no hostile requests."""
-    if profile == "full":
+    if is_full(profile):
         return SERVING_PROFILES["full"]
     return ServingSizes(
         rounds=4, load_s=0.25, open_s=0.0, hostile=0, models=("digits",), connections=(8, 32)
@@ -287,7 +287,7 @@ def serving_bars(table: GoalTable, figure: str = "digits_32") -> list[Bar]:
 
 def peer_amounts(profile: Profile, scale: float) -> tuple[Amount, ...]:
     """The experiments that every engine runs; the slowest does hundreds of tasks a second."""
-    few = max(20, round(scale * PEER_TASKS[profile]))
+    few = max(20, round(scale * PEER_TASKS[known_profile(profile)]))
     return Amount("burst", few), Amount("latency", few)
 
 

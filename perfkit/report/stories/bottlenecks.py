@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import estimate, percent, quantity
 from perfkit.report.figures.charts import Bar
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perfkit.profile.cpu import CpuProfile, HotSpot
 
 #: Built-in functions in which a thread waits, as cProfile names them.
@@ -55,7 +58,7 @@ class HotFunction:
 
 
 @dataclass(frozen=True)
-class Bottlenecks:
+class Bottlenecks(Showable):
     """The busiest functions of a coordinator at work; time spent waiting is kept apart.
 
     Times are in µs per task, with their intervals over `runs` profiles of `tasks` tasks each.
@@ -71,8 +74,12 @@ class Bottlenecks:
         """Own time per task in µs, by function."""
         return [Bar.of(function.place, function.own_us) for function in self.functions]
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each function; a figure and its bounds in columns."""
+        return data_frame(self.functions)
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             f"The coordinator's {len(self.functions)} most expensive functions",
             ("function", "where", "calls per task", "own time per task", "share of busy time"),
             [
@@ -93,6 +100,9 @@ class Bottlenecks:
                 "the processor too, so this ranks functions but does not price them."
             ],
         )
+
+    def _figures(self) -> Figures:
+        return "µs per task", [(hot.place, hot.own_us) for hot in self.functions]
 
 
 def bottlenecks(profiles: Sequence[CpuProfile], tasks: int, limit: int = 10) -> Bottlenecks:

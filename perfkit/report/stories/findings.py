@@ -218,7 +218,7 @@ def _open_goals(
 
 def record(out_dir: str | Path, card: Scorecard) -> None:
     """Save the scorecard, and each of its rows as a headline."""
-    card.save(out_dir)
+    card.record(out_dir)
     for row in card.rows:
         headlines.record(
             out_dir,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from perfkit.bench.experiments.setting import is_full
 from perfkit.bench.goals.memory import PROFILES
 from perfkit.bench.goals.memory_runs import MemorySizes
 from perfkit.bench.goals.table import COLUMNS, Goal, GoalTable, cells, verdict
@@ -67,7 +68,7 @@ def goal_words(table: GoalTable) -> Words:
 
 def memory_sizes(profile: str) -> MemorySizes:
     """How much of memory is measured: `quick` leaves out what takes minutes."""
-    if profile == "full":
+    if is_full(profile):
         return PROFILES["full"]
     return MemorySizes(
         rounds=3,

@@ -6,22 +6,30 @@ headline, and each picture and table says whose card it shows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from perfkit.bench.experiments.setting import is_full
 from perfkit.bench.experiments.watched import Origin, Watched, WatchedCard, resolved
 from perfkit.bench.goals.gpu import GOALS, PROFILES, GpuSizes
 from perfkit.bench.goals.table import GoalTable
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.painting import Picture
+from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.text import UNKNOWN, interval, measured, quantity
+from perfkit.gpu.readings import CardReadings
 from perfkit.gpu.rocprof import KernelProfile, TopKernels, read
-from perfkit.gpu.sampler import Series, samples_html
+from perfkit.gpu.sampler import Series
 from perfkit.report.engine import headlines
 from perfkit.report.figures.charts import Bar, Figure, bars_with_intervals
 from perfkit.report.figures.panels import Panel, panels
 from perfkit.report.stories.goals import goal_words, record_goals
 from perfkit.report.stories.hot_paths import MIB
-from perfkit.report.stories.views import FULL, Words
+from perfkit.report.stories.views import FULL, Table, Words
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOP = 10
 TEMPERATURES = {"edge": "temp_edge_c", "junction": "temp_junction_c", "memory": "temp_memory_c"}
@@ -35,23 +43,44 @@ FLAT = "Its files do not change, so no line of it is drawn over time."
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Parts of a page, one below the other."""
+class Shown(Showable):
+    """Results and pictures, one below the other."""
 
-    parts: tuple[str, ...]
+    parts: tuple[Showable | Figure, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The DataFrame of the first table; without one, a row for each part in words."""
+        words = Words(tuple(sheet.text for sheet in self._sheets()))
+        return next(self._tables(), words).to_frame()
+
+    def plot(self) -> Picture:
+        """The first picture, or that of the first table."""
+        drawn = (part for part in self.parts if isinstance(part, Figure))
+        table = next(self._tables(), None)
+        return next(drawn, None) or (table.plot() if table else super().plot())
+
+    def _tables(self) -> Iterator[Showable]:
+        return (it for it in self.parts if not isinstance(it, Figure | Words))
+
+    def _sheets(self) -> Iterator[Sheet]:
+        for part in self.parts:
+            if isinstance(part, Figure):
+                yield Sheet(part.alt)
+            else:
+                yield from part._sheets()
 
     def _repr_html_(self) -> str:
-        return "".join(self.parts)
+        return "".join(part._repr_html_() for part in self.parts)
 
 
 def run_seconds(profile: str, seconds: float) -> float:
     """How long the tasks run; `full` takes FULL times as long."""
-    return seconds * (FULL if profile == "full" else 1)
+    return seconds * (FULL if is_full(profile) else 1)
 
 
 def goal_sizes(profile: str) -> GpuSizes:
     """How much of watching is measured."""
-    if profile == "full":
+    if is_full(profile):
         return PROFILES["full"]
     return GpuSizes(rounds=3, samples=1_000, watch_s=0.6)
 
@@ -59,8 +88,8 @@ def goal_sizes(profile: str) -> GpuSizes:
 def cards(watched: Watched) -> Shown:
     """Whose cards these are, and a sample of each at the end of the run."""
     caption = f"At the end of the run: {LABELS[watched.source.origin]}"
-    told = samples_html([card.sample for card in watched.cards], caption)
-    return Shown((source_words(watched)._repr_html_(), told))
+    samples = tuple(card.sample for card in watched.cards)
+    return Shown((source_words(watched), CardReadings(samples, caption=caption)))
 
 
 def source_words(watched: Watched) -> Words:
@@ -87,7 +116,7 @@ def source_words(watched: Watched) -> Words:
 
 def pictures(watched: Watched) -> Shown:
     """A picture of each card."""
-    return Shown(tuple(picture(watched, card)._repr_html_() for card in watched.cards))
+    return Shown(tuple(picture(watched, card) for card in watched.cards))
 
 
 def picture(watched: Watched, card: WatchedCard) -> Figure:
@@ -117,7 +146,7 @@ def picture(watched: Watched, card: WatchedCard) -> Figure:
     return panels(rows, title=f"{card.key}, {label}, over the throughput of tasks", caption=caption)
 
 
-def energy(watched: Watched) -> Shown:
+def energy(watched: Watched) -> Table:
     """Power and energy per task of each card, and how they were found."""
     rows = []
     for card in watched.cards:
@@ -135,7 +164,7 @@ def energy(watched: Watched) -> Shown:
         )
     header = ("card", "which is", "power", "energy per task")
     title = "Energy" if watched.source.is_own else "What the energy would be"
-    return Shown((html_table(title, header, rows, notes),))
+    return Table(title, tuple(rows), header, tuple(notes))
 
 
 def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
@@ -147,14 +176,14 @@ def kernels(rocprof: str | Path, peak_gb_per_s: float | None) -> Shown:
     files = _files(rocprof)
     if not files:
         words = "No rocprof file was given, so no kernel is shown; give one with -p rocprof=FILE."
-        return Shown((Words((words,))._repr_html_(),))
+        return Shown((Words((words,)),))
     profile = read(*files)
     peak = None if peak_gb_per_s is None else peak_gb_per_s * 1e9
     top = profile.top_kernels(TOP, peak)
-    parts = [top._repr_html_()] if top.kernels else []
+    parts: list[Showable | Figure] = [top] if top.kernels else []
     if any(kernel.bandwidth_bytes_per_s is not None for kernel in top.kernels):
-        parts.append(bandwidths(top)._repr_html_())
-    return Shown((*parts, _kernel_words(profile, top)._repr_html_()))
+        parts.append(bandwidths(top))
+    return Shown((*parts, _kernel_words(profile, top)))
 
 
 def _files(rocprof: str | Path) -> tuple[Path, ...]:

@@ -7,7 +7,7 @@ direction. On another machine, or after a change, the notebook says something el
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
 from perfkit.bench.experiments.roles import LoneTraces, profile_coordinator
+from perfkit.bench.experiments.setting import is_full
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import GoalRow, GoalTable
 from perfkit.evidence.results import Result
+from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.stats import Comparison
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import UNKNOWN, estimate, measured, percent, quantity
 from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import OPTIMIZED, SPECS
@@ -29,6 +31,8 @@ from perfkit.report.figures.charts import Bar
 from perfkit.report.stories.views import FULL, Table, Words, stages
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perfkit.profile.cpu import CpuProfile
 
 PROFILE_RUNS = 3
@@ -42,7 +46,7 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
 
     The profile `full` takes FULL times as many of each.
     """
-    times = FULL if profile == "full" else 1
+    times = FULL if is_full(profile) else 1
     tasks *= times
     return {
         "profiled": max(100, tasks),
@@ -56,16 +60,16 @@ def task_counts(profile: str, tasks: int) -> dict[str, int]:
 
 def goal_sizes(profile: str, tasks: int) -> ClusterSizes:
     """How much the table of goals measures."""
-    is_full = profile == "full"
-    tasks *= FULL if is_full else 1
+    thorough = is_full(profile)
+    tasks *= FULL if thorough else 1
     # Many short blocks: an interval of a ratio needs eight pairs of neighbours.
     return ClusterSizes(
-        rounds=16 if is_full else 8,
+        rounds=16 if thorough else 8,
         map_tasks=max(4_000, 20 * tasks),
         baseline_tasks=max(100, tasks // 5),
         submit_tasks=max(1_250, tasks),
         latency_tasks=max(40, tasks // 40),
-        mixed_rounds=8 if is_full else 4,
+        mixed_rounds=8 if thorough else 4,
         open_tasks=max(100, tasks // 40),
         burst_tasks=max(100, tasks // 10),
         big_payloads=8,
@@ -141,8 +145,9 @@ def tasks_of(name: str, tasks: int) -> int:
 def how_to_open(profiles: Mapping[str, Sequence[CpuProfile]]) -> Table:
     """The profiles' files, and the command that opens each in a browser."""
     first = {name: runs[0] for name, runs in profiles.items() if runs}
-    rows = [(name, f"snakeviz {run.path}") for name, run in first.items() if run.path is not None]
-    note = "snakeviz is in the extra [lab]; run it in this folder."
+    paths = {name: run.path for name, run in first.items() if run.path is not None}
+    rows = [(name, f"perfkit profile view {path}") for name, path in paths.items()]
+    note = "Run it in this folder. It opens snakeviz, which is in the extra [lab]."
     return Table("The profiles as files", tuple(rows), notes=(note,))
 
 
@@ -155,7 +160,7 @@ class Special(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ideas:
+class Ideas(Showable):
     """Every idea of the plan: its predicted gain, its measured gain, whether it is in OPTIMIZED."""
 
     rows: tuple[IdeaResult, ...]
@@ -216,7 +221,21 @@ class Ideas:
             ]
         )
 
-    def _repr_html_(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each idea: its factor, predicted and measured, and whether it is kept."""
+        return data_frame(
+            {
+                "idea": row.idea.name,
+                "against": row.idea.against,
+                "predicted": row.predicted.value,
+                "measured": row.measured.factor,
+                "verdict": str(row.measured.verdict),
+                "kept": row.idea.kept,
+            }
+            for row in self.rows
+        )
+
+    def _sheets(self) -> Iterator[Sheet]:
         rows = [
             (
                 row.idea.name,
@@ -228,7 +247,7 @@ class Ideas:
             )
             for row in self.rows
         ]
-        return html_table(
+        yield Sheet(
             "Throughput with one idea at a time (factors, 95 % intervals)",
             ("idea", "share of work", "of that is left", "predicted", "measured", "in OPTIMIZED"),
             rows,
@@ -237,6 +256,9 @@ class Ideas:
                 f"{self.rows[0].measured.blocks} blocks."
             ],
         )
+
+    def _figures(self) -> Figures:
+        return "×", [(bar.label, bar) for bar in self.bars()]
 
 
 def ladder(rungs: Sequence[Rung]) -> list[Bar]:

@@ -5,7 +5,7 @@ A notebook must read as a story, so each table and picture is one call there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,15 @@ from perfkit.bench.workloads.load import TRAFFIC
 from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result, save
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import html_list, html_table
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame, html_list
 from perfkit.evidence.text import estimate, measured, quantity
 from perfkit.report.figures.charts import Bar
 from perfkit.report.page.index import machine_facts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perfkit.profile.latency import Waterfall
 
 MB = 1e6
@@ -34,7 +37,7 @@ FULL = 5
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Showable):
     """A small table of texts; without a header the first text of a row names it."""
 
     title: str
@@ -42,15 +45,27 @@ class Table:
     header: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def _repr_html_(self) -> str:
-        return html_table(self.title, self.header, self.rows, self.notes)
+    def to_frame(self) -> pd.DataFrame:
+        """The texts, a row to a row."""
+        names = self.header or ("name", *("value" for _ in self.rows[0][1:])) if self.rows else ()
+        return data_frame([dict(zip(names, row, strict=False)) for row in self.rows], names)
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(self.title, self.header, self.rows, self.notes)
 
 
 @dataclass(frozen=True)
-class Words:
+class Words(Showable):
     """Sentences that follow from results, shown as a list."""
 
     sentences: tuple[str, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each sentence."""
+        return data_frame([{"sentence": it} for it in self.sentences], ["sentence"])
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet("", notes=self.sentences)
 
     def _repr_html_(self) -> str:
         return html_list(self.sentences)

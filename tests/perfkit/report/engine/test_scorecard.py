@@ -28,7 +28,7 @@ CARD = Scorecard(
 
 def test_a_scorecard_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     assert load(tmp_path) is None
-    assert CARD.save(tmp_path).name == FILE
+    assert CARD.record(tmp_path).name == FILE
     assert load(tmp_path) == CARD
 
 

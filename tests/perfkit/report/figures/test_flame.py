@@ -3,7 +3,8 @@
 import re
 
 from perfkit.profile.flame import Flame, Frame
-from perfkit.report.figures.flame import WIDTH, flame_graph
+from perfkit.report.figures.flame import flame_graph
+from perfkit.report.figures.frames import WIDTH
 from perfkit.report.page.selfcontained import find_external
 
 RUN, TURN = (

@@ -27,7 +27,7 @@ STORY = (
     "Scorecard(tuple(\n"
     "    ScoreRow(figure=f'Figure {n}', target='< 5 ms', optimized=figure.scaled(n / 10),\n"
     "             verdict='met' if n < 4 else 'missed', **row) for n in range(1, 7)\n"
-    ")).save(out_dir)",
+    ")).record(out_dir)",
     "## A wide table",
     "words = ['a name', '12.5 ms (11.25 to 13.75)', 'met', 'some words about what was measured']\n"
     "HTML(html_table('Nine columns', [f'column {n}' for n in range(9)],\n"

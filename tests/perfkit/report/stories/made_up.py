@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval
+from tests.perfkit.machine import HERE
 
 
 def interval(value: float | None, low: float | None = None, high: float | None = None) -> Interval:
@@ -22,5 +22,5 @@ def result(
     defaults = {"workers": 2, "tasks": 20, "samples": [10.0, 5.0]}
     return Result(
         experiment=experiment, spec="baseline", engine="zmq", value=value, low=low, high=high,
-        unit=unit, environment=fingerprint(), **{**defaults, **facts},
+        unit=unit, environment=HERE, **{**defaults, **facts},
     )  # fmt: skip

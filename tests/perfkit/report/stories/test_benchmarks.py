@@ -6,10 +6,10 @@ from perfkit.bench.experiments.catalogue import EXPERIMENTS
 from perfkit.bench.experiments.peers import PeerRow, PeerTable
 from perfkit.bench.goals import serving
 from perfkit.bench.goals.table import GoalTable, make_row
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.stories import benchmarks
+from tests.perfkit.machine import HERE
 from tests.perfkit.report.stories.made_up import result
 
 CURVE = {
@@ -173,7 +173,7 @@ def test_the_servers_are_drawn_from_the_slowest_to_the_fastest() -> None:
         next(goal for goal in serving.GOALS if goal.name == "digits_32_vs_bare"),
         {"digits_32": rates},
     )
-    table = GoalTable((row,), fingerprint(), "quick", 1, "", 1.0)
+    table = GoalTable((row,), HERE, "quick", 1, "", 1.0)
     bars = benchmarks.serving_bars(table)
     assert [(bar.label, bar.value) for bar in bars] == [
         ("litserve", 6.0), ("API", 21.0), ("bare", 50.0),

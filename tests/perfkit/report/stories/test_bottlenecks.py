@@ -47,7 +47,7 @@ def test_waiting_is_no_bottleneck() -> None:
     assert (hot.busy_us.value, hot.waiting_us.value) == (4e6, 9e6)
     shown = hot._repr_html_()
     assert "zmq/sugar" not in shown
-    assert "<td>poll</td><td>cluster/core/run.py:1</td><td>2</td>" in shown
+    assert ">poll</td><td>cluster/core/run.py:1</td><td>2</td>" in shown
 
 
 def test_a_hot_function_has_intervals_over_the_runs() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from perfkit.bench.goals import cluster
 from perfkit.bench.goals.table import GoalTable, make_row
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import save
 from perfkit.evidence.verdicts import Verdict
 from perfkit.report.engine import headlines
 from perfkit.report.engine.scorecard import load
 from perfkit.report.stories import findings
 from perfkit.report.stories.goals import record_goals
+from tests.perfkit.machine import HERE
 from tests.perfkit.report.stories.made_up import result
 
 READINGS = {
@@ -20,7 +20,7 @@ READINGS = {
     "unpinned_p50": {"optimized": [4_900.0, 5_000.0, 5_100.0], "baseline": [6_000.0] * 3},
 }  # fmt: skip
 TABLE = GoalTable(
-    tuple(make_row(goal, READINGS) for goal in cluster.GOALS), fingerprint(), "quick", 0, "", 1.0
+    tuple(make_row(goal, READINGS) for goal in cluster.GOALS), HERE, "quick", 0, "", 1.0
 )
 
 

@@ -6,16 +6,16 @@ import pytest
 
 from perfkit.bench.goals import memory as bench
 from perfkit.bench.goals.table import GoalTable, make_row
-from perfkit.evidence.environment import fingerprint
 from perfkit.report.engine import headlines
 from perfkit.report.stories import goals
+from tests.perfkit.machine import HERE
 
 READINGS = {
     "idle": {"optimized": [25.0] * 4, "baseline": [24.0] * 4},
     "allocations_single": {"optimized": [9.0] * 4, "baseline": [10.0] * 4},
 }
 TABLE = GoalTable(
-    tuple(make_row(goal, READINGS) for goal in bench.GOALS), fingerprint(), "quick", 0, "", 1.0
+    tuple(make_row(goal, READINGS) for goal in bench.GOALS), HERE, "quick", 0, "", 1.0
 )
 
 

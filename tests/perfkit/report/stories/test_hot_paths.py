@@ -11,7 +11,6 @@ from perfkit.bench.experiments.roles import LoneTraces
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster import GOALS
 from perfkit.bench.goals.table import GoalTable, make_row
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import ABLATIONS, LADDER, OPTIMIZED
@@ -19,6 +18,7 @@ from perfkit.profile.latency import STAGES, waterfall
 from perfkit.report.engine import headlines
 from perfkit.report.stories import hot_paths, targets
 from perfkit.report.stories.hot_paths import Ideas
+from tests.perfkit.machine import HERE
 
 SPEEDS = {"batch-assignment": 100.0, "runs": 100.0, "optimized": 150.0, "packed-codec": 0.5}
 PREDICTED = {"batch-assignment": 20.0, "packed-codec": 1.2, "socket-tuning": 1.0}
@@ -127,7 +127,7 @@ def test_a_lone_task_has_one_figure_in_each_placement() -> None:
         for figure, us in (("latency_p50", 100.0), ("unpinned_p50", 200.0))
     }
     rows = tuple(make_row(goal, samples) for goal in GOALS)
-    table = GoalTable(rows, fingerprint(), "quick", 0, "", 0.0)
+    table = GoalTable(rows, HERE, "quick", 0, "", 0.0)
     pinned, unpinned, hops = hot_paths.lone_words(traces, table).sentences
     assert pinned.startswith("Pinned, a lone task takes 300 µs")
     assert "the baseline's 400 µs: 0.75 × " in pinned
