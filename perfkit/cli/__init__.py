@@ -15,17 +15,19 @@ from perfkit.cli import (
     bench,
     cluster,
     compare,
-    gpu,
     inspect,
-    kernels,
+    lab,
     report,
     serve,
     soak,
     specs,
 )
+from perfkit.cli.cards import gpu, kernels
 from perfkit.cli.models import commands as model_commands
+from perfkit.cli.profiling import commands as profiling_commands
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.streams import Command
+from perfkit.cli.tuning import doctor, tune
 
 __all__ = ["app"]
 
@@ -43,7 +45,11 @@ app = typer.Typer(
         ("a model behind an HTTP API", "perfkit serve --model digits"),
         ("how fast is it?", "perfkit bench throughput --spec baseline --workers 2"),
         ("is B faster than A?", "perfkit compare baseline optimized --experiment latency"),
+        ("which spec is the fastest for my work?", "perfkit tune throughput --out tuned.json"),
+        ("what should I change on this machine?", "perfkit doctor"),
         ("does it leak?", "perfkit soak --minutes 10 --spec optimized"),
+        ("explore in JupyterLab", "perfkit lab"),
+        ("your own code", "perfkit profile cpu script.py"),
         ("the whole story, as HTML", "perfkit report"),
     ),
 )
@@ -51,13 +57,17 @@ app.add_typer(cluster.app, name="cluster")
 app.add_typer(model_commands.app, name="model")
 app.add_typer(serve.app, name="serve")
 app.add_typer(inspect.app, name="inspect")
+app.add_typer(profiling_commands.app, name="profile")
 app.add_typer(baseline.app, name="baseline")
 add_command(app, "bench", bench.bench, *bench.EXAMPLES)
 add_command(app, "compare", compare.compare, *compare.EXAMPLES)
 add_command(app, "specs", specs.specs, *specs.EXAMPLES)
 add_command(app, "soak", soak.soak, *soak.EXAMPLES)
+add_command(app, "tune", tune.tune, *tune.EXAMPLES)
+add_command(app, "doctor", doctor.doctor, *doctor.EXAMPLES)
 add_command(app, "gpu", gpu.gpu, *gpu.EXAMPLES)
 add_command(app, "kernels", kernels.kernels, *kernels.EXAMPLES)
+add_command(app, "lab", lab.lab, *lab.EXAMPLES)
 add_command(app, "report", report.report, *report.EXAMPLES)
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     epilog=examples(
         ("a coordinator and two workers, until Ctrl-C", "perfkit cluster up --model magika"),
         ("in another terminal: what are these files?", "perfkit cluster submit --model magika *"),
-        ("how is it?", "perfkit cluster status"),
+        ("how is it?", "perfkit cluster top"),
     ),
 )
 
@@ -45,29 +45,6 @@ class PriorityName(StrEnum):
     LOW = "low"
 
 
-class OutputLevel(StrEnum):
-    """What of the workers' output is shown."""
-
-    INFO = "info"
-    WARNING = "warning"
-    OFF = "off"
-
-
-LogLevel: TypeAlias = Annotated[
-    OutputLevel,
-    typer.Option(help="Workers' output to show: all, standard error alone, or none."),
-]
-LogFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        dir_okay=False,
-        help="Append the workers' output here.  "
-        "[dim]\\[default: ~/.local/state/perfkit/workers.log][/dim]",
-    ),
-]
-
-
 def up(
     workers: Annotated[int | None, opt.setting("How many worker processes.", default=2)] = None,
     model: opt.Models = None,
@@ -80,8 +57,8 @@ def up(
     gpu: opt.Gpu = False,
     insecure: opt.Insecure = None,
     config: opt.Config = None,
-    log_level: LogLevel = OutputLevel.INFO,
-    log_file: LogFile = None,
+    log_level: opt.LogLevel = opt.OutputLevel.INFO,
+    log_file: opt.LogFile = None,
     as_json: Annotated[Path | None, opt.json_option("Endpoint and pids, when ready")] = None,
 ) -> None:
     """Start a coordinator and workers on this machine and keep them until Ctrl-C.
@@ -167,8 +144,8 @@ def worker(
             min=1, help="Run this many as processes of their own, and start again what dies."
         ),
     ] = None,
-    log_level: LogLevel = OutputLevel.INFO,
-    log_file: LogFile = None,
+    log_level: opt.LogLevel = opt.OutputLevel.INFO,
+    log_file: opt.LogFile = None,
 ) -> None:
     """Run a worker alone, until Ctrl-C or SIGTERM; it then finishes the tasks it has started.
 
@@ -210,8 +187,7 @@ def worker(
 
 def status(
     endpoint: opt.Endpoint = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every second.")] = False,
-    as_json: Annotated[Path | None, opt.json_option("All; with --watch a line each look")] = None,
+    as_json: Annotated[Path | None, opt.json_option("All")] = None,
     spec: opt.Spec = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -220,7 +196,29 @@ def status(
     found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
     from perfkit.cli.status import show_status
 
-    show_status(found.coordinator, found.peer_spec(), watch=watch, as_json=as_json)
+    show_status(found.coordinator, found.peer_spec(), as_json)
+
+
+def top(
+    endpoint: opt.Endpoint = None,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show one frame, and end.")] = False,
+    spec: opt.Spec = None,
+    knobs: opt.Knobs = None,
+    config: opt.Config = None,
+) -> None:
+    """Watch a cluster work: queue, throughput, hosts, workers, cards. The key q ends it.
+
+    Of more than 20 workers, a host has one row: the median, and in brackets the smallest and the
+    largest. An unknown value is a gap. A coordinator that goes away is asked on until it is back.
+
+    Where the output is no terminal it shows one frame. Ends with 0 by q, with 130 by Ctrl-C, with 1
+    if no coordinator answers at first.
+    """
+    found = opt.settings(config, knobs, endpoint=endpoint, spec=spec)
+    from perfkit.cli.status import show_top
+
+    show_top(found.coordinator, found.peer_spec(), interval, once=once)
 
 
 def submit(
@@ -283,7 +281,7 @@ def submit(
 
 
 def _run_crew(
-    found: Settings, workers: int, log_file: Path | None, log_level: OutputLevel, *, gpu: bool
+    found: Settings, workers: int, log_file: Path | None, log_level: opt.OutputLevel, *, gpu: bool
 ) -> None:
     """Run several workers, looked after by a supervisor, until Ctrl-C."""
     from cluster.supervision.crew import worker_options
@@ -368,8 +366,12 @@ add_command(
 add_command(
     app, "status", status,
     ("once", "perfkit cluster status"),
-    ("again and again, until Ctrl-C", "perfkit cluster status --watch"),
     ("how many tasks wait, for a program", "perfkit cluster status --json | jq '.queued | add'"),
+)  # fmt: skip
+add_command(
+    app, "top", top,
+    ("watch it work, until q", "perfkit cluster top"),
+    ("now, into a file", "perfkit cluster top --once > cluster.txt"),
 )  # fmt: skip
 add_command(
     app, "submit", submit,

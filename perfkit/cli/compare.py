@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import SettingError
-from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
+from perfkit.cli.terminal.measuring import (
+    check_experiment,
+    deliver,
+    gate_code,
+    machine_text,
+    progress,
+)
 from perfkit.cli.terminal.output import note, out
 from perfkit.evidence.text import quantity
 
 if TYPE_CHECKING:
     from perfkit.bench.experiments.compare import SpecComparison
     from perfkit.evidence.results import Result
-    from perfkit.evidence.verdicts import Verdict
 
 EXAMPLES = (
     ("both specs side by side, a minute or two", "perfkit compare baseline optimized"),
@@ -38,7 +44,7 @@ def _live_option(text: str, *names: str, **more: Any) -> Any:
 
 def compare(
     context: typer.Context,
-    a: Annotated[str, typer.Argument(metavar="A", help="A spec's name, or a saved result.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A spec or a saved result.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same kind; judged against A.")],
     experiment: Annotated[
         str, _live_option("throughput, latency, burst or startup.", metavar="NAME")
@@ -69,8 +75,9 @@ def compare(
 
     Two specs run in blocks of A, B and A again on fresh processes, in a random order; the second A
     shows how much identical code varies on this machine. An argument that is a file or ends in
-    .json is a saved result. Results of different machines are refused, or labelled with
-    [bold]--force[/]; since two saved runs were not interleaved, a ratio below 2 is inconclusive.
+    .json is a saved result, unless it holds a spec. Results of different machines are refused, or
+    labelled with [bold]--force[/]; since two saved runs were not interleaved, a ratio below 2 is
+    inconclusive.
 
     Exit codes: [bold]0[/] there is any verdict · [bold]1[/] a result was wrong or the cluster
     failed · [bold]2[/] wrong arguments · with [bold]--gate[/] also [bold]3[/] slower,
@@ -88,7 +95,7 @@ def compare(
         found = _live(a, b, knobs, live)
     deliver(found.encode, lambda: show(found), as_json)
     if gate:
-        raise typer.Exit(_gate(found.comparison.verdict))
+        raise typer.Exit(gate_code(found.comparison.verdict))
 
 
 def show(found: SpecComparison) -> None:
@@ -124,7 +131,12 @@ def _arm(results: list[Result]) -> str:
 
 def _are_saved(a: str, b: str) -> bool:
     """Whether both are saved results; SettingError for one of each kind."""
-    saved = [word for word in (a, b) if word.endswith(".json") or Path(word).is_file()]
+    for word in (a, b):
+        if word.endswith(".py") or (":" in word and not _is_file(word)):
+            raise SettingError(
+                f"{word} is no spec: perfkit profile compare takes functions and scripts"
+            )
+    saved = [word for word in (a, b) if _is_file(word) and not _is_spec(word)]
     if len(saved) == 1:
         spec = b if saved == [a] else a
         raise SettingError(
@@ -132,6 +144,20 @@ def _are_saved(a: str, b: str) -> bool:
             "now, or two saved results"
         )
     return bool(saved)
+
+
+def _is_file(word: str) -> bool:
+    return word.endswith(".json") or Path(word).is_file()
+
+
+def _is_spec(word: str) -> bool:
+    from perfkit.optimized.specs import spec_named
+
+    try:
+        spec_named(word)
+    except ClusterError:
+        return False
+    return True
 
 
 def _saved(a: str, b: str, force: bool) -> SpecComparison:
@@ -151,11 +177,3 @@ def _live(a: str, b: str, knobs: list[str] | None, live: dict[str, Any]) -> Spec
     check_experiment(live["experiment"], live["tasks"], "zmq", live["model"])
     with progress() as say:
         return compare_specs(*specs, **live, progress=say)
-
-
-def _gate(verdict: Verdict) -> int:
-    from perfkit.evidence.verdicts import Verdict
-    from perfkit.report import ExitCode
-
-    codes = {Verdict.SLOWER: ExitCode.REGRESSION, Verdict.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
-    return int(codes.get(verdict, ExitCode.DONE))

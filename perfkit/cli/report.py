@@ -18,6 +18,8 @@ from perfkit.cli.terminal.output import complain
 
 #: In the place of a notebook: the history of all runs.
 INDEX = "index"
+#: The notebook that shows what there is, and measures nothing for a report.
+TOUR = "00_tour"
 EXAMPLES = (
     ("what the cluster does here, a few minutes", "perfkit report"),
     ("what each optimisation is worth", "perfkit report --only 02"),
@@ -110,14 +112,16 @@ def report(
 
 
 def chosen_notebooks(named: Sequence[Path], only: Sequence[str]) -> Sequence[Path]:
-    """Those that are named, else those that `only` chooses, else all.
+    """Those that are named, else those that `only` chooses, else all but the tour.
 
     Raises:
         SettingError: both are given, or there is none to run.
     """
     if named and only:
         raise SettingError("--only chooses from the notebooks of a folder; leave out NOTEBOOK")
-    return named or (only_notebooks(only) if only else all_notebooks())
+    if named or only:
+        return named or only_notebooks(only)
+    return [path for path in all_notebooks() if not path.stem.startswith(TOUR)]
 
 
 def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:
@@ -135,15 +139,27 @@ def only_notebooks(prefixes: Sequence[str], here: Path = Path()) -> list[Path]:
 
 
 def all_notebooks(here: Path = Path()) -> list[Path]:
-    """The numbered notebooks in ``here/notebooks``, or else those that were installed.
+    """The numbered notebooks in ``here/notebooks``, or else perfkit's own.
+
+    Raises:
+        SettingError: neither are there.
+    """
+    return _numbered(here / "notebooks") or own_notebooks()
+
+
+def own_notebooks() -> list[Path]:
+    """The numbered notebooks that were installed with perfkit, or those of its checkout.
 
     Raises:
         SettingError: neither folder has one.
     """
     import perfkit
 
-    installed = Path(perfkit.__file__).parent / "_notebooks"
-    for folder in (here / "notebooks", installed):
-        if found := sorted(folder.glob("0*.ipynb")):
-            return found
+    package = Path(perfkit.__file__).parent
+    if found := _numbered(package / "_notebooks") or _numbered(package.parent / "notebooks"):
+        return found
     raise SettingError("there is no notebook in ./notebooks, and none is installed; name one")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(folder.glob("0*.ipynb"))

@@ -63,12 +63,16 @@ app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="rich",
     epilog=examples(
-        ("your model, two workers, at http://127.0.0.1:8000", "perfkit serve --model digits"),
+        ("a model, with as many workers as pay, at http://127.0.0.1:8000",
+         "perfkit serve --model digits"),
         ("a cluster that runs already", "perfkit serve --endpoint tcp://10.0.0.5:5577"),
         ("on this machine's AMD cards, without ROCm", "perfkit serve --model minilm --gpu"),
-        ("without a coordinator, or on Dask", "perfkit serve --model digits --engine local"),
+        ("in the API's own process, without a coordinator",
+         "perfkit serve --model digits --engine local"),
         ("a Dask cluster that exists",
          "perfkit serve --model digits --engine dask --address tcp://10.0.0.7:8786"),
+        ("a Ray cluster that exists",
+         "perfkit serve --model digits --engine ray --address 10.0.0.8:6379"),
         ("for other machines: a token first …",
          "perfkit serve token laptop --role submit --tokens tokens"),
         ("… then", "perfkit serve --model digits --host 0.0.0.0 --tokens tokens"),
@@ -93,7 +97,11 @@ def serve(
     ] = EngineName.ZMQ,
     address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Where that engine runs already."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where that engine runs already: tcp://… or tls://… of Dask, HOST:PORT or "
+            "ray://… of Ray.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where the API listens.")] = "127.0.0.1",
     port: Annotated[
@@ -103,13 +111,16 @@ def serve(
     cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS: the certificate.")] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS: its key.")] = None,
     rate: Annotated[
-        float, typer.Option(min=0.0, help="Requests a second of a client; 0 sets no bound.")
+        float,
+        typer.Option(min=0.0, max=1e9, help="Requests a second of a client; 0 sets no bound."),
     ] = 0.0,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds for a request that names no timeout.")
+        float, typer.Option(min=0.001, max=1e9, help="Seconds for a request that names no timeout.")
     ] = 60.0,
     capacity: opt.Capacity = None,
-    gpu: opt.Gpu = False,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="A worker for each of this machine's AMD cards.")
+    ] = False,
     spec: Annotated[
         str | None,
         opt.setting("The cluster's parts and knobs, by name.", metavar="NAME", default="optimized"),
@@ -189,6 +200,8 @@ def _check(
         )
         if not found.models:
             raise SettingError(f"--engine {engine.value}: name the models to serve by --model")
+        if not found.worker_count:
+            raise SettingError(f"--workers: --engine {engine.value} takes 1 or more")
         if engine is EngineName.LOCAL:
             opt.refuse(context, "address", "is not for --engine local, which starts here")
     elif (at := address or found.endpoint) is not None:
@@ -311,7 +324,7 @@ def _announce(facts: dict[str, Any], target: Path | None) -> None:
         return
     from cluster.models.inference import model_name
 
-    url, models = facts["url"], facts.get("models", [])
+    url, models, endpoint = facts["url"], facts.get("models", []), facts.get("endpoint")
     model = model_name(models[0]) if models else "MODEL"
     text = Text.assemble(
         ("Serving", "bold green"), f" at {url}\n",
@@ -319,6 +332,8 @@ def _announce(facts: dict[str, Any], target: Path | None) -> None:
         (f"  curl {url}/v2/models\n  curl {url}/v2/models/{model}\n", "cyan"),
         "Clients of Triton and KServe ask it at this address, those of OpenAI at "
         f"{url}/v1\n",
+        *(("See it work:\n", (f"  perfkit cluster status --endpoint {endpoint}\n", "cyan"))
+          if endpoint else ()),
         "Ctrl-C stops it.",
     )  # fmt: skip
     out().print(text)

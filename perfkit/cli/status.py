@@ -1,14 +1,16 @@
-"""The status of a cluster, as tables for people or as JSON for programs."""
+"""The status of a cluster: as tables, as JSON, and as a view that is kept up to date."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from itertools import starmap, zip_longest
 from pathlib import Path
 
 import msgspec
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from cluster.shells.client import Client
@@ -18,11 +20,21 @@ from cluster.vocabulary.errors import Unreachable
 from cluster.vocabulary.printable import printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Gpu, GpuLoad
-from perfkit.cli.terminal.output import out, plain_table, show_live, write_json
-from perfkit.evidence.text import size
+from perfkit.cli.terminal.keys import keys
+from perfkit.cli.terminal.output import is_drawn_in_place, out, plain_table, write_json
+from perfkit.evidence.text import quantity, size
+from perfkit.profile.activity.board import board_of
+from perfkit.profile.activity.lines import as_lines
+from perfkit.profile.activity.looks import Activity, ask_coordinator
+from perfkit.profile.activity.sparklines import RAMPS
 
 ANSWER_WITHIN_S = 3.0
-LOOK_EVERY_S = 1.0
+FOOT = "q ends it"
+QUIT_KEYS = ("q", "Q", "\x04")
+#: While there is no answer, no key is read for so long.
+KEEP_ASKING_S = 1.0
+#: How long a key or a new size of the window may wait.
+KEY_S = 0.2
 #: A live table cannot be updated once it is longer than the screen.
 WORKERS_SHOWN = 40
 
@@ -55,26 +67,79 @@ def ask_status(client: Client) -> Status:
         raise no_answer(client.endpoint) from None
 
 
-def show_status(
-    endpoint: str, spec: ClusterSpec | None, *, watch: bool, as_json: Path | None
-) -> None:
-    """Print the status once, or every second until the coordinator is gone or Ctrl-C.
+def show_status(endpoint: str, spec: ClusterSpec | None, as_json: Path | None) -> None:
+    """Print the status.
 
     Raises:
-        Unreachable: the coordinator does not answer, or no longer.
+        Unreachable: the coordinator does not answer.
     """
     with find_coordinator(endpoint, spec) as client:
-        looks = _looks(client) if watch else iter([ask_status(client)])
-        if as_json is not None:
-            for status in looks:
-                facts = {"endpoint": endpoint, **msgspec.to_builtins(status)}
-                write_json(facts, as_json, indent=None if watch else 2)
-        elif watch:
-            show_live(map(status_view, looks))
-        else:
-            status = next(looks)
-            out().print(Text(f"{endpoint}, policy {status.policy}", "bold"))
-            out().print(status_view(status))
+        status = ask_status(client)
+    if as_json is not None:
+        write_json({"endpoint": endpoint, **msgspec.to_builtins(status)}, as_json, indent=2)
+        return
+    out().print(Text(f"{endpoint}, policy {status.policy}", "bold"))
+    out().print(status_view(status))
+
+
+def show_top(endpoint: str, spec: ClusterSpec | None, interval_s: float, *, once: bool) -> None:
+    """Show the cluster in place until the key q; without a terminal, or with `once`, one frame.
+
+    A coordinator that goes away is asked on until it is back.
+
+    Raises:
+        Unreachable: the coordinator does not answer at first.
+        ClusterError: it refuses to.
+    """
+    activity = Activity(ask_coordinator(endpoint, spec), interval_s=interval_s)
+    console = out()
+    _first_look(activity, endpoint)
+    if is_drawn_in_place(console) and not once:
+        # SIGTERM too must leave the terminal as it was.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as view:
+            while _shown_until_next_look(activity, endpoint, view, pressed):
+                activity.look(KEEP_ASKING_S)
+        return
+    time.sleep(activity.pause_s)  # a rate needs two looks
+    _first_look(activity, endpoint)
+    console.print(_frame(activity, endpoint, console))
+
+
+def _first_look(activity: Activity, endpoint: str) -> None:
+    activity.look(ANSWER_WITHIN_S)
+    if (error := activity.error) is not None:
+        raise no_answer(endpoint) if isinstance(error, Unreachable) else error
+
+
+def _shown_until_next_look(
+    activity: Activity, endpoint: str, view: Live, pressed: Callable[[float], str]
+) -> bool:
+    """Show the board, again when the window's size changes; False if a key ends it."""
+    until_s, drawn = time.monotonic() + activity.pause_s, None
+    while (left_s := until_s - time.monotonic()) > 0:
+        if view.console.size != drawn:
+            drawn = view.console.size
+            view.update(_frame(activity, endpoint, view.console, FOOT), refresh=True)
+        if pressed(min(left_s, KEY_S)) in QUIT_KEYS:
+            return False
+    return True
+
+
+def _frame(activity: Activity, endpoint: str, console: Console, foot: str = "") -> Text:
+    """The board as lines; cut to the window if there is a last line for it, `foot`."""
+    ramp = RAMPS[console.encoding.lower().startswith("utf")]
+    board = board_of(activity, endpoint, time.monotonic())
+    lines = [Text.assemble(*line) for line in as_lines(board, console.width, ramp)]
+    if foot:
+        most = max(1, console.height - 1)
+        if (hidden := len(lines) - most) > 0:
+            del lines[most:]
+            foot = f"{hidden:,} more lines below this window; {foot}"
+        lines.append(Text(foot, "dim"))
+        for line in lines:
+            line.truncate(console.width)
+    return Text("\n").join(lines)
 
 
 def status_view(status: Status) -> RenderableType:
@@ -93,14 +158,8 @@ def status_view(status: Status) -> RenderableType:
         if host.restarts or host.trouble
     ]
     tasks = Text.assemble(("tasks   ", "bold"), _tasks(status))
-    return Group(*parts, tasks, Text.assemble(("so far  ", "bold"), _counters(status)))
-
-
-def _looks(client: Client) -> Iterator[Status]:
-    pause = threading.Event()
-    yield ask_status(client)
-    while not pause.wait(LOOK_EVERY_S):
-        yield ask_status(client)
+    parts += [tasks, *(Text.assemble(("batches ", "bold"), line) for line in _batches(status))]
+    return Group(*parts, Text.assemble(("so far  ", "bold"), _counters(status)))
 
 
 def _worker_table(status: Status) -> RenderableType:
@@ -146,7 +205,7 @@ def _cards(worker: WorkerStatus) -> str:
 
 
 def _card(gpu: Gpu | None, load: GpuLoad | None) -> str:
-    """A card's family, utilisation, free memory, temperature, and what the worker uses of it."""
+    """A card's family, use, free memory, temperature and power, and what the worker uses of it."""
     load = load or GpuLoad()
     family = (gpu.family if gpu else None) or "card"
     parts = [
@@ -154,6 +213,7 @@ def _card(gpu: Gpu | None, load: GpuLoad | None) -> str:
         "" if load.busy_pct is None else f"{load.busy_pct:.0f} %",
         "" if load.free_bytes is None else f"{size(load.free_bytes)} free",
         "" if load.temperature_c is None else f"{load.temperature_c:.0f} °C",
+        "" if load.power_w is None else f"{load.power_w:.0f} W",
         "" if not load.own_memory_bytes else f"uses {size(load.own_memory_bytes)}",
         "in trouble" if load.trouble is not None else "",
     ]
@@ -167,6 +227,18 @@ def _tasks(status: Status) -> str:
     parts += [f"{status.assigned:,} assigned", f"{status.delayed:,} waiting for a retry"]
     parts += [f"payloads {size(status.payload_bytes)}", f"results {size(status.retained_bytes)}"]
     return " · ".join(parts)
+
+
+def _batches(status: Status) -> Iterator[str]:
+    """For each kind that models ran: how many runs, and the items and time of one."""
+    for one in status.batches:
+        if runs := sum(size.runs for size in one.sizes):
+            items = sum(size.items for size in one.sizes)
+            run_s = sum(size.busy_s for size in one.sizes) / runs
+            yield (
+                f"{printable(one.kind)}: {runs:,} runs, {items / runs:.1f} items and "
+                f"{quantity(run_s, 's')} each"
+            )
 
 
 def _counters(status: Status) -> str:

@@ -28,8 +28,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog=examples(
         ("an ONNX file of yours", "perfkit model add iris iris.onnx --labels labels.txt"),
-        ("serve it", "perfkit cluster up --model iris"),
-        ("ask it", "perfkit cluster submit --model iris flowers.csv"),
+        ("serve it over HTTP", "perfkit serve --model iris"),
+        ("or to programs, by a coordinator alone", "perfkit cluster up --model iris"),
+        ("ask it there", "perfkit cluster submit --model iris flowers.csv"),
     ),
 )  # fmt: skip
 
@@ -83,16 +84,15 @@ def add(
 
     root = _repository(repository, config, must_exist=False)
     with _files_as_errors():
-        new = NewModel(
-            name, file, golden, read_labels(labels) if labels else (), kind, tokenizer, version
-        )
+        classes = () if labels is None else read_labels(labels)
+        new = NewModel(name, file, golden, classes, kind, tokenizer, version)
         info = add_model(new, root)
     if as_json is not None:
         write_json(msgspec.to_builtins(info), as_json)
         return
     _show(info)
     flag = "" if repository is None else f" --repository {root}"
-    note(f"in {root / name}; serve it with `perfkit cluster up --model {name}{flag}`")
+    note(f"in {root / name}; serve it with `perfkit serve --model {name}{flag}`")
 
 
 def list_(
@@ -253,7 +253,9 @@ def _files_as_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ClusterError(f"cannot use {error.filename}: {error.strerror}") from error
+        # Of a copy the second name is that of the target.
+        name = error.filename2 or error.filename
+        raise ClusterError(f"cannot use {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ClusterError(f"the labels are not text in UTF-8: {error}") from error
 

@@ -70,19 +70,22 @@ def tensors_payload(path: Path, info: ModelInfo) -> bytes:
     Raises:
         PayloadError: it holds anything else. OSError: it cannot be read.
     """
-    from cluster.models.frames.arrays import converted, to_tensor
+    from cluster.models.frames.arrays import converted, load_arrays, to_tensor
     from cluster.models.frames.tensor import TensorError
     from cluster.models.frames.tensors import encode_tensors
 
     np = _numpy()
     try:
-        if path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            arrays = dict(loaded) if path.suffix == ".npz" else {_only_input(path, info): loaded}
+        if path.suffix == ".npz":
+            arrays = load_arrays(path)
+        elif path.suffix == ".npy":
+            arrays = {_only_input(path, info): np.load(path, allow_pickle=False)}
         else:
             arrays = _from_csv(path, info)
     except (ValueError, EOFError) as error:
         raise PayloadError(f"{path} is no file of arrays: {error}") from None
+    except TensorError as error:
+        raise PayloadError(str(error)) from None
     if all(name == f"arr_{number}" for number, name in enumerate(arrays)):
         arrays = dict(zip((it.name for it in info.inputs), arrays.values(), strict=False))
     tensors = []
@@ -129,6 +132,8 @@ def _from_csv(path: Path, info: ModelInfo) -> dict[str, Any]:
         raise PayloadError(f"{path}: {port} is no table; give it as .npy or .npz")
     if port.datatype != "BYTES" and not any(map(_is_number, header)):
         lines = lines[1:]
+    if not lines:
+        raise PayloadError(f"{path} holds no rows below its header {','.join(header)!r}")
     rows = [[_cell(path, port.datatype, n, [word]) for word in row] for n, row in lines]
     width = port.shape[1] if len(port.shape) == 2 and port.shape[1] > 0 else len(rows[0])
     for (number, _), row in zip(lines, rows, strict=True):
@@ -180,7 +185,7 @@ def _is_number(word: str) -> bool:
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """The cells of each line that is neither empty nor a comment, with its number."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file)
             return [(rows.line_num, row) for row in rows if row and row[0][:1] != "#"]
     except UnicodeDecodeError:
@@ -192,7 +197,7 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
 def _text_rows(path: Path, width: int) -> list[list[float]]:
     """A row per line, its numbers separated by commas or blanks; # begins a comment line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise PayloadError(f"{path} is neither text nor named .npy") from None
     rows = []

@@ -16,7 +16,7 @@ from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.evidence.text import quantity, size
+from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
     from cluster.models.precision import Measured, Row
@@ -48,9 +48,11 @@ def precision(
 ) -> None:
     """Try a model in each precision on the CPU, and on a card if one is named.
 
-    The loss is against the model's own file on the CPU, in points: classes that change, or 1 −
-    cosine of a vector, in per cent. Times are of blocks that alternate, with the interval of their
-    median. ``precision = "auto"`` in a model's config.toml takes the marked one.
+    The loss of accuracy is against the model's own file on the CPU, in points with a 95 % interval:
+    per cent of answers with another label, or, for texts, of the rank correlation with graded
+    pairs. Times are of blocks that alternate, with the interval of their median. ``precision =
+    "auto"`` in a model's config.toml takes the marked one: the fastest whose interval is within the
+    budget.
 
     Ends with 1 if the model does not run on the CPU, or nothing runs on the card.
     """
@@ -73,7 +75,9 @@ def precision(
         _show(measured, speeds, budget)
     else:
         rows = [
-            msgspec.to_builtins(row) | speed.columns("items_per_s") | {"auto": row is measured.best}
+            msgspec.to_builtins(row)
+            | speed.columns("items_per_s")
+            | {"verdict": _verdict(row, budget), "auto": row is measured.best}
             for row, speed in zip(measured.rows, speeds, strict=True)
         ]
         write_json({"inputs": measured.inputs, "budget_points": budget, "rows": rows}, as_json)
@@ -84,6 +88,11 @@ def precision(
 def _speed(row: Row) -> Interval:
     """Items a second by the median block, with its interval."""
     return bootstrap_interval([1 / it for it in row.item_s])
+
+
+def _verdict(row: Row, budget: float) -> str:
+    """How the loss stands to the budget; empty without one."""
+    return row.loss.verdict(budget) if row.loss else ""
 
 
 def _show(measured: Measured, speeds: list[Interval], budget: float) -> None:
@@ -101,15 +110,17 @@ def _show(measured: Measured, speeds: list[Interval], budget: float) -> None:
             row.provider,
             Text(speed.text() if row.item_s else "failed", "red" if row.trouble else ""),
             f"{speed.value / base:.2f}" if fast and speed.value and base else "",
-            quantity(row.loss_points) if row.loss_points is not None else "",
-            size(row.file_bytes),
+            str(row.loss).removesuffix(" points") if row.loss else "",
+            "" if row.file_bytes is None else size(row.file_bytes),
         )
     out().print(table)
     where = {it.device for it in measured.rows if it.device}
     note(f"by {measured.inputs}; on {', '.join(sorted(where))}")
     if measured.best is not None:
         chosen = f"{measured.best.precision} on {measured.best.provider}"
-        note(f"auto takes {chosen}, the fastest that loses at most {budget:g} points")
+        note(f"auto takes {chosen}, the fastest that surely loses at most {budget:g} points")
     for row in measured.rows:
+        if _verdict(row, budget) == "inconclusive":
+            note(f"{row.precision} on {row.provider}: {row.loss}, so auto can't be sure of it")
         if row.trouble:
             complain(f"{row.precision} on {row.provider}: {row.trouble}")

@@ -16,7 +16,7 @@ A file, with every key there is::
     models = ["magika", "digits"]       # names, or paths of .onnx files and models' folders
     repository = "/srv/models"          # where your own models are, if not in your data folder
     handlers = "cluster.work.workloads:HANDLERS"
-    spec = "baseline"
+    spec = "baseline"                   # or a file, "tuned.json"
     insecure = false                    # listen beyond this machine
 
     [cluster.set]                       # knobs of the spec
@@ -29,9 +29,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import reduce
-from operator import getitem
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -39,8 +37,14 @@ import msgspec
 from msgspec import Meta
 
 from cluster.spec import DEFAULT_ENDPOINT, ClusterSpec
-from cluster.vocabulary.errors import ClusterError, did_you_mean
-from perfkit.optimized.specs import spec_named
+from cluster.vocabulary.errors import did_you_mean
+from perfkit.optimized.knobs import SettingError as SettingError
+from perfkit.optimized.knobs import build_spec as build_spec
+from perfkit.optimized.knobs import check_known as check_known
+from perfkit.optimized.knobs import converted, flat
+from perfkit.optimized.knobs import parse_pairs as parse_pairs
+from perfkit.optimized.knobs import turn_knobs as turn_knobs
+from perfkit.optimized.specs import FILE_SUFFIX
 
 DEFAULT_BIND = DEFAULT_ENDPOINT
 DEFAULT_FILE = Path("perfkit.toml")
@@ -65,10 +69,6 @@ GUARDED = frozenset(
 
 #: The place to name in an error, the setting's name, and its value.
 Given: TypeAlias = tuple[str, str, Any]
-
-
-class SettingError(Exception):
-    """A setting or an argument is wrong; the message is one line that names it."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,60 +140,14 @@ def load(
         *_from_environment(environ),
         *from_flags,
     ):
-        checked = _converted(value, FIELDS[name].type, place)
+        checked = converted(value, FIELDS[name].type, place)
         if name in ("bind", "endpoint"):
             _check_endpoint(checked, place, any_port=name == "bind")
         if name == "set":
-            values["set"] |= _flat(checked)
+            values["set"] |= flat(checked)
         else:
             values[name] = checked
     return Settings(**values)
-
-
-def build_spec(name: str, knobs: Mapping[str, Any]) -> ClusterSpec:
-    """The named spec with some of its knobs changed; the new name tells which.
-
-    Raises:
-        SettingError: no such spec or knob, or a value that the knob does not take.
-    """
-    try:
-        spec = spec_named(name)
-    except ClusterError as error:
-        raise SettingError(str(error)) from None
-    if not knobs:
-        return spec
-    values = msgspec.to_builtins(spec)
-    known = _flat(values)
-    del known["name"]
-    for knob, value in knobs.items():
-        part_of = [other for other in known if other.startswith(f"{knob}.")]
-        if part_of:
-            raise SettingError(f"{knob!r} is several knobs: {', '.join(part_of)}")
-        check_known("knob", knob, known)
-        *tables, last = knob.split(".")
-        reduce(getitem, tables, values)[last] = value
-    label = "+".join([name, *(f"{knob}-{value}" for knob, value in knobs.items())])
-    values["name"] = re.sub(r"[^a-z0-9+._-]+", "-", label.lower())
-    turned: ClusterSpec = _converted(values, ClusterSpec, "knob ")
-    return turned
-
-
-def parse_pairs(pairs: Iterable[str], source: str) -> dict[str, str]:
-    """The values of ``NAME=VALUE`` texts by name; SettingError for any other text."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not all(name.split(".")):
-            raise SettingError(f"{source}: {pair!r} is not NAME=VALUE")
-        found[name] = value
-    return found
-
-
-def check_known(what: str, word: str, known: Collection[str], place: str = "") -> None:
-    """Raises SettingError, with the closest known word or all of them, unless the word is known."""
-    if word not in known:
-        hint = did_you_mean(word, known) or f"; there are {', '.join(known)}"
-        raise SettingError(f"{place}there is no {what} {word!r}{hint}")
 
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
@@ -217,8 +171,10 @@ def _from_files(
         yield from _from_file(own, tell)
     if DEFAULT_FILE.is_file() and not (own and has_own and DEFAULT_FILE.samefile(own)):
         for place, name, value in _from_file(DEFAULT_FILE, tell):
-            knobs = _flat(value, "set.") if name == "set" and isinstance(value, dict) else ()
-            for key in GUARDED.intersection(() if value is False else (name, *knobs)):
+            knobs = flat(value, "set.") if name == "set" and isinstance(value, dict) else ()
+            # A spec in a file names parts, which are imported.
+            guarded = GUARDED | ({"spec"} if str(value).endswith(FILE_SUFFIX) else set())
+            for key in guarded.intersection(() if value is False else (name, *knobs)):
                 raise SettingError(
                     f"{DEFAULT_FILE}: cluster.{key} may run code or open this machine, so it is "
                     "not taken from a file that nobody named; if the file is yours, say "
@@ -274,28 +230,3 @@ def _check_endpoint(endpoint: str, place: str, *, any_port: bool) -> None:
         raise SettingError(
             f"{place}: {endpoint!r} is not an endpoint; write {DEFAULT_BIND} or ipc://PATH"
         )
-
-
-def _converted(value: Any, wanted: Any, place: str) -> Any:
-    """The value as the wanted type. Text may stand for a number, as the environment has only text.
-
-    Raises:
-        SettingError: it does not fit; the message names ``place`` and the path within the value.
-    """
-    try:
-        return msgspec.convert(value, wanted, strict=False)
-    except msgspec.ValidationError as error:
-        said, _, path = str(error).replace("`", "").partition(" - at $")
-        names = path.split(".")[1:]
-        given = reduce(getitem, names, value)
-        said = (said[:1].lower() + said[1:]).replace(" | null", "")
-        raise SettingError(f"{place}{'.'.join(names)}: {said} ({given!r} was given)") from None
-
-
-def _flat(tables: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted names: ``limits.heartbeat_s``."""
-    flat: dict[str, Any] = {}
-    for name, value in tables.items():
-        inner = isinstance(value, Mapping)
-        flat |= _flat(value, f"{path}{name}.") if inner else {path + name: value}
-    return flat

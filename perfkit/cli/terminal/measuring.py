@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from perfkit.evidence.environment import Environment
+    from perfkit.evidence.verdicts import Verdict
 
 
 def check_experiment(
@@ -94,6 +95,15 @@ def deliver(json_text: Callable[[], str], show: Callable[[], None], target: Path
         show()
         if target is not None:
             note(f"saved to {target}")
+
+
+def gate_code(verdict: Verdict) -> int:
+    """The exit code of ``--gate``: that of a regression for slower, or of inconclusive; else 0."""
+    from perfkit.evidence.verdicts import Verdict
+    from perfkit.report import ExitCode
+
+    codes = {Verdict.SLOWER: ExitCode.REGRESSION, Verdict.INCONCLUSIVE: ExitCode.INCONCLUSIVE}
+    return int(codes.get(verdict, ExitCode.DONE))
 
 
 def machine_text(environment: Environment) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -24,7 +25,16 @@ from perfkit.cli.terminal.output import note
 if TYPE_CHECKING:
     from perfkit.evidence.results import Result
 
-_SPEC_HELP = "The cluster's parts and knobs, by name."
+
+class OutputLevel(StrEnum):
+    """What of the workers' output is shown."""
+
+    INFO = "info"
+    WARNING = "warning"
+    OFF = "off"
+
+
+_SPEC_HELP = "The cluster's parts and knobs, by name or in a file of perfkit tune."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
 
 
@@ -62,7 +72,9 @@ Insecure: TypeAlias = Annotated[
         "--insecure",
     ),
 ]
-Spec: TypeAlias = Annotated[str | None, setting(_SPEC_HELP, metavar="NAME", default="baseline")]
+Spec: TypeAlias = Annotated[
+    str | None, setting(_SPEC_HELP, metavar="NAME|FILE", default="baseline")
+]
 Knobs: TypeAlias = Annotated[list[str] | None, setting(_KNOB_HELP, "--set", metavar="KNOB=VALUE")]
 Models: TypeAlias = Annotated[
     list[str] | None,
@@ -93,8 +105,22 @@ Gpu: TypeAlias = Annotated[
     bool, typer.Option("--gpu", help="Report this machine's AMD cards with each heartbeat.")
 ]
 
+LogLevel: TypeAlias = Annotated[
+    OutputLevel,
+    typer.Option(help="Workers' output to show: all, standard error alone, or none."),
+]
+LogFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        help="Append the workers' output here.  "
+        "[dim]\\[default: ~/.local/state/perfkit/workers.log][/dim]",
+    ),
+]
+
 # Commands that measure start clusters of their own and read no settings.
-SpecName: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help=_SPEC_HELP)]
+SpecName: TypeAlias = Annotated[str, typer.Option(metavar="NAME|FILE", help=_SPEC_HELP)]
 SpecKnobs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help=_KNOB_HELP)
 ]

@@ -33,7 +33,9 @@ STDOUT = Path("-")
 
 
 class SafeConsole(Console):
-    """A console whose texts can't steer the terminal: see `printable`. Its own styles still do."""
+    """A console whose texts can't steer the terminal: see `printable`. Its own styles still do.
+    Words between colons are no emoji.
+    """
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -45,12 +47,12 @@ class SafeConsole(Console):
 
 def out() -> Console:
     """Standard output for people. Made on each call, because tests replace the streams."""
-    return SafeConsole(highlight=False, soft_wrap=True)
+    return SafeConsole(emoji=False, highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
     """Standard error for people."""
-    return SafeConsole(stderr=True, highlight=False, soft_wrap=True)
+    return SafeConsole(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:

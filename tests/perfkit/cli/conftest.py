@@ -9,14 +9,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from perfkit.cli import app
 
+#: The tree of all commands is made once: to make it takes longer than most commands do.
+typer.testing._get_command = cache(typer.testing._get_command)
 ROOT = Path(__file__).parents[3]
 NO_FOLDER = "/nonexistent"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -87,6 +91,12 @@ class Terminal:
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
         self.process.send_signal(signal.SIGINT)
+        self.rest()
+        return self.process.wait(30)
+
+    def press(self, key: str) -> int:
+        """Type a key that ends the command; the exit code."""
+        os.write(self._main, key.encode())
         self.rest()
         return self.process.wait(30)
 

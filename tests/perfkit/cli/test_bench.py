@@ -19,9 +19,9 @@ from perfkit.bench.workloads.load import WrongResult
 from perfkit.cli.bench import ALL, TABLES, show, show_goals
 from perfkit.cli.terminal.measuring import progress
 from perfkit.engines import ENGINES
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result as Figure
 from perfkit.evidence.results import load
+from tests.perfkit.machine import HERE
 
 Call = Callable[..., Result]
 #: Two goals with figures; the others stay unknown.
@@ -38,7 +38,7 @@ def figure(**facts: Any) -> Figure:
     usual: dict[str, Any] = {
         "experiment": "latency", "spec": "baseline", "engine": "zmq", "workers": 2, "tasks": 10,
         "value": 1.5, "unit": "ms", "low": 1.0, "high": 2.0, "samples": [1.0, 1.5, 2.0],
-        "environment": fingerprint(), "seed": 3,
+        "environment": HERE, "seed": 3,
         "counters": {"p95": 2.5, "p95_low": 2.0, "p95_high": 3.0, "bytes_low": 12_345},
         "parameters": {"interval": "order statistics", "model": None},
     }  # fmt: skip
@@ -48,7 +48,7 @@ def figure(**facts: Any) -> Figure:
 def table(**facts: Any) -> GoalTable:
     rows = tuple(make_row(goal, READINGS) for goal in cluster.GOALS)
     usual: dict[str, Any] = {
-        "rows": rows, "environment": fingerprint(), "profile": "quick", "seed": 3,
+        "rows": rows, "environment": HERE, "profile": "quick", "seed": 3,
         "layout": "all on one core", "duration_s": 61.2,
     }  # fmt: skip
     return GoalTable(**{**usual, **facts})
@@ -144,7 +144,7 @@ def test_a_figure_is_shown_with_interval_and_machine(capsys: pytest.CaptureFixtu
 
 def test_unknown_values_are_shown_as_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     blank = msgspec.structs.replace(
-        fingerprint(), cpu_model=None, cores_available=None, cores_logical=None,
+        HERE, cpu_model=None, cores_available=None, cores_logical=None,
         memory_total_bytes=None, load_1min=None,
     )  # fmt: skip
     unknown: dict[str, Any] = {"value": None, "low": None, "high": None, "environment": blank}

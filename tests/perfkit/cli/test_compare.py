@@ -11,13 +11,13 @@ import pytest
 from typer.testing import Result
 
 from perfkit.bench.experiments import catalogue
-from perfkit.evidence.environment import fingerprint, machine_id
+from perfkit.evidence.environment import machine_id
 from perfkit.evidence.results import Result as Figure
 from perfkit.evidence.results import save
 from perfkit.evidence.stats import abba
+from tests.perfkit.machine import HERE
 
 Call = Callable[..., Result]
-HERE = fingerprint()
 ELSEWHERE = msgspec.structs.replace(HERE, cpu_model="Another processor")
 ELSEWHERE = msgspec.structs.replace(ELSEWHERE, machine_id=machine_id(ELSEWHERE))
 
@@ -105,6 +105,16 @@ def test_people_see_the_verdict_the_ratio_and_why(perfkit: Call, tmp_path: Path)
     assert list(shown) == ["control", "A", "B", "why", "interval", "machine"]
     assert "saved to found.json" in ran.stderr
     assert json.loads((tmp_path / "found.json").read_text())["verdict"] == "faster"
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_file_that_holds_a_spec_is_run_and_is_no_saved_result(
+    perfkit: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.json").write_text('{"name": "mine", "burst": 7}')
+    ended = perfkit("compare", "baseline", "mine.json")
+    assert ended.exit_code == 0
+    assert "throughput of mine against baseline" in ended.stdout
 
 
 @pytest.mark.usefixtures("ran")

@@ -17,17 +17,11 @@ QUESTION = json.dumps(
 )
 
 
-def perfkit(*words, **options):
+def started(*words, **options):
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "perfkit", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
-
-
-def ended(*words):
-    with perfkit(*words) as process:
-        out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def ask(url, method="POST", path="/v2/models/digits/infer", body=QUESTION):
@@ -44,7 +38,7 @@ def ask(url, method="POST", path="/v2/models/digits/infer", body=QUESTION):
 @pytest.mark.parametrize("engine", ["zmq", "local"])
 def test_one_command_serves_a_model_until_it_is_told_to_stop(engine):
     words = ("serve", "--model", "digits", "--workers", 1, "--port", 0, "--engine", engine)
-    with perfkit(*words, "--json") as process:
+    with started(*words, "--json") as process:
         told = json.loads(process.stdout.readline())
         assert told["models"] == ["digits"]
         status, answer = ask(told["url"])
@@ -58,7 +52,7 @@ def test_one_command_serves_a_model_until_it_is_told_to_stop(engine):
 
 
 def test_an_api_that_dies_is_started_again_at_its_address():
-    with perfkit("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
+    with started("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
         told = json.loads(process.stdout.readline())
         os.kill(told["pid"], signal.SIGKILL)
 
@@ -83,7 +77,7 @@ def test_a_body_of_almost_64_mib_gets_through_its_cluster():
     one = {"name": "pixels", "shape": [rows, 64], "datatype": "FP32"}
     one["parameters"] = {"binary_data_size": rows * 256}
     text = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
-    with perfkit("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
+    with started("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
         parts = urlsplit(json.loads(process.stdout.readline())["url"])
         connection = HTTPConnection(parts.hostname, parts.port, timeout=60)
         length = {"Inference-Header-Content-Length": str(len(text))}
@@ -104,6 +98,9 @@ def test_a_body_of_almost_64_mib_gets_through_its_cluster():
         (["--cert", "a"], 2, "both a certificate (--cert) and its key"),
         (["--tokens", "nowhere"], 2, "can't be read"),
         (["--engine", "local"], 2, "name the models to serve by --model"),
+        (["--engine", "local", "--model", "digits", "--workers", 0], 2, "takes 1 or more"),
+        (["--rate", "inf"], 2, "'--rate'"),
+        (["--timeout", "1e10"], 2, "'--timeout'"),
         (["--engine", "local", "--model", "digits", "--address", "x"], 2, "--address is not for"),
         (["--engine", "dask", "--model", "digits", "--spec", "baseline"], 2, "--spec is not for"),
         (
@@ -114,24 +111,25 @@ def test_a_body_of_almost_64_mib_gets_through_its_cluster():
         (["--endpoint", "tcp://127.0.0.1:1"], 1, "no coordinator answers at tcp://127.0.0.1:1"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(words, code, said):
-    returned, out, err = ended("serve", *words)
-    assert (returned, out) == (code, "")
-    assert said in " ".join(err.split())
-    assert "Traceback" not in err
+def test_what_cannot_be_is_said_in_a_line(perfkit, words, code, said):
+    refused = perfkit("serve", *words)
+    assert (refused.exit_code, refused.stdout) == (code, "")
+    assert said in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
 
 
-def test_a_token_is_printed_once_and_kept_as_a_hash(tmp_path):
+def test_a_token_is_printed_once_and_kept_as_a_hash(perfkit, tmp_path):
     file = tmp_path / "tokens"
-    code, out, _ = ended("serve", "token", "laptop", "--role", "submit", "--tokens", file)
+    made = perfkit("serve", "token", "laptop", "--role", "submit", "--tokens", file)
+    code, out = made.exit_code, made.stdout
     assert (code, len(out.strip())) == (0, 43)
     assert out.strip() not in file.read_text()
     assert file.read_text().split()[1:] == ["submit", "laptop"]
-    code, out, err = ended("serve", "token", "laptop", "--tokens", file)
-    assert (code, out) == (1, "")
-    assert "has a token named 'laptop'" in err
+    again = perfkit("serve", "token", "laptop", "--tokens", file)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "has a token named 'laptop'" in again.stderr
 
 
-def test_help_shows_examples_of_both():
-    assert "perfkit serve --model digits" in ended("serve", "--help")[1]
-    assert "perfkit serve token laptop" in ended("serve", "token", "--help")[1]
+def test_help_shows_examples_of_both(perfkit):
+    assert "perfkit serve --model digits" in perfkit("serve", "--help").stdout
+    assert "perfkit serve token laptop" in perfkit("serve", "token", "--help").stdout

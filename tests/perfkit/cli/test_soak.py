@@ -1,6 +1,7 @@
 """``perfkit soak`` as people and programs call it: figures, verdicts, exit codes, and Ctrl-C."""
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from perfkit.bench.leaks.churn import KINDS
 from perfkit.bench.leaks.planted import LEAKED
 from perfkit.bench.leaks.reading import Reading
 from perfkit.bench.leaks.soak import Round, summarise
-from perfkit.evidence.environment import fingerprint
+from tests.perfkit.machine import HERE
 
 Call = Callable[..., Result]
 SMALL = CheckSizes(tasks=1_600, churn=160, readings=16)
@@ -41,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"spec": spec, "minutes": minutes, **options})
         return summarise(
             rounds(1_000 if spec.name.endswith("+leak") else 0), spec=spec.name, duration_s=180.0,
-            seed=0, interrupted=False, events={"task": 89_000}, environment=fingerprint(),
+            seed=0, interrupted=False, events={"task": 89_000}, environment=HERE,
         )  # fmt: skip
 
     monkeypatch.setattr(soak, "soak", made)
@@ -108,7 +109,9 @@ def test_each_kind_of_event_has_a_row(perfkit: Call) -> None:
     ran = perfkit("soak", "--by-event", "--set", "limits.history_runs=2")
     assert ran.exit_code == 0, ran.stdout
     assert [kind for kind in KINDS if f"\n{kind} " in ran.stdout] == ["task", "bad frame"]
-    assert ran.stdout.count("no leak found") == 2
+    # So small a check may end unclear where the machine is busy. It must not find a leak.
+    harmless = "^(?:task|bad frame) +(?:no leak found|inconclusive) in"
+    assert len(re.findall(harmless, ran.stdout, re.MULTILINE)) == 2
 
 
 def test_an_interrupted_check_shows_events(perfkit: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from typer.testing import Result
 
 from cluster.spec import BASELINE
-from perfkit.cli.terminal.config import _flat
+from perfkit.optimized.knobs import flat
 from perfkit.optimized.specs import OPTIMIZED, SPECS
 
 Call = Callable[..., Result]
@@ -24,7 +24,7 @@ def test_every_spec_is_listed_with_what_it_changes(perfkit: Call) -> None:
 
 def test_every_knob_of_a_spec_has_its_value_and_a_meaning(perfkit: Call) -> None:
     found = json.loads(perfkit("specs", "optimized", "--json").stdout)["optimized"]
-    values = _flat(msgspec.to_builtins(OPTIMIZED))
+    values = flat(msgspec.to_builtins(OPTIMIZED))
     del values["name"]
     assert {knob["name"]: knob["value"] for knob in found} == values
     assert all(knob["about"] and knob["takes"] for knob in found)

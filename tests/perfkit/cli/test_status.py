@@ -13,32 +13,16 @@ from typer.testing import Result
 
 from cluster.shells.client import Client
 from cluster.vocabulary.printable import printable
-from cluster.vocabulary.status import Status, WorkerStatus
-from cluster.vocabulary.task import Gpu, GpuLoad, Load
+from cluster.vocabulary.status import Status
+from cluster.vocabulary.task import BatchSize, Gpu, GpuLoad, KindBatches, Load
 from perfkit.cli import status as module
 from perfkit.cli.status import ANSWER_WITHIN_S, WORKERS_SHOWN, status_view
 from perfkit.cli.terminal.output import SafeConsole
+from tests.perfkit.statuses import HOSTILE, status, worker
 
 Call = Callable[..., Result]
 
 NOWHERE = "tcp://127.0.0.1:1"
-
-
-def worker(name: str, **facts: Any) -> WorkerStatus:
-    usual: dict[str, Any] = {
-        "epoch": 1, "host": "h", "pid": 7, "capacity": 1, "credit": 2, "held": 1, "leases": 1,
-        "finished": 1_234, "draining": False, "silent_s": 0.12, "kinds": ["digits", "echo"],
-        "models": ["digits"], "gpus": [],
-    }  # fmt: skip
-    return WorkerStatus(worker=name, **{**usual, **facts})
-
-
-def status(*workers: WorkerStatus, **facts: Any) -> Status:
-    usual: dict[str, Any] = {
-        "policy": "least-loaded", "clients": 1, "runs": 0, "queued": {"high": 0, "normal": 0},
-        "assigned": 0, "delayed": 0, "payload_bytes": 0, "retained_bytes": 0, "counters": {},
-    }  # fmt: skip
-    return Status(workers=list(workers), **{**usual, **facts})
 
 
 def seen(shown: Status, width: int = 120) -> str:
@@ -52,9 +36,6 @@ def test_each_worker_is_a_row_sorted_by_name() -> None:
     lines = seen(status(worker("w-2", draining=True), worker("w-1"))).splitlines()
     assert lines[1].split() == ("w-1 h 7 1 of 2 1,234 unknown 0.1 s ago digits, echo".split())
     assert lines[2].startswith("w-2 draining")
-
-
-HOSTILE = "\x1b]0;owned\x07\x9b2J\u202ew[/red][link=http://x]"
 
 
 def test_names_and_hosts_do_not_steer_the_terminal() -> None:
@@ -87,7 +68,7 @@ def test_a_worker_with_a_hostile_name_is_shown_as_text_and_whole_in_json(
 
 def test_a_worker_with_cards_shows_them_and_their_trouble() -> None:
     gpus = [Gpu("navi3", 24 << 30), Gpu("navi2", 10 << 30, is_apu=True), Gpu(None, 8 << 30)]
-    hot = GpuLoad(7 << 30, 37.4, 99.0, trouble="c is overheated", own_memory_bytes=1 << 30)
+    hot = GpuLoad(7 << 30, 37.4, 99.0, 83.4, trouble="c is overheated", own_memory_bytes=1 << 30)
     load = Load(gpus=(hot, GpuLoad(asleep=True)))
     both = Load(gpus=(hot,), gpu_trouble="c is overheated")
     shown = status(
@@ -96,7 +77,7 @@ def test_a_worker_with_cards_shows_them_and_their_trouble() -> None:
         worker("w-3"),
     )
     lines = [line.rstrip() for line in seen(shown, 160).splitlines()]
-    one = "navi3: 37 %, 7.0 GiB free, 99 °C, uses 1.0 GiB, in trouble"
+    one = "navi3: 37 %, 7.0 GiB free, 99 °C, 83 W, uses 1.0 GiB, in trouble"
     assert lines[1].endswith(one)
     assert [line.strip() for line in lines[2:4]] == ["navi2: asleep", "card: nothing known"]
     assert lines[4].endswith(one)
@@ -121,6 +102,9 @@ def test_tasks_are_counted_by_priority_and_counters_of_zero_are_left_out() -> No
     assert "1,000 done · bytes in 2.0 KiB" in text
     assert "failed" not in text
     assert "so far  nothing" in seen(status())
+    formed = KindBatches("digits", [BatchSize(100, 100, 0.1), BatchSize(), BatchSize(50, 200, 0.2)])
+    text = seen(status(batches=[formed, KindBatches("idle", [])]))
+    assert "batches digits: 150 runs, 2.0 items and 2 ms each\nso far" in text
 
 
 def test_no_workers_and_more_than_fit_are_said() -> None:
@@ -154,16 +138,42 @@ def test_the_status_of_a_running_cluster_for_people_and_programs(
     assert {"magika", "digits"} == set(facts["workers"][0]["models"])
 
 
-def test_watching_in_a_terminal_keeps_a_table_up_to_date(running: Any, terminal: Any) -> None:
-    watching = terminal("cluster", "status", "--endpoint", running.endpoint, "--watch")
-    for _ in range(2):
-        watching.wait_for("so far")
-    assert watching.interrupt() == 130
-    assert "Traceback" not in watching.rest()
+def test_top_moves_with_the_work_in_a_terminal_and_ends_with_a_key(
+    running: Any, terminal: Any
+) -> None:
+    seen = terminal("cluster", "top", "--endpoint", running.endpoint, "--interval", "0.5")
+    seen.wait_for("q ends it")
+    with Client(running.endpoint) as client:
+        assert len([future.result() for future in client.submit_batch("echo", [b""] * 100)]) == 100
+        done = client.status().counters["done"]
+    seen.wait_for(f"· done {done:,}")
+    assert seen.press("q") == 0
+    assert "Traceback" not in seen.rest()
+
+
+def test_top_outlives_its_coordinator_and_ends_with_ctrl_c(start_up: Any, terminal: Any) -> None:
+    up = start_up("--workers", "0")
+    seen = terminal("cluster", "top", "--endpoint", up.endpoint, "--interval", "0.5")
+    seen.wait_for("workers none")
+    up.stop()
+    seen.wait_for("no answer for")
+    assert seen.interrupt() == 130
+    assert "Traceback" not in seen.rest()
+
+
+@pytest.mark.parametrize("once", [[], ["--once"]])
+def test_top_is_one_frame_where_there_is_no_terminal(
+    perfkit: Call, running: Any, once: list[str]
+) -> None:
+    shown = perfkit("cluster", "top", "--endpoint", running.endpoint, *once)
+    assert shown.exit_code == 0
+    assert "\x1b" not in shown.stdout
+    for text in ("queued", "done per second", "stalest worker", "worker-0", "worker-1"):
+        assert shown.stdout.count(text) >= 1
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["status", "--watch"], ["submit", "--kind", "echo"]], ids=" ".join
+    "command", [["status"], ["top"], ["submit", "--kind", "echo"]], ids=" ".join
 )
 def test_without_a_coordinator_the_error_says_what_to_do(
     perfkit: Call, command: list[str], monkeypatch: pytest.MonkeyPatch
@@ -176,26 +186,3 @@ def test_without_a_coordinator_the_error_says_what_to_do(
         f"perfkit: no coordinator answers at {NOWHERE}; start one with `perfkit cluster up`, "
         "or say with --endpoint where it is\n"
     )
-
-
-def test_a_watch_writes_a_line_for_each_look_until_the_coordinator_is_gone(
-    start_up: Any, perfkit: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    up = start_up("--workers", "0")
-    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
-    asked = module.ask_status
-    looks = []
-
-    def ask_twice_then_stop(client: Client) -> Status:
-        looks.append(asked(client))
-        if len(looks) == 2:
-            up.stop()
-            monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.3)
-        return looks[-1]
-
-    monkeypatch.setattr(module, "ask_status", ask_twice_then_stop)
-    ended = perfkit("cluster", "status", "--endpoint", up.endpoint, "--watch", "--json")
-    assert (ended.exit_code, len(looks)) == (1, 2)
-    assert "no coordinator answers" in ended.stderr
-    first, second = (json.loads(line) for line in ended.stdout.splitlines())
-    assert first["counters"]["messages_in"] < second["counters"]["messages_in"]

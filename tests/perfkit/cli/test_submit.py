@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(submit: Submit, scr
 def test_digits_are_read_from_lines_and_from_arrays(submit: Submit, tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     rows = tmp_path / "rows.csv"
-    rows.write_text(f"# two digits\n{ZERO}\n\n{ONE}\n")
+    rows.write_text(f"\ufeff# two digits\n{ZERO}\n\n{ONE}\n")
     array = tmp_path / "one.npy"
     np.save(array, np.array(ONE.split(), float))
     done = submit("--model", "digits", rows, array)

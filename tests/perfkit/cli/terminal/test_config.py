@@ -115,6 +115,7 @@ def test_the_users_own_file_comes_before_the_folders_and_alone_is_named_by_nobod
     [
         ("insecure = true", "insecure"),
         ("insecure = 'yes'", "insecure"),
+        ("spec = 'evil.json'", "spec"),
         ("handlers = 'evil:HANDLERS'", "handlers"),
         ("models = ['digits']", "models"),
         ("[cluster.set]\ncodec = 'evil:Codec'", "set.codec"),
@@ -233,6 +234,14 @@ def test_turned_knobs_are_in_the_spec_and_in_its_name() -> None:
     assert (spec.credit, spec.limits.heartbeat_s, spec.limits.deaths) == (5, 1.0, 3)
     assert spec.name == "baseline+credit-5+limits.heartbeat_s-1"
     assert build_spec("baseline", parse_pairs(["codec=A=B"], "")).name == "baseline+codec-a-b"
+
+
+def test_a_spec_in_a_file_can_be_turned_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('{"name": "mine", "burst": 7}')
+    spec = build_spec(str(tmp_path / "mine.json"), {"credit": "5"})
+    assert (spec.name, spec.burst, spec.credit) == ("mine+credit-5", 7, 5)
+    with pytest.raises(SettingError, match="cannot read the spec"):
+        build_spec(str(tmp_path / "none.json"), {})
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import msgspec
 
 from perfkit.cli.terminal.measuring import machine_text
 from perfkit.evidence.disturbance import Disturbance
-from perfkit.evidence.environment import fingerprint
+from tests.perfkit.machine import HERE
 
 
 def test_a_busy_machine_is_said_and_a_quiet_one_is_not() -> None:
     facts = {"cpu_model": "Quick CPU", "cores_available": 2.0, "load_1min": 0.1}
-    quiet = msgspec.structs.replace(fingerprint(), **facts, disturbance=Disturbance())
+    quiet = msgspec.structs.replace(HERE, **facts, disturbance=Disturbance())
     assert machine_text(quiet).startswith("Quick CPU, 2 cores, ")
     assert machine_text(quiet).endswith("load 0.1 at the start")
     busy = msgspec.structs.replace(quiet, disturbance=Disturbance(others_cores=1.5))

@@ -24,6 +24,7 @@ TERMINALS = {
 #: Text that no encoding but Unicode's has as a whole, and a file name that is no text.
 TEXT = "h\xe9 \u2192 \U0001f600"
 NAME = b"b\xe4d\xff.txt"
+FULL = "perfkit: standard output cannot be written: No space left on device\n"
 
 
 @pytest.fixture
@@ -47,12 +48,10 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize("terminal", TERMINALS)
 def test_a_terminal_gets_what_it_can_show(run: Run, running: Any, terminal: str) -> None:
     at = ("--endpoint", running.endpoint)
-    for command in (
-        ["--help"],
-        ["report", "--help"],
-        ["cluster", "status", *at],
-        ["cluster", "submit", "--kind", "echo", "--payload", TEXT, *at],
-    ):
+    commands = [["cluster", "submit", "--kind", "echo", "--payload", TEXT, *at]]
+    if terminal == "C":  # each shows signs of its own, and all pass through the same encoder
+        commands = [["--help"], ["report", "--help"], ["cluster", "status", *at], *commands]
+    for command in commands:
         ended = run(*command, **TERMINALS[terminal])
         assert (ended.returncode, ended.stderr) == (0, b"")
     assert b"\\U0001f600" in ended.stdout
@@ -64,7 +63,7 @@ def test_json_loses_nothing(run: Run, running: Any, terminal: str, tmp_path: Pat
     (tmp_path / os.fsdecode(NAME)).write_text(TEXT, encoding="utf-8")
     environment = TERMINALS.get(terminal, {"PYTHONIOENCODING": "utf-8"})
     ask = ("cluster", "submit", "--kind", "echo", "--endpoint", running.endpoint, "--json")
-    for arguments in ([NAME], ["--payload", TEXT]):
+    for arguments in ([NAME], ["--payload", TEXT])[terminal in ("ascii", "latin-1") :]:
         ended = run(*ask, *arguments, **environment)
         assert (ended.returncode, ended.stderr) == (0, b"")
         (result,) = json.loads(ended.stdout)["results"]
@@ -101,14 +100,15 @@ def test_an_argument_that_is_no_text_is_a_wrong_argument(run: Run, arguments: li
     assert b"perfkit: " in ended.stderr or b"Usage: " in ended.stderr
 
 
-@pytest.mark.parametrize("command", [["--help"], ["--version"], ["gpu", "--json"]], ids=" ".join)
 @pytest.mark.parametrize(
-    ("to", "said"),
+    ("command", "to", "said"),
     [
-        (">/dev/full", "perfkit: standard output cannot be written: No space left on device\n"),
-        (">&-", "perfkit: standard output cannot be written: Bad file descriptor\n"),
-        ("", ""),
-        (">&- 2>&-", ""),
+        (["--help"], ">/dev/full", FULL),
+        (["--version"], ">/dev/full", FULL),
+        (["gpu", "--json"], ">/dev/full", FULL),
+        (["--version"], ">&-", "perfkit: standard output cannot be written: Bad file descriptor\n"),
+        (["gpu", "--json"], "", ""),
+        (["--help"], ">&- 2>&-", ""),
     ],
 )
 def test_output_that_is_lost_is_a_failure(run: Run, command: list[str], to: str, said: str) -> None:
@@ -128,15 +128,11 @@ def test_standard_error_that_is_lost_changes_nothing(run: Run, to: str) -> None:
 
 
 def test_a_watch_writes_lines_into_a_pipe_and_ends_with_its_reader(
-    start: Any, running: Any
+    start: Any, tmp_path: Path
 ) -> None:
-    watching = start("cluster", "status", "--watch", "--endpoint", running.endpoint)
-    lines: list[str] = []
-    while sum(line.startswith("so far") for line in lines) < 2:
-        lines.append(watching.stdout.readline())
-        assert lines[-1], watching.stderr.read()
-    assert sum("worker-0" in line for line in lines) == 2
-    assert "\x1b" not in "".join(lines)
+    watching = start("gpu", "--watch", "--drm-root", tmp_path)
+    for _ in range(2):
+        assert watching.stdout.readline() == f"no AMD card below {tmp_path}\n"
     watching.stdout.close()
     assert watching.wait(30) == 1
     assert watching.stderr.read() == ""

@@ -7,12 +7,10 @@ each card and look.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +19,7 @@ from perfkit.cli.terminal.output import plain_table
 from perfkit.evidence.text import duration, quantity, size
 from perfkit.gpu.device.schema import SAMPLED_FIELDS, CardState, GpuSample
 from perfkit.gpu.probe import complaint
+from perfkit.profile.activity.sparklines import RAMP, Series, sparkline
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
     from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
-#: (seconds, value) in order; unknown values are None.
-Series: TypeAlias = Sequence[tuple[float, float | None]]
-
-SPAN_S = 60.0
-#: The heights of a sparkline, without and with an encoding that has them.
-RAMPS = PLAIN_RAMP, RAMP = "_.-=+*#@", "▁▂▃▄▅▆▇█"
-GAP = " "
 CELLS_MIN, CELLS_MAX = 4, 30
 #: The columns of the live table, and how wide their figures get.
 COLUMNS: Mapping[str, int] = {"busy": 5, "VRAM": 13, "power": 10, "hottest": 6}
@@ -137,36 +129,6 @@ def reasons(card: Watched) -> Iterator[tuple[str, str]]:
         for name, word in SHOWN.items():
             if name in sample.errors and word not in unknown:
                 yield REMARK, f"{word} doubtful: {sample.errors[name]}"
-
-
-def sparkline(
-    series: Series, now_s: float, cells: int, low: float, high: float | None, ramp: str = RAMP
-) -> str:
-    """The last minute in `cells` characters, the newest at the right; each is a mean.
-
-    A stretch without a known value is a gap. Without `high` the top is a round figure above
-    all values.
-    """
-    bins: list[list[float]] = [[] for _ in range(cells)]
-    for at_s, value in series:
-        age = int(max(0.0, now_s - at_s) / SPAN_S * cells)
-        if value is not None and age < cells:
-            bins[cells - 1 - age].append(value)
-    means = [fmean(values) if values else None for values in bins]
-    top = high or _round_up(max((mean for mean in means if mean is not None), default=0.0))
-    steps = len(ramp) - 1
-    return "".join(
-        GAP
-        if mean is None
-        else ramp[round(steps * min(1.0, max(0.0, (mean - low) / max(top - low, 1e-9))))]
-        for mean in means
-    )
-
-
-def _round_up(value: float) -> float:
-    """The next of …, 1, 2, 5, 10, 20, 50, …"""
-    power = 10 ** math.floor(math.log10(value)) if value > 0 else 1.0
-    return next((step * power for step in (1, 2, 5) if step * power >= value), 10 * power)
 
 
 def live_table(cards: Sequence[Watched], width: int, now_s: float, ramp: str = RAMP) -> Text:

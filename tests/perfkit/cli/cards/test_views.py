@@ -10,10 +10,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from perfkit.cli.cards import (
-    PLAIN_RAMP,
-    RAMP,
-    Series,
+from perfkit.cli.cards.views import (
     Watch,
     Watched,
     card_lines,
@@ -21,13 +18,13 @@ from perfkit.cli.cards import (
     plain_lines,
     process_table,
     reasons,
-    sparkline,
     watched_samples,
 )
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import CardState, GpuSample
 from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
 from perfkit.gpu.sampler import GpuSampler
+from perfkit.profile.activity.sparklines import PLAIN_RAMP, RAMP, Series, sparkline
 from tests.perfkit.gpu.trees import SENSOR_FILES, Kernel
 
 HEALTHY = GpuSample(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from perfkit.cli import gpu
+from perfkit.cli.cards import gpu
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import Found
 from perfkit.gpu.processes import fdinfo

@@ -97,7 +97,7 @@ def _show(cards: Cards, *, as_json: Path | None, watch: bool, processes: bool) -
 
 def _watch_json(cards: Cards, as_json: Path, processes: bool) -> None:
     """Write a line each second; what could not be seen of the processes is said once."""
-    from perfkit.cli.cards import watched_samples
+    from perfkit.cli.cards.views import watched_samples
     from perfkit.gpu.sampler import GpuSampler
 
     notes = True
@@ -141,7 +141,7 @@ def view(cards: Cards, processes: bool = False) -> RenderableType:
     """A few lines for each card, with its unknown fields, and the processes that use it."""
     from rich.console import Group
 
-    from perfkit.cli.cards import ProcessWatch, card_lines
+    from perfkit.cli.cards.views import ProcessWatch, card_lines
 
     samples = cards.sample()
     if not samples:
@@ -154,8 +154,9 @@ def live_views(cards: Cards, processes: bool = False) -> Iterator[RenderableType
     """The table of the cards, again and again; plain lines if it isn't drawn in place."""
     from rich.console import Group
 
-    from perfkit.cli.cards import RAMPS, ProcessWatch, Watch, live_table, plain_lines
+    from perfkit.cli.cards.views import ProcessWatch, Watch, live_table, plain_lines
     from perfkit.gpu.sampler import GpuSampler
+    from perfkit.profile.activity.sparklines import RAMPS
 
     with GpuSampler(cards, rates_hz=WATCH_HZ) as sampler:
         watch, users = Watch(sampler), ProcessWatch()

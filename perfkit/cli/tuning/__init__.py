@@ -1,0 +1,1 @@
+"""``perfkit tune`` and ``perfkit doctor``: make this machine and its spec faster."""
