@@ -39,6 +39,7 @@ class EngineBackend:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.name = engine.name
         self._lock = threading.Lock()
         self._waiting: dict[tuple[Priority, str], deque[Waiting]] = {}
         self._columns = 0
@@ -76,6 +77,9 @@ class EngineBackend:
     def generation(self) -> int:
         """Never grows: an engine's workers offer the same all the time."""
         return 1
+
+    def batches(self) -> None:
+        """Unknown: engines do not tell."""
 
     def ready(self) -> bool:
         """Whether the engine runs."""

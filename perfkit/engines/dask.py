@@ -39,6 +39,7 @@ LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 10.0
 #: between two looks for workers that have joined a scheduler that exists
 LOOK_S = 1.0
+TLS_PARTS = "CA_FILE", "CLIENT__CERT", "CLIENT__KEY"
 HEALTH_ALONE = {
     f"distributed.{role}.http.routes": ["distributed.http.health"]
     for role in ("scheduler", "worker")
@@ -93,8 +94,11 @@ class DaskEngine(ColumnEngine):
 
     def _join(self, address: str) -> None:
         """Connect to a scheduler, and prepare its workers."""
+        security = configured_security(address)
         try:
-            client = distributed.Client(address, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+            client = distributed.Client(
+                address, security=security, set_as_default=False, timeout=CONNECT_TIMEOUT_S
+            )
         except OSError as error:
             raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
         self._running.enter_context(client)
@@ -149,3 +153,26 @@ class DaskEngine(ColumnEngine):
     def _send(self, kind: str, payloads: list[bytes]) -> Future[Column]:
         assert self._executor is not None
         return self._executor.submit(answer, self.models, kind, payloads)
+
+
+def configured_security(address: str) -> Security:
+    """The certificates of Dask's configuration, which a ``tls://`` address needs.
+
+    Raises:
+        ClusterError: it names none, or files that can't be read.
+    """
+    security = Security()
+    if not address.startswith("tls://"):
+        return security
+    where = "in Dask's configuration (distributed.comm.tls)"
+    try:
+        has_certificate = security.get_connection_args("client")["ssl_context"] is not None
+    except OSError as error:  # ssl's errors are some too
+        raise ClusterError(f"a certificate {where} can't be read: {error}") from error
+    if not has_certificate:
+        variables = ", ".join(f"DASK_DISTRIBUTED__COMM__TLS__{part}" for part in TLS_PARTS)
+        raise ClusterError(
+            f"{address} wants certificates, and there are none {where}; set {variables} to the "
+            "paths of PEM files"
+        )
+    return security

@@ -110,6 +110,8 @@ class RayEngine(ColumnEngine):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             hint = "; if it wants a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there"
+            if address.startswith("ray://"):
+                hint += "; a head's Ray client server has port 10001 unless it was told another"
             hint = hint if isinstance(error, ConnectionError) else ""
             raise ClusterError(f"no Ray can be joined at {address}: {error}{hint}") from error
         self._is_joined, self._workers = True, []

@@ -9,14 +9,17 @@ one thread owns the scheduler, so there is no lock to avoid.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cluster.spec import BASELINE, ClusterSpec, SocketOptions
+from cluster.spec import BASELINE, ClusterSpec, SocketOptions, decode_spec
 from cluster.vocabulary.errors import ClusterError, did_you_mean
 from cluster.vocabulary.limits import Limits
 
+#: How the name of a file ends that holds a spec, as ``perfkit tune`` writes one.
+FILE_SUFFIX = ".json"
 RUNS = {"burst": 2_048, "credit": 8_192, "limits": Limits(recall_after_s=0.001)}
 PACKED = {"codec": "perfkit.optimized.codec:PackedCodec"}
 INDEXED = {"policies": "perfkit.optimized.policy:POLICIES"}
@@ -68,8 +71,22 @@ SPECS: Mapping[str, ClusterSpec] = {
 
 
 def spec_named(name: str) -> ClusterSpec:
-    """The spec of that name; ClusterError lists the known names."""
+    """The spec of that name, or in the file of that name if it ends in FILE_SUFFIX.
+
+    Raises ClusterError, which lists the known names or says what is wrong with the file.
+    """
     if name in SPECS:
         return SPECS[name]
+    if name.endswith(FILE_SUFFIX):
+        return _from_file(Path(name))
     hint = did_you_mean(name, SPECS)
     raise ClusterError(f"no spec {name!r}; there are {', '.join(SPECS)}{hint}")
+
+
+def _from_file(path: Path) -> ClusterSpec:
+    try:
+        return decode_spec(path.read_text("utf-8"))
+    except OSError as error:
+        raise ClusterError(f"cannot read the spec {path}: {error.strerror}") from None
+    except (ClusterError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{path}: {error}") from None

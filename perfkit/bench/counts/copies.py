@@ -10,7 +10,7 @@ always go to new memory. A copy that a library makes and drops within a step is 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -25,7 +25,9 @@ from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import size
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class CopyStep:
 
 
 @dataclass(frozen=True)
-class CopyTrail:
+class CopyTrail(Showable):
     """A tensor's way from the submitter's array to the handler's, for a spec."""
 
     spec: str
@@ -73,12 +75,17 @@ class CopyTrail:
         """A row for each step."""
         return data_frame(self.steps)
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             f"{self.copies} copies of a tensor of {size(self.tensor_bytes)}, spec {self.spec}",
             ("where", "step", "copies"),
             [(it.role, it.step, str(it.copies)) for it in self.steps],
         )
+
+    def _figures(self) -> Figures:
+        return "copies", [
+            (role, counted(self.of(role))) for role in sorted({s.role for s in self.steps})
+        ]
 
 
 def count_copies(

@@ -7,9 +7,10 @@ number depends a little on which messages arrive together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
@@ -17,16 +18,20 @@ from perfkit.bench.counts.gate import PYTHON, count_afresh
 from perfkit.bench.counts.lockstep import LOADS
 from perfkit.bench.counts.per_task import COUNTED_SPECS, CountTable, count_per_task, count_specs
 from perfkit.bench.workloads.load import ExperimentError, Work, echo_work, map_s
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.showing import Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
 from perfkit.profile.system_calls import SystemCalls, count_system_calls
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALLOCATIONS, SYSTEM_CALLS = "allocations_per_task", "system_calls_per_task"
 STREAM = "stream"
 
 
 @dataclass(frozen=True)
-class Costs:
+class Costs(Showable):
     """Counts per task by spec, load and counter, and by spec the system calls of a map.
 
     `reasons` says, by counter, why one was not counted.
@@ -44,7 +49,20 @@ class Costs:
         total = self.system_calls[spec].total
         return None if total is None or load != STREAM else total / self.tasks
 
-    def _repr_html_(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each spec, load and counter; system calls are those of a stream."""
+        found = [
+            {"spec": spec, "load": load, "counter": name, "per_task": count}
+            for spec, loads in self.counts.items()
+            for load, counts in loads.items()
+            for name, count in counts.items()
+        ]
+        for spec in self.system_calls:
+            count = self.of(spec, SYSTEM_CALLS)
+            found.append({"spec": spec, "load": STREAM, "counter": SYSTEM_CALLS, "per_task": count})
+        return data_frame(found)
+
+    def _sheets(self) -> Iterator[Sheet]:
         columns = [(spec, load) for load in LOADS for spec in self.counts]
         counters = dict.fromkeys(
             name for loads in self.counts.values() for found in loads.values() for name in found
@@ -57,7 +75,7 @@ class Costs:
             for name in (*counters, *(ALLOCATIONS,) * (ALLOCATIONS not in counters), SYSTEM_CALLS)
         ]
         notes = [f"{name.replace('_', ' ')}: {why}." for name, why in self.reasons.items()]
-        return html_table(
+        yield Sheet(
             "Per task at the coordinator: one task at a time, and a stream of them",
             ("counted", *(f"{spec}, {load}" for spec, load in columns)),
             rows,

@@ -10,17 +10,23 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.spec import ClusterSpec, load_codec
 from perfkit.bench.counts.lockstep import SteppedClient, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
-from perfkit.evidence.tables import html_table
+from perfkit.evidence.samples import counted
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
 from perfkit.profile.memory import AllocationLine, track_memory
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TYPES_SHOWN = 10
 
@@ -35,7 +41,7 @@ class TypeUse:
 
 
 @dataclass(frozen=True)
-class QueuedBytes:
+class QueuedBytes(Showable):
     """What a coordinator holds for `tasks` waiting tasks, by line of code and by type."""
 
     spec: str
@@ -44,7 +50,11 @@ class QueuedBytes:
     lines: tuple[AllocationLine, ...]
     types: tuple[TypeUse, ...]
 
-    def _repr_html_(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each line of code that allocated."""
+        return data_frame(self.lines, AllocationLine.__slots__)
+
+    def _sheets(self) -> Iterator[Sheet]:
         def per_task(size: float) -> str:
             return quantity(size / self.tasks)
 
@@ -53,11 +63,17 @@ class QueuedBytes:
         total = quantity(self.traced_bytes and self.traced_bytes / self.tasks)
         blank = ("", "")
         rows = [(*line, *kind) for line, kind in zip_longest(lines, types, fillvalue=blank)]
-        return html_table(
+        yield Sheet(
             f"{self.spec}: {self.tasks:,} tasks of 200 B wait; {total} B each by tracemalloc",
             ("line", "B per task", "type", "B per task"),
             rows,
         )
+
+    def _figures(self) -> Figures:
+        return "B per task", [
+            (f"{line.file}:{line.line}", counted(line.growth_bytes, 1 / self.tasks))
+            for line in self.lines
+        ]
 
 
 def queued_bytes(

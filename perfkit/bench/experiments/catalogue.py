@@ -23,7 +23,7 @@ from perfkit.bench.experiments import (
     scaling,
     stress,
 )
-from perfkit.bench.experiments.setting import Experiment, Profile, Setting
+from perfkit.bench.experiments.setting import Experiment, Profile, Setting, known_profile
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.engines import ENGINES
@@ -79,11 +79,11 @@ def run(
     sends real inputs to a served model instead of payloads to echo. `progress` gets one plain line
     at a time.
 
-    Raises ExperimentError for an unknown experiment or engine, one that the experiment does not
-    take, or a number out of range; MissingExtra for an engine that is not installed, WrongResult if
-    any task gave a wrong result, and what the engine raises.
+    Raises ExperimentError for an unknown experiment, engine or profile, one that the experiment
+    does not take, or a number out of range; MissingExtra for an engine that is not installed,
+    WrongResult if any task gave a wrong result, and what the engine raises.
     """
-    experiment = _known(name, engine, model)
+    experiment, profile = _known(name, engine, model), known_profile(profile)
     tasks = experiment.tasks[profile] if tasks is None else tasks
     workers = experiment.workers if workers is None else workers
     _check_range("tasks", tasks, experiment.tasks_max, name)

@@ -12,10 +12,10 @@ factor is claimed of saved results, and "same" never is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,8 +24,13 @@ from perfkit.bench.experiments import catalogue
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say
 from perfkit.evidence.results import Result, ResultError, comparable, encode_fields
+from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.stats import MIN_BLOCKS, Comparison, abba, compare_blocks
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.verdicts import Direction, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Enough for the bootstrapped interval, which tolerates an outlying block.
 BLOCKS = 8
@@ -46,7 +51,7 @@ class NotComparable(ResultError):
 
 
 @dataclass(frozen=True)
-class SpecComparison:
+class SpecComparison(Showable):
     """B against A with its evidence: `comparison` has the ratio, interval and verdict.
 
     `results` holds the raw results of each arm, "A", "B" and "C" (the second A; empty for saved
@@ -95,9 +100,15 @@ class SpecComparison:
             }
         )
 
-    def _repr_html_(self) -> str:
-        label = f"<p><strong>{escape(self.label)}</strong></p>" if self.label else ""
-        return f"<p>{escape(self.title)}</p>{label}{self.comparison._repr_html_()}"
+    def to_frame(self) -> pd.DataFrame:
+        """The comparison as one row, with what was compared."""
+        return data_frame([{"title": self.title, **msgspec.structs.asdict(self.comparison)}])
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield from self.comparison.sheets(". ".join(filter(None, [self.title, self.label])))
+
+    def _figures(self) -> Figures:
+        return self.comparison._figures()
 
 
 def compare_specs(

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.errors import ClusterError
@@ -23,8 +23,12 @@ from perfkit.bench.workloads.rounds import Say
 from perfkit.engines import ENGINES
 from perfkit.engines.base import COLUMN_TASKS_MAX
 from perfkit.evidence.results import Result
-from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
+from perfkit.evidence.tables import data_frame
 from perfkit.optimized.specs import OPTIMIZED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLUSTER = "zmq"
 #: Experiments that hand in tasks one by one, and those that leave it to the engine's own map.
@@ -63,13 +67,32 @@ class PeerTable(ResultTable[PeerRow]):
             for experiment, result in row.results.items()
         }
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each engine and experiment; one without a result has its reason."""
+        return data_frame(
+            {
+                "engine": row.name,
+                "experiment": name,
+                **{part: getattr(found, part, None) for part in ("value", "low", "high", "unit")},
+                "reason": row.reason,
+            }
+            for row in self.rows
+            for name in self.experiments
+            for found in [row.results.get(name)]
+        )
+
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             "The same tasks on every engine (medians, 95 % intervals)",
             ("engine", *self.experiments),
             [(row.name, *(_cell(row, name) for name in self.experiments)) for row in self.rows],
             fairness(self.experiments),
         )
+
+    def _figures(self) -> Figures:
+        name = self.experiments[0]
+        found = [(row.name, row.results[name]) for row in self.rows if name in row.results]
+        return found[0][1].unit if found else "", found
 
 
 def fairness(experiments: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,7 +27,8 @@ from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.bench.workloads.served import model_work
 from perfkit.evidence.results import Recording, Result
 from perfkit.evidence.samples import Interval, bootstrap_interval
-from perfkit.evidence.tables import ResultTable, data_frame, html_table
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
+from perfkit.evidence.tables import data_frame
 from perfkit.optimized.specs import OPTIMIZED
 from perfkit.profile.cpu import load_profile
 from perfkit.profile.flame import sample_stacks
@@ -85,7 +86,7 @@ class RoleTable(ResultTable[RoleUse]):
         """A row for each role; a figure and its bounds in columns."""
         return data_frame(self.rows, ["role", "processes", *MEASURES])
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         header = ("role", "processes", "CPU µs per task", "RSS MiB", "PSS MiB", "USS MiB")
         rows = [
             (
@@ -96,7 +97,7 @@ class RoleTable(ResultTable[RoleUse]):
             )
             for row in self.rows
         ]
-        return html_table(
+        yield Sheet(
             f"What each role used during {self.tasks:,} {self.work} tasks (95 % intervals)",
             header,
             rows,
@@ -105,6 +106,9 @@ class RoleTable(ResultTable[RoleUse]):
                 "PSS divides shared pages among the processes that share them."
             ],
         )
+
+    def _figures(self) -> Figures:
+        return "µs per task", [(row.role, row.cpu_us_per_task) for row in self.rows]
 
 
 def measure_roles(

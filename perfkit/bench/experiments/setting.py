@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from cluster.spec import BASELINE, ClusterSpec
-from perfkit.bench.workloads.load import Submitter, Work, echo_work, traffic_per_task
+from cluster.vocabulary.errors import did_you_mean
+from perfkit.bench.workloads.load import (
+    ExperimentError,
+    Submitter,
+    Work,
+    echo_work,
+    traffic_per_task,
+)
 from perfkit.bench.workloads.rounds import Say
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import Engine, make_engine
@@ -98,6 +105,20 @@ class Experiment:
     workers_max: int = 64
     cluster_only: bool = False
     specs: tuple[str, ...] = (BASELINE.name, OPTIMIZED.name)
+
+
+def known_profile(profile: str) -> Profile:
+    """The profile of this name; raises ExperimentError if there is none."""
+    for known in PROFILES:
+        if profile == known:
+            return known
+    hint = did_you_mean(profile, PROFILES)
+    raise ExperimentError(f"no profile {profile!r}; there are {', '.join(PROFILES)}{hint}")
+
+
+def is_full(profile: str) -> bool:
+    """Whether a profile is the thorough one; raises ExperimentError if there is none."""
+    return known_profile(profile) == "full"
 
 
 def percentiles(name: str, samples: Sequence[float], *wanted: int) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from perfkit.bench.goals.recorded import Recording, read_recordings
 from perfkit.bench.goals.table import OPTIMIZED, Goal, GoalRow, GoalTable, chosen, make_row
 from perfkit.bench.goals.torn import torn_inputs
 from perfkit.bench.workloads.load import WrongResult
-from perfkit.bench.workloads.rounds import Arm, ArmSamples, take_turns
+from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, prefixed, take_turns
 from perfkit.evidence.environment import fingerprint
 from perfkit.gpu.card import Cards, FastReader
 from perfkit.gpu.device.made_up import made_up_card
@@ -90,7 +90,7 @@ def measure_gpu(
     profile: str | GpuSizes = "quick",
     *,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
     recorded: Path | None = None,
 ) -> GoalTable:
     """Measure every goal on this machine; `recorded` is a folder for `read_recordings`.
@@ -100,11 +100,11 @@ def measure_gpu(
     """
     name, sizes = chosen(profile, PROFILES)
     environment, began_s = fingerprint(), time.perf_counter()
-    tell = progress or (lambda line: None)
+    say = prefixed(progress, "gpu")
     recordings = read_recordings(recorded) if recorded is not None else []
     with made_up_card() as root:
-        readings = _costs(root, sizes, seed, lambda line: tell(f"gpu: {line}"))
-    tell(f"gpu: {sizes.torn:,} torn inputs")
+        readings = _costs(root, sizes, seed, say)
+    say(f"{sizes.torn:,} torn inputs")
     wrong = torn_inputs(sizes.torn, seed)
     rows = [make_row(goal, readings, seed) for goal in GOALS]
     counted = [*_recording_rows(recordings), _torn_row(wrong, sizes.torn)]

@@ -21,8 +21,9 @@ from perfkit.bench.workloads.load import ExperimentError, WrongResult, result_of
 from perfkit.bench.workloads.rounds import Arm, Say, prefixed, take_turns
 from perfkit.evidence.environment import Environment, fingerprint
 from perfkit.evidence.samples import Interval, bootstrap_interval
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
 from perfkit.evidence.stats import MIN_BLOCKS, Comparison, compare_blocks
-from perfkit.evidence.tables import ResultTable, data_frame, html_table
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import Verdict
 from perfkit.pool import BufferPool, ConnectionPool, Message, MessagePool, PoolStats
@@ -114,8 +115,8 @@ class PoolTable(ResultTable[PoolRow]):
             for found in [row.comparison]
         )
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             "Pooled against plain, in turns: µs per operation (95 % intervals)",
             ("what", "plain", "pooled", "pooled / plain", "plain / plain", "faults", "the pool is"),
             [
@@ -135,6 +136,9 @@ class PoolTable(ResultTable[PoolRow]):
                 "minor page faults per operation, plain → pooled: memory the kernel had to map."
             ],
         )
+
+    def _figures(self) -> Figures:
+        return "×", [(row.what, row.comparison.factor) for row in self.rows]
 
 
 def measure_pools(

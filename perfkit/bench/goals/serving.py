@@ -13,6 +13,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from statistics import median
 
+from cluster.models.inference import ModelInfo
+from cluster.models.runtime.choice import BUDGET_POINTS
+from cluster.models.runtime.loss import Loss
 from cluster.spec import ClusterSpec
 from perfkit.bench.goals import serving_runs as runs
 from perfkit.bench.goals.serving_runs import (
@@ -22,6 +25,7 @@ from perfkit.bench.goals.serving_runs import (
     LOCAL,
     MANY,
     QUIET,
+    SWALLOWED,
     UNBATCHED,
     Field,
     ServingContest,
@@ -38,8 +42,7 @@ from perfkit.bench.goals.table import (
     make_row,
 )
 from perfkit.bench.serving.asking import Generator
-from perfkit.bench.serving.exchange import COARSE_COSINE_MIN
-from perfkit.bench.serving.hostile import Hostility
+from perfkit.bench.serving.attacker import Hostility
 from perfkit.bench.serving.venvs import PACKAGES, PeerMissing, python_of
 from perfkit.bench.serving.venvs import chosen_peers as chosen_peers
 from perfkit.bench.workloads.load import ExperimentError
@@ -53,7 +56,7 @@ HOSTILE_MIN = 10_000
 #: Quick is for a look: some three minutes on two cores, a quarter of an hour with every peer; full
 #: is for a claim.
 PROFILES: Mapping[str, ServingSizes] = {
-    "quick": ServingSizes(rounds=4, load_s=0.7, open_s=2.5, hostile=1_000),
+    "quick": ServingSizes(rounds=4, load_s=0.7, open_s=2.5, hostile=2_000),
     "full": ServingSizes(rounds=10, load_s=2.0, open_s=8.0, memory_rounds=5, hostile=HOSTILE_MIN),
 }
 #: The packages that the measurements need, and the extra that brings them.
@@ -73,10 +76,18 @@ MEMORY_GOALS = (
 )
 CLEAR = Goal("hostile_refused", "unclear", "unclear", "lower", "value", 0.0,
              f"none of {HOSTILE_MIN:,}")  # fmt: skip
+#: The goal is held to the time without an attack. Here others also share the cores with the
+#: attacker, which they do not in life: the same attack on a sink, beside it, shows that part.
 HOSTILE_GOALS = (
     Goal(
         "hostile_others_p99", "others_p99", "ms", "lower", "ratio", 2.0,
-        "≤ 2 × without them", against=QUIET, note="p99 of others meanwhile, open loop",
+        "≤ 2 × without them", against=QUIET,
+        note=f"p99 of others, open loop, {runs.HOSTILE_PER_S:.0f} hostile requests/s meanwhile",
+    ),
+    Goal(
+        "hostile_others_sink", "others_p99", "ms", "lower", "ratio", None,
+        "for comparison", against=SWALLOWED,
+        note="against the same attack on a sink, which takes the attacker's share of the cores",
     ),
     at_most(
         "hostile_memory", "hostile_memory", "MB", 400,
@@ -124,6 +135,8 @@ def goals_of(sizes: ServingSizes, peers: Sequence[str]) -> Iterator[Goal]:
             f"plan_time_{model}", f"plan_time_{model}", "ms", "lower", "ratio", 0.7,
             "≤ 0.7 × unbatched", against=UNBATCHED, note=note,
         )  # fmt: skip
+        note = f"accuracy that {model} loses in the precision that auto takes"
+        yield at_most(f"plan_loss_{model}", "", "points", BUDGET_POINTS, note)
 
 
 def _ratio(name: str, figure: str, goal: float | None, against: str, note: str) -> Goal:
@@ -168,7 +181,7 @@ def measure_serving(
     samples |= attacked
     samples |= _of_other_arms(sizes, samples)
     measured = [peer for peer in field.peers if peer in samples.get(f"digits_{MANY}", field.peers)]
-    rows = serving_rows(sizes, measured, samples, seed)
+    rows = serving_rows(sizes, measured, samples, seed, field.automatic)
     rows += [missing_row(peer, reason) for peer, reason in field.missing.items()]
     rows += [make_row(goal, samples, seed) for goal in MEMORY_GOALS] if sizes.memory_rounds else []
     if hostility.sent:
@@ -193,13 +206,32 @@ def _of_other_arms(sizes: ServingSizes, samples: ArmSamples) -> ArmSamples:
 
 
 def serving_rows(
-    sizes: ServingSizes, peers: Sequence[str], samples: ArmSamples, seed: int = 0
+    sizes: ServingSizes,
+    peers: Sequence[str],
+    samples: ArmSamples,
+    seed: int = 0,
+    automatic: Mapping[str, ModelInfo] = {},
 ) -> list[GoalRow]:
-    """The rows of the contests; a verdict that the A/A arm casts doubt on is inconclusive."""
+    """The rows of the contests; a verdict that the A/A arm casts doubt on is inconclusive.
+
+    `automatic` has each model in the precision that was chosen for it.
+    """
     rows = [make_row(goal, samples, seed) for goal in goals_of(sizes, peers)]
     doubts = {row.name.removesuffix("_again"): row for row in rows if row.against == AGAIN}
     rows = [_doubted(row, doubts.get(row.name.split("_")[0])) for row in rows]
+    rows = [_with_loss(row, automatic) for row in rows]
     return [*rows, *_models_sped_up(rows)]
+
+
+def _with_loss(row: GoalRow, automatic: Mapping[str, ModelInfo]) -> GoalRow:
+    """A row of `plan_loss` with the loss that was measured when the precision was chosen."""
+    info = automatic.get(row.name.removeprefix("plan_loss_"))
+    if info is None or not row.name.startswith("plan_loss_"):
+        return row
+    loss = info.loss or Loss(0.0, 0.0, 0.0, 0)  # the file as it is
+    met = {"within": True, "beyond": False}.get(loss.verdict(BUDGET_POINTS))
+    note = f"{row.note}, {info.precision}"
+    return replace(row, value=loss.points, low=loss.low, high=loss.high, met=met, note=note)
 
 
 def _doubted(row: GoalRow, again: GoalRow | None) -> GoalRow:
@@ -216,22 +248,19 @@ def _doubted(row: GoalRow, again: GoalRow | None) -> GoalRow:
 
 
 def _models_sped_up(rows: Sequence[GoalRow]) -> list[GoalRow]:
-    """How many models are faster by the plan's margins, in both rate and time."""
+    """How many models are faster by the plan's margins, in rate and time, at equal accuracy."""
     by_name = {row.name: row for row in rows}
-    pairs = [
-        (by_name[f"plan_rate_{model}"].met, by_name[f"plan_time_{model}"].met)
+    verdicts = [
+        {by_name[f"plan_{what}_{model}"].met for what in ("rate", "time", "loss")}
         for model in PLAN_MODELS
         if f"plan_rate_{model}" in by_name
     ]
-    if len(pairs) < len(PLAN_MODELS):
+    if len(verdicts) < len(PLAN_MODELS):
         return []
-    met = sum(pair == (True, True) for pair in pairs)
-    possible = sum(False not in pair for pair in pairs)
+    met = sum(some == {True} for some in verdicts)
+    possible = sum(False not in some for some in verdicts)
     verdict = True if met >= 2 else (False if possible < 2 else None)
-    note = (
-        "rate ≥ 1.3 × and time ≤ 0.7 × unbatched; every class was the model's own, every vector's "
-        f"cosine to its own ≥ {COARSE_COSINE_MIN}"
-    )
+    note = f"rate ≥ 1.3 × and time ≤ 0.7 × unbatched, at most {BUDGET_POINTS:g} points lost"
     row = make_row(MODELS_SPED_UP, {})
     return [
         replace(row, value=float(met), low=float(met), high=float(possible), met=verdict, note=note)
@@ -278,6 +307,11 @@ def _notes(field: Field, found: Hostility) -> tuple[str, ...]:
     for model, rate_per_s in field.rates_per_s.items():
         rate = quantity(rate_per_s)
         notes.append(f"Open loop of {model}: {rate} requests/s, half of what unbatched gives.")
+    if found.took_s:
+        notes.append(
+            f"Hostile requests came at {found.sent / found.took_s:.0f}/s; the attacker used "
+            f"{found.cpu_s / found.took_s:.0%} of a core."
+        )
     kinds = sorted({text.partition(":")[0] for text in found.unclear})
     if kinds:
         notes.append(f"Not refused clearly: {'; '.join(kinds)}. The first: {found.unclear[0]}")

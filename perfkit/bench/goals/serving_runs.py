@@ -21,13 +21,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
+from cluster.models.inference import ModelInfo
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.goals.memory_runs import MB, settled
 from perfkit.bench.goals.table import OPTIMIZED, Contest
 from perfkit.bench.serving.asking import Generator
+from perfkit.bench.serving.attacker import Attacker, Hostility, Job, sink
 from perfkit.bench.serving.exchange import Report
-from perfkit.bench.serving.hostile import Hostility, attack
+from perfkit.bench.serving.hostile import hostile_requests
 from perfkit.bench.serving.material import Material, material
 from perfkit.bench.serving.servers import Server, bare, ours, ours_automatic, ours_local, peer
 from perfkit.bench.workloads.rounds import Arm, ArmSamples
@@ -39,8 +41,9 @@ from perfkit.profile.watch import process_memory
 AGAIN, LOCAL, BARE, UNBATCHED = "A/A", "engine=local", "bare", "unbatched"
 #: The API with the fastest precision that loses at most half a point.
 AUTOMATIC = "precision auto"
-#: The API without hostile requests beside the others.
-QUIET = "without hostile requests"
+#: The API while nobody attacks, and while the same hostile requests go to a server beside it that
+#: swallows them: what the attacker's own processor time and his network cost others on one machine.
+QUIET, SWALLOWED = "without hostile requests", "swallowed by a sink"
 #: The most requests in flight, and the figures' names of them.
 MANY = 32
 #: A model that takes milliseconds needs longer blocks.
@@ -73,7 +76,8 @@ ServingContest: TypeAlias = Contest[ServingSizes]
 class Field:
     """The contest with its generator and its peers; `missing` has the reason for each left out.
 
-    `cpu_shares` has the generator's own use, and `rates_per_s` the rate of each open loop.
+    `cpu_shares` has the generator's own use, `rates_per_s` the rate of each open loop, and
+    `automatic` each model in the precision that was chosen for it.
     """
 
     contest: ServingContest
@@ -82,6 +86,7 @@ class Field:
     missing: dict[str, str]
     cpu_shares: list[float] = field(default_factory=list)
     rates_per_s: dict[str, float] = field(default_factory=dict)
+    automatic: dict[str, ModelInfo] = field(default_factory=dict)
 
     def closed(self, server: Server, connections: int, duration_s: float) -> Report:
         """A closed loop; WrongResult or ExperimentError if an answer was not right."""
@@ -106,6 +111,8 @@ def contests(field: Field) -> ArmSamples:
         about = material(name)
         with servers(field, about) as running:
             samples |= _contest(field, about, running)
+            if AUTOMATIC in running and (info := running[AUTOMATIC].model) is not None:
+                field.automatic[name] = info
     return samples
 
 
@@ -196,32 +203,35 @@ def memory(field: Field) -> ArmSamples:
 
 
 def hostility(field: Field) -> tuple[ArmSamples, Hostility]:
-    """p99 of others and the API's memory, without and with hostile requests; and what they got."""
+    """p99 of others and the API's memory, and what became of the hostile requests.
+
+    In one arm they go to the API, in one to a sink at the same pace, and in one there are none.
+    """
     sizes, about, found = field.contest.sizes, material("digits"), Hostility()
     if not sizes.hostile:
         return {}, found
     each = -(-sizes.hostile // (sizes.rounds + 1))  # the warm-up counts too
-    duration_s = each / HOSTILE_PER_S
-    with _guarded_by_tokens(field.contest.optimized, about) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(_guarded_by_tokens(field.contest.optimized, about))
+        attacker = stack.enter_context(Attacker(hostile_requests(server.questions)))
+        _, sink_port = stack.enter_context(sink())
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        duration_s, read_mb = each / HOSTILE_PER_S, partial(_pss_mb, server.process.pid)
 
-        def others() -> float:
-            report = field.open(server, OTHERS_PER_S, duration_s)
-            return percentile(report.latencies_ms, 99) or 0.0
-
-        def attacked() -> Mapping[str, float]:
-            with (
-                ThreadPoolExecutor(1) as pool,
-                _watched(partial(_pss_mb, server.process.pid)) as mb,
-            ):
-                attacking = pool.submit(
-                    attack, server.port, server.questions, each, HOSTILE_PER_S, found.sent
-                )
-                p99_ms = others()
-                found.add(attacking.result())
+        def others(port: int | None) -> Mapping[str, float]:
+            with _watched(read_mb) as mb:
+                job = Job(port or 0, each if port else 0, HOSTILE_PER_S, found.sent)
+                attacking = pool.submit(attacker.run, job)
+                report = field.open(server, OTHERS_PER_S, duration_s)
+                became = attacking.result()
+            if port == server.port:
+                found.add(became)
             known = [one for one in mb if one is not None]
-            return {"others_p99": p99_ms, **({"hostile_memory": max(known)} if known else {})}
+            memory = {"hostile_memory": max(known)} if known else {}
+            return {"others_p99": percentile(report.latencies_ms, 99) or 0.0, **memory}
 
-        arms: dict[str, Arm] = {OPTIMIZED: attacked, QUIET: lambda: {"others_p99": others()}}
+        ports = {OPTIMIZED: server.port, SWALLOWED: sink_port, QUIET: None}
+        arms: dict[str, Arm] = {name: partial(others, port) for name, port in ports.items()}
         samples = field.contest.take_turns(arms, sizes.rounds, "ms p99 of others")
     return samples, found
 

@@ -8,7 +8,7 @@ only by a whole interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -17,10 +17,10 @@ from cluster.spec import ClusterSpec
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Arm, ArmSamples, Say, take_turns
 from perfkit.evidence.environment import Environment
-from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval, bootstrap_interval, percentile_interval
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
 from perfkit.evidence.stats import compare_blocks
-from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.tables import encode_rows
 from perfkit.evidence.text import measured, quantity
 from perfkit.evidence.verdicts import Direction, Verdict, judge
 
@@ -129,9 +129,9 @@ class GoalTable(ResultTable[GoalRow]):
         }
         return encode_rows({**asdict(row), **source} for row in self.rows)
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         headings = dict(zip((OPTIMIZED, BASELINE), self.arms, strict=True))
-        return html_table(
+        yield Sheet(
             "Goals, each beside what it is measured against, in turns (95 % intervals)",
             [*(headings.get(name, name) for name in self.columns), "what"],
             [(*(cells(row)[name] for name in self.columns), row.note) for row in self.rows],
@@ -141,6 +141,13 @@ class GoalTable(ResultTable[GoalRow]):
                 f"Profile {self.profile}, seed {self.seed}.",
             ],
         )
+
+    def _figures(self) -> Figures:
+        ratios = [
+            (row.name, Interval(row.ratio, row.ratio_low, row.ratio_high, 0.95, ""))
+            for row in self.rows
+        ]
+        return "×", ratios
 
 
 def cells(row: GoalRow) -> dict[str, str]:

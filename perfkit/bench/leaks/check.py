@@ -10,7 +10,7 @@ A leak planted on purpose (planted.py) shows that the check can fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -25,9 +25,9 @@ from perfkit.bench.leaks.reading import Reading, growing, only_what_is_new, take
 from perfkit.bench.leaks.world import ClockedCoordinator, World
 from perfkit.bench.workloads.load import ExperimentError
 from perfkit.bench.workloads.rounds import Say, prefixed
-from perfkit.evidence.results import encode_rows
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
+from perfkit.evidence.tables import encode_rows
 from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.evidence.trend import MIN_READINGS, theil_sen
 
@@ -107,13 +107,16 @@ class LeakTable(ResultTable[LeakRow]):
         """The rows as a JSON list, one to a line, every reading included."""
         return encode_rows({"spec": self.spec, **asdict(row)} for row in self)
 
-    def _repr_html_(self) -> str:
-        return html_table(
+    def _sheets(self) -> Iterator[Sheet]:
+        yield Sheet(
             f"What is left of each event, {self.spec} (95 % intervals, after warm-up)",
             HEADER,
             [cells(row) for row in self.rows],
             [f"{row.event}: {row.reason}" for row in self.rows if row.verdict is not Leak.NONE],
         )
+
+    def _figures(self) -> Figures:
+        return "objects per event", [(row.event, row.gc_objects_per_event) for row in self.rows]
 
 
 HEADER = ("event", "events", "gc objects", "blocks", "RSS bytes", "fds", "threads", "verdict")

@@ -114,7 +114,7 @@ def restart_workers(world: World, count: int) -> None:
             world.remove(visitor)
         elif not unreachable:
             world.remove(visitor, visitor.leave())
-        if silent or unreachable:
+        if not restarted:
             world.wait(1.01 * world.limits.liveness_s)
         visitor = world.add_worker((VISIT,), name, life)
         world.deliver(visitor.release())

@@ -10,7 +10,7 @@ use, which decides.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ from perfkit.bench.workloads.rounds import Say, prefixed
 from perfkit.evidence.environment import Environment, fingerprint
 from perfkit.evidence.results import encode_fields
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import data_frame, html_table
+from perfkit.evidence.showing import Figures, Sheet, Showable
+from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import UNKNOWN, duration, interval, size
 from perfkit.evidence.trend import MAX_READINGS, theil_sen
 
@@ -61,7 +62,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class SoakResult:
+class SoakResult(Showable):
     """The result of a soak, over the rounds after warm-up; unknown values are None.
 
     `growth` is per event of churn, `rss_bytes_per_s` and, of memory in use, `malloc_bytes_per_s`
@@ -135,13 +136,18 @@ class SoakResult:
             ("verdict", f"{self.verdict}: {self.reason}"),
         ]  # fmt: skip
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         ended = ", interrupted" if self.interrupted else ""
-        return html_table(
+        yield Sheet(
             f"A soak of {self.spec}, {duration(self.duration_s)}{ended} (95 % intervals)",
             ("figure", "found"),
             self.lines(),
         )
+
+    def _figures(self) -> Figures:
+        malloc = self.malloc_bytes_per_s.scaled(DAY_S / 2**20)
+        rss = self.rss_bytes_a_day.scaled(1 / 2**20)
+        return "MiB a day", [("RSS", rss), ("in use by malloc's account", malloc)]
 
 
 def soak(

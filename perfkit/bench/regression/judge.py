@@ -9,14 +9,14 @@ and on a busy machine; see `perfkit.bench.regression.study` and reports/README.m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
 from perfkit.evidence.environment import machine_differences
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval
-from perfkit.evidence.tables import ResultTable, html_table
+from perfkit.evidence.showing import Figures, ResultTable, Sheet
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import Verdict
 
@@ -72,10 +72,13 @@ class GateTable(ResultTable[GateRow]):
         named = "; ".join(row.name for row in gating if row.verdict is self.verdict)
         return f"{self.verdict}: {named}"
 
-    def _repr_html_(self) -> str:
+    def _sheets(self) -> Iterator[Sheet]:
         cells = [(row.name, *texts(row), str(row.verdict), row.reason) for row in self.rows]
         header = ("figure", "baseline", "now", "now / baseline", "verdict", "why")
-        return html_table(self.sentence, header, cells)
+        yield Sheet(self.sentence, header, cells)
+
+    def _figures(self) -> Figures:
+        return "×", [(row.name, row.ratio) for row in self.rows]
 
 
 def texts(row: GateRow) -> tuple[str, str, str]:
@@ -169,7 +172,7 @@ def _count_rows(before: Result | None, now: Result) -> list[GateRow]:
     known: Mapping[str, float | int | None] = {} if before is None else before.counters
     rows = []
     for counter in dict.fromkeys([*known, *now.counters]):
-        if counter.endswith("_per_task"):
+        if counter.endswith(("_per_task", "_per_queued_task")):
             other_python = before is not None and (
                 before.environment.python_minor != now.environment.python_minor
             )

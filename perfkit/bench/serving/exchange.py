@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import msgspec
 
-#: Two vectors of the same text are the same if the cosine of their angle is at least this; with
-#: weights of 8 bits or fewer, the second.
-COSINE_MIN, COARSE_COSINE_MIN = 0.999, 0.98
+#: Two vectors are those of the same text if the cosine of their angle is at least this; in another
+#: precision, the second. Those of different questions have 0.86 at most. This tells whose answer it
+#: is; what a precision loses is measured apart (`cluster.models.runtime.loss`).
+COSINE_MIN, COARSE_COSINE_MIN = 0.999, 0.95
 
 #: How an answer is compared: by the place of its largest number, or by its direction.
 Comparison = Literal["class", "cosine"]

@@ -116,7 +116,8 @@ class Load:
         self._loop = asyncio.get_running_loop()
         self._rng = random.Random(job.seed)
         self._next = self._rng.randrange(len(job.requests))
-        self._idle: list[Connection] = []
+        #: They take turns: a server closes one that has long been idle.
+        self._idle: deque[Connection] = deque()
         self._waiting: deque[tuple[int, int]] = deque()
         self._connections: list[Connection] = []
         self._in_flight = 0
@@ -187,8 +188,8 @@ class Load:
     def _start(self, due_ns: int) -> None:
         number = self._number()
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.lost:  # a server closes those that are idle for long
+            connection = self._idle.popleft()
+            if not connection.lost:
                 self._in_flight += 1
                 connection.ask(number, due_ns)
                 return

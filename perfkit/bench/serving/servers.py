@@ -23,7 +23,7 @@ import psutil
 from msgspec.structs import replace
 
 from cluster.local import LocalCluster, Process
-from cluster.models.inference import BUILT_IN, ModelRepository
+from cluster.models.inference import BUILT_IN, ModelInfo, ModelRepository
 from cluster.models.repository.manifest import MANIFEST
 from cluster.spec import ClusterSpec, encode_spec
 from perfkit.bench.serving.exchange import (
@@ -37,8 +37,8 @@ from perfkit.bench.workloads.load import ExperimentError
 
 PEERS_FOLDER = Path(__file__).parent / "peers"
 READY_S, STOP_S, ASK_EVERY_S = 90.0, 8.0, 0.1
-#: What makes the API's backend where an engine stands in for the cluster.
-ENGINE_BACKEND = "perfkit.engines.backend:make_backend"
+#: What makes the API's backend for `perfkit serve --engine local`.
+LOCAL_BACKEND = "cluster.serve.backends.local:make_backend"
 #: Peers that keep a core busy while nothing is asked (litserve: 0.9 of it) stand still while others
 #: have their turn. Ray, which takes 0.1, would take its stopped processes for dead ones.
 RUNS_ON = "rayserve"
@@ -50,7 +50,8 @@ BATCH_MAX = 64
 class Server:
     """A server that is up: its port, the questions in its own format, and its processes.
 
-    They are `process`, all that it has started, and those with the ids `beside`.
+    They are `process`, all that it has started, and those with the ids `beside`. `model` describes
+    what it serves, where a precision was chosen.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Server:
     process: Process = field(repr=False)
     pauses: bool = False
     beside: tuple[int, ...] = ()
+    model: ModelInfo | None = field(default=None, repr=False)
 
     @contextmanager
     def its_turn(self) -> Iterator[Server]:
@@ -137,9 +139,9 @@ def ours_automatic(about: Material, spec: ClusterSpec) -> Iterator[Server]:
         with (copy / MANIFEST).open("a") as manifest:
             manifest.write('\nprecision = "auto"\n')
         # Trying them takes longer than a worker may take to start; the choice is remembered.
-        ModelRepository().load(str(copy), threads=1)
+        info = ModelRepository().load(str(copy), threads=1).describe()
         with ours(about, spec, model=str(copy)) as server:
-            yield server
+            yield dataclasses.replace(server, model=info)
 
 
 def in_front_of(local: LocalCluster, options: Sequence[str] = ()) -> list[str]:
@@ -149,9 +151,9 @@ def in_front_of(local: LocalCluster, options: Sequence[str] = ()) -> list[str]:
 
 @contextmanager
 def ours_local(about: Material) -> Iterator[Server]:
-    """The API with a pool of processes instead of a cluster: `perfkit serve --engine local`."""
-    engine = {"engine": "local", "models": [about.model], "workers": 1, "address": None}
-    given = ["--engine", ENGINE_BACKEND, "--engine-options", json.dumps(engine)]
+    """The API with the model in its own process: `perfkit serve --engine local`."""
+    options = json.dumps({"models": [about.model], "workers": 1})
+    given = ["--engine", LOCAL_BACKEND, "--engine-options", options]
     with api(given) as (process, port):
         yield _answering("engine=local", port, about.oip(), process)
 

@@ -329,6 +329,7 @@ def _growth(client: Client, drive: Callable[[], object]) -> dict[str, int]:
     return {name: after[name] - before[name] for name in TRAFFIC}
 
 
-def _shown(value: bytes) -> str:
-    text = repr(value[:24])
-    return text if len(value) <= 24 else f"{text}… ({len(value):,} B)"
+def _shown(value: object) -> str:
+    if not isinstance(value, bytes) or len(value) <= 24:
+        return f"{value!r:.60}"
+    return f"{value[:24]!r}… ({len(value):,} B)"

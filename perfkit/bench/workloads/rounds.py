@@ -14,6 +14,7 @@ from string import ascii_letters
 from typing import TypeAlias
 
 from perfkit.bench.workloads.load import ExperimentError
+from perfkit.evidence.progress import tell
 from perfkit.evidence.stats import abba
 from perfkit.evidence.text import quantity
 
@@ -26,13 +27,8 @@ ArmSamples: TypeAlias = dict[str, dict[str, list[float]]]
 
 
 def prefixed(progress: Say | None, prefix: str) -> Say:
-    """Progress lines that start with a prefix; without a listener they are dropped."""
-
-    def say(line: str) -> None:
-        if progress is not None:
-            progress(f"{prefix}: {line}")
-
-    return say
+    """Progress lines that start with a prefix; without a listener the process's own hear them."""
+    return lambda line: (progress or tell)(f"{prefix}: {line}")
 
 
 def take_turns(

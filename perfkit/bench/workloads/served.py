@@ -8,6 +8,7 @@ one with those of this process, so that a task with its neighbour's answer is ca
 from __future__ import annotations
 
 import math
+import os
 import random
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ FILE_LABELS: Mapping[str, frozenset[str]] = {
     ".so": frozenset({"elf"}),
     ".h": frozenset({"c", "cpp"}),
 }
+#: Installed packages, and the library's tests: files that are wrong on purpose.
+FOLDERS_APART = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
 #: Distinct files; more tasks repeat them.
 FILES_MAX = 200
 #: A shorter file says too little about its type.
@@ -106,18 +109,14 @@ def _magika(tasks: int, rng: random.Random) -> Inputs:
 
 def python_files() -> dict[str, list[Path]]:
     """Files of the installed Python, without installed packages, by the suffixes of FILE_LABELS."""
-    folders = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "include")}
-    found = {}
-    for suffix in FILE_LABELS:
-        paths = {path for folder in folders for path in folder.rglob(f"*{suffix}")}
-        found[suffix] = sorted(path for path in paths if _is_usable(path))
-    return {suffix: paths for suffix, paths in found.items() if paths}
-
-
-def _is_usable(path: Path) -> bool:
-    # The library's tests hold files that are wrong on purpose.
-    apart = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
-    return apart.isdisjoint(path.parts) and path.stat().st_size >= FILE_BYTES_MIN
+    found: dict[str, set[Path]] = {suffix: set() for suffix in FILE_LABELS}
+    for top in ("stdlib", "platstdlib", "include"):
+        for folder, inner, names in os.walk(sysconfig.get_path(top)):
+            inner[:] = set(inner) - FOLDERS_APART
+            for path in (Path(folder, name) for name in names):
+                if path.suffix in found and path.stat().st_size >= FILE_BYTES_MIN:
+                    found[path.suffix].add(path)
+    return {suffix: sorted(paths) for suffix, paths in found.items() if paths}
 
 
 INPUTS: Mapping[str, Callable[[int, random.Random], Inputs]] = {

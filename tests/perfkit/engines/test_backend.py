@@ -6,10 +6,11 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from cluster.serve.http.process import READY_S
 from cluster.vocabulary.errors import ClusterError, TaskFailed, TaskTimedOut
 from cluster.vocabulary.task import Priority
 from perfkit.engines.backend import AHEAD, COLUMN_TASKS_MAX, EngineBackend, make_backend
-from perfkit.engines.base import ColumnEngine
+from perfkit.engines.base import READY_TIMEOUT_S, ColumnEngine
 
 
 class Held(ColumnEngine):
@@ -123,3 +124,7 @@ def test_real_workers_answer_each_task_and_fail_each_alone():
         assert found == {True: 100}
     finally:
         backend.close()
+
+
+def test_perfkit_serve_waits_until_an_engine_without_workers_has_said_what_is_wrong() -> None:
+    assert READY_S > READY_TIMEOUT_S + 20.0  # and what the API's own start takes

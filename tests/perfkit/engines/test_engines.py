@@ -39,7 +39,18 @@ Children = Callable[[], list[psutil.Process]]
 
 
 @pytest.fixture(scope="module")
+def engine_children() -> Children:
+    """The processes below this one that the engine of this module has started."""
+    return started_since()
+
+
+@pytest.fixture
 def children() -> Children:
+    """The processes below this one that a test has started; the module's engine may be running."""
+    return started_since()
+
+
+def started_since() -> Children:
     """The processes started below this one since, but for multiprocessing's resource tracker, which
     is started once and ends with this process.
     """
@@ -52,13 +63,19 @@ def children() -> Children:
     return started
 
 
-#: Ray takes half a minute of both cores to start.
+#: Ray takes several seconds of both cores to start.
 RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in ENGINES]
+
+
+#: Its processes take six seconds of a core to start; the module's engine is one.
+SLOW_DASK = pytest.param("dask", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", params=RUN)
 def engine(
-    request: pytest.FixtureRequest, children: Children, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    engine_children: Children,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
     """Each engine in turn, running, with a model; at its end it waits little for running tasks."""
     tmp_path_factory.getbasetemp()  # else it would be made, and be lost, in a folder of this engine
@@ -133,17 +150,19 @@ def test_a_model_answers_as_it_does_in_this_process(engine: Engine) -> None:
         engine.submit("digits", b"no picture").result(TIMEOUT_S)
 
 
-def test_as_many_processes_work_as_were_asked_for(engine: Engine, children: Children) -> None:
-    before_s = {one.pid: sum(one.cpu_times()[:2]) for one in children()}
+def test_as_many_processes_work_as_were_asked_for(
+    engine: Engine, engine_children: Children
+) -> None:
+    before_s = {one.pid: sum(one.cpu_times()[:2]) for one in engine_children()}
     list(engine.map("spin", [b"0.1"] * 8))
-    busy = [one for one in children() if sum(one.cpu_times()[:2]) - before_s[one.pid] > 0.15]
+    busy = [one for one in engine_children() if sum(one.cpu_times()[:2]) - before_s[one.pid] > 0.15]
     assert len(busy) == WORKERS
 
 
-def test_no_process_listens_beyond_loopback(engine: Engine, children: Children) -> None:
+def test_no_process_listens_beyond_loopback(engine: Engine, engine_children: Children) -> None:
     listening = [
         connection.laddr.ip.removeprefix("::ffff:")
-        for process in [psutil.Process(), *children()]
+        for process in [psutil.Process(), *engine_children()]
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -169,7 +188,7 @@ def test_a_payload_that_no_engine_can_carry_is_refused(engine: Engine) -> None:
 
 
 def test_closing_cancels_unfinished_tasks_and_leaves_nothing(
-    engine: Engine, children: Children
+    engine: Engine, engine_children: Children
 ) -> None:
     futures = [engine.submit("sleep", b"60") for _ in range(5 * WORKERS)]
     results = engine.map("sleep", [b"60"] * 10)
@@ -181,7 +200,7 @@ def test_closing_cancels_unfinished_tasks_and_leaves_nothing(
             future.result(TIMEOUT_S)
     with pytest.raises(ClusterError, match="before"):
         next(results)
-    assert children() == []
+    assert engine_children() == []
     assert list(Path(tempfile.gettempdir()).glob("perfkit-*")) == []
     for use in (lambda: engine.submit("echo"), lambda: engine.map("echo", [b""])):
         with pytest.raises(ClusterError, match=f"the {engine.name} engine is not running"):
@@ -201,7 +220,7 @@ def test_an_engine_that_was_not_entered_refuses_tasks(name: str) -> None:
         made(name, workers=0)
 
 
-@pytest.mark.parametrize("name", ["local", "zmq", "dask"])
+@pytest.mark.parametrize("name", ["local", "zmq", SLOW_DASK])
 def test_an_engine_is_started_again_after_it_was_closed(name: str, children: Children) -> None:
     engine = made(name, workers=1)
     for word in (b"once", b"again"):
@@ -211,7 +230,7 @@ def test_an_engine_is_started_again_after_it_was_closed(name: str, children: Chi
 
 
 @pytest.mark.parametrize(
-    "name", ["local", "zmq", "dask", pytest.param("ray", marks=pytest.mark.slow)]
+    "name", ["local", "zmq", SLOW_DASK, pytest.param("ray", marks=pytest.mark.slow)]
 )
 def test_a_model_that_cannot_be_loaded_is_named(name: str, children: Children) -> None:
     engine = made(name, workers=1, models=("digit",))
@@ -289,8 +308,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("name", ["local", "dask"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("local", signal.SIGINT), ("local", signal.SIGKILL), ("dask", signal.SIGKILL)),
+        pytest.param("dask", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_program_that_is_interrupted_or_killed_leaves_no_worker(
     name: str, number: int, tmp_path: Path
 ) -> None:

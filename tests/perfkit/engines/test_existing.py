@@ -16,9 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
 from cluster.vocabulary.errors import ClusterError, TaskFailed
@@ -50,6 +54,12 @@ def until(condition: Value) -> Any:
     return found
 
 
+def environment(path: Path = HERE, **more: str) -> dict[str, str]:
+    """This process's environment, for one that imports from the folder ``path`` first."""
+    paths = filter(None, (str(path), os.environ.get("PYTHONPATH")))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start modules as processes, which end with this module's tests."""
@@ -62,7 +72,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
                 subprocess.Popen(
                     command,
                     cwd=folder,
-                    env={**os.environ, "PYTHONPATH": str(path), **env},
+                    env=environment(path, **env),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=(folder / f"{len(list(folder.iterdir()))}.log").open("wb"),
@@ -75,12 +85,15 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 
 class Dask:
-    """A scheduler, and workers that are started one by one."""
+    """A scheduler, and workers that are started one by one; each gets the ``options``."""
 
-    def __init__(self, start: Start, folder: Path, **where: Any) -> None:
+    def __init__(
+        self, start: Start, folder: Path, options: tuple[str, ...] = (), **where: Any
+    ) -> None:
         self._start = start
+        self._options = options
         self.file = folder / "scheduler.json"
-        self.scheduler = start(f"{SCHEDULER} --scheduler-file {self.file}", **where)
+        self.scheduler = start(f"{SCHEDULER} --scheduler-file {self.file}", *options, **where)
         until(self.file.exists)
         self.address: str = until(lambda: self.file.read_text() and self._facts())["address"]
 
@@ -90,7 +103,9 @@ class Dask:
     def add(self, **where: Any) -> subprocess.Popen[bytes]:
         folder = self.file.parent
         return self._start(
-            f"{WORKER} --local-directory {folder} --scheduler-file {self.file}", **where
+            f"{WORKER} --local-directory {folder} --scheduler-file {self.file}",
+            *self._options,
+            **where,
         )
 
 
@@ -237,6 +252,78 @@ def test_dask_processes_that_cannot_import_perfkit_are_named(
             pass
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """A certificate that is its own authority, and its key: the paths, by Dask's names of roles."""
+    security = pytest.importorskip("distributed.security").Security.temporary()
+    paths = {}
+    for name in ("ca_file", "scheduler_cert", "scheduler_key"):
+        path = paths[name] = tmp_path / f"{name}.pem"
+        path.write_text(getattr(security, f"tls_{name}"))
+    return {name.removeprefix("scheduler_"): str(path) for name, path in paths.items()}
+
+
+def tls_settings(certificate: dict[str, str]) -> dict[str, str]:
+    """What a client of Dask sets in its configuration."""
+    parts = {"ca-file": "ca_file", "client.cert": "cert", "client.key": "key"}
+    return {f"distributed.comm.tls.{part}": certificate[key] for part, key in parts.items()}
+
+
+def test_a_tls_address_without_certificates_says_which_to_set(certificate: dict[str, str]) -> None:
+    dask = pytest.importorskip("dask")
+    with pytest.raises(ClusterError, match=r"wants certificates.*TLS__CA_FILE, .*CLIENT__KEY"):
+        made("dask", address="tls://127.0.0.1:1").start()
+    with (
+        dask.config.set({**tls_settings(certificate), "distributed.comm.tls.ca-file": "/nowhere"}),
+        pytest.raises(ClusterError, match=r"a certificate in Dask's .* can't be read: .*No such"),
+    ):
+        made("dask", address="tls://127.0.0.1:1").start()
+
+
+@contextmanager
+def serving(start: Start, *options: str, **env: str) -> Iterator[str]:
+    """``perfkit serve`` with a model, told from the shell to use another engine: its address."""
+    pytest.importorskip("tritonclient.http")
+    api = start("perfkit serve --model digits --port 0 --json", *options, **env)
+    assert api.stdout is not None
+    yield json.loads(api.stdout.readline())["url"].removeprefix("http://")
+    api.send_signal(signal.SIGTERM)
+    assert api.wait(TIMEOUT_S) == 0
+
+
+def check_digits(address: str) -> None:
+    """Have tritonclient ask for digits."""
+    triton = pytest.importorskip("tritonclient.http")
+    pixels = triton.InferInput("pixels", [2, 64], "FP32")
+    pixels.set_data_from_numpy(np.zeros((2, 64), np.float32))
+    with triton.InferenceServerClient(address) as client:
+        answer = client.infer("digits", [pixels]).as_numpy("probabilities")
+    assert answer.shape == (2, 10)
+    assert answer.sum(axis=1) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_api_serves_from_a_dask_that_speaks_tls_and_goes_on(
+    start: Start, certificate: dict[str, str], tmp_path: Path
+) -> None:
+    flags = {"ca_file": "--tls-ca-file", "cert": "--tls-cert", "key": "--tls-key"}
+    options = [word for key, flag in flags.items() for word in (flag, certificate[key])]
+    cluster = Dask(start, tmp_path, ("--protocol", "tls", *options))
+    worker = cluster.add()
+    assert cluster.address.startswith("tls://")
+    settings = tls_settings(certificate)
+    with (
+        pytest.importorskip("dask").config.set(settings),
+        entered("dask", cluster.address) as engine,
+    ):
+        assert list(engine.map("echo", [b"x"] * 40)) == [b"x"] * 40
+    names = str.maketrans({".": "__", "-": "_"})
+    env = {f"DASK_{key.translate(names).upper()}": path for key, path in settings.items()}
+    with serving(start, "--engine", "dask", "--address", cluster.address, **env) as address:
+        check_digits(address)
+    assert cluster.scheduler.poll() is worker.poll() is None
+
+
 # Ray alone
 
 
@@ -249,65 +336,101 @@ def free_ports(count: int) -> list[int]:
 
 
 ON_RAY = """
-import json, sys
+import sys
 from cluster.vocabulary.errors import ClusterError
 from perfkit.engines import make_engine
 if __name__ == "__main__":
+    here, *others = sys.argv[1:]
     try:
-        make_engine("ray", address=sys.argv[1], workers=99).start()
+        make_engine("ray", address=here, workers=99).start()
     except ClusterError as error:
         print(error)
-    for _ in range(2):
-        with make_engine("ray", address=sys.argv[1], models=("digits",)) as engine:
+    for address in here, *others:
+        with make_engine("ray", address=address, models=("digits",)) as engine:
             print(engine.submit("echo", b"x").result(60), len(list(engine.map("echo", [b""] * 9))))
     import ray
-    ray.init(sys.argv[1], log_to_driver=False)
+    ray.init(here, log_to_driver=False)
     print(ray.util.list_named_actors(all_namespaces=True))
 """
 
 
-@pytest.mark.slow
-def test_tasks_run_in_a_ray_that_exists_and_goes_on(tmp_path: Path) -> None:
+@dataclass
+class Ray:
+    """A head of Ray with two CPUs, its addresses, and what a process sets that joins it."""
+
+    process: psutil.Popen
+    addresses: list[str]
+    settings: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def ray_head() -> Iterator[Ray]:
+    """A Ray that exists; all its processes have ended afterwards."""
     pytest.importorskip("ray")
-    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # Ray's sockets need a short name
-    port, agent_port = free_ports(2)
-    here = f"127.0.0.1:{port}"
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(HERE),
+    port, agent_port, client_port = free_ports(3)
+    addresses, client_options = [f"127.0.0.1:{port}"], []
+    if find_spec("grpc") is not None:  # of the extra ray[client]
+        addresses.append(f"ray://127.0.0.1:{client_port}")
+        client_options = ["--ray-client-server-port", str(client_port)]
+    settings = {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 2,
     }
-    head = subprocess.Popen(
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # Ray's sockets need a short name
+    head = psutil.Popen(
         [
             *(Path(sys.executable).with_name("ray"), "start", "--head", "--block"),
             *("--port", str(port), "--dashboard-agent-listen-port", str(agent_port)),
             *("--num-cpus", "2", "--num-gpus", "0", "--object-store-memory", "100000000"),
-            *("--include-dashboard", "false", "--temp-dir", folder),
+            *("--include-dashboard", "false", "--include-log-monitor", "false"),
+            *("--temp-dir", folder, *client_options),
         ],
-        env=env,
+        env=environment(**settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
     )
     try:
-        assert head.stdout is not None
-        assert any(b"Ray runtime started" in line for line in head.stdout)
-        script = tmp_path / "program.py"
-        script.write_text(ON_RAY)
-        for address in (here, "auto"):
-            python = [sys.executable, script, address]
-            environ = {**env, "RAY_ADDRESS": here} if address == "auto" else env
-            done = subprocess.run(python, env=environ, capture_output=True, text=True, timeout=240)
-            *rest, actors = done.stdout.splitlines()
-            assert rest == [
-                f"the Ray at {address} has 2 CPUs, too few for 99 workers",
-                *["b'x' 9"] * 2,
-            ], done.stderr
-            assert actors == "[]"
-        assert head.poll() is None
+        told = b""
+        for line in head.stdout:  # until it ends or is ready
+            told += line
+            if b"Ray runtime started" in line:
+                break
+        assert b"Ray runtime started" in told, told.decode()
+        yield Ray(head, addresses, settings)
     finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(TIMEOUT_S)
+        family = [*head.children(recursive=True), head]
+        head.terminate()
+        _, left = psutil.wait_procs(family, TIMEOUT_S)
+        for process in left:
+            process.kill()
         shutil.rmtree(folder)
+    assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_tasks_run_in_a_ray_that_exists_and_goes_on(ray_head: Ray) -> None:
+    here, *others = ray_head.addresses
+    addresses = [here, "auto", *others]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_RAY, *addresses],
+        env=environment(RAY_ADDRESS=here, **ray_head.settings),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [
+        f"the Ray at {here} has 2 CPUs, too few for 99 workers",
+        *["b'x' 9" for _ in addresses],
+        "[]",
+    ], done.stderr
+    assert ray_head.process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_api_serves_from_a_ray_that_exists_and_goes_on(ray_head: Ray, start: Start) -> None:
+    here = ray_head.addresses[0]
+    with serving(start, "--engine", "ray", "--address", here, **ray_head.settings) as api:
+        check_digits(api)
+    assert ray_head.process.poll() is None

@@ -169,7 +169,7 @@ def test_offers_are_looked_up_once_until_a_worker_joins_or_leaves(
 @each_policy
 def test_remembered_needs_are_bounded(make: Maker) -> None:
     policy = staffed(make(), offer())
-    for number in range(3 * MAX_NEEDS):
+    for number in range(MAX_NEEDS):
         assert chosen(policy, ("echo", Requirements(model=f"m{number}"))) is None
         assert chosen(policy, (f"made up {number}", NO_REQUIREMENTS)) is None
     assert chosen(policy) == "w"

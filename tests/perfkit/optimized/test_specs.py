@@ -2,6 +2,7 @@
 
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -29,6 +30,23 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is(name: str, words: s
         spec_named(name)
     assert words in str(refused.value)
     assert ("did you mean" in str(refused.value)) == bool(name)
+
+
+def test_a_spec_is_read_from_a_file_and_a_file_that_holds_none_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(encode_spec(replace(OPTIMIZED, name="mine", burst=7)))
+    assert spec_named(str(file)) == replace(OPTIMIZED, name="mine", burst=7)
+    for content, words in (
+        (b'{"name": "x", "burst": 0}', "mine.json: not a cluster spec: Expected `int` >= 1"),
+        (b'{"name": "x", "bursts": 1}', "unknown field `bursts`"),
+        (b"", "mine.json: not a cluster spec: "),
+        (b"\xff", "mine.json: "),
+        (None, "cannot read the spec "),
+    ):
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(ClusterError) as refused:
+            spec_named(str(file))
+        assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

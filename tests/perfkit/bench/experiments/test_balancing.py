@@ -64,5 +64,6 @@ def test_a_small_run_has_every_policy_and_no_starvation(monkeypatch: pytest.Monk
     assert 1 / 3 <= result.counters["jain_index"] <= 1
     assert len(result.series["low_wait_ms"]) == 3
     # A level is passed over `bypasses` times, while each of four workers may have one task ahead.
-    most = BASELINE.limits.bypasses + 2 * len(SPEEDS)
+    # A client that is slow to hand in the next adds some; to starve is to wait for hundreds.
+    most = 4 * (BASELINE.limits.bypasses + 2 * len(SPEEDS))
     assert 0 < result.counters["urgent_tasks_per_low_task"] <= most

@@ -240,6 +240,7 @@ def test_a_series_of_one_spec_runs_each_experiment_once() -> None:
     [
         ({"name": "x"}, "no experiment 'x'; there are submission, latency, "),
         ({"engine": "desk"}, "no engine 'desk'; there are local, zmq, dask, ray$"),
+        ({"profile": "fulll"}, r"no profile 'fulll'; there are quick, full; did you mean 'full'\?"),
         ({"tasks": 0}, "latency takes 1 to 200,000 tasks, not 0"),
         ({"workers": 0}, "latency takes 1 to 64 workers, not 0"),
         ({"name": "network", "engine": "dask"}, "network is of this cluster: it takes no other"),

@@ -14,13 +14,13 @@ from cluster import BASELINE, LocalCluster
 from perfkit.bench.experiments import catalogue
 from perfkit.bench.experiments.compare import BLOCKS, NotComparable, compare_saved, compare_specs
 from perfkit.bench.workloads.load import ExperimentError
-from perfkit.evidence.environment import fingerprint, machine_id
+from perfkit.evidence.environment import machine_id
 from perfkit.evidence.results import Result, ResultError
 from perfkit.evidence.stats import abba
 from perfkit.evidence.verdicts import Verdict
+from tests.perfkit.machine import HERE
 
 OTHER = msgspec.structs.replace(BASELINE, name="other", burst=100)
-HERE = fingerprint()
 EVIDENCE = Path(__file__).parents[2] / "evidence"
 RECORDED = json.loads((EVIDENCE / "recorded_throughput.json").read_text())
 
@@ -115,7 +115,7 @@ def test_a_comparison_is_one_line_a_table_and_json(monkeypatch: pytest.MonkeyPat
         "throughput of other against baseline (tasks/s, higher is better): faster: B/A 1.5, "
         "A/A control 1; the whole interval lies on one side of 1"
     )
-    assert found._repr_html_().startswith("<p>throughput of other against baseline")
+    assert "<caption>throughput of other against baseline" in found._repr_html_()
     saved = json.loads(found.encode())
     assert (saved["a"], saved["b"], saved["experiment"]) == ("baseline", "other", "throughput")
     assert (saved["verdict"], saved["ratio"]) == ("faster", found.comparison.ratio)

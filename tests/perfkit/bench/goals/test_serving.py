@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pytest
 
+from cluster.models.inference import ModelInfo, ModelRepository
+from cluster.models.runtime.loss import Loss
 from perfkit.bench.goals import serving
 from perfkit.bench.goals.serving import (
     HOSTILE_MIN,
@@ -19,11 +22,12 @@ from perfkit.bench.goals.serving_runs import (
     BARE,
     LOCAL,
     QUIET,
+    SWALLOWED,
     UNBATCHED,
     ServingSizes,
 )
 from perfkit.bench.goals.table import OPTIMIZED, GoalRow, verdict
-from perfkit.bench.serving.hostile import Hostility
+from perfkit.bench.serving.attacker import Hostility
 from perfkit.bench.workloads.load import ExperimentError
 
 SIZES = ServingSizes(rounds=8, load_s=0.2, open_s=0.5)
@@ -42,9 +46,24 @@ def samples(**figures: Mapping[str, float]) -> dict[str, dict[str, list[float]]]
 
 
 def rows(
-    peers: Sequence[str] = ("litserve",), **figures: Mapping[str, float]
+    peers: Sequence[str] = ("litserve",),
+    automatic: Mapping[str, ModelInfo] = {},
+    **figures: Mapping[str, float],
 ) -> dict[str, GoalRow]:
-    return {row.name: row for row in serving_rows(SIZES, peers, samples(**figures))}
+    found = serving_rows(SIZES, peers, samples(**figures), automatic=automatic)
+    return {row.name: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def automatic() -> dict[str, ModelInfo]:
+    """The plan's models as if auto had taken the file as it is, and int8 twice."""
+    info = ModelRepository().load("digits").describe()
+    losses = {
+        "digits": None,
+        "minilm": Loss(0.1, -0.1, 0.3, 700),
+        "magika": Loss(0.1, 0, 0.4, 1500),
+    }
+    return {name: msgspec.structs.replace(info, loss=loss) for name, loss in losses.items()}
 
 
 def test_each_figure_is_held_against_each_peer_and_the_bare_servers() -> None:
@@ -88,22 +107,43 @@ def test_a_p99_has_to_be_lower() -> None:
 @pytest.mark.parametrize(
     ("fast", "expected"), [(("digits", "minilm"), True), (("digits",), False), ((), False)]
 )
-def test_the_plan_asks_for_two_models_of_three(fast: tuple[str, ...], expected: bool) -> None:
+def test_the_plan_asks_for_two_models_of_three(
+    fast: tuple[str, ...], expected: bool, automatic: dict[str, ModelInfo]
+) -> None:
     figures = {}
     for model in ("digits", "minilm", "magika"):
         factor = 2.0 if model in fast else 1.0
         figures[f"plan_rate_{model}"] = {OPTIMIZED: 100.0 * factor, UNBATCHED: 100.0}
         figures[f"plan_time_{model}"] = {OPTIMIZED: 300.0 / factor, UNBATCHED: 300.0}
-    row = rows(**figures)["plan_models"]
-    assert (row.value, row.met) == (float(len(fast)), expected)
+    found = rows(automatic=automatic, **figures)
+    assert (found["plan_models"].value, found["plan_models"].met) == (float(len(fast)), expected)
+    loss = found["plan_loss_minilm"]
+    assert (loss.value, loss.low, loss.high, loss.met) == (0.1, -0.1, 0.3, True)
+    assert found["plan_loss_digits"].value == 0.0
 
 
-def test_the_plan_is_inconclusive_while_a_second_model_is_possible() -> None:
+@pytest.mark.parametrize(("high", "met"), [(0.6, None), (0.3, True)])
+def test_a_faster_model_whose_accuracy_is_in_doubt_does_not_count(
+    high: float, met: bool | None, automatic: dict[str, ModelInfo]
+) -> None:
+    loss = Loss(0.1, 0.0, high, 700)
+    doubtful = msgspec.structs.replace(automatic["minilm"], loss=loss)
+    figures = {}
+    for model, factor in (("digits", 2.0), ("minilm", 2.0), ("magika", 1.0)):
+        figures[f"plan_rate_{model}"] = {OPTIMIZED: 100.0 * factor, UNBATCHED: 100.0}
+        figures[f"plan_time_{model}"] = {OPTIMIZED: 300.0 / factor, UNBATCHED: 300.0}
+    found = rows(automatic={**automatic, "minilm": doubtful}, **figures)
+    assert (found["plan_loss_minilm"].met, found["plan_models"].met) == (met, met)
+
+
+def test_the_plan_is_inconclusive_while_a_second_model_is_possible(
+    automatic: dict[str, ModelInfo],
+) -> None:
     figures = {}
     for model in ("digits", "minilm"):
         figures[f"plan_rate_{model}"] = {OPTIMIZED: 200.0, UNBATCHED: 100.0}
     figures["plan_time_digits"] = {OPTIMIZED: 100.0, UNBATCHED: 300.0}
-    row = rows(**figures)["plan_models"]
+    row = rows(automatic=automatic, **figures)["plan_models"]
     assert (row.value, row.low, row.high, row.met) == (1.0, 1.0, 3.0, None)
 
 
@@ -155,7 +195,7 @@ def test_a_small_table_of_real_servers() -> None:
         assert table.of(f"local_{count}_vs_bare").ratio is not None
     for name in ("api_idle", "api_loaded", "hostile_memory"):
         assert table.of(name).value is not None
-    assert table.of("hostile_others_p99").samples.keys() == {OPTIMIZED, QUIET}
+    assert table.of("hostile_others_p99").samples.keys() == {OPTIMIZED, SWALLOWED, QUIET}
     assert table.of("hostile_refused").value == 0.0, table.notes
     assert table.of("litserve").note == "left out by --peers none"
     assert any("load generator used" in note for note in table.notes)

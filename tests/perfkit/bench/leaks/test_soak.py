@@ -20,7 +20,7 @@ from perfkit.bench.leaks.reading import Reading
 from perfkit.bench.leaks.soak import DAY_S, Round, SoakResult, soak, summarise
 from perfkit.bench.leaks.soak_load import Mix, SoakLoad
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
-from perfkit.evidence.environment import fingerprint
+from tests.perfkit.machine import HERE
 
 MIB = 1 << 20
 #: Events without processes and waiting, so that rounds are short.
@@ -57,7 +57,7 @@ def rounds(
 def summary(of: list[Round]) -> SoakResult:
     return summarise(
         of, spec="baseline", duration_s=60.0 * len(of), seed=0, interrupted=False,
-        events={"task": 400_000}, environment=fingerprint(),
+        events={"task": 400_000}, environment=HERE,
     )  # fmt: skip
 
 

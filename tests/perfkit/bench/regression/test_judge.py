@@ -17,12 +17,11 @@ from perfkit.bench.regression.judge import (
     ratio_of_runs,
 )
 from perfkit.bench.regression.measure import BASELINE_PROCESSES, BATCH
-from perfkit.evidence.environment import fingerprint
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval
 from perfkit.evidence.verdicts import Verdict
+from tests.perfkit.machine import HERE
 
-HERE = fingerprint()
 FIGURES = (("baseline", "single"), ("baseline", "stream"), ("optimized", "single"))
 #: As seen among fresh processes: a deviation of 1.5 %, and one of 15 off by a tenth.
 PROCESS_DEVIATION, OUTLIERS = 0.015, 1 / 15
