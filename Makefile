@@ -8,6 +8,9 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 STAMP := .venv/ready-$(VERSION)
 LOCK := .ci/locks/py$(subst .,,$(VERSION)).txt
 
+# Tests start Python hundreds of times: each start would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help report report-full picture documents test test-slow test-performance bench-check counts check lab lock clean
 
@@ -34,8 +37,9 @@ documents: $(STAMP) ## the figures in docs/ and README anew, from RUN=reports/<r
 test: $(STAMP) ## every test that is not slow, on every core, with branch coverage
 	@$(VENV)/python -m pytest -n logical --dist worksteal -m "not slow" --cov --cov-report=term
 
-test-slow: $(STAMP) ## the tests marked slow
+test-slow: $(STAMP) ## the tests marked slow, and those of properties with many more examples
 	@$(VENV)/python -m pytest -m "slow and not performance"
+	@$(VENV)/python -m pytest -n logical --dist worksteal -m "hypothesis and not slow" --hypothesis-profile thorough
 
 test-performance: $(STAMP) ## the plan's figures on the real cluster, for an idle machine
 	@$(VENV)/python -m pytest -m performance
@@ -52,8 +56,8 @@ check: $(STAMP) ## lint, format, types and house style
 	@$(VENV)/mypy
 	@$(VENV)/python -m pytest -q tests/test_tidy.py
 
-lab: $(STAMP) ## JupyterLab on the notebooks
-	@$(VENV)/jupyter lab --notebook-dir=notebooks
+lab: $(STAMP) ## JupyterLab on a copy of the notebooks, with a cluster; options as ARGS="--workers 4"
+	@$(VENV)/perfkit lab $(ARGS)
 
 # Only the public registry, whatever this machine's pip is told: its hashes are those every other machine will see.
 lock: $(STAMP) ## pin every dependency anew for this Python, with hashes

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from cluster.spec import decode_spec
 from perfkit.bench.experiments.catalogue import EXPERIMENTS
 from perfkit.bench.goals import gpu, memory
-from perfkit.cli.report import all_notebooks
+from perfkit.cli.report import chosen_notebooks
 from perfkit.evidence.results import load
 from perfkit.gpu.device.made_up import plant
 from perfkit.optimized.specs import ABLATIONS
@@ -47,8 +48,18 @@ def run_whole(name: str, folder: Path, pictures: int, **parameters: Any) -> tupl
     assert find_external(page) == []
     assert len(page.encode()) < 400_000
     assert page.count('role="img"') == page.count("<svg") == pictures
-    assert len(re.findall(r'<span aria-label="[^"]+" role="img"', page)) == pictures
+    named = r'<\w+ (?=[^>]*aria-label="[^"]+")[^>]*role="img"'
+    assert len(re.findall(named, page)) == pictures
     return report, page
+
+
+@pytest.mark.slow
+def test_the_tour_runs_a_function_of_its_own_and_writes_its_page_and_a_spec(tmp_path: Path) -> None:
+    report, page = run_whole("00_tour", tmp_path, 0, workers=4, items=1_000, tune_minutes=0.1)
+    assert "ended at" in page, "the live view's last frame"
+    assert len(re.findall('<img [^>]*class="curve" [^>]*src="data:image/svg', page)) == 2
+    assert find_external((report.path / "results" / "collatz.html").read_text()) == []
+    assert decode_spec((report.path / "results" / "tuned.json").read_text()).burst in (1, 64)
 
 
 def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path) -> None:
@@ -73,10 +84,10 @@ def test_the_baseline_tells_of_every_claim_and_saves_every_result(tmp_path: Path
 @pytest.mark.timeout(400)
 def test_the_hot_paths_tell_of_every_idea(tmp_path: Path) -> None:
     sizes = {"workers": 1, "tasks": 100, "blocks": 4, "block_s": 0.01}
-    report, page = run_whole("02_hot_paths", tmp_path, 8, **sizes)
+    report, page = run_whole("02_hot_paths", tmp_path, 9, **sizes)
     ideas = {f"Idea: {name}" for name in ABLATIONS}
     assert ideas | TARGETS < {headline.title for headline in report.headlines}
-    assert "snakeviz results/coordinator-optimized-1.prof" in page
+    assert "perfkit profile view results/coordinator-optimized-1.prof" in page
     assert (report.path / "results" / "coordinator-optimized-1.prof").is_file()
 
 
@@ -109,7 +120,7 @@ def test_a_bad_parameter_of_the_notebook_of_cards_is_refused_before_it_runs(tmp_
 
 
 def test_the_whole_story_runs_by_default_and_ends_with_the_findings() -> None:
-    stems = [path.stem for path in all_notebooks(NOTEBOOKS.parent)]
+    stems = [path.stem for path in chosen_notebooks([], [])]
     assert [stem[:2] for stem in stems] == ["01", "02", "03", "04", "05", "06"]
     assert stems[-1] == "06_findings"
 
@@ -135,7 +146,7 @@ def test_the_findings_of_a_run_without_results_are_gaps(tmp_path: Path) -> None:
     assert load_scorecard(report.path / "results") is not None
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("0*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_is_stored_clean_and_declares_the_parameters_that_all_have(path: Path) -> None:
     content = json.loads(path.read_text())
     assert "papermill" not in content["metadata"]

@@ -43,7 +43,7 @@ def commands(*beginnings: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("example", "prints"),
-    [(PYTHON[2], "Status("), (EMBEDDED, "PerformanceStats(")],
+    [(PYTHON[2], "; tasks: "), (EMBEDDED, "PerformanceStats(")],
     ids=["local", "embedded"],
 )
 def test_a_python_example_with_a_cluster_runs_as_printed(

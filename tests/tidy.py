@@ -27,18 +27,36 @@ ROOT = Path(__file__).parent.parent
 #: only rows below it. Modules that lie directly in a package have rows of their own.
 HOUSE: dict[str, str] = {
     "perfkit.__main__": "perfkit.cli",
-    "perfkit.cli": "perfkit.cli.models perfkit.cli.terminal perfkit perfkit.report "
+    "perfkit.cli": "perfkit.cli.cards perfkit.cli.models perfkit.cli.profiling perfkit.cli.tuning "
+    "perfkit.cli.terminal perfkit perfkit.jupyter perfkit.report "
     "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.regression "
-    "perfkit.profile perfkit.gpu perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device "
+    "perfkit.profile perfkit.profile.activity perfkit.gpu perfkit.gpu.sources "
+    "perfkit.gpu.processes perfkit.gpu.device "
     "perfkit.gpu.rocprof perfkit.optimized perfkit.evidence cluster.serve.http cluster.process "
     "cluster.local cluster.supervision cluster.shells cluster.transport cluster.spec "
     "cluster.models cluster.models.repository cluster.models.runtime cluster.models.frames "
     "cluster.vocabulary",
+    "perfkit.cli.cards": "perfkit.cli.terminal perfkit.profile.activity perfkit.gpu "
+    "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
+    "perfkit.evidence",
     "perfkit.cli.models": "perfkit.cli.terminal perfkit.evidence cluster.models "
     "cluster.models.repository cluster.models.frames cluster.vocabulary",
+    "perfkit.cli.profiling": "perfkit.cli.terminal perfkit.bench.calls perfkit.profile "
+    "perfkit.evidence cluster.vocabulary",
+    "perfkit.cli.tuning": "perfkit.cli.terminal perfkit.bench.tuning perfkit.bench.calls "
+    "perfkit.optimized perfkit.evidence cluster.spec cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "
-    "perfkit.evidence cluster.spec cluster.models cluster.models.repository cluster.vocabulary",
-    "perfkit": "perfkit.optimized perfkit.pool perfkit.gpu perfkit.profile cluster.spec",
+    "perfkit.report perfkit.evidence cluster.spec cluster.models cluster.models.repository "
+    "cluster.vocabulary",
+    "perfkit.jupyter": "perfkit.report.figures perfkit.report.engine perfkit.bench.calls "
+    "perfkit.profile perfkit.profile.activity perfkit.gpu perfkit.gpu.device perfkit.optimized "
+    "perfkit.evidence cluster.local cluster.shells cluster.supervision cluster.transport "
+    "cluster.vocabulary",
+    "perfkit": "perfkit.report.session perfkit.bench.calls perfkit.optimized perfkit.pool "
+    "perfkit.gpu perfkit.profile perfkit.evidence cluster.spec",
+    "perfkit.report.session": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
+    "perfkit.profile perfkit.gpu perfkit.evidence cluster.local cluster.shells cluster.spec "
+    "cluster.protocol cluster.vocabulary",
     "perfkit.report": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.evidence",
     "perfkit.report.stories": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
@@ -47,7 +65,10 @@ HOUSE: dict[str, str] = {
     "perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized perfkit.evidence "
     "cluster.spec",
     "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
-    "perfkit.report.figures": "perfkit.profile perfkit.evidence",
+    "perfkit.bench.tuning": "perfkit.report.figures perfkit.bench.workloads perfkit.gpu "
+    "perfkit.gpu.device perfkit.optimized perfkit.evidence cluster.local cluster.shells "
+    "cluster.transport cluster.spec cluster.work cluster.models.providers cluster.vocabulary",
+    "perfkit.report.figures": "perfkit.bench.calls perfkit.profile perfkit.evidence",
     "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.serving "
     "perfkit.bench.bare "
@@ -64,6 +85,7 @@ HOUSE: dict[str, str] = {
     "cluster.protocol cluster.vocabulary",
     "perfkit.bench.regression": "perfkit.bench.counts perfkit.bench.workloads perfkit.optimized "
     "perfkit.evidence cluster.spec",
+    "perfkit.bench.calls": "perfkit.profile perfkit.evidence",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
@@ -80,6 +102,8 @@ HOUSE: dict[str, str] = {
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
     "cluster.models cluster.models.frames cluster.vocabulary",
     "perfkit.bench": "",
+    "perfkit.profile.activity": "perfkit.evidence cluster.shells cluster.transport cluster.spec "
+    "cluster.vocabulary",
     "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
     "perfkit.gpu": "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.evidence "
     "cluster.work cluster.vocabulary",
@@ -109,7 +133,8 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "cluster.process": "cluster.model_offers cluster.supervision cluster.shells cluster.spec "
     "cluster.work cluster.models.providers cluster.vocabulary",
-    "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.work "
+    "cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
     "cluster.model_offers": "cluster.work cluster.models cluster.models.kinds cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
@@ -117,7 +142,7 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "cluster.transport": "cluster.spec cluster.vocabulary",
     "cluster.spec": "cluster.protocol cluster.vocabulary",
-    "cluster.work": "cluster.protocol cluster.vocabulary",
+    "cluster.work": "cluster.protocol cluster.models.frames cluster.vocabulary",
     "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.providers "
     "cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
@@ -166,7 +191,7 @@ class File:
     @cached_property
     def imports(self) -> set[str]:
         """All it imports, inside functions too; ``from a import b`` gives ``a.b``."""
-        return set(self.imported_by(ast.walk(self.tree)))
+        return set(self.imported_by(statements(self.tree)))
 
     def imported_by(self, nodes: Iterator[ast.AST]) -> Iterator[str]:
         package = ".".join(self.path.split("/")[:-1])
@@ -176,6 +201,14 @@ class File:
             elif isinstance(node, ast.ImportFrom):
                 source = resolve_name("." * node.level + (node.module or ""), package)
                 yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node. There are none in expressions, which are most of a tree."""
+    for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from statements(child)
 
 
 def files(*patterns: str) -> list[File]:
@@ -209,7 +242,7 @@ def function_length(module: File) -> list[str]:
 
 
 def function_lengths(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
@@ -221,6 +254,8 @@ def opening_prose(module: File) -> list[str]:
 
 
 def sleeps(module: File) -> list[str]:
+    if "sleep" not in module.text:
+        return []
     calls = {ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
     if "time.sleep" in calls or ("sleep" in calls and "time.sleep" in module.imports):
         return [f"{module.path} sleeps and hopes: wait for what it hopes for"]
