@@ -33,7 +33,7 @@ def status(ledger: Ledger, roster: Roster, clients: Clients, hosts: Hosts, now: 
         delayed=sum(ledger.delayed),
         payload_bytes=ledger.payload_bytes,
         retained_bytes=ledger.retained_bytes,
-        counters=dict(ledger.counters),
+        counters=ledger.counters,
         workers=[
             WorkerStatus(
                 worker=worker.id,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from cluster.vocabulary.markup import as_table
 from cluster.vocabulary.task import NO_LOAD, Gpu, KindBatches, Load, Priority, State
@@ -77,7 +79,8 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
     """The whole cluster: tasks by state, bytes held, counters and workers.
 
     ``queued`` counts by priority, ``kinds`` the 1,024 kinds with the most tasks, ``batches`` the
-    runs of models on all workers, those that are gone too.
+    runs of models on all workers, those that are gone too. A counter of ``counters`` that is not
+    among them has counted nothing: it reads as 0.
     """
 
     policy: str
@@ -93,6 +96,9 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
     hosts: list[HostStatus] = []
     kinds: list[KindStatus] = []
     batches: list[KindBatches] = []
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "counters", Counter(self.counters))
 
     def __str__(self) -> str:
         """The workers and the tasks in one line."""

@@ -23,22 +23,14 @@ from cluster.spec import load_codec
 from cluster.transport.hello import heard
 from cluster.work.workloads import HANDLERS
 from perfkit.optimized.specs import OPTIMIZED
-
-DEADLINE_S = 20.0
+from tests import waiting
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="session")
 def until():
     """Wait until a condition holds; return what it gave."""
-
-    def wait(condition, timeout_s=DEADLINE_S):
-        pause, end_s = threading.Event(), time.monotonic() + timeout_s
-        while not (found := condition()):
-            assert time.monotonic() < end_s, f"still not so after {timeout_s} s"
-            pause.wait(0.005)
-        return found
-
-    return wait
+    return waiting.until
 
 
 @pytest.fixture(scope="module", params=[BASELINE, OPTIMIZED], ids=lambda spec: spec.name)

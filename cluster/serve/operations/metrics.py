@@ -59,13 +59,11 @@ def _one(value: Callable[[Status], float | None]) -> Callable[[Status], list[Sam
 
 
 def _counter(name: str) -> Callable[[Status], list[Sample]]:
-    return _one(lambda status: status.counters.get(name, 0))
+    return _one(lambda status: status.counters[name])
 
 
 def _directions(what: str) -> Callable[[Status], list[Sample]]:
-    return lambda status: [
-        ((way,), status.counters.get(f"{what}_{way}", 0)) for way in ("in", "out")
-    ]
+    return lambda status: [((way,), status.counters[f"{what}_{way}"]) for way in ("in", "out")]
 
 
 CLUSTER: tuple[Family, ...] = (
@@ -89,7 +87,7 @@ CLUSTER: tuple[Family, ...] = (
     Family("tasks_refused_total", "Tasks that the coordinator refused at a bound.", (),
            _counter("refused")),
     Family("tasks_ended_total", "Tasks that ended, by how.", ("outcome",),
-           lambda s: [((end.value,), s.counters.get(end.value, 0)) for end in ENDS]),
+           lambda s: [((end.value,), s.counters[end.value]) for end in ENDS]),
     Family("tasks_retried_total", "Attempts after one that failed.", (), _counter("retried")),
     Family("tasks_redelivered_total", "Tasks that went to another worker, as theirs was lost.", (),
            _counter("redelivered")),

@@ -200,7 +200,7 @@ def _busy_cores() -> Iterator[int]:
 
 def _deaths(cluster: TwoHosts) -> int:
     counters = cluster.client.status().counters
-    return sum(counters.get(name, 0) for name in ("workers_lost", "clients_lost"))
+    return sum(counters[name] for name in ("workers_lost", "clients_lost"))
 
 
 def _busy_worker(cluster: TwoHosts, candidates: Sequence[WorkerProcess]) -> WorkerProcess:

@@ -42,7 +42,7 @@ class watch_status:  # noqa: N801 -- a context manager, named as those are
         """The growth of a counter per second since the row before; unknown for the first."""
         found: list[float | None] = [None] * bool(self.rows)
         for (from_s, before), (to_s, after) in zip(self.rows, self.rows[1:], strict=False):
-            grown = after.counters.get(counter, 0) - before.counters.get(counter, 0)
+            grown = after.counters[counter] - before.counters[counter]
             found.append(grown / (to_s - from_s))
         return found
 

@@ -130,9 +130,9 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     yield State.ASSIGNED, f"{status.assigned:,}"
     if status.delayed:
         yield "waiting for a retry", f"{status.delayed:,}"
-    yield State.DONE, f"{status.counters.get(State.DONE, 0):,}"
+    yield State.DONE, f"{status.counters[State.DONE]:,}"
     for name in (State.FAILED, State.CANCELLED, State.DEAD_LETTERED, "worker_deaths"):
-        if count := status.counters.get(name, 0):
+        if count := status.counters[name]:
             yield name.replace("_", " "), f"{count:,}"
 
 

@@ -112,7 +112,7 @@ class Activity:
         return [(moment.at_s, getattr(moment, name)) for moment in list(self.moments)]
 
     def _moment(self, status: Status) -> Moment:
-        now_s, done = self.answered_s, status.counters.get("done", 0)
+        now_s, done = self.answered_s, status.counters["done"]
         last = self.moments[-1] if self.moments else Moment(now_s)
         rate = None
         # Another coordinator at the same place counts from 0 again.

@@ -105,7 +105,7 @@ def test_a_client_that_stops_reading_stays_within_the_bound_and_delays_no_other(
     def status() -> Status:
         return cast(Status, served.client.status())
 
-    until(lambda: (c := status().counters)["accepted"] == runs * tasks and c.get("held_back"))
+    until(lambda: (c := status().counters)["accepted"] == runs * tasks and c["held_back"])
     others = [b"%d" % number for number in range(100)]
     assert list(served.client.map("echo", others)) == others
     until(lambda: status().assigned == 0)

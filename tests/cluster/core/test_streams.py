@@ -239,7 +239,7 @@ def test_a_result_is_whole_although_its_worker_is_killed_midway(limited, strange
             peer.say(on.ChunkRequested("c", 0, 0, again.lease, offset, size))
             part = peer.hear(do.DeliverChunk)
             assert bytes(part.chunk[0]) == result[offset : offset + size]
-        assert operator.status().counters.get("done", 0) == 0
+        assert operator.status().counters["done"] == 0
         peer.say(on.StreamReceived("c", 0, 0, again.lease))
         assert peer.hear(do.Confirm).lease == again.lease
         assert operator.status().counters["done"] == 1
@@ -260,7 +260,7 @@ def test_a_client_that_requests_and_never_reads_makes_the_coordinator_grow_by_it
             window = range(0, WINDOW_CHUNKS * MIB, MIB)
             peer.say(*(on.ChunkRequested("c", *place, at, MIB) for at in window))
         wanted = MAX_STREAMS * WINDOW_CHUNKS * MIB
-        until(lambda: operator.status().counters.get("streamed_bytes") == wanted)
+        until(lambda: operator.status().counters["streamed_bytes"] == wanted)
         for _ in range(3):
             assert operator.submit("echo", b"x").result(TIMEOUT_S) == b"x"
         counters = operator.status().counters
@@ -288,7 +288,7 @@ def test_a_worker_that_is_stopped_waits_for_a_result_while_it_is_fetched_and_no_
         return not member.thread.is_alive()
 
     assert until(has_ended)
-    assert until(lambda: running.client.status().counters.get("workers_left")) == 1
+    assert until(lambda: running.client.status().counters["workers_left"]) == 1
     assert running.client.status().counters["returned"] == 1
 
 
@@ -296,7 +296,7 @@ def test_a_cancelled_future_lets_its_worker_go_on(serve, limited, until):
     running = serve(spec=limited(stream_bytes=100, stored_result_bytes=101, chunk_bytes=1))
     (member,) = running.crew
     large = running.client.submit("pattern", b"100000")
-    until(lambda: running.client.status().counters.get("streamed_bytes"))
+    until(lambda: running.client.status().counters["streamed_bytes"])
     assert large.cancel()
     assert running.client.submit("pattern", b"2").result(TIMEOUT_S) == b"\0\1"
     until(lambda: not member.worker._session.leases)

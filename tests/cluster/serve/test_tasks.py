@@ -109,7 +109,7 @@ def test_the_tasks_of_a_client_that_leaves_are_cancelled(gated, until):
     for one in leaving:
         one.close()
     until(lambda: gated.local.status().workers[0].held == 1)
-    assert gated.local.status().counters.get("cancelled") == 20
+    assert gated.local.status().counters["cancelled"] == 20
     gated.gate.touch()
     assert end(first)[1]["outputs"][0]["data"] == [1]
     assert end(begin(gated, "waits", 3))[1]["outputs"][0]["data"] == [3]

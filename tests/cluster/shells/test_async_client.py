@@ -82,13 +82,13 @@ def test_a_map_that_is_left_early_cancels_the_rest(local, until):
 
 def test_cancelling_the_one_who_waits_cancels_the_task(local):
     async def use(client):
-        before = (await client.status()).counters.get("cancelled", 0)
+        before = (await client.status()).counters["cancelled"]
         waiting = asyncio.create_task(client.submit("nobody offers this"))
         await status(client, lambda status: any(status.queued.values()))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await status(client, lambda status: status.counters.get("cancelled", 0) > before)
+        await status(client, lambda status: status.counters["cancelled"] > before)
 
     awaited(local, use)
 

@@ -218,7 +218,7 @@ def test_a_queued_task_that_is_cancelled_never_runs(busy, gate, until):
     future, behind = (busy.client.submit("echo", name) for name in (b"unwanted", b"behind"))
     until(lambda: busy.client.status().counters["accepted"] == 6)
     assert busy.client.cancel(future)
-    until(lambda: busy.client.status().counters.get("cancelled"))
+    until(lambda: busy.client.status().counters["cancelled"])
     gate.opened.set()
     wait([*ahead, behind], TIMEOUT_S)
     assert future.cancelled()
@@ -266,7 +266,7 @@ def test_a_map_raises_where_a_task_failed_and_cancels_the_rest(serve, spec, gate
         next(results)
     with pytest.raises(StopIteration):
         next(results)
-    until(lambda: client.status().counters.get("cancelled"))
+    until(lambda: client.status().counters["cancelled"])
     gate.opened.set()
     counters = until(lambda: (status := client.status()).runs == 0 and status.counters)
     assert counters["done"] + counters["failed"] + counters["cancelled"] == counters["accepted"]
@@ -356,7 +356,7 @@ def test_the_stamps_of_a_traced_task_are_seven_and_rise(serve):
 
 def test_a_status_says_how_the_cluster_is(busy, gate, spec, until):
     waiting = [busy.client.submit("echo", b"1234", priority=Priority.LOW) for _ in range(5)]
-    status = until(lambda: (s := busy.client.status()).counters.get("accepted") == 6 and s)
+    status = until(lambda: (s := busy.client.status()).counters["accepted"] == 6 and s)
     assert status.policy == "least-loaded"
     assert status.clients == 1
     assert status.assigned + sum(status.queued.values()) == 6
@@ -504,7 +504,7 @@ def test_a_map_whose_results_do_not_come_in_time_ends_and_cancels_the_rest(busy,
     results = busy.client.map("hold", [b"a", b"b"], timeout=0.2)
     with pytest.raises(TimeoutError, match=r"no result within 0\.2 s"):
         next(results)
-    until(lambda: busy.client.status().counters.get("cancelled") == 2)
+    until(lambda: busy.client.status().counters["cancelled"] == 2)
 
 
 def test_a_callback_that_waits_for_its_own_client_is_told_so(busy, gate, until):

@@ -173,7 +173,7 @@ def test_a_tail_that_waits_behind_a_slow_task_is_recalled_for_an_idle_worker(ser
     thread = threading.Thread(target=helper.run)
     thread.start()
     with Client(served.coordinator.endpoint, spec=in_blocks) as observer:
-        while observer.status().counters.get("done", 0) < 50:
+        while observer.status().counters["done"] < 50:
             assert not opened.is_set()
     opened.set()
     assert list(results) == [b"slow"] + [b"quick"] * 50

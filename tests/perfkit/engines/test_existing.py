@@ -12,8 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import pytest
 from cluster.vocabulary.errors import ClusterError, TaskFailed
 from perfkit.bench.workloads.served import model_work
 from perfkit.engines import Engine, MissingExtra, make_engine
+from tests.waiting import until
 
 TIMEOUT_S = 60.0
 HERE = Path(__file__).parents[3]
@@ -35,7 +34,6 @@ HERE = Path(__file__).parents[3]
 SCHEDULER = "distributed.cli.dask_scheduler --host 127.0.0.1 --port 0 --no-dashboard"
 WORKER = "distributed.cli.dask_worker --host 127.0.0.1 --no-dashboard --no-nanny --nthreads 2"
 Start = Callable[..., subprocess.Popen[bytes]]
-Value = Callable[[], Any]
 
 
 def made(name: str, **options: Any) -> Engine:
@@ -44,14 +42,6 @@ def made(name: str, **options: Any) -> Engine:
         return make_engine(name, **options)
     except MissingExtra as missing:
         pytest.skip(str(missing))
-
-
-def until(condition: Value) -> Any:
-    pause, end_s = threading.Event(), time.monotonic() + TIMEOUT_S
-    while not (found := condition()):
-        assert time.monotonic() < end_s, f"still not so after {TIMEOUT_S} s"
-        pause.wait(0.02)
-    return found
 
 
 def environment(path: Path = HERE, **more: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Cards watched: groups at their rates, rings that are full, energy, and tables of it."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from perfkit.gpu.sampler import (
     read_pcie_bw,
 )
 from tests.perfkit.gpu.trees import Kernel
+from tests.waiting import until
 
 PCI = "0000:0a:00.0"
 #: What the kernel shows of a card that falls asleep when nobody has used it for 5 s.
@@ -42,18 +43,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for the sampler's own thread; the time-out of the test ends it."""
-    pause = threading.Event()
-    while not holds():
-        pause.wait(0.005)
-
-
 def test_a_thread_reads_each_group_at_its_own_rate(tmp_path: Path) -> None:
     plant(tmp_path)
     with GpuSampler(tmp_path, rates_hz={"activity": 200, "thermal": 50, "link": 0}) as sampler:
         assert sampler.start() is sampler
-        wait_until(lambda: len(sampler.rows(PCI, "thermal")) >= 4)
+        until(lambda: len(sampler.rows(PCI, "thermal")) >= 4)
     activity, thermal = sampler.rows(PCI, "activity"), sampler.rows(PCI, "thermal")
     assert len(activity) > len(thermal)
     assert {row.values for row in activity} == {(37, 1 << 30, 83.021)}
@@ -67,7 +61,7 @@ def test_a_stopped_sampler_starts_again(tmp_path: Path) -> None:
     sampler = GpuSampler(tmp_path, rates_hz={"activity": 500})
     for rows in (1, 3):
         with sampler:
-            wait_until(lambda rows=rows: len(sampler.rows(PCI, "activity")) >= rows)  # type: ignore[misc]
+            until(lambda rows=rows: len(sampler.rows(PCI, "activity")) >= rows)  # type: ignore[misc]
     assert len(sampler.rows(PCI, "activity")) >= 3
 
 
@@ -76,10 +70,10 @@ def test_a_running_sampler_tells_its_processor_time(tmp_path: Path) -> None:
     sampler = GpuSampler(tmp_path, rates_hz={"activity": 500})
     assert sampler.cpu_s == 0
     with sampler:
-        wait_until(lambda: len(sampler.rows(PCI, "activity")) >= 2)
+        until(lambda: len(sampler.rows(PCI, "activity")) >= 2)
         used_s = sampler.cpu_s
         assert used_s > 0
-        wait_until(lambda: sampler.cpu_s > used_s)
+        until(lambda: sampler.cpu_s > used_s)
     assert sampler.cpu_s == 0
 
 
@@ -169,19 +163,19 @@ def test_a_card_that_moves_is_followed_and_a_new_one_joins(
         (root / "card1").rename(root / "card2")
         # All of a new card is there at once, as in sysfs.
         (elsewhere / "card3").rename(root / "card3")
-        wait_until(lambda: "0000:0b:00.0" in sampler.tracks)
-        wait_until(lambda: len(sampler.rows("0000:0b:00.0", "activity")) > 0)
+        until(lambda: "0000:0b:00.0" in sampler.tracks)
+        until(lambda: len(sampler.rows("0000:0b:00.0", "activity")) > 0)
     assert [sample.card for sample in sampler.samples()] == ["card2", "card3"]
 
 
 def test_pcie_traffic_is_watched_only_when_asked_for(tmp_path: Path, kernel: Kernel) -> None:
     plant(tmp_path, {**POLARIS, "pcie_bw": "11886 2528 256\n"})
     with GpuSampler(tmp_path, rates_hz={"activity": 500}) as sampler:
-        wait_until(lambda: len(sampler.rows(PCI, "activity")) >= 3)
+        until(lambda: len(sampler.rows(PCI, "activity")) >= 3)
         assert sampler.samples()[0].pcie_rx_bytes_per_s is None
     assert "pcie_bw" not in kernel.read
     with GpuSampler(tmp_path, pcie_bw=True) as sampler:
-        wait_until(lambda: sampler.samples()[0].pcie_rx_bytes_per_s is not None)
+        until(lambda: sampler.samples()[0].pcie_rx_bytes_per_s is not None)
         sample = sampler.samples()[0]
     assert (sample.pcie_rx_bytes_per_s, sample.pcie_tx_bytes_per_s) == (11886 * 256, 2528 * 256)
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,9 @@ from nbclient import NotebookClient
 from cluster.local import LocalCluster
 from cluster.vocabulary.errors import ClusterError, Unreachable
 from perfkit.jupyter.live import LiveView, live
+from tests.waiting import until
 
-PAUSE = threading.Event()
 SOON_S = 30.0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(SOON_S / 0.05)):
-        if holds():
-            return
-        PAUSE.wait(0.05)
-    pytest.fail("it never came true")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_a_fault_is_noticed_and_its_tasks_end_once(name: str, cluster: TwoHosts)
 
 
 def test_a_dead_process_is_replaced_and_noticed_before_its_silence(cluster: TwoHosts) -> None:
-    losses, lost = Losses(), _counters(cluster).get("worker_deaths", 0)
+    losses, lost = Losses(), _counters(cluster)["worker_deaths"]
     strike(cluster, failover.sigkill, losses, seed=4)
     assert _counters(cluster)["worker_deaths"] == lost + 1
     assert losses.detection_ms[0] < LIVENESS_MS - HEARTBEAT_MS
@@ -50,7 +50,7 @@ def test_another_coordinator_gives_other_epochs(cluster: TwoHosts) -> None:
     after = {worker.worker: worker.epoch for worker in cluster.client.status().workers}
     assert len(set(after.values())) == 4
     assert all(epoch > before.get(name, 0) for name, epoch in after.items())
-    assert not _counters(cluster).get("mislaid_leases")
+    assert not _counters(cluster)["mislaid_leases"]
 
 
 def test_a_busy_machine_kills_nobody(cluster: TwoHosts) -> None:

@@ -1,15 +1,14 @@
 """A foreign server ends with the benchmark, its processes in sessions of their own too."""
 
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cluster.local import Process
+from tests.waiting import until
 
 MODULE = "perfkit.bench.serving.guarded"
 #: Starts a process in a session of its own that stands still, tells its id, and waits.
@@ -28,7 +27,7 @@ def test_nothing_is_left_however_it_ends(tmp_path: Path, ending: str) -> None:
     told = tmp_path / "pid"
     command = [sys.executable, "-c", SERVER, str(told)]
     process = Process("server", MODULE, command, tmp_path, guarded=True)
-    await_true(lambda: told.exists() and told.read_text() != "")
+    until(lambda: told.exists() and told.read_text() != "")
     grandchild = psutil.Process(int(told.read_text()))
     if ending == "stopped":
         process.stop(time.monotonic() + 20)
@@ -36,12 +35,5 @@ def test_nothing_is_left_however_it_ends(tmp_path: Path, ending: str) -> None:
         assert process._pipe is not None
         process._pipe.close()  # as the kernel does when this process dies
         process.wait(20)
-    await_true(lambda: not grandchild.is_running())
+    until(lambda: not grandchild.is_running())
     process.stop(time.monotonic() + 1)
-
-
-def await_true(holds: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until_s
-        os.sched_yield()
