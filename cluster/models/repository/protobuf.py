@@ -10,10 +10,15 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+Span: TypeAlias = tuple[int, int]
 
 #: Fields on the way to a tensor's shape: of ModelProto, GraphProto, ValueInfoProto, TypeProto and
 #: its Tensor.
 GRAPH, INPUT, NAME, TYPE, TENSOR, SHAPE = 7, 11, 1, 2, 1, 2
+#: Of GraphProto; and of TensorProto, the fields that can hold a weight's numbers.
+INITIALIZER, DATA_TYPE, FLOATS, RAW, DOUBLES = 5, 2, 4, 9, 10
 
 
 def shapeless_inputs(graph: Path) -> set[str]:
@@ -31,6 +36,18 @@ def shapeless_inputs(graph: Path) -> set[str]:
         }
 
 
+def weights(content: mmap.mmap) -> Iterator[tuple[int, Span]]:
+    """The type of each weight in a graph, as ONNX numbers it, and where its numbers are. Those of
+    integers that are not stored as raw bytes are left out, as are those beside the graph.
+    """
+    for tensor in _found(content, (0, len(content)), GRAPH, INITIALIZER):
+        fields = dict(_fields(content, tensor))
+        kind = fields.get(DATA_TYPE)
+        for span in map(fields.get, (FLOATS, RAW, DOUBLES)):
+            if isinstance(kind, int) and isinstance(span, tuple):
+                yield kind, span
+
+
 def varint(content: mmap.mmap, at: int) -> tuple[int, int]:
     """A number of 7 bits a byte, the lowest first, and where it ends."""
     value = shift = 0
@@ -43,19 +60,24 @@ def varint(content: mmap.mmap, at: int) -> tuple[int, int]:
     return value, at
 
 
-def _found(
-    content: mmap.mmap, span: tuple[int, int], field: int, *inner: int
-) -> Iterator[tuple[int, int]]:
+def _found(content: mmap.mmap, span: Span, field: int, *inner: int) -> Iterator[Span]:
     """Where the values of a field are in a message, or those of fields further in."""
+    for number, value in _fields(content, span):
+        if number == field and isinstance(value, tuple):
+            yield from _found(content, value, *inner) if inner else [value]
+
+
+def _fields(content: mmap.mmap, span: Span) -> Iterator[tuple[int, int | Span]]:
+    """The fields of a message: a number, or where the bytes of a text, list or message are."""
     at, stop = span
     while at < stop:
         key, at = varint(content, at)
         number, kind = key >> 3, key & 7
         if kind == 0:
-            _, at = varint(content, at)
+            value, at = varint(content, at)
+            yield number, value
             continue
         length, at = varint(content, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, stop), at)
-        if number == field and kind == 2:
-            value = at, min(stop, at + length)
-            yield from _found(content, value, *inner) if inner else [value]
+        if kind == 2:
+            yield number, (at, min(stop, at + length))
         at += length

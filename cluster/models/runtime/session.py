@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cluster.models.providers.webgpu import WEBGPU, CardSession, check_options, claimed_card
 from cluster.models.repository.manifest import ModelError, needs_extra
+from cluster.models.runtime.subnormals import readable
 
 CPU = "CPUExecutionProvider"
 
@@ -89,7 +90,7 @@ def open_session(
         others: list[Provider] = [] if alone else [CPU]
         create = partial(
             onnxruntime.InferenceSession,
-            str(path),
+            str(path) if optimized else readable(path),
             options,
             providers=[(provider, dict(provider_options)), *others],
             enable_fallback=False,

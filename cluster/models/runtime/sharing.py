@@ -35,6 +35,7 @@ from cluster.models.repository.weights import weight_files
 from cluster.models.runtime.cache import Cache, sha256_hex
 from cluster.models.runtime.network import Network
 from cluster.models.runtime.session import CPU, Provider, load_runtime, session_options
+from cluster.models.runtime.subnormals import readable
 
 #: Below this, sharing would save a worker too little memory.
 SHARED_BYTES_MIN = 16 << 20
@@ -42,7 +43,7 @@ SHARED_BYTES_MIN = 16 << 20
 EXTERNAL_BYTES_MIN = 1024
 
 #: Raised with every change of how a shared file is made.
-VERSION = 1
+VERSION = 2
 
 WEIGHTS_SUFFIX = ".safetensors"
 MODEL_FILE = "model.onnx"
@@ -244,7 +245,7 @@ def write_shared(source: Path, target: Path) -> None:
         "session.save_external_prepacked_constant_initializers": 1,
     }.items():
         options.add_session_config_entry(key, str(value))
-    onnxruntime.InferenceSession(str(source), options, providers=[CPU], enable_fallback=False)
+    onnxruntime.InferenceSession(readable(source), options, providers=[CPU], enable_fallback=False)
 
 
 if __name__ == "__main__":
