@@ -18,6 +18,10 @@ DESCRIPTORS_MAX = 4096
 _ENGINE = re.compile(r"^drm-engine-(?!capacity-)\S+:\s*([0-9]{1,18}) ns\s*$", re.MULTILINE)
 
 
+class CardUnused(ModelError):
+    """The card that was asked for did not do the work, as far as the kernel tells."""
+
+
 def engine_times_ns(process: Path = PROCESS) -> dict[str, int]:
     """Nanoseconds of all engines by PCI address, for each card that the process has open.
 
@@ -38,7 +42,7 @@ def engine_times_ns(process: Path = PROCESS) -> dict[str, int]:
 
 
 def check_used(pci: str | None, before: dict[str, int], after: dict[str, int]) -> None:
-    """Raise ModelError unless the card at ``pci`` has worked between two looks at its time."""
+    """Raise CardUnused unless the card at ``pci`` has worked between two looks at its time."""
     used = {it: time_ns - before.get(it, 0) for it, time_ns in after.items()}
     if pci is not None and used.get(pci, 0) > 0:
         return
@@ -52,7 +56,7 @@ def check_used(pci: str | None, before: dict[str, int], after: dict[str, int]) -
             "this process has no card of amdgpu's open (/proc/self/fdinfo; the kernel must be "
             "Linux 5.19 or newer)"
         )
-    raise ModelError(f"the card at {pci or 'an unknown address'} did not do the work: {seen}")
+    raise CardUnused(f"the card at {pci or 'an unknown address'} did not do the work: {seen}")
 
 
 def _fact(text: str, key: str) -> str:

@@ -13,8 +13,10 @@ ROCm has dropped. It has faults that cost more than speed, and each has its guar
   which ends a worker.
 
 **None of this was tried on a real card of the Polaris family.** It was tried on software devices
-(SwiftShader, Mesa's lavapipe), and on Mesa's RADV driver without hardware behind it, which shows
-the features of a Polaris card and then loses it.
+(SwiftShader, Mesa's lavapipe), on Mesa's RADV driver without hardware behind it, which shows the
+features of a Polaris card and then loses it, and on one real card: an NVIDIA H200, with the checks
+for an AMD card and for the time that the kernel counts for it left out. There minilm's graph ran 3
+to 11 × as fast as on eight cores, and magika's answers were refused (0.0055 from the CPU's).
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ WEBGPU = "WebGpuExecutionProvider"
 ALLOW_SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 SHADER_CACHE = "MESA_SHADER_CACHE_DIR"
 NEEDS_PLUGIN = "models on a card need the extra [gpu]: pip install 'perfkit[gpu]'"
+#: An older runtime takes the plug-in and gives it no work.
+RUNTIME_MIN = (1, 32)
 
 _SWITCH = r"[01]"
 _NUMBER = r"[0-9]{1,18}"
@@ -135,10 +139,12 @@ def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
     ``shaders`` unless the environment names another.
 
     Raises:
-        ModelError: the plug-in is not installed, or there is no such card.
+        ModelError: the plug-in is not installed, the runtime is too old for it, or there is no such
+            card.
     """
     with _claiming:
         if not _claimed:
+            _check_version(onnxruntime.__version__)
             card = find_card(os.environ.get(CARD, ANY_CARD), vulkan_devices())
             if WEBGPU not in onnxruntime.get_available_providers():
                 _register(onnxruntime, shaders)
@@ -154,6 +160,15 @@ def claim_card(onnxruntime: Any, shaders: Path) -> VulkanDevice:
 def claimed_card() -> VulkanDevice:
     """The card of this process; `claim_card` has been called before."""
     return _claimed[0]
+
+
+def _check_version(version: str) -> None:
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < RUNTIME_MIN:
+        least = ".".join(map(str, RUNTIME_MIN))
+        raise ModelError(
+            f"onnxruntime {version} gives a card no work; it takes {least} or newer: "
+            "pip install --upgrade onnxruntime"
+        )
 
 
 def _register(onnxruntime: Any, shaders: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from cluster.models.providers.placement import Node, carrying_data, nodes_on
-from cluster.models.providers.usage import check_used, engine_times_ns
+from cluster.models.providers.usage import CardUnused, check_used, engine_times_ns
 from cluster.models.providers.webgpu import WEBGPU, DeviceLost, claim_card, claimed_card
 from cluster.models.repository.manifest import Manifest, ModelError
 from cluster.models.runtime.golden import (
@@ -70,8 +70,8 @@ class Row(msgspec.Struct, frozen=True):
     ``difference`` and ``loss`` are against the model's file on the CPU, as
     `cluster.models.runtime.golden` and `cluster.models.runtime.loss` explain. ``item_s`` has the
     seconds for an item, one figure a block; ``rows`` is the batch they were taken with.
-    ``cpu_nodes`` of a card's graph stay on the CPU. ``has_crashed`` says that the trouble may pass:
-    the driver crashed or lost its card.
+    ``cpu_nodes`` of a card's graph stay on the CPU. ``may_pass`` says that the trouble may pass:
+    the driver crashed or lost its card, or the kernel did not see the card work.
     """
 
     precision: str
@@ -85,7 +85,7 @@ class Row(msgspec.Struct, frozen=True):
     loss: Loss | None = None
     rows: int = 0
     item_s: tuple[float, ...] = ()
-    has_crashed: bool = False
+    may_pass: bool = False
 
     @property
     def items_per_s(self) -> float | None:
@@ -161,7 +161,7 @@ def try_candidates(request: Request, folder: Path) -> list[Row]:
         if steps[-1].at not in rows:
             trouble = f"its process {_how_it_ended(done.returncode)}"
             for at in _blamed(request, left, rows, steps[-1].at):
-                rows[at] = _row(request.candidates[at], trouble=trouble, has_crashed=True)
+                rows[at] = _row(request.candidates[at], trouble=trouble, may_pass=True)
     return [rows[at] for at in range(len(request.candidates))]
 
 
@@ -233,10 +233,10 @@ def main(folder: Path, numbers: Sequence[int]) -> None:
                 write_tensors(folder / outputs_name(at), run_all(opened.session, sample))
                 sessions[at] = opened.session
             except Exception as error:  # the runtime's errors share no base of their own
-                has_crashed = isinstance(error, DeviceLost)
+                may_pass = isinstance(error, DeviceLost | CardUnused)
                 trouble = _why(candidate, error)
-                rows[at] = _row(candidate, trouble=trouble, has_crashed=has_crashed)
-                if has_crashed:  # sooner or later the driver ends this process
+                rows[at] = _row(candidate, trouble=trouble, may_pass=may_pass)
+                if isinstance(error, DeviceLost):  # sooner or later the driver ends this process
                     tell(at, rows[at])
                     os._exit(1)
             if rows[at].trouble:

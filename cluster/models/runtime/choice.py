@@ -63,7 +63,7 @@ from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import did_you_mean
 
 #: Raised with every change of what a trial does or asks.
-VERSION = 3
+VERSION = 4
 AUTO = "auto"
 #: The precision of a file that is not converted.
 AS_IS = PRECISIONS[0]
@@ -191,7 +191,7 @@ def choose(
             raise ModelError(f"model {name!r}: it can't be tried: {error}") from error
         return Choice(name, wish.precision, (CPU,), (f"not tried on {card}: {error}",))
     rows = msgspec.json.decode((found.folder / ROWS).read_bytes(), type=tuple[Row, ...])
-    if any(row.has_crashed for row in rows):
+    if any(row.may_pass for row in rows):
         cache.discard(entry)  # the next load tries again
     return _decide(name, wish, rows, found.folder)
 

@@ -13,11 +13,20 @@ import msgspec
 import numpy as np
 
 from cluster.models.inference import BUILT_IN, ModelRepository
+from cluster.models.providers import webgpu
 from cluster.models.providers.vulkan import vulkan_devices
 from cluster.models.providers.webgpu import WEBGPU, claim_card
 from cluster.models.repository.manifest import ModelError
 from cluster.models.runtime.cache import default_folder
-from cluster.models.runtime.candidates import Candidate, Request, Row, try_candidates
+from cluster.models.runtime.candidates import (
+    REQUEST,
+    TOLD,
+    Candidate,
+    Request,
+    Row,
+    main,
+    try_candidates,
+)
 from cluster.models.runtime.choice import Choice, Wish
 from cluster.models.runtime.golden import write_tensors
 from cluster.models.runtime.session import OpenSession, load_runtime, open_session
@@ -72,6 +81,18 @@ def try_file(path: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         (row,) = try_candidates(request, Path(folder))
     return msgspec.to_builtins(row)
+
+
+def try_unseen() -> Any:
+    """What a trial says of a card whose work the kernel does not count."""
+    open_digits()
+    webgpu._claimed[0] = webgpu._claimed[0]._replace(kind="discrete GPU", pci="0000:03:00.0")
+    some = (Candidate("fp32", "webgpu", str(DIGITS)),)
+    request = Request("digits", str(DIGITS), some, str(default_folder() / "shaders"))
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / REQUEST).write_bytes(msgspec.json.encode(request))
+        main(Path(name), [0])
+        return json.loads((Path(name) / TOLD).read_bytes().splitlines()[-1])["row"]
 
 
 def refused_answers(session: Any, rows: Any, wanted: Any) -> str:
@@ -137,6 +158,6 @@ def guards() -> dict[str, Any]:
 
 if __name__ == "__main__":
     QUESTIONS: dict[str, Callable[..., Any]] = {
-        it.__name__: it for it in (devices, load, load_without_extra, try_file, guards)
+        it.__name__: it for it in (devices, load, load_without_extra, try_file, try_unseen, guards)
     }
     print(json.dumps(QUESTIONS[sys.argv[1]](*sys.argv[2:])))

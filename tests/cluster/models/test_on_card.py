@@ -161,6 +161,14 @@ def test_a_driver_that_dies_in_the_trial_leaves_the_model_to_the_processor(home:
     assert set((home / "perfkit").glob("digits-choice-*")) == before
 
 
+def test_a_card_whose_work_the_kernel_does_not_see_is_refused_until_the_next_load(
+    home: Path,
+) -> None:
+    row = ask("try_unseen", software())
+    assert row["trouble"].startswith("the card at 0000:03:00.0 did not do the work: this process")
+    assert row["may_pass"]
+
+
 def test_a_worker_that_loses_its_card_starts_again_and_its_tasks_go_on_elsewhere(
     home: Path, until: Any
 ) -> None:

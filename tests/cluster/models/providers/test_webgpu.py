@@ -2,6 +2,8 @@
 on a card does when it is lost.
 """
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,3 +112,9 @@ def test_a_lost_card_is_told_once_to_what_ends_the_process(
     with pytest.raises(RuntimeError, match="another fault"):
         CardSession(lambda: Failing("another fault")).run(None, feed)
     assert len(told) == 1
+
+
+def test_a_runtime_that_would_give_the_card_no_work_is_refused(tmp_path: Path) -> None:
+    old = SimpleNamespace(__version__="1.31.1")
+    with pytest.raises(ModelError, match=r"onnxruntime 1\.31\.1 gives .* no work; it takes 1\.32"):
+        webgpu.claim_card(old, tmp_path)
