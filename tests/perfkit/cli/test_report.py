@@ -201,7 +201,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, bool]:
         nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
     command = [sys.executable, "-m", "perfkit", "report", *(f"{name}.ipynb" for name in ENDS)]
     ended = subprocess.run(
-        [*command, "--cell-timeout", "30"],
+        [*command, "--cell-timeout", "240"],
         cwd=folder,
         env=plain_environment(folder),
         capture_output=True,

@@ -161,7 +161,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_not_asked(generator: 
         job = Job(
             port=listening.getsockname()[1], requests=[request_bytes("/", b"{}")],
             expected=[[1.0, 0.0]], compared="class", cosine_min=0.999, connections=8,
-            duration_s=0.5, rate_per_s=30.0, timeout_s=2.0,
+            duration_s=0.5, rate_per_s=30.0, timeout_s=30.0,
         )  # fmt: skip
         report = generator.run(job)
     thread.join(5)

@@ -123,11 +123,8 @@ def test_a_candidate_that_fails_is_named_and_the_others_count(
 def test_an_interrupt_keeps_the_best_so_far_which_is_not_proved(
     planted: Callable[..., Load], tmp_path: Path
 ) -> None:
-    told: list[str] = []
-
     def interrupt(line: str) -> None:
-        told.append(line)
-        if len(told) == 12:
+        if "of the search left" in line and "; best × " in line:
             raise KeyboardInterrupt
 
     found = search(planted(best_at), progress=interrupt)
@@ -135,8 +132,6 @@ def test_an_interrupt_keeps_the_best_so_far_which_is_not_proved(
     assert found.verdict is Verdict.INCONCLUSIVE
     assert found.spec == turned(BASELINE, found.values) != BASELINE
     assert found.headline.startswith("interrupted: ")
-    assert "of the search left" in told[-1]
-    assert "; best × " in told[-1]
 
     def interrupted(spec: ClusterSpec) -> float:
         if spec != BASELINE:
