@@ -199,7 +199,10 @@ class LocalCluster:
         are of the kind of its name, or of ``name``. It takes along the variables and the helpers
         that it uses, as they are now; what its calls change in them stays in their worker.
         Registered again it replaces what had its name: all tasks that have not begun by then run
-        the new code. A registry of `Handlers` of bytes is sent in the same way.
+        the new code. Until then a call is refused once one of these is defined anew. ``map`` and
+        ``submit_batch`` are refused also if something has changed inside a list, a dict, an array,
+        an object or a class of up to 64 KiB; ``submit``, for speed, does not look inside. A
+        registry of `Handlers` of bytes is sent in the same way.
 
         Raises ClusterError if it can't travel, naming the variable, or can't be loaded in a worker,
         with the worker's words; the workers keep what they had then.
