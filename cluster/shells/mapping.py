@@ -169,36 +169,31 @@ class MapReader:
             self._cancel(list(self._chunks))
 
     def read(self) -> Iterator[bytes]:
-        """Results in order; on an early end the rest is cancelled."""
+        """Results in order, each when all before it are there; on an early end the rest is
+        cancelled.
+        """
+        begin = 0  # where the first chunk is read on
         try:
             while self._is_any_left():
-                yield from self._read_chunk(self._chunks[0])
+                chunk = self._chunks[0]
+                if is_whole := not chunk.missing:
+                    while not self._done.empty():  # else the queue keeps every read chunk alive
+                        self._done.get()
+                    self._take_out()
+                    self.fill()
+                end = len(chunk.results) if is_whole else chunk.ready(begin)
+                if not chunk.failures:
+                    yield from chunk.results[begin:end]
+                else:
+                    for position in range(begin, end):
+                        if position in chunk.failures:
+                            raise chunk.failures[position]
+                        yield chunk.results[position]
+                if not is_whole and end == begin:
+                    self._wait()
+                begin = 0 if is_whole else end
         finally:
             self.stop()
-
-    def _read_chunk(self, chunk: Chunk) -> Iterator[bytes]:
-        """The results of the first chunk, each once all before it are there."""
-        begin, last = 0, len(chunk.results) - 1
-        while begin <= last:
-            if chunk.missing:
-                end = min(chunk.ready(begin), last)  # the last one is read with the chunk whole
-                if end == begin:
-                    self._wait()
-                    continue
-            else:
-                end = last + 1
-                while not self._done.empty():  # else the queue keeps every read chunk alive
-                    self._done.get()
-                self._take_out()
-                self.fill()
-            if not chunk.failures:
-                yield from chunk.results[begin:end]
-            else:
-                for position in range(begin, end):
-                    if position in chunk.failures:
-                        raise chunk.failures[position]
-                    yield chunk.results[position]
-            begin = end
 
     def _is_any_left(self) -> bool:
         """Whether there is another result to wait for."""
