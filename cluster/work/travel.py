@@ -179,6 +179,9 @@ class Snapshot:
             if not isinstance(use.value, _PLAIN) and (data := _content(use.value)) is not None:
                 self._inside.append((use, data))
             self._visit(use.value)
+            self._visit(type(use.value))
+        for base in value.__bases__ if isinstance(value, type) else ():
+            self._visit(base)
 
     def _note_source(self, path: str) -> None:
         if path not in self.sources and not Path(path).exists():
@@ -215,11 +218,13 @@ _PLAIN = (*_FOLLOWED, BuiltinFunctionType, CodeType, NoneType)
 
 def _content(value: Any) -> bytes | None:
     """What is inside a value as bytes; None if that is too much, or can't be told."""
+    data = b""
     try:
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # whatever the user's own objects raise
-        return None
-    return data if len(data) <= INSIDE_BYTES_MAX else None
+    except Exception:  # whatever the user's own objects raise, such as those of a local class
+        with suppress(Exception):
+            data = pickle.dumps(vars(value), pickle.HIGHEST_PROTOCOL)
+    return data if 0 < len(data) <= INSIDE_BYTES_MAX else None
 
 
 def _uses(value: Any) -> Iterator[Use]:

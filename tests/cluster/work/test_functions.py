@@ -223,8 +223,14 @@ def test_a_function_that_was_changed_is_not_called_as_it_was(change, what):
 
 
 INSIDE = """
-class Settings:
+class Base:
+    known = {}
+
+class Settings(Base):
     rate = 1
+
+class Thing(Base):
+    size = 1
 
 def f(x, *, extra={}):
     return x * Settings.rate + sum(listed) + sum(named.values()) + made[0] + thing.size
@@ -244,7 +250,15 @@ def made(made):
 
 
 def thing(made):
-    made.thing.size = 4
+    made.space["thing"].size = 4
+
+
+def known(made):
+    made.Base.known["a"] = 1
+
+
+def size(made):
+    made.Thing.size = 2
 
 
 def rate(made):
@@ -252,10 +266,9 @@ def rate(made):
 
 
 def test_many_calls_see_what_was_changed_inside_a_variable_and_a_single_call_says_it_does_not():
-    for change in (listed, named, made, thing, rate):
-        found = cell(
-            INSIDE, listed=[], named={"a": {}}, made=np.zeros(3), thing=SimpleNamespace(size=1)
-        )
+    for change in (listed, named, made, thing, rate, known, size):
+        found = cell(INSIDE, listed=[], named={"a": {}}, made=np.zeros(3))
+        found.space["thing"] = found.Thing()
         functions = registered(found.f)
         assert functions.name_of(found.f, closely=True) == "f"
         change(found)
