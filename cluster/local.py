@@ -81,8 +81,12 @@ class LocalCluster:
         log: Path | None = None,
         show: Literal["info", "warning", "off"] = "off",
     ) -> None:
-        if n_workers < 0:
-            raise ClusterError(f"a cluster can't have {n_workers} workers")
+        if not isinstance(n_workers, int) or n_workers < 0:
+            raise ClusterError(f"a cluster can't have {n_workers!r} workers")
+        if not isinstance(spec, ClusterSpec):
+            raise ClusterError(f"a spec is a ClusterSpec, such as perfkit.OPTIMIZED, not {spec!r}")
+        if isinstance(models, str):
+            raise ClusterError(f"models are a list of names: models=[{models!r}]")
         if capacity < 1:
             raise ClusterError(f"a worker can't run {capacity} tasks at once")
         self.spec = spec

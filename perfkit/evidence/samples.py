@@ -150,9 +150,11 @@ def percentile_interval(samples: Sequence[float], q: float, confidence: float = 
         raise ValueError(f"q must lie between 0 and 100, not at {q:g}: an extreme has no bound.")
     ordered = sorted_finite(samples)
     low_rank, high_rank = _binomial_ranks(len(ordered), share, (1 - confidence) / 2)
+    value = _percentile_of_sorted(ordered, q)
     return Interval(
-        value=_percentile_of_sorted(ordered, q),
-        low=None if low_rank is None else ordered[low_rank - 1],
+        value=value,
+        # Of few samples the value lies between two of them, below the one that bounds it.
+        low=None if low_rank is None or value is None else min(ordered[low_rank - 1], value),
         high=None if high_rank is None else ordered[high_rank - 1],
         confidence=confidence,
         method="order statistics",

@@ -208,11 +208,12 @@ class PerfkitMagics(Magics):
 
     def _asked(self, parser: Parser, line: str, cell: str | None) -> tuple[Namespace, Call]:
         """The options, with a name, and what to run: the statement in the line, or the cell, whose
-        value is shown.
+        value is shown unless it ends with a semicolon.
         """
         if cell is not None:
             given = parser.parse_args(words(line))
-            given.name, given.shows = given.name or f"In[{self._number}]", True
+            given.name = given.name or f"In[{self._number}]"
+            given.shows = not cell.rstrip().endswith(";")
             return given, compiled(self.shell, cell)
         given, given.name = leading(parser, line)
         given.shows = False

@@ -173,3 +173,8 @@ def test_a_ratio_of_parts_that_are_never_negative_has_no_negative_end() -> None:
     changes = ratio_interval([-1.0, 1.0, 2.0], [1.0, 1.0, 1.0])
     assert changes.low is not None
     assert changes.low < 0
+
+
+def test_the_interval_of_a_high_percentile_of_few_samples_holds_its_value() -> None:
+    found = percentile_interval([1.0, 4.5], 99)
+    assert (found.low, found.value, found.high) == (4.465, 4.465, None)

@@ -81,6 +81,8 @@ def test_showing_the_value_of_a_cell_is_no_part_of_its_profile(
     assert "fill" in {spot.function for spot in found.top(99)}
     assert sum(spot.calls for spot in found.top(99)) < 9
     assert "1000" in capsys.readouterr().out
+    run("%%track_memory --as m\nfill();")
+    assert "1000" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("magic", "kept"), [("profile_cpu", "p"), ("track_memory", "p")])
