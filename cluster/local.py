@@ -229,7 +229,9 @@ class LocalCluster:
         return AsyncClient(self._running(), spec=self.spec, functions=self._functions)
 
     def status(self) -> Status:
-        """The state of the cluster."""
+        """The state of the cluster; raises ClusterError if its coordinator has ended."""
+        if not self.coordinator.alive():
+            raise ClusterError("the coordinator has ended; stop() and start() begin anew")
         with Client(self._running(), spec=self.spec) as client:
             return client.status()
 

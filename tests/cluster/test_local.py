@@ -228,6 +228,16 @@ def test_a_worker_that_does_not_come_up_is_an_error_in_its_own_words(options, wo
     assert psutil.Process().children() == before
 
 
+def test_the_status_of_a_cluster_whose_coordinator_has_ended_says_so_at_once():
+    with LocalCluster(0) as local:
+        local.coordinator.kill()
+        with pytest.raises(ClusterError, match="the coordinator has ended; stop"):
+            local.status()
+        local.stop()
+        local.start()
+        assert local.status().workers == []
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
