@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, SupportsIndex, TypeVar
 from weakref import WeakSet
 
 from cluster.shells.async_client import AsyncClient
@@ -81,9 +81,10 @@ class LocalCluster:
         log: Path | None = None,
         show: Literal["info", "warning", "off"] = "off",
     ) -> None:
-        if not isinstance(n_workers, int) or n_workers < 0:
+        given: Any = n_workers, spec  # a notebook's author has no type checker
+        if not isinstance(given[0], SupportsIndex) or n_workers < 0:
             raise ClusterError(f"a cluster can't have {n_workers!r} workers")
-        if not isinstance(spec, ClusterSpec):
+        if not isinstance(given[1], ClusterSpec):
             raise ClusterError(f"a spec is a ClusterSpec, such as perfkit.OPTIMIZED, not {spec!r}")
         if isinstance(models, str):
             raise ClusterError(f"models are a list of names: models=[{models!r}]")

@@ -145,10 +145,10 @@ class Client:
     ) -> TaskFuture:
         """Hand in one task; its future has the result, and its stamps if it is ``traced``.
 
-        A handler takes one payload; a function takes any number of items. A large buffer is sent
-        uncopied, so it must not change until the result is there. Raises ClusterError for invalid
-        options, or a function that the workers don't have as it is now; TypeError for a payload
-        that is not a buffer, or an item that is not plain data.
+        A handler takes one payload; a function takes any number of items, by position. A large
+        buffer is sent uncopied, so it must not change until the result is there. Raises
+        ClusterError for invalid options, or a function that the workers don't have as it is now;
+        TypeError for a payload that is not a buffer, or an item that is not plain data.
         """
         self._check_open()
         name, is_call = self.resolve(kind)

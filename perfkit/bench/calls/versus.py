@@ -95,6 +95,8 @@ def compare_calls(
     """
     __tracebackhide__ = True  # IPython leaves such frames out of what it shows
     _check(blocks, block_s)
+    if names is not None and len(names) != 2:
+        raise ValueError(f"a and b have a name each, which are not {names!r}")
     check_works(a)
     check_works(b)
     same = _equal(a(), b())

@@ -210,6 +210,13 @@ def test_a_call_that_is_over_before_its_work_is_not_timed(call: Callable[[], obj
             measure()
 
 
+def test_the_names_of_two_calls_are_looked_at_before_the_calls_are_made() -> None:
+    call = Counter(1)
+    with pytest.raises(ValueError, match="a and b have a name each"):
+        compare_calls(call, call, ("a",))  # type: ignore[arg-type]
+    assert call.calls == 0
+
+
 def test_what_is_called_has_a_name_without_an_address() -> None:
     found = measure_latency(partial(sum, ()), calls=5)
     assert "Latency of partial(sum): 5 calls" in str(found)
