@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, SupportsIndex, TypeVar
 from weakref import WeakSet
 
 from cluster.shells.async_client import AsyncClient
@@ -81,8 +81,13 @@ class LocalCluster:
         log: Path | None = None,
         show: Literal["info", "warning", "off"] = "off",
     ) -> None:
-        if n_workers < 0:
-            raise ClusterError(f"a cluster can't have {n_workers} workers")
+        given: Any = n_workers, spec  # a notebook's author has no type checker
+        if not isinstance(given[0], SupportsIndex) or n_workers < 0:
+            raise ClusterError(f"a cluster can't have {n_workers!r} workers")
+        if not isinstance(given[1], ClusterSpec):
+            raise ClusterError(f"a spec is a ClusterSpec, such as perfkit.OPTIMIZED, not {spec!r}")
+        if isinstance(models, str):
+            raise ClusterError(f"models are a list of names: models=[{models!r}]")
         if capacity < 1:
             raise ClusterError(f"a worker can't run {capacity} tasks at once")
         self.spec = spec
@@ -199,7 +204,10 @@ class LocalCluster:
         are of the kind of its name, or of ``name``. It takes along the variables and the helpers
         that it uses, as they are now; what its calls change in them stays in their worker.
         Registered again it replaces what had its name: all tasks that have not begun by then run
-        the new code. A registry of `Handlers` of bytes is sent in the same way.
+        the new code. Until then a call is refused once one of these is defined anew. ``map`` and
+        ``submit_batch`` are refused also if something has changed inside a list, a dict, an array,
+        an object or a class of up to 64 KiB; ``submit``, for speed, does not look inside. A
+        registry of `Handlers` of bytes is sent in the same way.
 
         Raises ClusterError if it can't travel, naming the variable, or can't be loaded in a worker,
         with the worker's words; the workers keep what they had then.
@@ -222,7 +230,9 @@ class LocalCluster:
         return AsyncClient(self._running(), spec=self.spec, functions=self._functions)
 
     def status(self) -> Status:
-        """The state of the cluster."""
+        """The state of the cluster; raises ClusterError if its coordinator has ended."""
+        if not self.coordinator.alive():
+            raise ClusterError("the coordinator has ended; stop() and start() begin anew")
         with Client(self._running(), spec=self.spec) as client:
             return client.status()
 

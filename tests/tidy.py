@@ -38,11 +38,11 @@ HOUSE: dict[str, str] = {
     "cluster.vocabulary",
     "perfkit.cli.cards": "perfkit.cli.terminal perfkit.profile.activity perfkit.gpu "
     "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.evidence",
-    "perfkit.cli.models": "perfkit.cli.terminal perfkit.evidence cluster.models "
+    "perfkit.optimized perfkit.evidence",
+    "perfkit.cli.models": "perfkit.cli.terminal perfkit.optimized perfkit.evidence cluster.models "
     "cluster.models.repository cluster.models.frames cluster.vocabulary",
     "perfkit.cli.profiling": "perfkit.cli.terminal perfkit.bench.calls perfkit.profile "
-    "perfkit.evidence cluster.vocabulary",
+    "perfkit.optimized perfkit.evidence cluster.vocabulary",
     "perfkit.cli.tuning": "perfkit.cli.terminal perfkit.bench.tuning perfkit.bench.calls "
     "perfkit.optimized perfkit.evidence cluster.spec cluster.vocabulary",
     "perfkit.cli.terminal": "perfkit.bench.experiments perfkit.engines perfkit.optimized "

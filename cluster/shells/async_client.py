@@ -44,7 +44,7 @@ class AsyncClient:
         sources, which are as for Client.map. Options as for Client.submit. An error of the source,
         or of a payload that can't be sent, is raised after the results before it.
         """
-        name, is_call = self._client.resolve(kind)
+        name, is_call = self._client.resolve(kind, many=True)
         sources = (payloads, *more) if is_call else (many_payloads(payloads, *more),)
         loop, room = asyncio.get_running_loop(), threading.Semaphore(AHEAD_TASKS)
         # Futures in order, then the error of the source or None.

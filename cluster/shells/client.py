@@ -145,10 +145,10 @@ class Client:
     ) -> TaskFuture:
         """Hand in one task; its future has the result, and its stamps if it is ``traced``.
 
-        A handler takes one payload; a function takes any number of items. A large buffer is sent
-        uncopied, so it must not change until the result is there. Raises ClusterError for invalid
-        options, or a function that the workers don't have as it is now; TypeError for a payload
-        that is not a buffer, or an item that is not plain data.
+        A handler takes one payload; a function takes any number of items, by position. A large
+        buffer is sent uncopied, so it must not change until the result is there. Raises
+        ClusterError for invalid options, or a function that the workers don't have as it is now;
+        TypeError for a payload that is not a buffer, or an item that is not plain data.
         """
         self._check_open()
         name, is_call = self.resolve(kind)
@@ -176,7 +176,7 @@ class Client:
         does, before any task is handed in.
         """
         self._check_open()
-        name, is_call = self.resolve(kind)
+        name, is_call = self.resolve(kind, many=True)
         options = self._options(
             name, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
         )
@@ -216,7 +216,7 @@ class Client:
         a payload that can't be sent, is raised at once. Each cancels the rest.
         """
         self._check_open()
-        name, is_call = self.resolve(kind)
+        name, is_call = self.resolve(kind, many=True)
         options = self._options(
             name, priority, requirements, timeout_s, retry, wait_for_worker, idempotent
         )
@@ -254,9 +254,9 @@ class Client:
         self._check_open()
         return self._loop.resubmit(list(futures))
 
-    def resolve(self, kind: str | Function) -> tuple[str, bool]:
-        """The kind's name, and whether its tasks are calls of a function with plain data."""
-        name = kind if type(kind) is str else self._functions.name_of(kind)
+    def resolve(self, kind: str | Function, *, many: bool = False) -> tuple[str, bool]:
+        """The kind's name, and whether it is a function, at which ``many`` tasks look closely."""
+        name = kind if type(kind) is str else self._functions.name_of(kind, closely=many)
         return name, name in self._functions.known
 
     def cancel(self, future: TaskFuture) -> bool:

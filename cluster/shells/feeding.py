@@ -81,7 +81,7 @@ class FedMapReader(MapReader):
         with self._lock:
             super()._take_out()
 
-    def _wait(self, most_s: float | None = None) -> None:
+    def _wait(self, most_s: float = mapping.LOOK_EVERY_S) -> None:
         if self._error is not None:
             raise self._error
         self.fill()

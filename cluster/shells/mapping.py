@@ -20,6 +20,9 @@ WINDOW_TASKS = 65_536
 WINDOW_BYTES = 64 << 20
 #: the size from which a buffer is sent uncopied
 UNCOPIED_BYTES = 65_536
+#: How often a reader looks for results of a chunk that is not whole: to be told of each message
+#: would take the time of the thread that receives them.
+LOOK_EVERY_S = 0.02
 
 #: A task's input: bytes, or another buffer in C order, such as a numpy array or its ``data``. A
 #: large one is not copied and must not change until its result is there.
@@ -88,21 +91,24 @@ def _view(payload: Any) -> Any:
 class Chunk:
     """Part of a map: consecutive payloads that travel as one run."""
 
-    __slots__ = ("done", "failures", "missing", "results", "size_bytes")
+    __slots__ = ("done", "failures", "missing", "results", "seen", "size_bytes")
 
     def __init__(self, payloads: list[bytes], done: SimpleQueue[Any]) -> None:
         self.results: list[bytes] = [b""] * len(payloads)
         self.failures: dict[int, Exception] = {}
         self.missing = len(payloads)
+        self.seen = bytearray(self.missing)
         self.size_bytes = sum(map(len, payloads))
         self.done = done
 
     def settle(self, news: Settled) -> None:
-        """Take in outcomes; the last one makes the chunk ready to read."""
-        self.results[news.start : news.start + len(news.results)] = news.results
+        """Take in outcomes; the last one wakes the reader."""
+        count = len(news.results)
+        self.results[news.start : news.start + count] = news.results
         for failure in news.failures:
             self.failures[failure.position] = as_exception(failure)
-        self.missing -= len(news.results)
+        self.seen[news.start : news.start + count] = b"\1" * count
+        self.missing -= count
         if not self.missing:
             self.done.put(self)
 
@@ -115,6 +121,11 @@ class Chunk:
                 self.failures[position] = error
         self.missing = 0
         self.done.put(self)
+
+    def ready(self, begin: int) -> int:
+        """Up to which position all outcomes from ``begin`` on are there."""
+        end = self.seen.find(0, begin)
+        return len(self.seen) if end < 0 else end
 
 
 class MapReader:
@@ -158,23 +169,29 @@ class MapReader:
             self._cancel(list(self._chunks))
 
     def read(self) -> Iterator[bytes]:
-        """Results in order; on an early end the rest is cancelled."""
+        """Results in order, each when all before it are there; on an early end the rest is
+        cancelled.
+        """
+        begin = 0  # where the first chunk is read on
         try:
             while self._is_any_left():
                 chunk = self._chunks[0]
-                while chunk.missing:
-                    self._wait()
-                while not self._done.empty():  # else the queue keeps every read chunk alive
-                    self._done.get()
-                self._take_out()
-                self.fill()
+                if is_whole := not chunk.missing:
+                    while not self._done.empty():  # else the queue keeps every read chunk alive
+                        self._done.get()
+                    self._take_out()
+                    self.fill()
+                end = len(chunk.results) if is_whole else chunk.ready(begin)
                 if not chunk.failures:
-                    yield from chunk.results
-                    continue
-                for position, result in enumerate(chunk.results):
-                    if position in chunk.failures:
-                        raise chunk.failures[position]
-                    yield result
+                    yield from chunk.results[begin:end]
+                else:
+                    for position in range(begin, end):
+                        if position in chunk.failures:
+                            raise chunk.failures[position]
+                        yield chunk.results[position]
+                if not is_whole and end == begin:
+                    self._wait()
+                begin = 0 if is_whole else end
         finally:
             self.stop()
 
@@ -194,20 +211,16 @@ class MapReader:
         self._in_flight_tasks -= len(chunk.results)
         self._in_flight_bytes -= chunk.size_bytes
 
-    def _wait(self, most_s: float | None = None) -> None:
-        """Wait until a chunk is done, or for ``most_s``; raises TimeoutError when the time is
-        up.
+    def _wait(self, most_s: float = LOOK_EVERY_S) -> None:
+        """Wait until a chunk is done, or for ``most_s``; raises TimeoutError if the time is up
+        already.
         """
         self._may_wait()
-        left = None if self._end is None else max(0.0, self._end - time.monotonic())
-        if most_s is not None and (left is None or left > most_s):
-            with suppress(Empty):
-                self._done.get(timeout=most_s)
-            return
-        try:
+        left = most_s if self._end is None else min(most_s, self._end - time.monotonic())
+        if left <= 0:
+            raise TimeoutError(f"no result within {self._timeout} s of the call")
+        with suppress(Empty):
             self._done.get(timeout=left)
-        except Empty:
-            raise TimeoutError(f"no result within {self._timeout} s of the call") from None
 
     def _next_payloads(self) -> list[bytes]:
         """The payloads of the next chunk."""

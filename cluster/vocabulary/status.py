@@ -12,7 +12,7 @@ from cluster.vocabulary.markup import as_table
 from cluster.vocabulary.task import NO_LOAD, Gpu, KindBatches, Load, Priority, State
 
 #: the counters of tasks that have ended
-ENDED = "done,failed,timed out,unserved,buried,cancelled".split(",")
+ENDED = [str(state) for state in (State.DONE, State.FAILED, State.CANCELLED, State.DEAD_LETTERED)]
 #: a status as a table
 HEADER = "worker,host,pid,held,finished,p50 ms,p99 ms,silent s,trouble".split(",")
 ROWS_MAX = 20

@@ -93,8 +93,8 @@ def pack_work(work: Work, name: str | None = None) -> list[Pack]:
             raise ClusterError(f"two functions have one name: {', '.join(map(name_of, work))}")
     else:
         raise ClusterError(
-            "handlers are a Handlers registry, 'module:attribute' of one, a function, or several "
-            f"in a list or in a mapping from names, not {work!r:.100}"
+            "handlers are a Handlers registry, a function, or several functions in a list "
+            f"or in a mapping from names, not {work!r:.100}"
         )
     single = ({name: function} for name, function in functions.items())
     return [_pack([Part(name, "function", True) for name in one], one, one) for one in single]
@@ -198,8 +198,9 @@ def name_of(function: Any, name: Any = None) -> str:
         raise ClusterError(f"{name or 'this'} is no function but {function!r:.100}")
     found = name or getattr(function, "__name__", "")
     if not found or found == "<lambda>":
+        what = "a lambda" if found else f"a {type(function).__name__}"
         raise ClusterError(
-            f"{function!r:.100} has no name; give it one: cluster.register(…, name='double'), or "
+            f"{what} has no name; give it one: cluster.register(…, name='double'), or "
             "LocalCluster(handlers={'double': …})"
         )
     if len(found) > NAME_LENGTH_MAX:
@@ -232,8 +233,8 @@ class Functions:
             self.known.pop(name, None)
         self._names = {id(p.functions[name]): name for name, p in self.known.items()}
 
-    def name_of(self, kind: Any) -> str:
-        """The name of a registered function, or a kind as it is.
+    def name_of(self, kind: Any, *, closely: bool = False) -> str:
+        """The name of a registered function, or a kind as it is; see `Snapshot.changed`.
 
         Raises ClusterError if the workers don't have the function, or not as it is now.
         """
@@ -250,7 +251,7 @@ class Functions:
                 f"{did_you_mean(name, self.known)}"
             )
         is_same = known.functions[name] == kind
-        changed = known.snapshot.changed() if is_same else name
+        changed = known.snapshot.changed(closely=closely) if is_same else name
         if changed is not None:
             (pack,) = pack_work(kind, name)
             if pack.data != known.data:

@@ -137,6 +137,11 @@ def _trouble(named: Iterable[tuple[str, Any]], depth: int = 0) -> str:
                 parts = enumerate(value)
             inner = ((f"{name}[{key!r:.40}]", part) for key, part in parts)
             found = _trouble(inner, depth + 1) if depth < DEPTH_MAX else ""
-            kind, shown = type(value).__name__, _brief.repr(value)
-            return found or f"{name} is not plain data but {kind} {shown}: {error}"
+            return found or f"{name} is not plain data but {_shown(value)}: {error}"
     return ""
+
+
+def _shown(value: Any) -> str:
+    """A value's type, and the value in a line unless that would show no more than an address."""
+    kind, text = type(value).__name__, " ".join(_brief.repr(value).split())
+    return kind if " at 0x" in text else f"{kind} {text}"

@@ -15,6 +15,7 @@ import functools
 import io
 import linecache
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -25,12 +26,22 @@ from importlib import invalidate_caches
 from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
-from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    ModuleType,
+    NoneType,
+)
 from typing import Any, NamedTuple, TypeAlias
 
 from cluster.vocabulary.errors import ClusterError
 
 BYTES_MAX = 32 << 20
+#: of a value that is compared with what it was
+INSIDE_BYTES_MAX = 64 << 10
 #: how far into a function's variables the search for what can't travel goes
 DEPTH_MAX = 8
 PARTS_MAX = 256
@@ -127,11 +138,12 @@ class Use(NamedTuple):
 
 class Snapshot:
     """What functions depend on, as it is now: code, and the values of variables by identity. What
-    is changed inside a list, an array or an object does not show.
+    is changed inside a value shows to those who look closely, up to ``INSIDE_BYTES_MAX`` of it.
     """
 
     def __init__(self, *functions: Any) -> None:
         self._uses: list[Use] = []
+        self._inside: list[tuple[Use, bytes]] = []
         self._seen: set[int] = set()
         #: the text of cells that the code is from, and of files that it imports, by file name
         self.sources: dict[str, str] = {}
@@ -140,9 +152,16 @@ class Snapshot:
         for function in functions:
             self._visit(function)
 
-    def changed(self) -> str | None:
-        """The name of something that has been defined anew since, or None."""
-        return next((name for name, look, value in self._uses if look() is not value), None)
+    def changed(self, *, closely: bool = False) -> str | None:
+        """The name of something that has been defined anew since, or None. ``closely`` finds also
+        what was changed inside a list, a dict, an array, an object or a class, for microseconds a
+        kilobyte.
+        """
+        found = (name for name, look, value in self._uses if look() is not value)
+        if (name := next(found, None)) is not None or not closely:
+            return name
+        inside = (use.name for use, data in self._inside if _content(use.look()) != data)
+        return next(inside, None)
 
     def _visit(self, value: Any) -> None:
         if id(value) in self._seen or not isinstance(value, _FOLLOWED):
@@ -157,7 +176,12 @@ class Snapshot:
         for use in _uses(value):
             if isinstance(value, FunctionType) or isinstance(use.value, FunctionType | type):
                 self._uses.append(use)
+            if not isinstance(use.value, _PLAIN) and (data := _content(use.value)) is not None:
+                self._inside.append((use, data))
             self._visit(use.value)
+            self._visit(type(use.value))
+        for base in value.__bases__ if isinstance(value, type) else ():
+            self._visit(base)
 
     def _note_source(self, path: str) -> None:
         if path not in self.sources and not Path(path).exists():
@@ -188,6 +212,19 @@ def import_anew(folders: Iterable[str]) -> None:
 
 #: values whose parts are looked at
 _FOLLOWED = (FunctionType, type, ModuleType, MethodType, partial, Cached)
+#: values with nothing inside that could be changed, or whose parts are looked at
+_PLAIN = (*_FOLLOWED, BuiltinFunctionType, CodeType, NoneType)
+
+
+def _content(value: Any) -> bytes | None:
+    """What is inside a value as bytes; None if that is too much, or can't be told."""
+    data = b""
+    try:
+        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # whatever the user's own objects raise, such as those of a local class
+        with suppress(Exception):
+            data = pickle.dumps(vars(value), pickle.HIGHEST_PROTOCOL)
+    return data if 0 < len(data) <= INSIDE_BYTES_MAX else None
 
 
 def _uses(value: Any) -> Iterator[Use]:
@@ -210,7 +247,7 @@ def _uses(value: Any) -> Iterator[Use]:
     else:
         own: Mapping[str, Any] = vars(value)
         for name, part in list(own.items()):
-            if isinstance(part, FunctionType | type) or not isinstance(value, type):
+            if isinstance(part, FunctionType | type) or not name.startswith("__"):
                 yield Use(name, partial(own.get, name), part)
 
 

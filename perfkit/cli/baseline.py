@@ -10,9 +10,9 @@ from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.measuring import deliver, machine_text, progress
 from perfkit.cli.terminal.output import note, out, plain_table
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.bench.regression.check import Check

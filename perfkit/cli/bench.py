@@ -11,10 +11,10 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError, check_known
 from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table
 from perfkit.evidence.text import duration, estimate, measured, quantity
+from perfkit.optimized.knobs import SettingError, check_known
 
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec

@@ -18,8 +18,9 @@ from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError, Settings
+from perfkit.cli.terminal.config import Settings
 from perfkit.cli.terminal.output import FAILED, note
+from perfkit.optimized.knobs import SettingError
 
 app = typer.Typer(
     help="Run a cluster, look at it, give it work.",

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.measuring import (
     check_experiment,
     deliver,
@@ -21,6 +20,7 @@ from perfkit.cli.terminal.measuring import (
 )
 from perfkit.cli.terminal.output import note, out
 from perfkit.evidence.text import quantity
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.bench.experiments.compare import SpecComparison

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
 from perfkit.evidence.text import size
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.profile.watch import MemoryFinding, MemorySeries

@@ -17,8 +17,9 @@ from rich.text import Text
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.report import own_notebooks
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError, Settings
+from perfkit.cli.terminal.config import Settings
 from perfkit.cli.terminal.output import complain, err, note, out, write_json
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from cluster.local import LocalCluster

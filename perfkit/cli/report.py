@@ -13,8 +13,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from perfkit.cli.baseline import gate_against
-from perfkit.cli.terminal.config import SettingError, parse_pairs
 from perfkit.cli.terminal.output import complain
+from perfkit.optimized.knobs import SettingError, parse_pairs
 
 #: In the place of a notebook: the history of all runs.
 INDEX = "index"

@@ -22,8 +22,9 @@ from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.cluster import cards_for, gpu_probe
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import Subgroup, add_command, examples, prose
-from perfkit.cli.terminal.config import SettingError, Settings, build_spec, user_file
+from perfkit.cli.terminal.config import Settings, user_file
 from perfkit.cli.terminal.output import complain, err, errors_as_lines, note, out, write_json
+from perfkit.optimized.knobs import SettingError, build_spec
 
 if TYPE_CHECKING:
     from cluster.local import LocalCluster

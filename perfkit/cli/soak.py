@@ -10,10 +10,10 @@ from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.measuring import deliver, machine_text, progress
 from perfkit.cli.terminal.output import FAILED, INTERRUPTED, complain, out
 from perfkit.evidence.text import duration
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.bench.leaks.check import LeakTable

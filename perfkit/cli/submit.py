@@ -30,9 +30,9 @@ from cluster.vocabulary.task import Priority, Requirements
 from perfkit.cli.models.answers import decoded, line, parts
 from perfkit.cli.models.payloads import TEXT_EMBEDDING, reader
 from perfkit.cli.status import ask_status, find_coordinator
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import complain, out, write_json
 from perfkit.evidence.text import measured, quantity
+from perfkit.optimized.knobs import SettingError
 
 #: How long after a task's own limit its coordinator may take to say so.
 GRACE_S = 5.0

@@ -119,8 +119,8 @@ def ratio_interval(
 ) -> Interval:
     """The sum of `parts` over the sum of `wholes`, which are paired; unknown if that is 0.
 
-    The interval is that of the ratio's linearisation (W. G. Cochran, "Sampling Techniques",
-    section 6.4).
+    The interval is that of the ratio's linearisation (W. G. Cochran, "Sampling Techniques", section
+    6.4); where no part is negative, it ends at 0.
     """
     total = sum(wholes)
     if total == 0:
@@ -129,7 +129,10 @@ def ratio_interval(
     around = [
         ratio + (part - ratio * whole) / mean for part, whole in zip(parts, wholes, strict=True)
     ]
-    return bootstrap_interval(around, "mean", resamples=resamples)
+    found = bootstrap_interval(around, "mean", resamples=resamples)
+    if found.low is not None and found.low < 0 <= min(parts):
+        return msgspec.structs.replace(found, low=0.0)
+    return found
 
 
 def percentile_interval(samples: Sequence[float], q: float, confidence: float = 0.95) -> Interval:
@@ -147,9 +150,11 @@ def percentile_interval(samples: Sequence[float], q: float, confidence: float = 
         raise ValueError(f"q must lie between 0 and 100, not at {q:g}: an extreme has no bound.")
     ordered = sorted_finite(samples)
     low_rank, high_rank = _binomial_ranks(len(ordered), share, (1 - confidence) / 2)
+    value = _percentile_of_sorted(ordered, q)
     return Interval(
-        value=_percentile_of_sorted(ordered, q),
-        low=None if low_rank is None else ordered[low_rank - 1],
+        value=value,
+        # Of few samples the value lies between two of them, below the one that bounds it.
+        low=None if low_rank is None or value is None else min(ordered[low_rank - 1], value),
         high=None if high_rank is None else ordered[high_rank - 1],
         confidence=confidence,
         method="order statistics",

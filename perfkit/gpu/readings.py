@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from perfkit.evidence.text import UNKNOWN, duration, quantity, size
 from perfkit.gpu.card import Cards
 from perfkit.gpu.device.discovery import DRM_ROOT, no_card_text
 from perfkit.gpu.device.schema import GpuSample
-from perfkit.gpu.processes.fdinfo import Processes, look
+from perfkit.gpu.processes.fdinfo import Processes, ProcessUse, look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,23 +57,44 @@ def read_cards(root: Path = DRM_ROOT, *, processes: bool = False) -> CardReading
     return CardReadings(samples, reason, processes=look() if processes else None)
 
 
-def processes_sheet(seen: Processes) -> Sheet:
-    """The use of the cards by each process, a row for each card it uses, or that there is none."""
+def processes_sheet(
+    seen: Processes,
+    before_ns: Mapping[tuple[int, str], Mapping[str, int]] | None = None,
+    elapsed_ns: float | None = None,
+) -> Sheet:
+    """The use of the cards by each process, a row for each card it uses, or that there is none.
+
+    With `elapsed_ns` it has the share of that time that each engine worked, by its time before.
+    """
     if not seen.uses:
         return Sheet("No process is seen to use a card.", notes=seen.notes)
-    rows = [
-        (
-            use.pci,
-            str(use.pid),
-            use.name or UNKNOWN,
-            size(use.vram_bytes),
-            size(use.gtt_bytes),
-            ", ".join(f"{name} {duration(ns / 1e9)}" for name, ns in use.engine_ns.items() if ns),
-        )
-        for use in seen.uses
-    ]
-    header = ("card", "pid", "process", "VRAM", "GTT", "engine time")
+    rows = []
+    for use in seen.uses:
+        shared = f" (with {', '.join(map(str, use.shared_with))})" if use.shared_with else ""
+        before = (before_ns or {}).get((use.pid, use.pci), {})
+        worked = {
+            name: duration(ns / 1e9)
+            if elapsed_ns is None
+            else f"{100 * (ns - before[name]) / elapsed_ns:.0f} %"
+            for name, ns in use.engine_ns.items()
+            if ns and (elapsed_ns is None or ns > before.get(name, ns))
+        }
+        sizes = (size(use.vram_bytes), size(use.gtt_bytes))
+        name = f"{use.name or UNKNOWN}{shared}"
+        rows.append((use.pci, str(use.pid), name, *sizes, _work(use, worked)))
+    engines = "engine time" if elapsed_ns is None else "engines busy"
+    header = ("card", "pid", "process", "VRAM", "GTT", engines)
     return Sheet("Processes that use the cards", header, rows, seen.notes)
+
+
+def _work(use: ProcessUse, worked: Mapping[str, str]) -> str:
+    """The engines that worked for it, and what ROCm says of it, which has no time of its own."""
+    parts = [f"{name} {text}" for name, text in worked.items()]
+    if use.sdma_ns:
+        parts.append(f"copies {duration(use.sdma_ns / 1e9)}")
+    if use.cu_n:
+        parts.append(f"{use.cu_n} compute units now")
+    return ", ".join(parts) or ("none" if use.engine_ns else UNKNOWN)
 
 
 def samples_sheet(

@@ -11,13 +11,14 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from perfkit.bench.calls.arguments import missing_arguments
+from perfkit.bench.calls.arguments import EARLY, missing_arguments
+from perfkit.profile.instrument import ends_early
 
 Call = Callable[[], object]
 
 
-def compiled(shell: InteractiveShell, cell: str, *, shows: bool = True) -> Call:
-    """The cell as a function without arguments, which shows its last value if it `shows`.
+def compiled(shell: InteractiveShell, cell: str) -> Call:
+    """The cell as a function without arguments, which returns the value of its last expression.
 
     Raises UsageError for what is not Python, for an empty cell and for ``await`` outside a
     function, which only the notebook's own loop can run.
@@ -28,16 +29,18 @@ def compiled(shell: InteractiveShell, cell: str, *, shows: bool = True) -> Call:
         tree = shell.transform_ast(shell.compile.ast_parse(code, filename=name))
     if not tree.body:
         raise UsageError("there is nothing to run: the cell is empty")
-    last = [tree.body.pop()] if shows and isinstance(tree.body[-1], ast.Expr) else []
-    parts = [_code(shell, ast.Module(tree.body, []), name, "exec")]
-    if last:
-        parts.append(_code(shell, ast.Interactive(last), name, "single"))
+    *first, last = tree.body
+    begin, end = tree.body, ast.Expression(ast.Constant(None))
+    if isinstance(last, ast.Expr):
+        begin, end = first, ast.Expression(last.value)
+    statements = _code(shell, ast.Module(begin, []), name, "exec")
+    value = _code(shell, ast.fix_missing_locations(end), name, "eval")
     namespace = shell.user_ns
 
-    def run() -> None:
+    def run() -> object:
         __tracebackhide__ = True
-        for part in parts:
-            exec(part, namespace)
+        exec(statements, namespace)
+        return eval(value, namespace)  # noqa: S307 -- the user's own cell
 
     return run
 
@@ -53,7 +56,7 @@ def as_call(shell: InteractiveShell, statement: str, place: str = "") -> Call:
     with suppress(SyntaxError):  # it is no expression
         tree = ast.parse(statement.strip(), mode="eval")
     if tree is None:
-        return compiled(shell, statement, shows=False)
+        return compiled(shell, statement)
     if isinstance(tree.body, ast.Name | ast.Attribute):
         value = named(shell, statement.strip())
         if callable(value):
@@ -66,7 +69,11 @@ def as_call(shell: InteractiveShell, statement: str, place: str = "") -> Call:
 
 
 def called(function: Call, name: str, place: str = "") -> Call:
-    """The function, to be called without arguments; UsageError if it takes some."""
+    """The function, to be called without arguments; UsageError if it takes some, and for one whose
+    call is no work.
+    """
+    if ends_early(function):
+        raise UsageError(f"{name} {EARLY}: write a call that does that")
     if missing := missing_arguments(function):
         raise UsageError(f"{name} takes arguments ({missing}): write its call, {place}{name}(…)")
     return function

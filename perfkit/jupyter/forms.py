@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 FORMS: tuple[tuple[str, str, str, str], ...] = (
     (
         "%profile_cpu f, %%profile_cpu [NAME]",
-        "with profile_cpu(NAME) as it: …; @profile_cpu()",
+        "with profile_cpu(NAME) as it: …; it = profile_cpu(); @it",
         "perfkit",
         "perfkit profile cpu TARGET",
     ),
     (
         "%track_memory f, %%track_memory [NAME]",
-        "with track_memory(NAME) as it: …; @track_memory()",
+        "with track_memory(NAME) as it: …; it = track_memory(); @it",
         "perfkit",
         "perfkit profile memory TARGET",
     ),
     (
         "%latency f, %%latency [NAME]",
-        "measure_latency(f); with track_latency(NAME) as it: …; @track_latency()",
+        "measure_latency(f); with track_latency(NAME) as it: …; it = track_latency(); @it",
         "perfkit",
         "perfkit profile latency TARGET",
     ),
     (
         "%lines f g [-- STATEMENT], %%lines f g",
-        "profile_lines([f, g], work); with track_lines(f, g) as it: …; @track_lines()",
+        "profile_lines([f, g], work); with track_lines(f, g) as it: …; it = track_lines(); @it",
         "perfkit",
         "perfkit profile lines TARGET",
     ),
@@ -55,6 +55,7 @@ FORMS: tuple[tuple[str, str, str, str], ...] = (
 HEADER = ("magic", "function, context manager", "import from", "command")
 NOTES = (
     "Each magic takes --help. What it finds is shown, is `_`, and stays under the name it tells.",
+    "`it.result` is what the newest block, or call of a function under `@it`, has found.",
     "Every result has .to_frame(), .save(PATH), .plot(); magics and perfkit profile take --save.",
     "TARGET is SCRIPT.py [ARGS], or a function that takes none: MODULE:NAME, FILE.py:NAME.",
 )

@@ -31,6 +31,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from perfkit.evidence.showing import Showable, ShowError
+from perfkit.evidence.text import number_of
 from perfkit.jupyter import arguments
 from perfkit.jupyter.arguments import BREAK, Parser, as_usage, leading, shown_help, words
 from perfkit.jupyter.cells import Call, as_call, compiled, named
@@ -103,7 +104,7 @@ class PerfkitMagics(Magics):
         """Time a statement or a cell again and again; see ``%latency --help``."""
         from perfkit.bench.calls.latency import measure_latency
 
-        given, run = self._asked(arguments.latency(), line, cell, shows=False)
+        given, run = self._asked(arguments.latency(), line, cell)
         __tracebackhide__ = True
         return self._keep(given, measure_latency(run, given.name, calls=given.calls))
 
@@ -120,11 +121,10 @@ class PerfkitMagics(Magics):
         functions = [named(self.shell, name) for name in given.functions]
         name = statement or (f"{given.functions[0]}()" if cell is None else f"In[{self._number}]")
         if cell is not None:
-            work = compiled(self.shell, cell, shows=False)
+            work = compiled(self.shell, cell)
         else:
             work = as_call(self.shell, statement or given.functions[0], "after --: -- ")
         with as_usage(ValueError):
-            functions = [getattr(function, "__func__", function) for function in functions]
             report = profile_lines(functions, work, name, memory=not given.no_memory)
         if report.error is None:
             return self._keep(given, report)
@@ -191,7 +191,7 @@ class PerfkitMagics(Magics):
             print("The cluster before is down.")
         self.cluster_up = cluster
         self.shell.push({"cluster": cluster, "client": cluster.client()})
-        count = f"{workers} worker{'s' * (workers > 1)}"
+        count = number_of(workers, "worker")
         print(
             f"A cluster is up: {count}, spec {chosen.name}, at {cluster.endpoint}. "
             "`cluster` and `client` are yours; %cluster down or the end of the kernel stops it."
@@ -206,15 +206,17 @@ class PerfkitMagics(Magics):
             self.shell.user_ns.pop("client", None)
         found.stop()
 
-    def _asked(
-        self, parser: Parser, line: str, cell: str | None, *, shows: bool = True
-    ) -> tuple[Namespace, Call]:
-        """The options, with a name, and what to run: the statement in the line, or the cell."""
+    def _asked(self, parser: Parser, line: str, cell: str | None) -> tuple[Namespace, Call]:
+        """The options, with a name, and what to run: the statement in the line, or the cell, whose
+        value is shown unless it ends with a semicolon.
+        """
         if cell is not None:
             given = parser.parse_args(words(line))
             given.name = given.name or f"In[{self._number}]"
-            return given, compiled(self.shell, cell, shows=shows)
+            given.shows = not cell.rstrip().endswith(";")
+            return given, compiled(self.shell, cell)
         given, given.name = leading(parser, line)
+        given.shows = False
         if not given.name:
             raise UsageError(
                 f"{parser.prog}: give it a statement or the name of a function, or write "
@@ -227,17 +229,19 @@ class PerfkitMagics(Magics):
     ) -> Found | None:
         """Run under the instrument; its result is shown first if that fails."""
         __tracebackhide__ = True
-        entered = False
+        entered, value = False, None
         try:
             with instrument:
                 entered = True
-                run()
+                value = run()
         except BaseException as error:
             if isinstance(error, busy) and not entered:
                 raise UsageError(str(error)) from None
             if instrument.result is not None:
                 self._keep(given, instrument.result, shows=True)
             raise
+        if given.shows:
+            self.shell.displayhook(value)
         if instrument.result is None:
             print("Not measured: PERFKIT_PROFILE has switched the instruments off.")
             return None

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from perfkit.evidence.files import write_whole
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import data_frame, encode_rows
-from perfkit.evidence.text import quantity
+from perfkit.evidence.text import number_of, quantity
 from perfkit.profile import instrument
 from perfkit.profile.instrument import Finish, Instrument
 from perfkit.profile.paths import short_path
@@ -126,7 +126,7 @@ class CpuProfile(Showable):
     def _sheets(self) -> Iterator[Sheet]:
         open_for = "" if self.wall_s is None else f", open for {quantity(self.wall_s * 1e3, 'ms')}"
         ended = "" if self.error is None else f", ended by {self.error}"
-        calls = quantity(sum(counts[1] for counts in self.table.values()))
+        calls = number_of(sum(counts[1] for counts in self.table.values()), "call")
         rows = (
             (
                 spot.function,
@@ -139,7 +139,7 @@ class CpuProfile(Showable):
             for spot in self.top(10)
         )
         yield Sheet(
-            f"CPU profile {self.name}: {calls} calls{open_for}{ended}",
+            f"CPU profile {self.name}: {calls}{open_for}{ended}",
             ("function", "where", "calls", "total ms", "own ms", "own %"),
             rows,
             ["The ten functions with the most own time, in one run under the profiler."],

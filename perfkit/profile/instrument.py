@@ -11,9 +11,12 @@ import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 
-R = TypeVar("R")
+from perfkit.evidence.showing import Showable
+
+R = TypeVar("R", bound=Showable)
 F = TypeVar("F", bound=Callable[..., Any])
 #: Ends a measurement. It takes the exception that ended the block, or None.
 Finish: TypeAlias = Callable[[BaseException | None], None]
@@ -42,13 +45,35 @@ def ends_early(func: object) -> bool:
     return any(is_kind(func) for is_kind in kinds)
 
 
+def name_of(call: object) -> str:
+    """What a function is called in a table or an error: never an address."""
+    if isinstance(call, functools.partial):
+        return f"partial({name_of(call.func)})"
+    return str(getattr(call, "__qualname__", type(call).__qualname__))
+
+
+def as_written(function: Any) -> Any:
+    """The function in the source: without what decorators, caches and partials put around it."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return function
+
+
 class Instrument(ABC, Generic[R]):
     """Measures a `with` block, or each call of a decorated function; `result` is the last one."""
 
     def __init__(self, name: str | None) -> None:
         kind = type(self).__name__
         if not isinstance(name, str | None):
-            raise TypeError(f"{kind} takes a name, not {name!r}; to decorate, write @{kind}().")
+            raise TypeError(
+                f"{kind} takes a name, not {name_of(name)}; to decorate, write @{kind}()."
+            )
         if name is not None and not name.strip():
             raise ValueError(f"The name of a {kind} must not be empty.")
         self.name = name
@@ -63,6 +88,12 @@ class Instrument(ABC, Generic[R]):
     def _is_covered(self) -> bool:
         """Whether a measurement that is open here includes a decorated call already."""
         return False
+
+    def __repr__(self) -> str:
+        return str(self.result or f"{type(self).__name__}: nothing is measured yet")
+
+    def _repr_html_(self) -> str | None:
+        return None if self.result is None else self.result._repr_html_()
 
     def __enter__(self) -> Self:
         finish = self._begin(self.name or type(self).__name__) if switch.on else None
@@ -82,13 +113,13 @@ class Instrument(ABC, Generic[R]):
         """
         kind = type(self).__name__
         if inspect.isclass(func) or not callable(func):
-            raise TypeError(f"{kind} decorates functions, and {func!r} is not one.")
+            raise TypeError(f"{kind} decorates functions, and {name_of(func)} is not one.")
         if ends_early(func):
             raise TypeError(
-                f"{kind} cannot decorate {func.__qualname__}, whose call ends before its work: "
+                f"{kind} cannot decorate {name_of(func)}, whose call ends before its work: "
                 "put a `with` block around the work."
             )
-        name = self.name or str(getattr(func, "__qualname__", type(func).__name__))
+        name = self.name or name_of(func)
 
         @functools.wraps(func)
         def measured(*args: Any, **kwargs: Any) -> Any:

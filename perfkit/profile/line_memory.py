@@ -27,7 +27,7 @@ from perfkit.evidence.samples import counted
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import size
-from perfkit.profile.instrument import ends_early
+from perfkit.profile.instrument import ends_early, name_of
 from perfkit.profile.paths import short_path
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ class LineMemory(Showable):
         )
         header = ("line", "RSS", "growth", "runs", "code")
         title = f"Memory by line of {self.function} in {self.file}"
-        yield Sheet(title, header, rows, [self.reason] if self.reason else [])
+        if self.lines:
+            yield Sheet(title, header, rows, [self.reason] if self.reason else [])
+        else:
+            yield Sheet(f"{title}: {self.reason or 'no line of it ran'}.")
 
     def _figures(self) -> Figures:
         return "MiB", [
@@ -126,7 +129,7 @@ class MemoryReader:
         for func in functions:
             if not isinstance(func, FunctionType) or ends_early(func):
                 raise TypeError(
-                    f"memory is read by line in plain Python functions; {func!r} is none."
+                    f"memory is read by line in plain Python functions; {name_of(func)} is none."
                 )
         self._functions = functions
         self._stack = ExitStack()

@@ -27,6 +27,7 @@ from perfkit.evidence.samples import counted
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
+from perfkit.profile.instrument import name_of
 from perfkit.profile.paths import short_path
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class LineTimer:
         for function in functions:
             code = getattr(function, "__code__", None)
             if code is None:
-                raise ValueError(f"{function!r} has no lines: it is not written in Python")
+                raise ValueError(f"{name_of(function)} has no lines: it is not written in Python")
             place = code.co_filename, code.co_firstlineno, code.co_qualname
             self._names[place] = function.__qualname__
             self._profiler.add_function(function)

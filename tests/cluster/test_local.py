@@ -228,6 +228,30 @@ def test_a_worker_that_does_not_come_up_is_an_error_in_its_own_words(options, wo
     assert psutil.Process().children() == before
 
 
+def test_the_status_of_a_cluster_whose_coordinator_has_ended_says_so_at_once():
+    with LocalCluster(0) as local:
+        local.coordinator.kill()
+        with pytest.raises(ClusterError, match="the coordinator has ended; stop"):
+            local.status()
+        local.stop()
+        local.start()
+        assert local.status().workers == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_workers": "4"}, "a cluster can't have '4' workers"),
+        ({"n_workers": -1}, "a cluster can't have -1 workers"),
+        ({"spec": "optimized"}, "a spec is a ClusterSpec, such as perfkit.OPTIMIZED, not 'optimi"),
+        ({"models": "digits"}, r"models are a list of names: models=\['digits'\]"),
+    ],
+)
+def test_a_wrong_argument_of_a_cluster_is_said_before_anything_starts(options, words):
+    with pytest.raises(ClusterError, match=words):
+        LocalCluster(**options)
+
+
 def test_a_coordinator_that_does_not_come_up_is_an_error_in_its_own_words():
     spec = ClusterSpec(name="broken", policy="chaos")
     with pytest.raises(ClusterError, match=r"(?s)coordinator ended with code 2.*policy 'chaos'"):

@@ -16,12 +16,13 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from perfkit.bench.calls.arguments import check_works
 from perfkit.evidence.progress import tell
 from perfkit.evidence.samples import Interval, counted, percentile_interval
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import data_frame
-from perfkit.evidence.text import quantity
-from perfkit.profile.instrument import Finish, Instrument
+from perfkit.evidence.text import number_of, quantity
+from perfkit.profile.instrument import Finish, Instrument, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ class LatencyReport(Showable):
                 f"One call is too short to be timed alone: a sample is the mean of {self.loops:,} "
                 "calls, so slow single calls do not show."
             )
-        calls = f"{len(self.samples_s) * self.loops:,} calls"
+        calls = number_of(len(self.samples_s) * self.loops, "call")
         yield Sheet(
             f"Latency of {self.name}: {calls}, one after the other (95 % intervals)",
             ("", "time of one call"),
@@ -104,11 +105,13 @@ def measure_latency(
     """Call a function without arguments again and again, and report what a call takes.
 
     `calls` is how many are timed (default: as many as fit into a second, 5 to 10,000). What the
-    call raises passes. Raises ValueError for less than one call.
+    call raises passes. Raises ValueError for less than one call, TypeError for a coroutine function
+    or a generator function.
     """
     __tracebackhide__ = True  # IPython leaves such frames out of what it shows
     if calls is not None and calls < 1:
         raise ValueError(f"at least one call has to be timed, not {calls}")
+    check_works(call)
     clock_s = min(_time_s(_nothing, 1) for _ in range(100))
     first_s = _time_s(call, 1)
     once_s = min(_time_s(call, 1) for _ in range(3 if first_s < TIME_S / 10 else 1))
@@ -165,11 +168,6 @@ class track_latency(Instrument[LatencyReport]):  # noqa: N801 -- a context manag
             self._samples_s.append(perf_counter() - since_s)
 
         return finish
-
-
-def name_of(call: Callable[..., object]) -> str:
-    """What a function is called in a table."""
-    return str(getattr(call, "__qualname__", repr(call)))
 
 
 def _nothing() -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from inspect import isclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
-from perfkit.profile.instrument import F, Finish, Instrument, ends_early
+from perfkit.profile.instrument import F, Finish, Instrument, as_written, ends_early, name_of
 from perfkit.profile.line_memory import LineMemory, MemoryReader, memory_by_line
 from perfkit.profile.line_times import LineProfilerMissing, LineTimer, LineTimes, line_times
 
@@ -78,11 +80,12 @@ def profile_lines(
 ) -> LinesReport:
     """Do the work and time each line of the functions; with `memory`, do it again and read RSS.
 
-    Functions of a notebook's cell count as well as those of a file. What the work raises is the
-    report's `error`. Without line_profiler or memory_profiler, and for a function whose lines can't
-    be read, `reasons` say so. Raises ValueError for a function that is not written in Python.
+    Functions of a notebook's cell count as well as those of a file; of a decorated one, a method
+    or a partial those lines count that are written below it. What the work raises is the report's
+    `error`. Without line_profiler or memory_profiler, and for a function whose lines can't be read,
+    `reasons` say so. Raises ValueError for a function that is not written in Python.
     """
-    _check(functions)
+    functions = _written(functions)
     errors: list[BaseException] = []
 
     def guarded() -> None:
@@ -118,16 +121,14 @@ class track_lines(Instrument[LinesReport]):  # noqa: N801 -- a context manager, 
         self, *functions: Callable[..., Any], name: str | None = None, memory: bool = False
     ) -> None:
         super().__init__(name)
-        _check(functions)
-        self.functions, self.memory = functions, memory
+        self.functions, self.memory = _written(functions), memory
         self._is_open = False
 
     def __call__(self, func: F) -> F:
         """Decorate a function; raises TypeError as every instrument does."""
         decorated = super().__call__(func)
         if not self.functions:
-            _check([func])
-            self.functions = (func,)
+            self.functions = _written([func])
         return decorated
 
     def _is_covered(self) -> bool:
@@ -165,16 +166,20 @@ class track_lines(Instrument[LinesReport]):  # noqa: N801 -- a context manager, 
         return finish
 
 
-def _check(functions: Sequence[Callable[..., Any]]) -> None:
-    for function in functions:
-        if not hasattr(function, "__code__"):
-            raise ValueError(f"{function!r} has no lines: it is not written in Python")
+def _written(functions: Sequence[Callable[..., Any]]) -> tuple[FunctionType, ...]:
+    """These functions as they are in the source."""
+    written = tuple(map(as_written, functions))
+    for function in written:
+        if not isinstance(function, FunctionType):
+            why = "a class" if isclass(function) else "not written in Python"
+            raise ValueError(f"{name_of(function)} has no lines: it is {why}")
+    return written
 
 
 def _plain(
-    functions: Sequence[Callable[..., Any]],
-) -> tuple[tuple[Callable[..., Any], ...], list[str]]:
+    functions: Sequence[FunctionType],
+) -> tuple[tuple[FunctionType, ...], list[str]]:
     """The functions whose memory can be read, and why the others are left out."""
     left_out = [it for it in functions if ends_early(it)]
-    reasons = [f"No memory of {it.__qualname__}: it ends before its work does." for it in left_out]
+    reasons = [f"No memory of {name_of(it)}: it ends before its work does." for it in left_out]
     return tuple(it for it in functions if it not in left_out), reasons

@@ -14,12 +14,13 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
-from perfkit.bench.calls.latency import name_of
+from perfkit.bench.calls.arguments import check_works
 from perfkit.evidence.progress import tell
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.stats import MIN_BLOCKS, Comparison, abba, compare_blocks
 from perfkit.evidence.tables import data_frame
 from perfkit.evidence.text import quantity
+from perfkit.profile.instrument import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,10 +91,14 @@ def compare_calls(
 
     A block has as many calls as fit into `block_s` seconds, at least one. What the calls raise
     passes. Raises ValueError for fewer blocks than a verdict needs and for a time that is not above
-    0.
+    0, TypeError for a coroutine function or a generator function.
     """
     __tracebackhide__ = True  # IPython leaves such frames out of what it shows
     _check(blocks, block_s)
+    if names is not None and len(names) != 2:
+        raise ValueError(f"a and b have a name each, which are not {names!r}")
+    check_works(a)
+    check_works(b)
     same = _equal(a(), b())
     arms = {"A": a, "B": b, "C": a}
     plan = _plan(blocks, block_s, seed)

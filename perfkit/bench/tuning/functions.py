@@ -14,7 +14,7 @@ from typing import Any
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import BASELINE, ClusterSpec
-from cluster.vocabulary.errors import TaskError
+from cluster.vocabulary.errors import ClusterError, TaskError
 from cluster.work.functions import name_of
 from cluster.work.plain_data import pack_call, pack_result
 from perfkit.bench.tuning.loads import KINDS, Load, NoSuchLoad, kind_of
@@ -22,7 +22,7 @@ from perfkit.bench.workloads.load import ExperimentError, Work, result_of
 from perfkit.bench.workloads.rounds import Say, prefixed
 
 ITEMS_MAX = 100_000
-#: The name that a lambda has for the workers.
+#: The name that a lambda or a partial has for the workers.
 UNNAMED = "function"
 
 
@@ -54,7 +54,10 @@ def function_load(
         fitting = ", ".join(kind for kind, it in KINDS.items() if it.samples)
         raise NoSuchLoad(f"{name} has tasks of its own: a function takes {fitting}")
     known = getattr(function, "__name__", "")
-    label = name_of(function, UNNAMED if known == "<lambda>" else None)
+    try:
+        label = name_of(function, UNNAMED if known in ("", "<lambda>") else None)
+    except ClusterError as error:
+        raise UnfitFunction(str(error)) from None
     given = _listed(items, label)
     calls = given if tasks is None else [*islice(cycle(given), tasks)]
     handlers = {label: function}

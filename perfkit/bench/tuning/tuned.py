@@ -20,7 +20,7 @@ from perfkit.evidence.samples import Interval
 from perfkit.evidence.showing import Sheet, Showable, facts
 from perfkit.evidence.stats import Comparison
 from perfkit.evidence.tables import data_frame
-from perfkit.evidence.text import UNKNOWN, measured
+from perfkit.evidence.text import UNKNOWN, measured, number_of
 from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import FILE_SUFFIX
 
@@ -199,7 +199,7 @@ class Tuned(Showable):
                 "why": self.reason,
                 "control": f"A/A {control}",
                 "workload": f"{self.workload}, {self.workers} workers, seed {self.seed}",
-                "tried": f"{len(self.trials)} candidates by {self.sampler}, of "
+                "tried": f"{number_of(len(self.trials), 'candidate')} by {self.sampler}, of "
                 f"{', '.join(self.space)}",
             },
             self.headline,

@@ -13,8 +13,8 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import is_drawn_in_place, note, out, show_live, write_json
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import errors_as_lines, note, out, plain_table, write_json
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.gpu.rocprof import KernelProfile, TopKernels

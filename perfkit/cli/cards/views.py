@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from perfkit.cli.terminal.output import plain_table
-from perfkit.evidence.text import duration, quantity, size
+from perfkit.evidence.text import quantity, size
 from perfkit.gpu.device.schema import SAMPLED_FIELDS, CardState, GpuSample
 from perfkit.gpu.probe import complaint
 from perfkit.profile.activity.sparklines import RAMP, Series, sparkline
@@ -24,7 +23,6 @@ from perfkit.profile.activity.sparklines import RAMP, Series, sparkline
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
     from perfkit.gpu.sampler import GpuSampler
 
 CELLS_MIN, CELLS_MAX = 4, 30
@@ -266,50 +264,15 @@ class ProcessWatch:
         It has the time of each engine at first, and later its share since the look before.
         """
         from perfkit.gpu.processes import fdinfo
+        from perfkit.gpu.readings import processes_sheet
 
         seen = fdinfo.look()
         elapsed_ns = (now_s - self._at_s) * 1e9 if self._at_s else None
-        table = process_table(seen, self._engine_ns, elapsed_ns)
+        sheet = processes_sheet(seen, self._engine_ns, elapsed_ns)
         self._engine_ns = {(use.pid, use.pci): use.engine_ns for use in seen.uses}
         self._at_s = now_s
-        return [Text(), table, *(Text(text, "dim") for text in seen.notes)]
-
-
-def process_table(
-    seen: Processes,
-    before_ns: Mapping[tuple[int, str], Mapping[str, int]] | None = None,
-    elapsed_ns: float | None = None,
-) -> Table | Text:
-    """The use by each process, a row for each card it uses; or that there is none.
-
-    With `elapsed_ns` it has the share of that time that each engine worked, by its time before.
-    """
-    if not seen.uses:
-        return Text("no process is seen to use a card")
-    engines = "engine time" if elapsed_ns is None else "engines busy"
-    table = plain_table("card", "pid", "process", "VRAM", "GTT", engines,
-                        left=("card", "process", engines))  # fmt: skip
-    for use in seen.uses:
-        shared = f" (with {', '.join(map(str, use.shared_with))})" if use.shared_with else ""
-        before = (before_ns or {}).get((use.pid, use.pci), {})
-        worked = {
-            name: duration(ns / 1e9)
-            if elapsed_ns is None
-            else f"{100 * (ns - before[name]) / elapsed_ns:.0f} %"
-            for name, ns in use.engine_ns.items()
-            if ns and (elapsed_ns is None or ns > before.get(name, ns))
-        }
-        sizes = (size(use.vram_bytes), size(use.gtt_bytes))
-        cells = (use.pci, str(use.pid), f"{use.name or '?'}{shared}", *sizes, _work(use, worked))
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def _work(use: ProcessUse, worked: Mapping[str, str]) -> str:
-    """The engines that worked for it, and what ROCm says of it, which has no time of its own."""
-    parts = [f"{name} {text}" for name, text in worked.items()]
-    if use.sdma_ns:
-        parts.append(f"copies {duration(use.sdma_ns / 1e9)}")
-    if use.cu_n:
-        parts.append(f"{use.cu_n} compute units now")
-    return ", ".join(parts) or ("none" if use.engine_ns else "unknown")
+        table = plain_table(*sheet.header, left=("card", "process", *sheet.header[-1:]))
+        for row in sheet.rows:
+            table.add_row(*map(Text, row))
+        shown = table if sheet.header else Text(sheet.caption)
+        return [Text(), shown, *(Text(text, "dim") for text in sheet.notes)]

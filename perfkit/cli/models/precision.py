@@ -13,10 +13,10 @@ from rich.text import Text
 from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table, write_json
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.text import size
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from cluster.models.precision import Measured, Row

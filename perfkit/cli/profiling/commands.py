@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from perfkit.cli.terminal.command import Subcommand, Subgroup, examples, prose
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import errors_as_lines, note, out
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.evidence.showing import Showable

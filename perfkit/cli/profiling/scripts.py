@@ -16,7 +16,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Self
 
 from cluster.vocabulary.errors import did_you_mean
-from perfkit.cli.terminal.config import SettingError
+from perfkit.optimized.knobs import SettingError
 
 
 @dataclass(frozen=True)

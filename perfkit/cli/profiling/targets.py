@@ -13,11 +13,12 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
-from perfkit.bench.calls.arguments import missing_arguments
+from perfkit.bench.calls.arguments import EARLY, missing_arguments
 from perfkit.cli.profiling.scripts import Script
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.imports import find_function, load_module
 from perfkit.cli.terminal.output import FAILED, INTERRUPTED, note
+from perfkit.optimized.knobs import SettingError
+from perfkit.profile.instrument import ends_early
 
 
 class Target(Protocol):
@@ -51,7 +52,8 @@ def find_target(text: str, arguments: Sequence[str] = ()) -> Target:
     """The script, or the function that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names.
 
     `arguments` are the script's own. Raises SettingError if there is no such script or function, if
-    its module can't be imported, and for a function that takes arguments or is given some.
+    its module can't be imported, and for a function that takes arguments, is given some, or returns
+    before its work.
     """
     place, _, name = text.rpartition(":")
     if Path(text).is_file() or (not place and text.endswith(".py")):
@@ -61,9 +63,13 @@ def find_target(text: str, arguments: Sequence[str] = ()) -> Target:
             f"{text}: name a script, SCRIPT.py, or a function, MODULE:FUNCTION or FILE.py:FUNCTION"
         )
     if arguments:
-        raise SettingError(f"{text} is called without arguments, not with {' '.join(arguments)}")
+        given = " ".join(arguments)
+        hint = "; options stand before the target" if given.startswith("-") else ""
+        raise SettingError(f"{text} is called without arguments, not with {given}{hint}")
     module = load_module(place)
     function = find_function(module, name)
+    if ends_early(function):
+        raise SettingError(f"{text} {EARLY}: name a function that does that")
     if missing := missing_arguments(function):
         raise SettingError(
             f"{text} takes arguments ({missing}) and is called without any: name a function that "

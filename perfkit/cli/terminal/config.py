@@ -38,12 +38,14 @@ from msgspec import Meta
 
 from cluster.spec import DEFAULT_ENDPOINT, ClusterSpec
 from cluster.vocabulary.errors import did_you_mean
-from perfkit.optimized.knobs import SettingError as SettingError
-from perfkit.optimized.knobs import build_spec as build_spec
-from perfkit.optimized.knobs import check_known as check_known
-from perfkit.optimized.knobs import converted, flat
-from perfkit.optimized.knobs import parse_pairs as parse_pairs
-from perfkit.optimized.knobs import turn_knobs as turn_knobs
+from perfkit.optimized.knobs import (
+    SettingError,
+    build_spec,
+    check_known,
+    converted,
+    flat,
+    parse_pairs,
+)
 from perfkit.optimized.specs import FILE_SUFFIX
 
 DEFAULT_BIND = DEFAULT_ENDPOINT

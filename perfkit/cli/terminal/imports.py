@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from cluster.vocabulary.errors import did_you_mean
-from perfkit.cli.terminal.config import SettingError
+from perfkit.optimized.knobs import SettingError
 
 
 def load_named(text: str) -> Any:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perfkit.cli.terminal.config import SettingError, check_known
 from perfkit.cli.terminal.output import STDOUT, err, note, write_json_text
 from perfkit.evidence.text import quantity, size
+from perfkit.optimized.knobs import SettingError, check_known
 
 if TYPE_CHECKING:
     from rich.status import Status

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from cluster.spec import ClusterSpec
-from perfkit.cli.terminal.config import (
-    DEFAULT_BIND,
-    SettingError,
-    Settings,
-    build_spec,
-    check_known,
-    load,
-    parse_pairs,
-)
+from perfkit.cli.terminal.config import DEFAULT_BIND, Settings, load
 from perfkit.cli.terminal.output import note
+from perfkit.optimized.knobs import SettingError, build_spec, check_known, parse_pairs
 
 if TYPE_CHECKING:
     from perfkit.evidence.results import Result

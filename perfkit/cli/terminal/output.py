@@ -22,8 +22,8 @@ from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.printable import printable
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.streams import json_for
+from perfkit.optimized.knobs import SettingError
 
 FAILED = 1
 BAD_ARGUMENTS = 2

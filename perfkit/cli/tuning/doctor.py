@@ -9,9 +9,9 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.measuring import deliver, machine_text, progress
 from perfkit.cli.terminal.output import FAILED, out
+from perfkit.optimized.knobs import SettingError
 
 if TYPE_CHECKING:
     from perfkit.bench.tuning.advice import Checkup

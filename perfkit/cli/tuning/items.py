@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perfkit.bench.calls.arguments import missing_arguments
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.imports import load_named
+from perfkit.optimized.knobs import SettingError
 
 
 def read_items(text: str) -> list[Any]:

@@ -9,11 +9,11 @@ import typer
 from rich.text import Text
 
 from perfkit.cli.terminal import options as opt
-from perfkit.cli.terminal.config import SettingError, check_known, parse_pairs, turn_knobs
 from perfkit.cli.terminal.imports import load_named
 from perfkit.cli.terminal.measuring import deliver, machine_text, progress
 from perfkit.cli.terminal.output import INTERRUPTED, note
 from perfkit.cli.terminal.output import out as console_out
+from perfkit.optimized.knobs import SettingError, check_known, parse_pairs, turn_knobs
 
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PANEL_INCHES, _LONE_PANEL_INCHES = 1.35, 2.3
+#: How many characters a line of the legend has, and what a line's key takes of them.
+_LEGEND_CHARACTERS, _KEY_CHARACTERS = 60, 6
 #: A line of more points is thinned: thousands are slow to draw and large to keep.
 LINE_POINTS_MAX = 480
 #: A line of at most this many points has each of them marked.
@@ -86,7 +88,10 @@ def _draw_lines(axes: Axes, panel: Panel) -> list[str]:
     axes.margins(x=0.01)
     axes.set_ylim(bottom=0)
     if len(panel.series) > 1:
-        axes.legend(loc="best")
+        # Above the lines: a low panel has no room beside them.
+        fit = max(1, _LEGEND_CHARACTERS // (max(map(len, panel.series)) + _KEY_CHARACTERS))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(fit, len(panel.series)),
+                    borderaxespad=0)  # fmt: skip
     return sentences
 
 

@@ -6,6 +6,7 @@ is inconclusive, and so is a block that was too short for enough looks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ FULL_FROM = 0.85
 WAITED_FROM = 0.5
 #: So few looks are named as the reason why a limit is not known.
 FEW_LOOKS = 10
+#: From so many on, a tick more or less changes a processor time by a tenth at most.
+TICKS_MIN = 10
 PERCENTILES = (50, 95, 99)
 LIMIT_WORDS = {Verdict.MET: "at its limit", Verdict.MISSED: "not at its limit"}
 
@@ -129,7 +132,12 @@ class Findings:
         return _ratio(self.active, lambda s: _times(s.cores(role), s.seconds), lambda s: s.seconds)
 
     def cpu_us_per_task(self, role: str) -> Interval:
-        """Processor time of a role for one task that was done, in µs."""
+        """Processor time of a role for one task that was done, in µs; unknown if the system, which
+        counts it in ticks, has counted too few.
+        """
+        used_s = sum((step.cores(role) or 0.0) * step.seconds for step in self.active)
+        if used_s < TICKS_MIN / os.sysconf("SC_CLK_TCK"):
+            return bootstrap_interval([])
         return _ratio(
             self.active,
             lambda s: _times(s.cores(role), s.seconds * 1e6),
@@ -205,6 +213,8 @@ class Findings:
         unhappy = [f"{quantity(counts[name])} {name}" for name in OUTCOMES[1:] if counts.get(name)]
         unhappy += [f"{quantity(self.own.unended)} not ended"] if self.own.unended else []
         ended = ", ".join([f"{quantity(self.done)} tasks done", *unhappy])
+        if not self.busy_s:
+            return f"{ended}. {self.limit_words}"
         rate = estimate(self.throughput, "tasks/s")
         took = duration(self.busy_s) if self.busy_s >= 1 else quantity(self.busy_s, "s")
         return f"{ended} in {took} of work: {rate}. {self.limit_words}"

@@ -142,6 +142,9 @@ class performance_report(Showable):  # noqa: N801 -- a context manager, named as
         self._spec = client.spec
         self._own = OwnTasks(target.endpoint)
         self._gpu = GpuSampler()
+        # The last look counts what was handed in at the very end, so that has to be heard of.
+        WATCHERS.append(self._own)
+        stack.callback(WATCHERS.remove, self._own)
         self._timeline = Timeline(client, Processes(target.endpoint))
         self._timeline.start()
         stack.callback(self._timeline.stop)
@@ -153,8 +156,6 @@ class performance_report(Showable):  # noqa: N801 -- a context manager, named as
             from perfkit.profile.cpu import profile_cpu
 
             self._profiler = stack.enter_context(profile_cpu(name="of the block"))
-        WATCHERS.append(self._own)
-        stack.callback(WATCHERS.remove, self._own)
         self._began_s = time.monotonic()
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:

@@ -70,7 +70,7 @@ def sections(
 def figures_sheet(found: Findings) -> Sheet:
     """The main figures with their intervals as a table."""
     own, latency = found.own, found.latency_ms
-    waiting = [step.after.waiting or 0 for step in found.steps]
+    waiting = [n for step in found.steps if (n := step.after.waiting) is not None]
     rows = [
         ("tasks done, of all clients", quantity(found.done)),
         ("handed in by this process", quantity(own.sent.total())),

@@ -24,9 +24,16 @@ MESSAGE_BYTES = 1 << 26
 class Cluster:
     """Stands in for what is behind a reader: holds the chunks until told to settle them."""
 
-    def __init__(self, payloads, burst, message_bytes=MESSAGE_BYTES):
+    def __init__(self, payloads, burst, message_bytes=MESSAGE_BYTES, timeout=None):
         self.columns, self.chunks, self.cancelled = [], [], []
-        self.reader = MapReader(payloads, burst, message_bytes, self.submit, self.cancelled.extend)
+        self.reader = MapReader(
+            payloads,
+            burst,
+            message_bytes,
+            self.submit,
+            self.cancelled.extend,
+            timeout=timeout,
+        )
 
     def submit(self, payloads, chunk):
         self.columns.append(payloads)
@@ -53,6 +60,40 @@ def test_results_of_a_chunk_may_come_in_parts():
     chunk.settle(Settled(None, 2, [b"C"], [], []))
     chunk.settle(Settled(None, 0, [b"A", b"B"], [], []))
     assert list(cluster.reader.read()) == [b"A", b"B", b"C"]
+
+
+def test_a_result_is_read_before_its_chunk_is_whole_and_the_one_that_is_missing_is_waited_for():
+    cluster = Cluster([b"a", b"b", b"c", b"d"], burst=4)
+    cluster.reader.fill()
+    (chunk,) = cluster.chunks
+    results = cluster.reader.read()
+    chunk.settle(Settled(None, 2, [b"C"], [], []))
+    chunk.settle(Settled(None, 0, [b"A"], [], []))
+    assert next(results) == b"A"
+    chunk.settle(Settled(None, 1, [b"B"], [], []))
+    assert [next(results), next(results)] == [b"B", b"C"]
+    chunk.settle(Settled(None, 3, [b"D"], [], []))
+    assert list(results) == [b"D"]
+    assert cluster.cancelled == []
+
+
+def test_an_error_and_the_end_of_the_time_come_in_the_place_of_their_result_in_a_chunk():
+    cluster = Cluster([b"a", b"b", b"c"], burst=3, timeout=0.01)
+    cluster.reader.fill()
+    cluster.chunks[0].settle(Settled(None, 0, [b"A"], [], []))
+    results = cluster.reader.read()
+    assert next(results) == b"A"
+    with pytest.raises(TimeoutError, match=r"no result within 0\.01 s of the call"):
+        next(results)
+    failing = Cluster([b"a", b"b", b"c"], burst=3)
+    failing.reader.fill()
+    failure = Failure(1, "ValueError", "no")
+    failing.chunks[0].settle(Settled(None, 0, [b"A", b""], [failure], []))
+    results = failing.reader.read()
+    assert next(results) == b"A"
+    with pytest.raises(TaskFailed, match="no"):
+        next(results)
+    assert failing.cancelled == failing.chunks
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import threading
 from types import FunctionType, ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cluster import Handlers, LocalCluster
@@ -147,8 +148,8 @@ def generator(x):
         ({3: len}, "name is a str of printable characters, not 3"),
         ({"": len}, "name is a str of printable characters, not ''"),
         ({"a\ud800": len}, "name is a str of printable characters"),
-        ([lambda x: x], "has no name; give it one: cluster.register"),
-        (functools.partial(len), "has no name"),
+        ([lambda x: x], "^a lambda has no name; give it one: cluster.register"),
+        (functools.partial(len), "^a partial has no name"),
         ([len, len], "two functions have one name: len, len"),
         (SimpleNamespace, "SimpleNamespace is a class"),
         (coroutine, "coroutine is a coroutine function; .*asyncio.run"),
@@ -219,6 +220,70 @@ def test_a_function_that_was_changed_is_not_called_as_it_was(change, what):
     for pack in pack_work(made.f):
         functions.add(pack)
     assert functions.name_of(made.f) == "f"
+
+
+INSIDE = """
+class Base:
+    known = {}
+
+class Settings(Base):
+    rate = 1
+
+class Thing(Base):
+    size = 1
+
+def f(x, *, extra={}):
+    return x * Settings.rate + sum(listed) + sum(named.values()) + made[0] + thing.size
+"""
+
+
+def listed(made):
+    made.listed.append(1)
+
+
+def named(made):
+    made.named["a"]["b"] = 2
+
+
+def made(made):
+    made.made[0] = 3
+
+
+def thing(made):
+    made.space["thing"].size = 4
+
+
+def known(made):
+    made.Base.known["a"] = 1
+
+
+def size(made):
+    made.Thing.size = 2
+
+
+def rate(made):
+    made.Settings.rate = 5
+
+
+def test_many_calls_see_what_was_changed_inside_a_variable_and_a_single_call_says_it_does_not():
+    for change in (listed, named, made, thing, rate, known, size):
+        found = cell(INSIDE, listed=[], named={"a": {}}, made=np.zeros(3))
+        found.space["thing"] = found.Thing()
+        functions = registered(found.f)
+        assert functions.name_of(found.f, closely=True) == "f"
+        change(found)
+        assert functions.name_of(found.f) == "f"
+        what = f"before '{change.__name__}', which it uses, was changed here"
+        with pytest.raises(ClusterError, match=what):
+            functions.name_of(found.f, closely=True)
+    assert "does not look inside" in LocalCluster.register.__doc__
+
+
+def test_what_is_too_large_to_be_compared_at_each_map_is_left_alone():
+    found = cell("def f(x):\n    return huge", huge=["y" * (travel.INSIDE_BYTES_MAX + 1)])
+    functions = registered(found.f)
+    found.huge[0] = "z"
+    assert functions.name_of(found.f, closely=True) == "f"
 
 
 def test_a_cell_that_is_run_again_unchanged_defines_the_same_function():

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli import app
 from perfkit.cli.terminal.command import add_command
-from perfkit.cli.terminal.config import SettingError
 from perfkit.cli.terminal.output import errors_as_lines
+from perfkit.optimized.knobs import SettingError
 
 Call = Callable[..., Result]
 

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfkit.evidence.samples import Interval, bootstrap_interval, percentile, percentile_interval
+from perfkit.evidence.samples import (
+    Interval,
+    bootstrap_interval,
+    percentile,
+    percentile_interval,
+    ratio_interval,
+)
 
 FINITE = st.floats(-1e9, 1e9)
 
@@ -157,3 +163,18 @@ def test_intervals_of_a_p95_cover_it_whatever_the_distribution() -> None:
 def test_extremes_have_no_interval(q: float) -> None:
     with pytest.raises(ValueError, match="extreme"):
         percentile_interval([1.0, 2.0], q)
+
+
+def test_a_ratio_of_parts_that_are_never_negative_has_no_negative_end() -> None:
+    found = ratio_interval([0.0, 0.0, 0.9, 0.0], [1.0, 1.0, 1.0, 1.0])
+    assert (found.value, found.low) == (0.225, 0.0)
+    assert found.high is not None
+    assert found.high > 0.225
+    changes = ratio_interval([-1.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+    assert changes.low is not None
+    assert changes.low < 0
+
+
+def test_the_interval_of_a_high_percentile_of_few_samples_holds_its_value() -> None:
+    found = percentile_interval([1.0, 4.5], 99)
+    assert (found.low, found.value, found.high) == (4.465, 4.465, None)

@@ -31,6 +31,12 @@ def need(size):
 
 def half(size=1_000):
     return fill(size // 2)
+
+async def later():
+    return 1
+
+def steps():
+    yield 1
 """
 
 
@@ -66,6 +72,17 @@ def test_a_cell_is_profiled_and_its_value_is_shown_too(
     shown = capsys.readouterr().out
     assert "41" in shown
     assert "CPU profile filling" in shown
+
+
+def test_showing_the_value_of_a_cell_is_no_part_of_its_profile(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run("%%profile_cpu\nfill()").result
+    assert "fill" in {spot.function for spot in found.top(99)}
+    assert sum(spot.calls for spot in found.top(99)) < 9
+    assert "1000" in capsys.readouterr().out
+    run("%%track_memory --as m\nfill();")
+    assert "1000" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("magic", "kept"), [("profile_cpu", "p"), ("track_memory", "p")])
@@ -194,6 +211,9 @@ def test_each_magic_has_help_and_a_row_in_the_table(
         ("%%profile_cpu a b\n1", "unrecognized arguments: b"),
         ("%%profile_cpu --as 1x\n1", "not the name of a variable"),
         ("%%profile_cpu\n", "body is empty"),
+        ("%latency later", "later returns before its work, which runs when"),
+        ("%compare fill steps", "steps returns before its work"),
+        ("%lines steps", "steps returns before its work"),
         ("%%track_memory\nawait nothing", "`await` at the top of a cell"),
         ("%%profile_cpu\nx = (1 +", "SyntaxError in line 1: incomplete input: x = (1 +"),
         ("%%latency\n1\n return 5", "IndentationError in line 2"),

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
@@ -116,3 +117,14 @@ def test_no_instrument_is_loaded_by_the_package_or_by_another() -> None:
     ).stdout.split()
     assert "perfkit.profile.latency" in loaded
     assert {"cProfile", "memray", "memory_profiler", "psutil", "zmq", "pandas"}.isdisjoint(loaded)
+
+
+def test_an_instrument_shows_its_result_and_never_an_address(make: Make) -> None:
+    run = make("walk")
+    assert repr(run) == f"{type(run).__name__}: nothing is measured yet"
+    assert run._repr_html_() is None
+    with run:
+        sum(range(9))
+    assert (repr(run), run._repr_html_()) == (str(run.result), run.result._repr_html_())
+    with pytest.raises(TypeError, match=f"{type(run).__name__} takes a name, not partial\\(sum\\)"):
+        make(partial(sum))

@@ -1,11 +1,13 @@
 """Calls timed again and again, two against each other, and line by line: counts and structure."""
 
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial, wraps
 from statistics import median
 
 import pytest
 
 from perfkit.bench.calls.arguments import missing_arguments
-from perfkit.bench.calls.latency import measure_latency, track_latency
+from perfkit.bench.calls.latency import LatencyReport, measure_latency, track_latency
 from perfkit.bench.calls.lines import profile_lines, track_lines
 from perfkit.bench.calls.versus import compare_calls, compare_turns
 from perfkit.evidence import progress
@@ -187,3 +189,58 @@ def test_a_function_without_lines_is_refused_and_a_generator_has_a_reason() -> N
     found = profile_lines([numbers], lambda: list(numbers()))
     assert found.times is not None
     assert "No memory of" in str(found)
+
+
+async def later() -> int:
+    return 1
+
+
+def one_by_one() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("call", [later, one_by_one, partial(later)])
+def test_a_call_that_is_over_before_its_work_is_not_timed(call: Callable[[], object]) -> None:
+    for measure in (
+        lambda: measure_latency(call, calls=5),
+        lambda: compare_calls(call, Counter(1), blocks=4, block_s=0.001),
+        lambda: compare_calls(Counter(1), call, blocks=4, block_s=0.001),
+    ):
+        with pytest.raises(TypeError, match="returns before its work, which runs when"):
+            measure()
+
+
+def test_the_names_of_two_calls_are_looked_at_before_the_calls_are_made() -> None:
+    call = Counter(1)
+    with pytest.raises(ValueError, match="a and b have a name each"):
+        compare_calls(call, call, ("a",))  # type: ignore[arg-type]
+    assert call.calls == 0
+
+
+def test_what_is_called_has_a_name_without_an_address() -> None:
+    found = measure_latency(partial(sum, ()), calls=5)
+    assert "Latency of partial(sum): 5 calls" in str(found)
+    assert "Latency of Counter: 5 calls" in str(measure_latency(Counter(1), calls=5))
+    assert "Latency of x: 1 call, one after" in str(LatencyReport("x", (1.0,), 1, None, 0.0))
+
+
+@lru_cache
+def cached(size: int = 3) -> int:
+    kept = [size] * size
+    return len(kept)
+
+
+@wraps(cached)
+def around(*sizes: int) -> int:
+    return cached(*sizes)
+
+
+def test_lines_are_those_that_were_written_below_decorators_caches_and_partials() -> None:
+    for size, function in enumerate((cached, around, partial(cached, 5))):
+        found = profile_lines([function], partial(cached, 100 + size), memory=False)
+        assert found.to_frame()["code"].tolist() == ["kept = [size] * size", "return len(kept)"]
+    found = profile_lines([cached], partial(cached, 7))
+    assert "Memory by line of cached in " in str(found)
+    assert "no line of it ran" in str(found), "the second run found the result in the cache"
+    with pytest.raises(ValueError, match=r"^Counter has no lines: it is a class"):
+        profile_lines([Counter], Counter(1))

@@ -34,6 +34,10 @@ def counts(number: int) -> int:
     return next(COUNTED)
 
 
+async def later(number: int) -> int:
+    return number
+
+
 def locked(number: int) -> int:
     with LOCK:
         return number
@@ -76,6 +80,7 @@ def test_a_function_that_fails_or_varies_is_refused_with_the_item(
 
 def test_what_needs_no_cluster_is_refused_before_one_starts(load: Load) -> None:
     wrong: list[tuple[Callable[[], object], type[ClusterError], str]] = [
+        (lambda: function_load(later, [1]), UnfitFunction, "later is a coroutine function"),
         (lambda: function_load(spread, []), UnfitFunction, "1 to 100,000 items, not none"),
         (lambda: function_load(spread, count()), UnfitFunction, "not more"),
         (lambda: function_load(spread, 3), UnfitFunction, "a list or another iterable, not 3"),  # type: ignore[arg-type]

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.table import Table
-from rich.text import Text
 
 from perfkit.cli.cards.views import (
     Watch,
@@ -16,13 +14,11 @@ from perfkit.cli.cards.views import (
     card_lines,
     live_table,
     plain_lines,
-    process_table,
     reasons,
     watched_samples,
 )
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import CardState, GpuSample
-from perfkit.gpu.processes.fdinfo import Processes, ProcessUse
 from perfkit.gpu.sampler import GpuSampler
 from perfkit.profile.activity.sparklines import PLAIN_RAMP, RAMP, Series, sparkline
 from tests.perfkit.gpu.trees import SENSOR_FILES, Kernel
@@ -214,41 +210,3 @@ def test_what_only_some_cards_tell_is_shown_where_it_is_known() -> None:
         "partitions compute SPX, memory NPS1; energy 12.5 kJ"
     )
     assert "  not throttled" in text(replace(HEALTHY, throttle_reasons=()))
-
-
-# Processes
-
-
-def rows(table: Table | Text) -> list[tuple[str, ...]]:
-    assert isinstance(table, Table)
-    columns = [[str(cell) for cell in column.cells] for column in table.columns]
-    return list(zip(*columns, strict=True))
-
-
-def test_the_processes_are_a_table() -> None:
-    card = "0000:0a:00.0"
-    uses = (
-        ProcessUse(12, "trainer", card, 4 << 20, None, {"gfx": 1_500_000_000, "dec": 0},
-                   shared_with=(13, 14)),
-        ProcessUse(15, None, card, 1 << 30, None, {}, sdma_ns=2_000_000_000, cu_n=36),
-        ProcessUse(16, "idle", card, 0, 0, {"gfx": 0}),
-        ProcessUse(17, "old", card, 0, 0, {}),
-    )  # fmt: skip
-    assert rows(process_table(Processes(uses))) == [
-        (card, "12", "trainer (with 13, 14)", "4.0 MiB", "unknown", "gfx 1.5 s"),
-        (card, "15", "?", "1.0 GiB", "unknown", "copies 2.0 s, 36 compute units now"),
-        (card, "16", "idle", "0 B", "0 B", "none"),
-        (card, "17", "old", "0 B", "0 B", "unknown"),
-    ]
-    assert str(process_table(Processes(()))) == "no process is seen to use a card"
-
-
-def test_from_look_to_look_the_engines_have_shares() -> None:
-    card = "0000:0a:00.0"
-    uses = (
-        ProcessUse(12, "trainer", card, 0, 0, {"gfx": 2_000_000_000, "dec": 5}),
-        ProcessUse(13, "new", card, 0, 0, {"gfx": 7_000_000_000}),
-    )
-    before = {(12, card): {"gfx": 1_500_000_000, "dec": 5}}
-    shown = process_table(Processes(uses), before, elapsed_ns=2e9)
-    assert [row[-1] for row in rows(shown)] == ["gfx 25 %", "none"]

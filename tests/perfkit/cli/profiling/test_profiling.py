@@ -166,6 +166,10 @@ def test_two_are_compared_and_the_gate_tells(perfkit: Call, script: Path) -> Non
     assert "perfkit profile compare" in ended.stderr
 
 
+async def later():
+    return 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -176,6 +180,8 @@ def test_two_are_compared_and_the_gate_tells(perfkit: Call, script: Path) -> Non
         (("lines", "--also", "nothing", __file__), "there is no function 'nothing' in "),
         (("lines", "math:sqrt"), "math:sqrt takes arguments (x) and is called without any"),
         (("memory", "time:time", "x"), "time:time is called without arguments, not with x"),
+        (("cpu", "time:time", "--save", "x.prof"), "not with --save x.prof; options stand before"),
+        (("cpu", f"{__file__}:later"), "later returns before its work, which runs when"),
         (("latency", "nothing_here:f"), "can't be imported: ModuleNotFoundError"),
         (("latency", "math:nothing"), "there is no 'nothing' in math"),
         (("latency", "math:pi"), "pi in math is no function but 3.14"),

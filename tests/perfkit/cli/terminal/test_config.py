@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.spec import BASELINE
-from perfkit.cli.terminal.config import (
-    DEFAULT_BIND,
-    FIELDS,
-    SettingError,
-    Settings,
-    build_spec,
-    load,
-    parse_pairs,
-)
+from perfkit.cli.terminal.config import DEFAULT_BIND, FIELDS, Settings, load
+from perfkit.optimized.knobs import SettingError, build_spec, parse_pairs
 
 NOT_GIVEN = object()
 

@@ -57,3 +57,13 @@ def test_a_long_line_loses_no_peak_and_no_gap() -> None:
     assert ">100</text>" not in drawn(calm)
     assert drawn(gap).count("M ") == drawn(calm).count("M ") + 1
     assert drawn(calm).count("L ") < 600
+
+
+@pytest.mark.parametrize("names", ["ab", ["a name of some length", "another one", "a third name"]])
+def test_the_names_of_lines_stand_above_their_panel_where_no_line_runs(names: list[str]) -> None:
+    lines = {name: [(0.0, 1.0 + number), (1.0, 2.0)] for number, name in enumerate(names)}
+    svg = panels([Panel("power", "W", lines)], title="a card").svg
+    tops = [float(top) for top in re.findall(r'd="M \S+ \S+ L \S+ (\S+) " clip-path', svg)]
+    for name in names:
+        (at,) = re.findall(rf'y="([\d.]+)">{name}</text>', svg)
+        assert float(at) < min(tops)

@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ from perfkit.report import ReportError
 from perfkit.report.page.html import PAGE_BYTES_MAX
 from perfkit.report.page.selfcontained import find_external
 from perfkit.report.session import recorder, timeline
+from perfkit.report.session.findings import Findings
+from perfkit.report.session.own_tasks import OwnTasks
 
 PAUSE = threading.Event()
 SERVICE_S, IN_FLIGHT = 0.02, 20
@@ -257,3 +260,28 @@ def test_looks_are_bounded_and_keep_the_counts(
     assert len(looks) <= 5
     assert looks == sorted(looks, key=lambda look: look.at_s)
     assert session.result.counters["done"] == sum(session.result.series["done"])  # type: ignore[arg-type]
+
+
+def test_tasks_that_are_handed_in_as_the_block_ends_are_this_process_s_own(
+    local: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    with performance_report(tmp_path / "run.html", local) as session:
+        futures = [client.submit("sleep", b"0.1") for _ in range(10)]
+    counters = session.result.counters
+    assert 10 >= counters["own_tasks"] >= counters["accepted"] > 0
+    assert {future.result(10) for future in futures} == {b"0.1"}
+
+
+def test_processor_time_of_a_few_ticks_is_unknown_and_not_0(
+    local: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    with performance_report(tmp_path / "run.html", local) as session:
+        assert client.submit("echo", b"x").result(10) == b"x"
+    assert re.search(r"processor time per task, coordinator +unknown", str(session))
+
+
+def test_work_that_no_look_saw_has_no_time_in_its_sentence() -> None:
+    own = OwnTasks("tcp://127.0.0.1:1", Counter(f=100), Counter(f=100))
+    step = timeline.Step(timeline.Look(0.0, {}, 0.0, None), timeline.Look(1.0, {}, 0.0, None))
+    found = Findings(1.0, (step,), own, (), 2.0)
+    assert found.sentence.startswith("100 tasks done. What limited it is inconclusive")
