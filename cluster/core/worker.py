@@ -151,7 +151,7 @@ class WorkerState:
         #: the kinds whose tasks it runs together, and how many at most
         self.batches = event.batches
         #: the models that it is wanted to serve, and how often that has changed
-        self.wanted = self.models
+        self.wanted = self.models.union(event.wanted)
         self.serves = 0
         #: the newest offers that it has told
         self.revision = 0

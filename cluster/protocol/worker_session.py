@@ -40,6 +40,7 @@ class WorkerSession:
         pid: int = 0,
         batches: Mapping[str, int] | None = None,
         stored_bytes_max: int = Limits().stored_result_bytes,
+        wanted: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -67,7 +68,7 @@ class WorkerSession:
         self._has_news = False
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
-            name, incarnation, capacity, credit, *offers, host, pid
+            name, incarnation, capacity, credit, *offers, host, pid, wanted=list(wanted)
         )
 
     def introduction(self, again: bool = False) -> list[on.Event]:
@@ -282,6 +283,7 @@ class WorkerSession:
             self._has_news &= action.revision < self._offered.revision
         elif action.number > self._offered.heard:
             self._wanted = action.models
+            self._introduction = replace(self._introduction, wanted=action.models)
             return self._change_offers(heard=action.number)
         return []
 

@@ -48,7 +48,8 @@ class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
-    load for each heartbeat; unknown values are None. ``on_serve`` is called, in a thread that must
+    load for each heartbeat; unknown values are None. ``wanted`` are models that it should
+    serve besides ``models``, but could not load. ``on_serve`` is called, in a thread that must
     not wait, with the models that this worker is wanted to serve from now on; what it loads or
     unloads then is told by ``offer``. Raises ClusterError for an invalid capacity,
     name or kind; so does ``run`` if the coordinator has another codec or other limits than
@@ -64,6 +65,7 @@ class Worker:
         capacity: int = 1,
         spec: ClusterSpec | None = None,
         models: Sequence[str] = (),
+        wanted: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
         on_serve: Callable[[list[str]], None] | None = None,
@@ -84,6 +86,7 @@ class Worker:
             "capacity": capacity,
             "kinds": handlers.kinds(),
             "models": models,
+            "wanted": wanted,
             "gpus": gpus,
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -188,7 +188,8 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     the kinds whose tasks it runs together to how many at most, whatever leases they are from, so
     that it wants as many in hand. ``epoch`` is the last
     one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
-    epochs and leases from 1, and must not give this one again.
+    epochs and leases from 1, and must not give this one again. ``wanted`` are the models that it
+    was started with or ordered to serve, those too that it could not load.
     """
 
     worker: Name
@@ -202,6 +203,7 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     pid: Count = 0
     epoch: Count = 0
     batches: Batches = {}
+    wanted: Names = []
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
