@@ -32,6 +32,7 @@ from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
     from cluster.shells.coordinator import ClusterCoordinator
+    from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
 
 #: the collector's threshold for its young generation
@@ -170,13 +171,18 @@ def run_worker(
     if again:
         tell()
     worker.on_welcome = ready
+    mark_output(worker.current_task)
+    work(worker, alone=alone or parent is not None)
+
+
+def work(worker: Worker, *, alone: bool) -> None:
+    """Run a worker until it is told to stop, by the end of its input too unless ``alone``."""
     worker.on_failure = fail
     settle(worker.spec)
     worker.stop_on_signals()
-    mark_output(worker.current_task)
     if alone:
         empty_input()
-    elif parent is None:
+    else:
         stop_with_parent(worker.stop)
     worker.run()
 

@@ -100,6 +100,10 @@ class Roster:
             return
         self._ledger.out += worker.orders.values()  # they may have got lost
         worker.said_held = event.held
+        room = min(worker.credit, event.credit or worker.credit)
+        if (event.wants, room) != (worker.wants, worker.room):
+            worker.wants, worker.room = event.wants, room
+            self.touch(worker)
         self.batches.add(worker, event.batches)
         held = set(event.held)
         for id in held - worker.leases.keys():

@@ -81,14 +81,19 @@ class WorkerSession:
         return [replace(self._introduction, epoch=self._last_epoch, **now)]
 
     def heartbeat(
-        self, load: Load = NO_LOAD, batches: Sequence[KindBatches] = ()
+        self,
+        load: Load = NO_LOAD,
+        batches: Sequence[KindBatches] = (),
+        wants: Mapping[str, int] | None = None,
+        credit: int = 0,
     ) -> list[on.Event]:
-        """Events to send regularly: its leases, its host's load, how its batches formed, its offers
-        until they are acknowledged, and its stored results.
+        """Events to send regularly: its leases, its host's load, how its batches formed and what it
+        wants for the next ones, its offers until they are acknowledged, and its stored results.
         """
         if self.epoch is None:
             return []
-        beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load, list(batches))
+        facts = list(self.leases), load, list(batches), dict(wants or {}), credit
+        beat = on.WorkerHeartbeat(self.name, self.epoch, *facts)
         stored = [e for lease in self.storing.values() for e in self._announce(lease)]
         return [beat, *self._offers(), *stored]
 
