@@ -120,18 +120,16 @@ def run_worker(
 
     Without a ``spec`` it adopts the coordinator's. Handlers are looked for in the working folder
     too, after everything that is installed. Workers of this host share large models' weights unless
-    ``share`` is false, and each run takes
-    ``threads`` threads. ``probe`` names a function that makes the worker's probe, which may have a
-    method ``gpus`` for its cards. What is packed in the folder ``functions`` is added to the
-    handlers, and more as standard input says. A worker that is bound to a card announces it. With
-    ``again``, which a supervisor says after a process has died, a model or pack that can't be
-    loaded is the worker's trouble, and it does the rest of its work.
+    ``share`` is false, and each run takes ``threads`` threads. ``probe`` names what makes the
+    worker's probe, which may have a method ``gpus`` for its cards. What is packed in the folder
+    ``functions`` is added to the handlers, and more as standard input says. A worker on a card
+    announces it. With ``again`` it does without models and packs that can't be loaded.
     """
     from cluster.model_offers import ModelOffers
     from cluster.shells.worker import Worker
     from cluster.work.host import host_load
     from cluster.work.pack_folder import PackReader
-    from cluster.work.task_output import mark_output, own_output
+    from cluster.work.task_output import own_output
 
     if parent is not None:
         die_with_parent(parent)
@@ -157,8 +155,8 @@ def run_worker(
     )
 
     def tell() -> None:
-        troubles = [served.trouble, packs.trouble if packs is not None else ""]
-        worker.offer(served.kinds, served.names, "; ".join(filter(None, troubles)))
+        troubles = filter(None, [served.trouble, packs.trouble if packs is not None else ""])
+        worker.offer(served.kinds, served.names, "; ".join(troubles))
 
     def ready() -> None:
         announce(worker=worker.name, **card)
@@ -171,13 +169,15 @@ def run_worker(
     if again:
         tell()
     worker.on_welcome = ready
-    mark_output(worker.current_task)
     work(worker, alone=alone or parent is not None)
 
 
 def work(worker: Worker, *, alone: bool) -> None:
     """Run a worker until it is told to stop, by the end of its input too unless ``alone``."""
+    from cluster.work.task_output import mark_output
+
     worker.on_failure = fail
+    mark_output(worker.current_task)
     settle(worker.spec)
     worker.stop_on_signals()
     if alone:
