@@ -100,9 +100,7 @@ class Roster:
             return
         self._ledger.out += worker.orders.values()  # they may have got lost
         worker.said_held = event.held
-        room = min(worker.credit, event.credit or worker.credit)
-        if (event.wants, room) != (worker.wants, worker.room):
-            worker.wants, worker.room = event.wants, room
+        if worker.take_wants(event.wants, event.credit):
             self.touch(worker)
         self.batches.add(worker, event.batches)
         held = set(event.held)

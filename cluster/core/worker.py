@@ -213,6 +213,12 @@ class WorkerState:
             return 0
         return self.room - self.held
 
+    def take_wants(self, wants: Mapping[str, int], credit: int) -> bool:
+        """Take in what it wants for its batches; returns whether that has changed."""
+        before, room = (self.wants, self.room), min(self.credit, credit or self.credit)
+        self.wants, self.room = wants, room
+        return before != (wants, room)
+
     def wanted_for_batch(self, kind: str) -> int:
         """How many tasks of a kind it wants for a batch; 0 if it runs each by itself."""
         return self.wants.get(kind, self.batches.get(kind, 0))
