@@ -7,7 +7,6 @@ user's alone (`cluster.work.functions`); tasks only name them.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, SupportsIndex, TypeVar
 from weakref import WeakSet
 
+from cluster.scratch import ScratchFolder
 from cluster.shells.async_client import AsyncClient
 from cluster.shells.client import Client
 from cluster.shells.malloc_trim import one_heap
@@ -111,7 +111,7 @@ class LocalCluster:
         self._insecure = insecure
         self._coordinator: Process | None = None
         self._clients: list[Client] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: ScratchFolder | None = None
         self.endpoint = ""
         CLUSTERS.add(self)
 
@@ -155,7 +155,7 @@ class LocalCluster:
         """Start every process; returns when every worker is registered."""
         if self._coordinator is not None:
             raise ClusterError("the cluster is running already")
-        self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
+        self._folder = ScratchFolder("cluster-")
         folder = Path(self._folder.name)
         until_s = time.monotonic() + self._ready_s
         self._folder_of_packs = PackWriter(folder / "functions")

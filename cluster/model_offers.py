@@ -14,6 +14,7 @@ from weakref import ref
 import msgspec
 
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.status import names_model
 from cluster.vocabulary.task import Load
 from cluster.work.handlers import Handlers
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 TROUBLE_LENGTH_MAX = 1_000
 PLACES_MAX = 16
 
-#: told of the kinds and the models that are served from now on, and of trouble
-Offer: TypeAlias = Callable[[list[str], list[str], str], None]
+#: What can't be loaded may wait for memory, or for a card that starts anew.
+RETRY_S, RETRY_MAX_S = 1.0, 60.0
+
+#: called when other kinds or models are served from now on, or there is other trouble
+Offer: TypeAlias = Callable[[], None]
 
 
 def short_place(provider: str, device: str | None) -> str:
@@ -68,29 +72,54 @@ class ServedModel:
 
 class ModelOffers:
     """Keeps the models among ``handlers``; ``names`` are loaded at once. A worker without models
-    does not even load the modules that would serve them. ``options`` are those of
+    does not even load the modules that would serve them. With ``again`` a model that can't be
+    loaded is ``trouble``, and the others are served. ``options`` are those of
     `cluster.models.inference.ModelRepository`.
 
     Raises:
-        ModelError: from the first of ``names`` that can't be loaded.
+        ModelError: from the first of ``names`` that can't be loaded, unless ``again``.
     """
 
-    def __init__(self, handlers: Handlers, names: Sequence[str], **options: Any) -> None:
+    def __init__(
+        self, handlers: Handlers, names: Sequence[str], *, again: bool = False, **options: Any
+    ) -> None:
         self._handlers = handlers
         self._options = options
         self._loaded: ModelManager | None = None
         #: one change at a time, and only the newest order counts
         self._changing = threading.Lock()
-        self._wanted: Sequence[str] = ()
+        self._newer = threading.Event()
+        #: what is to be served, from where if not by name, and why it is not
+        self.wanted: Sequence[str] = []
+        self._references: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
         if names:
-            for name in names:
-                self._manager.load(name)
-            self._register()
+            self._references = {self._name(reference): reference for reference in names}
+            self.wanted = [*self._references]
+            if again:
+                self._load(self.wanted)
+            else:
+                for name in names:
+                    self._manager.load(name)
+                for kind in self._manager.kinds():
+                    self._register(kind)
 
     @property
     def names(self) -> list[str]:
         """The models served."""
-        return self._loaded.names() if self._loaded else []
+        names = self._loaded.names() if self._loaded else []
+        return [name for name in names if name in self.wanted]
+
+    @property
+    def kinds(self) -> list[str]:
+        """All kinds of the handlers, but those of a model that is about to go."""
+        going = set(self._loaded.names() if self._loaded else ()).difference(self.names)
+        return [kind for kind in self._handlers.kinds() if kind.partition("/")[0] not in going]
+
+    @property
+    def trouble(self) -> str:
+        """The models that could not be loaded, and why."""
+        return "; ".join(self._troubles.values())[:TROUBLE_LENGTH_MAX]
 
     def beside(self, probe: Callable[[], Load]) -> Callable[[], Load]:
         """A probe that tells what the models compute on, too."""
@@ -100,6 +129,12 @@ class ModelOffers:
         infos = self._loaded.infos() if self._loaded else ()
         places = {short_place(info.provider, info.device) for info in infos}
         return tuple(sorted(places)[:PLACES_MAX])
+
+    @staticmethod
+    def _name(reference: str) -> str:
+        from cluster.models.inference import model_name
+
+        return model_name(reference)
 
     @property
     def _manager(self) -> ModelManager:
@@ -112,35 +147,58 @@ class ModelOffers:
 
     def change(self, wanted: Sequence[str], offer: Offer) -> None:
         """Serve these models instead, in a thread of its own. ``offer`` is called before a model
-        goes and after one has come.
+        goes and after one has come. What can't be loaded is tried again until the next change.
         """
-        self._wanted = wanted
-        threading.Thread(target=self._change, args=(offer,), name="models", daemon=True).start()
+        self._newer.set()
+        self._newer = newer = threading.Event()
+        self.wanted = wanted
+        change = threading.Thread(
+            target=self._change, args=(offer, newer), name="models", daemon=True
+        )
+        change.start()
 
-    def _change(self, offer: Offer) -> None:
+    def _change(self, offer: Offer, newer: threading.Event) -> None:
         with self._changing:
-            wanted, trouble = self._wanted, []
-            gone = [name for name in self.names if name not in wanted]
-            if gone:
-                left = [
-                    kind for kind in self._handlers.kinds() if kind.partition("/")[0] not in gone
-                ]
-                offer(left, [name for name in self.names if name in wanted], "")
-                for name in gone:
+            self._troubles = {}
+            going = [name for name in self._manager.names() if name not in self.wanted]
+            if going:
+                offer()
+                for name in going:
                     self._manager.unload(name)
-            for name in wanted:
-                try:
-                    self._manager.load(name)
-                except ClusterError as error:
-                    named = f"model {name!r}"  # what an operator's order is told apart by
-                    trouble.append(f"{named}: {error}" if named not in str(error) else str(error))
-            self._register()
-            offer(self._handlers.kinds(), self.names, "; ".join(trouble)[:TROUBLE_LENGTH_MAX])
+            self._load(self.wanted)
+            offer()
+        pause_s = RETRY_S
+        while (left := self._missing()) and not newer.wait(pause_s):
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+            with self._changing:
+                self._load(left)
+                if self._missing() != left and not newer.is_set():
+                    offer()
 
-    def _register(self) -> None:
-        """Make the handlers those of the manager's kinds."""
+    def _missing(self) -> list[str]:
+        return [name for name in self.wanted if name not in self.names]
+
+    def _load(self, names: Sequence[str]) -> None:
+        """Load models, and make the handlers those of the manager's kinds."""
+        for name in names:
+            try:
+                self._manager.load(self._references.get(name, name))
+                self._troubles.pop(name, None)
+            except Exception as error:
+                self._note(name, error)
         kinds = self._manager.kinds()
         for kind in set(self._handlers.models).difference(kinds):
             self._handlers.withdraw(kind)
         for kind in kinds:
-            self._handlers.register_model(kind, ServedModel(self._manager, kind))
+            try:
+                self._register(kind)
+            except Exception as error:
+                self._note(kind.partition("/")[0], error)
+
+    def _note(self, name: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, ClusterError) else repr(error)
+        named = names_model(reason, name)  # it is what an operator's order is told apart by
+        self._troubles[name] = reason if named else f"model {name!r}: {reason}"
+
+    def _register(self, kind: str) -> None:
+        self._handlers.register_model(kind, ServedModel(self._manager, kind))

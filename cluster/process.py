@@ -32,6 +32,7 @@ from cluster.vocabulary.errors import ClusterError
 
 if TYPE_CHECKING:
     from cluster.shells.coordinator import ClusterCoordinator
+    from cluster.shells.worker import Worker
     from cluster.work.handlers import Handlers
 
 #: the collector's threshold for its young generation
@@ -113,21 +114,22 @@ def run_worker(
     threads: int | None = None,
     probe: str | None = None,
     functions: Path | None = None,
+    again: bool = False,
 ) -> None:
     """Work until told to stop; the worker is ready after the coordinator's welcome.
 
     Without a ``spec`` it adopts the coordinator's. Handlers are looked for in the working folder
     too, after everything that is installed. Workers of this host share large models' weights unless
-    ``share`` is false, and each run takes
-    ``threads`` threads. ``probe`` names a function that makes the worker's probe, which may have a
-    method ``gpus`` for its cards. What is packed in the folder ``functions`` is added to the
-    handlers, and more as standard input says. A worker that is bound to a card announces it.
+    ``share`` is false, and each run takes ``threads`` threads. ``probe`` names what makes the
+    worker's probe, which may have a method ``gpus`` for its cards. What is packed in the folder
+    ``functions`` is added to the handlers, and more as standard input says. A worker on a card
+    announces it. With ``again`` it does without models and packs that can't be loaded.
     """
     from cluster.model_offers import ModelOffers
     from cluster.shells.worker import Worker
     from cluster.work.host import host_load
     from cluster.work.pack_folder import PackReader
-    from cluster.work.task_output import mark_output, own_output
+    from cluster.work.task_output import own_output
 
     if parent is not None:
         die_with_parent(parent)
@@ -136,8 +138,8 @@ def run_worker(
     sys.path.append(str(Path.cwd()))
     card = own_card(bool(models))
     offered = load_handlers(handlers)
-    packs = PackReader(functions, offered) if functions else None
-    served = ModelOffers(offered, models, share=share, threads=threads)
+    packs = PackReader(functions, offered, again=again) if functions else None
+    served = ModelOffers(offered, models, again=again, share=share, threads=threads)
     ask = load_part(probe)() if probe else host_load
     worker = Worker(
         endpoint,
@@ -146,27 +148,41 @@ def run_worker(
         capacity=capacity,
         spec=spec,
         models=served.names,
+        wanted=served.wanted,
         gpus=ask.gpus() if hasattr(ask, "gpus") else (),
         probe=served.beside(ask),
-        on_serve=lambda wanted: served.change(wanted, worker.offer),
+        on_serve=lambda wanted: served.change(wanted, tell),
     )
+
+    def tell() -> None:
+        troubles = filter(None, [served.trouble, packs.trouble if packs is not None else ""])
+        worker.offer(served.kinds, served.names, "; ".join(troubles))
 
     def ready() -> None:
         announce(worker=worker.name, **card)
         if packs is not None and parent is not None:
-            packs.follow(orders, lambda: worker.offer(offered.kinds(), served.names), answer)
+            packs.follow(orders, tell, answer)
         # Only a supervisor reads after that line: a handler that prints would fill the pipe.
         if parent is None and not alone:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
+    if again:
+        tell()
     worker.on_welcome = ready
+    work(worker, alone=alone or parent is not None)
+
+
+def work(worker: Worker, *, alone: bool) -> None:
+    """Run a worker until it is told to stop, by the end of its input too unless ``alone``."""
+    from cluster.work.task_output import mark_output
+
     worker.on_failure = fail
+    mark_output(worker.current_task)
     settle(worker.spec)
     worker.stop_on_signals()
-    mark_output(worker.current_task)
     if alone:
         empty_input()
-    elif parent is None:
+    else:
         stop_with_parent(worker.stop)
     worker.run()
 
@@ -248,6 +264,7 @@ def main(argv: Sequence[str] | None = None, kind: type[ClusterCoordinator] | Non
     worker.add_argument("--name", help="unique in the cluster (default: host and process id)")
     worker.add_argument("--capacity", type=int, default=1, help="tasks at once")
     worker.add_argument("--functions", type=Path, help="folder of packs that are run as code")
+    worker.add_argument("--again", action="store_true", help="do without what can't be loaded")
     worker.add_argument("--probe", help="module:attribute of what makes the worker's probe")
     host = roles.add_parser("host", help="look after workers, named on standard input")
     host.add_argument("--options", default="[]", help="the workers' options, a list as JSON")

@@ -35,7 +35,7 @@ HOUSE: dict[str, str] = {
     "perfkit.gpu.rocprof perfkit.optimized perfkit.evidence cluster.serve.http cluster.process "
     "cluster.local cluster.supervision cluster.shells cluster.transport cluster.spec "
     "cluster.models cluster.models.repository cluster.models.runtime cluster.models.frames "
-    "cluster.vocabulary",
+    "cluster.scratch cluster.vocabulary",
     "perfkit.cli.cards": "perfkit.cli.terminal perfkit.profile.activity perfkit.gpu "
     "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
     "perfkit.optimized perfkit.evidence",
@@ -69,51 +69,53 @@ HOUSE: dict[str, str] = {
     "perfkit.gpu.device perfkit.optimized perfkit.evidence cluster.local cluster.shells "
     "cluster.transport cluster.spec cluster.work cluster.models.providers cluster.vocabulary",
     "perfkit.report.figures": "perfkit.bench.calls perfkit.profile perfkit.evidence",
-    "perfkit.report.engine": "perfkit.evidence cluster.vocabulary",
+    "perfkit.report.engine": "perfkit.evidence cluster.scratch cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.serving "
     "perfkit.bench.bare "
     "perfkit.bench.simulated perfkit.bench.workloads perfkit.profile perfkit.gpu "
     "perfkit.gpu.device perfkit.engines perfkit.optimized perfkit.evidence cluster.local "
-    "cluster.supervision cluster.shells cluster.spec cluster.vocabulary",
+    "cluster.supervision cluster.shells cluster.spec cluster.scratch cluster.vocabulary",
     "perfkit.bench.goals": "perfkit.bench.leaks perfkit.bench.counts perfkit.bench.serving "
     "perfkit.bench.bare perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.device "
     "perfkit.gpu.rocprof perfkit.optimized perfkit.pool perfkit.evidence cluster.local "
     "cluster.shells cluster.spec cluster.work cluster.models cluster.models.runtime "
-    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.frames cluster.scratch cluster.vocabulary",
     "perfkit.bench.leaks": "perfkit.bench.counts perfkit.bench.workloads perfkit.evidence "
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
-    "cluster.protocol cluster.vocabulary",
+    "cluster.protocol cluster.scratch cluster.vocabulary",
     "perfkit.bench.regression": "perfkit.bench.counts perfkit.bench.workloads perfkit.optimized "
-    "perfkit.evidence cluster.spec",
+    "perfkit.evidence cluster.spec cluster.scratch",
     "perfkit.bench.calls": "perfkit.profile perfkit.evidence",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
-    "cluster.core cluster.protocol cluster.models cluster.models.frames cluster.vocabulary",
+    "cluster.core cluster.protocol cluster.models cluster.models.frames cluster.scratch "
+    "cluster.vocabulary",
     "perfkit.bench.bare": "perfkit.bench.workloads cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
-    "cluster.vocabulary",
+    "cluster.scratch cluster.vocabulary",
     "perfkit.bench.serving": "perfkit.bench.workloads perfkit.evidence cluster.process "
     "cluster.local cluster.supervision cluster.spec cluster.models cluster.models.repository "
-    "cluster.models.runtime cluster.vocabulary",
+    "cluster.models.runtime cluster.scratch cluster.vocabulary",
     "perfkit.bench.serving.peers": "",
     "perfkit.bench.simulated": "perfkit.bench.workloads cluster.spec cluster.core cluster.protocol "
     "cluster.vocabulary",
     "perfkit.bench.workloads": "perfkit.evidence cluster.process cluster.local "
     "cluster.supervision cluster.shells cluster.transport cluster.spec cluster.protocol "
-    "cluster.models cluster.models.frames cluster.vocabulary",
+    "cluster.models cluster.models.frames cluster.scratch cluster.vocabulary",
     "perfkit.bench": "",
     "perfkit.profile.activity": "perfkit.evidence cluster.shells cluster.transport cluster.spec "
     "cluster.vocabulary",
-    "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.vocabulary",
+    "perfkit.profile": "perfkit.evidence cluster.shells cluster.spec cluster.scratch "
+    "cluster.vocabulary",
     "perfkit.gpu": "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.evidence "
     "cluster.work cluster.vocabulary",
     "perfkit.gpu.sources": "perfkit.gpu.metrics perfkit.gpu.device cluster.vocabulary",
     "perfkit.gpu.processes": "perfkit.gpu.device cluster.vocabulary",
-    "perfkit.gpu.device": "cluster.vocabulary",
+    "perfkit.gpu.device": "cluster.scratch cluster.vocabulary",
     "perfkit.gpu.metrics": "",
     "perfkit.gpu.rocprof": "perfkit.evidence",
     "perfkit.engines": "cluster.local cluster.shells cluster.spec cluster.work cluster.models "
-    "cluster.vocabulary",
+    "cluster.scratch cluster.vocabulary",
     "perfkit.optimized": "cluster.shells cluster.spec cluster.core cluster.protocol "
     "cluster.vocabulary",
     "perfkit.pool": "cluster.vocabulary",
@@ -134,7 +136,7 @@ HOUSE: dict[str, str] = {
     "cluster.process": "cluster.model_offers cluster.supervision cluster.shells cluster.spec "
     "cluster.work cluster.models.providers cluster.vocabulary",
     "cluster.local": "cluster.supervision cluster.shells cluster.spec cluster.work "
-    "cluster.vocabulary",
+    "cluster.scratch cluster.vocabulary",
     "cluster.supervision": "cluster.transport cluster.spec cluster.vocabulary",
     "cluster.model_offers": "cluster.work cluster.models cluster.models.kinds cluster.vocabulary",
     "cluster.simulation": "cluster.core cluster.protocol cluster.vocabulary",
@@ -145,16 +147,17 @@ HOUSE: dict[str, str] = {
     "cluster.work": "cluster.protocol cluster.models.frames cluster.vocabulary",
     "cluster.models": "cluster.models.kinds cluster.models.runtime cluster.models.providers "
     "cluster.models.repository "
-    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.frames cluster.scratch cluster.vocabulary",
     "cluster.models.kinds": "cluster.models.runtime cluster.models.repository "
     "cluster.models.frames cluster.vocabulary",
     "cluster.models.runtime": "cluster.models.providers cluster.models.repository "
-    "cluster.models.frames cluster.vocabulary",
+    "cluster.models.frames cluster.scratch cluster.vocabulary",
     "cluster.models.providers": "cluster.models.repository cluster.vocabulary",
     "cluster.models.repository": "cluster.vocabulary",
     "cluster.models.frames": "cluster.vocabulary",
     "cluster.protocol": "cluster.vocabulary",
     "cluster.core": "cluster.vocabulary",
+    "cluster.scratch": "",
     "cluster.vocabulary": "",
 }
 #: The sans-IO rooms.

@@ -100,6 +100,8 @@ class Roster:
             return
         self._ledger.out += worker.orders.values()  # they may have got lost
         worker.said_held = event.held
+        if worker.take_wants(event.wants, event.credit):
+            self.touch(worker)
         self.batches.add(worker, event.batches)
         held = set(event.held)
         for id in held - worker.leases.keys():

@@ -16,6 +16,7 @@ from cluster.core.run import Needs, Run
 from cluster.core.worker import WorkerState
 from cluster.vocabulary.errors import did_you_mean
 from cluster.vocabulary.lifecycle import Cause
+from cluster.vocabulary.status import names_model
 from cluster.vocabulary.task import Failure, Gpu, State
 
 #: a look at a run costs one step, an end a few
@@ -116,6 +117,13 @@ class Unserved:
 
 def what_is_missing(needs: Needs, workers: list[WorkerState]) -> str:
     """What none of these workers offers, and what they do offer, in words."""
+    kind, requirements = needs
+    wanted = requirements.model or kind.partition("/")[0]
+    told = sorted({w.trouble for w in workers if names_model(w.trouble, wanted)})
+    return "; ".join([_missing(needs, workers), *told[:MAX_NAMED]])
+
+
+def _missing(needs: Needs, workers: list[WorkerState]) -> str:
     kind, requirements = needs
     able = [worker for worker in workers if kind in worker.kinds]
     if not workers:

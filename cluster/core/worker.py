@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import NamedTuple, TypeAlias
@@ -150,8 +150,12 @@ class WorkerState:
         self.models = frozenset(event.models)
         #: the kinds whose tasks it runs together, and how many at most
         self.batches = event.batches
+        #: how many it wants at present, of kinds that have run
+        self.wants: Mapping[str, int] = {}
+        #: what it wants in hand at most: its credit, or less
+        self.room = self.credit
         #: the models that it is wanted to serve, and how often that has changed
-        self.wanted = self.models
+        self.wanted = self.models.union(event.wanted)
         self.serves = 0
         #: the newest offers that it has told
         self.revision = 0
@@ -207,7 +211,17 @@ class WorkerState:
         """How many more tasks it may be given: none while its cards are in trouble."""
         if self.draining or self.barred or self._load.gpu_trouble is not None:
             return 0
-        return self.credit - self.held
+        return self.room - self.held
+
+    def take_wants(self, wants: Mapping[str, int], credit: int) -> bool:
+        """Take in what it wants for its batches; returns whether that has changed."""
+        before, room = (self.wants, self.room), min(self.credit, credit or self.credit)
+        self.wants, self.room = wants, room
+        return before != (wants, room)
+
+    def wanted_for_batch(self, kind: str) -> int:
+        """How many tasks of a kind it wants for a batch; 0 if it runs each by itself."""
+        return self.wants.get(kind, self.batches.get(kind, 0))
 
     @property
     def is_taking(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from cluster.models.runtime.candidates import PART_ROWS, Row
 from cluster.models.runtime.choice import AUTO, BUDGET_POINTS, Wish, candidates, fastest, try_all
 from cluster.models.runtime.golden import read_tensors
 from cluster.models.runtime.session import CPU
+from cluster.scratch import ScratchFolder
 
 __all__ = ["Measured", "Row", "measure_precisions"]
 
@@ -58,7 +58,7 @@ def measure_precisions(
         repository.workshop(name, info.version), wish, providers, threads,
         manifest.batch_items_max or PART_ROWS,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="precision-") as folder:
+    with ScratchFolder("precision-") as folder:
         try:
             rows = (*try_all(request, exam, Path(folder)), *failed)
         except ModelError as error:

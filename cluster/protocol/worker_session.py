@@ -40,6 +40,7 @@ class WorkerSession:
         pid: int = 0,
         batches: Mapping[str, int] | None = None,
         stored_bytes_max: int = Limits().stored_result_bytes,
+        wanted: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -67,7 +68,7 @@ class WorkerSession:
         self._has_news = False
         offers = list(kinds), list(models), list(gpus)
         self._introduction = on.WorkerJoined(
-            name, incarnation, capacity, credit, *offers, host, pid
+            name, incarnation, capacity, credit, *offers, host, pid, wanted=list(wanted)
         )
 
     def introduction(self, again: bool = False) -> list[on.Event]:
@@ -80,14 +81,19 @@ class WorkerSession:
         return [replace(self._introduction, epoch=self._last_epoch, **now)]
 
     def heartbeat(
-        self, load: Load = NO_LOAD, batches: Sequence[KindBatches] = ()
+        self,
+        load: Load = NO_LOAD,
+        batches: Sequence[KindBatches] = (),
+        wants: Mapping[str, int] | None = None,
+        credit: int = 0,
     ) -> list[on.Event]:
-        """Events to send regularly: its leases, its host's load, how its batches formed, its offers
-        until they are acknowledged, and its stored results.
+        """Events to send regularly: its leases, its host's load, how its batches formed and what it
+        wants for the next ones, its offers until they are acknowledged, and its stored results.
         """
         if self.epoch is None:
             return []
-        beat = on.WorkerHeartbeat(self.name, self.epoch, list(self.leases), load, list(batches))
+        facts = list(self.leases), load, list(batches), dict(wants or {}), credit
+        beat = on.WorkerHeartbeat(self.name, self.epoch, *facts)
         stored = [e for lease in self.storing.values() for e in self._announce(lease)]
         return [beat, *self._offers(), *stored]
 
@@ -282,6 +288,7 @@ class WorkerSession:
             self._has_news &= action.revision < self._offered.revision
         elif action.number > self._offered.heard:
             self._wanted = action.models
+            self._introduction = replace(self._introduction, wanted=action.models)
             return self._change_offers(heard=action.number)
         return []
 

@@ -22,6 +22,8 @@ from cluster.vocabulary.errors import did_you_mean
 from cluster.vocabulary.task import Priority
 
 DESCRIBE_TIMEOUT_S = 10.0
+#: when to ask again for a model that its workers can't load
+LOADED_AGAIN_S = 5.0
 #: of a name that is not served, in an error
 NAME_SHOWN = 128
 #: who asks, in the queue's eyes
@@ -106,11 +108,19 @@ class Catalogue:
             raise Problem(504, f"{text}: its workers are busy, or gone") from None
 
     def kind(self, name: str, version: str | None = None) -> str:
-        """The kind of task for a model; Problem 404 unless a worker serves it."""
+        """The kind of task for a model; Problem 404 unless a worker serves it, 503 if one should
+        but can't.
+        """
         models, kinds = self._backend.models(), self._backend.kinds()
         if name not in models:
             shown = name[:NAME_SHOWN]
             there = ", ".join(sorted(models)) or "none"
+            if self._backend.lacks(name):
+                raise Problem(
+                    503,
+                    f"model {shown!r} can't be loaded at present; GET /cluster/workers says why",
+                    retry_after_s=LOADED_AGAIN_S,
+                )
             hint = did_you_mean(shown, models) or f"; there are {there}"
             raise Problem(404, f"there is no model {shown!r}{hint}", code="model_not_found")
         kind = name if version is None else f"{name}/{version}"

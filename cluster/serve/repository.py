@@ -25,7 +25,7 @@ from cluster.serve.http.tokens import Role
 from cluster.serve.oip import guarded
 from cluster.serve.state import State
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.status import WorkerStatus
+from cluster.vocabulary.status import WorkerStatus, names_model
 
 #: how long a model may take to be loaded, or unloaded
 CHANGED_S = 120.0
@@ -100,12 +100,12 @@ async def _load(backend: ClusterBackend, name: str) -> None:
     def is_over() -> bool:
         asked = [one for one in _workers(backend) if (one.worker, one.epoch) in told]
         done = [one for one in asked if one.offers >= told[one.worker, one.epoch] + OBEYED_OFFERS]
-        failed = [one for one in done if name not in one.models or _names(one, name)]
+        failed = [one for one in done if name not in one.models or names_model(one.trouble, name)]
         found.update(one.trouble for one in failed if one.trouble)
         return bool(found) or (len(done) == len(asked) and name in backend.models())
 
     def is_forgotten() -> bool:
-        return not any(_names(one, name) for one in _workers(backend))
+        return not any(names_model(one.trouble, name) for one in _workers(backend))
 
     await _wait_until(backend, is_over, f"model {name!r} is not loaded")
     if found and not was_served:
@@ -119,11 +119,6 @@ async def _load(backend: ClusterBackend, name: str) -> None:
 
 def _workers(backend: ClusterBackend) -> list[WorkerStatus]:
     return backend.status.workers if backend.status else []
-
-
-def _names(worker: WorkerStatus, name: str) -> bool:
-    """Whether a worker's trouble is with this model; it may list others."""
-    return f"model {name!r}" in worker.trouble
 
 
 async def _unload(backend: ClusterBackend, name: str) -> None:

@@ -54,6 +54,7 @@ from cluster.vocabulary.status import (
     Tasks,
     TaskStatus,
     WorkerStatus,
+    still_restarting,
 )
 from cluster.vocabulary.task import (
     NO_REQUIREMENTS,
@@ -320,19 +321,18 @@ class Client:
         return self._question(Status, timeout, on.LeaveRequested, worker, pid)
 
     def restart(self, worker: str, timeout: float | None = 60.0) -> Status:
-        """Drain a worker and have its supervisor start another process; returns when that has
-        joined. Raises ClusterError if there is no such worker, if no supervisor would start it
-        again (none has reported it within FIRST_REPORT_S), and after ``timeout`` seconds.
+        """Drain a worker and have its supervisor start another process; returns when that serves
+        all that it is wanted to. Raises ClusterError if there is no such worker, if no supervisor
+        would start it again (none has reported it within FIRST_REPORT_S), if the new process is in
+        trouble, and after ``timeout`` seconds.
         """
         end_s = math.inf if timeout is None else time.monotonic() + timeout
         until_s = min(end_s, time.monotonic() + FIRST_REPORT_S)
         while not (old := self._find(worker)).supervisor and time.monotonic() < until_s:
             self._loop.pause(LOOK_AGAIN_S)
         status = self._question(Status, 5.0, on.LeaveRequested, worker, old.pid, True)
-        while not any(w.worker == worker and w.pid != old.pid for w in status.workers):
+        while state := still_restarting(status, worker, old.pid):
             if time.monotonic() > end_s:
-                left = next((w for w in status.workers if w.worker == worker), None)
-                state = "is not back" if left is None else f"still holds {left.held} tasks"
                 raise ClusterError(f"worker {worker!r} {state} {timeout} s after this began")
             self._loop.pause(LOOK_AGAIN_S)
             status = self.status()

@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ from cluster.transport.wakeable import Listener, Waker
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.task import Gpu, Load
+from cluster.vocabulary.task import NO_LOAD, Gpu, Load
 from cluster.work.batch_run import BatchRuns
 from cluster.work.forks import default_signals, note_worker
 from cluster.work.handlers import Handlers
@@ -48,7 +48,8 @@ class Worker:
     """Work for the coordinator at ``endpoint``, ``capacity`` tasks at once, until stop or SIGTERM.
 
     Without a ``spec`` it waits for a coordinator and adopts its spec. ``probe`` returns the host's
-    load for each heartbeat; unknown values are None. ``on_serve`` is called, in a thread that must
+    load for each heartbeat; unknown values are None. ``wanted`` are models that it should
+    serve besides ``models``, but could not load. ``on_serve`` is called, in a thread that must
     not wait, with the models that this worker is wanted to serve from now on; what it loads or
     unloads then is told by ``offer``. Raises ClusterError for an invalid capacity,
     name or kind; so does ``run`` if the coordinator has another codec or other limits than
@@ -64,6 +65,7 @@ class Worker:
         capacity: int = 1,
         spec: ClusterSpec | None = None,
         models: Sequence[str] = (),
+        wanted: Sequence[str] = (),
         gpus: Sequence[Gpu] = (),
         probe: Callable[[], Load] = host_load,
         on_serve: Callable[[list[str]], None] | None = None,
@@ -84,6 +86,7 @@ class Worker:
             "capacity": capacity,
             "kinds": handlers.kinds(),
             "models": models,
+            "wanted": wanted,
             "gpus": gpus,
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -109,6 +112,7 @@ class Worker:
         self._context: Context
         #: wakes the control thread after a welcome and at the end
         self._control_waker = Waker()
+        self._batches.on_news = self._control_waker.wake
         self._drain = threading.Event()
         #: when a client last fetched a part of a large result
         self._read_at = 0.0
@@ -143,7 +147,7 @@ class Worker:
         for thread in self._threads:
             thread.join()
         with self._lock:
-            events = self._session.heartbeat(batches=self._batches.counts())
+            events = self._heartbeat()
             events += self._session.leave("stopped")
         connection.send(events)
         if events:
@@ -186,13 +190,21 @@ class Worker:
         return self._slots.current_task()
 
     def _make_session(self, spec: ClusterSpec) -> WorkerSession:
-        batch = max(self._batches.sizes().values(), default=0)
         return WorkerSession(
             self.name,
-            credit=self.capacity * max(spec.credit, 2 * batch),
+            credit=self._credit(spec, self._batches.sizes()),
             stored_bytes_max=spec.limits.stored_result_bytes,
             **self._introduced,
         )
+
+    def _credit(self, spec: ClusterSpec, batches: Mapping[str, int]) -> int:
+        """The most tasks to hold: each slot runs a batch while the next one forms."""
+        return self.capacity * max(spec.credit, 2 * max(batches.values(), default=0))
+
+    def _heartbeat(self, load: Load = NO_LOAD) -> list[on.Event]:
+        wants = self._batches.wants()
+        credit = self._credit(self.spec, self._batches.sizes() | wants)
+        return self._session.heartbeat(load, self._batches.counts(), wants, credit)
 
     def _connect(self, introduction: Callable[[], list[on.Event]] = list) -> Connection:
         here = self._hear, introduction, self._fail
@@ -282,7 +294,7 @@ class Worker:
             if now >= next_at:
                 load = ask_probe(self._probe)
                 with self._lock:
-                    events = self._session.heartbeat(load, self._batches.counts())
+                    events = self._heartbeat(load)
                 connection.send(events)
                 next_at = now + (self._session.heartbeat_s or self.spec.limits.heartbeat_s)
             woken = listener.wait(max(0, round((next_at - now) * 1000)))

@@ -105,6 +105,7 @@ class Presence:
             worker.draining = True
         elif isinstance(event, on.WorkerHeartbeat):
             worker.load = event.load
+            worker.take_wants(event.wants, event.credit)
         elif isinstance(event, on.WorkerOffers):
             if event.revision > worker.revision:
                 worker.revision = event.revision

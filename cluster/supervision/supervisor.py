@@ -160,7 +160,9 @@ class Supervisor:
     # Workers
 
     def _start(self, member: Member) -> None:
-        member.start(["--endpoint", self._endpoint, *self._options])
+        # What was loaded once may be broken now, and the rest of it still has its tasks.
+        again = ["--again"] if member.has_worked else []
+        member.start(["--endpoint", self._endpoint, *self._options, *again])
         member.tell(self._order)
         for stream in member.streams:
             self._selector.register(stream.fd, selectors.EVENT_READ, self._reader(member, stream))

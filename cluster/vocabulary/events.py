@@ -44,6 +44,10 @@ Names: TypeAlias = Annotated[list[Name], Meta(max_length=1024)]
 Batches: TypeAlias = Annotated[
     dict[Name, Annotated[int, Meta(ge=2, le=65_536)]], Meta(max_length=1024)
 ]
+#: how many tasks of a kind a worker wants for a batch
+Wants: TypeAlias = Annotated[
+    dict[Name, Annotated[int, Meta(ge=1, le=65_536)]], Meta(max_length=1024)
+]
 #: a worker's name, its process id, and what its supervisor sees of it
 Processes: TypeAlias = Annotated[
     list[tuple[Name, Count, ProcessState]], Meta(max_length=MAX_PROCESSES_PER_HOST)
@@ -188,7 +192,8 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     the kinds whose tasks it runs together to how many at most, whatever leases they are from, so
     that it wants as many in hand. ``epoch`` is the last
     one that any coordinator gave it, 0 if none did: a coordinator that was started again counts its
-    epochs and leases from 1, and must not give this one again.
+    epochs and leases from 1, and must not give this one again. ``wanted`` are the models that it
+    was started with or ordered to serve, those too that it could not load.
     """
 
     worker: Name
@@ -202,16 +207,24 @@ class WorkerJoined(msgspec.Struct, array_like=True, tag=10):
     pid: Count = 0
     epoch: Count = 0
     batches: Batches = {}
+    wanted: Names = []
 
 
 class WorkerHeartbeat(msgspec.Struct, array_like=True, tag=11):
-    """A worker is alive and holds these leases; ``batches`` count since its welcome."""
+    """A worker is alive and holds these leases; ``batches`` count since its welcome.
+
+    ``wants`` are the tasks that it wants for a batch of each kind, as far as it has learned how
+    many items they have and how many pay, and ``credit`` what it has room for with those, at most
+    what it joined with; 0 says nothing.
+    """
 
     worker: Name
     epoch: Count
     held: Numbers
     load: Load = NO_LOAD
     batches: Annotated[list[KindBatches], Meta(max_length=1_024)] = []
+    wants: Wants = {}
+    credit: Count = 0
 
 
 class TasksFinished(msgspec.Struct, array_like=True, tag=12):

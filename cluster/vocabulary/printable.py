@@ -1,4 +1,4 @@
-"""Text from elsewhere, made fit for a terminal: one function for every place that prints."""
+"""Text fit for a reader: what comes from elsewhere, made fit for a terminal, and counts."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def printable(text: str) -> str:
     retitle, recolour or rewrite a reader's screen.
     """
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def count_of(count: int, noun: str) -> str:
+    """A count with its noun, whose plural ends in s: ``1 task``, ``65,536 tasks``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

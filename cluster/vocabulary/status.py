@@ -8,7 +8,9 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 
+from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.markup import as_table
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import NO_LOAD, Gpu, KindBatches, Load, Priority, State
 
 #: the counters of tasks that have ended
@@ -50,6 +52,11 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     service_s_p99: float | None = None
     supervisor: str = ""
     offers: int = 0
+
+
+def names_model(trouble: str, model: str) -> bool:
+    """Whether a worker's trouble is with this model; it may list others."""
+    return f"model {model!r}" in trouble
 
 
 class KindStatus(msgspec.Struct, frozen=True):
@@ -105,8 +112,7 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
         ended = {name: self.counters[name] for name in ENDED if name in self.counters}
         counts = {"queued": sum(self.queued.values()), "assigned": self.assigned, **ended}
         tasks = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        many = "worker" if len(self.workers) == 1 else "workers"
-        return f"{len(self.workers)} {many}; tasks: {tasks}"
+        return f"{count_of(len(self.workers), 'worker')}; tasks: {tasks}"
 
     def __repr__(self) -> str:
         return f"<Status: {self}>"
@@ -116,6 +122,23 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
         left = len(self.workers) - ROWS_MAX
         title = f"{self}; {left} more workers are not shown" if left > 0 else str(self)
         return as_table(title, HEADER, map(_row, self.workers[:ROWS_MAX]))
+
+
+def still_restarting(status: Status, name: str, old_pid: int) -> str:
+    """What a worker has not done yet that is to be started again, in words; "" if it has done all.
+
+    Raises:
+        ClusterError: its new process is in trouble.
+    """
+    worker = next((one for one in status.workers if one.worker == name), None)
+    if worker is None:
+        return "is not back"
+    if worker.pid == old_pid:
+        return f"still holds {count_of(worker.held, 'task')}"
+    if worker.trouble:
+        raise ClusterError(f"worker {name!r} is back, but in trouble: {worker.trouble}")
+    missing = sorted(set(worker.wanted).difference(worker.models))
+    return f"is back, but does not serve {', '.join(missing)}" if missing else ""
 
 
 def _row(worker: WorkerStatus) -> list[object]:

@@ -103,6 +103,8 @@ class BatchCurves:
         #: the curve of the last bucket that ran
         self.newest = BatchCurve(most)
         self._curves: dict[Hashable, BatchCurve] = {}
+        #: how many items a task has, as an exponentially weighted mean over runs
+        self._task_items = 0.0
 
     def __getitem__(self, bucket: Hashable) -> BatchCurve:
         """The curve of a bucket, new if there is none yet."""
@@ -113,3 +115,16 @@ class BatchCurves:
             curve = self._curves[bucket] = BatchCurve(self.most, self.newest.items)
         self.newest = curve
         return curve
+
+    def observe(self, items: int, tasks: int) -> None:
+        """Learn from a run how many items a task has."""
+        new = items / tasks
+        old = self._task_items or new
+        self._task_items = old + SMOOTHING * (new - old)
+
+    def tasks_wanted(self, items_max: int) -> int:
+        """How many tasks make a batch of twice the items that pay, so that it can be tried whether
+        those pay, too; of at most ``items_max`` items, or of one task.
+        """
+        items = min(self.most, items_max, 2 * self.newest.items)
+        return max(1, round(items / (self._task_items or 1.0)))

@@ -25,7 +25,8 @@ from cluster.work.handlers import NOT_STARTED, Handlers, Model, call_batch, sort
 
 #: the most tasks of a lease in a batch: those without a question take no place in it
 TASKS_MAX = 1_024
-#: the most tasks of a kind that a slot wants for a batch, if its model takes as many
+#: the most items of a kind that a slot wants for a batch, if its model takes as many; it takes a
+#: task to have one item until it has run some
 IN_HAND_MAX = 64
 #: the most payloads that are read ahead of a look at what waits
 READ_AHEAD_MAX = 64
@@ -66,6 +67,10 @@ class BatchRuns:
         self._handlers = handlers
         self._curves: dict[str, BatchCurves] = {}
         self._counts = BatchSizes()
+        #: the tasks of a kind that were last told to be wanted
+        self._told: dict[str, int] = {}
+        #: called in a slot's thread when far more or less are
+        self.on_news: Callable[[], None] = lambda: None
         #: counts the runs from zero again
         self.clear_counts = self._counts.clear
 
@@ -78,12 +83,32 @@ class BatchRuns:
         sizes = {k: min(m.batch_items_max, IN_HAND_MAX) for k, m in self._handlers.models.items()}
         return {kind: most for kind, most in sizes.items() if most > 1}
 
+    def wants(self) -> dict[str, int]:
+        """How many tasks of a kind to have for a batch, of the kinds that have run: enough to learn
+        whether larger batches pay, and not more, since another client's task waits behind them.
+        """
+        sizes, curves = self.sizes(), self._curves.copy()
+        self._told = {
+            kind: curves[kind].tasks_wanted(IN_HAND_MAX) for kind in sizes if kind in curves
+        }
+        return self._told
+
+    def _learned(self, kind: str, items: int, tasks: int, busy_s: float) -> None:
+        """Take note of a run, after its curve has."""
+        self._counts.add(kind, items, busy_s)
+        curves = self._curves[kind]
+        curves.observe(items, tasks)
+        told, wanted = self._told.get(kind, 0), curves.tasks_wanted(IN_HAND_MAX)
+        if curves.most > 1 and not told < 2 * wanted <= 4 * told:
+            self._told = self._told | {kind: wanted}
+            self.on_news()
+
     def begin(self, kind: str, model: Model, limits: Limits) -> BatchRun:
         """A new batch of this kind, for its model."""
         curves = self._curves.get(kind)
         if curves is None or curves.most != model.batch_items_max:
             curves = self._curves[kind] = BatchCurves(model.batch_items_max)
-        count = partial(self._counts.add, kind)
+        count = partial(self._learned, kind)
         return BatchRun(model, curves, self._handlers.converter(kind), limits, count)
 
     def unread(self, leases: Iterable[HeldLease]) -> list[Unread]:
@@ -132,7 +157,7 @@ class BatchRuns:
             answers += call_batch(model.run, questions[start:stop])
             took_s = clock() - began_at
             curve.observe(items, took_s)
-            self._counts.add(kind, items, took_s)
+            self._learned(kind, items, stop - start, took_s)
         found = iter(answers)
         return [one if isinstance(one, OUTCOME) else next(found) for one in read]
 
@@ -141,7 +166,7 @@ class BatchRun:
     """A batch of one kind: `take` tasks of leases, `run` them, `finished` gives what to report.
 
     ``convert`` makes the payload for the model of a received buffer; ``count`` is told the items
-    of a run and its seconds.
+    of a run, its tasks and its seconds.
     """
 
     def __init__(
@@ -150,7 +175,7 @@ class BatchRun:
         curves: BatchCurves,
         convert: Callable[[Any], Any],
         limits: Limits,
-        count: Callable[[int, float], None],
+        count: Callable[[int, int, float], None],
     ) -> None:
         self._model = model
         self._curves = curves
@@ -195,7 +220,7 @@ class BatchRun:
         if self._items:
             took_s = self._ended_at - self._began_at
             self._curve.observe(self._items, took_s)
-            self._count(self._items, took_s)
+            self._count(self._items, len(self._questions), took_s)
 
     def finished(self) -> list[tuple[HeldLease, FinishedTasks]]:
         """The outcomes for each lease. The run's time is divided among the tasks, so that the sum

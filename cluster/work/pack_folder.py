@@ -70,18 +70,31 @@ class PackWriter:
 class PackReader:
     """Adds the packs in a folder to the handlers of a worker, at once and later as it is told.
 
-    Raises ClusterError if one can't be loaded.
+    With ``again`` one that can't be loaded is ``trouble``, otherwise ClusterError is raised.
     """
 
-    def __init__(self, folder: Path, handlers: Handlers) -> None:
+    def __init__(self, folder: Path, handlers: Handlers, *, again: bool = False) -> None:
         self._folder = folder
         self._handlers = handlers
         self._used = 0
         self._tried: tuple[int, Handlers] | None = None
+        #: the packs that can't be loaded, and why
+        self._broken: dict[Path, str] = {}
         for path in sorted(folder.glob("*.use")):
             with suppress(FileNotFoundError):  # a newer one has just replaced it
-                self._handlers.update(_unpack(path.read_bytes()))
+                try:
+                    self._handlers.update(_unpack(path.read_bytes()))
+                except ClusterError as error:
+                    if not again:
+                        raise
+                    self._broken[path] = str(error)
                 self._used = int(path.stem)
+
+    @property
+    def trouble(self) -> str:
+        """Why packs that nothing has replaced are not among the handlers."""
+        reasons = [reason for path, reason in self._broken.items() if path.exists()]
+        return "; ".join(reasons)[:TROUBLE_LENGTH_MAX]
 
     def follow(self, fd: int, offer: Callable[[], None], answer: Answer) -> None:
         """Obey the lines that come in at ``fd``, in a thread of its own. ``offer`` is called when

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Literal, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
+from cluster.scratch import ScratchFolder
 from cluster.spec import ClusterSpec
 from cluster.supervision.crew import Crew, host_options
 from cluster.supervision.output import open_log
@@ -103,7 +103,7 @@ def run_workers(
         ClusterError: a worker did not start, or the supervisor died.
     """
     names = [f"{os.uname().nodename}-{os.getpid()}-{number}" for number in range(count)]
-    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+    with ScratchFolder("cluster-") as folder:
         spec = spec or learn_spec(endpoint, None)
         flags = host_options(spec, options, log, show)
         crew = Crew(flags, Path(folder), shows_output=show != "off")

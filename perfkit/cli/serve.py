@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from enum import StrEnum
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cluster.scratch import ScratchFolder
 from cluster.vocabulary.cards import card_environment
 from cluster.vocabulary.errors import ClusterError
 from perfkit.cli.cluster import cards_for, gpu_probe
@@ -292,7 +292,7 @@ def _keep(
     from perfkit.cli.crew import Deaths
     from perfkit.cli.up import stop_signals
 
-    with tempfile.TemporaryDirectory(prefix="api-") as folder, stop_signals() as ignore_signals:
+    with ScratchFolder("api-") as folder, stop_signals() as ignore_signals:
         try:
             if local is not None:
                 with err().status("starting the cluster …"):

@@ -74,6 +74,10 @@ class EngineBackend:
         """The models among it."""
         return self._engine.models
 
+    def lacks(self, model: str) -> bool:
+        """Never, as far as it knows: engines do not tell."""
+        return False
+
     def generation(self) -> int:
         """Never grows: an engine's workers offer the same all the time."""
         return 1

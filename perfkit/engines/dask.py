@@ -19,12 +19,13 @@ import logging
 import threading
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, suppress
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import dask
 import distributed
 from distributed.security import Security
+
+from cluster.scratch import ScratchFolder
 
 # isort: split
 import cryptography  # noqa: F401  # the certificate needs it, which Dask would say only later
@@ -68,9 +69,7 @@ class DaskEngine(ColumnEngine):
 
     def _start_own(self) -> None:
         self._running.enter_context(dask.config.set(HEALTH_ALONE))
-        folder = self._running.enter_context(
-            TemporaryDirectory(prefix="perfkit-dask-", ignore_cleanup_errors=True)
-        )
+        folder = self._running.enter_context(ScratchFolder("perfkit-dask-"))
         self._cluster = cluster = self._running.enter_context(
             distributed.LocalCluster(
                 n_workers=self.workers,

@@ -17,10 +17,10 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.util import find_spec
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, ClassVar
 
+from cluster.scratch import ScratchFolder
 from cluster.spec import BASELINE, ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.engines import base
@@ -58,7 +58,7 @@ class RayEngine(ColumnEngine):
         r"auto|(ray://)?[^/]+:[0-9]+",
         "that of Ray's head, as HOST:PORT, or ray://HOST:PORT of a Ray client server, or 'auto'",
     )
-    _folder: TemporaryDirectory[str] | None = None
+    _folder: ScratchFolder | None = None
     _is_joined = False
     _workers: list[Any]
 
@@ -124,7 +124,7 @@ class RayEngine(ColumnEngine):
     def _start_own(self) -> None:
         import ray
 
-        self._folder = TemporaryDirectory(prefix="perfkit-ray-", ignore_cleanup_errors=True)
+        self._folder = ScratchFolder("perfkit-ray-")
         ray.init(
             "local",
             num_cpus=self.workers,

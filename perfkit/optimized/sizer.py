@@ -90,10 +90,8 @@ class Sizer:
         """Whether it holds only tasks that it runs together, and less than two batches a slot: one
         that it runs, and one that forms meanwhile.
         """
-        held, batches = self._held.get(worker.id, {}), worker.batches
-        return all(
-            held[kind] < BATCHES_AHEAD * worker.capacity * batches.get(kind, 0) for kind in held
-        )
+        held, ahead = self._held.get(worker.id, {}), BATCHES_AHEAD * worker.capacity
+        return all(held[kind] < ahead * worker.wanted_for_batch(kind) for kind in held)
 
     def _runs_single_tasks(self, worker: WorkerState) -> bool:
         """Whether each slot has one task of a measured kind and none behind it, so that it would

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from cluster.scratch import ScratchFolder
 from perfkit.profile import stand_in
 from perfkit.profile.tracer import STOP_TIMEOUT_S, reason_of
 
@@ -57,7 +57,7 @@ def rehearse(wait: str, program: Sequence[str] = ("-m", stand_in.__name__)) -> s
     argv = [sys.executable, *program, wait]
     pipe = subprocess.PIPE
     with (
-        tempfile.TemporaryDirectory(prefix="perfkit-rehearsal-") as folder,
+        ScratchFolder("perfkit-rehearsal-") as folder,
         subprocess.Popen(
             argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True
         ) as child,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from cluster.scratch import ScratchFolder
 from perfkit.evidence.samples import counted
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
@@ -112,7 +112,7 @@ def attach_heap(
         return HeapProfile(name, reason=reason)
     if refusal := debugger.refusal(pid):
         return HeapProfile(name, reason=refusal)
-    with tempfile.TemporaryDirectory(prefix="perfkit-heap-") as folder:
+    with ScratchFolder("perfkit-heap-") as folder:
         capture = Path(folder) / "capture.bin"
         if failure := debugger.memray("attach", debugger.attach_options(capture, pid)):
             return HeapProfile(name, reason=failure)

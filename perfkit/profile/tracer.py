@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from cluster.scratch import ScratchFolder
 
 STOP_TIMEOUT_S = 20.0
 #: Length of the end of a tool's output that is quoted as its reason.
@@ -66,7 +67,7 @@ def trace_to_file(
 ) -> tuple[str, str | None]:
     """`trace` a tool that writes a file, named after `option`: its text, or "" and the reason."""
     name = Path(argv[0]).name
-    with tempfile.TemporaryDirectory(prefix=f"perfkit-{name}-") as folder:
+    with ScratchFolder(f"perfkit-{name}-") as folder:
         file = Path(folder) / "written.txt"
         reason = trace([*argv, option, str(file)], ready, work)
         if reason is None and not file.is_file():

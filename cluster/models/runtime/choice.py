@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +58,7 @@ from cluster.models.runtime.golden import (
 from cluster.models.runtime.loss import Exam
 from cluster.models.runtime.session import CPU, OpenSession, Provider, load_runtime
 from cluster.models.runtime.sharing import Workshop, processor
+from cluster.scratch import ScratchFolder
 from cluster.vocabulary.cards import CARD
 from cluster.vocabulary.errors import did_you_mean
 
@@ -203,7 +203,7 @@ def try_all(request: Request, exam: Exam, folder: Path) -> list[Row]:
     Raises:
         ModelError: the model's own file fails, or its answers can't be judged.
     """
-    with tempfile.TemporaryDirectory(prefix="trial-") as name:
+    with ScratchFolder("trial-") as name:
         place = Path(name)
         if exam.groups:
             write_groups(place / INPUTS, exam.groups)

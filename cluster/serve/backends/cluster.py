@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cluster.shells.client import Client
 from cluster.vocabulary.errors import ClusterError
-from cluster.vocabulary.status import Status
+from cluster.vocabulary.status import Status, names_model
 from cluster.vocabulary.task import KindBatches
 
 REFRESH_S = 1.0
@@ -61,6 +61,11 @@ class ClusterBackend:
     def models(self) -> frozenset[str]:
         """The models that any worker serves, or did a moment ago."""
         return self._models
+
+    def lacks(self, model: str) -> bool:
+        """Whether a worker is to serve this model and can't load it."""
+        workers = self._status.workers if self._status is not None else ()
+        return any(names_model(worker.trouble, model) for worker in workers)
 
     def generation(self) -> int:
         """Grows when a worker comes, is forgotten, or offers something else."""

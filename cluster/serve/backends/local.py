@@ -141,6 +141,10 @@ class LocalBackend:
         """The names of its models, whose kinds are ``name`` and ``name/version``."""
         return [kind for kind in self._handlers.models if "/" not in kind]
 
+    def lacks(self, model: str) -> bool:
+        """Never: without all of its models it does not start."""
+        return False
+
     def generation(self) -> int:
         """Always the same: what it offers does not change."""
         return 1

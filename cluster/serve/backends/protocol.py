@@ -37,6 +37,9 @@ class Backend(Protocol):
     def models(self) -> Collection[str]:
         """The names among them that are models, and so answer a frame of tensors."""
 
+    def lacks(self, model: str) -> bool:
+        """Whether a worker is to serve this model and can't load it, as far as it knows."""
+
     def generation(self) -> int:
         """A number that grows when workers come or go, or offer something else."""
 

@@ -5,7 +5,6 @@ Each way to load one checks its results after the clock has stopped.
 
 from __future__ import annotations
 
-import tempfile
 import time
 import zlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import zmq
 
 from cluster.local import Process
 from cluster.protocol.codec import Codec
+from cluster.scratch import ScratchFolder
 from cluster.spec import load_part
 from cluster.transport.channel import NOW
 from cluster.vocabulary import actions as do
@@ -56,7 +56,7 @@ class Bare:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bare-")))
+            self._folder = Path(stack.enter_context(ScratchFolder("bare-")))
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             stack.callback(context.destroy, linger=0)
             stack.callback(self._stop_processes)

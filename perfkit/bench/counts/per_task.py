@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from cluster.scratch import ScratchFolder
 from cluster.spec import BASELINE, ClusterSpec, load_codec
 from perfkit.bench.counts.lockstep import (
     LOADS,
@@ -95,7 +95,7 @@ def _allocations(spec: ClusterSpec, inbox: Sequence[Letters], met: int) -> int:
     kinds = memray.AllocatorType
     python = {kinds.PYMALLOC_MALLOC, kinds.PYMALLOC_CALLOC, kinds.PYMALLOC_REALLOC}
     coordinator = SteppedCoordinator(spec)
-    with tempfile.TemporaryDirectory() as folder:
+    with ScratchFolder("counts-") as folder:
         for letters in inbox[:met]:
             coordinator.step(letters)
         recording = Path(folder, "counts.bin")

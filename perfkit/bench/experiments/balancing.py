@@ -12,7 +12,6 @@ the speed of all, and then the longest task on the slowest (R. L. Graham, 1966, 
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from statistics import fmean
 from msgspec.structs import replace
 
 from cluster.local import LocalCluster
+from cluster.scratch import ScratchFolder
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, load_part
 from cluster.vocabulary.task import Priority
@@ -150,7 +150,7 @@ def jain(shares: Sequence[float]) -> float:
 def _cluster(spec: ClusterSpec) -> Iterator[LocalCluster]:
     """A coordinator with a stand-in of each speed."""
     with (
-        tempfile.TemporaryDirectory(prefix="balancing-") as folder,
+        ScratchFolder("balancing-") as folder,
         LocalCluster(0, spec) as cluster,
     ):
         stand_ins = StandIns(cluster.endpoint, spec, Path(folder))

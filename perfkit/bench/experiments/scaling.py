@@ -13,7 +13,6 @@ predicts all.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from cluster.local import LocalCluster
+from cluster.scratch import ScratchFolder
 from cluster.shells.client import Client
 from cluster.spec import BASELINE
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
@@ -85,7 +85,7 @@ def scaling(setting: Setting) -> Measurement:
     profile, most = setting.profile, setting.tasks
     counts = sorted({min(workers, most) for workers in WORKERS})
     with (
-        tempfile.TemporaryDirectory(prefix="scaling-") as folder,
+        ScratchFolder("scaling-") as folder,
         LocalCluster(0, setting.spec) as cluster,
         cluster.client() as client,
     ):

@@ -18,10 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_urlsafe
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from cluster.models.inference import ModelInfo
+from cluster.scratch import ScratchFolder
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
 from perfkit.bench.goals.memory_runs import MB, settled
@@ -240,7 +240,7 @@ def hostility(field: Field) -> tuple[ArmSamples, Hostility]:
 def _guarded_by_tokens(spec: ClusterSpec, about: Material) -> Iterator[Server]:
     """The API with tokens; its questions carry a right one."""
     secret = token_urlsafe(32)
-    with TemporaryDirectory(prefix="tokens-") as folder:
+    with ScratchFolder("tokens-") as folder:
         file = Path(folder, "tokens")
         file.write_text(f"{sha256(secret.encode()).hexdigest()} submit bench\n")
         headers = {"Authorization": f"Bearer {secret}"}

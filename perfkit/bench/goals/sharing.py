@@ -12,7 +12,6 @@ answers were compared.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cluster.models.frames.tensor import unpack_tensor
 from cluster.models.inference import Model, ModelRepository
 from cluster.models.runtime.cache import Cache
 from cluster.models.samples import LIKE_AND_UNLIKE
+from cluster.scratch import ScratchFolder
 from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED
@@ -183,7 +183,7 @@ def load_times(*, share: bool, cache: Path | None = None) -> Mapping[str, float]
 
 
 def _first_load_ms() -> float:
-    with tempfile.TemporaryDirectory() as folder:
+    with ScratchFolder("sharing-") as folder:
         return load_times(share=True, cache=Path(folder))["load"]
 
 

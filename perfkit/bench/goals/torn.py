@@ -12,8 +12,8 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from cluster.scratch import ScratchFolder
 from perfkit.gpu.card import Cards
 from perfkit.gpu.device.made_up import POLARIS, plant
 from perfkit.gpu.device.schema import PLAUSIBLE_RANGES
@@ -41,7 +41,7 @@ _SCALES = (1.0, 1e3, 1e6, 1e-6)
 def torn_inputs(inputs: int, seed: int = 0) -> list[str]:
     """Read this many torn inputs; returns what was wrong with each that was read wrongly."""
     rng = random.Random(seed)
-    with TemporaryDirectory(prefix="torn-inputs-") as folder:
+    with ScratchFolder("torn-inputs-") as folder:
         root = Path(folder)
         profiles = [_TRACE, _V1, _database(root / "seed.db")]
         readers = (_TornCard(root / "drm").read, lambda rng: _torn_profile(root, profiles, rng))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from cluster.local import Process
 from cluster.process import announce
 from cluster.protocol.client_session import ClientSession, Options
 from cluster.protocol.codec import Frame
+from cluster.scratch import ScratchFolder
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, decode_spec, encode_spec, load_codec
 from cluster.transport.channel import Channel
@@ -180,7 +180,7 @@ class SoakLoad:
 
     def _kill_clients(self) -> None:
         for _ in range(self._mix.killed_clients):
-            with tempfile.TemporaryDirectory() as folder:
+            with ScratchFolder("client-") as folder:
                 told = [self._local.endpoint, encode_spec(self._local.spec)]
                 victim = Process("client", __name__, told, Path(folder))
                 try:

@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
+from cluster.scratch import ScratchFolder
 from perfkit.bench.regression.judge import BAD
 from perfkit.bench.regression.planted import KINDS, PLACES, plant_folder
 from perfkit.evidence.verdicts import Verdict
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from perfkit.evidence.baselines import save_baseline
 
     runs = []
-    with tempfile.TemporaryDirectory() as scratch, chosen.out.open("a") as out:
+    with ScratchFolder("study-") as scratch, chosen.out.open("a") as out:
         baseline = save_baseline(measure_costs(), Path(scratch))
         plants = cycle(product(PLACES, KINDS))
         for _ in range(chosen.runs):

@@ -6,7 +6,6 @@ server that fails fast would win otherwise.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,7 @@ from typing import Self
 import msgspec
 
 from cluster.local import Process
+from cluster.scratch import ScratchFolder
 from perfkit.bench.serving.exchange import Job, Questions, Report, request_bytes
 from perfkit.bench.serving.generator import read_message, write_message
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
@@ -26,7 +26,7 @@ class Generator:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="generator-")))
+            folder = Path(stack.enter_context(ScratchFolder("generator-")))
             self._process = Process("generator", MODULE, [], folder)
             stack.callback(self._process.kill)
             self._stack = stack.pop_all()

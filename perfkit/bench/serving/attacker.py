@@ -16,7 +16,6 @@ import json
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +25,7 @@ from typing import Self
 import msgspec
 
 from cluster.local import Process
+from cluster.scratch import ScratchFolder
 from perfkit.bench.serving.generator import read_message, write_message
 from perfkit.bench.workloads.load import ExperimentError
 
@@ -114,7 +114,7 @@ def sink() -> Iterator[tuple[Process, int]]:
 
 @contextmanager
 def _process(name: str, *options: str) -> Iterator[Process]:
-    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+    with ScratchFolder(f"{name}-") as folder:
         process = Process(name, MODULE, options, Path(folder))
         try:
             yield process

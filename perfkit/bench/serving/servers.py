@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from msgspec.structs import replace
 from cluster.local import LocalCluster, Process
 from cluster.models.inference import BUILT_IN, ModelInfo, ModelRepository
 from cluster.models.repository.manifest import MANIFEST
+from cluster.scratch import ScratchFolder
 from cluster.spec import ClusterSpec, encode_spec
 from perfkit.bench.serving.exchange import (
     COARSE_COSINE_MIN,
@@ -133,7 +133,7 @@ def ours(
 @contextmanager
 def ours_automatic(about: Material, spec: ClusterSpec) -> Iterator[Server]:
     """The same with the precision that is fastest here and loses at most half a point."""
-    with tempfile.TemporaryDirectory(prefix="automatic-") as folder:
+    with ScratchFolder("automatic-") as folder:
         copy = Path(folder, about.model)
         shutil.copytree(BUILT_IN / about.model, copy)
         with (copy / MANIFEST).open("a") as manifest:
@@ -225,7 +225,7 @@ def free_port() -> int:
 @contextmanager
 def _running(module: str, options: list[str]) -> Iterator[Process]:
     guarded = module.endswith("guarded")
-    with tempfile.TemporaryDirectory(prefix="server-", ignore_cleanup_errors=True) as folder:
+    with ScratchFolder("server-") as folder:
         process = Process("server", module, options, Path(folder), guarded=guarded)
         try:
             yield process

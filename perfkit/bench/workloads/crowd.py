@@ -8,7 +8,6 @@ share interpreters, PER_PROCESS of them each. They can't be killed one by one, a
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from argparse import ArgumentParser
@@ -19,6 +18,7 @@ from typing import Self
 
 from cluster.local import Process
 from cluster.process import announce
+from cluster.scratch import ScratchFolder
 from cluster.shells.worker import Worker
 from cluster.spec import ClusterSpec, decode_spec, encode_spec, load_part
 from cluster.supervision.ending import stop_with_parent
@@ -42,7 +42,7 @@ class Crowd:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crowd-")))
+            folder = Path(stack.enter_context(ScratchFolder("crowd-")))
             until_s = time.monotonic() + READY_TIMEOUT_S
             processes = []
             for first in range(0, self._workers, PER_PROCESS):

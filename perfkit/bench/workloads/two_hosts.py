@@ -8,7 +8,6 @@ does.
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cluster.local import READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalCluster
+from cluster.scratch import ScratchFolder
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec, encode_spec
 from cluster.supervision.children import Process
@@ -164,7 +164,7 @@ class TwoHosts:
 @contextmanager
 def two_hosts(spec: ClusterSpec, workers: int) -> Iterator[TwoHosts]:
     """A cluster on two hosts with `workers` workers each, all ready; it ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="two-hosts-") as folder:
+    with ScratchFolder("two-hosts-") as folder:
         cluster = TwoHosts(spec, workers, Path(folder))
         try:
             yield cluster

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from cluster.scratch import ScratchFolder
 
 #: A Polaris on Linux 6.6 and later, which tells the moment's power instead of the average.
 POLARIS: Mapping[str, str] = {
@@ -62,6 +63,6 @@ def plant(
 @contextmanager
 def made_up_card() -> Iterator[Path]:
     """A temporary folder that stands in for /sys/class/drm, with one card."""
-    with TemporaryDirectory(prefix="gpu-card-") as folder:
+    with ScratchFolder("gpu-card-") as folder:
         plant(Path(folder))
         yield Path(folder)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.scratch import ScratchFolder
 from perfkit.report.engine.floods import ENDED_VARIABLE
 from perfkit.report.engine.headlines import NOTEBOOK_VARIABLE
 
@@ -161,9 +162,7 @@ def kernel_session(
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) > _LONGEST_SOCKET_FOLDER and os.path.isdir("/tmp"):
         base = "/tmp"
-    with tempfile.TemporaryDirectory(
-        prefix="perfkit-", dir=base, ignore_cleanup_errors=True
-    ) as scratch:
+    with ScratchFolder("perfkit-", base) as scratch:
         session = KernelSession(Path(scratch), environment_for(notebook), cell_timeout_s, grace_s)
         try:
             yield session

@@ -200,6 +200,10 @@ def test_a_worker_that_joins_later_is_told_too_and_a_draining_one_is_not() -> No
     assert want(bench, ["n"], ["m"]) == []
     assert bench.join("new", models=["m", "x"]) == [do.Serve("new", 2, ["n", "x"], 1)]
     assert bench.join("fit", models=["n"]) == []
+    assert bench.join("torn", models=["n"], wanted=["m", "o"]) == [
+        do.Serve("torn", 4, ["n", "o"], 1)
+    ], "it could not load what it was started with"
+    bench.tell(on.WorkerLeft("torn", 4))
     assert want(bench, ["m"], ["n"]) == [
         do.Serve("new", 2, ["m", "x"], 2),
         do.Serve("fit", 3, ["m"], 1),

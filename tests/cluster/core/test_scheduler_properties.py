@@ -7,6 +7,7 @@ must still have come to exactly one end.
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import Phase, settings
@@ -21,8 +22,10 @@ from hypothesis.stateful import (
 
 from cluster.core.clients import ClientState
 from cluster.core.inspection import queued
+from cluster.core.ledger import Ledger
 from cluster.core.policy import POLICIES, AssignmentPolicy
 from cluster.core.scheduler import Scheduler
+from cluster.core.worker import Lease
 from cluster.simulation.witness import Witness
 from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
@@ -83,6 +86,35 @@ class Held:
         self.next, self.stop = action.start, action.start + len(action.payloads)
 
 
+class Accepted:
+    """The tasks whose results the scheduler has accepted, of whatever client: it has told each by
+    then. None of them may be leased again.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: set[TaskId] = set()
+        self._runs: dict[tuple[str, int], int] = {}
+
+    def observe(self, actions: list[do.Action]) -> None:
+        for action in actions:
+            if isinstance(action, do.Accept):
+                self._runs[action.client, action.submission] = action.run
+            elif isinstance(action, do.Confirm):
+                self.add(action, {action.position})
+            elif isinstance(action, do.Deliver):
+                told = range(action.start, action.start + len(action.outcomes))
+                self.add(action, {*told} - {failure.position for failure in action.failures})
+            elif isinstance(action, do.Assign):
+                client, submission, _ = action.payloads[0].decode().split()
+                run, stop = self._runs[client, int(submission)], action.start + len(action.payloads)
+                again = self.tasks & {TaskId(run, p) for p in range(action.start, stop)}
+                assert not again, f"leased again after their results were accepted: {again}"
+
+    def add(self, action: do.Confirm | do.Deliver, positions: set[int]) -> None:
+        run = self._runs[action.client, action.submission]
+        self.tasks |= {TaskId(run, position) for position in positions}
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Peers that may send anything; they remember messages only to send plausible ones."""
 
@@ -95,6 +127,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.incarnations: dict[str, int] = {}
         self.epochs: dict[str, int] = {}
         self.leases: list[Held] = []
+        self.results = Accepted()
+        self.offers: list[do.Offer] = []
         self.accepted: dict[str, dict[int, on.TasksSubmitted]] = {}
         self.refused: list[tuple[on.TasksSubmitted, ClientState]] = []
         self.submission = 0
@@ -103,17 +137,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         return self.take(event, self.scheduler.handle(event, self.now))
 
     def take(self, event: on.Event | None, actions: list[do.Action]) -> list[do.Action]:
+        self.results.observe(actions)
         self.witness.observe(event, actions, self.now)
         for action in actions:
             if isinstance(action, do.Welcome):
                 self.epochs[action.worker] = action.epoch
             elif isinstance(action, do.Assign):
                 self.leases.append(Held(action))
+            elif isinstance(action, do.Offer):
+                self.offers.append(action)
         return actions
 
     @invariant()
     def holds(self) -> None:
         self.scheduler.validate()
+        assert self.scheduler.counters["done"] == len(self.results.tasks), "each once, and told"
         assert len(self.scheduler.ledger.history) <= LIMITS.history_runs
         for run in self.scheduler.ledger.runs.values():
             assert len(run.story) <= LIMITS.story_entries
@@ -126,14 +164,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         credit=st.integers(1, 6),
         gpu=st.booleans(),
         again=st.integers(-1, 1),
+        batches=st.sampled_from([{}, {"echo": 4}]),
     )
-    def join(self, worker: str, credit: int, gpu: bool, again: int) -> None:
+    def join(
+        self, worker: str, credit: int, gpu: bool, again: int, batches: dict[str, int]
+    ) -> None:
         """A newcomer, a repeat, a restart, an older or another process of the same name."""
         incarnation = max(1, self.incarnations.get(worker, 1) + again)
         self.incarnations[worker] = max(incarnation, self.incarnations.get(worker, 1))
         gpus, models = ([Gpu("vega", 8)], ["m"]) if gpu else ([], [])
         offers, pid = (["echo"], models, gpus), incarnation
-        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, "h", pid))
+        place = "h", pid, 0
+        self.tell(on.WorkerJoined(worker, incarnation, 1, credit, *offers, *place, batches))
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -161,6 +203,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.leases = [held for held in self.leases if held.next < held.stop]
 
     @precondition(lambda self: self.leases)
+    @rule(data=st.data(), skip=st.integers(0, 1))
+    def store(self, data: st.DataObject, skip: int) -> None:
+        """A large result waits to be fetched, perhaps of a dead lease, or of a later task."""
+        lease = data.draw(st.sampled_from(self.leases))
+        position = min(lease.next + skip, lease.stop - 1)
+        self.tell(on.ResultStored(lease.worker, lease.epoch, lease.id, position, 10))
+
+    @precondition(lambda self: self.offers)
+    @rule(data=st.data(), is_whole=st.booleans())
+    def fetch(self, data: st.DataObject, is_whole: bool) -> None:
+        """A client asks for a part of a large result or says that it has all, perhaps again."""
+        offer = data.draw(st.sampled_from(self.offers))
+        place = offer.client, offer.submission, offer.position, offer.lease
+        self.tell(on.StreamReceived(*place) if is_whole else on.ChunkRequested(*place, 0, 5))
+
+    @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         lease = data.draw(st.sampled_from(self.leases))
@@ -173,16 +231,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         stale=st.booleans(),
         load=st.integers(0, 100) | st.none(),
         trouble=st.sampled_from([None, None, "hot"]),
+        wants=st.sampled_from([{}, {"echo": 1}]),
+        credit=st.integers(0, 8),
     )
     def heartbeat(
-        self, data: st.DataObject, stale: bool, load: int | None, trouble: str | None
+        self,
+        data: st.DataObject,
+        stale: bool,
+        load: int | None,
+        trouble: str | None,
+        wants: dict[str, int],
+        credit: int,
     ) -> None:
         worker = data.draw(st.sampled_from(sorted(self.epochs)))
         ids = [lease.id for lease in self.leases if lease.worker == worker]
         held = data.draw(st.sets(st.sampled_from(ids))) if ids else set()
         epoch = self.epochs[worker] - stale
         gpus = (GpuLoad(busy_pct=load, trouble=trouble),)
-        self.tell(on.WorkerHeartbeat(worker, epoch, sorted(held), Load(gpus=gpus)))
+        facts = sorted(held), Load(gpus=gpus), [], wants, credit
+        self.tell(on.WorkerHeartbeat(worker, epoch, *facts))
 
     @rule(worker=WORKERS, how=st.sampled_from(["unreachable", "left", "draining"]))
     def go(self, worker: str, how: str) -> None:
@@ -387,3 +454,35 @@ def test_every_invariant_holds_under_any_events(policy: Callable[[], AssignmentP
             max_examples=settings().max_examples // 3, stateful_step_count=40, phases=PHASES
         ),
     )
+
+
+@pytest.mark.parametrize("how", ["report", "stream", "batch"])
+def test_a_task_that_is_leased_again_after_its_result_is_noticed(how: str) -> None:
+    """The scheduler forgets what a lease has reported when its worker leaves."""
+    machine = SchedulerMachine(POLICIES["round-robin"])
+    tasks = 2 if how == "batch" else 1
+    batches = {"echo": tasks} if how == "batch" else {}
+    machine.tell(on.WorkerJoined("w0", 1, 1, 6, ["echo"], batches=batches))
+    machine.tell(on.TasksSubmitted("c0", 0, "echo", [b"c0 0 0", b"c0 0 1", b"c0 0 2"]))
+    for lease in machine.leases[:tasks]:
+        place = lease.worker, lease.epoch, lease.id
+        if how == "stream":
+            machine.tell(on.ResultStored(*place, lease.next, 10))
+            machine.tell(on.StreamReceived("c0", 0, lease.next, lease.id))
+        else:
+            machine.tell(on.TasksFinished(*place, lease.next, [b"r"]))
+    assert len(machine.results.tasks) == machine.scheduler.counters["done"] == tasks
+    requeue = Ledger.requeue
+
+    def forgets(ledger: Ledger, lease: Lease, span: tuple[int, int], *rest: Any) -> None:
+        lease.revoked = None
+        requeue(ledger, lease, (0, span[1]), *rest)
+
+    with (
+        mock.patch.object(Ledger, "requeue", forgets),
+        mock.patch.object(Scheduler, "validate"),
+    ):
+        machine.tell(on.WorkerLeft("w0", machine.epochs["w0"]))
+        machine.advance(0.7)
+    with pytest.raises(AssertionError, match="leased again after their results were accepted"):
+        machine.tell(on.WorkerJoined("w1", 1, 1, 6, ["echo"]))

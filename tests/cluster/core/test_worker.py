@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.core.worker import BatchTotals, Lease
+from cluster.vocabulary import actions as do
 from cluster.vocabulary.task import (
     NO_REQUIREMENTS,
     BatchSize,
@@ -118,3 +119,15 @@ def test_batches_are_added_up_over_workers_that_go_and_that_count_anew(
         bench.beat("b", batches=batches((runs, 9, 1.0), kind="one too many"))
     assert bench.scheduler.status(bench.now).batches == batches((7, 7, 2.0), (4, 8, 2.0))
     assert bench.scheduler.ledger.counters["batches_left_out"] == 7
+
+
+def test_a_worker_is_given_no_more_than_it_has_room_for_now_that_it_knows_its_tasks() -> None:
+    """Another client's task waits behind all that it has in hand, so large tasks make fewer."""
+    bench = Bench()
+    bench.join(credit=8)
+    bench.beat(wants={"echo": 1}, credit=2)
+    assigned = [action for action in bench.submit(*[b"x"] * 6) if isinstance(action, do.Assign)]
+    ids = [action.lease for action in assigned]
+    assert sum(len(action.payloads) for action in assigned) == 2
+    more = bench.beat("w", *ids, wants={"echo": 2}, credit=99)
+    assert sum(len(it.payloads) for it in more if isinstance(it, do.Assign)) == 4

@@ -94,13 +94,14 @@ def test_what_it_offers_is_repeated_until_it_is_acknowledged() -> None:
 
 def test_a_worker_that_joins_again_introduces_itself_with_its_present_offers() -> None:
     session = worker(3)
+    session.handle(do.Serve("w", 3, ["n", "o"], 1))
     session.offer(["n"], ["n"], "no model 'o'")
     session.handle(do.Disconnect("w", 3, "silent"))
     (hello,) = session.introduction()
     assert isinstance(hello, on.WorkerJoined)
-    assert (hello.kinds, hello.models) == (["n"], ["n"])
+    assert (hello.kinds, hello.models, hello.wanted) == (["n"], ["n"], ["n", "o"])
     news = session.handle(do.Welcome("w", 5, 4, 0.2))
-    assert news == [on.WorkerOffers("w", 4, ["n"], ["n"], "no model 'o'", 1)]
+    assert news == [on.WorkerOffers("w", 4, ["n"], ["n"], "no model 'o'", 2)]
 
 
 def test_what_is_not_started_of_a_kind_that_is_withdrawn_is_given_back() -> None:

@@ -163,7 +163,7 @@ def test_a_restart_that_takes_too_long_says_what_it_waits_for(changing, until, t
     files = [str(tmp_path / name) for name in ("one", "another")]
     busy = [client.submit(hold, file) for file in files]
     until(lambda: len([*tmp_path.iterdir()]) == 2)  # a task that has not begun would be given back
-    with pytest.raises(ClusterError, match=r"worker 'worker-1' still holds 1 tasks 0\.5 s after"):
+    with pytest.raises(ClusterError, match=r"worker 'worker-1' still holds 1 task 0\.5 s after"):
         client.restart("worker-1", timeout=0.5)
     assert [future.result(TIMEOUT_S) for future in busy] == files
     until(lambda: [w for w in client.status().workers if w.worker == "worker-1" and w.pid != pid])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.protocol.held_lease import HeldLease
 from cluster.vocabulary import actions as do
 from cluster.vocabulary.limits import Limits
+from cluster.work.batch_curve import BatchCurves
 from cluster.work.batch_run import BatchRuns
 from cluster.work.handlers import Handlers
 
@@ -40,7 +41,7 @@ class Shouts:
             return b"a model that shouts"
         if payload.isdigit():
             return ValueError(f"{payload!r} is no word")
-        return Word(bytes(payload))
+        return Word(bytes(payload), max(1, payload.count(b"*")))
 
     def run(self, questions):
         self.ran.append([question.text for question in questions])
@@ -216,3 +217,30 @@ def test_every_task_of_every_lease_has_its_own_outcome_once(words):
         assert sum(size.items for size in told.sizes) == sum(map(len, words))
         ran = Counter((len(ran) - 1).bit_length() for ran in bench.model.ran)
         assert {n: size.runs for n, size in enumerate(told.sizes) if size.runs} == ran
+
+
+def test_it_wants_fewer_tasks_for_a_batch_the_more_items_they_have_and_says_so(bench):
+    told = []
+    bench.runs.on_news = lambda: told.append(bench.runs.wants())
+    assert bench.runs.wants() == {"shout": 4}
+    bench.batch(lease(1, *[b"aa"] * 4))
+    assert told == []
+    for number in range(30):
+        bench.batch(lease(number, b"****"))
+    assert told[-1] == {"shout": 1}
+    assert len(told) <= 3
+    for number in range(60):
+        bench.batch(lease(number, *[b"aa"] * 4))
+    assert told[-1] == {"shout": 3}, "not each time that it has changed a little"
+    assert bench.runs.wants() == {"shout": 4}
+
+
+def test_it_wants_a_batch_of_twice_the_items_that_pay_so_far():
+    curves = BatchCurves(64)
+    assert curves.tasks_wanted(64) == 2
+    for _ in range(500):
+        curve = curves["bucket"]
+        curve.observe(curve.items, 0.001 if curve.items <= 8 else 1.0)
+        curves.observe(curve.items, curve.items)
+    assert curves.tasks_wanted(64) in (8, 16, 32)  # a neighbour of 8 may have its turn
+    assert curves.tasks_wanted(4) == 4

@@ -3,11 +3,12 @@
 import os
 import threading
 
+import msgspec
 import pytest
 
 from cluster import Handlers
 from cluster.vocabulary.errors import ClusterError
-from cluster.work.functions import pack_work
+from cluster.work.functions import PackContent, pack_work
 from cluster.work.pack_folder import PackReader, PackWriter
 from cluster.work.plain_data import pack_call, read_result
 
@@ -80,3 +81,19 @@ def test_a_pack_that_cannot_be_written_is_said_so_and_leaves_nothing(writer, fil
         writer.write(pack("a", 1))
     (tmp_path / "gone").rename(tmp_path / "packs")
     assert files() == []
+
+
+def test_a_worker_started_again_does_without_a_pack_that_is_broken_now(writer, tmp_path):
+    writer.keep(writer.write(pack("a", 1)))
+    writer.keep(writer.write(pack("b", 2)))
+    content = msgspec.msgpack.decode(pack("a", 1).data, type=PackContent)
+    content.functions = b"?"
+    (tmp_path / "packs" / "000001.use").write_bytes(msgspec.msgpack.encode(content))
+    with pytest.raises(ClusterError, match="a can't be loaded in a worker"):
+        PackReader(tmp_path / "packs", Handlers())
+    handlers = Handlers()
+    reader = PackReader(tmp_path / "packs", handlers, again=True)
+    assert handlers.kinds() == ["b"]
+    assert reader.trouble.startswith("a can't be loaded in a worker: UnpicklingError")
+    writer.keep(writer.write(pack("a", 3)))
+    assert reader.trouble == ""  # the user has mended it

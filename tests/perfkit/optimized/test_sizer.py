@@ -219,3 +219,11 @@ def test_what_does_not_run_together_takes_the_room_of_no_batch() -> None:
     sizer.observe(SPIN, 1, 1.0)
     holding(sizer, worker, SPIN, 2)
     assert not sizer.has_room(worker)
+
+
+def test_a_model_has_fewer_tasks_in_hand_if_fewer_make_a_batch() -> None:
+    sizer, worker = measured(1.0), offer(credit=1_000, batches={"echo": 64})
+    holding(sizer, worker, ECHO, 8)
+    assert sizer.has_room(worker)
+    worker.wants = {"echo": 4}
+    assert not sizer.has_room(worker)
