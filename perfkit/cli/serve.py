@@ -34,6 +34,8 @@ LOCAL = "cluster.serve.backends.local:make_backend"
 ANOTHER = "perfkit.engines.backend:make_backend"
 #: a task carries half of a message: a request's whole body, and a little more for its header
 MESSAGE_BYTES = (64 << 20) + (1 << 20)
+#: A run of a model ends, so it may outlast a client's patience: the next ones need not load anew.
+OVERRUN_S = 30.0
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -231,7 +233,9 @@ def _target(
         given = found.peer_spec()
         flags += ["--endpoint", address, *(["--spec", encode_spec(given)] if given else [])]
         return {"engine": engine.value, "endpoint": address}, None
-    knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
+    knobs = {
+        "limits.message_bytes": 2 * MESSAGE_BYTES, "limits.overrun_s": OVERRUN_S, **found.set
+    }  # fmt: skip
     spec = build_spec(found.spec or "optimized", knobs)
     cards = cards_for(gpu, found.workers)
     workers, threads = found.worker_count, None

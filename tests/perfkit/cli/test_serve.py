@@ -54,6 +54,8 @@ def test_one_command_serves_a_model_until_it_is_told_to_stop(engine):
 def test_an_api_that_dies_is_started_again_at_its_address():
     with started("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
         told = json.loads(process.stdout.readline())
+        _, config = ask(told["url"], "GET", "/cluster/config", None)
+        assert config["spec"]["limits"]["overrun_s"] == 30, "no client's timeout kills a worker"
         os.kill(told["pid"], signal.SIGKILL)
 
         def answers():
