@@ -124,8 +124,7 @@ def serve(
         bool, typer.Option("--gpu", help="A worker for each of this machine's AMD cards.")
     ] = False,
     spec: Annotated[
-        str | None,
-        opt.setting("The cluster's parts and knobs, by name.", metavar="NAME", default="optimized"),
+        str | None, opt.setting(opt.SPEC_HELP, metavar="NAME|FILE", default="optimized")
     ] = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -304,7 +303,8 @@ def _keep(
                 facts["endpoint"] = local.endpoint
             deaths = Deaths(local.crew) if local is not None and local.workers else None
             with ApiProcess(flags, Path(folder)) as api:
-                _announce({"url": api.url, "pid": api.pid, **facts}, target)
+                told = {"url": api.url, "pid": api.pid, **facts}
+                _announce(told, target, has_tokens="--tokens" in flags)
                 pause = threading.Event()
                 while True:
                     pause.wait(LOOK_EVERY_S)
@@ -322,7 +322,7 @@ def _keep(
                 local.stop()
 
 
-def _announce(facts: dict[str, Any], target: Path | None) -> None:
+def _announce(facts: dict[str, Any], target: Path | None, *, has_tokens: bool) -> None:
     if target is not None:
         write_json(facts, target, indent=None)
         return
@@ -330,10 +330,11 @@ def _announce(facts: dict[str, Any], target: Path | None) -> None:
 
     url, models, endpoint = facts["url"], facts.get("models", []), facts.get("endpoint")
     model = model_name(models[0]) if models else "MODEL"
+    curl = "curl -H 'Authorization: Bearer TOKEN'" if has_tokens else "curl"
     text = Text.assemble(
         ("Serving", "bold green"), f" at {url}\n",
         "What is there:\n",
-        (f"  curl {url}/v2/models\n  curl {url}/v2/models/{model}\n", "cyan"),
+        (f"  {curl} {url}/v2/models\n  {curl} {url}/v2/models/{model}\n", "cyan"),
         "Clients of Triton and KServe ask it at this address, those of OpenAI at "
         f"{url}/v1\n",
         *(("See it work:\n", (f"  perfkit cluster status --endpoint {endpoint}\n", "cyan"))
