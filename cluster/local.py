@@ -33,7 +33,8 @@ READY_TIMEOUT_S = 30.0
 #: a worker may import what a function needs
 REGISTER_TIMEOUT_S = 60.0
 NOTHING = "cluster.work.functions:NO_HANDLERS"
-#: Models are tried on a card before they are served, see `cluster.models.runtime.choice`.
+#: Models are tried before they are served, on cards too (`cluster.models.runtime.choice`), and one
+#: may take seconds a run on a slow or busy machine.
 TRIAL_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 5.0
 #: those of this process that are not collected
@@ -93,7 +94,7 @@ class LocalCluster:
         self.spec = spec
         self._n_workers = n_workers
         self._environments = environments
-        self._ready_s = READY_TIMEOUT_S + (TRIAL_TIMEOUT_S if environments and models else 0.0)
+        self._ready_s = READY_TIMEOUT_S + (TRIAL_TIMEOUT_S if models else 0.0)
         self._named = 0
         self._models = models
         #: what was registered, as it is sent to workers of a new start

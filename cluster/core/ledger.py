@@ -275,7 +275,7 @@ class Ledger:
     def _watch(self, lease: Lease, due: float) -> None:
         """See a little after a time limit whether a worker still runs the task that it is about."""
         overrun = ("overrun", (lease.id, lease.next))
-        self.timers.set(overrun, due + self.limits.heartbeat_s)
+        self.timers.set(overrun, due + self.limits.overrun_s)
 
     def redeliver(self, run: Run, most_bytes: int) -> int:
         """Deliver the outcomes again that the client has not acknowledged, from the first on, until

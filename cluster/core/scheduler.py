@@ -339,7 +339,7 @@ class Scheduler:
         lease = self.ledger.leases.get(id)
         if lease is None:
             return
-        worker, wait_s = lease.worker, self.limits.heartbeat_s
+        worker, wait_s = lease.worker, self.limits.overrun_s
         is_stuck = (
             lease.next == position and position in (lease.revoked or ()) and not worker.goodbye
         )

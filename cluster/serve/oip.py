@@ -173,7 +173,7 @@ async def _config(state: State, request: Request) -> dict[str, Any]:
         "name": model.name,
         "platform": model.platform,
         "backend": "onnxruntime",
-        "version_policy": {"latest": {"num_versions": 1}},
+        "version_policy": {"specific": {"versions": list(map(int, model.versions))}},
         "max_batch_size": model.batch_items_max if model.batches else 0,
         "input": [shown(port) for port in model.inputs],
         "output": [shown(port) for port in model.outputs],

@@ -84,17 +84,19 @@ def authorise(state: State, scope: Scope, role: Role) -> Identity:
     """
     if state.tokens is None:
         return ANYBODY
-    identity = None
+    identity, secret = None, ""
     for name, value in scope["headers"]:
         if name == b"authorization":
-            scheme, _, secret = value.decode("latin-1").partition(" ")
-            if scheme.lower() == "bearer":
-                identity = state.tokens.find(secret.strip())
+            scheme, _, text = value.decode("latin-1").partition(" ")
+            if scheme.lower() == "bearer" and (secret := text.strip()):
+                identity = state.tokens.find(secret)
             break
     if identity is None:
         raise Problem(
             401,
-            "this server wants a token: send the header 'Authorization: Bearer TOKEN'",
+            "this server knows no such token, or not any more"
+            if secret
+            else "this server wants a token: send the header 'Authorization: Bearer TOKEN'",
             code="invalid_api_key",
             closes=True,
             headers=(("www-authenticate", "Bearer"),),

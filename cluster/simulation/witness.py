@@ -152,7 +152,7 @@ class Witness:
 
     def _killed(self, action: do.Kill) -> None:
         """Check that a worker is killed only if a task of it is overdue."""
-        latest = self._now - self._limits.heartbeat_s + 1e-9
+        latest = self._now - self._limits.overrun_s + 1e-9
         held = self._verdicts.runs(action.worker, action.pid)
         is_late = any(self._dues.get(run, math.inf) <= latest for run in held)
         assert is_late, f"{action.worker} is killed although no task of it is overdue"

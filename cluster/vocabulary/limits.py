@@ -44,6 +44,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Period, about("an idle worker gets the unstarted tail of a lease that is this old")
     ] = 0.005
     unserved_s: Annotated[Period, about("a task that no worker serves fails after it")] = 30.0
+    overrun_s: Annotated[
+        Period, about("a task may run on for it after its timeout_s; then its worker is killed")
+    ] = 0.2
     drain_s: Annotated[
         Period, about("what workers hold may end for it when the coordinator is told to stop")
     ] = 10.0

@@ -21,6 +21,9 @@ JUDGED_RUNS = 6
 TRY_AGAIN_RUNS = 64
 #: a run with this share of the items of a size counts for that size
 FULL = 0.75
+#: When every run would come too late, one is begun all the same after this many times its length:
+#: what was learned may be of a cold start or a stall.
+DOUBTED_RUNS = 10
 #: the buckets remembered; beyond that the oldest is forgotten
 BUCKETS_MAX = 64
 
@@ -40,6 +43,17 @@ class BatchCurve:
         self._tries = 0
         #: of an exponentially weighted regression of seconds y on items x: sums of 1, x, y, xx, xy
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
+        #: when a run was first refused since the last one
+        self._refused_at: float | None = None
+
+    def refuse(self, takes_s: float, now: float) -> bool:
+        """Whether a run that comes too late may be refused; if not, its time is forgotten."""
+        if self._refused_at is None:
+            self._refused_at = now
+        if now - self._refused_at < DOUBTED_RUNS * takes_s:
+            return True
+        self._sums, self._refused_at = (0.0, 0.0, 0.0, 0.0, 0.0), None
+        return False
 
     def predict_s(self, items: int) -> float | None:
         """The time of a run; None before the first. Until runs differ in size it is taken to be
@@ -62,6 +76,7 @@ class BatchCurve:
             old * (1.0 - SMOOTHING) + one for old, one in zip(self._sums, new, strict=True)
         )
         self._sums = weight, x, y, xx, xy
+        self._refused_at = None
         size = 1 << (items - 1).bit_length()
         if took_s > 0.0 and items >= FULL * size:
             self._rates.setdefault(size, deque(maxlen=JUDGED_RUNS)).append(items / took_s)

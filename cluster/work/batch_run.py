@@ -281,8 +281,9 @@ class BatchRun:
         left_s = lease.due_at - now
         if self._questions and self._longest_s <= left_s:
             return None
-        takes_s = self._curves[bucket].predict_s(self._items + items)
-        if takes_s is None or takes_s <= left_s:
+        curve = self._curves[bucket]
+        takes_s = curve.predict_s(self._items + items)
+        if takes_s is None or takes_s <= left_s or not (left_s <= 0 or curve.refuse(takes_s, now)):
             return None
         return TimedOut(
             f"it had {max(0.0, left_s) * 1e3:.1f} ms left when its turn came, and its batch would "

@@ -35,6 +35,8 @@ LOCAL = "cluster.serve.backends.local:make_backend"
 ANOTHER = "perfkit.engines.backend:make_backend"
 #: a task carries half of a message: a request's whole body, and a little more for its header
 MESSAGE_BYTES = (64 << 20) + (1 << 20)
+#: A run of a model ends, so it may outlast a client's patience: the next ones need not load anew.
+OVERRUN_S = 30.0
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop")
 
 
@@ -123,8 +125,7 @@ def serve(
         bool, typer.Option("--gpu", help="A worker for each of this machine's AMD cards.")
     ] = False,
     spec: Annotated[
-        str | None,
-        opt.setting("The cluster's parts and knobs, by name.", metavar="NAME", default="optimized"),
+        str | None, opt.setting(opt.SPEC_HELP, metavar="NAME|FILE", default="optimized")
     ] = None,
     knobs: opt.Knobs = None,
     config: opt.Config = None,
@@ -232,7 +233,9 @@ def _target(
         given = found.peer_spec()
         flags += ["--endpoint", address, *(["--spec", encode_spec(given)] if given else [])]
         return {"engine": engine.value, "endpoint": address}, None
-    knobs = {"limits.message_bytes": 2 * MESSAGE_BYTES, **found.set}
+    knobs = {
+        "limits.message_bytes": 2 * MESSAGE_BYTES, "limits.overrun_s": OVERRUN_S, **found.set
+    }  # fmt: skip
     spec = build_spec(found.spec or "optimized", knobs)
     cards = cards_for(gpu, found.workers)
     workers, threads = found.worker_count, None
@@ -301,7 +304,8 @@ def _keep(
                 facts["endpoint"] = local.endpoint
             deaths = Deaths(local.crew) if local is not None and local.workers else None
             with ApiProcess(flags, Path(folder)) as api:
-                _announce({"url": api.url, "pid": api.pid, **facts}, target)
+                told = {"url": api.url, "pid": api.pid, **facts}
+                _announce(told, target, has_tokens="--tokens" in flags)
                 pause = threading.Event()
                 while True:
                     pause.wait(LOOK_EVERY_S)
@@ -319,7 +323,7 @@ def _keep(
                 local.stop()
 
 
-def _announce(facts: dict[str, Any], target: Path | None) -> None:
+def _announce(facts: dict[str, Any], target: Path | None, *, has_tokens: bool) -> None:
     if target is not None:
         write_json(facts, target, indent=None)
         return
@@ -327,10 +331,11 @@ def _announce(facts: dict[str, Any], target: Path | None) -> None:
 
     url, models, endpoint = facts["url"], facts.get("models", []), facts.get("endpoint")
     model = model_name(models[0]) if models else "MODEL"
+    curl = "curl -H 'Authorization: Bearer TOKEN'" if has_tokens else "curl"
     text = Text.assemble(
         ("Serving", "bold green"), f" at {url}\n",
         "What is there:\n",
-        (f"  curl {url}/v2/models\n  curl {url}/v2/models/{model}\n", "cyan"),
+        (f"  {curl} {url}/v2/models\n  {curl} {url}/v2/models/{model}\n", "cyan"),
         "Clients of Triton and KServe ask it at this address, those of OpenAI at "
         f"{url}/v1\n",
         *(("See it work:\n", (f"  perfkit cluster status --endpoint {endpoint}\n", "cyan"))

@@ -268,6 +268,12 @@ def test_a_worker_that_takes_too_long_is_given_up(module, monkeypatch):
     assert psutil.Process().children() == before
 
 
+def test_workers_that_load_models_get_more_time(monkeypatch):
+    monkeypatch.setattr("cluster.local.READY_TIMEOUT_S", 0.0)
+    with LocalCluster(1, models=["digits"]) as local:
+        assert local.status().workers[0].models == ["digits"]
+
+
 def test_a_cluster_that_does_not_run_says_so():
     for wrong in ({"n_workers": -1}, {"capacity": 0}):
         with pytest.raises(ClusterError):

@@ -108,6 +108,9 @@ def converted(array: NDArray[Any], datatype: str) -> NDArray[Any]:
     raise TensorError(f"{array.dtype}{list(array.shape)} can't be taken as {datatype}")
 
 
+OBJECTS = "it holds Python objects, as which onnxruntime gives texts: save those as .astype(str)"
+
+
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays in an ``.npz`` file by name.
 
@@ -127,5 +130,6 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if not isinstance(array, np.ndarray):
                 raise ValueError(f"{name!r} in it is no array")
     except Exception as error:  # a torn archive raises errors of many kinds
-        raise TensorError(f"can't read tensors from {path}: {error}") from error
+        why = OBJECTS if "allow_pickle" in str(error) else error
+        raise TensorError(f"can't read tensors from {path}: {why}") from error
     return arrays

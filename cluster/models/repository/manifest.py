@@ -42,6 +42,7 @@ from cluster.vocabulary.task import Name
 
 MANIFEST = "config.toml"
 MODEL_FILE = "model.onnx"
+BATCH_ITEMS_MAX = 65_536
 
 #: A model's name is a folder's, a task's kind and a part of a URL.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -78,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     description: str = ""
     labels: tuple[Label, ...] = ()
     batches: bool | None = None
-    batch_items_max: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    batch_items_max: Annotated[int, Meta(ge=1, le=BATCH_ITEMS_MAX)] | None = None
     versions: PositiveInt | Literal["all"] | tuple[PositiveInt, ...] = 1
     threads: Annotated[int, Meta(ge=1, le=1_024)] = 1
     provider: Literal["auto", "cpu", "webgpu"] = "auto"

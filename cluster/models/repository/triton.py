@@ -15,7 +15,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from cluster.models.repository.manifest import MODEL_FILE, Label, Manifest, ModelError
+from cluster.models.repository.manifest import (
+    BATCH_ITEMS_MAX,
+    MODEL_FILE,
+    Label,
+    Manifest,
+    ModelError,
+)
 from cluster.models.repository.textproto import Message, TextprotoError, parse_textproto
 
 CONFIG = "config.pbtxt"
@@ -86,6 +92,8 @@ def _config(folder: Path, message: Message) -> TritonConfig:
     most = _number(_text(message, "max_batch_size") or "-1", "max_batch_size")
     if most < 0 and "max_batch_size" in message:
         raise ValueError(f"max_batch_size is {most}; 0 is for a model that does not batch")
+    if most > BATCH_ITEMS_MAX:
+        raise ValueError(f"max_batch_size is {most}; at most {BATCH_ITEMS_MAX} is served here")
     manifest = {
         "name": name,
         "file": _text(message, "default_model_filename") or MODEL_FILE,

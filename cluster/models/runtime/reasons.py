@@ -35,6 +35,12 @@ _REASONS = (
         "its weights are missing: {0}; put the file there, which was written with the graph",
     ),
     (
+        r"Failed to construct locale with name:(\S+?):",
+        "it reads texts by the locale {0}, which this machine does not have; install it (Debian: "
+        "locales, then locale-gen {0}), or name another at export, in skl2onnx by "
+        "options={{TfidfVectorizer: {{'locale': 'C'}}}}",
+    ),
+    (
         r"Protobuf parsing failed|No graph was found in the protobuf",
         "it is no ONNX file, or a torn one",
     ),

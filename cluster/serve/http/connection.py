@@ -172,12 +172,27 @@ class Connection(HttpToolsProtocol):
         if self.due_s is None and not self._is_open():
             self.due_s = self.loop.time() + self.header_s
         was_receiving = self._lingering.is_receiving
-        super().data_received(data)
+        self._parse(data)
         # The parser tells of a header, or of what follows a chunk's size, when it has all of it.
         if was_receiving and self._lingering.is_receiving:
             self._overhead_bytes += len(data)
             if self._overhead_bytes - self._body_bytes > OVERHEAD_BYTES_MAX + self._body_bytes // 8:
                 self.refuse(431, f"over {OVERHEAD_BYTES_MAX >> 10} KiB came beside the body")
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as offer:
+            # The client offers another protocol, as Java's does with each request: HTTP/1.1 goes
+            # on (RFC 9110, 7.8). llhttp takes the body for the other protocol's, so the request is
+            # parsed again without the offer.
+            kept = [b"%s: %s\r\n" % it for it in self.headers if it[0] != b"upgrade"]
+            line = b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parse(b"".join([line, *kept, b"\r\n", data[offer.args[0] :]]))
 
     def eof_received(self) -> None:
         """The client sends no more: within a request that is a mistake, and it may still read."""
@@ -210,6 +225,10 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """All headers are there: check what llhttp lets pass, then start the request."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._fail(405, "CONNECT is for proxies, and this server is none")
+            return
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._fail(505, f"this server speaks HTTP/1.1 and 1.0, not {version}")
@@ -260,6 +279,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete, so nothing is awaited of the client."""
+        if self.parser.should_upgrade():
+            return
         self.due_s = None
         self._lingering.is_receiving = False
         super().on_message_complete()

@@ -27,7 +27,7 @@ class OutputLevel(StrEnum):
     OFF = "off"
 
 
-_SPEC_HELP = "The cluster's parts and knobs, by name or in a file of perfkit tune."
+SPEC_HELP = "The cluster's parts and knobs, by name or in a file of perfkit tune."
 _KNOB_HELP = "Set a knob of the spec, e.g. limits.heartbeat_s=0.5; repeatable."
 
 
@@ -65,9 +65,7 @@ Insecure: TypeAlias = Annotated[
         "--insecure",
     ),
 ]
-Spec: TypeAlias = Annotated[
-    str | None, setting(_SPEC_HELP, metavar="NAME|FILE", default="baseline")
-]
+Spec: TypeAlias = Annotated[str | None, setting(SPEC_HELP, metavar="NAME|FILE", default="baseline")]
 Knobs: TypeAlias = Annotated[list[str] | None, setting(_KNOB_HELP, "--set", metavar="KNOB=VALUE")]
 Models: TypeAlias = Annotated[
     list[str] | None,
@@ -113,7 +111,7 @@ LogFile: TypeAlias = Annotated[
 ]
 
 # Commands that measure start clusters of their own and read no settings.
-SpecName: TypeAlias = Annotated[str, typer.Option(metavar="NAME|FILE", help=_SPEC_HELP)]
+SpecName: TypeAlias = Annotated[str, typer.Option(metavar="NAME|FILE", help=SPEC_HELP)]
 SpecKnobs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help=_KNOB_HELP)
 ]

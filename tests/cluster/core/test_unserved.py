@@ -193,6 +193,15 @@ def test_a_worker_that_goes_on_with_a_task_after_its_time_is_killed_without_a_de
     bench.counted(failed=1, kills=4, workers_left=1, returned=2)
 
 
+def test_a_task_may_run_on_for_as_long_as_it_is_allowed_to() -> None:
+    bench = Bench(overrun_s=2.0)
+    bench.join("w", credit=2, pid=7)
+    bench.submit(b"x", timeout_s=1.0)
+    assert overrun(bench) == [do.Cancel("w", 1, 1, [0]), ended(LATE)]
+    kill = do.Kill("h", "w", 7, "task 0 of run 1 did not end in time")
+    assert overrun(bench)[:1] == [kill]
+
+
 def test_a_worker_that_has_left_before_it_would_be_killed_is_not_killed() -> None:
     bench = Bench()
     bench.join("w", credit=2, pid=7)

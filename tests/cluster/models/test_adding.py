@@ -248,6 +248,26 @@ def test_golden_input_stands_in_for_made_up_input(
     assert sorted(it.name for it in root.iterdir()) == ["mine"]
 
 
+def test_golden_texts_as_onnxruntime_gives_them_are_refused_with_what_to_do(
+    add: Callable[..., ModelInfo], root: Path, tmp_path: Path
+) -> None:
+    for name, texts in (("in", ["a"]), ("out", np.array(["a"], object))):
+        np.savez(tmp_path / f"{name}.npz", texts)
+    with pytest.raises(ModelError, match=r"golden_out.*onnxruntime gives texts: .*astype\(str\)"):
+        add(DIGITS, golden=(tmp_path / "in.npz", tmp_path / "out.npz"))
+
+
+def test_a_locale_that_is_not_here_is_named(add: Callable[..., ModelInfo], tmp_path: Path) -> None:
+    """As skl2onnx writes text vectorisers, in a container without locales."""
+    lower = make.make_node(
+        "StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_YY.UTF-8"
+    )
+    ports = [make.make_tensor_value_info(it, onnx.TensorProto.STRING, [None]) for it in "xy"]
+    path = write_graph(tmp_path / "a.onnx", [lower], ports[:1], ports[1:])
+    with pytest.raises(ModelError, match=r"locale xx_YY.UTF-8, which .*options=\{TfidfVectorizer"):
+        add(path)
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "../up", "a/b", "/etc", ".", "..", ".hidden", "a b", "a\n", "é", "x" * 101, "a.onnx"],

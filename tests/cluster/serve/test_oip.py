@@ -102,6 +102,7 @@ def test_a_model_is_described_with_its_version_or_without(client):
     assert client.is_model_ready("digits", "1")
     config = client.get_model_config("digits")
     assert config["max_batch_size"] > 1
+    assert config["version_policy"] == {"specific": {"versions": [1]}}
     assert config["input"] == [{"name": "pixels", "data_type": "TYPE_FP32", "dims": [64]}]
     assert {"name": "digits", "version": "1", "state": "READY", "reason": ""} in (
         client.get_model_repository_index()

@@ -148,6 +148,18 @@ def test_a_task_that_would_miss_its_deadline_is_not_begun_and_says_why(bench):
     assert reports[2].outcomes == [b"BB"]
 
 
+def test_a_stall_does_not_have_all_that_comes_after_it_refused_for_ever(bench):
+    """What is refused teaches nothing, so a run is begun now and then, of a tenth of the time."""
+    begun_at = []
+    for tenth in range(350):
+        bench.batch(lease(1, b"aa", left_s=tenth / 10 + 0.5), now=100.0 + tenth / 10)
+        if bench.model.ran:
+            begun_at.append(tenth)
+            bench.model.ran.clear()
+    assert len(begun_at) == 3, "a run takes 1 s"
+    assert begun_at[0] >= 100
+
+
 def test_payloads_read_ahead_are_not_read_again(bench):
     held = lease(1, b"aa", b"bb", start=5)
     unread = bench.runs.unread([held])

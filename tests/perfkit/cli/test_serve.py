@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import pytest
+
+from cluster.serve.http.tokens import Role, make_token
 
 QUESTION = json.dumps(
     {"inputs": [{"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": [1.0] * 64}]}
@@ -54,6 +57,8 @@ def test_one_command_serves_a_model_until_it_is_told_to_stop(engine):
 def test_an_api_that_dies_is_started_again_at_its_address():
     with started("serve", "--model", "digits", "--workers", 1, "--port", 0, "--json") as process:
         told = json.loads(process.stdout.readline())
+        _, config = ask(told["url"], "GET", "/cluster/config", None)
+        assert config["spec"]["limits"]["overrun_s"] == 30, "no client's timeout kills a worker"
         os.kill(told["pid"], signal.SIGKILL)
 
         def answers():
@@ -70,6 +75,20 @@ def test_an_api_that_dies_is_started_again_at_its_address():
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert f"the API (pid {told['pid']}) has died and is started again" in err
+
+
+def test_what_it_says_to_try_works_with_tokens_too(tmp_path):
+    secret = make_token(tmp_path / "tokens", "me", Role.READ)
+    words = ("--engine", "local", "--workers", 1, "--port", 0, "--tokens", tmp_path / "tokens")
+    with started("serve", "--model", "digits", *words) as process:
+        lines = [process.stdout.readline() for _ in range(4)]
+        found = [
+            subprocess.run(shlex.split(line.replace("TOKEN", secret)), capture_output=True).stdout
+            for line in lines[2:]
+        ]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert [json.loads(one).get("name") for one in found] == [None, "digits"]
 
 
 def test_a_body_of_almost_64_mib_gets_through_its_cluster():

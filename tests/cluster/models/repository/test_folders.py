@@ -230,6 +230,7 @@ def test_dims_alone_tell_whether_they_are_whole_shapes(root: Path) -> None:
         ),
         ('platform: "tensorflow_graphdef"', "platform 'tensorflow_graphdef' is not served here"),
         ('name: "other"', "it names the model 'other'; rename one of the two"),
+        ("max_batch_size: 70000", "max_batch_size is 70000; at most 65536 is served here"),
         ("max_batch_size: many", "max_batch_size is 'many', which is no whole number"),
         ("max_batch_size: -1", "max_batch_size is -1; 0 is for a model that does not batch"),
         ("max_batch_size { a: 4 }", "max_batch_size is a message in braces"),

@@ -16,8 +16,8 @@ async def ok(scope, receive, send):
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def listen(state):
-    config = Config(ok, http=Connection, ws="none", lifespan="off", timeout_keep_alive=5)
+async def listen(state, app=ok):
+    config = Config(app, http=Connection, ws="none", lifespan="off", timeout_keep_alive=5)
     loop = asyncio.get_running_loop()
     return await loop.create_server(lambda: Connection(config, state, {}), "127.0.0.1", 0)
 
@@ -72,3 +72,45 @@ def test_a_connection_that_has_ended_leaves_nothing_for_the_garbage_collector():
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
+
+
+async def echo(scope, receive, send):
+    message = await receive()
+    body = message["body"]
+    while message["more_body"]:
+        message = await receive()
+        body += message["body"]
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_a_client_that_offers_http_2_or_a_websocket_is_answered_by_http_1_1_with_its_body_read():
+    """Java's HttpClient offers HTTP/2 with each request unless it is told not to."""
+    offers = (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+    )
+    bodies = (
+        (b"Content-Length: 5\r\n\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n\r\n5\r\n", b"hello\r\n0\r\n\r\n"),
+    )
+
+    async def ask():
+        listener = await listen(ServerState(), echo)
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        for offer in offers:
+            for length, body in bodies:
+                for _ in range(2):  # at once, and the body later
+                    writer.write(b"POST /a HTTP/1.1\r\nHost: a\r\n" + offer + length)
+                    await asyncio.sleep(0)
+                    writer.write(body)
+                    assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"GET /a HTTP/1.1\r\nHost: a\r\n" + offers[1] + b"\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 405 ")
+        writer.close()
+        listener.close()
+
+    asyncio.run(asyncio.wait_for(ask(), 10))
