@@ -60,11 +60,16 @@ def pytest_collection() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Trace what a module of tests imports, and not how its tests are collected."""
+    """Trace what a module of tests imports, and not how its tests are collected.
+
+    One test process does, because all of them import the same.
+    """
     if not isinstance(collector, pytest.Module):
         return (yield)
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     try:
-        _ = collector.obj
+        with nullcontext() if first else untraced():
+            _ = collector.obj
     except (Exception, pytest.skip.Exception):
         # It comes again, and is told then: what is left of the module would pass for an empty one.
         place = collector.path.relative_to(collector.config.rootpath)
