@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -60,11 +62,16 @@ def pytest_collection() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Trace what a module of tests imports, and not how its tests are collected."""
+    """Trace what a module of tests imports, and not how its tests are collected.
+
+    One test process does, because all of them import the same.
+    """
     if not isinstance(collector, pytest.Module):
         return (yield)
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     try:
-        _ = collector.obj
+        with nullcontext() if first else untraced():
+            _ = collector.obj
     except (Exception, pytest.skip.Exception):
         # It comes again, and is told then: what is left of the module would pass for an empty one.
         place = collector.path.relative_to(collector.config.rootpath)
@@ -73,9 +80,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         return (yield)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep the collected tests out of coverage's and the garbage collector's way."""
     leave_matplotlib_out()
+    properties = {id(handle): handle for item in session.items if (handle := property_of(item))}
+    for handle in properties.values():
+        handle.inner_test = traced_example(handle.inner_test)
     gc.freeze()
     gc.enable()
 
@@ -95,7 +105,28 @@ def pytest_fixture_setup() -> Iterator[None]:
         return (yield)
 
 
-pytest_runtest_call = pytest_runtest_teardown = pytest_fixture_setup
+pytest_runtest_teardown = pytest_fixture_setup
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Trace a test, but of a property only its examples, and not how Hypothesis draws them."""
+    with tracing(*NOTHING if property_of(item) else followed):
+        return (yield)
+
+
+def property_of(item: pytest.Item) -> Any:
+    """Hypothesis' handle of a test with ``@given``, and None of any other."""
+    return getattr(getattr(item, "obj", None), "hypothesis", None)
+
+
+def traced_example(test: Callable[..., None]) -> Callable[..., None]:
+    @wraps(test)
+    def traced(*args: Any, **drawn: Any) -> None:
+        with tracing(*followed):
+            test(*args, **drawn)
+
+    return traced
 
 
 @pytest.hookimpl(wrapper=True)

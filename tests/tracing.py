@@ -106,6 +106,7 @@ UNTRACED = (
     "tests/perfkit/optimized/test_specs.py::test_an_idea",
     "tests/perfkit/pool/test_buffers.py::TestAnyUse",
     "tests/perfkit/pool/test_connections.py::TestAnyUse",
+    "tests/perfkit/profile/test_latency.py::test_stages",
     "tests/perfkit/report/figures/test_charts.py::test_any",
     "tests/perfkit/report/page/test_browser.py::test_a_page",
     "tests/test_",

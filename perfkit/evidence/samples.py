@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist, fmean, median
 from typing import Literal, TypeAlias
 
@@ -97,10 +98,11 @@ def bootstrap_interval(
         half = student_t(confidence, count - 1) * stdev(ordered) / math.sqrt(count)
         mean = fmean(ordered)
         return Interval(mean, mean - half, mean + half, confidence, "student t")
-    rng = random.Random(seed)
     if statistic == "median":
-        figures = [_resampled_median(ordered, rng) for _ in range(resamples)]
+        places = _resampled_medians(count, resamples, seed)
+        figures = [(ordered[low] + ordered[high]) / 2 for low, high in places]
     else:
+        rng = random.Random(seed)
         figures = [function(rng.choices(ordered, k=count)) for _ in range(resamples)]
     figures.sort()
     expanded = math.sqrt(count / (count - 1)) * student_t(confidence, count - 1)
@@ -161,20 +163,29 @@ def percentile_interval(samples: Sequence[float], q: float, confidence: float = 
     )
 
 
-def _resampled_median(ordered: list[float], rng: random.Random) -> float:
-    """The median of one resample with replacement, without drawing the resample.
+@lru_cache(maxsize=16)
+def _resampled_medians(count: int, resamples: int, seed: int) -> list[tuple[int, int]]:
+    """Where the median of each resample lies among the sorted samples, whatever these are.
+
+    They are kept, because the figures of one table have equally many samples.
+    """
+    rng = random.Random(seed)
+    return [_resampled_median(count, rng) for _ in range(resamples)]
+
+
+def _resampled_median(count: int, rng: random.Random) -> tuple[int, int]:
+    """The two of `count` sorted samples whose mean is the median of a resample with replacement.
 
     A resample is n uniform positions in the sorted samples; the k-th smallest of n uniforms is
     Beta(k, n − k + 1) distributed, and the next above it is the least of n − k uniforms above it.
     """
-    count = len(ordered)
     rank = (count + 1) // 2
     position = rng.betavariate(rank, count - rank + 1)
-    middle = ordered[min(int(position * count), count - 1)]
+    low = min(int(position * count), count - 1)
     if count % 2:
-        return middle
+        return low, low
     position = 1 - (1 - position) * rng.random() ** (1 / (count - rank))
-    return (middle + ordered[min(int(position * count), count - 1)]) / 2
+    return low, min(int(position * count), count - 1)
 
 
 def _percentile_of_sorted(ordered: Sequence[float], q: float) -> float | None:

@@ -14,6 +14,7 @@ Statistics of one set of samples are in `samples`.
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import cache
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -250,15 +251,19 @@ def _wild_critical_value(
     deviations: list[float], cut: int, confidence: float, resamples: int, rng: random.Random
 ) -> float:
     """The |mean / error| that a share `confidence` of the sign-flipped deviations stays below."""
-    scores = []
-    for _ in range(resamples):
-        signs = rng.getrandbits(len(deviations))
+
+    @cache
+    def score(signs: int) -> float | None:
         flipped = [x if signs >> i & 1 else -x for i, x in enumerate(deviations)]
         mean, error = _trimmed_mean(flipped, cut)
         # Equal deviations on one side have no spread to judge their mean by.
-        if error > abs(mean) * 1e-9:
-            scores.append(abs(mean) / error)
-    scores.sort()
+        return abs(mean) / error if error > abs(mean) * 1e-9 else None
+
+    # Few pairs have few ways to flip, and with all signs turned the score is the same.
+    every = (1 << len(deviations)) - 1
+    drawn = (rng.getrandbits(len(deviations)) for _ in range(resamples))
+    found = (score(min(signs, signs ^ every)) for signs in drawn)
+    scores = sorted(one for one in found if one is not None)
     return scores[math.ceil(confidence * len(scores)) - 1] if scores else 0.0
 
 

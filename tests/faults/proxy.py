@@ -21,6 +21,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)  # a thread that accepts would not see it closed
         self._listening.close()
         for pair in self.pairs:
             for end in pair:

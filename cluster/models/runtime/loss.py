@@ -95,9 +95,12 @@ def of_labels(own: Sequence[Any], other: Sequence[Any]) -> Loss:
 def of_grades(own: NDArray[Any], other: NDArray[Any], grades: NDArray[Any]) -> Loss:
     """The loss of cosines [families, pairs] of texts that have such ``grades``."""
 
+    answers, candidates, wanted = (_places(it) for it in (own, other, grades))
+
     def lost(rows: NDArray[Any]) -> float:
-        want = grades[rows].ravel()
-        return spearman(own[rows].ravel(), want) - spearman(other[rows].ravel(), want)
+        want = _ranks(wanted[rows].ravel())
+        own_ranks, other_ranks = (_ranks(it[rows].ravel()) for it in (answers, candidates))
+        return _correlation(own_ranks, want) - _correlation(other_ranks, want)
 
     loss = _bootstrapped(lost, len(own), grades.size)
     return msgspec.structs.replace(
@@ -109,14 +112,14 @@ def of_vectors(own: NDArray[Any], other: NDArray[Any]) -> Loss:
     """The loss of vectors [rows, width] without grades."""
     import numpy as np
 
-    cosines = [_cosines(it[:VECTORS_MAX]) for it in (own, other)]
+    cosines = [_places(_cosines(it[:VECTORS_MAX])) for it in (own, other)]
 
     def lost(rows: NDArray[Any]) -> float:
         first, second = np.triu_indices(len(rows), 1)
         first, second = rows[first], rows[second]
         apart = first != second
-        a, b = (it[first[apart], second[apart]] for it in cosines)
-        return 1 - spearman(a, b)
+        a, b = (_ranks(it[first[apart], second[apart]]) for it in cosines)
+        return 1 - _correlation(a, b)
 
     count = len(cosines[0])
     return _bootstrapped(lost, count, count * (count - 1) // 2)
@@ -136,10 +139,13 @@ def of_numbers(own: NDArray[Any], other: NDArray[Any]) -> Loss:
 
 def spearman(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Spearman's rank correlation; equal numbers share the mean of their ranks."""
+    return _correlation(_ranks(_places(a)), _ranks(_places(b)))
+
+
+def _correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
     import numpy as np
 
-    first, second = (_ranks(it) for it in (a, b))
-    first, second = first - first.mean(), second - second.mean()
+    first, second = a - a.mean(), b - b.mean()
     size = float(np.sqrt((first @ first) * (second @ second)))
     if not size:
         return float(np.array_equal(first, second))
@@ -199,11 +205,21 @@ def _bootstrapped(lost: Callable[[NDArray[Any]], float], rows: int, count: int) 
     return Loss(points, low, high, count)
 
 
-def _ranks(values: NDArray[Any]) -> NDArray[Any]:
+def _places(values: NDArray[Any]) -> NDArray[Any]:
+    """The place of each number among the distinct ones. A resample's numbers are in the same order,
+    so they are sorted once for all resamples.
+    """
     import numpy as np
 
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[Any] = (counts.cumsum() - (counts - 1) / 2)[place]
+    places: NDArray[Any] = np.unique(values, return_inverse=True)[1].reshape(values.shape)
+    return places
+
+
+def _ranks(places: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    counts = np.bincount(places)
+    ranks: NDArray[Any] = (counts.cumsum() - (counts - 1) / 2)[places]
     return ranks
 
 

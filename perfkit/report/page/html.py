@@ -14,6 +14,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from perfkit.report.page.pieces import Thumbnail, in_line, labelled, thumbnail
 from perfkit.report.page.selfcontained import harmless
 
 if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "template"
@@ -119,6 +121,15 @@ def words_used(page: str) -> str:
 
 def _export(content: NotebookNode) -> tuple[str, list[str]]:
     """The cells of a notebook as harmless HTML, and the addresses that they would have loaded."""
+    exporter, external = _exporter()
+    external.clear()
+    text, _ = exporter.from_notebook_node(content)
+    return str(text), list(dict.fromkeys(external))
+
+
+@cache
+def _exporter() -> tuple[HTMLExporter, list[str]]:
+    """The exporter, which compiles its templates once, and the addresses that it took out."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -140,8 +151,7 @@ def _export(content: NotebookNode) -> tuple[str, list[str]]:
         extra_template_basedirs=[str(TEMPLATES)],
         filters={**FILTERS, "harmless": cleaned},
     )
-    text, _ = exporter.from_notebook_node(content)
-    return str(text), list(dict.fromkeys(external))
+    return exporter, external
 
 
 def _mark_cells(content: NotebookNode, failed_at: int | None) -> None:

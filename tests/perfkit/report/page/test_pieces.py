@@ -1,13 +1,17 @@
 """Pictures put in line, thumbnails taken out, and tables whose cells know their column."""
 
 import nbformat
+import pytest
 
 from perfkit.evidence.tables import LEFT, html_table
 from perfkit.report.figures.charts import Bar, Figure, waterfall
 from perfkit.report.page.pieces import THUMBNAIL_BYTES_MAX, in_line, labelled, thumbnail
 from perfkit.report.page.selfcontained import harmless
 
-PICTURE = waterfall([Bar('a "name" & <more>', 1.0)], caption="Below.")
+
+@pytest.fixture(scope="module")
+def picture() -> Figure:
+    return waterfall([Bar('a "name" & <more>', 1.0)], caption="Below.")
 
 
 def notebook(*data: dict[str, str]) -> nbformat.NotebookNode:
@@ -15,9 +19,9 @@ def notebook(*data: dict[str, str]) -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
 
 
-def test_a_picture_of_ours_becomes_inline_svg_in_the_pages_colours() -> None:
-    page = in_line(f"<p>before</p>{PICTURE._repr_html_()}<p>after</p>")
-    assert PICTURE.svg in page
+def test_a_picture_of_ours_becomes_inline_svg_in_the_pages_colours(picture: Figure) -> None:
+    page = in_line(f"<p>before</p>{picture._repr_html_()}<p>after</p>")
+    assert picture.svg in page
     assert "<img" not in page
     assert "<style" not in page
     assert 'aria-label="Waterfall of time of one task' in page
@@ -33,12 +37,12 @@ def test_images_of_others_and_what_pretends_to_be_ours_stay_harmless() -> None:
     assert "alert" not in page
 
 
-def test_the_first_small_picture_is_the_thumbnail() -> None:
+def test_the_first_small_picture_is_the_thumbnail(picture: Figure) -> None:
     large = Figure(f"<svg><text>{'x' * THUMBNAIL_BYTES_MAX}</text></svg>", "large")
-    small = PICTURE._repr_mimebundle_()
+    small = picture._repr_mimebundle_()
     found = thumbnail(notebook({"text/plain": "1"}, large._repr_mimebundle_(), small))
     assert found is not None
-    assert found.alt == PICTURE.alt
+    assert found.alt == picture.alt
     assert found.source.startswith("data:image/svg+xml,%3Csvg xmlns=")
     drawn = thumbnail(notebook({"image/png": "AA\nBB=="}))
     assert drawn is not None

@@ -33,16 +33,18 @@ def made_up(name: str, specs: list[ClusterSpec]) -> Study:
     return study(name, speed, [BASELINE, *specs], unit="tasks/s", blocks=4)
 
 
-MAPS = made_up("map", [*ABLATIONS.values(), *LADDER[1:]])
+@pytest.fixture(scope="module")
+def maps() -> Study:
+    return made_up("map", [*ABLATIONS.values(), *LADDER[1:]])
 
 
 @pytest.fixture
-def ideas() -> Ideas:
+def ideas(maps: Study) -> Ideas:
     def row(name: str) -> IdeaResult:
         factor = PREDICTED.get(name)
         predicted = Interval(factor, factor, factor, 0.95, "made up")
         share = bootstrap_interval([0.3] * 3)
-        return IdeaResult(BY_NAME[name], share, 0.0, predicted, MAPS.compared(name))
+        return IdeaResult(BY_NAME[name], share, 0.0, predicted, maps.compared(name))
 
     rows = tuple(row(name) for name in ("batch-assignment", "packed-codec", "socket-tuning"))
     return Ideas(rows, hot_paths.special_loads({"1 MiB": made_up("big", [*LADDER[-1:]])}))
@@ -82,8 +84,8 @@ def test_ideas_are_headlines_with_their_predictions(ideas: Ideas, tmp_path: Path
     assert found["Idea: packed-codec"].verdict is Verdict.SLOWER
 
 
-def test_the_ladder_in_words_and_bars() -> None:
-    rungs = climb(MAPS)
+def test_the_ladder_in_words_and_bars(maps: Study) -> None:
+    rungs = climb(maps)
     assert [bar.label for bar in hot_paths.ladder(rungs)][:3] == ["baseline", AGAIN, "runs"]
     told = hot_paths.ladder_words(rungs).sentences
     assert told[0] == "runs does 100 × baseline."
@@ -98,11 +100,11 @@ def test_full_measures_more_of_everything() -> None:
     assert hot_paths.tasks_of("optimized", 10) > hot_paths.tasks_of("baseline", 10)
 
 
-def test_the_plans_targets_are_judged_by_whole_intervals() -> None:
+def test_the_plans_targets_are_judged_by_whole_intervals(maps: Study) -> None:
     stamps = [(n, n + 0.001, n + 0.002, n + 0.005, n + 0.006, n + 0.007, n + 0.008)
               for n in range(1, 12)]  # fmt: skip
     table = targets.about_targets(
-        waterfall(stamps), MAPS.results["baseline"], MAPS, targets.serialization_ms(20, seed=1)
+        waterfall(stamps), maps.results["baseline"], maps, targets.serialization_ms(20, seed=1)
     )
     found = {row.what: row for row in table.rows}
     assert found["Assignment"].figure.value == pytest.approx(4.0)
