@@ -41,7 +41,7 @@ _REASONS = (
         "options={{TfidfVectorizer: {{'locale': 'C'}}}}",
     ),
     (
-        r"Protobuf parsing failed|No graph was found in the protobuf",
+        r"[Pp]rotobuf parsing failed|No graph was found in the protobuf",
         "it is no ONNX file, or a torn one",
     ),
 )

@@ -55,6 +55,7 @@ from perfkit.profile.activity.looks import Activity
 from perfkit.profile.cpu import CpuProfile, profile_cpu
 from perfkit.profile.flame import Flame, Frame
 from perfkit.profile.heap import HeapProfile
+from perfkit.profile.instrument import Instrument
 from perfkit.profile.latency import Waterfall, waterfall
 from perfkit.profile.line_memory import LineMemory, line_memory
 from perfkit.profile.line_times import LineTimes, line_times
@@ -240,7 +241,7 @@ def test_every_class_of_results_is_here_and_nothing_else_has_a_form_of_its_own()
     modules = [importlib.import_module(name) for name in names if re.match(ROOMS, name)]
     found = {it for it in classes(Showable) if it.__module__.startswith("perfkit.")}
     assert found - {Showable, ResultTable} == INSTANCES.keys()
-    assert {it for module in modules for it in shown_in(module)} - found == {Figure, Picture}
+    assert {it for module in modules for it in shown_in(module)} - found == {Figure, Instrument, Picture}
 
 
 def shown_in(module: ModuleType) -> set[type]:
