@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.models.frames.metadata import TensorMetadata
 from cluster.models.frames.tensors import DESCRIBE, MAGIC
-from cluster.models.kinds.adapter import Adapter, Question
+from cluster.models.kinds.adapter import Adapter, Alike, Question
 from cluster.models.kinds.named_tensors import NamedTensors, NoFrame
 from cluster.models.repository.manifest import Label, ModelError, PayloadError
 from cluster.models.runtime.loss import Loss
@@ -127,6 +127,9 @@ class Model:
             return [answer for question in questions for answer in self.run([question])]
         if not questions[0].by_rows:
             return [self._written(questions[0], outputs)]
+        found = self._written_alike(questions, outputs)
+        if found is not None:
+            return found
         results: list[bytes | Exception] = []
         start = 0
         for question in questions:
@@ -165,6 +168,14 @@ class Model:
             results.append(result)
         return results
 
+    def _written_alike(
+        self, questions: Sequence[Question], outputs: Outputs
+    ) -> list[bytes | Exception] | None:
+        """The results of questions that are alike, made together; None if they are not."""
+        alike = _all_alike(questions)
+        found = None if alike is None else alike.write(outputs, len(questions))
+        return None if found is None else [*found]
+
     def _written(self, question: Question, outputs: Outputs) -> bytes | Exception:
         try:
             return question.write(outputs)
@@ -176,13 +187,24 @@ class Model:
         import numpy as np
 
         first, *others = questions
-        network, feed = first.network, first.inputs
+        network = first.network
         names = dict.fromkeys(name for question in questions for name in question.outputs)
         if not first.by_rows:
-            return network.run(feed, names)
-        if others:  # the usual case needs no copy
-            feed = {n: np.concatenate([it.inputs[n] for it in questions]) for n in feed}
+            return network.run(first.inputs, names)
+        if alike := _all_alike(questions):
+            feed = alike.join([it.payload for it in questions])
+        elif others:  # the usual case needs no copy
+            feeds = [it.alike.join([it.payload]) if it.alike else it.inputs for it in questions]
+            feed = {n: np.concatenate([it[n] for it in feeds]) for n in feeds[0]}
+        else:
+            feed = first.inputs
         return network.run_rows(feed, names)
+
+
+def _all_alike(questions: Sequence[Question]) -> Alike | None:
+    """What is done for all these questions at once; None if they are not alike."""
+    alike = questions[0].alike
+    return alike if all(it.alike is alike for it in questions) else None
 
 
 def _runs(answers: Sequence[object], places: Sequence[int], items_max: int) -> Iterator[list[int]]:

@@ -125,19 +125,19 @@ class Lane:
         urgent, high, normal, low = self.turns  # asked several times for each task
         return urgent.count + high.count + normal.count + low.count
 
-    def next_turns(self) -> Turns | None:
-        """The queues to serve: the highest priority's, but lower ones are passed over only
-        `BYPASSES` times. None if nothing waits.
+    def next_turns(self) -> tuple[Turns, int] | None:
+        """The queues to serve, and for how many tasks: the highest priority's, but lower ones are
+        passed over only `BYPASSES` times. None if nothing waits.
         """
         waiting = [turns for turns in self.turns if turns.count]
         if len(waiting) <= 1:
             self.passed = 0
-            return waiting[0] if waiting else None
+            return (waiting[0], waiting[0].count) if waiting else None
         if self.passed >= BYPASSES:
             self.passed = 0
-            return waiting[1]
+            return waiting[1], 1
         self.passed += 1
-        return waiting[0]
+        return waiting[0], 1
 
     def measure(self, now_s: float) -> None:
         """Learn the rate, while the window is full: otherwise it is that of the requests."""
@@ -195,7 +195,7 @@ class Admission:
 
     def offer(self, ticket: Ticket, now_s: float) -> None:
         """Queue a task. Raises Refused at a bound, or if it can't be made by its deadline."""
-        lane = self.lane(ticket.kind)
+        lane = self._lanes.get(ticket.kind) or self.lane(ticket.kind)
         turns = lane.turns[ticket.priority]
         if turns.waiting(ticket.client) >= self._per_client:
             raise Refused(
@@ -226,16 +226,18 @@ class Admission:
         for kind in tuple(self._waiting):
             lane = self._lanes[kind]
             room = lane.window - lane.in_flight
-            while room > 0 and (turns := lane.next_turns()) is not None:
-                ticket = turns.popleft()
-                if ticket.due_s <= now_s:
-                    ticket.is_over = True
-                    late.append(ticket)
-                    continue
-                ticket.sent_s = now_s
-                lane.in_flight += 1
-                room -= 1
-                sent.append(ticket)
+            while room > 0 and (found := lane.next_turns()) is not None:
+                turns, count = found
+                for _ in range(min(room, count)):
+                    ticket = turns.popleft()
+                    if ticket.due_s <= now_s:
+                        ticket.is_over = True
+                        late.append(ticket)
+                        continue
+                    ticket.sent_s = now_s
+                    lane.in_flight += 1
+                    room -= 1
+                    sent.append(ticket)
             lane.measure(now_s)
             if not lane.queued:
                 self._waiting.discard(kind)

@@ -30,8 +30,10 @@ NAME_SHOWN = 128
 OWN_CLIENT = "description"
 
 
-class Description(msgspec.Struct, frozen=True):
-    """The parts of a model's `cluster.models.inference.ModelInfo` that the API needs."""
+class Description(msgspec.Struct, frozen=True, eq=False):
+    """The parts of a model's `cluster.models.inference.ModelInfo` that the API needs. Two are equal
+    only if they are the same, so that what follows from one can be remembered.
+    """
 
     name: str
     version: str = "1"
@@ -62,6 +64,7 @@ class Catalogue:
         self._backend = backend
         self._dispatcher = dispatcher
         self._known: dict[str, Description] = {}
+        self._kinds: dict[tuple[str, str | None], str] = {}
         self._asked: dict[str, asyncio.Task[Description]] = {}
         self._generation = -1
 
@@ -71,12 +74,17 @@ class Catalogue:
 
     def known(self, kind: str) -> Description | None:
         """The description of a kind, ``name`` or ``name/version``, if it is at hand."""
+        self._forget_old()
+        return self._known.get(kind)
+
+    def _forget_old(self) -> None:
+        """Forget all once the workers are others, or offer something else."""
         generation = self._backend.generation()
         if generation != self._generation:
             self._generation = generation
             self._known.clear()
+            self._kinds.clear()
             self._asked.clear()
-        return self._known.get(kind)
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model that are served, the oldest first."""
@@ -111,6 +119,13 @@ class Catalogue:
         """The kind of task for a model; Problem 404 unless a worker serves it, 503 if one should
         but can't.
         """
+        self._forget_old()
+        found = self._kinds.get((name, version))
+        if found is None:
+            found = self._kinds[name, version] = self._find_kind(name, version)
+        return found
+
+    def _find_kind(self, name: str, version: str | None) -> str:
         models, kinds = self._backend.models(), self._backend.kinds()
         if name not in models:
             shown = name[:NAME_SHOWN]

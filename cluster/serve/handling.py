@@ -89,7 +89,10 @@ class Call:
             connection.on_lost = drop
         self.tasks = len(tickets)
         try:
-            found = [await ticket.waiter for ticket in tickets]
+            found = []
+            for ticket in tickets:
+                found.append(await ticket.waiter)
+                self.queue_s = max(self.queue_s, ticket.queue_s)
         except BaseException as error:
             is_gone = any(ticket.waiter.cancelled() for ticket in tickets)
             drop()
@@ -97,7 +100,6 @@ class Call:
                 raise ClientGone from None
             raise
         finally:
-            self.queue_s = max([ticket.queue_s for ticket in tickets], default=0.0)
             if connection is not None:
                 connection.on_lost = None
         return found

@@ -161,11 +161,13 @@ def read_request(
     if request.parameters.sequence_id not in (0, ""):
         raise Problem(400, "parameters.sequence_id: no model here keeps a state between requests")
     tensors = _read_inputs(request.inputs, view[json_bytes:], lists, model)
-    names = [output.name for output in request.outputs]
-    if len(set(names)) < len(names):
-        raise Problem(400, f"an output is wanted twice: {', '.join(names)[:200]}")
-    if any(output.parameters.shared_memory_region for output in request.outputs):
-        raise _shared_memory()
+    names: list[str] = []
+    for output in request.outputs:
+        if output.name in names:
+            raise Problem(400, f"the output {output.name!r:.200} is wanted twice")
+        if output.parameters.shared_memory_region:
+            raise _shared_memory()
+        names.append(output.name)
     try:
         frame = encode_tensors(tensors, names)
     except TensorError as error:
@@ -223,20 +225,11 @@ def _read_inputs(
     inputs: list[Input], binary: memoryview, lists: Lists, model: Description | None
 ) -> list[Tensor]:
     tensors, at, seen = [], 0, set()
-    known = {port.name: port for port in model.inputs} if model else {}
     for number, one in enumerate(inputs):
-        if one.datatype not in DATATYPES:
-            raise Problem(
-                400,
-                f"inputs[{number}] {one.name!r:.100} has the datatype {one.datatype!r:.40}; "
-                f"there are {', '.join(DATATYPES)}",
-            )
+        port = _port_of(number, one.name, one.datatype, bytes(one.shape), model)
         if one.name in seen:
             raise Problem(400, f"inputs[{number}]: there are two inputs {one.name!r:.100}")
         seen.add(one.name)
-        port = Port(one.name, one.datatype, _read_shape(number, one))  # type: ignore[arg-type]
-        if model and known and (why := mismatch(port, known)) is not None:
-            raise Problem(400, f"model {model.name!r}: {why}")
         if one.parameters.shared_memory_region is not None:
             raise _shared_memory()
         if one.datatype == "BYTES" and prod(port.shape) > TEXTS_MAX:
@@ -267,21 +260,29 @@ def _read_inputs(
     return tensors
 
 
-def _read_shape(number: int, one: Input) -> tuple[int, ...]:
-    text = bytes(one.shape)
+@lru_cache(maxsize=256)
+def _port_of(
+    number: int, name: str, datatype: str, shape: bytes, model: Description | None
+) -> Port:
+    """Input ``number`` of a request without its numbers; Problem 400 unless its model takes it."""
+    if datatype not in DATATYPES:
+        raise Problem(
+            400,
+            f"inputs[{number}] {name!r:.100} has the datatype {datatype!r:.40}; "
+            f"there are {', '.join(DATATYPES)}",
+        )
     try:
-        if len(text) > SHAPE_BYTES_MAX:
-            raise msgspec.ValidationError(f"it has {len(text)} bytes")
-        return _shape_of(text)
+        if len(shape) > SHAPE_BYTES_MAX:
+            raise msgspec.ValidationError(f"it has {len(shape)} bytes")
+        port = Port(name, datatype, _SHAPES.decode(shape))  # type: ignore[arg-type]
     except msgspec.DecodeError as error:
         raise Problem(
-            400, f"inputs[{number}].shape of {one.name!r:.100} is no shape: {error}"
+            400, f"inputs[{number}].shape of {name!r:.100} is no shape: {error}"
         ) from None
-
-
-@lru_cache(maxsize=256)
-def _shape_of(text: bytes) -> tuple[int, ...]:
-    return _SHAPES.decode(text)
+    known = {port.name: port for port in model.inputs} if model else {}
+    if model and known and (why := mismatch(port, known)) is not None:
+        raise Problem(400, f"model {model.name!r}: {why}")
+    return port
 
 
 def _shared_memory() -> Problem:
@@ -300,7 +301,7 @@ def write_answer(
         found = decode_tensors(result).tensors
     except TensorError as error:
         raise Problem(500, f"model {model.name!r} answered with {error}") from None
-    wanted = {output.name: output.parameters for output in asked.outputs}
+    wanted = {output.name: output.parameters for output in asked.outputs} if asked.outputs else {}
     outputs: list[dict[str, Any]] = []
     parts: list[Buffer] = [b""]
     for tensor in found:

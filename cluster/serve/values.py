@@ -155,19 +155,20 @@ def _other_count(port: Port, found: object, count: int) -> Problem:
     return Problem(400, f"{port} has {found} elements in 'data'; its shape tells {count}")
 
 
-def write_values(port: Port, data: memoryview) -> msgspec.Raw:
-    """The elements of a tensor as a list in JSON, made part by part as in `read_values`.
+def write_values(port: Port, data: memoryview) -> msgspec.Raw | list[Any]:
+    """The elements of a tensor, a list to encode as JSON; if it is long it is encoded already, part
+    by part as in `read_values`.
 
     Raises:
         Problem: 422 for numbers that JSON has no words for, and texts that are not UTF-8.
     """
     if port.datatype == "BYTES":
         try:
-            return msgspec.Raw(encode([str(one, "utf-8") for one in split_bytes(port, data)]))
+            return [str(one, "utf-8") for one in split_bytes(port, data)]
         except UnicodeDecodeError:
             raise _not_json(port, "texts that are not UTF-8") from None
     if len(data) <= PART_BYTES:
-        return msgspec.Raw(encode(numbers_of(port, data)))
+        return numbers_of(port, data)
     texts = []
     for at in range(0, len(data), PART_BYTES):
         pause()

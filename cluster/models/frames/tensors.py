@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import repeat
 from math import prod
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
@@ -57,7 +58,7 @@ ITEM_BYTES: dict[str, int] = {
 }
 DATATYPES: tuple[str, ...] = tuple(t for part in get_args(Datatype) for t in get_args(part))
 
-MAGIC = b"T2"
+MAGIC, WHAT = b"T2", "frame of tensors"
 DESCRIBE = b"T2?"
 #: Before a text it asks for the number of tokens too. No text in UTF-8 begins so.
 COUNTED = b"\xff"
@@ -109,9 +110,9 @@ class Tensors(NamedTuple):
     header: Header
 
 
-class Layout(NamedTuple):
+class Layout(msgspec.Struct, frozen=True, eq=False):
     """What a header tells: where the data of each tensor begin and end, and where the frame ends.
-    The last is None if that depends on the data.
+    The last is None if that depends on the data. As with headers, equal small ones are the same.
     """
 
     header: Header
@@ -119,6 +120,8 @@ class Layout(NamedTuple):
     end: int | None
 
 
+#: as calling `Tensor`, without a call into Python
+_tensor = partial(tuple.__new__, Tensor)
 _DECODER = msgspec.msgpack.Decoder(Header)
 
 
@@ -137,16 +140,45 @@ def encode_tensors(tensors: Sequence[Tensor], outputs: Iterable[str] = ()) -> by
     return b"".join(parts)
 
 
+def encode_alike(ports: Sequence[Port], columns: Sequence[bytes], count: int) -> list[bytes]:
+    """As `encode_tensors`, ``count`` frames with these ports, none of which is empty or BYTES. A
+    column holds the data of one tensor of all frames, one after another.
+    """
+    parts: list[Iterable[bytes]] = [repeat(_known_head(tuple(ports), ()), count)]
+    for port, column in zip(ports, columns, strict=True):
+        size_bytes = _size_bytes(port) or 0
+        if len(column) != count * size_bytes:
+            raise TensorError(f"{count} of {port} take other than {len(column)} bytes")
+        parts.append([column[at : at + size_bytes] for at in range(0, len(column), size_bytes)])
+        parts.append(repeat(_PADDINGS[-size_bytes % ALIGNMENT], count))
+    return list(map(b"".join, zip(*parts, strict=True)))
+
+
 def decode_tensors(buffer: bytes | bytearray | memoryview) -> Tensors:
     """What is in a frame; the data are views that keep ``buffer`` alive.
 
     Raises:
         TensorError: anything but exactly one frame as `encode_tensors` makes it.
     """
-    view, layout, at = open_frame(buffer, "frame of tensors", _PREFIX, MAGIC, _read_header)
-    view = view.toreadonly()
+    return split_frame(*open_tensors(buffer))
+
+
+def open_tensors(
+    buffer: bytes | bytearray | memoryview,
+) -> tuple[bytes | memoryview, Layout, int]:
+    """A frame's bytes, what its header tells, and where that ends; TensorError if it is none."""
+    if type(buffer) is bytes:
+        at = _PREFIX.size + int.from_bytes(buffer[2:6], "little")
+        if at <= KNOWN_BYTES_MAX:
+            return buffer, _known_layout(buffer[:at]), at
+    return open_frame(buffer, WHAT, _PREFIX, MAGIC, _layout)
+
+
+def split_frame(frame: bytes | memoryview, layout: Layout, at: int) -> Tensors:
+    """What is in an open frame; TensorError if its data are torn."""
+    view = memoryview(frame).toreadonly()
     spans = layout.spans if layout.end == len(view) else _spans(view, layout.header, at)
-    tensors = tuple([Tensor(port, view[start:stop]) for port, start, stop in spans])
+    tensors = tuple([_tensor((port, view[start:stop])) for port, start, stop in spans])
     return Tensors(tensors, layout.header)
 
 
@@ -175,10 +207,6 @@ def split_bytes(port: Port, data: bytes | memoryview) -> Iterator[memoryview]:
 def join_bytes(elements: Iterable[bytes | memoryview]) -> bytes:
     """The data of a BYTES tensor with these elements."""
     return b"".join(part for one in elements for part in (_LENGTH.pack(len(one)), one))
-
-
-def _read_header(header: memoryview) -> Layout:
-    return _known_layout(bytes(header)) if len(header) <= KNOWN_BYTES_MAX else _layout(header)
 
 
 def _layout(encoded: bytes | memoryview) -> Layout:
@@ -218,22 +246,14 @@ def _measure(port: Port, data: memoryview) -> int:
     return sum(_LENGTH.size + len(one) for one in split_bytes(port, data))
 
 
+@lru_cache(maxsize=256)
 def _size_bytes(port: Port) -> int | None:
     """The bytes that a tensor's numbers take; None for BYTES. TensorError over the bound."""
-    size_bytes, bounded_bytes = _bytes_of(port.datatype, port.shape)
-    if bounded_bytes > TENSOR_BYTES_MAX:
+    item_bytes = ITEM_BYTES.get(port.datatype, _LENGTH.size)
+    # An axis of length 0 must not hide absurd lengths along the others, which numpy refuses.
+    if prod(max(1, extent) for extent in port.shape) * item_bytes > TENSOR_BYTES_MAX:
         raise TensorError(f"{port} is over the bound of {TENSOR_BYTES_MAX} bytes")
-    return size_bytes
-
-
-@lru_cache(maxsize=256)
-def _bytes_of(datatype: str, shape: tuple[int, ...]) -> tuple[int | None, int]:
-    """The bytes of a tensor's numbers, and what the bound holds for: an axis of length 0 must not
-    hide absurd lengths along the others, which numpy refuses.
-    """
-    item_bytes = ITEM_BYTES.get(datatype, _LENGTH.size)
-    bounded_bytes = prod(max(1, extent) for extent in shape) * item_bytes
-    return prod(shape) * item_bytes if datatype in ITEM_BYTES else None, bounded_bytes
+    return prod(port.shape) * item_bytes if port.datatype in ITEM_BYTES else None
 
 
 def _head(ports: tuple[Port, ...], outputs: tuple[str, ...]) -> bytes:
@@ -245,4 +265,9 @@ def _head(ports: tuple[Port, ...], outputs: tuple[str, ...]) -> bytes:
 
 #: A model's frames are alike, and a cache must stay small whatever names a stranger makes up.
 _known_head = lru_cache(maxsize=64)(_head)
-_known_layout = lru_cache(maxsize=64)(_layout)
+
+
+@lru_cache(maxsize=64)
+def _known_layout(head: bytes) -> Layout:
+    """What the beginning of a frame tells, up to the end of its header."""
+    return open_frame(head, WHAT, _PREFIX, MAGIC, _layout)[1]

@@ -7,7 +7,7 @@ writes the network's output as a result. It knows nothing of sessions, so tests 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.models.frames.metadata import TensorMetadata, fits
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 NAN = "gave NaN instead of a number"
 
 
+class Alike(NamedTuple):
+    """What is done for many small questions at once, in a fraction of the time: ``join`` makes the
+    inputs of all their payloads, ``write`` all their results, or None if each has to be written by
+    itself. Questions with the same `Alike` have as many items each.
+    """
+
+    join: Callable[[Sequence[bytes | memoryview]], dict[str, NDArray[Any]]]
+    write: Callable[[Outputs, int], list[bytes] | None]
+
+
 class Question(NamedTuple):
     """What a payload asks a ``network``, which stays open until it is answered, whatever takes its
     place meanwhile; `question` makes one.
@@ -29,7 +39,8 @@ class Question(NamedTuple):
     output is that of its rows, so questions of one ``bucket`` may run together; otherwise it runs
     alone. ``outputs`` are the names of those that ``write`` needs, which makes the result of them
     and raises ModelError if they hold no answer; its text follows the model's name. ``items`` are
-    the rows; a question that runs alone is one item.
+    the rows; a question that runs alone is one item. One with ``alike`` has its inputs in its
+    ``payload`` still.
     """
 
     network: Network
@@ -39,6 +50,8 @@ class Question(NamedTuple):
     items: int
     bucket: Hashable
     by_rows: bool = True
+    alike: Alike | None = None
+    payload: bytes | memoryview = b""
 
 
 def question(

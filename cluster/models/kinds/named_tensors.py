@@ -9,18 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from cluster.models.frames.arrays import array_type, to_array, to_tensor
 from cluster.models.frames.metadata import TensorMetadata, mismatch, unknown
 from cluster.models.frames.tensor import TensorError
-from cluster.models.frames.tensors import Header, decode_tensors, encode_tensors
-from cluster.models.kinds.adapter import Adapter, Question, bucket_of
+from cluster.models.frames.tensors import (
+    ITEM_BYTES,
+    Layout,
+    Port,
+    encode_alike,
+    encode_tensors,
+    open_tensors,
+    split_frame,
+)
+from cluster.models.kinds.adapter import Adapter, Alike, Question, bucket_of
 from cluster.models.repository.manifest import Label, Manifest, ModelError, PayloadError
 from cluster.models.runtime.network import Network, Outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+#: The types of which any bytes are numbers, and the frames that are worth joining: it copies twice.
+JOINED, JOINED_BYTES_MAX = ITEM_BYTES.keys() - {"BOOL"}, 1 << 14
 
 
 class NoFrame(PayloadError):
@@ -35,6 +50,7 @@ class Reading(NamedTuple):
     write: Callable[[Outputs], bytes]
     items: int
     bucket: Hashable
+    alike: Alike | None
 
 
 class NamedTensors(Adapter):
@@ -46,31 +62,36 @@ class NamedTensors(Adapter):
         self._inputs = network.inputs
         self._outputs = network.outputs
         self._batches = network.batches
-        #: Equal headers are one object: see `cluster.models.frames.tensors`.
+        #: Equal layouts are one object: see `cluster.models.frames.tensors`.
         self._reading = lru_cache(maxsize=64)(self._check)
 
     def read(self, payload: bytes | memoryview) -> Question:
         """The question in a frame; see the top of this file."""
         try:
-            frame = decode_tensors(payload)
+            frame, layout, at = open_tensors(payload)
+            is_whole = layout.end == len(frame)
+            tensors = () if is_whole else split_frame(frame, layout, at).tensors
         except TensorError as error:
             raise NoFrame(str(error)) from error
-        reading = self._reading(frame.header)
-        arrays = {}
+        reading = self._reading(layout)
+        if is_whole and reading.alike is not None:
+            return Question(
+                self._network, {}, reading.outputs, reading.write, reading.items, reading.bucket,
+                True, reading.alike, frame,
+            )  # fmt: skip
+        tensors = tensors or split_frame(frame, layout, at).tensors
         try:
-            for name, place in reading.places:
-                arrays[name] = to_array(frame.tensors[place])
+            arrays = {name: to_array(tensors[place]) for name, place in reading.places}
         except TensorError as error:
             raise PayloadError(str(error)) from error
-        if self._batches and len(arrays) > 1:
-            rows = {name: len(array) for name, array in arrays.items()}
-            if len({*rows.values()}) > 1:
-                told_rows = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
-                raise PayloadError(f"inputs differ in their number of rows: {told_rows}")
-        return Question(self._network, arrays, *reading[1:], self._batches)
+        return Question(
+            self._network, arrays, reading.outputs, reading.write, reading.items, reading.bucket,
+            self._batches,
+        )  # fmt: skip
 
-    def _check(self, header: Header) -> Reading:
-        """How to read a frame with this header; PayloadError if it does not suit the network."""
+    def _check(self, layout: Layout) -> Reading:
+        """How to read a frame with this layout; PayloadError if it does not suit the network."""
+        header = layout.header
         given = {port.name: place for place, port in enumerate(header.tensors)}
         if given.keys() != self._inputs.keys() or len(given) < len(header.tensors):
             self._refuse_names([port.name for port in header.tensors])
@@ -86,7 +107,16 @@ class NamedTensors(Adapter):
         start = int(self._batches)
         bucket = bucket_of((it.name, array_type(it.datatype), it.shape[start:]) for it in ports)
         items = ports[0].shape[0] if self._batches else 1
-        return Reading(places, tuple(wanted), partial(frame_of, wanted), items, bucket)
+        if self._batches and any(port.shape[0] != items for port in ports):
+            told_rows = ", ".join(f"{it.name!r} has {it.shape[0]}" for it in ports)
+            raise PayloadError(f"inputs differ in their number of rows: {told_rows}")
+        alike = None
+        is_small = layout.end is not None and layout.end <= JOINED_BYTES_MAX
+        are_numbers = all(it.datatype in JOINED and prod(it.shape) for it in ports)
+        if self._batches and is_small and are_numbers:
+            spans = [layout.spans[place] for _, place in places]
+            alike = Alike(partial(join_frames, spans), partial(frames_of, wanted))
+        return Reading(places, tuple(wanted), partial(frame_of, wanted), items, bucket, alike)
 
     def _refuse_names(self, given: Sequence[str]) -> NoReturn:
         """Say which inputs are unknown, doubled or missing."""
@@ -96,6 +126,21 @@ class NamedTensors(Adapter):
                 raise PayloadError(f"input {name!r} is given twice")
         missing = [str(port) for name, port in self._inputs.items() if name not in given]
         raise PayloadError(f"input missing: {', '.join(missing)}")
+
+
+def join_frames(
+    spans: Sequence[tuple[Port, int, int]], frames: Sequence[bytes | memoryview]
+) -> dict[str, NDArray[Any]]:
+    """The inputs of frames with one layout: the rows of all, from where ``spans`` has them."""
+    import numpy as np
+
+    table = np.frombuffer(b"".join(frames), np.uint8).reshape(len(frames), -1)
+    return {
+        port.name: np.ascontiguousarray(table[:, start:stop])
+        .view(array_type(port.datatype))
+        .reshape(-1, *port.shape[1:])
+        for port, start, stop in spans
+    }
 
 
 def frame_of(ports: Mapping[str, TensorMetadata], outputs: Outputs) -> bytes:
@@ -109,6 +154,26 @@ def frame_of(ports: Mapping[str, TensorMetadata], outputs: Outputs) -> bytes:
         return encode_tensors(tensors)
     except TensorError as error:
         raise ModelError(f"gave what can't be sent: {error}") from error
+
+
+def frames_of(
+    ports: Mapping[str, TensorMetadata], outputs: Outputs, count: int
+) -> list[bytes] | None:
+    """As `frame_of` for each of ``count`` questions with as many rows each; None where that takes
+    one after another.
+    """
+    arrays = [(outputs[name], name, port.datatype) for name, port in ports.items()]
+    if any(datatype == "BYTES" or not array.size for array, _, datatype in arrays):
+        return None
+    told, columns = [], []
+    for array, name, datatype in arrays:
+        rows = len(array) // count
+        told.append(Port(name, datatype, (rows, *array.shape[1:])))  # type: ignore[arg-type]
+        columns.append(array.astype(array_type(datatype), copy=False).tobytes())
+    try:
+        return encode_alike(told, columns, count)
+    except TensorError:
+        return None  # `frame_of` says what is wrong
 
 
 def _check_names(what: str, given: Collection[str], known: Collection[str]) -> None:

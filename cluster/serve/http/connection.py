@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
     HEADER_VALUE_RE,
@@ -43,6 +44,7 @@ PIPELINED_MAX = 32
 CHUNKS_MAX, CHUNK_BYTES = 1_024, 256
 #: what may come beside the body after the first read: headers, sizes of chunks, trailers
 OVERHEAD_BYTES_MAX = 2 * HEADER_BYTES_MAX
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 #: headers of an answer that change how uvicorn sends it
 UVICORN_KNOWS = frozenset((b"connection", b"transfer-encoding"))
 
@@ -52,7 +54,39 @@ class Cycle(RequestResponseCycle):
     two, and each is a system call that wakes the client.
     """
 
-    _head: Any = None
+    def __init__(self, connection: Connection, scope: Any, keep_alive: bool) -> None:
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.logger = connection.logger
+        self.access_log = False
+        self.default_headers = connection.server_state.default_headers
+        self.on_response = connection.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
+        self._head: Any = None
+        self._event: asyncio.Event | None = None
+        #: whether the application has been given the end of the body
+        self._is_given = False
+
+    @property
+    def message_event(self) -> asyncio.Event:  # type: ignore[override]
+        """Set when more has come or nothing more will come; only made for those who wait."""
+        if self._event is None:
+            self._event = asyncio.Event()
+            if self.body or not (self.more_body or self._is_given):
+                self._event.set()
+        return self._event
+
+    def tell(self) -> None:
+        """Tell the application, if it waits, that more has come or nothing more will come."""
+        if self._event is not None:
+            self._event.set()
 
     @property
     def disconnected(self) -> bool:
@@ -67,13 +101,14 @@ class Cycle(RequestResponseCycle):
 
     async def receive(self) -> Any:
         """The next part of the body; what is complete is given without a wait."""
-        is_over = self.disconnected or self.response_complete
+        is_over = self._is_given or self.response_complete or self.transport.is_closing()
         if is_over or self.more_body or self.waiting_for_100_continue:
-            return await super().receive()
-        if not self.message_event.is_set():  # it was given already
-            return await super().receive()
-        self.flow.resume_reading()
-        self.message_event.clear()
+            message = await super().receive()
+            self._is_given = not self.more_body
+            return message
+        self._is_given, self._event = True, None
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         body, self.body = bytes(self.body), bytearray()
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -92,7 +127,7 @@ class Cycle(RequestResponseCycle):
             or not self.keep_alive
             or self.scope["method"] == "HEAD"
             or self.flow.write_paused
-            or self.disconnected
+            or self.transport.is_closing()
             or not UVICORN_KNOWS.isdisjoint(dict(headers))
         ):
             await super().send(head)
@@ -101,7 +136,7 @@ class Cycle(RequestResponseCycle):
         lines = [header_line(*header) for header in (*self.default_headers, *headers)]
         self.transport.write(b"".join([STATUS_LINE[head["status"]], *lines, b"\r\n", body]))
         self.response_started = self.response_complete = True
-        self.message_event.set()
+        self.tell()
         self.on_response()
 
 
@@ -163,7 +198,7 @@ class Connection(HttpToolsProtocol):
             self.on_lost()
         # Both refer to this connection: thousands of such circles would keep everybody waiting
         # when they are collected.
-        self.cycle = self.scope = None  # type: ignore[assignment]
+        self.cycle = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; the first byte of a request starts its deadline."""
@@ -183,7 +218,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.send_400_response("")
+            self._answer_refusal()
         except httptools.HttpParserUpgrade as offer:
             # The client offers another protocol, as Java's does with each request: HTTP/1.1 goes
             # on (RFC 9110, 7.8). llhttp takes the body for the other protocol's, so the request is
@@ -201,18 +236,16 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self.due_s = self.loop.time() + self.header_s
         self._header_bytes = self._overhead_bytes = self._chunks = self._body_bytes = 0
         self._lingering.is_receiving = True
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = {CONNECTION: self}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's target."""
         if len(self.url) + len(url) > TARGET_BYTES_MAX:
             self._fail(414, f"the request's target has over {TARGET_BYTES_MAX >> 10} KiB")
-        super().on_url(url)
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
@@ -221,7 +254,10 @@ class Connection(HttpToolsProtocol):
             self._fail(431, f"the headers have over {HEADER_BYTES_MAX >> 10} KiB")
         if len(self.headers) >= HEADERS_MAX:
             self._fail(431, f"there are over {HEADERS_MAX} headers")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """All headers are there: check what llhttp lets pass, then start the request."""
@@ -242,24 +278,22 @@ class Connection(HttpToolsProtocol):
 
     def _start(self, version: str) -> None:
         """Start a request as uvicorn does, with a `Cycle`, or let it wait for those before it."""
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope.update(target(self.url))
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": self.headers,
+            "extensions": {CONNECTION: self},
+            **target(self.url),
+        }
         waits = self._is_open()
-        self.cycle = Cycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        self.cycle: Any = Cycle(self, scope, keep_alive)
         if waits:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
@@ -275,7 +309,12 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._body_bytes += len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.tell()
 
     def on_message_complete(self) -> None:
         """The request is complete, so nothing is awaited of the client."""
@@ -283,7 +322,9 @@ class Connection(HttpToolsProtocol):
             return
         self.due_s = None
         self._lingering.is_receiving = False
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.tell()
 
     def on_response_complete(self) -> None:
         """An answer is complete: go on with a request that waits, or wait for one. uvicorn sets a
@@ -292,7 +333,8 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
@@ -308,7 +350,7 @@ class Connection(HttpToolsProtocol):
         self.due_s = None
         super().resume_writing()
 
-    def send_400_response(self, msg: str) -> None:
+    def _answer_refusal(self) -> None:
         """Answer what can't be parsed, or what one of the methods above has refused."""
         status, text = self._refusal or (400, "this can't be read as a request of HTTP/1.1")
         self.refuse(status, text)
@@ -330,7 +372,7 @@ class Connection(HttpToolsProtocol):
             )
             self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if is_open:
-            cycle.message_event.set()
+            cycle.tell()
         if self.on_lost is not None:
             self.on_lost()
         self.transport.close()
@@ -357,7 +399,7 @@ class Connection(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _fail(self, status: int, text: str) -> None:
-        """Stop parsing: uvicorn answers by `send_400_response`."""
+        """Stop parsing: `data_received` answers."""
         self._refusal = status, text
         raise ValueError(text)
 

@@ -8,6 +8,7 @@ first, and what still comes is discarded for a while.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 LINGER_S = 2.0
@@ -19,24 +20,21 @@ class LingeringTransport:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self.write = transport.write
+        #: whether it is closed, or will be
+        self.is_closing: Callable[[], bool] = transport.is_closing
         self._loop = loop
         #: whether a request has begun that is not complete
         self.is_receiving = False
-        self._is_lingering = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def is_closing(self) -> bool:
-        """Whether it is closed, or will be."""
-        return self._is_lingering or self._transport.is_closing()
-
     def close(self) -> None:
         """Close it, after `LINGER_S` if the client may be sending; a second call closes at once."""
-        if self._is_lingering or self._transport.is_closing() or not self.is_receiving:
+        if self.is_closing() or not self.is_receiving:
             self._transport.close()
             return
-        self._is_lingering = True
+        self.is_closing = lambda: True
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()

@@ -49,7 +49,7 @@ def test_json_flat_or_nested_gives_the_bytes_that_numpy_has(tensor, is_nested):
 @given(tensors())
 def test_bytes_give_the_numbers_that_numpy_has(tensor):
     port, array = tensor
-    written = write_values(port, memoryview(array.tobytes()))
+    written = msgspec.json.encode(write_values(port, memoryview(array.tobytes())))
     assert msgspec.json.decode(written) == array.reshape(-1).tolist()
 
 
@@ -58,7 +58,7 @@ def test_texts_come_back(texts):
     port = Port("x", "BYTES", (len(texts),))
     data = read_values(port, raw(texts))
     assert data == join_bytes([text.encode() for text in texts])
-    assert msgspec.json.decode(write_values(port, memoryview(data))) == texts
+    assert write_values(port, memoryview(data)) == texts
 
 
 @given(tensors(), st.integers(1, 40))
@@ -67,9 +67,8 @@ def test_a_long_list_in_parts_is_the_same_as_at_once(tensor, part_bytes):
     flat, part_bytes = raw(array.reshape(-1).tolist()), 8 * part_bytes
     with mock.patch.object(values, "PART_BYTES", part_bytes):
         assert read_values(port, flat) == array.tobytes()
-        assert json.loads(bytes(write_values(port, memoryview(array.tobytes())))) == (
-            array.reshape(-1).tolist()
-        )
+        written = msgspec.json.encode(write_values(port, memoryview(array.tobytes())))
+        assert json.loads(written) == array.reshape(-1).tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Any graph answers frames of named tensors; what does not fit is refused before the runtime."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,29 @@ def test_questions_of_several_inputs_share_a_run_and_get_the_outputs_they_name(s
     assert answer(first) == {"sum": [[11, 22]], "difference": [[-9, -18]]}
     assert answer(second) == {"difference": [[4, 4], [3, 4]]}
     assert list(answer(third)) == ["difference", "sum"]
+
+
+def test_questions_that_are_alike_get_what_each_would_get_alone(sums: Model) -> None:
+    alike = [frame("sum", a=("FP32", [[i, 1]]), b=("FP32", [[i, 2]])) for i in range(7)]
+    longer = frame("sum", a=("FP32", [[1, 1]] * 2), b=("FP32", [[2, 2]] * 2))
+    for payloads in (alike, [*alike[:2], longer, *alike[2:]], [longer, longer]):
+        assert sums.handle_batch(payloads) == [sums.handle_batch([it])[0] for it in payloads]
+
+
+def test_a_further_small_question_of_a_batch_takes_few_calls(sums: Model) -> None:
+    """Times depend on the machine, calls of functions of Python do not."""
+    payload, calls = frame("sum", a=A, b=B), []
+
+    def count(payloads: int) -> int:
+        calls.clear()
+        sys.setprofile(lambda one, event, _: event == "call" and calls.append(one.f_code))
+        found = sums.run([it for _ in range(payloads) if (it := sums.prepare(payload))])  # type: ignore[misc]
+        sys.setprofile(None)
+        assert [answer(it) for it in found] == [{"sum": [[11, 22]]}] * payloads
+        return len(calls)
+
+    count(2)  # fills caches
+    assert count(3) - count(2) <= 8
 
 
 def test_more_rows_than_a_run_takes_are_answered_in_order_and_none_with_none(sums: Model) -> None:

@@ -57,8 +57,7 @@ def test_callers_in_many_threads_get_their_own_results(slow):
 
 def test_a_cancelled_task_is_not_run_and_the_others_of_its_submission_are(slow, until):
     slots = len(slow._threads) - 1
-    for _ in range(slots):
-        slow.submit_batch("shout", [b"first"])
+    running = [slow.submit_batch("shout", [b"first"])[0] for _ in range(slots)]
     assert until(lambda: len(slow.model.runners) == slots)
     whole, part = slow.submit_batch("shout", [b"a"]), slow.submit_batch("shout", [b"b", b"c"])
     whole[0].cancel()
@@ -68,6 +67,7 @@ def test_a_cancelled_task_is_not_run_and_the_others_of_its_submission_are(slow, 
     for future in (whole[0], part[0]):
         with pytest.raises(CancelledError):
             future.result(TIMEOUT_S)
+    wait(running, TIMEOUT_S)
     assert sum(slow.model.ran) == slots + 1
 
 

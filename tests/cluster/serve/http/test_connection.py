@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import sys
+from types import SimpleNamespace
 
 import uvloop
 from uvicorn import Config
@@ -114,3 +116,29 @@ def test_a_client_that_offers_http_2_or_a_websocket_is_answered_by_http_1_1_with
         listener.close()
 
     asyncio.run(asyncio.wait_for(ask(), 10))
+
+
+def test_a_small_request_takes_the_connection_few_calls():
+    """Times depend on the machine, calls of functions of Python do not."""
+    calls = []
+
+    async def ask():
+        answers = []
+        transport = SimpleNamespace(
+            write=lambda data: answers.pop().set_result(data),
+            is_closing=bool,
+            get_extra_info=lambda *_: None,
+        )
+        connection = Connection(Config(ok, http=Connection), ServerState(), {})
+        connection.connection_made(transport)
+        headers = b"Host: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        for number in range(11):
+            answers = [answer := asyncio.get_running_loop().create_future()]
+            if number:  # the first one fills caches
+                sys.setprofile(lambda frame, event, _: event == "call" and calls.append(frame))
+            connection.data_received(b"POST / HTTP/1.1\r\n" + headers + b"\r\nok")
+            assert (await answer).startswith(b"HTTP/1.1 200")
+            sys.setprofile(None)
+
+    uvloop.run(ask())
+    assert len(calls) / 10 <= 36
