@@ -23,6 +23,7 @@ from cluster.supervision.children import Process as Process
 from cluster.supervision.crew import Crew, WorkerProcess, host_options, worker_options
 from cluster.vocabulary.errors import ClusterError
 from cluster.vocabulary.markup import as_table
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.status import Status
 from cluster.work.functions import Functions, Pack, Work, pack_work
 from cluster.work.pack_folder import PackWriter
@@ -265,11 +266,12 @@ class LocalCluster:
     def _summary(self) -> str:
         """Where it is, its workers and its functions, in a line."""
         if self._coordinator is None:
-            return f"{self.spec.name}, {self._n_workers} workers: not running"
+            return f"{self.spec.name}, {count_of(self._n_workers, 'worker')}: not running"
         workers, functions = self.workers, ", ".join(self._functions.known)
         alive = sum(worker.alive() for worker in workers)
         facts = [
-            f"{self.spec.name} at {self.endpoint}: {alive} of {len(workers)} workers alive",
+            f"{self.spec.name} at {self.endpoint}: {alive} of {count_of(len(workers), 'worker')} "
+            "alive",
             "" if self._coordinator.alive() else "the coordinator has ended",
             functions and f"functions: {functions}",
         ]

@@ -38,7 +38,7 @@ HOUSE: dict[str, str] = {
     "cluster.scratch cluster.vocabulary",
     "perfkit.cli.cards": "perfkit.cli.terminal perfkit.profile.activity perfkit.gpu "
     "perfkit.gpu.sources perfkit.gpu.processes perfkit.gpu.device perfkit.gpu.rocprof "
-    "perfkit.optimized perfkit.evidence",
+    "perfkit.optimized perfkit.evidence cluster.vocabulary",
     "perfkit.cli.models": "perfkit.cli.terminal perfkit.optimized perfkit.evidence cluster.models "
     "cluster.models.repository cluster.models.frames cluster.vocabulary",
     "perfkit.cli.profiling": "perfkit.cli.terminal perfkit.bench.calls perfkit.profile "
@@ -61,14 +61,15 @@ HOUSE: dict[str, str] = {
     "perfkit.evidence",
     "perfkit.report.stories": "perfkit.report.page perfkit.report.figures perfkit.report.engine "
     "perfkit.bench.experiments perfkit.bench.goals perfkit.bench.leaks perfkit.bench.counts "
-    "perfkit.bench.workloads "
-    "perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized perfkit.evidence "
-    "cluster.spec",
-    "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence",
+    "perfkit.bench.workloads perfkit.profile perfkit.gpu perfkit.gpu.rocprof perfkit.optimized "
+    "perfkit.evidence cluster.spec cluster.vocabulary",
+    "perfkit.report.page": "perfkit.report.figures perfkit.report.engine perfkit.evidence "
+    "cluster.vocabulary",
     "perfkit.bench.tuning": "perfkit.report.figures perfkit.bench.workloads perfkit.gpu "
     "perfkit.gpu.device perfkit.optimized perfkit.evidence cluster.local cluster.shells "
     "cluster.transport cluster.spec cluster.work cluster.models.providers cluster.vocabulary",
-    "perfkit.report.figures": "perfkit.bench.calls perfkit.profile perfkit.evidence",
+    "perfkit.report.figures": "perfkit.bench.calls perfkit.profile perfkit.evidence "
+    "cluster.vocabulary",
     "perfkit.report.engine": "perfkit.evidence cluster.scratch cluster.vocabulary",
     "perfkit.bench.experiments": "perfkit.bench.goals perfkit.bench.counts perfkit.bench.serving "
     "perfkit.bench.bare "
@@ -84,8 +85,8 @@ HOUSE: dict[str, str] = {
     "cluster.process cluster.local cluster.shells cluster.transport cluster.spec cluster.core "
     "cluster.protocol cluster.scratch cluster.vocabulary",
     "perfkit.bench.regression": "perfkit.bench.counts perfkit.bench.workloads perfkit.optimized "
-    "perfkit.evidence cluster.spec cluster.scratch",
-    "perfkit.bench.calls": "perfkit.profile perfkit.evidence",
+    "perfkit.evidence cluster.spec cluster.scratch cluster.vocabulary",
+    "perfkit.bench.calls": "perfkit.profile perfkit.evidence cluster.vocabulary",
     "perfkit.bench.counts": "perfkit.bench.bare perfkit.bench.workloads perfkit.profile "
     "perfkit.optimized perfkit.evidence cluster cluster.local cluster.shells cluster.spec "
     "cluster.core cluster.protocol cluster.models cluster.models.frames cluster.scratch "
@@ -113,7 +114,7 @@ HOUSE: dict[str, str] = {
     "perfkit.gpu.processes": "perfkit.gpu.device cluster.vocabulary",
     "perfkit.gpu.device": "cluster.scratch cluster.vocabulary",
     "perfkit.gpu.metrics": "",
-    "perfkit.gpu.rocprof": "perfkit.evidence",
+    "perfkit.gpu.rocprof": "perfkit.evidence cluster.vocabulary",
     "perfkit.engines": "cluster.local cluster.shells cluster.spec cluster.work cluster.models "
     "cluster.scratch cluster.vocabulary",
     "perfkit.optimized": "cluster.shells cluster.spec cluster.core cluster.protocol "

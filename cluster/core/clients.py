@@ -17,6 +17,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.printable import count_of
 
 #: the longest while between two answers to a client that acknowledges nothing
 MAX_WAIT_S = 600.0
@@ -99,7 +100,9 @@ class Clients:
         if client is None:
             if self._is_outdated(event.client):
                 return self._refuse(event, NEWER, "Superseded")
-            return self._refuse(event, f"{self._limits.clients} clients are served already")
+            return self._refuse(
+                event, f"there is room for {count_of(self._limits.clients, 'client')} only"
+            )
         known = client.submissions.get(event.submission)
         if known is not None:
             self._ledger.out.append(do.Accept(client.id, event.submission, known.id))
@@ -245,7 +248,7 @@ class Clients:
         if not tasks:
             return "it holds no task"
         if len(client.submissions) >= most:
-            return f"{most} submissions of this client are open"
+            return f"this client has {count_of(most, 'open submission')}, as many as it may"
         return self._ledger.full(tasks, payload_bytes)
 
     def _refuse(self, event: on.TasksSubmitted, reason: str, error: str = "Busy") -> None:

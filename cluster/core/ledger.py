@@ -31,6 +31,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary.events import TasksSubmitted
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import Failure, Priority, RunId, State, TaskId
 
 Timer: TypeAlias = tuple[str, Any]
@@ -104,7 +105,7 @@ class Ledger:
         """Which bound a submission of this size would break, in words; None when there is room."""
         limits, retained_bytes = self.limits, self.backpressure.total_bytes
         if self.open_tasks + tasks > limits.tasks:
-            return f"{self.open_tasks} tasks wait or run, of at most {limits.tasks}"
+            return f"open: {count_of(self.open_tasks, 'task')}, of at most {limits.tasks}"
         if self.payload_bytes + payload_bytes > limits.payload_bytes:
             return f"payloads hold {self.payload_bytes} bytes, of at most {limits.payload_bytes}"
         if retained_bytes > limits.retained_bytes:

@@ -18,6 +18,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.lifecycle import Cause
 from cluster.vocabulary.limits import SLOW_LINE
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import ProcessState
 
 #: models that operators want loaded, or unloaded, at once
@@ -63,7 +64,7 @@ class Roster:
         if is_new := worker is None:
             self._meet_again(event, now)
             if len(self.workers) >= self.limits.workers:
-                reason = f"{self.limits.workers} workers are here already"
+                reason = f"there is room for {count_of(self.limits.workers, 'worker')} only"
                 self._disconnect(event.worker, 0, reason)
                 return
             epoch = max(self._next_epoch, event.epoch + 1)

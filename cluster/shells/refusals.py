@@ -12,6 +12,7 @@ from cluster.shells.futures import set_exception
 from cluster.shells.mapping import Chunk
 from cluster.vocabulary.errors import Busy, CoordinatorLost, Superseded
 from cluster.vocabulary.events import TasksSubmitted
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import TaskId
 
 
@@ -83,7 +84,11 @@ def _lose(submission: Submission, endpoint: str) -> None:
     missing = [p for p in range(submission.count) if not submission.seen[p]]
     if isinstance(sink, Chunk):
         tasks = [] if run is None else [TaskId(run, p) for p in missing]
-        what = f"tasks {run}:{missing[0]} to {missing[-1]}" if tasks else f"{len(missing)} tasks"
+        what = (
+            f"tasks {run}:{missing[0]} to {missing[-1]}"
+            if tasks
+            else count_of(len(missing), "task")
+        )
         fail(submission, lost(what, tasks))
         return
     for watcher in tuple(WATCHERS):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster.vocabulary.printable import printable
+from cluster.vocabulary.printable import count_of, printable
 
 LEVELS = ("info", "warning", "off")
 LINE_BYTES_MAX = 8_192
@@ -71,7 +71,9 @@ class CrewLog:
                     self._unshown.appendleft(line[written:])
             if self._dropped:
                 where = f"; all are in {self._path}" if self._file is not None else ""
-                os.write(self._shown, f"… {self._dropped} lines were not shown{where}\n".encode())
+                os.write(
+                    self._shown, f"… not shown: {count_of(self._dropped, 'line')}{where}\n".encode()
+                )
                 self._dropped = 0
         except OSError:
             return

@@ -18,6 +18,8 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def count_of(count: int, noun: str) -> str:
-    """A count with its noun, whose plural ends in s: ``1 task``, ``65,536 tasks``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def count_of(count: int | None, noun: str) -> str:
+    """A count with its noun: ``1 task``, ``65,536 tasks``, ``unknown tasks`` for None."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"unknown {noun}s" if count is None else f"{count:,} {noun}s"

@@ -120,7 +120,7 @@ class Status(msgspec.Struct, frozen=True, tag_field="answer", tag="status"):
     def _repr_html_(self) -> str:
         """The same as a table of the workers, the first of many."""
         left = len(self.workers) - ROWS_MAX
-        title = f"{self}; {left} more workers are not shown" if left > 0 else str(self)
+        title = f"{self}; not shown: {count_of(left, 'more worker')}" if left > 0 else str(self)
         return as_table(title, HEADER, map(_row, self.workers[:ROWS_MAX]))
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 from cluster.vocabulary.buffers import check_travels
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import Failure
 
 Result: TypeAlias = bytes | bytearray | memoryview
@@ -235,7 +236,10 @@ def call_batch(handler: BatchHandler, payloads: list[bytes]) -> Sequence[Any]:
         outcomes = found[:] if type(found) is list else _in_order(found, count)
         if len(outcomes) == count:
             return outcomes
-        raise TypeError(f"the handler gave {len(outcomes)} outcomes for {count} payloads")
+        raise TypeError(
+            f"the handler gave {count_of(len(outcomes), 'outcome')} for "
+            f"{count_of(count, 'payload')}"
+        )
     except BaseException as error:
         return [error] * count
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.measuring import deliver, machine_text, progress
@@ -175,7 +176,7 @@ def show_check(found: Check, path: Path) -> None:
         table.add_row(row.name, *texts(row), Text(verdict, STYLES.get(verdict, "dim")))
     console.print(table)
     if equal:
-        console.print(f"  and {equal} counts that are what they were", style="dim")
+        console.print(f"  and {count_of(equal, 'unchanged count')}", style="dim")
     for difference in found.other_machine:
         note(f"another machine: {difference}; so only counts gate")
     for row in found.table:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 from rich.text import Text
 
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.measuring import check_experiment, deliver, machine_text, progress
 from perfkit.cli.terminal.output import FAILED, complain, note, out, plain_table
@@ -232,15 +233,15 @@ def show(result: Result) -> None:
     console = out()
     figure = measured(result.value, result.unit, result.low, result.high)
     line = Text(f"{result.experiment} ", "bold").append(figure, "bold green")
-    console.print(line.append(f"  of {len(result.samples):,} samples", "dim"))
+    console.print(line.append(f"  of {count_of(len(result.samples), 'sample')}", "dim"))
     for found in judged(result):
         console.print(_goal_line(found))
     by = result.engine if result.spec == NO_SPEC else f"{result.spec} on {result.engine}"
     model = result.parameters.get("model")
-    tasks = f"{quantity(result.tasks)} tasks" + (f" of {model}" if model else "")
+    tasks = count_of(result.tasks, "task") + (f" of {model}" if model else "")
     rows = {
         "interval": result.parameters.get("interval") or "none",
-        "cluster": f"{by}, {quantity(result.workers)} workers, {tasks}, seed {result.seed}",
+        "cluster": f"{by}, {count_of(result.workers, 'worker')}, {tasks}, seed {result.seed}",
         "machine": machine_text(result.environment),
     }
     for name, text in rows.items():

@@ -16,6 +16,7 @@ import typer
 
 from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.command import add_command, examples
 from perfkit.cli.terminal.config import Settings
@@ -289,7 +290,10 @@ def _run_crew(
     from perfkit.cli.crew import find_log, run_workers
     from perfkit.cli.up import stop_signals
 
-    note(f"{workers} workers for the coordinator at {found.coordinator}; Ctrl-C stops them")
+    note(
+        f"{count_of(workers, 'worker')} for the coordinator at {found.coordinator}; Ctrl-C stops "
+        "them"
+    )
     probe, cards = gpu_probe(gpu), cards_for(gpu, workers)
     options = worker_options(found.capacity, found.handlers, found.models, probe)
     log = find_log(log_file)
@@ -323,9 +327,12 @@ def cards_for(gpu: bool, workers: int | None) -> list[str]:
     cards = [it.pci for it in discover().cards if it.pci and it.driver == "amdgpu"]
     workers = len(cards) if workers is None else workers
     if len(cards) > workers:
-        note(f"{workers} of {len(cards)} cards have a worker; --workers {len(cards)} uses all")
+        note(
+            f"{workers} of {count_of(len(cards), 'card')} have a worker; --workers {len(cards)} "
+            "uses all"
+        )
     elif 0 < len(cards) < workers:
-        note(f"{len(cards)} of {workers} workers have a card; the others use the CPU")
+        note(f"{len(cards)} of {count_of(workers, 'worker')} have a card; the others use the CPU")
     return cards[:workers]
 
 

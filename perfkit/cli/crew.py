@@ -20,6 +20,7 @@ from cluster.supervision.output import open_log
 from cluster.transport.questions import learn_spec
 from cluster.vocabulary.cards import CARD, card_environment
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.terminal.output import complain, err, note, write_json
 
 Level: TypeAlias = Literal["info", "warning", "off"]
@@ -73,13 +74,13 @@ class Deaths:
             how = "has died" if self._crew.exit_code(worker) else "has left"
             left = len(self._known) - count
             complain(
-                f"{worker.role} (pid {worker.pid}) {how}; {left} of {len(self._known)} workers "
-                f"left{worker.last_words()}"
+                f"{worker.role} (pid {worker.pid}) {how}; {left} of "
+                f"{count_of(len(self._known), 'worker')} left{worker.last_words()}"
             )
         for worker in newest.values():
             if self._known[worker.role] is not worker:
                 note(f"{worker.role} is started again (pid {worker.pid}); "
-                     f"{self._crew.restarts} restarts so far")  # fmt: skip
+                     f"{count_of(self._crew.restarts, 'restart')} so far")  # fmt: skip
         self._known = newest
         if self._crew.trouble != self._trouble:
             self._trouble = self._crew.trouble

@@ -15,6 +15,7 @@ import typer
 from rich.text import Text
 
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.report import own_notebooks
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.config import Settings
@@ -215,7 +216,7 @@ def _announce(
         return
     if local is not None:
         count = len(local.workers)
-        workers = f"{count} worker{'s' if count > 1 else ''}"
+        workers = count_of(count, "worker")
         cluster = f"{endpoint} (spec {local.spec.name}, {workers}): Client() finds it"
     else:
         cluster = f"{endpoint}: Client() looks there" if endpoint else "none"

@@ -17,7 +17,7 @@ from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.transport.questions import learn_spec
 from cluster.vocabulary.errors import Unreachable
-from cluster.vocabulary.printable import printable
+from cluster.vocabulary.printable import count_of, printable
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Gpu, GpuLoad
 from perfkit.cli.terminal.keys import keys
@@ -135,7 +135,7 @@ def _frame(activity: Activity, endpoint: str, console: Console, foot: str = "") 
         most = max(1, console.height - 1)
         if (hidden := len(lines) - most) > 0:
             del lines[most:]
-            foot = f"{hidden:,} more lines below this window; {foot}"
+            foot = f"{count_of(hidden, 'more line')} below this window; {foot}"
         lines.append(Text(foot, "dim"))
         for line in lines:
             line.truncate(console.width)
@@ -153,7 +153,10 @@ def status_view(status: Status) -> RenderableType:
         parts.append(Text(f"… and {len(status.workers) - WORKERS_SHOWN:,} more", "dim"))
     parts += [Text(line, "red") for worker in status.workers for line in _troubles(worker)]
     parts += [
-        Text(f"{host.host}: {host.restarts:,} restarts of workers. {host.trouble}", "yellow")
+        Text(
+            f"{host.host}: {count_of(host.restarts, 'restart')} of workers. {host.trouble}",
+            "yellow",
+        )
         for host in status.hosts
         if host.restarts or host.trouble
     ]
@@ -236,7 +239,7 @@ def _batches(status: Status) -> Iterator[str]:
             items = sum(size.items for size in one.sizes)
             run_s = sum(size.busy_s for size in one.sizes) / runs
             yield (
-                f"{printable(one.kind)}: {runs:,} runs, {items / runs:.1f} items and "
+                f"{printable(one.kind)}: {count_of(runs, 'run')}, {items / runs:.1f} items and "
                 f"{quantity(run_s, 's')} each"
             )
 

@@ -54,11 +54,6 @@ def quantity(value: float | str | None, unit: str = "", factor: float = 1) -> st
     return f"{_digits(value * factor * scale)} {unit}".rstrip()
 
 
-def number_of(count: int, what: str) -> str:
-    """A count with its noun, as `1 call` or `2,000 calls`."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def interval(low: float | None, high: float | None, unit: str = "") -> str:
     """An interval's ends; a side that too few samples leave open is left out of the sentence."""
     if low is None and high is None:

@@ -30,8 +30,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.showing import Showable, ShowError
-from perfkit.evidence.text import number_of
 from perfkit.jupyter import arguments
 from perfkit.jupyter.arguments import BREAK, Parser, as_usage, leading, shown_help, words
 from perfkit.jupyter.cells import Call, as_call, compiled, named
@@ -191,7 +191,7 @@ class PerfkitMagics(Magics):
             print("The cluster before is down.")
         self.cluster_up = cluster
         self.shell.push({"cluster": cluster, "client": cluster.client()})
-        count = number_of(workers, "worker")
+        count = count_of(workers, "worker")
         print(
             f"A cluster is up: {count}, spec {chosen.name}, at {cluster.endpoint}. "
             "`cluster` and `client` are yours; %cluster down or the end of the kernel stops it."

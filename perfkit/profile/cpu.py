@@ -27,10 +27,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.files import write_whole
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import data_frame, encode_rows
-from perfkit.evidence.text import number_of, quantity
+from perfkit.evidence.text import quantity
 from perfkit.profile import instrument
 from perfkit.profile.instrument import Finish, Instrument
 from perfkit.profile.paths import short_path
@@ -126,7 +127,7 @@ class CpuProfile(Showable):
     def _sheets(self) -> Iterator[Sheet]:
         open_for = "" if self.wall_s is None else f", open for {quantity(self.wall_s * 1e3, 'ms')}"
         ended = "" if self.error is None else f", ended by {self.error}"
-        calls = number_of(sum(counts[1] for counts in self.table.values()), "call")
+        calls = count_of(sum(counts[1] for counts in self.table.values()), "call")
         rows = (
             (
                 spot.function,

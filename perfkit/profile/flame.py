@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import data_frame
 from perfkit.profile.tracer import program, trace_to_file
@@ -73,7 +74,10 @@ class Flame(Showable):
             for stack, count in sorted(self.stacks, key=lambda item: -item[1])[:10]
         ]
         yield Sheet(
-            f"Stacks of {self.name}, {self.samples:,} samples", ("stack", "samples"), rows, notes
+            f"Stacks of {self.name}, {count_of(self.samples, 'sample')}",
+            ("stack", "samples"),
+            rows,
+            notes,
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.samples import (
     Interval,
     bootstrap_interval,
@@ -85,7 +86,10 @@ class Waterfall(Showable):
             f"Where the time of {self.traces:,} traced tasks went (95 % intervals)",
             ("stage", "p50 ms", "p95 ms", "share"),
             rows,
-            [f"{n:,} traces left out: {why}." for why, n in sorted(self.left_out.items())],
+            [
+                f"{count_of(n, 'trace')} left out: {why}."
+                for why, n in sorted(self.left_out.items())
+            ],
         )
 
 

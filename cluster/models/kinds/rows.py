@@ -15,6 +15,7 @@ from cluster.models.frames.tensor import TensorError, unpack_tensor
 from cluster.models.kinds.adapter import Adapter, Question, check_answer, question
 from cluster.models.repository.manifest import KindError, Label, Manifest, ModelError, PayloadError
 from cluster.models.runtime.network import Network, Outputs
+from cluster.vocabulary.printable import count_of
 
 #: The bound without one in the manifest: any number but infinity.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -57,7 +58,8 @@ class Rows(Adapter):
         self._scores = scores[0]
         if len(manifest.labels) != self._scores.shape[1]:
             raise ModelError(
-                f"model {manifest.name!r}: it has {len(manifest.labels)} labels for the scores "
+                f"model {manifest.name!r}: it has {count_of(len(manifest.labels), 'label')} for "
+                "the scores "
                 f"{self._scores}"
             )
         self._network = network

@@ -21,6 +21,7 @@ from cluster.models.repository.protobuf import shapeless_inputs
 from cluster.models.repository.triton import Declared
 from cluster.models.runtime.reasons import explained
 from cluster.models.runtime.session import PREFERENCE, Provider, one_line, open_session
+from cluster.vocabulary.printable import count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,7 +130,7 @@ class Network:
             if rows is not None and value.shape[:1] != (rows,):
                 raise ModelError(
                     f"model {self.name!r} gave {value.dtype}{list(value.shape)} for a batch of "
-                    f"{rows} rows; which row is whose can't be told"
+                    f"{count_of(rows, 'row')}; which row is whose can't be told"
                 )
         results = dict(zip(names, found, strict=True))
         return self._reshaped(results, self._outer) if self._outer else results

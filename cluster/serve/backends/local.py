@@ -20,6 +20,7 @@ from cluster.vocabulary import actions as do
 from cluster.vocabulary import events as on
 from cluster.vocabulary.errors import Busy, ClientClosed, NoWorker
 from cluster.vocabulary.limits import Limits
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import Failure, Priority
 from cluster.work.batch_run import BatchRuns
 from cluster.work.handlers import Handlers, sort_out
@@ -98,7 +99,7 @@ class LocalBackend:
             if self._is_closed:
                 raise ClientClosed("the API is closing")
             if self._open + len(futures) > TASKS_MAX:
-                raise Busy(f"{self._open} tasks wait or run, of at most {TASKS_MAX}")
+                raise Busy(f"open: {count_of(self._open, 'task')}, of at most {TASKS_MAX}")
             self._open += len(futures)
             self._futures[lease] = [*futures]
             self._session.handle(assign, now)

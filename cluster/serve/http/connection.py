@@ -30,6 +30,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from cluster.serve.http.bodies import CONNECTION
 from cluster.serve.http.lingering import LingeringTransport
+from cluster.vocabulary.printable import count_of
 
 LOGGER = logging.getLogger(__name__)
 #: uvicorn warns of each request that it can't parse, and a stranger could fill the disk with them
@@ -188,7 +189,9 @@ class Connection(HttpToolsProtocol):
         super().connection_made(self._lingering)  # type: ignore[arg-type]
         self.due_s = self.loop.time() + self.header_s
         if len(self.connections) > self.connections_max:
-            self.refuse(503, f"the server has {self.connections_max} connections open already")
+            self.refuse(
+                503, f"the server has {count_of(self.connections_max, 'connection')} open already"
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits that the client has left."""

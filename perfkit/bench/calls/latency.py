@@ -16,12 +16,13 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.calls.arguments import check_works
 from perfkit.evidence.progress import tell
 from perfkit.evidence.samples import Interval, counted, percentile_interval
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import data_frame
-from perfkit.evidence.text import number_of, quantity
+from perfkit.evidence.text import quantity
 from perfkit.profile.instrument import Finish, Instrument, name_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class LatencyReport(Showable):
                 f"One call is too short to be timed alone: a sample is the mean of {self.loops:,} "
                 "calls, so slow single calls do not show."
             )
-        calls = number_of(len(self.samples_s) * self.loops, "call")
+        calls = count_of(len(self.samples_s) * self.loops, "call")
         yield Sheet(
             f"Latency of {self.name}: {calls}, one after the other (95 % intervals)",
             ("", "time of one call"),

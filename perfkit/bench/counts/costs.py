@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.counts.gate import PYTHON, count_afresh
 from perfkit.bench.counts.lockstep import LOADS
 from perfkit.bench.counts.per_task import COUNTED_SPECS, CountTable, count_per_task, count_specs
@@ -80,7 +81,8 @@ class Costs(Showable):
             ("counted", *(f"{spec}, {load}" for spec, load in columns)),
             rows,
             [
-                f"System calls are those of a map of {self.tasks:,} tasks through the living "
+                f"System calls are those of a map of {count_of(self.tasks, 'task')} through the "
+                "living "
                 "process. The rest is counted in lockstep: messages and bytes are alike on every "
                 "machine, allocations for every machine with this Python.",
                 *notes,

@@ -19,6 +19,7 @@ from cluster.protocol.worker_session import WorkerSession
 from cluster.shells.dispatcher import Dispatcher
 from cluster.shells.exchange import MAX_OWED
 from cluster.spec import ClusterSpec, load_codec
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import Failure
 from perfkit.bench.workloads.load import TRAFFIC, ExperimentError, Work, WrongResult
 
@@ -216,7 +217,7 @@ class Lockstep:
             self._step()
         if open_runs:
             raise ExperimentError(
-                f"{len(open_runs)} runs have no result and nobody has anything to say: "
+                f"no result of {count_of(len(open_runs), 'run')}, and nobody has anything to say: "
                 "does the coordinator wait for its clock, which stands still here?"
             )
 

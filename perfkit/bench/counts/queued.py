@@ -17,6 +17,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cluster.spec import ClusterSpec, load_codec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.counts.lockstep import SteppedClient, SteppedCoordinator
 from perfkit.bench.workloads.load import echo_work
 from perfkit.evidence.samples import counted
@@ -64,7 +65,8 @@ class QueuedBytes(Showable):
         blank = ("", "")
         rows = [(*line, *kind) for line, kind in zip_longest(lines, types, fillvalue=blank)]
         yield Sheet(
-            f"{self.spec}: {self.tasks:,} tasks of 200 B wait; {total} B each by tracemalloc",
+            f"{self.spec}: {count_of(self.tasks, 'task')} of 200 B wait; {total} B each by "
+            "tracemalloc",
             ("line", "B per task", "type", "B per task"),
             rows,
         )

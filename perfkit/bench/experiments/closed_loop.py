@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.setting import (
     Experiment,
     Measurement,
@@ -43,7 +44,7 @@ def throughput(setting: Setting) -> Measurement:
     work = setting.work()
     rates = []
     with setting.fresh() as engine:
-        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        setting.say(f"warm-up, {count_of(len(work.warm_up), 'task')}")
         map_s(engine, work.warm_up)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             rates.append(len(block) / map_s(engine, block))
@@ -66,7 +67,7 @@ def submission(setting: Setting) -> Measurement:
     rates = []
     calls_s: list[float] = []
     with setting.fresh() as engine:
-        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        setting.say(f"warm-up, {count_of(len(work.warm_up), 'task')}")
         submit_s(engine, work.warm_up)
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             rates.append(len(block) / submit_s(engine, block, calls_s))
@@ -85,12 +86,12 @@ def latency(setting: Setting) -> Measurement:
     """Milliseconds from submit to result with one task in flight."""
     work = setting.work()
     with setting.fresh() as engine:
-        setting.say(f"warm-up, {len(work.warm_up):,} tasks")
+        setting.say(f"warm-up, {count_of(len(work.warm_up), 'task')}")
         one_by_one_ms(engine, work.warm_up)
         took_ms: list[float] = []
         for number, block in enumerate(work.blocks(BLOCKS), 1):
             took_ms += one_by_one_ms(engine, block)
-            setting.say(f"part {number}, {len(took_ms):,} of {len(work):,} tasks")
+            setting.say(f"part {number}, {len(took_ms):,} of {count_of(len(work), 'task')}")
     counters = setting.count(work, one_by_one_ms)
     return Measurement(
         took_ms,
@@ -106,7 +107,7 @@ def burst(setting: Setting) -> Measurement:
     last_ms: list[float] = []
     every_ms: list[float] = []
     with setting.fresh() as engine:
-        setting.say(f"warm-up, {len(work):,} tasks")
+        setting.say(f"warm-up, {count_of(len(work), 'task')}")
         burst_ms(engine, work)
         for number in range(1, BURSTS + 1):
             took_ms = burst_ms(engine, work)
@@ -135,7 +136,9 @@ def startup(setting: Setting) -> Measurement:
             took_s.append(time.perf_counter() - began_s)
             map_s(engine, work)
             if isinstance(engine, ZmqEngine) and (n := len(engine.status().workers)) != len(work):
-                raise WrongResult(f"a cluster of {len(work)} workers said it was ready with {n}")
+                raise WrongResult(
+                    f"a cluster of {count_of(len(work), 'worker')} said it was ready with {n}"
+                )
         setting.say(f"cluster {number} of {setting.tasks}, {quantity(took_s[-1], 's')}")
     return Measurement(took_s, bootstrap_interval(took_s, seed=setting.seed))
 

@@ -16,6 +16,7 @@ from statistics import median
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.bare import Forwarder
 from perfkit.bench.experiments.setting import (
     Experiment,
@@ -204,7 +205,7 @@ def _capture(
     if capture.reason:
         setting.say(capture.reason)
         return {}, capture.reason
-    setting.say(f"{capture.packets:,} packets in {capture.path}")
+    setting.say(f"{count_of(capture.packets, 'packet')} in {capture.path}")
     per_task: dict[str, float | int | None] = {
         "packets_per_task": capture.packets / len(work),
         "wire_bytes_per_task": capture.wire_bytes / len(work),

@@ -23,6 +23,7 @@ from cluster.local import LocalCluster
 from cluster.scratch import ScratchFolder
 from cluster.shells.client import Client
 from cluster.spec import BASELINE
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.setting import Experiment, Measurement, Setting, exact
 from perfkit.bench.simulated.prediction import Cost, Costs, Predicted, predict
 from perfkit.bench.workloads.arrivals import waiting_payload
@@ -104,7 +105,7 @@ def scaling(setting: Setting) -> Measurement:
     predicted = {}
     for service_s in SERVICES_S:
         for workers in (*counts, *_simulated_alone(setting)):
-            setting.say(f"simulating {workers:,} workers, {service_s * 1e3:g} ms")
+            setting.say(f"simulating {count_of(workers, 'worker')}, {service_s * 1e3:g} ms")
             is_real = workers in counts
             predicted[workers, service_s] = predict(
                 setting.spec,
@@ -175,7 +176,7 @@ def _measure(
     )
     shown = quantity(point.efficiency.value), quantity(point.bare.value)
     setting.say(
-        f"{workers} workers, {service_s * 1e3:g} ms, {shown[0]} of the best rate; "
+        f"{count_of(workers, 'worker')}, {service_s * 1e3:g} ms, {shown[0]} of the best rate; "
         f"{shown[1]} without a cluster; {quantity(point.cores)} cores busy"
     )
     return point

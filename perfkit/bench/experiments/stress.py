@@ -20,6 +20,7 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import Busy
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.open_loop import CAPACITY_TASKS, SERVICE_S, capacity_rates
 from perfkit.bench.experiments.setting import Experiment, Measurement, Profile, Setting, exact
 from perfkit.bench.goals.memory_runs import await_status, settled
@@ -196,7 +197,9 @@ def overload(setting: Setting, seconds: float, queue_bound: int) -> Overload:
     refused = len(work) - len(done)
     for name, count in (("done", len(done)), ("refused", refused)):
         if (said := after.get(name, 0) - before.get(name, 0)) != count:
-            raise WrongResult(f"{count:,} tasks were {name}; the coordinator counted {said:,}")
+            raise WrongResult(
+                f"{name} were {count_of(count, 'task')}; the coordinator counted {said:,}"
+            )
     setting.say(f"{len(done):,} done, {refused:,} refused")
     return Overload(
         bootstrap_interval(rates, seed=setting.seed),
@@ -246,14 +249,14 @@ def reconnect_s(spec: ClusterSpec, workers: int, say: Say) -> float:
         with Crowd(endpoint, spec, workers):
             with first.client() as client:
                 _await_workers(client, workers)
-            say(f"{workers} workers joined; the coordinator is killed")
+            say(f"{count_of(workers, 'worker')} joined; the coordinator is killed")
             first.coordinator.kill()
             with LocalCluster(0, spec, bind=endpoint) as second, second.client() as client:
                 began_s = time.perf_counter()
                 _await_workers(client, workers)
                 took_s = time.perf_counter() - began_s
                 map_s(client, echo_work(TASKS_PER_WORKER * workers, seed=0))
-    say(f"{workers} workers reconnected in {quantity(took_s, 's')}")
+    say(f"{count_of(workers, 'worker')} reconnected in {quantity(took_s, 's')}")
     return took_s
 
 
@@ -269,7 +272,7 @@ def queue_up(spec: ClusterSpec, tasks: int, seed: int, say: Say) -> dict[str, fl
     with LocalCluster(0, spec) as local, local.client() as client:
         client.status()
         idle = settled(local.coordinator_pid)
-        say(f"queueing {tasks:,} tasks")
+        say(f"queueing {count_of(tasks, 'task')}")
         began_s = time.perf_counter()
         futures = client.submit_batch(work.kind, work.payloads)
         await_status(client, lambda status: sum(status.queued.values()) == tasks)
@@ -297,7 +300,9 @@ def _await_workers(client: Client, workers: int) -> None:
     until_s = time.monotonic() + REJOIN_S
     while (there := len(client.status().workers)) < workers:
         if time.monotonic() > until_s:
-            raise ExperimentError(f"{there} of {workers} workers joined within {REJOIN_S:.0f} s")
+            raise ExperimentError(
+                f"{there} of {count_of(workers, 'worker')} joined within {REJOIN_S:.0f} s"
+            )
         time.sleep(REJOIN_READ_S)
 
 

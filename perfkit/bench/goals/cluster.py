@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.goals import cluster_runs as runs
 from perfkit.bench.goals.cluster_runs import ClusterSizes
 from perfkit.bench.goals.table import BASELINE, Contest, Goal, GoalTable, at_most, chosen, make_row
@@ -86,7 +87,8 @@ GOALS: Sequence[Goal] = (
     *(
         at_most(
             f"selection_{workers}", f"selection_{workers}", "µs", 1,
-            f"a choice with requirements among {workers:,} workers, the clock's cost included",
+            f"a choice with requirements among {count_of(workers, 'worker')}, the clock's cost "
+            "included",
             runs.QUEUE,
         )
         for workers in runs.ROSTERS

@@ -20,6 +20,7 @@ import psutil
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import Requirements
 from perfkit.bench.bare import Forwarder, Messenger, PackedBroker, RawLink
 from perfkit.bench.counts.headers import codec_us, packing_us
@@ -84,7 +85,7 @@ def _clusters(
     """A fresh cluster of each spec with a client, closed with the stack."""
     found = {}
     for arm, spec in contest.specs.items():
-        contest.say(f"starting {arm} with {workers} workers")
+        contest.say(f"starting {arm} with {count_of(workers, 'worker')}")
         local = stack.enter_context(LocalCluster(workers, spec))
         found[arm] = (local, local.client())
     return found
@@ -236,7 +237,7 @@ def choosing(contest: ClusterContest) -> ArmSamples:
             arm: partial(choose, spec, workers) for arm, spec in contest.specs.items()
         }
         arms[QUEUE] = partial(take_next, workers)
-        unit = f"µs to choose among {workers:,} workers"
+        unit = f"µs to choose among {count_of(workers, 'worker')}"
         samples |= contest.take_turns(arms, sizes.rounds, unit)
     few, many = (samples[f"selection_{workers}"] for workers in (ROSTERS[0], ROSTERS[-1]))
     return samples | {"selection_flat": {OPTIMIZED: many[OPTIMIZED], FEW_WORKERS: few[OPTIMIZED]}}

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from cluster.models.inference import ModelError
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.goals.memory_runs import (
     MemoryContest,
     MemorySizes,
@@ -187,7 +188,7 @@ def growth_rows(table: LeakTable) -> list[GoalRow]:
             goal=OBJECTS_MOST,
             met={Leak.FOUND: False, Leak.NONE: True, Leak.UNCLEAR: None}[row.verdict],
             goal_text="< 0.001",
-            note=f"{row.events:,} events: {row.reason}",
+            note=f"{count_of(row.events, 'event')}: {row.reason}",
             baseline=None,
             samples={table.spec: [float(reading.gc_objects) for reading in row.readings]},
         )

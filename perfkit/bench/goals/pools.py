@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cluster.local import LocalCluster
 from cluster.shells.client import Client
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.workloads.load import ExperimentError, WrongResult, result_of
 from perfkit.bench.workloads.rounds import Arm, Say, prefixed, take_turns
 from perfkit.evidence.environment import Environment, fingerprint
@@ -132,7 +133,8 @@ class PoolTable(ResultTable[PoolRow]):
                 for row in self.rows
             ],
             [
-                f"{self.rounds} rounds, seed {self.seed}. Below 1 the pool is faster. Faults are "
+                f"{count_of(self.rounds, 'round')}, seed {self.seed}. Below 1 the pool is faster. "
+                "Faults are "
                 "minor page faults per operation, plain → pooled: memory the kernel had to map."
             ],
         )

@@ -24,6 +24,7 @@ from cluster.models.inference import Model, ModelRepository
 from cluster.models.runtime.cache import Cache
 from cluster.models.samples import LIKE_AND_UNLIKE
 from cluster.scratch import ScratchFolder
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.goals.cluster_runs import MIB
 from perfkit.bench.goals.table import BASELINE as PLAIN
 from perfkit.bench.goals.table import OPTIMIZED as SHARED
@@ -107,7 +108,7 @@ def measure_sharing(
 def _memory_goal(workers: int) -> Goal:
     """The goal for a number of workers; most are for comparison."""
     figure = f"pss_{workers}"
-    note = f"total PSS of {workers} worker{'s' if workers > 1 else ''} with {MODEL}"
+    note = f"total PSS of {count_of(workers, 'worker')} with {MODEL}"
     unasked = Goal(f"shared_{figure}", figure, "MiB", "lower", "ratio", None, "for comparison",
                    against=PLAIN, note=note)  # fmt: skip
     return GOALS.get(figure, unasked)
@@ -210,7 +211,10 @@ def _memory_samples(texts: Sequence[bytes], sizes: SharingSizes, say: Say) -> Ar
                 figure = samples.setdefault(f"pss_{workers}", {})
                 figure.setdefault(arm, []).append(pss_bytes / MIB)
                 pss = quantity(pss_bytes / MIB, "MiB")
-                say(f"round {number} of {sizes.memory_rounds}, {arm}: {workers} workers {pss}")
+                say(
+                    f"round {number} of {sizes.memory_rounds}, {arm}: "
+                    f"{count_of(workers, 'worker')} {pss}"
+                )
     return samples
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cluster.spec import ClusterSpec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.leaks.check import WARM_SHARE, Leak, LeakRow, judge, left_over, worst
 from perfkit.bench.leaks.probe import ProbedCluster
 from perfkit.bench.leaks.reading import Reading, fds_and_threads
@@ -284,9 +285,10 @@ def _line(last: Round, minutes: float) -> str:
     reading = last.coordinator
     fds = UNKNOWN if reading.fds is None else reading.fds
     return (
-        f"{last.at_s / 60:.1f} of {minutes:g} min, {last.tasks:,} tasks, {last.churn:,} "
+        f"{last.at_s / 60:.1f} of {minutes:g} min, {count_of(last.tasks, 'task')}, {last.churn:,} "
         f"events of churn; coordinator {size(reading.rss_bytes)}, "
-        f"{reading.gc_objects:,} objects, {fds} fds, {reading.threads} threads"
+        f"{count_of(reading.gc_objects, 'object')}, {fds} fds, "
+        f"{count_of(reading.threads, 'thread')}"
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.environment import machine_differences
 from perfkit.evidence.results import Result
 from perfkit.evidence.samples import Interval
@@ -68,7 +69,7 @@ class GateTable(ResultTable[GateRow]):
         """The outcome in one sentence, which names the figures that decide it."""
         gating = [row for row in self.rows if row.gates]
         if self.verdict is Verdict.SAME:
-            return f"no regression in {len(gating)} figures"
+            return f"no regression in {count_of(len(gating), 'figure')}"
         named = "; ".join(row.name for row in gating if row.verdict is self.verdict)
         return f"{self.verdict}: {named}"
 

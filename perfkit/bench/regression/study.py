@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.scratch import ScratchFolder
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.regression.judge import BAD
 from perfkit.bench.regression.planted import KINDS, PLACES, plant_folder
 from perfkit.evidence.verdicts import Verdict
@@ -91,7 +92,7 @@ def summary(runs: Sequence[StudyRun]) -> list[str]:
                 for field in ("verdict", "times_alone")
             )
             lines += [
-                f"{CLEAN if clean else 'slower code'}: {len(arm)} runs, {whole}; "
+                f"{CLEAN if clean else 'slower code'}: {count_of(len(arm), 'run')}, {whole}; "
                 f"by times alone {times}; {took[len(took) // 2]:.0f} s each, at most {took[-1]:.0f}"
             ]
     return lines

@@ -14,6 +14,7 @@ import msgspec
 
 from cluster.local import Process
 from cluster.scratch import ScratchFolder
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.serving.exchange import Job, Questions, Report, request_bytes
 from perfkit.bench.serving.generator import read_message, write_message
 from perfkit.bench.workloads.load import ExperimentError, WrongResult
@@ -90,6 +91,6 @@ class Generator:
         if report.broken or refused or not report.answers:
             raise ExperimentError(
                 f"{name} failed {report.broken + refused:,} of "
-                f"{report.answers + report.broken:,} requests: {report.mistake}"
+                f"{count_of(report.answers + report.broken, 'request')}: {report.mistake}"
             )
         return report

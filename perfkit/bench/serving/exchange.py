@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from cluster.vocabulary.printable import count_of
+
 #: Two vectors are those of the same text if the cosine of their angle is at least this; in another
 #: precision, the second. Those of different questions have 0.86 at most. This tells whose answer it
 #: is; what a precision loses is measured apart (`cluster.models.runtime.loss`).
@@ -121,7 +123,7 @@ def mistake_of(
     except (ValueError, KeyError, TypeError, IndexError) as error:
         return f"{body[:80]!r} is not an answer: {error}"
     if len(vector) != len(expected):
-        return f"{len(vector)} numbers came instead of {len(expected)}"
+        return f"{count_of(len(vector), 'number')} came instead of {len(expected)}"
     if compared == "class":
         found, right = (max(range(len(v)), key=v.__getitem__) for v in (vector, expected))
         return None if found == right else f"class {found} came instead of {right}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from cluster.shells.client import Client
 from cluster.vocabulary.errors import did_you_mean
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.tuning.recorded import read_recording
 from perfkit.bench.workloads.load import (
     PAYLOAD_BYTES,
@@ -111,7 +112,7 @@ class Load:
         """The load in words: `burst, last_result: 500 tasks of echo, payload_bytes 200`."""
         facts = "".join(f", {name} {value}" for name, value in self.work.facts.items())
         figure = "" if self.objective.name == self.name else f", {self.objective.name}"
-        return f"{self.name}{figure}: {len(self.work):,} tasks of {self.work.kind}{facts}"
+        return f"{self.name}{figure}: {count_of(len(self.work), 'task')} of {self.work.kind}{facts}"
 
     def warm_up(self, client: Client) -> None:
         """Run a quarter of the work, which does not count."""

@@ -18,6 +18,7 @@ import msgspec
 from cluster.local import LocalCluster
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.tuning.advice import Advice, Standing
 from perfkit.bench.tuning.loads import Load, make_load
 from perfkit.bench.tuning.trials import ARMS, Block, gain_of, judge_arms, running
@@ -142,5 +143,6 @@ def _judged(
         why,
         do if found.verdict is Verdict.FASTER else "",
         gain_of(found),
-        evidence=f"measured now in {found.blocks} rounds, A/A control {found.control_text}",
+        evidence=f"measured now in {count_of(found.blocks, 'round')}, A/A control "
+        f"{found.control_text}",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cluster.spec import ClusterSpec, encode_spec
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.tuning.loads import Objective
 from perfkit.bench.tuning.space import Space, changed, changes_text, turned
 from perfkit.bench.tuning.trials import ARMS, Trial, gain_of
@@ -20,7 +21,7 @@ from perfkit.evidence.samples import Interval
 from perfkit.evidence.showing import Sheet, Showable, facts
 from perfkit.evidence.stats import Comparison
 from perfkit.evidence.tables import data_frame
-from perfkit.evidence.text import UNKNOWN, measured, number_of
+from perfkit.evidence.text import UNKNOWN, measured
 from perfkit.evidence.verdicts import Verdict
 from perfkit.optimized.specs import FILE_SUFFIX
 
@@ -198,8 +199,9 @@ class Tuned(Showable):
             {
                 "why": self.reason,
                 "control": f"A/A {control}",
-                "workload": f"{self.workload}, {self.workers} workers, seed {self.seed}",
-                "tried": f"{number_of(len(self.trials), 'candidate')} by {self.sampler}, of "
+                "workload": f"{self.workload}, {count_of(self.workers, 'worker')}, seed "
+                f"{self.seed}",
+                "tried": f"{count_of(len(self.trials), 'candidate')} by {self.sampler}, of "
                 f"{', '.join(self.space)}",
             },
             self.headline,

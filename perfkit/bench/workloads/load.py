@@ -29,6 +29,7 @@ from cluster.local import LocalCluster
 from cluster.shells.client import Client
 from cluster.spec import ClusterSpec
 from cluster.vocabulary.errors import ClusterError
+from cluster.vocabulary.printable import count_of
 
 #: Small, so that the cluster's own cost per task dominates.
 PAYLOAD_BYTES = 200
@@ -98,7 +99,9 @@ class Work:
     def check(self, results: Sequence[bytes]) -> None:
         """Raise WrongResult if a result is missing, superfluous or wrong."""
         if len(results) != len(self):
-            raise WrongResult(f"{len(self):,} {self.kind} tasks gave {len(results):,} results")
+            raise WrongResult(
+                f"{len(self):,} {self.kind} tasks gave {count_of(len(results), 'result')}"
+            )
         for position, (result, expected) in enumerate(zip(results, self.expected, strict=True)):
             if not self.same(result, expected):
                 raise WrongResult(

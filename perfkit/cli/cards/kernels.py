@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from cluster.vocabulary.printable import count_of
 from perfkit.cli.terminal import options as opt
 from perfkit.cli.terminal.output import errors_as_lines, note, out, plain_table, write_json
 from perfkit.optimized.knobs import SettingError
@@ -70,8 +71,8 @@ def _show(profile: KernelProfile, ranked: TopKernels) -> None:
             table.add_row(*map(Text, row))
         console.print(table)
     counts = (
-        f"{profile.dispatches_text} dispatches of {ranked.names:,} kernels",
-        f"{len(profile.transfers):,} transfers",
+        f"{profile.dispatches_text} dispatches of {count_of(ranked.names, 'kernel')}",
+        count_of(len(profile.transfers), "transfer"),
         profile.format,
     )
     console.print(f"  {', '.join(counts)}", markup=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster.models.inference import PayloadError, file_payload
+from cluster.vocabulary.printable import count_of
 
 if TYPE_CHECKING:
     from cluster.models.inference import ModelInfo
@@ -138,7 +139,9 @@ def _from_csv(path: Path, info: ModelInfo) -> dict[str, Any]:
     width = port.shape[1] if len(port.shape) == 2 and port.shape[1] > 0 else len(rows[0])
     for (number, _), row in zip(lines, rows, strict=True):
         if len(row) != width:
-            raise PayloadError(f"{path}, line {number}: {len(row)} values; a row has {width}")
+            raise PayloadError(
+                f"{path}, line {number}: {count_of(len(row), 'value')}; a row has {width}"
+            )
     array = np.array(rows)
     return {name: array.reshape(-1) if len(port.shape) == 1 else array}
 
@@ -207,7 +210,9 @@ def _text_rows(path: Path, width: int) -> list[list[float]]:
             continue
         rows.append([_number(path, number, word) for word in words])
         if len(words) != width:
-            raise PayloadError(f"{path}, line {number}: {len(words)} numbers; a row has {width}")
+            raise PayloadError(
+                f"{path}, line {number}: {count_of(len(words), 'number')}; a row has {width}"
+            )
     if not rows:
         raise PayloadError(f"{path} holds no numbers; a line of {width} is a row")
     return rows

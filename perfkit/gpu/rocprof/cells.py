@@ -13,6 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
+from cluster.vocabulary.printable import count_of
+
 #: A double holds every whole number up to this one (IEEE 754, binary64).
 EXACT_MAX = 2**53
 #: Lines that a note names before it counts the rest.
@@ -142,7 +144,11 @@ def _lines(lines: list[int]) -> str:
         return ""
     named = list(_ranges(lines))
     shown = ", ".join(named[:LINES_NAMED])
-    more = f" and {len(named) - LINES_NAMED} more places" if len(named) > LINES_NAMED else ""
+    more = (
+        f" and {count_of(len(named) - LINES_NAMED, 'more place')}"
+        if len(named) > LINES_NAMED
+        else ""
+    )
     return f"line{'s' if len(lines) > 1 else ''} {shown}{more}: "
 
 

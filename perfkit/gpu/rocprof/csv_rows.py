@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TypeAlias
 
+from cluster.vocabulary.printable import count_of
 from perfkit.gpu.rocprof.cells import SourceFile
 from perfkit.gpu.rocprof.columns import KNOWN, NAME, plain
 
@@ -130,7 +131,8 @@ class _Fitter:
                 yield line, row
         if too_long is not None and not good:
             raise self.source.error(
-                f"{len(too_long[1])} values under {len(self.header)} columns",
+                f"{count_of(len(too_long[1]), 'value')} under "
+                f"{count_of(len(self.header), 'column')}",
                 "quote names that hold commas",
                 too_long[0],
             )

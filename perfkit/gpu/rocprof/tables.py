@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.samples import counted
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
@@ -212,7 +213,7 @@ class KernelProfile(Showable):
         if len(self.kernels) > ROWS_SHOWN:
             notes.insert(0, f"The first {ROWS_SHOWN} of {len(self.kernels):,} dispatches.")
         if self.transfers:
-            notes.insert(0, f"{len(self.transfers):,} transfers are in transfers_frame().")
+            notes.insert(0, f"transfers_frame() has {count_of(len(self.transfers), 'transfer')}.")
         yield Sheet(
             f"{self.dispatches_text} dispatches in {self.file} ({self.format})",
             ("kernel", "start", "duration", "grid", "fetched", "written", "bandwidth"),

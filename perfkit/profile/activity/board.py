@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.status import Status, WorkerStatus
 from cluster.vocabulary.task import Gpu, GpuLoad, State
 from perfkit.evidence.text import UNKNOWN, duration, interval, measured, quantity
@@ -150,11 +151,11 @@ def _lines(status: Status, as_bands: bool) -> Iterator[Line]:
         for worker in () if as_bands else workers:
             yield from _worker_lines(worker, with_cards)
     if hidden := len(order) - len(shown):
-        yield Line(f"… and {hidden:,} more hosts, all heard of since", 0, {})
+        yield Line(f"… and {count_of(hidden, 'more host')}, all heard of since", 0, {})
 
 
 def _host_line(name: str, workers: Sequence[WorkerStatus], as_band: bool) -> Line:
-    count = f"{len(workers):,} worker{'' if len(workers) == 1 else 's'}"
+    count = count_of(len(workers), "worker")
     held, credit = (sum(getattr(it, name) for it in workers) for name in ("held", "credit"))
     gauges = {"in flight": _flight(held, credit)}
     if as_band:

@@ -21,6 +21,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.results import encode_fields, write
 from perfkit.evidence.text import quantity
 from perfkit.evidence.verdicts import Verdict
@@ -138,9 +139,9 @@ def sentence(headlines: Iterable[Headline]) -> str:
     met, missed, undecided = (titles[word] for word in GOAL_VERDICTS)
     told = []
     if worse := titles[Verdict.REGRESSION]:
-        told.append(f"{_counted(len(worse), 'regression')}: {_named(worse)}")
+        told.append(f"{count_of(len(worse), 'regression')}: {_named(worse)}")
     if goals := len(met) + len(missed) + len(undecided):
-        words = [f"{len(met)} of {_counted(goals, 'goal')} met"]
+        words = [f"{len(met)} of {count_of(goals, 'goal')} met"]
         words += [f"missed: {_named(missed)}"] if missed else []
         words += [f"inconclusive: {_named(undecided)}"] if undecided else []
         told.append("; ".join(words))
@@ -149,10 +150,6 @@ def sentence(headlines: Iterable[Headline]) -> str:
     if compared:
         told.append(f"Comparisons: {', '.join(compared)}")
     return f"{'. '.join(told)}." if told else "Nothing was judged."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _named(titles: list[str]) -> str:

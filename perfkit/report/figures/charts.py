@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.samples import percentile
 from perfkit.evidence.text import Estimate, estimate, quantity
 from perfkit.report.figures.plotting import (
@@ -133,7 +134,7 @@ def latency_distribution(
     missing = len(samples) - len(known)
     lost = f", {quantity(missing)} of them without a reply" if missing else ""
     parts = ", ".join(f"p{q} {quantity(value, unit)}" for q, value in found.items())
-    alt = f"Distribution of {title}, {quantity(len(samples))} samples{lost}: {parts}."
+    alt = f"Distribution of {title}, {count_of(len(samples), 'sample')}{lost}: {parts}."
     return Figure(svg, alt, captioned(title, caption))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.text import UNKNOWN, quantity
 from perfkit.report.figures.charts import Figure
 from perfkit.report.figures.plotting import PALETTE, QUIET, canvas, to_svg
@@ -119,7 +120,7 @@ def _sentence(row: Curve, x: Axis, y: Axis) -> str:
         return f"{row.label}: {UNKNOWN}."
     (first_x, first), (last_x, last) = points[0], points[-1]
     gaps = len(row.x) - len(points)
-    lost = f", {quantity(gaps)} points unknown" if gaps else ""
+    lost = f", {count_of(gaps, 'point')} unknown" if gaps else ""
     named = x.ticks or {}
     ends = (named.get(at or 0.0, quantity(at, x.unit)) for at in (first_x, last_x))
     return (

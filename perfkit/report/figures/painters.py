@@ -11,6 +11,7 @@ from functools import singledispatch
 from textwrap import TextWrapper
 from typing import cast
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.calls.latency import LatencyReport
 from perfkit.evidence.results import Result
 from perfkit.evidence.showing import Showable
@@ -98,7 +99,7 @@ def text(result: Showable) -> Figure:
     words = str(result)
     lines = [part for line in words.splitlines() for part in _wrapped(line) or [""]]
     if len(lines) > LINES_MAX:
-        lines[LINES_MAX - 1 :] = [f"… and {len(lines) - LINES_MAX + 1} more lines"]
+        lines[LINES_MAX - 1 :] = [f"… and {count_of(len(lines) - LINES_MAX + 1, 'more line')}"]
     width = CHARACTER * max(map(len, lines), default=1)
     height = LINE * len(lines) + 6
     svg = ET.Element(

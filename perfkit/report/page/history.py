@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.text import UNKNOWN, measured, quantity
 from perfkit.report.engine.headlines import Headline
 from perfkit.report.engine.outcome import ReportError
@@ -175,7 +176,7 @@ class Line:
         ends = f"{quantity(min(self._known))} to {quantity(max(self._known), self.unit)}"
         gaps = len(self._values) - len(self._known)
         lost = f", unknown in {gaps}" if gaps else ""
-        return f"{self.title} over {len(self._values)} runs: {ends}{lost}."
+        return f"{self.title} over {count_of(len(self._values), 'run')}: {ends}{lost}."
 
     def svg(self) -> str:
         """The sparkline, oldest first: points link to runs, a gap is unknown, a rule a change."""

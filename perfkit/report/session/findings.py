@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cluster.vocabulary.printable import count_of
 from cluster.vocabulary.task import State
 from perfkit.evidence.disturbance import Disturbance
 from perfkit.evidence.samples import (
@@ -212,7 +213,7 @@ class Findings:
         counts = self.counts
         unhappy = [f"{quantity(counts[name])} {name}" for name in OUTCOMES[1:] if counts.get(name)]
         unhappy += [f"{quantity(self.own.unended)} not ended"] if self.own.unended else []
-        ended = ", ".join([f"{quantity(self.done)} tasks done", *unhappy])
+        ended = ", ".join([f"{count_of(self.done, 'task')} done", *unhappy])
         if not self.busy_s:
             return f"{ended}. {self.limit_words}"
         rate = estimate(self.throughput, "tasks/s")
@@ -241,7 +242,7 @@ class Findings:
             for it in self.limits
         ]  # fmt: skip
         notes = [
-            f"Means over {len(self.inner)} looks with work before and after. From "
+            f"Means over {count_of(len(self.inner), 'look')} with work before and after. From "
             f"{quantity(100 * FULL_FROM, '%')} on a thing counts as at its limit; it is "
             "inconclusive if the interval holds both sides, or there are too few looks."
         ]

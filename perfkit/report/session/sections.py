@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.samples import bootstrap_interval
 from perfkit.evidence.showing import Sheet, Showable
 from perfkit.evidence.tables import html_list, html_table
@@ -108,7 +109,10 @@ def timeline(found: Findings, began_s: float) -> Figure:
         Panel("processor", "cores", {role: line(lambda s, r=role: s.cores(r)) for role in roles}),  # type: ignore[misc]
         Panel("memory", "MiB RSS", {role: line(held(role)) for role in roles}),
     ]  # fmt: skip
-    caption = f"{len(found.steps) + 1} looks at the cluster; a gap is a look without an answer."
+    caption = (
+        f"{count_of(len(found.steps) + 1, 'look')} at the cluster; a gap is a look without "
+        "an answer."
+    )
     return panels(rows, title="the block", caption=caption)
 
 
@@ -121,7 +125,7 @@ def _latency(found: Findings) -> list[str]:
         return [_say("No task of this process had its outcome here, so no latency is known.")]
     caption = (
         f"From sending a task to its outcome, from {quantity(len(found.own.slices))} of "
-        f"{quantity(found.own.heard)} messages with outcomes."
+        f"{count_of(found.own.heard, 'message')} with outcomes."
     )
     latencies = [1e3 * latency_s for latency_s in found.own.latencies_s()]
     return [_html(latency_distribution(latencies, caption=caption))]
@@ -138,7 +142,7 @@ def _stages(found: Findings) -> list[str]:
         if most == 1
         else f" Up to {quantity(most)} tasks travelled in one message; service is then all theirs."
     )
-    caption = f"Medians of {quantity(trace.traces)} traces of this process's own tasks.{together}"
+    caption = f"Medians of {count_of(trace.traces, 'trace')} of this process's own tasks.{together}"
     return [_html(waterfall(bars, "ms", caption=caption)), _html(trace)]
 
 

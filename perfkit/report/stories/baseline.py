@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.bench.experiments.setting import is_full
 from perfkit.evidence.results import Result
@@ -158,7 +159,7 @@ def about_throughput(throughput: Result) -> Findings:
     messages_per_s = bootstrap_interval([]) if messages is None else tasks_per_s.scaled(messages)
     load = _load(throughput)
     note = f"in and out of the coordinator, {quantity(messages)} per task, {load}"
-    checked = f"{load}, {throughput.workers} workers, every result checked"
+    checked = f"{load}, {count_of(throughput.workers, 'worker')}, every result checked"
     return Findings(
         (
             Finding("Message throughput", "~1,000 msg/s", 1_000.0, "msg/s", "higher",
@@ -180,7 +181,7 @@ def about_selection(selection: Result) -> Findings:
     """The plan's claim about choosing a worker."""
     policy = selection.parameters.get("policy")
     figure = interval_of(selection).scaled(1e-3)
-    note = f"median, {selection.workers} workers, policy {policy}"
+    note = f"median, {count_of(selection.workers, 'worker')}, policy {policy}"
     return Findings((Finding("Worker selection", "< 1 ms", 1.0, "ms", "lower", figure, note),))
 
 

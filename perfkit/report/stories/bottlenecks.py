@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.samples import Interval, bootstrap_interval
 from perfkit.evidence.showing import Figures, Sheet, Showable
 from perfkit.evidence.tables import data_frame
@@ -93,7 +94,8 @@ class Bottlenecks(Showable):
                 for hot in self.functions
             ],
             [
-                f"Medians of {self.runs} runs of {quantity(self.tasks)} tasks each under cProfile, "
+                f"Medians of {count_of(self.runs, 'run')} of {count_of(self.tasks, 'task')} each "
+                "under cProfile, "
                 f"with 95 % intervals. Busy: {estimate(self.busy_us, 'µs')} per task. Left out: "
                 f"{estimate(self.waiting_us, 'µs')} of waiting for messages, which includes start "
                 "and end of the process. The profiler makes every call slower and counts time off "

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cluster.vocabulary.printable import count_of
 from perfkit.evidence.environment import Environment
 from perfkit.evidence.results import Result, encode_fields, write
 from perfkit.evidence.text import duration, estimate, quantity
@@ -142,7 +143,7 @@ def _results(sample: Sample, holds: Callable[[Figures], bool]) -> str:
         (
             name,
             estimate(found, found.unit),
-            f"{quantity(found.workers)} workers",
+            count_of(found.workers, "worker"),
             quantity(found.tasks),
         )
         for name, found in sorted(sample.results.items())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.setting import is_full
 from perfkit.bench.experiments.watched import Origin, Watched, WatchedCard, resolved
 from perfkit.bench.goals.gpu import GOALS, PROFILES, GpuSizes
@@ -154,7 +155,8 @@ def energy(watched: Watched) -> Table:
         power = _range(card.series["power_w"], "W") + (f" ({kind.value})" if kind else "")
         rows.append((card.key, LABELS[watched.source.origin], power, _per_task(watched, card)))
     notes = [
-        f"Medians over {len(watched.blocks)} blocks, with 95 % intervals: the whole card's power, "
+        f"Medians over {count_of(len(watched.blocks), 'block')}, with 95 % intervals: the whole "
+        "card's power, "
         "idle power too, while tasks ran. Unknown if one power is.",
     ]
     if not watched.source.is_own:
@@ -272,7 +274,7 @@ def _provider_words(watched: Watched) -> str:
 def _kernel_words(profile: KernelProfile, top: TopKernels) -> Words:
     told = [
         f"{profile.file} ({profile.format}): {profile.dispatches_text} dispatches of {top.names:,} "
-        f"kernels, {len(profile.transfers):,} transfers. None of it is from this run."
+        f"kernels, {count_of(len(profile.transfers), 'transfer')}. None of it is from this run."
     ]
     if top.kernels and top.peak_bytes_per_s is None:
         told.append("The card's peak is unknown; give it in GB/s with -p peak_gb_per_s=256.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.spec import BASELINE
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.ablation import AGAIN, IdeaResult, Rung, Study
 from perfkit.bench.experiments.roles import LoneTraces, profile_coordinator
 from perfkit.bench.experiments.setting import is_full
@@ -253,7 +254,7 @@ class Ideas(Showable):
             rows,
             [
                 f"A/A control: the baseline is {estimate(self.control, '×')} itself, over "
-                f"{self.rows[0].measured.blocks} blocks."
+                f"{count_of(self.rows[0].measured.blocks, 'block')}."
             ],
         )
 

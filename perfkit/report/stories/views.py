@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cluster.vocabulary.printable import count_of
 from perfkit.bench.experiments.roles import API, COORDINATOR, WORKER, RoleTable
 from perfkit.bench.workloads.load import TRAFFIC
 from perfkit.evidence.environment import fingerprint
@@ -106,14 +107,14 @@ def model_facts(throughput: Result, latency: Result) -> Table:
 def percentiles(latency: Result) -> Table:
     """p50, p95 and p99 of the latency, each with its interval."""
     tails = ((q, estimate(tail(latency, q), "ms")) for q in ("p95", "p99"))
-    title = f"Latency of {quantity(len(latency.samples))} tasks (95 % intervals)"
+    title = f"Latency of {count_of(len(latency.samples), 'task')} (95 % intervals)"
     return Table(title, (("p50", latency.figure_text), *tails))
 
 
 def experiments(results: Iterable[Result]) -> Table:
     """The figure of each result with its interval and the number of its samples."""
     rows = tuple(
-        (result.experiment, f"{result.figure_text}, from {quantity(len(result.samples))} samples")
+        (result.experiment, f"{result.figure_text}, from {count_of(len(result.samples), 'sample')}")
         for result in results
     )
     return Table("Median, 95 % interval", rows)

@@ -106,7 +106,7 @@ def test_while_draining_only_what_workers_hold_ends_and_each_client_hears_of_the
 def test_a_late_repeat_of_a_refused_submission_is_refused_although_there_is_room() -> None:
     bench = Bench(submissions_per_client=1)
     bench.submit(b"x")
-    reason = "1 submissions of this client are open"
+    reason = "this client has 1 open submission, as many as it may"
     assert bench.offer(b"x", submission=1) == [do.Refuse("c", 1, reason)]
     bench.cancel()
     bench.heard(0, 0)

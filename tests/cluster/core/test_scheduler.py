@@ -69,9 +69,9 @@ def test_a_late_repeat_of_a_finished_submission_starts_nothing() -> None:
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"tasks": 3}, "2 tasks wait or run, of at most 3"),
+        ({"tasks": 3}, "open: 2 tasks, of at most 3"),
         ({"payload_bytes": 5}, "payloads hold 4 bytes, of at most 5"),
-        ({"submissions_per_client": 1}, "1 submissions of this client are open"),
+        ({"submissions_per_client": 1}, "this client has 1 open submission, as many as it may"),
     ],
 )
 def test_a_submission_over_a_bound_is_refused_with_the_bound(
@@ -98,7 +98,7 @@ def test_unacknowledged_results_stop_further_submissions() -> None:
 def test_one_client_too_many_is_refused_and_its_heartbeat_not_answered() -> None:
     bench = Bench(clients=1)
     bench.submit(b"x")
-    reason = "1 clients are served already"
+    reason = "there is room for 1 client only"
     assert bench.offer(b"x", client="d") == [do.Refuse("d", 0, reason)]
     assert bench.tell(on.ClientHeartbeat("d", 0)) == []
     bench.tell(on.ClientLeft("c"))
@@ -113,7 +113,7 @@ def test_one_worker_too_many_is_sent_away() -> None:
     bench = Bench(workers=1)
     bench.join("a")
     actions = bench.tell(on.WorkerJoined("b", 1, 1, 1, ["echo"]))
-    assert actions == [do.Disconnect("b", 0, "1 workers are here already")]
+    assert actions == [do.Disconnect("b", 0, "there is room for 1 worker only")]
     assert bench.join("a", incarnation=2) == [], "one that restarts is not one more"
 
 

@@ -321,7 +321,7 @@ def test_a_missing_root_and_no_threads_are_refused(tmp_path: Path) -> None:
         ({"file": "/etc/hostname"}, "must lie in its folder"),
         ({"file": "absent.onnx"}, "no file 'absent.onnx' in "),
         ({"file": "config.toml"}, "onnxruntime cannot run .*config.toml: it is no ONNX file"),
-        ({"labels": ["a"]}, "1 labels for the scores .*10"),
+        ({"labels": ["a"]}, "1 label for the scores .*10"),
         ({"package": "no.such.package"}, r"needs the extra \[infer\]"),
         ({"package": "no_such_package"}, r"needs the extra \[infer\]"),
         ({"kind": "file-type"}, "kind 'file-type' needs a package"),

@@ -291,9 +291,9 @@ def test_a_map_ends_when_the_client_is_closed(serve, spec, gate, monkeypatch, re
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"tasks": 3}, "3 tasks wait or run, of at most 3"),
+        ({"tasks": 3}, "open: 3 tasks, of at most 3"),
         ({"payload_bytes": 20}, "bytes, of at most 20"),
-        ({"submissions_per_client": 3}, "3 submissions of this client are open"),
+        ({"submissions_per_client": 3}, "this client has 3 open submissions"),
     ],
 )
 def test_a_coordinator_at_a_bound_says_which(serve, limited, gate, limits, reason):

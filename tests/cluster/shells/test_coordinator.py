@@ -143,7 +143,7 @@ def test_a_worker_too_many_is_told_why(serve, limited, stranger):
     served = serve(spec=limited(workers=1))
     peer = stranger(served.coordinator.endpoint)
     peer.say(introduction())
-    assert "1 workers are here already" in peer.hear(do.Disconnect).reason
+    assert "there is room for 1 worker only" in peer.hear(do.Disconnect).reason
 
 
 def test_results_for_a_lease_one_does_not_hold_are_dropped(serve, stranger):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.shells.futures import as_exception
 from cluster.vocabulary.errors import Busy, TaskTimedOut
-from cluster.vocabulary.printable import printable
+from cluster.vocabulary.printable import count_of, printable
 from cluster.vocabulary.task import Failure, State
 
 RED = "\x1b[31mred"
@@ -46,3 +46,17 @@ def test_an_error_that_came_from_a_worker_is_fit_for_a_terminal(state: State) ->
 def test_an_error_keeps_the_text_it_was_made_of() -> None:
     for kind in (Busy, TaskTimedOut):
         assert (str(kind(RED)), kind(RED).args) == ("\\u001b[31mred", (RED,))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 tasks"),
+        (1, "1 task"),
+        (2, "2 tasks"),
+        (65_536, "65,536 tasks"),
+        (None, "unknown tasks"),
+    ],
+)
+def test_one_of_a_thing_is_no_plural(count, text):
+    assert count_of(count, "task") == text

@@ -89,7 +89,7 @@ def test_a_batch_handler_that_raises_fails_every_payload(error):
 
 
 def test_a_column_of_the_wrong_length_fails_every_payload():
-    message = "the handler gave 1 outcomes for 2 payloads"
+    message = "the handler gave 1 outcome for 2 payloads"
     assert outcomes_of(lambda payloads: [b"A"], [b"a", b"b"]) == (
         [b"", b""],
         [(10, "TypeError", message), (11, "TypeError", message)],

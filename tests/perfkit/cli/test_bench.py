@@ -125,7 +125,7 @@ def test_the_options_reach_the_experiment_and_its_result_the_file(
 def test_progress_in_a_terminal_is_one_line_that_changes(terminal: Any) -> None:
     bench = terminal("bench", "startup", "--workers", 1, "--tasks", 1)
     bench.wait_for("startup: cluster")
-    assert "of 1 samples" in bench.rest()
+    assert "of 1 sample" in bench.rest()
 
 
 def test_a_figure_is_shown_with_interval_and_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,7 +154,7 @@ def test_a_dead_worker_is_reported_and_comes_back_and_a_dead_coordinator_ends_it
     line = up.process.stderr.readline()
     assert line == f"perfkit: worker-0 (pid {worker}) has died; 1 of 2 workers left\n"
     back = up.process.stderr.readline()
-    assert re.fullmatch(r"worker-0 is started again \(pid \d+\); 1 restarts so far\n", back)
+    assert re.fullmatch(r"worker-0 is started again \(pid \d+\); 1 restart so far\n", back)
     os.kill(coordinator, signal.SIGKILL)
     _, said = up.process.communicate(timeout=30)
     assert up.process.returncode == 1

@@ -67,7 +67,7 @@ def test_a_frame_and_html_hold_the_stages_and_the_whole() -> None:
     assert {"p95_ms_low", "share_high"} <= set(frame.columns)
     html = result._repr_html_()
     assert "queue wait" in html
-    assert "1 traces left out: incomplete" in html
+    assert "1 trace left out: incomplete" in html
     assert "or more)" in html, "30 traces do not bound a 95th percentile from above"
 
 

@@ -191,7 +191,7 @@ def test_a_lone_task_takes_a_message_each_way_to_each_peer() -> None:
     ("spec", "load", "complaint"),
     [
         (worse(codec=part("Garbling")), "stream", "came back as another one"),
-        (worse(policies=part("UNWILLING")), "single", "1 runs have no result and nobody has any"),
+        (worse(policies=part("UNWILLING")), "single", "no result of 1 run, and nobody has any"),
         (OPTIMIZED, "heavy", "no load 'heavy'; there are single, stream"),
     ],
     ids=["wrong results", "no end", "unknown load"],

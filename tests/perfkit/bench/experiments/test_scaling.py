@@ -30,7 +30,7 @@ def test_a_tiny_curve_is_measured_and_simulated(monkeypatch: pytest.MonkeyPatch)
         worst = min(result.counters[f"efficiency_{label}_{n}"] or 0 for n in (1, 2))
         assert result.counters[f"efficiency_{label}_to_50"] == worst
     assert len(result.samples) == scaling.BLOCKS
-    assert lines[0].startswith("scaling: 1 workers, 5 ms, ")
+    assert lines[0].startswith("scaling: 1 worker, 5 ms, ")
     costs = {name: value for name, value in result.counters.items() if name.startswith("cost_")}
     assert len(costs) == 9
     assert all((value or 0) >= 0 for value in costs.values())

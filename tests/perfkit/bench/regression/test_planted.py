@@ -57,5 +57,5 @@ def test_the_summary_counts_both_arms_and_times_alone() -> None:
     assert lines == [
         "slower code: 2 runs, {'regression': 2}; by times alone {'same': 1, 'regression': 1}; "
         "12 s each, at most 12",
-        "the same code: 1 runs, {'same': 1}; by times alone {'same': 1}; 12 s each, at most 12",
+        "the same code: 1 run, {'same': 1}; by times alone {'same': 1}; 12 s each, at most 12",
     ]

@@ -92,7 +92,7 @@ def test_a_database_without_kernels_says_so_and_is_no_failure(
 def test_dispatches_that_nothing_tells_apart_are_not_counted(perfkit: Call, tmp_path: Path) -> None:
     text = "Kernel_Name,Counter_Name,Counter_Value\nf,SQ_WAVES,1\nf,SQ_WAVES,2\n"
     shown = perfkit("kernels", written(tmp_path, text))
-    assert "an unknown number of dispatches of 1 kernels" in " ".join(shown.stdout.split())
+    assert "an unknown number of dispatches of 1 kernel" in " ".join(shown.stdout.split())
     assert "all totals are unknown" in " ".join(shown.stderr.split())
 
 

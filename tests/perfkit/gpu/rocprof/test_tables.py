@@ -89,5 +89,5 @@ def test_the_view_of_a_long_profile_is_cut_and_says_so() -> None:
     shown = long._repr_html_()
     assert shown.count("unknown time") == 20
     assert "The first 20 of 50" in shown
-    assert "1 transfers" in shown
+    assert "1 transfer" in shown
     assert "a note" in shown

@@ -12,7 +12,7 @@ WORKERS, RATE = Axis("workers", is_logarithmic=True), Axis("rate", "tasks/s")
 def test_every_curve_is_described_with_its_ends_and_its_gaps() -> None:
     figure = curves([MEASURED, IDEAL], WORKERS, RATE, title="scaling", caption="made up")
     assert figure.alt == (
-        "Curves of scaling. measured: 1 tasks/s at 1 to 0.8 tasks/s at 100, 1 points unknown. "
+        "Curves of scaling. measured: 1 tasks/s at 1 to 0.8 tasks/s at 100, 1 point unknown. "
         "ideal: 1 tasks/s at 1 to 1 tasks/s at 1,000."
     )
     assert figure.caption.endswith("made up")

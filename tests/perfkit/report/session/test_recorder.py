@@ -165,7 +165,7 @@ def test_block_that_ends_early_has_its_page_and_its_exception(
     with pytest.raises(type(error)):
         work()
     page = path.read_text()
-    assert f"Stopped by {type(error).__name__}. 1 tasks done" in page
+    assert f"Stopped by {type(error).__name__}. 1 task done" in page
     assert page.index("The block stopped") < page.index("Figures")
     assert "a &lt;planned&gt; error" in page or not error.args
     assert session.result.counters["done"] == 1

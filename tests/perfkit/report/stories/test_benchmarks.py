@@ -57,14 +57,14 @@ def test_goals_are_judged_by_whole_intervals_in_the_table_and_as_headlines(tmp_p
 def test_the_load_curve_has_each_percentile_its_gaps_and_the_knee() -> None:
     figure = benchmarks.load_curve(LOAD)
     assert "p95, poisson: 1 ms at 20 % of the capacity" in figure.alt
-    assert "1 points unknown" in figure.alt
+    assert "1 point unknown" in figure.alt
     assert "p95, bursty: 3 ms" in figure.alt
     assert figure.alt.endswith("knee: 50 % of the capacity.")
 
 
 def test_a_percentile_plot_gives_each_nine_the_same_room_and_ends_with_the_samples() -> None:
     figure = benchmarks.percentile_plot(LOAD)
-    assert "20 % of capacity: 1 ms at fastest to 2 ms at p90, 1 points unknown." in figure.alt
+    assert "20 % of capacity: 1 ms at fastest to 2 ms at p90, 1 point unknown." in figure.alt
     assert "50 % of capacity: 1 ms at fastest to 9 ms at p99." in figure.alt
 
 
