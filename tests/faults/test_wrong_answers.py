@@ -56,6 +56,6 @@ def test_neither_addresses_nor_anothers_rows_travel(spec, module, tmp_path: Path
         first, dropped, last = client.submit_batch("mine", payloads)
         for future, label in ((first, "left"), (last, "right")):
             assert msgspec.msgpack.decode(future.result(TIMEOUT_S))[0]["label"] == label
-        with pytest.raises(TaskFailed, match=r"gave float32\[0, 2\] for a batch of 1 rows"):
+        with pytest.raises(TaskFailed, match=r"gave float32\[0, 2\] for a batch of 1 row;"):
             dropped.result(TIMEOUT_S)
         assert client.submit("echo", b"next").result(TIMEOUT_S) == b"next"

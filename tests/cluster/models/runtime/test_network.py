@@ -165,14 +165,14 @@ def labels(model: Model, *questions: list[list[float]]) -> list[Any]:
     ]
 
 
-WRONG = "for a batch of {} rows; which row is whose can't be told"
+WRONG = "for a batch of {}; which row is whose can't be told"
 
 
 def test_rows_that_are_not_the_batchs_are_never_shared_out(tmp_path: Path) -> None:
     model = save(tmp_path, [X], [Y], [node("Concat", "x", "x", axis=0)]).load("mine")
     found = labels(model, [[1, 2]], [[2, 1], [1, 2]])
     assert found == [
-        f"model 'mine' gave float32[{2 * n}, 2] " + WRONG.format(n) for n in (1, 2)
+        f"model 'mine' gave float32[{2 * n}, 2] " + WRONG.format(rows) for n, rows in ((1, "1 row"), (2, "2 rows"))
     ]  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_a_graph_that_drops_rows_answers_only_the_questions_it_answers_whole(
     model = save(tmp_path, [X], [Y], nodes, zero, batch_items_max=rows_max).load("mine")
     first, dropped, half, last = labels(model, [[2, 1]], [[-1, -2]], [[1, 2], [-1, -1]], [[1, 2]])
     assert [first, last] == [["left"], ["right"]]
-    assert dropped == "model 'mine' gave float32[0, 2] " + WRONG.format(1)
+    assert dropped == "model 'mine' gave float32[0, 2] " + WRONG.format("1 row")
     assert "can't be told" in half
 
 

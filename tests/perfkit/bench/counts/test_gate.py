@@ -6,6 +6,7 @@ The first tests are the gate; the others make a cluster worse on purpose and see
 import json
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,15 @@ def test_a_count_on_one_side_only_is_caught() -> None:
 
 def test_another_allocation_for_each_task_is_counted() -> None:
     pytest.importorskip("memray")
-    plain = count_per_task(OPTIMIZED, "stream", allocations=True)
-    wordy = count_per_task(worse(codec=part("Wordy")), "stream", allocations=True)
+    plain, wordy = fewest_allocations(OPTIMIZED), fewest_allocations(worse(codec=part("Wordy")))
     assert wordy["allocations_per_task"] >= plain["allocations_per_task"] + 1
     assert wordy["bytes_out_per_task"] == plain["bytes_out_per_task"]
+
+
+def fewest_allocations(spec: ClusterSpec) -> Any:
+    """The smallest of several counts: threads that other tests have left allocate too."""
+    counts = [count_per_task(spec, "stream", allocations=True) for _ in range(3)]
+    return min(counts, key=itemgetter("allocations_per_task"))
 
 
 @pytest.mark.parametrize("load", LOADS)
