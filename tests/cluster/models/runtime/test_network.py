@@ -172,8 +172,9 @@ def test_rows_that_are_not_the_batchs_are_never_shared_out(tmp_path: Path) -> No
     model = save(tmp_path, [X], [Y], [node("Concat", "x", "x", axis=0)]).load("mine")
     found = labels(model, [[1, 2]], [[2, 1], [1, 2]])
     assert found == [
-        f"model 'mine' gave float32[{2 * n}, 2] " + WRONG.format(rows) for n, rows in ((1, "1 row"), (2, "2 rows"))
-    ]  # fmt: skip
+        f"model 'mine' gave float32[{2 * n}, 2] " + WRONG.format(rows)
+        for n, rows in ((1, "1 row"), (2, "2 rows"))
+    ]
 
 
 @pytest.mark.parametrize("rows_max", [1, 2, 256])
