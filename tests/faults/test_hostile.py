@@ -84,6 +84,7 @@ def test_silent_connections_are_cut_and_lock_nobody_out(running, shakes_hands):
     import socket
 
     address = "127.0.0.1", port_of(running.endpoint)
+    begin_s = time.monotonic()
     peers = [
         connect(running.endpoint, hello=False)
         if shakes_hands
@@ -91,7 +92,8 @@ def test_silent_connections_are_cut_and_lock_nobody_out(running, shakes_hands):
         for _ in range(241)
     ]
     with Client(running.endpoint, spec=running.client.spec) as newcomer:
-        assert newcomer.status(SOON_S).clients >= 1
-    assert all(is_cut(peer, SOON_S) for peer in peers)
+        assert newcomer.status(timeout=2.0).clients >= 1
+    assert all(is_cut(peer) for peer in peers)
+    assert time.monotonic() - begin_s < 5.0
     for peer in peers:
         peer.close()

@@ -38,7 +38,7 @@ FULL_FROM = 0.85
 WAITED_FROM = 0.5
 #: So few looks are named as the reason why a limit is not known.
 FEW_LOOKS = 10
-#: From so many on, a tick more or less changes a processor time by a tenth at most.
+#: With this many ticks, one more or less changes a processor time by a tenth.
 TICKS_MIN = 10
 PERCENTILES = (50, 95, 99)
 LIMIT_WORDS = {Verdict.MET: "at its limit", Verdict.MISSED: "not at its limit"}
